@@ -1,0 +1,3 @@
+//! Placeholder replaced by the commits that follow.
+
+fn main() {}
