@@ -1,0 +1,101 @@
+//! Everything the rig needs that is not in this repository: packages of the machine's own distribution, a
+//! kernel with bonding and VLANs, the reference plugins, and a client built from the packaged libcni.
+//!
+//! Programs are installed with apt. The rest is only unpacked, under the target folder, once: a folder that
+//! exists is complete, because each is filled under another name and renamed.
+
+mod apt;
+mod client;
+mod sid;
+
+pub(crate) use apt::{find as find_program, install_programs};
+
+use crate::command::run;
+use crate::workspace;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An unpacked kernel package.
+pub(crate) struct Kernel {
+    /// The kernel's release, as `uname -r` will say.
+    pub(crate) release: String,
+    /// The compressed kernel image.
+    pub(crate) image: PathBuf,
+    /// `lib/modules/<release>`, with `modules.dep` in it.
+    pub(crate) modules: PathBuf,
+}
+
+/// Debian's cloud kernel: small, and it has every module that the rig wants.
+pub(crate) fn kernel() -> Result<Kernel> {
+    let dir = once("kernel", |dir| {
+        let package = apt::dependency("linux-image-cloud-amd64", "linux-image-")?;
+        unpack(&apt::download(&[package], &[])?, dir)?;
+        let release = only_entry(&dir.join("lib/modules"))?;
+        // The package leaves this to its postinst.
+        run(Command::new("depmod").arg("--basedir").arg(dir).arg(&release))
+    })?;
+    let release = only_entry(&dir.join("lib/modules"))?;
+    Ok(Kernel {
+        image: dir.join(format!("boot/vmlinuz-{release}")),
+        modules: dir.join("lib/modules").join(&release),
+        release,
+    })
+}
+
+/// The folder of the reference plugins (bridge, host-local, tuning, portmap and so on).
+pub(crate) fn peers() -> Result<PathBuf> {
+    let dir = once("peers", |dir| unpack(&sid::download(&["containernetworking-plugins"])?, dir))?;
+    Ok(dir.join("usr/lib/cni"))
+}
+
+/// The libcni client, a static binary.
+pub(crate) fn client() -> Result<PathBuf> {
+    client::build()
+}
+
+/// Fills `target/rig/<name>` unless it is there already.
+fn once(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let done = workspace::rig().join(name);
+    if done.is_dir() {
+        return Ok(done);
+    }
+    eprintln!("fetching {name} ...");
+    let filling = workspace::rig().join(format!("{name}.partial"));
+    if filling.exists() {
+        fs::remove_dir_all(&filling).with_context(|| format!("cannot clear {}", filling.display()))?;
+    }
+    fs::create_dir_all(&filling).with_context(|| format!("cannot make {}", filling.display()))?;
+    fill(&filling)?;
+    fs::rename(&filling, &done).with_context(|| format!("cannot rename to {}", done.display()))?;
+    Ok(done)
+}
+
+/// Unpacks every package of a download folder into `dir`, then removes the downloads.
+fn unpack(packages: &Path, dir: &Path) -> Result<()> {
+    let mut count = 0;
+    for entry in fs::read_dir(packages)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new("dpkg").arg("-x").arg(&path).arg(dir))?;
+            count += 1;
+        }
+    }
+    if count == 0 {
+        bail!("nothing was downloaded to {}", packages.display());
+    }
+    fs::remove_dir_all(packages).with_context(|| format!("cannot remove {}", packages.display()))
+}
+
+/// The name of the single entry of a folder.
+fn only_entry(dir: &Path) -> Result<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    match names.as_slice() {
+        [name] => Ok(name.clone()),
+        _ => bail!("{} should hold one entry, holds {names:?}", dir.display()),
+    }
+}
