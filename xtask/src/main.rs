@@ -3,9 +3,13 @@
 #![allow(clippy::print_stdout, reason = "a command line tool talks to its user on stdout")]
 
 mod command;
+mod counts;
 mod guest;
 mod product;
 mod provision;
+mod suite;
+mod test;
+mod tidy;
 mod vm;
 mod workspace;
 
@@ -29,6 +33,8 @@ fn main() -> ExitCode {
     }
     let verb = args.remove(0);
     let outcome = match verb.as_str() {
+        "test" => test::main(&args),
+        "tidy" => tidy::main(&args),
         "vm" => vm::main(&args),
         unknown => {
             eprintln!("unknown verb {unknown:?}\n\n{USAGE}");
