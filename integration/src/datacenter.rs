@@ -31,7 +31,7 @@ pub const VLANS: [(u16, &str); 4] =
 pub struct DataCenter {
     switches: [Switch; 2],
     router: Namespace,
-    nodes: Cell<u8>,
+    plugged: Cell<u8>,
 }
 
 impl DataCenter {
@@ -59,16 +59,23 @@ impl DataCenter {
             );
         }
         router.ip(&lines);
-        DataCenter { switches, router, nodes: Cell::new(0) }
+        DataCenter { switches, router, plugged: Cell::new(0) }
     }
 
     /// Plugs in a node and waits until it reaches the router. The first is number 1.
     pub fn node(&self, mode: BondMode) -> BondedNode<'_> {
-        let number = self.nodes.get() + 1;
-        self.nodes.set(number);
-        let node = BondedNode::plug(self, number, mode);
-        node.wait_until_ready();
+        let [node] = self.nodes([mode]);
         node
+    }
+
+    /// Plugs in several nodes, which come up at the same time.
+    pub fn nodes<const N: usize>(&self, modes: [BondMode; N]) -> [BondedNode<'_>; N] {
+        let nodes = modes.map(|mode| {
+            self.plugged.set(self.plugged.get() + 1);
+            BondedNode::plug(self, self.plugged.get(), mode)
+        });
+        nodes.iter().for_each(BondedNode::wait_until_ready);
+        nodes
     }
 
     /// The router, with `trunk` and a `trunk.<vlan>` for each VLAN.

@@ -4,6 +4,7 @@
 
 mod command;
 mod counts;
+mod demo;
 mod guest;
 mod product;
 mod provision;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     }
     let verb = args.remove(0);
     let outcome = match verb.as_str() {
+        "demo" => demo::main(&args),
         "test" => test::main(&args),
         "tidy" => tidy::main(&args),
         "vm" => vm::main(&args),

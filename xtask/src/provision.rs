@@ -55,6 +55,12 @@ pub(crate) fn client() -> Result<PathBuf> {
     client::build()
 }
 
+/// Tells a program of the integration crate, by its environment, where everything is.
+pub(crate) fn tell(command: &mut Command, product: &Path) -> Result<()> {
+    command.env("VLAN_BRIDGE_BIN", product).env("CNI_PEERS", peers()?).env("CNI_CLIENT", client()?);
+    Ok(())
+}
+
 /// Fills `target/rig/<name>` unless it is there already.
 fn once(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let done = workspace::rig().join(name);

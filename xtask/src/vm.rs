@@ -1,7 +1,6 @@
 //! `cargo xtask vm`: a command, or a shell, in a guest kernel.
 
-use crate::product::{self, Libc};
-use crate::{guest, provision};
+use crate::{guest, product, provision};
 use anyhow::Result;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,7 +34,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
         }
     }
     provision::install_programs(true)?;
-    let product = product::build(Libc::best())?;
+    let product = product::ready()?;
     let job = guest::Job { command, environment: Vec::new(), programs: Vec::new(), deadline };
     let code = guest::run(&job, &product, &mut |line| println!("{line}"))?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))

@@ -27,7 +27,7 @@ fn pod(node: &BondedNode, address: &str) -> Pod {
 #[test]
 fn every_bond_mode_carries_pods_to_the_router_and_to_each_other() {
     let datacenter = DataCenter::new();
-    let nodes = BondMode::ALL.map(|mode| datacenter.node(mode));
+    let nodes = datacenter.nodes(BondMode::ALL);
     let pods = [1_u8, 2, 3].map(|number| {
         let node = &nodes[usize::from(number) - 1];
         bridge136(node);
