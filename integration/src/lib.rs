@@ -49,7 +49,7 @@ pub use node::Node;
 pub use ping::Pings;
 pub use plugin::{Call, Plugin};
 pub use pod::{Attachment, Pod};
-pub use process::{Background, Outcome, note, run, run_with};
+pub use process::{Background, Outcome, note, run, run_all, run_with};
 pub use programs::{client, peer, peers, plugin, product};
 pub use scratch::Scratch;
 pub use site::Site;

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 /// No program of ours has reason to run longer, not even emulated.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// After a program's end, its output is at its end too, unless somebody else holds it open.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -99,6 +99,16 @@ pub fn run_with(command: &mut Command, input: &[u8]) -> Outcome {
         stream.recv_timeout(RELEASE).unwrap_or_else(|_| panic!("`{shown}` is gone, its output is still open"))
     };
     Outcome { status: status.expect("polled for"), stdout: text(stdout), stderr: text(stderr), shown }
+}
+
+/// Runs programs all at the same time; the outcomes are in the order of the commands.
+#[track_caller]
+pub fn run_all(commands: Vec<Command>) -> Vec<Outcome> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            commands.into_iter().map(|mut command| scope.spawn(move || run(&mut command))).collect();
+        running.into_iter().map(|thread| thread.join().expect("every program ends")).collect()
+    })
 }
 
 /// A program in the background, killed when dropped.

@@ -205,6 +205,15 @@ impl<'a> BondedNode<'a> {
     pub fn list136(&self) -> Value {
         self.node.list("vlan136", &[self.conf()])
     }
+
+    /// The second topology: the bond itself is a port of a VLAN-filtering bridge, and a pod's port is in VLAN 136.
+    pub fn port_vlan_list136(&self) -> Value {
+        let mut conf = self.conf();
+        conf["bridge"] = json!("br0");
+        conf["uplink"] = json!({"master": "bond0"});
+        conf["vlan"] = json!(136);
+        self.node.list("vlan136", &[conf])
+    }
 }
 
 impl Deref for BondedNode<'_> {

@@ -2,4 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod attach;
+mod concurrent;
+mod failover;
 mod rig;
+mod slice;
+mod traffic;
