@@ -62,17 +62,9 @@ impl Namespace {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         let file = self.file.try_clone().expect("a file can be opened again");
-        let enter = move || {
-            setns(&file, CloneFlags::CLONE_NEWNET)?;
-            unshare(CloneFlags::CLONE_NEWNS)?;
-            // What is mounted from here on stays in the child's own view.
-            mount(None::<&str>, c"/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
-            mount(Some(c"sysfs"), c"/sys", Some(c"sysfs"), MsFlags::empty(), None::<&str>)?;
-            Ok(())
-        };
         // SAFETY: between fork and exec only system calls are made: the paths are C strings already, so
         // nothing is allocated and no lock is taken.
-        unsafe { command.pre_exec(enter) };
+        unsafe { command.pre_exec(move || Ok(move_into(&file)?)) };
         command
     }
 
@@ -139,11 +131,12 @@ impl Namespace {
         text.unwrap_or_else(|error| panic!("cannot read {path} in {}: {error}", self.name))
     }
 
-    /// Calls `action` on a thread of its own inside the namespace. Sockets made there stay there.
+    /// Calls `action` on a thread of its own inside the namespace, with the namespace's `/sys`. Sockets made and
+    /// programs started there stay there; namespaces made there are not seen outside.
     pub fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let inside = || {
-                setns(&self.file, CloneFlags::CLONE_NEWNET).expect("a namespace of ours can be entered");
+                move_into(&self.file).expect("a namespace of ours can be entered");
                 action()
             };
             match scope.spawn(inside).join() {
@@ -166,6 +159,15 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         remove(&self.path());
     }
+}
+
+/// Moves the calling thread into a network namespace, as `ip netns exec` does. Makes system calls only.
+fn move_into(file: &File) -> nix::Result<()> {
+    setns(file, CloneFlags::CLONE_NEWNET)?;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    // What is mounted from here on stays in the thread's own view.
+    mount(None::<&str>, c"/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
+    mount(Some(c"sysfs"), c"/sys", Some(c"sysfs"), MsFlags::empty(), None::<&str>)
 }
 
 fn remove(path: &Path) {

@@ -142,6 +142,20 @@ impl Call<'_> {
         self.run_under(&[])
     }
 
+    /// The plugin as a command that is not started yet, for who wants to measure it; the [stdin](Call::input) is
+    /// to be written by them. Unlike in [`Call::run`] it starts in the caller's namespace: see
+    /// [`Namespace::enter`](crate::Namespace::enter).
+    pub fn bare_command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        self.prepare(&mut command);
+        command
+    }
+
+    /// What goes to the plugin's stdin.
+    pub fn input(&self) -> &[u8] {
+        &self.stdin
+    }
+
     /// A plugin's whole environment is what its runtime gives it.
     fn prepare(&self, command: &mut Command) {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a command line tool talks to its user on stdout")]
 
+mod bench;
 mod command;
 mod counts;
 mod demo;
@@ -21,6 +22,7 @@ Usage: cargo xtask VERB [OPTIONS]
 
   demo    bring up a small data centre, attach pods on two nodes and show the traffic
   test    check formatting, lints and house rules, then run every test
+  bench   time our plugins against the packaged reference plugins
   vm      boot a guest kernel that has bonding and VLANs, and run a command in it
   tidy    check the house rules that a program can check
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     }
     let verb = args.remove(0);
     let outcome = match verb.as_str() {
+        "bench" => bench::main(&args),
         "demo" => demo::main(&args),
         "test" => test::main(&args),
         "tidy" => tidy::main(&args),
