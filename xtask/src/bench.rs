@@ -27,6 +27,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     let product = product::ready()?;
     let mut command = Command::new(suite::build(["--bin", "bench"])?);
     provision::tell(&mut command, &product)?;
+    println!("reference plugins: Debian's containernetworking-plugins {}", provision::peers_version()?);
     let code = command.status()?.code().ok_or_else(|| anyhow!("the bench was killed"))?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

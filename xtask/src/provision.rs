@@ -10,7 +10,7 @@ mod sid;
 
 pub(crate) use apt::{find as find_program, install_programs};
 
-use crate::command::run;
+use crate::command::{output, run};
 use crate::workspace;
 use anyhow::{Context, Result, bail};
 use std::fs;
@@ -46,8 +46,25 @@ pub(crate) fn kernel() -> Result<Kernel> {
 
 /// The folder of the reference plugins (bridge, host-local, tuning, portmap and so on).
 pub(crate) fn peers() -> Result<PathBuf> {
-    let dir = once("peers", |dir| unpack(&sid::download(&["containernetworking-plugins"])?, dir))?;
-    Ok(dir.join("usr/lib/cni"))
+    Ok(peers_package()?.join("usr/lib/cni"))
+}
+
+/// The version of the package that the reference plugins come from.
+pub(crate) fn peers_version() -> Result<String> {
+    let path = peers_package()?.join("version");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.trim().to_owned())
+}
+
+fn peers_package() -> Result<PathBuf> {
+    once("peers", |dir| {
+        let packages = sid::download(&["containernetworking-plugins"])?;
+        let package = packages.join(only_entry(&packages)?);
+        let version = output(Command::new("dpkg-deb").arg("--field").arg(package).arg("Version"))?;
+        fs::write(dir.join("version"), version)
+            .context("cannot note the version of the reference plugins")?;
+        unpack(&packages, dir)
+    })
 }
 
 /// The libcni client, a static binary.
