@@ -29,6 +29,9 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
         }
     };
     provision::install_programs(!native)?;
+    if native {
+        provision::ensure_native()?;
+    }
     let product = product::ready()?;
     let demo = suite::build(["--bin", "demo"])?;
     let code = if native {

@@ -57,6 +57,9 @@ fn assemble(job: &Job, product: &Path, kernel: &Kernel) -> Result<Archive> {
     modules::add(&mut archive, kernel)?;
     archive.file("init", 0o755, include_bytes!("guest/init.sh"));
     archive.file("job", 0o755, script(job).as_bytes());
+    if job.command.is_empty() {
+        archive.file("interactive", 0o644, b"");
+    }
     for name in crate::product::BINARIES {
         userland::add_program(&mut archive, &product.join(name), &format!("{PRODUCT}/{name}"))?;
     }

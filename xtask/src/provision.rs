@@ -72,6 +72,18 @@ pub(crate) fn client() -> Result<PathBuf> {
     client::build()
 }
 
+/// Fails unless the running kernel has what the data centre is built of.
+pub(crate) fn ensure_native() -> Result<()> {
+    let kinds =
+        ["add probe type bond", "add link lo probe type vlan id 2", "add probe type bridge vlan_filtering 1"];
+    for kind in kinds {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "ip", "link"]).args(kind.split(' '));
+        output(&mut command).context("this kernel cannot be the data centre's: run without --native")?;
+    }
+    Ok(())
+}
+
 /// Tells a program of the integration crate, by its environment, where everything is.
 pub(crate) fn tell(command: &mut Command, product: &Path) -> Result<()> {
     command.env("VLAN_BRIDGE_BIN", product).env("CNI_PEERS", peers()?).env("CNI_CLIENT", client()?);

@@ -54,6 +54,9 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
 fn all(native: bool, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
     ensure_root()?;
     provision::install_programs(!native)?;
+    if native {
+        provision::ensure_native()?;
+    }
     if filter.is_none() {
         stage("checks", checks)?;
     }
@@ -193,4 +196,25 @@ fn stream(command: &mut Command) -> Result<(Counts, bool)> {
     }
     let status = child.wait().with_context(|| format!("cannot wait for `{name}`"))?;
     Ok((counts, status.success()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a suite that ended so has passed.
+    fn passes(line: &str, success: bool) -> bool {
+        let mut of_suite = Counts::default();
+        of_suite.read(line);
+        judge(of_suite, success, &mut Counts::default()).is_ok()
+    }
+
+    #[test]
+    fn a_suite_passes_by_its_summary_and_its_exit_code() {
+        let summary = "test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert!(passes(summary, true));
+        assert!(!passes(summary, false));
+        assert!(!passes("", true));
+        assert!(!passes(&summary.replace("0 failed", "1 failed"), true));
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::{guest, product, provision};
 use anyhow::Result;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
             },
             (unknown, _) => return Ok(misused(&format!("unknown argument {unknown:?}"))),
         }
+    }
+    if command.is_empty() && !std::io::stdin().is_terminal() {
+        return Ok(misused("a shell wants a terminal: give a COMMAND"));
     }
     provision::install_programs(true)?;
     let product = product::ready()?;

@@ -9,8 +9,8 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts pts /dev/pts
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
-while read -r module; do
-    insmod "/lib/modules/$module" || exit 1
+while read -r module option; do
+    insmod "/lib/modules/$module" $option || exit 1
 done </lib/modules/order
 ip link set lo up
 hostname guest

@@ -41,6 +41,10 @@ const WANTED: [&str; 31] = [
     "veth",
 ];
 
+/// What a module is told so that loading it makes no interface.
+const OPTIONS: [(&str, &str); 3] =
+    [("bonding", "max_bonds=0"), ("dummy", "numdummies=0"), ("ifb", "numifbs=0")];
+
 /// Adds the modules and `order`, the list that init goes through.
 pub(super) fn add(archive: &mut Archive, kernel: &Kernel) -> Result<()> {
     let read = |name: &str| {
@@ -54,7 +58,9 @@ pub(super) fn add(archive: &mut Archive, kernel: &Kernel) -> Result<()> {
         let content = fs::read(kernel.modules.join(path)).with_context(|| format!("cannot read {path}"))?;
         let name = file_name(path);
         archive.file(&format!("usr/lib/modules/{name}"), 0o644, &content);
-        names += &format!("{name}\n");
+        let option =
+            OPTIONS.iter().find(|(module, _)| *module == module_name(path)).map_or("", |(_, text)| text);
+        names += &format!("{name} {option}\n");
     }
     archive.file("usr/lib/modules/order", 0o644, names.as_bytes());
     Ok(())

@@ -24,17 +24,22 @@ pub(super) fn boot(
     line: &mut dyn FnMut(&str),
 ) -> Result<i32> {
     let (console, verdict) = (dir.join("console"), dir.join("verdict"));
-    let mut command = Command::new("qemu-system-x86_64");
+    let interactive = job.command.is_empty();
+    // Whatever ends us ends the guest.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
     // Emulation, not KVM: nested guests that hang are worse than slow ones. The host's real CPU count is what
     // the emulator's threads can use.
     command.args(["-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(["-append", PARAMETERS]);
     command.arg("-serial").arg(format!("file:{}", console.display()));
-    command.args(["-serial", "stdio"]);
+    // Ctrl-C at an interactive guest is for the program in it.
+    let signals = if interactive { "off" } else { "on" };
+    command.args(["-chardev", &format!("stdio,id=job,signal={signals}"), "-serial", "chardev:job"]);
     command.arg("-serial").arg(format!("file:{}", verdict.display()));
-    command.stdin(if job.command.is_empty() { Stdio::inherit() } else { Stdio::null() });
-    command.stdout(if job.command.is_empty() { Stdio::inherit() } else { Stdio::piped() });
+    command.stdin(if interactive { Stdio::inherit() } else { Stdio::null() });
+    command.stdout(if interactive { Stdio::inherit() } else { Stdio::piped() });
 
     let mut child = command.spawn().context("cannot run qemu-system-x86_64")?;
     let in_time = forward(&mut child, job.deadline, line);
