@@ -14,6 +14,7 @@
 //! ```
 
 mod bond;
+mod bonding;
 mod switch;
 
 pub use bond::{BondMode, BondedNode, Member};

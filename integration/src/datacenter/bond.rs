@@ -1,6 +1,6 @@
 //! Nodes with two NICs in a bond.
 
-use super::{DataCenter, VLANS};
+use super::{DataCenter, VLANS, bonding};
 use crate::{Namespace, Node, poll};
 use serde_json::{Value, json};
 use std::ops::Deref;
@@ -90,7 +90,7 @@ impl<'a> BondedNode<'a> {
             return;
         }
         let [(switch, first), (_, second)] = &ports;
-        let lag = format!("lag-{}", self.number);
+        let lag = self.lag();
         switch.ip(&format!(
             "link add {lag} type bond {}\n\
              link set {first} master {lag}\nlink set {second} master {lag}\n\
@@ -134,19 +134,21 @@ impl<'a> BondedNode<'a> {
         self.node.wait_for("10.51.0.1");
     }
 
-    /// How many NICs carry traffic or stand by; in an LACP bond, those in the active aggregate.
+    /// How many NICs carry traffic or stand by, as both ends of the bond see it.
     pub fn active_members(&self) -> usize {
-        let text = self.node.read("/proc/thread-self/net/bonding/bond0");
-        if self.mode == BondMode::Lacp {
-            let partner = text.lines().find_map(|line| line.trim().strip_prefix("Partner Mac Address: "));
-            if partner.is_none_or(|mac| mac == "00:00:00:00:00:00") {
-                return 0;
-            }
-            let ports = text.lines().find_map(|line| line.trim().strip_prefix("Number of ports: "));
-            return ports.and_then(|count| count.parse().ok()).unwrap_or(0);
+        let members = |of: &Namespace, bond: &str| {
+            bonding::ready_members(&of.read(&format!("/proc/thread-self/net/bonding/{bond}")))
+        };
+        let here = members(&self.node, "bond0");
+        match self.mode {
+            BondMode::ActiveBackup => here,
+            _ => here.min(members(self.switch(Member::First), &self.lag())),
         }
-        // The bond's own line is the first.
-        text.lines().filter(|line| *line == "MII Status: up").count().saturating_sub(1)
+    }
+
+    /// The switch's side of the bond, where it has one.
+    fn lag(&self) -> String {
+        format!("lag-{}", self.number)
     }
 
     /// The node's number, from 1.
