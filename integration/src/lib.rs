@@ -1,1 +1,57 @@
-//! Placeholder replaced by the commits that follow.
+//! A data centre in network namespaces, and the tools to drive CNI plugins in it and to see what they did.
+//!
+//! Everything here stands on the kernel that runs it and on programs that Debian packages (iproute2, nftables,
+//! ping). Nothing touches the machine's own network namespace: only named namespaces are made, and every value
+//! of this crate removes what it made when it is dropped, after a panic too. What a killed run left behind is
+//! swept by the next one.
+//!
+//! | to have | see |
+//! |---|---|
+//! | switches, a router and bonded nodes, on a kernel with bonding and 802.1q | [`DataCenter`] |
+//! | one node with a plain NIC, on any kernel | [`Site`] |
+//! | a container | [`Pod`] |
+//! | plugins run as a runtime runs them | [`Node::client`], [`Client`] |
+//! | a plugin run with any environment and stdin | [`Node::plugin`], [`Plugin`] |
+//! | frames on an interface, tags included | [`Capture`] |
+//! | proof that nothing was touched or left | [`Snapshot`] |
+//! | to wait for something | [`poll`], the only place that sleeps |
+//!
+//! A rig that cannot be built is a panic with the reason: there is no test to go on with.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a test rig fails by panicking, which is what the test harness reports"
+)]
+
+mod capture;
+mod client;
+mod datacenter;
+mod names;
+mod namespace;
+mod node;
+mod ping;
+mod plugin;
+mod pod;
+mod process;
+mod programs;
+mod scratch;
+mod site;
+mod snapshot;
+mod wait;
+
+pub use capture::{Capture, Frame};
+pub use client::Client;
+pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
+pub use namespace::Namespace;
+pub use node::Node;
+pub use ping::Pings;
+pub use plugin::{Call, Plugin};
+pub use pod::{Attachment, Pod};
+pub use process::{Background, Outcome, note, run, run_all, run_with};
+pub use programs::{client, peer, peers, plugin, product};
+pub use scratch::Scratch;
+pub use site::Site;
+pub use snapshot::Snapshot;
+pub use wait::poll;

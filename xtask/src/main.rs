@@ -1,3 +1,53 @@
-//! Placeholder replaced by the commits that follow.
+//! The project's own commands. `cargo xtask` without a verb lists them.
 
-fn main() {}
+#![allow(clippy::print_stdout, reason = "a command line tool talks to its user on stdout")]
+
+mod bench;
+mod command;
+mod counts;
+mod demo;
+mod guest;
+mod product;
+mod provision;
+mod suite;
+mod test;
+mod tidy;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask VERB [OPTIONS]
+
+  demo    bring up a small data centre, attach pods on two nodes and show the traffic
+  test    check formatting, lints and house rules, then run every test
+  bench   time our plugins against the packaged reference plugins
+  vm      boot a guest kernel that has bonding and VLANs, and run a command in it
+  tidy    check the house rules that a program can check
+
+cargo xtask VERB --help says more about one of them.";
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    if args.is_empty() || args[0] == "--help" || args[0] == "-h" {
+        println!("{USAGE}");
+        return if args.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+    }
+    let verb = args.remove(0);
+    let outcome = match verb.as_str() {
+        "bench" => bench::main(&args),
+        "demo" => demo::main(&args),
+        "test" => test::main(&args),
+        "tidy" => tidy::main(&args),
+        "vm" => vm::main(&args),
+        unknown => {
+            eprintln!("unknown verb {unknown:?}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("cargo xtask {verb}: {error:#}");
+        ExitCode::FAILURE
+    })
+}

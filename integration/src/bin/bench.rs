@@ -1,0 +1,157 @@
+//! What `cargo xtask bench` runs: our plugins against the reference's, side by side on the same kernel.
+//!
+//! Both make a plain bridge with addresses out of a /16. Runs alternate between the two, so that whatever else
+//! the machine does falls on both. A run is timed from the start of the process to its end, with the node's
+//! namespace entered before the clock starts.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "it reports to a person, and fails like a test"
+)]
+
+use integration::{Call, Node, Pod, peer, plugin};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Write;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// Runs of each kind, after which the median is taken.
+const ROUNDS: usize = 40;
+/// Rounds of [`AT_ONCE`] pods.
+const BURSTS: usize = 5;
+const AT_ONCE: usize = 50;
+/// Pods already there in the crowded case.
+const CROWD: usize = 250;
+
+/// One of the two contestants, on a node of its own.
+struct Side {
+    node: Node,
+    list: Value,
+}
+
+impl Side {
+    fn new(bridge: &str, ipam: &str) -> Side {
+        let node = Node::new("bench");
+        let conf = json!({
+            "type": bridge, "bridge": "cni0",
+            "ipam": {"type": ipam, "subnet": "10.1.0.0/16", "routes": [{"dst": "0.0.0.0/0"}]},
+        });
+        let list = node.list("bench", &[conf]);
+        Side { node, list }
+    }
+
+    fn call(&self, verb: &str, pod: &Pod) -> Call<'_> {
+        self.node.plugin(&self.list).call(verb, &pod.eth0())
+    }
+
+    /// Runs a verb for every pod at the same time, and how long that took.
+    fn time(&self, verb: &str, pods: &[Pod]) -> Duration {
+        let calls: Vec<Call> = pods.iter().map(|pod| self.call(verb, pod)).collect();
+        self.node.enter(|| {
+            let start = Instant::now();
+            let children: Vec<Child> = calls.iter().map(spawn).collect();
+            for mut child in children {
+                assert!(child.wait().unwrap().success(), "{verb} failed: {}", calls[0].run());
+            }
+            start.elapsed()
+        })
+    }
+
+    /// The largest resident set of an ADD and of everything it started, in KiB.
+    fn peak_memory(&self, pod: &Pod) -> u64 {
+        // A child's peak starts at its parent's size, so it needs a small parent: busybox.
+        let outcome = self.call("ADD", pod).run_under(&["busybox", "time", "-f", "peak=%M"]);
+        let peak = outcome.stderr.lines().find_map(|line| line.strip_prefix("peak="));
+        peak.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{outcome}"))
+    }
+}
+
+fn spawn(call: &Call) -> Child {
+    let mut command = call.bare_command();
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(call.input()).unwrap();
+    child
+}
+
+/// What was measured of both sides: theirs, ours.
+struct Row {
+    what: String,
+    times: [Vec<Duration>; 2],
+    /// The ratio to reach, as the project has set it.
+    goal: f64,
+}
+
+impl Row {
+    fn new(what: &str, goal: f64) -> Row {
+        Row { what: what.to_owned(), times: [Vec::new(), Vec::new()], goal }
+    }
+
+    fn medians(&self) -> [f64; 2] {
+        [0, 1].map(|side| {
+            let mut times = self.times[side].clone();
+            times.sort();
+            times[times.len() / 2].as_secs_f64() * 1000.0
+        })
+    }
+}
+
+fn main() {
+    let sides = [Side::new("bridge", "host-local"), Side::new("vlan-bridge", "vlan-bridge-ipam")];
+    println!("theirs: {}", peer("bridge").display());
+    println!("ours:   {}", plugin("vlan-bridge").display());
+    println!("kernel: {}", fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim());
+
+    let mut rows = Vec::new();
+    let pods = [0, 1].map(|_| vec![Pod::new()]);
+    rows.extend(measure("1 pod", ROUNDS, &sides, &pods, [0.25, 0.9]));
+    let memory = [0, 1].map(|side| {
+        let peak = sides[side].peak_memory(&pods[side][0]);
+        sides[side].time("DEL", &pods[side]);
+        peak
+    });
+
+    let bursts = [0, 1].map(|_| (0..AT_ONCE).map(|_| Pod::new()).collect::<Vec<_>>());
+    rows.extend(measure(&format!("{AT_ONCE} at once"), BURSTS, &sides, &bursts, [0.25, 0.9]));
+
+    let crowds = [0, 1].map(|_| (0..CROWD).map(|_| Pod::new()).collect::<Vec<_>>());
+    for (side, crowd) in sides.iter().zip(&crowds) {
+        for some in crowd.chunks(10) {
+            side.time("ADD", some);
+        }
+    }
+    rows.extend(measure(&format!("{CROWD} pods there"), ROUNDS, &sides, &pods, [0.25, 0.9]));
+    report(&rows, memory);
+}
+
+/// ADD and DEL of the same pods, the two sides in turn.
+fn measure(what: &str, rounds: usize, sides: &[Side; 2], pods: &[Vec<Pod>; 2], goals: [f64; 2]) -> [Row; 2] {
+    let mut rows = [Row::new(&format!("ADD, {what}"), goals[0]), Row::new(&format!("DEL, {what}"), goals[1])];
+    // The first round finds no bridge and cold caches: it does not count.
+    for round in 0..=rounds {
+        for side in [0, 1] {
+            let times = ["ADD", "DEL"].map(|verb| sides[side].time(verb, &pods[side]));
+            for (row, time) in rows.iter_mut().zip(times).filter(|_| round > 0) {
+                row.times[side].push(time);
+            }
+        }
+    }
+    rows
+}
+
+fn report(rows: &[Row], [theirs, ours]: [u64; 2]) {
+    println!("\n{:22} {:>11} {:>11} {:>7} {:>7}", "median", "theirs", "ours", "ratio", "goal");
+    for row in rows {
+        let [theirs, ours] = row.medians();
+        let (ratio, goal) = (ours / theirs, row.goal);
+        println!("{:22} {theirs:8.2} ms {ours:8.2} ms {ratio:7.2} {:>7}", row.what, format!("{goal:.2}"));
+    }
+    let ratio = ours as f64 / theirs as f64;
+    println!("{:22} {theirs:7} KiB {ours:7} KiB {ratio:7.2} {:>7}", "peak memory of an ADD", "4096 KiB");
+    let adds: Vec<f64> =
+        rows.iter().filter(|row| row.what.starts_with("ADD")).map(|row| row.medians()[1]).collect();
+    println!("\nADD of ours with {CROWD} pods there takes {:.2} of the time with 1", adds[2] / adds[0]);
+}

@@ -1,0 +1,130 @@
+//! What `cargo xtask demo` shows: a data centre comes up, pods of two nodes talk, a frame is seen on the wire.
+//!
+//! Every line shown is also a check: what is not as it should be ends the demo with a panic.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "it is shown to a person, and fails like a test"
+)]
+
+use integration::{Attachment, Background, BondMode, BondedNode, DataCenter, Pod, poll};
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+fn main() {
+    let start = Instant::now();
+    heading("the data centre: two switches, a router, two nodes with bonded NICs");
+    let datacenter = DataCenter::new();
+    let [one, two] = datacenter.nodes([BondMode::Lacp, BondMode::ActiveBackup]);
+    topology(&one, &two);
+    println!("up and reaching its router after {:.1} s", start.elapsed().as_secs_f64());
+
+    heading("the network list of node 1");
+    println!("{:#}", one.list136());
+
+    heading("ADD through libcni: two pods on node 1, one on node 2");
+    let (a, b, c) = (Pod::new(), Pod::new(), Pod::new());
+    let a_ip = attach(&one, "a", &a.eth0());
+    let b_ip = attach(&one, "b", &b.eth0());
+    let c_ip = attach(&two, "c", &c.eth0());
+    println!("\nin pod a:");
+    show(&a.run("ip -brief address show dev eth0").expect_ok().stdout);
+    show(&a.run("ip route show").expect_ok().stdout);
+    println!("on node 1, made by the first ADD:");
+    show(&one.run("ip -brief link show master br136").expect_ok().stdout);
+
+    heading("pings");
+    for (from, to, what) in [
+        (&a, "172.20.56.1", "pod a -> router"),
+        (&a, b_ip.as_str(), "pod a -> pod b, same node"),
+        (&a, c_ip.as_str(), "pod a -> pod c, other node"),
+        (&c, a_ip.as_str(), "pod c -> pod a, other node"),
+    ] {
+        from.wait_for(to);
+        println!("{what:28} {to:15} answers");
+    }
+
+    heading("the frames of one ping, seen at switch A's port to the router: tagged 136");
+    print!("{}", sniff(&datacenter, &a));
+
+    heading("DEL");
+    for (node, pod, name) in [(&one, &a, "a"), (&one, &b, "b"), (&two, &c, "c")] {
+        node.client(&node.list136()).del(&pod.eth0()).expect_ok();
+        assert!(!pod.has_link("eth0"), "pod {name} still has its interface");
+        println!("pod {name}: interface and lease are gone");
+    }
+    assert!(one.leases("vlan136").is_empty() && two.leases("vlan136").is_empty());
+    println!("bridge and uplink stay for the next pod:");
+    show(&one.run("ip -brief link show master br136").expect_ok().stdout);
+    println!("\nshown in {:.1} s", start.elapsed().as_secs_f64());
+}
+
+fn heading(text: &str) {
+    println!("\n=== {text}");
+}
+
+fn show(text: &str) {
+    text.lines().for_each(|line| println!("  {}", line.trim_end()));
+}
+
+fn topology(one: &BondedNode, two: &BondedNode) {
+    let (bond1, bond2) = (one.mode().name(), two.mode().name());
+    let (node1, node2) = (one.address(51), two.address(51));
+    let (slice1, slice2) = (one.slice(), two.slice());
+    println!(
+        "
+   pods {slice1:28}pods {slice2}
+        │ veth                           │ veth
+      br136                            br136
+        │                                │
+   bond0.136  bond0.51 {node1:13}bond0.136  bond0.51 {node2}
+        └──┬──┘                          └──┬──┘
+         bond0 {bond1:27}bond0 {bond2}
+        ┌──┴──┐                          ┌──┴──┐
+      nic0   nic1                      nic0   nic1
+        └──┬──┘                          │      │
+    ┌──────┴─────────────────────────────┴──┐ ┌─┴────────┐
+    │ switch A                              ├─┤ switch B │
+    └──────┬────────────────────────────────┘ └──────────┘
+        router: 10.51.0.1, 172.20.56.1, …
+"
+    );
+}
+
+/// Attaches a pod and returns its address.
+fn attach(node: &BondedNode, name: &str, attachment: &Attachment) -> String {
+    let start = Instant::now();
+    let result = node.client(&node.list136()).add(attachment).expect_ok().json();
+    let address = result["ips"][0]["address"].as_str().expect("a result has an address");
+    let gateway = result["ips"][0]["gateway"].as_str().unwrap_or("none");
+    let took = start.elapsed().as_millis();
+    println!("pod {name} on node {}: {address} via {gateway} ({took} ms, emulated)", node.number());
+    address.split('/').next().unwrap_or(address).to_owned()
+}
+
+/// What tcpdump prints of one ping from a pod to the router.
+fn sniff(datacenter: &DataCenter, pod: &Pod) -> String {
+    let (frames, messages) = (pod_file("frames"), pod_file("messages"));
+    let mut command = datacenter.tor_a().command("tcpdump");
+    // It would drop to a user that a bare guest does not have, and die without a word.
+    command.args(["-Z", "root", "-lnne", "-t", "-i", "router", "-c", "2", "icmp or (vlan 136 and icmp)"]);
+    command.stdout(fs::File::create(&frames).unwrap()).stderr(fs::File::create(&messages).unwrap());
+    let mut sniffer = Background::start(command.stdin(Stdio::null()));
+    let soon = Duration::from_secs(20);
+    poll(soon, "tcpdump listens", || fs::read_to_string(&messages).unwrap().contains("listening on"));
+    assert!(pod.pings("172.20.56.1"));
+    poll(soon, "tcpdump has seen request and reply", || !sniffer.is_alive());
+    let text = fs::read_to_string(&frames).unwrap();
+    assert_eq!(text.matches("vlan 136").count(), 2, "{text}");
+    for file in [frames, messages] {
+        fs::remove_file(file).unwrap();
+    }
+    text
+}
+
+fn pod_file(name: &str) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("vlan-bridge-demo-{}-{name}", std::process::id()))
+}

@@ -1,0 +1,187 @@
+//! Named network namespaces.
+
+use crate::names;
+use crate::process::{Outcome, run, run_with};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Once;
+
+/// Where `ip netns` keeps its names.
+const FOLDER: &str = "/run/netns";
+
+/// A network namespace with a name that `ip -n` knows, gone when dropped. Its `lo` is up.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    file: File,
+}
+
+impl Namespace {
+    /// Makes a namespace whose name ends in `role`.
+    pub fn new(role: &str) -> Namespace {
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(sweep);
+        let name = names::unique(role);
+        let path = Path::new(FOLDER).join(&name);
+        File::create(&path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
+        // A thread may have a namespace to itself; what outlives the thread is the mount.
+        let made = std::thread::scope(|scope| {
+            let bind = || {
+                unshare(CloneFlags::CLONE_NEWNET)?;
+                let own = "/proc/thread-self/ns/net";
+                mount(Some(own), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            };
+            scope.spawn(bind).join().expect("the thread does not panic")
+        });
+        if let Err(error) = made {
+            let _ = fs::remove_file(&path);
+            panic!("cannot make the namespace {name}, which takes root: {error}");
+        }
+        let file = File::open(&path).expect("the namespace was just made");
+        let namespace = Namespace { name, file };
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    /// Its name, for `ip -n`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its path, for `CNI_NETNS`.
+    pub fn path(&self) -> PathBuf {
+        Path::new(FOLDER).join(&self.name)
+    }
+
+    /// A program that will run in here and see this namespace's `/sys/class/net`, as under `ip netns exec`.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        let file = self.file.try_clone().expect("a file can be opened again");
+        // SAFETY: between fork and exec only system calls are made: the paths are C strings already, so
+        // nothing is allocated and no lock is taken.
+        unsafe { command.pre_exec(move || Ok(move_into(&file)?)) };
+        command
+    }
+
+    /// Runs a command line in here; the words are split at spaces.
+    #[track_caller]
+    pub fn run(&self, line: &str) -> Outcome {
+        let mut words = line.split_whitespace();
+        let program = words.next().expect("the command line has a program");
+        run(self.command(program).args(words))
+    }
+
+    /// Runs lines of `ip` commands in one go; any failure is a panic.
+    #[track_caller]
+    pub fn ip(&self, lines: &str) {
+        self.batch("ip", lines);
+    }
+
+    /// Runs lines of `bridge` commands in one go; any failure is a panic.
+    #[track_caller]
+    pub fn bridge(&self, lines: &str) {
+        self.batch("bridge", lines);
+    }
+
+    /// Loads an nftables script; a failure is a panic.
+    #[track_caller]
+    pub fn nft(&self, script: &str) {
+        run_with(self.command("nft").args(["-f", "-"]), script.as_bytes()).expect_ok();
+    }
+
+    /// What `ip -json …` prints.
+    #[track_caller]
+    pub fn ip_json(&self, line: &str) -> serde_json::Value {
+        let mut command = Command::new("ip");
+        let outcome =
+            run(command.args(["-n", &self.name, "-json"]).args(line.split_whitespace())).expect_ok();
+        // An empty answer is an empty text in some versions of iproute2.
+        if outcome.stdout.trim().is_empty() { serde_json::json!([]) } else { outcome.json() }
+    }
+
+    /// Whether there is an interface of that name.
+    pub fn has_link(&self, name: &str) -> bool {
+        run(Command::new("ip").args(["-n", &self.name, "link", "show", "dev", name])).ok()
+    }
+
+    /// Writes a sysctl, named as its path below `/proc/sys`: `net/ipv4/ip_forward`.
+    #[track_caller]
+    pub fn set_sysctl(&self, key: &str, value: &str) {
+        let path = Path::new("/proc/sys").join(key);
+        let written = self.enter(|| fs::write(&path, value));
+        written.unwrap_or_else(|error| panic!("cannot write {value} to {key}: {error}"));
+    }
+
+    /// Reads a sysctl.
+    #[track_caller]
+    pub fn sysctl(&self, key: &str) -> String {
+        let text = self.read(&format!("/proc/sys/{key}"));
+        text.trim().to_owned()
+    }
+
+    /// Reads a file of `/proc` that belongs to the namespace, such as `/proc/thread-self/net/netstat`.
+    #[track_caller]
+    pub fn read(&self, path: &str) -> String {
+        let text = self.enter(|| fs::read_to_string(path));
+        text.unwrap_or_else(|error| panic!("cannot read {path} in {}: {error}", self.name))
+    }
+
+    /// Calls `action` on a thread of its own inside the namespace, with the namespace's `/sys`. Sockets made and
+    /// programs started there stay there; namespaces made there are not seen outside.
+    pub fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let inside = || {
+                move_into(&self.file).expect("a namespace of ours can be entered");
+                action()
+            };
+            match scope.spawn(inside).join() {
+                Ok(value) => value,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    #[track_caller]
+    fn batch(&self, program: &str, lines: &str) {
+        let mut command = Command::new(program);
+        command.args(["-n", &self.name, "-batch", "-"]);
+        let outcome = run_with(&mut command, format!("{lines}\n").as_bytes());
+        assert!(outcome.ok(), "{outcome}\n{lines}");
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        remove(&self.path());
+    }
+}
+
+/// Moves the calling thread into a network namespace, as `ip netns exec` does. Makes system calls only.
+fn move_into(file: &File) -> nix::Result<()> {
+    setns(file, CloneFlags::CLONE_NEWNET)?;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    // What is mounted from here on stays in the thread's own view.
+    mount(None::<&str>, c"/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
+    mount(Some(c"sysfs"), c"/sys", Some(c"sysfs"), MsFlags::empty(), None::<&str>)
+}
+
+fn remove(path: &Path) {
+    // Best effort: a panic here during a panic would hide the test's own message.
+    let _ = umount2(path, MntFlags::MNT_DETACH);
+    let _ = fs::remove_file(path);
+}
+
+/// Makes the folder and removes what killed runs left in it.
+fn sweep() {
+    fs::create_dir_all(FOLDER).unwrap_or_else(|error| panic!("cannot make {FOLDER}: {error}"));
+    for entry in fs::read_dir(FOLDER).expect("the folder was just made").flatten() {
+        if entry.file_name().to_str().is_some_and(names::is_stale) {
+            remove(&entry.path());
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! A machine that runs plugins.
+
+use crate::{Client, Namespace, Plugin, Scratch, programs};
+use serde_json::{Value, json};
+use std::fs;
+use std::ops::Deref;
+use std::path::PathBuf;
+
+/// A namespace with a runtime's folders: the address store and libcni's cache, both its own, as all nodes of a
+/// test share one file system. Dereferences to its [`Namespace`].
+#[derive(Debug)]
+pub struct Node {
+    namespace: Namespace,
+    folder: Scratch,
+}
+
+impl Node {
+    /// A node without a NIC.
+    pub fn new(role: &str) -> Node {
+        Node { namespace: Namespace::new(role), folder: Scratch::new(role) }
+    }
+
+    /// The node's namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Where the IPAM plugin keeps its leases: what goes into `ipam.dataDir`.
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("leases")
+    }
+
+    /// libcni's cache.
+    pub fn cache_dir(&self) -> PathBuf {
+        self.folder.path().join("cache")
+    }
+
+    /// A folder for whatever else a test needs.
+    pub fn folder(&self) -> &Scratch {
+        &self.folder
+    }
+
+    /// A network list for this node: `plugins` under `name`, in the newest version of the specification, with
+    /// this node's `dataDir` for every IPAM that names none.
+    pub fn list(&self, name: &str, plugins: &[Value]) -> Value {
+        let mut list = json!({"cniVersion": "1.1.0", "name": name, "plugins": plugins});
+        for plugin in list["plugins"].as_array_mut().expect("an array was just put there") {
+            if let Some(ipam) = plugin["ipam"].as_object_mut()
+                && !ipam.is_empty()
+            {
+                ipam.entry("dataDir").or_insert_with(|| json!(self.data_dir()));
+            }
+        }
+        list
+    }
+
+    /// A client that attaches pods of this node to the network of `list`, through libcni.
+    pub fn client(&self, list: &Value) -> Client<'_> {
+        Client::new(self, list)
+    }
+
+    /// A plugin to be run on this node by hand, with the first plugin's configuration of `list` as its stdin.
+    pub fn plugin(&self, list: &Value) -> Plugin<'_> {
+        let mut conf = list["plugins"][0].clone();
+        for key in ["cniVersion", "name"] {
+            conf[key] = list[key].clone();
+        }
+        let program = programs::plugin(conf["type"].as_str().expect("a plugin has a type"));
+        Plugin::new(self, program, conf)
+    }
+
+    /// The addresses that are held in the store of a network, sorted; bookkeeping files are none.
+    pub fn leases(&self, network: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.data_dir().join(network)) else { return Vec::new() };
+        let mut held: Vec<String> = entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| name.parse::<std::net::IpAddr>().is_ok())
+            .collect();
+        held.sort();
+        held
+    }
+}
+
+impl Deref for Node {
+    type Target = Namespace;
+
+    fn deref(&self) -> &Namespace {
+        &self.namespace
+    }
+}

@@ -1,0 +1,98 @@
+//! Containers, as far as the network sees them.
+
+use crate::Namespace;
+use serde_json::{Value, json};
+use std::ops::Deref;
+use std::path::PathBuf;
+
+/// A container: a namespace with an id. Dereferences to its [`Namespace`].
+#[derive(Debug)]
+pub struct Pod {
+    namespace: Namespace,
+}
+
+impl Pod {
+    /// A container with nothing but `lo`.
+    pub fn new() -> Pod {
+        Pod { namespace: Namespace::new("pod") }
+    }
+
+    /// Its container id.
+    pub fn id(&self) -> &str {
+        self.namespace.name()
+    }
+
+    /// Its `eth0`, to be attached or detached.
+    pub fn eth0(&self) -> Attachment {
+        self.interface("eth0")
+    }
+
+    /// An interface of its, to be attached or detached.
+    pub fn interface(&self, ifname: &str) -> Attachment {
+        Attachment {
+            id: self.id().to_owned(),
+            netns: Some(self.namespace.path()),
+            ifname: ifname.to_owned(),
+            args: String::new(),
+            capabilities: json!({}),
+        }
+    }
+}
+
+impl Default for Pod {
+    fn default() -> Pod {
+        Pod::new()
+    }
+}
+
+impl Deref for Pod {
+    type Target = Namespace;
+
+    fn deref(&self) -> &Namespace {
+        &self.namespace
+    }
+}
+
+/// What a runtime says about one attachment. It outlives its pod, as DEL must work without one.
+#[derive(Debug, Clone)]
+pub struct Attachment {
+    /// `CNI_CONTAINERID`.
+    pub id: String,
+    /// `CNI_NETNS`; `None` is an empty one, which is what runtimes say of a pod that is gone.
+    pub netns: Option<PathBuf>,
+    /// `CNI_IFNAME`.
+    pub ifname: String,
+    /// `CNI_ARGS`.
+    pub args: String,
+    /// Capability arguments by name, which reach a plugin as `runtimeConfig` if it declares them.
+    pub capabilities: Value,
+}
+
+impl Attachment {
+    /// The same with these `CNI_ARGS`.
+    pub fn args(mut self, args: &str) -> Attachment {
+        args.clone_into(&mut self.args);
+        self
+    }
+
+    /// The same with these capability arguments.
+    pub fn capabilities(mut self, capabilities: Value) -> Attachment {
+        self.capabilities = capabilities;
+        self
+    }
+
+    /// The same with an empty `CNI_NETNS`.
+    pub fn without_netns(mut self) -> Attachment {
+        self.netns = None;
+        self
+    }
+
+    /// As GC's list of valid attachments names it.
+    pub fn valid(&self) -> Value {
+        json!({"containerID": self.id, "ifname": self.ifname})
+    }
+
+    pub(crate) fn netns_text(&self) -> String {
+        self.netns.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,173 @@
+//! Programs run to their end, with everything they said.
+
+use crate::poll;
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// No program of ours has reason to run longer, not even emulated.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// After a program's end, its output is at its end too, unless somebody else holds it open.
+const RELEASE: Duration = Duration::from_secs(5);
+
+/// How a program ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// All it wrote to stdout.
+    pub stdout: String,
+    /// All it wrote to stderr.
+    pub stderr: String,
+    shown: String,
+}
+
+impl Outcome {
+    /// Whether it exited with 0.
+    pub fn ok(&self) -> bool {
+        self.status.success()
+    }
+
+    /// Returns itself, or panics with what the program said.
+    #[track_caller]
+    pub fn expect_ok(self) -> Outcome {
+        assert!(self.ok(), "{self}");
+        self
+    }
+
+    /// stdout as the one JSON document that it must be.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("stdout is no JSON: {error}\n{self}"))
+    }
+
+    /// The CNI error code of a failed call; panics if it succeeded or printed no CNI error.
+    #[track_caller]
+    pub fn error_code(&self) -> u64 {
+        assert!(!self.ok(), "success was not expected\n{self}");
+        self.json()["code"].as_u64().unwrap_or_else(|| panic!("no code in the error\n{self}"))
+    }
+
+    /// The CNI error's `msg` and `details` as one text.
+    #[track_caller]
+    pub fn error_text(&self) -> String {
+        assert!(!self.ok(), "success was not expected\n{self}");
+        let error = self.json();
+        let part = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+        format!("{}: {}", part("msg"), part("details"))
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}`: {}\nstdout: {}\nstderr: {}", self.shown, self.status, self.stdout, self.stderr)
+    }
+}
+
+/// Runs a program without stdin.
+#[track_caller]
+pub fn run(command: &mut Command) -> Outcome {
+    run_with(command, b"")
+}
+
+/// Runs a program with `input` as its stdin. Panics when it cannot be started, when it does not end, and when
+/// somebody keeps its stdout or stderr open after its end: a runtime that reads to the end would hang.
+#[track_caller]
+pub fn run_with(command: &mut Command, input: &[u8]) -> Outcome {
+    let shown = shown(command);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run `{shown}`: {error}"));
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    let input = input.to_vec();
+    std::thread::spawn(move || {
+        // A program may well exit before it has read everything.
+        let _ = stdin.write_all(&input);
+    });
+    let stdout = collect(child.stdout.take().expect("stdout is piped"));
+    let stderr = collect(child.stderr.take().expect("stderr is piped"));
+    let mut child = Background { child };
+    let mut status = None;
+    poll(LIMIT, &format!("the end of `{shown}`"), || {
+        status = child.child.try_wait().expect("a child can be waited for");
+        status.is_some()
+    });
+    let text = |stream: mpsc::Receiver<String>| {
+        stream.recv_timeout(RELEASE).unwrap_or_else(|_| panic!("`{shown}` is gone, its output is still open"))
+    };
+    Outcome { status: status.expect("polled for"), stdout: text(stdout), stderr: text(stderr), shown }
+}
+
+/// Runs programs all at the same time; the outcomes are in the order of the commands.
+#[track_caller]
+pub fn run_all(commands: Vec<Command>) -> Vec<Outcome> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            commands.into_iter().map(|mut command| scope.spawn(move || run(&mut command))).collect();
+        running.into_iter().map(|thread| thread.join().expect("every program ends")).collect()
+    })
+}
+
+/// A program in the background, killed when dropped.
+#[derive(Debug)]
+pub struct Background {
+    child: Child,
+}
+
+impl Background {
+    /// Starts a program.
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Background {
+        let child =
+            command.spawn().unwrap_or_else(|error| panic!("cannot run `{}`: {error}", shown(command)));
+        Background { child }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its stdout, if that was piped and nobody took it yet.
+    pub(crate) fn take_stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().expect("stdout is piped")
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_none()
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Says something in the test log that a reader of a passed run wants to know: a measured loss, a time.
+pub fn note(text: &str) {
+    // Past the harness, which shows what a passed test printed to nobody.
+    let _ = writeln!(std::io::stderr(), "note: {text}");
+}
+
+/// Reads a stream to its end in a thread of its own.
+fn collect(mut stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+    });
+    receiver
+}
+
+fn shown(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    words.join(" ")
+}

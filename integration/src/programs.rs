@@ -1,0 +1,41 @@
+//! Where the programs under test are. `cargo xtask test` builds and fetches them and says so in the environment.
+
+use std::path::PathBuf;
+
+/// The folder of the product's binaries (`VLAN_BRIDGE_BIN`).
+pub fn product() -> PathBuf {
+    from_environment("VLAN_BRIDGE_BIN", "the folder with vlan-bridge and vlan-bridge-ipam")
+}
+
+/// The folder of the reference plugins (`CNI_PEERS`).
+pub fn peers() -> PathBuf {
+    from_environment("CNI_PEERS", "the folder with the reference plugins")
+}
+
+/// The client over libcni (`CNI_CLIENT`).
+pub fn client() -> PathBuf {
+    from_environment("CNI_CLIENT", "the client built over libcni")
+}
+
+/// One of the reference plugins.
+pub fn peer(name: &str) -> PathBuf {
+    peers().join(name)
+}
+
+/// A plugin by its `type`: ours first, then the reference's, as a runtime looks along its path.
+pub fn plugin(name: &str) -> PathBuf {
+    let own = product().join(name);
+    if own.exists() { own } else { peer(name) }
+}
+
+/// The folders to look for plugins, as `CNI_PATH` wants them.
+pub(crate) fn search_path() -> String {
+    format!("{}:{}", product().display(), peers().display())
+}
+
+fn from_environment(name: &str, what: &str) -> PathBuf {
+    match std::env::var_os(name) {
+        Some(path) => path.into(),
+        None => panic!("{name} is not set: it names {what}. Run the tests with `cargo xtask test`"),
+    }
+}

@@ -1,0 +1,10 @@
+//! What needs bonds and VLANs: run by `cargo xtask test` in a guest kernel, or natively with `--native`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod attach;
+mod concurrent;
+mod failover;
+mod rig;
+mod slice;
+mod traffic;

@@ -1,0 +1,5 @@
+//! What any kernel with network namespaces can show: no bond, no VLAN.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod rig;

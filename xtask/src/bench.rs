@@ -1,0 +1,33 @@
+//! `cargo xtask bench`: our plugins' speed beside the reference's.
+
+use crate::{product, provision, suite};
+use anyhow::{Result, anyhow};
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+Usage: cargo xtask bench
+
+Times ADD and DEL of our plugins and of the packaged reference plugins on the running kernel, run by run in
+turn, in namespaces of its own, and prints medians and ratios. Takes about a minute.";
+
+/// Runs the verb.
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    match args {
+        [] => (),
+        [help] if help == "--help" || help == "-h" => {
+            println!("{USAGE}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return Ok(ExitCode::from(2));
+        }
+    }
+    provision::install_programs(false)?;
+    let product = product::ready()?;
+    let mut command = Command::new(suite::build(["--bin", "bench"])?);
+    provision::tell(&mut command, &product)?;
+    println!("reference plugins: Debian's containernetworking-plugins {}", provision::peers_version()?);
+    let code = command.status()?.code().ok_or_else(|| anyhow!("the bench was killed"))?;
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}

@@ -1,0 +1,52 @@
+//! `cargo xtask demo`: the product at work, for a person to watch.
+
+use crate::product;
+use crate::{guest, provision, suite};
+use anyhow::{Result, anyhow};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+const USAGE: &str = "\
+Usage: cargo xtask demo [--native]
+
+Brings up two switches, a router and two nodes with bonded NICs in a guest kernel, attaches pods on both nodes
+through libcni, pings, and shows the tagged frames at a switch. Installs and builds what it needs first.
+
+  --native   use the running kernel: it must have bonding and 802.1q";
+
+/// Runs the verb.
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    let native = match args {
+        [] => false,
+        [flag] if flag == "--native" => true,
+        [help] if help == "--help" || help == "-h" => {
+            println!("{USAGE}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    provision::install_programs(!native)?;
+    if native {
+        provision::ensure_native()?;
+    }
+    let product = product::ready()?;
+    let demo = suite::build(["--bin", "demo"])?;
+    let code = if native {
+        let mut command = Command::new(demo);
+        provision::tell(&mut command, &product)?;
+        command.status()?.code().ok_or_else(|| anyhow!("the demo was killed"))?
+    } else {
+        let there = "/opt/demo".to_owned();
+        let job = guest::Job {
+            command: vec![there.clone()],
+            environment: Vec::new(),
+            programs: vec![(demo, there)],
+            deadline: Duration::from_secs(170),
+        };
+        guest::run(&job, &product, &mut |line| println!("{line}"))?
+    };
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}

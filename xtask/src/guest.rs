@@ -1,0 +1,109 @@
+//! A guest kernel for what the running kernel lacks: bonding, 802.1q, VLAN-filtering bridges.
+//!
+//! The guest has no disk and no network. Its only file system is an initramfs that is put together for each
+//! boot from the machine's own programs, the kernel's modules and what the caller adds.
+
+mod archive;
+mod modules;
+mod qemu;
+mod userland;
+
+use crate::provision::{self, Kernel};
+use crate::workspace;
+use anyhow::{Context, Result};
+use archive::Archive;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the product's binaries are in the guest.
+pub(crate) const PRODUCT: &str = "/opt/vlan-bridge";
+/// Where the reference plugins are in the guest.
+pub(crate) const PEERS: &str = "/opt/cni";
+/// Where the libcni client is in the guest.
+pub(crate) const CLIENT: &str = "/opt/client/cni-client";
+
+/// What one boot is to do.
+pub(crate) struct Job {
+    /// The command and its arguments; empty for a shell.
+    pub(crate) command: Vec<String>,
+    /// The command's environment, on top of PATH, HOME and the rig's own variables.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Programs of the machine to have there: path here, path in the guest.
+    pub(crate) programs: Vec<(PathBuf, String)>,
+    /// When to give up.
+    pub(crate) deadline: Duration,
+}
+
+/// Boots a guest, runs the job, hands every line of its output to `line`, and returns the command's exit code.
+/// A guest that ends without a word on that code, or not in time, is an error.
+pub(crate) fn run(job: &Job, product: &Path, line: &mut dyn FnMut(&str)) -> Result<i32> {
+    let kernel = provision::kernel()?;
+    let dir = workspace::rig().join(format!("guest-{}", std::process::id()));
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let image = dir.join("initramfs.cpio");
+    let outcome = assemble(job, product, &kernel)
+        .and_then(|archive| fs::write(&image, archive.finish()).context("cannot write the initramfs"))
+        .and_then(|()| qemu::boot(&kernel.image, &image, &dir, job, line));
+    // What is left of a failed boot is its console, and that is in the error.
+    fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    outcome
+}
+
+/// The guest's whole file system.
+fn assemble(job: &Job, product: &Path, kernel: &Kernel) -> Result<Archive> {
+    let mut archive = Archive::new();
+    userland::add_base(&mut archive)?;
+    modules::add(&mut archive, kernel)?;
+    archive.file("init", 0o755, include_bytes!("guest/init.sh"));
+    archive.file("job", 0o755, script(job).as_bytes());
+    if job.command.is_empty() {
+        archive.file("interactive", 0o644, b"");
+    }
+    for name in crate::product::BINARIES {
+        userland::add_program(&mut archive, &product.join(name), &format!("{PRODUCT}/{name}"))?;
+    }
+    let peers = provision::peers()?;
+    for entry in fs::read_dir(&peers).with_context(|| format!("cannot read {}", peers.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        userland::add_program(&mut archive, &entry.path(), &format!("{PEERS}/{name}"))?;
+    }
+    userland::add_program(&mut archive, &provision::client()?, CLIENT)?;
+    for (here, there) in &job.programs {
+        userland::add_program(&mut archive, here, there)?;
+    }
+    Ok(archive)
+}
+
+/// The script that the guest's init runs.
+fn script(job: &Job) -> String {
+    let mut text = String::from("#!/bin/bash\n");
+    let rig = [("VLAN_BRIDGE_BIN", PRODUCT), ("CNI_PEERS", PEERS), ("CNI_CLIENT", CLIENT)];
+    let own = job.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in rig.into_iter().chain(own) {
+        text += &format!("export {name}={}\n", quoted(value));
+    }
+    if job.command.is_empty() {
+        text += "exec bash -i\n";
+    } else {
+        let words: Vec<String> = job.command.iter().map(|word| quoted(word)).collect();
+        text += &format!("exec {}\n", words.join(" "));
+    }
+    text
+}
+
+/// One word for a shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_reach_the_shell_whole() {
+        assert_eq!(quoted("it's $HOME"), r"'it'\''s $HOME'");
+    }
+}

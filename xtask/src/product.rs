@@ -1,0 +1,71 @@
+//! Building the two binaries that we ship.
+
+use crate::command::{cargo, output, run};
+use crate::workspace;
+use anyhow::Result;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The shipped binaries, which are also the names of their packages.
+pub(crate) const BINARIES: [&str; 2] = ["vlan-bridge", "vlan-bridge-ipam"];
+
+/// Against which C library the static binaries are linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Libc {
+    /// The one to ship: starts faster.
+    Musl,
+    /// Static glibc, for toolchains without the musl target.
+    Gnu,
+}
+
+impl Libc {
+    /// musl where the toolchain has it or can add it.
+    pub(crate) fn best() -> Libc {
+        if Libc::Musl.installed() {
+            return Libc::Musl;
+        }
+        let added = output(Command::new("rustup").args(["target", "add", &Libc::Musl.triple()]));
+        if added.is_ok() && Libc::Musl.installed() { Libc::Musl } else { Libc::Gnu }
+    }
+
+    fn triple(self) -> String {
+        let libc = match self {
+            Libc::Musl => "musl",
+            Libc::Gnu => "gnu",
+        };
+        format!("{}-unknown-linux-{libc}", std::env::consts::ARCH)
+    }
+
+    fn installed(self) -> bool {
+        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        output(Command::new(rustc).args(["--print", "target-libdir", "--target", &self.triple()]))
+            .is_ok_and(|dir| PathBuf::from(dir.trim()).is_dir())
+    }
+}
+
+/// The folder with the binaries to try: the one that `VLAN_BRIDGE_BIN` names, or a fresh build.
+pub(crate) fn ready() -> Result<PathBuf> {
+    match std::env::var_os("VLAN_BRIDGE_BIN") {
+        Some(folder) => {
+            eprintln!("nothing is built: VLAN_BRIDGE_BIN is set to {}", folder.display());
+            Ok(workspace::root().join(folder))
+        }
+        None => build(Libc::best()),
+    }
+}
+
+/// Builds the shipped binaries, release profile and static, and returns the folder that holds both.
+pub(crate) fn build(libc: Libc) -> Result<PathBuf> {
+    let triple = libc.triple();
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--release", "--target", &triple]);
+    for name in BINARIES {
+        command.args(["--package", name]);
+    }
+    if libc == Libc::Gnu {
+        let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+        command.env("RUSTFLAGS", format!("{flags} -C target-feature=+crt-static"));
+    }
+    run(&mut command)?;
+    Ok(workspace::target().join(triple).join("release"))
+}

@@ -1,0 +1,136 @@
+//! Everything the rig needs that is not in this repository: packages of the machine's own distribution, a
+//! kernel with bonding and VLANs, the reference plugins, and a client built from the packaged libcni.
+//!
+//! Programs are installed with apt. The rest is only unpacked, under the target folder, once: a folder that
+//! exists is complete, because each is filled under another name and renamed.
+
+mod apt;
+mod client;
+mod sid;
+
+pub(crate) use apt::{find as find_program, install_programs};
+
+use crate::command::{output, run};
+use crate::workspace;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An unpacked kernel package.
+pub(crate) struct Kernel {
+    /// The kernel's release, as `uname -r` will say.
+    pub(crate) release: String,
+    /// The compressed kernel image.
+    pub(crate) image: PathBuf,
+    /// `lib/modules/<release>`, with `modules.dep` in it.
+    pub(crate) modules: PathBuf,
+}
+
+/// Debian's cloud kernel: small, and it has every module that the rig wants.
+pub(crate) fn kernel() -> Result<Kernel> {
+    let dir = once("kernel", |dir| {
+        let package = apt::dependency("linux-image-cloud-amd64", "linux-image-")?;
+        unpack(&apt::download(&[package], &[])?, dir)?;
+        let release = only_entry(&dir.join("lib/modules"))?;
+        // The package leaves this to its postinst.
+        run(Command::new("depmod").arg("--basedir").arg(dir).arg(&release))
+    })?;
+    let release = only_entry(&dir.join("lib/modules"))?;
+    Ok(Kernel {
+        image: dir.join(format!("boot/vmlinuz-{release}")),
+        modules: dir.join("lib/modules").join(&release),
+        release,
+    })
+}
+
+/// The folder of the reference plugins (bridge, host-local, tuning, portmap and so on).
+pub(crate) fn peers() -> Result<PathBuf> {
+    Ok(peers_package()?.join("usr/lib/cni"))
+}
+
+/// The version of the package that the reference plugins come from.
+pub(crate) fn peers_version() -> Result<String> {
+    let path = peers_package()?.join("version");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.trim().to_owned())
+}
+
+fn peers_package() -> Result<PathBuf> {
+    once("peers", |dir| {
+        let packages = sid::download(&["containernetworking-plugins"])?;
+        let package = packages.join(only_entry(&packages)?);
+        let version = output(Command::new("dpkg-deb").arg("--field").arg(package).arg("Version"))?;
+        fs::write(dir.join("version"), version)
+            .context("cannot note the version of the reference plugins")?;
+        unpack(&packages, dir)
+    })
+}
+
+/// The libcni client, a static binary.
+pub(crate) fn client() -> Result<PathBuf> {
+    client::build()
+}
+
+/// Fails unless the running kernel has what the data centre is built of.
+pub(crate) fn ensure_native() -> Result<()> {
+    let kinds =
+        ["add probe type bond", "add link lo probe type vlan id 2", "add probe type bridge vlan_filtering 1"];
+    for kind in kinds {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "ip", "link"]).args(kind.split(' '));
+        output(&mut command).context("this kernel cannot be the data centre's: run without --native")?;
+    }
+    Ok(())
+}
+
+/// Tells a program of the integration crate, by its environment, where everything is.
+pub(crate) fn tell(command: &mut Command, product: &Path) -> Result<()> {
+    command.env("VLAN_BRIDGE_BIN", product).env("CNI_PEERS", peers()?).env("CNI_CLIENT", client()?);
+    Ok(())
+}
+
+/// Fills `target/rig/<name>` unless it is there already.
+fn once(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let done = workspace::rig().join(name);
+    if done.is_dir() {
+        return Ok(done);
+    }
+    eprintln!("fetching {name} ...");
+    let filling = workspace::rig().join(format!("{name}.partial"));
+    if filling.exists() {
+        fs::remove_dir_all(&filling).with_context(|| format!("cannot clear {}", filling.display()))?;
+    }
+    fs::create_dir_all(&filling).with_context(|| format!("cannot make {}", filling.display()))?;
+    fill(&filling)?;
+    fs::rename(&filling, &done).with_context(|| format!("cannot rename to {}", done.display()))?;
+    Ok(done)
+}
+
+/// Unpacks every package of a download folder into `dir`, then removes the downloads.
+fn unpack(packages: &Path, dir: &Path) -> Result<()> {
+    let mut count = 0;
+    for entry in fs::read_dir(packages)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new("dpkg").arg("-x").arg(&path).arg(dir))?;
+            count += 1;
+        }
+    }
+    if count == 0 {
+        bail!("nothing was downloaded to {}", packages.display());
+    }
+    fs::remove_dir_all(packages).with_context(|| format!("cannot remove {}", packages.display()))
+}
+
+/// The name of the single entry of a folder.
+fn only_entry(dir: &Path) -> Result<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    match names.as_slice() {
+        [name] => Ok(name.clone()),
+        _ => bail!("{} should hold one entry, holds {names:?}", dir.display()),
+    }
+}

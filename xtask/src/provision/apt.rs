@@ -1,0 +1,98 @@
+//! apt, for the machine's own release and, by a configuration of our own, for another one.
+
+use crate::command::{output, run};
+use crate::workspace;
+use anyhow::{Context, Result, anyhow};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What the rig calls, and the package that brings it. A program that is there is left alone.
+const PROGRAMS: [(&str, &str); 8] = [
+    ("bash", "bash"),
+    ("busybox", "busybox-static"),
+    ("depmod", "kmod"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("ping", "iputils-ping"),
+    ("strace", "strace"),
+    ("tcpdump", "tcpdump"),
+];
+
+/// The emulator, needed only when a guest is booted.
+const EMULATOR: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
+
+/// Installs the programs that the rig calls and this machine lacks.
+pub(crate) fn install_programs(with_emulator: bool) -> Result<()> {
+    let mut wanted = PROGRAMS.to_vec();
+    if with_emulator {
+        wanted.push(EMULATOR);
+    }
+    let missing: Vec<&str> =
+        wanted.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("installing {} ...", missing.join(" "));
+    let install = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command.args(["install", "-y", "--no-install-recommends"]).args(&missing);
+        output(&mut command)
+    };
+    with_fresh_lists(&[], install).with_context(|| {
+        format!("as root, run: apt-get install --no-install-recommends {}", missing.join(" "))
+    })?;
+    Ok(())
+}
+
+/// Where a program is; like `which`, but with the folders for administrators.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':')
+        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"])
+        .map(|dir| Path::new(dir).join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// The first package that `package` depends on whose name starts with `prefix`: what a metapackage stands for.
+pub(super) fn dependency(package: &str, prefix: &str) -> Result<String> {
+    dependency_with(package, prefix, &[])
+}
+
+/// [`dependency`] with options for apt.
+pub(super) fn dependency_with(package: &str, prefix: &str, options: &[String]) -> Result<String> {
+    with_fresh_lists(options, || {
+        let mut command = Command::new("apt-cache");
+        command.args(options).args(["depends", "--important", package]);
+        output(&mut command)?
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("Depends: "))
+            .find(|name| name.starts_with(prefix))
+            .map(str::to_owned)
+            .ok_or_else(|| anyhow!("{package} depends on no {prefix}* package"))
+    })
+}
+
+/// Downloads packages, without installing them, into a folder of their own.
+pub(super) fn download(packages: &[String], options: &[String]) -> Result<PathBuf> {
+    let dir = workspace::rig().join(format!("download-{}", std::process::id()));
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    with_fresh_lists(options, || {
+        let mut command = Command::new("apt-get");
+        command.current_dir(&dir).args(options);
+        // Our folder need not be readable for apt's own user, and that is no news to anyone.
+        command.args(["-o", "APT::Sandbox::User=root", "download"]).args(packages);
+        output(&mut command)
+    })?;
+    Ok(dir)
+}
+
+/// Does `action`, and when it fails does it once more after `apt-get update`: a new machine has no lists, an
+/// old one has lists whose packages are gone.
+fn with_fresh_lists<T>(options: &[String], action: impl Fn() -> Result<T>) -> Result<T> {
+    action().or_else(|_| {
+        run(Command::new("apt-get").args(options).args(["-qq", "update"]))?;
+        action()
+    })
+}

@@ -1,0 +1,220 @@
+//! `cargo xtask test`: every check and every test, and the sum of it in the last line.
+
+use crate::command::{cargo, output, run, shown};
+use crate::counts::Counts;
+use crate::product::{self, Libc};
+use crate::{guest, provision, suite, tidy, workspace};
+use anyhow::{Context, Result, bail, ensure};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+const USAGE: &str = "\
+Usage: cargo xtask test [--native] [FILTER]
+
+Checks formatting, lints and house rules, then runs the unit tests and the integration suites. Tests that need
+bonds or VLANs run in a guest kernel, all in one boot; the rest runs here, in network namespaces of its own.
+With FILTER, only tests whose path contains it run, and the checks are left out.
+
+  --native   run everything here: for kernels that have bonding and 802.1q
+
+The last line says how many tests passed, failed and were skipped.";
+
+/// Longer than the guest's suite takes by far, shorter than what CI allows.
+const GUEST_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Runs the verb.
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    let (mut native, mut filter) = (false, None);
+    for arg in args {
+        match arg.as_str() {
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            "--native" => native = true,
+            word if !word.starts_with('-') && filter.is_none() => filter = Some(word),
+            unknown => {
+                eprintln!("unknown argument {unknown:?}\n\n{USAGE}");
+                return Ok(ExitCode::from(2));
+            }
+        }
+    }
+    let mut counts = Counts::default();
+    let outcome = all(native, filter, &mut counts);
+    if let Err(error) = &outcome {
+        eprintln!("cargo xtask test: {error:#}");
+    }
+    println!("{counts}");
+    Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Every stage in turn. A failed test does not keep the later stages from running; anything else does.
+fn all(native: bool, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
+    ensure_root()?;
+    provision::install_programs(!native)?;
+    if native {
+        provision::ensure_native()?;
+    }
+    if filter.is_none() {
+        stage("checks", checks)?;
+    }
+    let mut failures = Vec::new();
+    let mut note = |name: &str, outcome: Result<()>| match outcome {
+        Ok(()) => (),
+        Err(error) => failures.push(format!("{name}: {error:#}")),
+    };
+    note("unit tests", stage("unit tests", || unit_tests(filter, counts)));
+    let product = stage("release build", product::ready)?;
+    if filter.is_none() {
+        note("gnu fallback", stage("gnu fallback", gnu_fallback));
+    }
+    note("native suite", stage("native suite", || here("native", &product, filter, counts)));
+    let datacenter = || {
+        if native { here("datacenter", &product, filter, counts) } else { in_guest(&product, filter, counts) }
+    };
+    note("datacenter suite", stage("datacenter suite", datacenter));
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    ensure!(counts.passed > 0, "no test ran");
+    Ok(())
+}
+
+/// Says what is done, and afterwards how long it took.
+fn stage<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    println!("== {name}");
+    let start = Instant::now();
+    let outcome = work();
+    println!("== {name}: {:.1} s", start.elapsed().as_secs_f64());
+    outcome
+}
+
+fn ensure_root() -> Result<()> {
+    let uid = output(Command::new("id").arg("-u"))?;
+    ensure!(uid.trim() == "0", "network namespaces take root: run this as root");
+    Ok(())
+}
+
+fn checks() -> Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    tidy::check(&workspace::root())
+}
+
+/// The tests inside the crates. The integration crate's own are those of its library.
+fn unit_tests(filter: Option<&str>, counts: &mut Counts) -> Result<()> {
+    let mut failures = Vec::new();
+    for selection in
+        [&["--workspace", "--exclude", "integration"][..], &["--package", "integration", "--lib"]]
+    {
+        let mut command = cargo();
+        command.args(["test", "--no-fail-fast"]).args(selection).args(filter);
+        let (of_command, success) = stream(&mut command)?;
+        *counts += of_command;
+        if !success || of_command.failed > 0 || of_command.summaries == 0 {
+            failures.push(format!("`{}` failed", shown(&command)));
+        }
+    }
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
+
+/// The static glibc build is what a toolchain without musl ships: it must build and answer.
+fn gnu_fallback() -> Result<()> {
+    let folder = product::build(Libc::Gnu)?;
+    for name in product::BINARIES {
+        let binary = folder.join(name);
+        ensure!(is_static(&binary)?, "{} is not static", binary.display());
+        let answer = output(Command::new(&binary).env("CNI_COMMAND", "VERSION"))?;
+        ensure!(
+            answer.contains("supportedVersions"),
+            "{name} built with glibc answers VERSION with {answer:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Whether a binary asks for no dynamic loader.
+fn is_static(binary: &Path) -> Result<bool> {
+    let bytes = std::fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+    Ok(!bytes.windows(8).any(|window| window == b"/ld-linu"))
+}
+
+/// A suite on the running kernel.
+fn here(name: &str, product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
+    let mut command = Command::new(suite::build(["--test", name])?);
+    provision::tell(command.args(filter), product)?;
+    let (of_suite, success) = stream(&mut command)?;
+    judge(of_suite, success, counts)
+}
+
+/// The suite that needs another kernel, in one boot.
+fn in_guest(product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
+    let there = "/opt/datacenter".to_owned();
+    let mut command = vec![there.clone()];
+    command.extend(filter.map(str::to_owned));
+    let job = guest::Job {
+        command,
+        // Tests wait more than they compute, so a few more at a time than the guest has processors.
+        environment: vec![("RUST_TEST_THREADS".into(), "4".into())],
+        programs: vec![(suite::build(["--test", "datacenter"])?, there)],
+        deadline: GUEST_LIMIT,
+    };
+    let mut of_suite = Counts::default();
+    let code = guest::run(&job, product, &mut |line| {
+        println!("{line}");
+        of_suite.read(line);
+    })?;
+    judge(of_suite, code == 0, counts)
+}
+
+/// A suite has passed when its one summary says so and its exit code agrees.
+fn judge(of_suite: Counts, success: bool, counts: &mut Counts) -> Result<()> {
+    *counts += of_suite;
+    ensure!(of_suite.summaries == 1, "the suite ended without its summary");
+    ensure!(of_suite.failed == 0, "{} tests failed", of_suite.failed);
+    if !success {
+        bail!("the suite failed although no test did");
+    }
+    Ok(())
+}
+
+/// Runs a command, shows its output and counts the summaries in it.
+fn stream(command: &mut Command) -> Result<(Counts, bool)> {
+    let name = shown(command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run `{name}`"))?;
+    let stdout = child.stdout.take().context("stdout is piped")?;
+    let mut counts = Counts::default();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.with_context(|| format!("cannot read the output of `{name}`"))?;
+        println!("{line}");
+        counts.read(&line);
+    }
+    let status = child.wait().with_context(|| format!("cannot wait for `{name}`"))?;
+    Ok((counts, status.success()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a suite that ended so has passed.
+    fn passes(line: &str, success: bool) -> bool {
+        let mut of_suite = Counts::default();
+        of_suite.read(line);
+        judge(of_suite, success, &mut Counts::default()).is_ok()
+    }
+
+    #[test]
+    fn a_suite_passes_by_its_summary_and_its_exit_code() {
+        let summary = "test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert!(passes(summary, true));
+        assert!(!passes(summary, false));
+        assert!(!passes("", true));
+        assert!(!passes(&summary.replace("0 failed", "1 failed"), true));
+    }
+}

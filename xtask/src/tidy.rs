@@ -1,0 +1,68 @@
+//! `cargo xtask tidy`: the house rules that a program can check. Why each stands is in `docs/architecture.md`.
+
+mod documents;
+mod source;
+
+use crate::command::output;
+use crate::workspace;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+Usage: cargo xtask tidy
+
+Checks the house rules and prints each breach as FILE:LINE: MESSAGE. Files that are merely long are warned of.";
+
+/// A breach of a rule. Lines count from 1.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    path: String,
+    line: usize,
+    message: String,
+}
+
+/// Runs the verb.
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    match args {
+        [] => check(&workspace::root()).map(|()| ExitCode::SUCCESS),
+        [help] if help == "--help" || help == "-h" => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+/// Checks every file that git tracks or would track.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    let mut git = Command::new("git");
+    git.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root);
+    let mut findings = Vec::new();
+    let own_root = root.display().to_string();
+    for path in output(&mut git)?.lines() {
+        let file = root.join(path);
+        // A file deleted but not committed yet, a link, a binary: nothing to read.
+        if !file.is_file() {
+            continue;
+        }
+        let bytes = fs::read(&file).with_context(|| format!("cannot read {path}"))?;
+        let Ok(text) = String::from_utf8(bytes) else { continue };
+        findings.extend(source::check(path, &text));
+        findings.extend(documents::check(root, path, &text, &own_root));
+        if let Some(warning) = documents::length(path, &text) {
+            eprintln!("{path}: warning: {warning}");
+        }
+    }
+    for Finding { path, line, message } in &findings {
+        eprintln!("{path}:{line}: {message}");
+    }
+    if !findings.is_empty() {
+        bail!("{} breaches of the house rules", findings.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! Rules about any text: links, samples, and nothing that is true of one machine only.
+
+use super::Finding;
+use serde_json::Value;
+use std::path::Path;
+
+/// Where a reader starts to ask whether a file is still one room.
+const LONG: usize = 400;
+
+/// How the names of package registries and mirrors begin, and in which domains they are. No build of ours names
+/// one: which is reached is the machine's own setting.
+const REGISTRIES: [&str; 10] =
+    ["archive", "crates", "deb", "files", "index", "mirror", "npm", "proxy", "pypi", "registry"];
+const DOMAINS: [&str; 4] = ["com", "io", "net", "org"];
+
+/// Folders that only exist on somebody's own machine.
+const HOMES: [&str; 2] = ["/home/", "/Users/"];
+
+/// Applies every rule to a file. `own_root` is this clone's folder, which no file may name.
+pub(super) fn check(root: &Path, path: &str, text: &str, own_root: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut find = |line: usize, message: String| {
+        findings.push(Finding { path: path.to_owned(), line, message });
+    };
+    if path.starts_with("conf/samples/")
+        && path.ends_with(".conflist")
+        && let Err(error) = serde_json::from_str::<Value>(text)
+    {
+        find(error.line(), format!("no valid JSON: {error}"));
+    }
+    for (index, line) in text.lines().enumerate() {
+        if path.ends_with(".md") {
+            for target in links(line).filter(|target| !resolves(root, path, target)) {
+                find(index + 1, format!("the link to {target} leads nowhere"));
+            }
+        }
+        // cargo writes its lock file, and the rules' own examples are here.
+        if path != "Cargo.lock" && !path.starts_with("xtask/src/tidy/") {
+            if let Some(host) = registry(line) {
+                find(index + 1, format!("{host}: the machine says which registry it uses"));
+            }
+            if let Some(home) = HOMES.iter().chain([&own_root]).find(|home| line.contains(**home)) {
+                find(index + 1, format!("{home}: a path of one machine"));
+            }
+        }
+    }
+    findings
+}
+
+/// A word on files that are long, which is a question and no breach.
+pub(super) fn length(path: &str, text: &str) -> Option<String> {
+    let lines = text.lines().count();
+    (path.ends_with(".rs") && lines > LONG).then(|| format!("{lines} lines; is it still one room?"))
+}
+
+/// The first word of a line that looks like the host of a registry.
+fn registry(line: &str) -> Option<&str> {
+    line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '-')).find(|word| {
+        let word = word.trim_end_matches('.');
+        word.split_once('.').is_some_and(|(first, rest)| {
+            REGISTRIES.contains(&first)
+                && rest.rsplit('.').next().is_some_and(|domain| DOMAINS.contains(&domain))
+        })
+    })
+}
+
+/// The targets of a line's links, `[text](target)`.
+fn links(line: &str) -> impl Iterator<Item = &str> {
+    line.split("](").skip(1).filter_map(|rest| rest.split(')').next())
+}
+
+/// Whether a link leads out of the repository, within its page, or to a file that is there.
+fn resolves(root: &Path, page: &str, target: &str) -> bool {
+    let file = target.split(['#', ' ']).next().unwrap_or_default();
+    let elsewhere = target.contains("://") || target.starts_with("mailto:");
+    let folder = root.join(page).parent().map(Path::to_path_buf).unwrap_or_default();
+    elsewhere || file.is_empty() || folder.join(file).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: [usize; 0] = [];
+
+    /// The lines at which a file breaks a rule, in this workspace.
+    fn lines(path: &str, text: &str) -> Vec<usize> {
+        let root = crate::workspace::root();
+        check(&root, path, text, "/srv/clone").iter().map(|finding| finding.line).collect()
+    }
+
+    #[test]
+    fn links_lead_somewhere() {
+        let text = "[a](Cargo.toml) [b](nowhere.md)\n[c](https://example.org/x) [d](#part) [e](xtask#part)\n";
+        assert_eq!(lines("README.md", text), [1]);
+        assert_eq!(lines("xtask/README.md", "[up](../Cargo.toml)\n[wrong](Cargo.lock)"), [2]);
+    }
+
+    #[test]
+    fn samples_are_json() {
+        assert_eq!(lines("conf/samples/a.conflist", "{\n\"a\": 1,\n}"), [3]);
+        assert_eq!(lines("conf/samples/a.conflist", "{\"a\": 1}"), NONE);
+    }
+
+    #[test]
+    fn nothing_is_told_of_one_machine() {
+        assert_eq!(lines("a.sh", "curl https://deb.example.org/x\nfiles.push(x)\ncrates.io.\n"), [1, 3]);
+        assert_eq!(lines("a.sh", "cd /home/me\ncd /srv/clone/x\ncd /srv/other\n"), [1, 2]);
+    }
+
+    #[test]
+    fn long_files_are_asked_about() {
+        assert!(length("a.rs", &"x\n".repeat(LONG + 1)).is_some());
+        assert!(length("a.rs", &"x\n".repeat(LONG)).is_none());
+        assert!(length("a.md", &"x\n".repeat(LONG + 1)).is_none());
+    }
+}

@@ -1,0 +1,187 @@
+//! Rules about Rust source: which file may name what.
+
+use super::Finding;
+
+/// A rule about the lines of some files.
+struct Rule {
+    /// What is said of a breach.
+    message: &'static str,
+    /// Which files it is about.
+    about: fn(&str) -> bool,
+    /// Whether test modules are bound by it too.
+    in_tests: bool,
+    /// Paths and macros that may not be named, as they are written in code.
+    banned: &'static [&'static str],
+}
+
+const RULES: [Rule; 7] = [
+    // rtnetlink and its kin break their interfaces often: one room has to change.
+    Rule {
+        message: "only cni-plugin/src/net talks to the kernel",
+        about: |path| is_product(path) && !path.starts_with("cni-plugin/src/net"),
+        in_tests: false,
+        banned: &[
+            "libc",
+            "netlink_packet_core",
+            "netlink_packet_route",
+            "netlink_proto",
+            "netlink_sys",
+            "nix",
+            "rtnetlink",
+        ],
+    },
+    // What decides can then be tested without a kernel.
+    Rule {
+        message: "a plan does no I/O",
+        about: |path| path.starts_with("cni-plugin/src/plan"),
+        in_tests: true,
+        banned: &["std::fs", "std::process", "std::env", "std::io", "crate::net", "tokio"],
+    },
+    // Parsing can then be fuzzed, and used by programs that are no plugins.
+    Rule {
+        message: "conf does no I/O",
+        about: |path| path.starts_with("conf/src/"),
+        in_tests: false,
+        banned: &[
+            "std::fs",
+            "std::process",
+            "std::env",
+            "tokio",
+            "TcpStream",
+            "TcpListener",
+            "UdpSocket",
+            "UnixStream",
+            "ToSocketAddrs",
+        ],
+    },
+    // A runtime reads one JSON document from stdout: a second voice breaks it.
+    Rule {
+        message: "only skel writes to stdout",
+        about: |path| is_product(path) && !path.starts_with("skel/"),
+        in_tests: false,
+        banned: &["print!", "println!", "io::stdout", "stdout()"],
+    },
+    Rule {
+        message: "unfinished code",
+        about: |path| is_rust(path),
+        in_tests: true,
+        banned: &["todo!", "unimplemented!", "dbg!"],
+    },
+    // A test waits for what it needs, never for a time.
+    Rule {
+        message: "only integration/src/wait.rs sleeps: use poll",
+        about: |path| is_rust(path) && path.starts_with("integration/") && path != "integration/src/wait.rs",
+        in_tests: true,
+        banned: &["thread::sleep", "sleep_ms", "time::sleep", "park_timeout"],
+    },
+    // A skipped test is counted, and the count must be 0.
+    Rule {
+        message: "a test runs or is deleted",
+        about: |path| is_rust(path),
+        in_tests: true,
+        banned: &["#[ignore"],
+    },
+];
+
+/// Applies every rule to a file.
+pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    // The rules and their bad examples are here.
+    if path.starts_with("xtask/src/tidy") {
+        return findings;
+    }
+    for rule in RULES.iter().filter(|rule| (rule.about)(path)) {
+        for (index, line) in text.lines().enumerate() {
+            if !rule.in_tests && (line.trim() == "#[cfg(test)]" || is_test_file(path)) {
+                // Test modules stand at the end of their files.
+                break;
+            }
+            for banned in rule.banned.iter().filter(|banned| names(line, banned)) {
+                let message = format!("{banned}: {}", rule.message);
+                findings.push(Finding { path: path.to_owned(), line: index + 1, message });
+            }
+        }
+    }
+    findings
+}
+
+fn is_rust(path: &str) -> bool {
+    path.ends_with(".rs")
+}
+
+fn is_product(path: &str) -> bool {
+    is_rust(path)
+        && ["cni-plugin/src/", "conf/src/", "ipam/src/", "skel/src/"].iter().any(|dir| path.starts_with(dir))
+}
+
+fn is_test_file(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.contains("/tests/")
+}
+
+/// Whether a line of code names a path or macro: as a whole word, and not in a comment. A crate counts where it
+/// is used as a path: `nix::`, `use nix`.
+fn names(line: &str, what: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    let is_crate = what.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(what).any(|(at, _)| {
+        let (before, after) = (&code[..at], &code[at + what.len()..]);
+        let starts = !before.ends_with(is_word) || !what.starts_with(is_word);
+        let ends = !after.starts_with(is_word) || !what.ends_with(is_word);
+        let as_path = !is_crate || after.starts_with("::") || before.trim_end().ends_with("use");
+        starts && ends && as_path
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: [usize; 0] = [];
+
+    /// The lines at which a file breaks a rule.
+    fn lines(path: &str, text: &str) -> Vec<usize> {
+        check(path, text).iter().map(|finding| finding.line).collect()
+    }
+
+    #[test]
+    fn only_net_names_the_kernels_crates() {
+        let text = "use rtnetlink::Handle;\nuse nix;\nlet unix = libc::EPERM; // nix::x\nlet nix_like = phoenix::x();\n";
+        assert_eq!(lines("cni-plugin/src/apply.rs", text), [1, 2, 3]);
+        assert_eq!(lines("ipam/src/store/lock.rs", text), [1, 2, 3]);
+        assert_eq!(lines("cni-plugin/src/net/link.rs", text), NONE);
+        assert_eq!(lines("integration/src/namespace.rs", text), NONE);
+    }
+
+    #[test]
+    fn plans_and_conf_do_no_io() {
+        let text =
+            "use std::fs;\nuse std::net::IpAddr;\nuse crate::net::link;\nlet socket = UdpSocket::bind(a);\n";
+        assert_eq!(lines("cni-plugin/src/plan/uplink.rs", text), [1, 3]);
+        assert_eq!(lines("conf/src/range.rs", text), [1, 4]);
+        assert_eq!(lines("conf/src/range.rs", &format!("#[cfg(test)]\nmod tests {{\n{text}}}\n")), NONE);
+    }
+
+    #[test]
+    fn only_skel_speaks() {
+        let text = "println!(\"x\");\neprintln!(\"y\");\nstd::io::stdout().lock();\n";
+        assert_eq!(lines("cni-plugin/src/main.rs", text), [1, 3, 3]);
+        assert_eq!(lines("skel/src/lib.rs", text), NONE);
+    }
+
+    #[test]
+    fn nothing_is_left_unfinished_or_skipped() {
+        assert_eq!(
+            lines("ipam/src/add.rs", "todo!()\n#[cfg(test)]\ndbg!(1);\n#[ignore = \"slow\"]\n"),
+            [1, 3, 4]
+        );
+        assert_eq!(lines("xtask/src/vm.rs", "unimplemented!(\"x\");"), [1]);
+    }
+
+    #[test]
+    fn only_the_poll_helper_sleeps() {
+        let text = "std::thread::sleep(pause);";
+        assert_eq!(lines("integration/tests/native/rig.rs", text), [1]);
+        assert_eq!(lines("integration/src/wait.rs", text), NONE);
+    }
+}
