@@ -23,7 +23,7 @@ const ATTEMPTS: usize = 3;
 pub async fn ensure_uplink(conn: &Conn, network: &Network) -> Result<Seen, CniError> {
     let seen = observe::uplink(conn, network).await?;
     let plan = uplink::plan(network, &seen)?;
-    if plan.steps.is_empty() {
+    if plan.steps.is_empty() && !plan.look_closer {
         warn(&plan);
         return Ok(seen);
     }

@@ -9,13 +9,17 @@ use crate::plan::uplink::{Seen, Surroundings};
 /// Main and default route tables: what leaves by them is what `ip route show default` prints.
 const MAIN_TABLES: [u32; 2] = [253, 254];
 
-/// The interfaces that the configuration names: three look-ups at most, however many pods there are.
+/// The interfaces that the configuration names: three look-ups at most, however many pods there are; on a trunk, the
+/// VLANs of the ports as well.
 pub async fn uplink(conn: &Conn, network: &Network) -> Result<Seen> {
     let mut seen = Seen { bridge: link::by_name(conn, &network.bridge).await?, ..Seen::default() };
     if let Some(uplink) = &network.uplink {
         seen.master = link::by_name(conn, &uplink.master).await?;
         if uplink.port_name() != uplink.master {
             seen.sub_interface = link::by_name(conn, uplink.port_name()).await?;
+        }
+        if network.trunk().is_some() {
+            seen.vlans = port::vlans(conn).await?;
         }
     }
     Ok(seen)
@@ -45,7 +49,7 @@ pub async fn uplink_and_surroundings(conn: &Conn, network: &Network) -> Result<S
             addresses.iter().any(|address| address.global && address.dynamic && address.net.addr().is_ipv6());
     }
     if network.uplink.is_some() {
-        around.vlans = port::vlans(conn).await?;
+        seen.vlans = port::vlans(conn).await?;
     }
     seen.surroundings = Some(around);
     Ok(seen)

@@ -16,7 +16,8 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let network = config::checked(request)?;
     let node = Conn::open()?;
     let seen = observe::uplink(&node, &network).await?;
-    if !status(&network, &seen)?.steps.is_empty() {
+    let plan = status(&network, &seen)?;
+    if plan.look_closer || !plan.steps.is_empty() {
         // Something would have to be made first: would that be refused?
         status(&network, &observe::uplink_and_surroundings(&node, &network).await?)?;
     }

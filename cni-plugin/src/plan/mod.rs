@@ -20,6 +20,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// For the log.
     pub warnings: Vec<String>,
+    /// Nothing is missing here, but something will be changed later that may have to be refused first: plan again with
+    /// the surroundings.
+    pub look_closer: bool,
 }
 
 /// The configuration asks for what this node cannot be made to give.

@@ -20,6 +20,8 @@ pub struct Seen {
     pub master: Option<Link>,
     /// The interface with the sub-interface's name.
     pub sub_interface: Option<Link>,
+    /// VLANs of all bridge ports, if the uplink is a trunk.
+    pub vlans: Vec<PortVlans>,
     /// What costs more to find out and matters only before a change.
     pub surroundings: Option<Surroundings>,
 }
@@ -35,8 +37,6 @@ pub struct Surroundings {
     pub port_has_default_route: bool,
     /// An address that a router advertisement gave the bridge.
     pub bridge_has_dynamic_address: bool,
-    /// VLANs of all bridge ports.
-    pub vlans: Vec<PortVlans>,
 }
 
 /// Plans the bridge and its uplink. With no step, nothing is missing. Steps planned without
@@ -60,6 +60,10 @@ pub fn plan(network: &Network, seen: &Seen) -> Result<Plan, CniError> {
         ));
     }
     check_vlans_are_free(network, uplink, master, seen)?;
+    if uplink.port == UplinkPort::Trunk {
+        let mut wanted = network.port_vlans.iter().flat_map(|vlans| vlans.ids());
+        plan.look_closer = wanted.any(|vid| !takes_part(&seen.vlans, master.index, vid));
+    }
     let port = plan_port(uplink, master, seen, &mut plan)?;
     plan_bridge(network, seen, Some(master), &mut plan);
     let bridge_index = seen.bridge.as_ref().map(|bridge| bridge.index);
@@ -216,7 +220,7 @@ fn check_vlans_are_free(
                 "uplink.name: VLAN {vlan} of {} is there already as {}; set uplink.name to it, or remove it",
                 master.name, other.name
             )),
-            None if takes_part(&around.vlans, master.index, *vlan) && master.master.is_some() => {
+            None if takes_part(&seen.vlans, master.index, *vlan) && master.master.is_some() => {
                 refuse(format!(
                     "uplink.vlan: {} carries VLAN {vlan} into bridge {} already",
                     master.name,

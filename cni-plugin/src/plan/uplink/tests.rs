@@ -29,12 +29,13 @@ fn complete() -> Seen {
             links: vec![bond(), sub_interface(), bridge()],
             ..Surroundings::default()
         }),
+        ..Seen::default()
     }
 }
 
 fn bare() -> Seen {
     let surroundings = Some(Surroundings { links: vec![bond()], ..Surroundings::default() });
-    Seen { bridge: None, master: Some(bond()), sub_interface: None, surroundings }
+    Seen { master: Some(bond()), surroundings, ..Seen::default() }
 }
 
 fn network() -> Network {
@@ -178,4 +179,18 @@ fn a_trunk_needs_a_bridge_that_filters_and_joins_none_of_its_default_vlans() {
             Step::LeaveVlans { port: "bond0".into(), vlans: vec![Membership::access(1)] },
         ]
     );
+}
+
+#[test]
+fn a_trunk_that_lacks_a_vlan_is_looked_at_more_closely_before_it_joins() {
+    let options = Bridge { vlan_filtering: true, ..Bridge::default() };
+    let mut seen = Seen {
+        bridge: Some(link(BRIDGE, "br0", Kind::Bridge(options))),
+        master: Some(Link { master: Some(BRIDGE), ..bond() }),
+        ..Seen::default()
+    };
+    assert_eq!(plan(&trunk(), &seen).unwrap(), Plan { look_closer: true, ..Plan::default() });
+    let vlans = vec![Membership::tagged(136)];
+    seen.vlans = vec![PortVlans { port: BOND, bridge: Some(BRIDGE), vlans }];
+    assert_eq!(plan(&trunk(), &seen).unwrap(), Plan::default());
 }
