@@ -1,3 +1,7 @@
-//! Placeholder replaced by the commits that follow.
+//! Entry point of the CNI plugin `vlan-bridge`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni_skel::plugin_main(vlan_bridge::ABOUT, vlan_bridge::run)
+}

@@ -1,0 +1,291 @@
+//! ADD: bridge and uplink, then veth and IPAM side by side, then addresses, routes and announcements.
+
+use cni_conf::cni::env::Command;
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::result::{AddResult, Interface, convertible};
+use cni_conf::network::{Network, OUR_IPAM};
+use cni_conf::request::Request;
+use serde_json::Value;
+
+use crate::apply;
+use crate::delegate::Delegate;
+use crate::link::{Link, PortFlags};
+use crate::net::{Conn, Namespace, NetError, addr, link, neigh, port, remove, sysctl};
+use crate::ownership::{Attachment, Progress, progress};
+use crate::plan::pod::{GatewayStep, complete, gateway_addresses};
+use crate::plan::{uplink, vlan};
+use crate::pod::{self, Pod};
+use crate::undo::{Undo, UndoLog};
+use crate::{config, random, trunk};
+
+/// How often an address that a killed ADD of the same attachment left behind is given back and asked for anew.
+const LEASE_ATTEMPTS: usize = 3;
+
+/// Attaches a pod and returns the result for stdout.
+pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
+    let network = config::checked(request)?;
+    if network.ipam.is_none() {
+        convertible(request.version, 0, 0)?;
+    }
+    let delegate = network.ipam.as_deref().map(|name| Delegate::find(name, request)).transpose()?;
+    let namespace = pod::required_namespace(&request.env, code::INVALID_ENVIRONMENT)?;
+    let node = Conn::open()?;
+    let pod = Pod::open(&namespace)?;
+    let add = Add { request, network, delegate, node, pod, namespace };
+    add.clear_debris().await?;
+    let seen = apply::ensure_uplink(&add.node, &add.network).await?;
+    let mut undo = UndoLog::default();
+    match add.attach(&seen, &mut undo).await {
+        Ok(result) => Ok(Some(result)),
+        Err(e) => {
+            undo.unwind(&add.node).await;
+            if let Some(trunk) = add.network.trunk()
+                && let Err(also) = trunk::leave(&add.node, &trunk).await
+            {
+                log::error!("could not leave the VLANs of {}: {also}", trunk.master);
+            }
+            Err(e)
+        }
+    }
+}
+
+struct Add<'a> {
+    request: &'a Request,
+    network: Network,
+    delegate: Option<Delegate>,
+    node: Conn,
+    pod: Pod,
+    namespace: Namespace,
+}
+
+impl Add<'_> {
+    fn attachment(&self) -> Attachment<'_> {
+        Attachment {
+            network: &self.request.name,
+            container_id: &self.request.env.container_id,
+            ifname: &self.request.env.ifname,
+        }
+    }
+
+    /// Refuses an interface that is there, and clears away what an ADD of this attachment left that was killed.
+    async fn clear_debris(&self) -> Result<(), CniError> {
+        let ifname = &self.request.env.ifname;
+        let name = self.attachment().host_interface();
+        if let Some(host) = link::by_name(&self.node, &name).await? {
+            if progress(&host) == Progress::Ready {
+                return Err(CniError::new(
+                    code::INTERFACE_EXISTS,
+                    format!(
+                        "container {} has interface {ifname} already: {name} on the node",
+                        self.request.env.container_id
+                    ),
+                ));
+            }
+            log::warn!("{name} is left of an ADD that did not end: clearing it and its address away");
+            if let Some(delegate) = &self.delegate {
+                delegate.call(Command::Del).await?;
+            }
+            remove::link(&self.node, host.index, &name).await?;
+        }
+        if let Some(other) = link::by_name(&self.pod.conn, ifname).await? {
+            return Err(CniError::new(
+                code::INTERFACE_EXISTS,
+                format!(
+                    "CNI_IFNAME: the container has an interface {ifname} already, a {}",
+                    other.kind_name()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    async fn attach(&self, seen: &uplink::Seen, undo: &mut UndoLog) -> Result<Value, CniError> {
+        let bridge = seen.bridge.as_ref().ok_or_else(|| NetError::gone(&self.network.bridge))?;
+        let mtu = uplink::pod_mtu(&self.network, seen);
+        // Ours never looks into the pod, so it works while the kernel makes the veth; any other may want a finished
+        // interface there, dhcp for one.
+        let side_by_side = self.network.ipam.as_deref() == Some(OUR_IPAM);
+        let (made, leased) = if side_by_side {
+            let mut lease_undo = UndoLog::default();
+            let (made, leased) =
+                futures_util::join!(self.make_veth(bridge, mtu, undo), self.lease(&mut lease_undo));
+            undo.append(lease_undo);
+            (made?, leased?)
+        } else {
+            let made = self.make_veth(bridge, mtu, undo).await?;
+            if !self.network.container_interface_down {
+                self.pod.up(&made.1).await?;
+            }
+            (made, self.lease(undo).await?)
+        };
+        let (host, container) = made;
+        let mut result = leased.unwrap_or_default();
+        result.interfaces = self.interfaces(bridge, &host, &container);
+        result = complete(&self.network, result, CONTAINER_INTERFACE);
+        // What cannot be said in the caller's version must not be set up.
+        let document = result.to_json(self.request.version)?;
+        let node_side = trunk::join(&self.node, &self.network).await?;
+        if self.delegate.is_some() {
+            self.pod.prepare(&container.name, &result)?;
+        }
+        if !self.network.container_interface_down {
+            self.pod.up(&container).await?;
+        }
+        self.pod.configure(&self.network, &container, &result).await?;
+        if self.network.is_gateway {
+            self.make_gateway(node_side.as_ref().unwrap_or(bridge), &result, undo).await?;
+        }
+        self.pod.announce(&self.node, &host, &container, &result).await;
+        self.set_host(
+            &host,
+            link::Change { alias: Some(self.attachment().alias(Progress::Ready)), ..Default::default() },
+        )
+        .await?;
+        Ok(document)
+    }
+
+    /// The pair, with the node's end in the bridge and in its VLANs.
+    async fn make_veth(
+        &self,
+        bridge: &Link,
+        mtu: Option<u32>,
+        undo: &mut UndoLog,
+    ) -> Result<(Link, Link), CniError> {
+        let attachment = self.attachment();
+        let host_name = attachment.host_interface();
+        let veth = link::Veth {
+            host_name: &host_name,
+            host_mac: attachment.host_mac(),
+            pod_name: &self.request.env.ifname,
+            pod_mac: self.network.mac.unwrap_or_else(random::mac),
+            mtu,
+            master: bridge.index,
+        };
+        link::add_veth(&self.node, &veth, &self.namespace).await?;
+        undo.push(Undo::RemoveLink(host_name.clone()));
+        let host = link::by_name(&self.node, &host_name).await?.ok_or_else(|| NetError::gone(&host_name))?;
+        let flags = PortFlags {
+            hairpin: self.network.hairpin,
+            isolated: self.network.isolated,
+            locked: self.network.mac_spoof_check,
+        };
+        let change = link::Change {
+            alias: Some(attachment.alias(Progress::Adding)),
+            port: (flags != PortFlags::default()).then_some(flags),
+            ..Default::default()
+        };
+        self.set_host(&host, change).await?;
+        self.join_vlans(bridge, &host).await?;
+        if self.network.mac_spoof_check {
+            self.pin_mac(&host, veth.pod_mac).await?;
+        }
+        let container = link::by_name(&self.pod.conn, veth.pod_name).await?;
+        Ok((host, container.ok_or_else(|| NetError::gone(veth.pod_name))?))
+    }
+
+    async fn join_vlans(&self, bridge: &Link, host: &Link) -> Result<(), NetError> {
+        let Some(wanted) = &self.network.port_vlans else { return Ok(()) };
+        let member = port::Member::Port(host.index);
+        if let Some(default) = vlan::default_to_leave(&self.network, bridge) {
+            port::leave(&self.node, member, &[default]).await?;
+        }
+        port::join(&self.node, member, &vlan::of_port(wanted)).await
+    }
+
+    /// `macspoofchk`: the port is locked, so only the addresses pinned to it are let in, in each of its VLANs.
+    async fn pin_mac(&self, host: &Link, mac: cni_conf::cni::mac::MacAddr) -> Result<(), CniError> {
+        let port = link::by_index(&self.node, host.index).await?;
+        if !port.and_then(|link| link.port).is_some_and(|flags| flags.locked) {
+            return Err(CniError::new(
+                code::UNSUPPORTED_FIELD,
+                "macspoofchk: true needs locked bridge ports, which this kernel lacks: Linux 5.18 or newer",
+            ));
+        }
+        neigh::pin(&self.node, host.index, mac, None).await?;
+        for vid in self.network.port_vlans.iter().flat_map(|vlans| vlans.ids()) {
+            neigh::pin(&self.node, host.index, mac, Some(vid)).await?;
+        }
+        Ok(())
+    }
+
+    /// Addresses from IPAM; none for a layer 2 attachment. A failed ADD of IPAM is followed by its DEL, as the
+    /// specification asks.
+    async fn lease(&self, undo: &mut UndoLog) -> Result<Option<AddResult>, CniError> {
+        let Some(delegate) = &self.delegate else { return Ok(None) };
+        for attempt in 1.. {
+            match delegate.add(self.request.version).await {
+                Ok(result) if result.ips.is_empty() => {
+                    undo.push(Undo::ReleaseLease(delegate.clone()));
+                    return Err(CniError::new(code::DELEGATE_FAILED, "the ipam plugin gave no address"));
+                }
+                Ok(result) => {
+                    undo.push(Undo::ReleaseLease(delegate.clone()));
+                    return Ok(Some(result));
+                }
+                Err(e) => {
+                    if let Err(also) = delegate.call(Command::Del).await {
+                        log::error!("after a failed ADD, the ipam plugin's DEL failed as well: {also}");
+                    }
+                    // An ADD of this attachment was killed after its address was taken and before its veth was made.
+                    if e.code != code::ALREADY_ALLOCATED || attempt == LEASE_ATTEMPTS {
+                        return Err(e);
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The gateway's address goes on the bridge, or on its side of the pods' VLAN.
+    async fn make_gateway(
+        &self,
+        device: &Link,
+        result: &AddResult,
+        undo: &mut UndoLog,
+    ) -> Result<(), CniError> {
+        let present = addr::list(&self.node, device.index).await?;
+        let steps = gateway_addresses(&device.name, self.network.force_address, result, &present)
+            .map_err(CniError::config)?;
+        for step in steps {
+            match step {
+                GatewayStep::Remove(net) => {
+                    addr::del(&self.node, device.index, net).await?;
+                    undo.push(Undo::RestoreAddress { name: device.name.clone(), net });
+                }
+                GatewayStep::Add(net) => match addr::add(&self.node, device.index, net, false).await {
+                    Ok(()) => undo.push(Undo::RemoveAddress { name: device.name.clone(), net }),
+                    // Another first ADD was quicker.
+                    Err(e) if e.exists() => {}
+                    Err(e) => return Err(e.into()),
+                },
+            }
+        }
+        for ipv6 in [false, true] {
+            if result.ips.iter().any(|ip| ip.gateway.is_some_and(|gateway| gateway.is_ipv6() == ipv6)) {
+                sysctl::enable_forwarding(ipv6)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn set_host(&self, host: &Link, change: link::Change) -> Result<(), NetError> {
+        link::change(&self.node, host.index, &change, || {
+            format!("change interface {}: {change:?}", host.name)
+        })
+        .await
+    }
+
+    fn interfaces(&self, bridge: &Link, host: &Link, container: &Link) -> Vec<Interface> {
+        let report = |link: &Link, sandbox: Option<&str>| Interface {
+            name: link.name.clone(),
+            mac: link.mac.map(|mac| mac.to_string()),
+            mtu: Some(link.mtu),
+            sandbox: sandbox.map(str::to_owned),
+            ..Interface::default()
+        };
+        vec![report(bridge, None), report(host, None), report(container, Some(self.namespace.path()))]
+    }
+}
+
+/// Index of the container's interface in the result.
+const CONTAINER_INTERFACE: usize = 2;

@@ -1,0 +1,58 @@
+//! CHECK: everything is still as ADD reported it.
+
+use cni_conf::cni::env::Command;
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::request::Request;
+use serde_json::Value;
+
+use crate::delegate::Delegate;
+use crate::net::{Conn, addr, link, port, route};
+use crate::plan::{check, uplink};
+use crate::{config, observe, pod};
+
+/// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
+pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
+    let network = config::checked(request)?;
+    let previous = request.prev_result()?.ok_or_else(|| {
+        CniError::config(
+            "prevResult is missing: CHECK compares with the result of ADD, which the runtime passes on",
+        )
+    })?;
+    let failed = |why: String| CniError::new(code::CHECK_FAILED, why);
+    let namespace = pod::required_namespace(&request.env, code::UNKNOWN_CONTAINER)?;
+    let node = Conn::open()?;
+    let inside = namespace.enter(Conn::open)??;
+
+    let uplink = observe::uplink(&node, &network).await?;
+    let plan = uplink::plan(&network, &uplink).map_err(|e| failed(e.msg))?;
+    for warning in &plan.warnings {
+        log::warn!("{warning}");
+    }
+    if uplink.bridge.is_some() && !plan.steps.is_empty() {
+        return Err(failed(format!(
+            "bridge {} and its uplink are no longer complete: missing {:?}",
+            network.bridge, plan.steps
+        )));
+    }
+    let container = link::by_name(&inside, &request.env.ifname).await?;
+    let host = match container.as_ref().and_then(|link| link.parent) {
+        Some(index) => link::by_index(&node, index).await?,
+        None => None,
+    };
+    let seen = check::Seen {
+        bridge: uplink.bridge,
+        addresses: match &container {
+            Some(container) => addr::list(&inside, container.index).await?,
+            None => Vec::new(),
+        },
+        host,
+        container,
+        routes: route::list(&inside).await?,
+        vlans: if network.port_vlans.is_some() { port::vlans(&node).await? } else { Vec::new() },
+    };
+    check::compare(&network, &request.env.ifname, &previous, &seen).map_err(failed)?;
+    if let Some(name) = &network.ipam {
+        Delegate::find(name, request)?.call(Command::Check).await?;
+    }
+    Ok(None)
+}

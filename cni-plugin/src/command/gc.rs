@@ -1,0 +1,48 @@
+//! GC: what belongs to this network and to no attachment that the runtime still knows of goes.
+
+use cni_conf::cni::env::Command;
+use cni_conf::cni::error::CniError;
+use cni_conf::network::Teardown;
+use cni_conf::request::Request;
+use serde_json::Value;
+
+use crate::delegate::Delegate;
+use crate::net::{Conn, link, remove};
+use crate::ownership::{Attachment, belongs_to};
+use crate::trunk;
+
+/// Removes stale veths, then has IPAM remove stale leases. A list of valid attachments that is absent is not an empty
+/// one: then nothing is touched. Goes on past errors and returns the first.
+pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
+    let Some(valid) = request.valid_attachments()? else { return Ok(None) };
+    let (teardown, warnings) = Teardown::parse(request);
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+    let wanted: Vec<String> = valid
+        .iter()
+        .map(|(container_id, ifname)| {
+            Attachment { network: &request.name, container_id, ifname }.host_interface()
+        })
+        .collect();
+    let node = Conn::open()?;
+    let mut outcome = Ok(());
+    for stale in link::all(&node).await?.iter().filter(|link| belongs_to(link, &request.name)) {
+        if wanted.contains(&stale.name) {
+            continue;
+        }
+        log::info!("removing {}: {}", stale.name, stale.alias.as_deref().unwrap_or_default());
+        outcome = outcome.and(remove::link(&node, stale.index, &stale.name).await.map_err(CniError::from));
+    }
+    if let Some(trunk) = &teardown.trunk {
+        outcome = outcome.and(trunk::leave(&node, trunk).await);
+    }
+    if let Some(name) = &teardown.ipam {
+        let collected = match Delegate::find(name, request) {
+            Ok(delegate) => delegate.call(Command::Gc).await.map(drop),
+            Err(e) => Err(e),
+        };
+        outcome = outcome.and(collected);
+    }
+    outcome.map(|()| None)
+}

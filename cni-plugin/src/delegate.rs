@@ -1,0 +1,98 @@
+//! Runs the IPAM plugin (CNI 1.1, section 4, "Plugin Delegation").
+
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::{Command as Process, Output, Stdio};
+use std::sync::Arc;
+
+use cni_conf::cni::env::Command;
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::result::AddResult;
+use cni_conf::cni::version::Version;
+use cni_conf::request::Request;
+use serde_json::Value;
+
+/// An IPAM plugin found in `CNI_PATH`, with the configuration that it is given: the whole of ours, byte for byte.
+#[derive(Clone)]
+pub struct Delegate {
+    binary: PathBuf,
+    config: Arc<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Delegate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.binary.display())
+    }
+}
+
+impl Delegate {
+    /// Looks the plugin up in `CNI_PATH`.
+    pub fn find(name: &str, request: &Request) -> Result<Delegate, CniError> {
+        let folders = &request.env.path;
+        let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+        match found {
+            Some(binary) => Ok(Delegate { binary, config: Arc::new(request.stdin.clone()) }),
+            None => {
+                let searched: Vec<String> =
+                    folders.iter().map(|folder| folder.display().to_string()).collect();
+                Err(CniError::new(
+                    code::DELEGATE_FAILED,
+                    format!("ipam.type: no plugin {name} in CNI_PATH {}", searched.join(":")),
+                ))
+            }
+        }
+    }
+
+    /// Runs a verb beside what the caller goes on with. The environment is ours but for `CNI_COMMAND`, stderr is ours too.
+    /// An error of the plugin comes back with its own code and message.
+    pub async fn call(&self, command: Command) -> Result<Vec<u8>, CniError> {
+        let delegate = self.clone();
+        match tokio::task::spawn_blocking(move || delegate.run(command)).await {
+            Ok(answer) => answer,
+            Err(e) => Err(self.failed(format_args!("{e}"))),
+        }
+    }
+
+    /// ADD, with the answer decoded. One without a cniVersion is taken to be in the configuration's.
+    pub async fn add(&self, version: Version) -> Result<AddResult, CniError> {
+        let answer = self.call(Command::Add).await?;
+        let value: Value = serde_json::from_slice(&answer)
+            .map_err(|e| self.failed(format_args!("its result is not JSON: {e}")))?;
+        AddResult::from_json(&value, version)
+    }
+
+    fn run(&self, command: Command) -> Result<Vec<u8>, CniError> {
+        let mut child = Process::new(&self.binary)
+            .env("CNI_COMMAND", command.as_str())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| self.failed(format_args!("{e}")))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            match stdin.write_all(&self.config) {
+                // A plugin need not read a configuration that it has no use for.
+                Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+                    log::warn!("{}: its stdin could not be written: {e}", self.binary.display());
+                }
+                _ => {}
+            }
+        }
+        let output = child.wait_with_output().map_err(|e| self.failed(format_args!("{e}")))?;
+        self.judge(output)
+    }
+
+    fn judge(&self, output: Output) -> Result<Vec<u8>, CniError> {
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let own = serde_json::from_slice(&output.stdout).ok().and_then(|value| CniError::from_json(&value));
+        Err(own.unwrap_or_else(|| {
+            let said = String::from_utf8_lossy(&output.stdout);
+            self.failed(format_args!("{}", output.status)).details(said.trim())
+        }))
+    }
+
+    fn failed(&self, why: std::fmt::Arguments<'_>) -> CniError {
+        CniError::new(code::DELEGATE_FAILED, format!("ipam plugin {}: {why}", self.binary.display()))
+    }
+}

@@ -1,0 +1,48 @@
+//! The CNI plugin `vlan-bridge`. `docs/architecture.md` has the map of this crate.
+
+mod apply;
+mod command;
+mod config;
+mod delegate;
+mod link;
+mod lock;
+mod net;
+mod observe;
+mod ownership;
+mod plan;
+mod pod;
+mod random;
+mod trunk;
+mod undo;
+
+use cni_conf::cni::env::Command;
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::request::Request;
+use serde_json::Value;
+
+/// What `--help` and a call without `CNI_COMMAND` say.
+pub const ABOUT: &str = concat!(
+    "vlan-bridge ",
+    env!("CARGO_PKG_VERSION"),
+    ": CNI plugin that attaches pods to a Linux bridge whose uplink is a VLAN of a bond"
+);
+
+/// Carries out one verb. The document, if there is one, is for stdout.
+pub fn run(request: &Request) -> Result<Option<Value>, CniError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|e| CniError::new(code::IO_FAILURE, format!("start the runtime: {e}")))?;
+    runtime.block_on(async {
+        match request.env.command {
+            Command::Add => command::add::run(request).await,
+            Command::Del => command::del::run(request).await,
+            Command::Check => command::check::run(request).await,
+            Command::Gc => command::gc::run(request).await,
+            Command::Status => command::status::run(request).await,
+            // Answered by the skeleton, which knows the versions.
+            Command::Version => Ok(None),
+        }
+    })
+}

@@ -1,0 +1,143 @@
+//! Interfaces, their addresses and routes as the kernel reports them, reduced to what the plans ask about.
+//!
+//! `net` fills these in, `plan` compares them with what the configuration wants. Nothing here does I/O.
+
+use cni_conf::cni::mac::MacAddr;
+use cni_conf::cni::result::Route;
+use ipnet::IpNet;
+
+/// What `ip -d link show` tells of one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index, unique within its namespace.
+    pub index: u32,
+    /// Interface name.
+    pub name: String,
+    /// Driver and its options.
+    pub kind: Kind,
+    /// Ethernet address; none on interfaces without one.
+    pub mac: Option<MacAddr>,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Administratively up (`IFF_UP`).
+    pub up: bool,
+    /// A carrier is there and the device is up (`IFF_LOWER_UP`).
+    pub carrier: bool,
+    /// Frames pass: the carrier's arrival has reached the queues (`IF_OPER_UP`).
+    pub oper_up: bool,
+    /// Promiscuous by an operator's or our request (`IFF_PROMISC`).
+    pub promisc: bool,
+    /// Index of the bridge or bond that this is a port of.
+    pub master: Option<u32>,
+    /// Index of the lower device of a VLAN sub-interface, or of the other end of a veth.
+    pub parent: Option<u32>,
+    /// `IFLA_IFALIAS`: where we write whose the interface is.
+    pub alias: Option<String>,
+    /// Whether router advertisements configure the interface; none where IPv6 is off.
+    pub accept_ra: Option<i32>,
+    /// Options as a bridge port; none on what is no bridge port.
+    pub port: Option<PortFlags>,
+    /// As a bridge port, it lets frames through (spanning tree state `forwarding`).
+    pub forwarding: bool,
+}
+
+/// The driver of an interface (`IFLA_INFO_KIND`) and the options we look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A Linux bridge.
+    Bridge(Bridge),
+    /// A VLAN sub-interface.
+    Vlan {
+        /// VLAN id, 1 to 4094.
+        id: u16,
+        /// EtherType of the tag: 0x8100 for 802.1q, 0x88a8 for 802.1ad.
+        protocol: u16,
+    },
+    /// A bond.
+    Bond(Bond),
+    /// One end of a veth pair.
+    Veth,
+    /// Any other driver by name; empty for hardware, which has no kind.
+    Other(String),
+}
+
+/// Options of a bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bridge {
+    /// Seconds/100 (kernel ticks) that a new port listens and learns before it forwards.
+    pub forward_delay: u32,
+    /// Spanning tree is on, in the kernel or in user space.
+    pub stp: bool,
+    /// Frames are filtered by VLAN.
+    pub vlan_filtering: bool,
+    /// The VLAN that a new port joins untagged; 0 for none.
+    pub default_pvid: u16,
+}
+
+/// Options of a bond.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bond {
+    /// Mode by its name in the kernel's documentation, `802.3ad` for one.
+    pub mode: String,
+    /// `fail_over_mac` by name: `none`, `active` or `follow`.
+    pub fail_over_mac: String,
+}
+
+/// Options of a bridge port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortFlags {
+    /// A frame may leave by the port that it came in by.
+    pub hairpin: bool,
+    /// No frames to and from other isolated ports.
+    pub isolated: bool,
+    /// Only frames whose source is in the forwarding database for this port are let in.
+    pub locked: bool,
+}
+
+impl Link {
+    /// The kind's name as `ip link` prints it; `hardware` where the driver reports none.
+    pub fn kind_name(&self) -> &str {
+        match &self.kind {
+            Kind::Bridge(_) => "bridge",
+            Kind::Vlan { .. } => "vlan",
+            Kind::Bond(_) => "bond",
+            Kind::Veth => "veth",
+            Kind::Other(name) if name.is_empty() => "hardware",
+            Kind::Other(name) => name,
+        }
+    }
+
+    /// The bridge's options, if this is a bridge.
+    pub fn bridge(&self) -> Option<&Bridge> {
+        match &self.kind {
+            Kind::Bridge(bridge) => Some(bridge),
+            _ => None,
+        }
+    }
+}
+
+/// One address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Index of the interface that carries it.
+    pub interface: u32,
+    /// The address with its prefix length.
+    pub net: IpNet,
+    /// Global, as opposed to link-local or host scope.
+    pub global: bool,
+    /// Duplicate address detection has not ended yet.
+    pub tentative: bool,
+    /// Duplicate address detection found another holder.
+    pub duplicate: bool,
+    /// It has a limited life: a router advertisement or DHCP gave it.
+    pub dynamic: bool,
+}
+
+/// One route that the kernel has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// Index of the interface that it leaves by; none for multipath and blackhole routes.
+    pub interface: Option<u32>,
+    /// Destination, gateway, table and metric.
+    pub route: Route,
+}

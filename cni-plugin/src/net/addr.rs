@@ -1,0 +1,78 @@
+//! `ip address`.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Conn, Result};
+use crate::link::Address;
+
+/// `ip address add NET dev INTERFACE`, for IPv6 with `nodad` unless `detect_duplicates`.
+pub async fn add(conn: &Conn, interface: u32, net: IpNet, detect_duplicates: bool) -> Result<()> {
+    let mut message = message(interface, net);
+    if let IpNet::V4(v4) = net {
+        if v4.prefix_len() < 31 {
+            message.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
+        }
+    } else if !detect_duplicates {
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
+    let action = || format!("add address {net} to interface {interface}");
+    conn.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, action).await
+}
+
+/// `ip address del NET dev INTERFACE`.
+pub async fn del(conn: &Conn, interface: u32, net: IpNet) -> Result<()> {
+    let action = || format!("remove address {net} from interface {interface}");
+    conn.change(RouteNetlinkMessage::DelAddress(message(interface, net)), 0, action).await
+}
+
+fn message(interface: u32, net: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = match net {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.prefix_len = net.prefix_len();
+    message.header.index = interface;
+    message.attributes = vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
+    message
+}
+
+/// `ip address show dev INTERFACE`. The kernel sends those of all interfaces; ours are picked out here.
+pub async fn list(conn: &Conn, interface: u32) -> Result<Vec<Address>> {
+    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let answers = conn.dump(request, || format!("list addresses of interface {interface}")).await?;
+    Ok(answers
+        .into_iter()
+        .filter_map(from_message)
+        .filter(|address| address.interface == interface)
+        .collect())
+}
+
+fn from_message(answer: RouteNetlinkMessage) -> Option<Address> {
+    let RouteNetlinkMessage::NewAddress(message) = answer else { return None };
+    let (mut local, mut address, mut flags) = (None, None, AddressFlags::empty());
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => address = Some(*ip),
+            AddressAttribute::Flags(all) => flags = *all,
+            _ => {}
+        }
+    }
+    let ip: IpAddr = local.or(address)?;
+    Some(Address {
+        interface: message.header.index,
+        net: IpNet::new(ip, message.header.prefix_len).ok()?,
+        global: message.header.scope == AddressScope::Universe || message.header.scope == AddressScope::Site,
+        tentative: flags.contains(AddressFlags::Tentative),
+        duplicate: flags.contains(AddressFlags::Dadfailed),
+        dynamic: !flags.contains(AddressFlags::Permanent),
+    })
+}

@@ -1,0 +1,79 @@
+//! The only place that talks to the kernel: netlink, namespaces, packet sockets, sysctls.
+//!
+//! rtnetlink, netlink-packet-route and nix are named here and nowhere else, because their interfaces break often.
+
+pub mod addr;
+pub mod announce;
+pub mod conn;
+pub mod link;
+pub mod neigh;
+pub mod netns;
+pub mod port;
+pub mod remove;
+pub mod route;
+pub mod sysctl;
+
+pub use conn::Conn;
+pub use netns::Namespace;
+
+use nix::errno::Errno;
+
+/// What the kernel refused, and what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// A request was answered with an error number.
+    #[error("{action}: {}", .errno.desc())]
+    Kernel {
+        /// The request in `ip`'s terms.
+        action: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// The kernel closed the conversation or answered something we cannot read.
+    #[error("{action}: no readable answer from the kernel")]
+    NoAnswer {
+        /// The request in `ip`'s terms.
+        action: String,
+    },
+}
+
+impl NetError {
+    /// An error number with the action that met it.
+    pub fn new(action: impl Into<String>, errno: Errno) -> NetError {
+        NetError::Kernel { action: action.into(), errno }
+    }
+
+    /// The same for an error of the standard library.
+    pub fn io(action: impl Into<String>, error: &std::io::Error) -> NetError {
+        NetError::new(action, Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO)))
+    }
+
+    /// The interface that a step needs has vanished since it was looked at.
+    pub fn gone(name: &str) -> NetError {
+        NetError::new(format!("look up interface {name}"), Errno::ENODEV)
+    }
+
+    /// True if the kernel said that the thing is there already.
+    pub fn exists(&self) -> bool {
+        self.is(Errno::EEXIST)
+    }
+
+    /// True if what was asked for is not there: no such device, file, address or process.
+    pub fn not_found(&self) -> bool {
+        [Errno::ENODEV, Errno::ENOENT, Errno::ESRCH, Errno::EADDRNOTAVAIL, Errno::ENXIO]
+            .into_iter()
+            .any(|errno| self.is(errno))
+    }
+
+    /// True if the lower device is administratively down.
+    pub fn lower_down(&self) -> bool {
+        self.is(Errno::ENETDOWN)
+    }
+
+    fn is(&self, wanted: Errno) -> bool {
+        matches!(self, NetError::Kernel { errno, .. } if *errno == wanted)
+    }
+}
+
+/// Shorthand of this module.
+pub type Result<T, E = NetError> = std::result::Result<T, E>;

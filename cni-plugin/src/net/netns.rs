@@ -1,0 +1,72 @@
+//! Network namespaces. One is entered only to open something in it: enter, open, return. What was opened keeps its
+//! namespace; no thread stays inside.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{FsType, fstatfs};
+
+use super::{NetError, Result};
+
+/// `NSFS_MAGIC` of linux/magic.h: the file system that namespace files live on.
+const NSFS: FsType = FsType(0x6e73_6673);
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// A network namespace held open by its file.
+#[derive(Debug)]
+pub struct Namespace {
+    path: String,
+    file: File,
+}
+
+impl Namespace {
+    /// Opens the namespace that `path` (`CNI_NETNS`) leads to. None if nothing is there or if what is there is no
+    /// namespace any more: an unmounted `/run/netns/NAME` leaves an empty plain file behind.
+    pub fn open(path: &str) -> Result<Option<Namespace>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => return Ok(None),
+            Err(e) => return Err(NetError::io(format!("open namespace {path}"), &e)),
+        };
+        let file_system =
+            fstatfs(&file).map_err(|e| NetError::new(format!("look at namespace {path}"), e))?;
+        if file_system.filesystem_type() != NSFS {
+            return Ok(None);
+        }
+        Ok(Some(Namespace { path: path.to_owned(), file }))
+    }
+
+    /// The path that it was opened by.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// True if the calling thread is in this namespace already.
+    pub fn is_own(&self) -> Result<bool> {
+        let failed =
+            |e: std::io::Error| NetError::io(format!("compare namespace {} with our own", self.path), &e);
+        let own = std::fs::metadata(OWN).map_err(failed)?;
+        let this = self.file.metadata().map_err(failed)?;
+        Ok((own.dev(), own.ino()) == (this.dev(), this.ino()))
+    }
+
+    /// Runs `open` with the calling thread inside the namespace and takes the thread back out. `open` must not
+    /// await and must leave nothing running: it opens sockets or files and returns them.
+    pub fn enter<T>(&self, open: impl FnOnce() -> T) -> Result<T> {
+        let home = File::open(OWN).map_err(|e| NetError::io("open our own network namespace", &e))?;
+        setns(&self.file, CloneFlags::CLONE_NEWNET)
+            .map_err(|e| NetError::new(format!("enter namespace {}", self.path), e))?;
+        let opened = open();
+        setns(&home, CloneFlags::CLONE_NEWNET).map_err(|e| NetError::new("leave a namespace again", e))?;
+        Ok(opened)
+    }
+}
+
+impl AsRawFd for Namespace {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}

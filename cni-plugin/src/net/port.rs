@@ -1,0 +1,93 @@
+//! `bridge vlan`: which VLANs a bridge port, or the bridge's own device, takes part in.
+
+use netlink_packet_route::link::{
+    AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask, LinkMessage,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Conn, Result};
+use crate::plan::vlan::{Membership, PortVlans};
+
+/// `bridge vlan show`: the VLANs of every port of every bridge, and of the bridges' own devices.
+pub async fn vlans(conn: &Conn) -> Result<Vec<PortVlans>> {
+    let mut message = LinkMessage::default();
+    message.header.interface_family = AddressFamily::Bridge;
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::Brvlan]));
+    let answers =
+        conn.dump(RouteNetlinkMessage::GetLink(message), || "list VLANs of bridge ports".into()).await?;
+    Ok(answers
+        .into_iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(message) => Some(from_message(message)),
+            _ => None,
+        })
+        .collect())
+}
+
+fn from_message(message: LinkMessage) -> PortVlans {
+    let mut port = PortVlans { port: message.header.index, bridge: None, vlans: Vec::new() };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::Controller(index) if index != port.port => port.bridge = Some(index),
+            LinkAttribute::AfSpecBridge(settings) => {
+                port.vlans.extend(settings.into_iter().filter_map(|setting| match setting {
+                    AfSpecBridge::VlanInfo(info) => Some(Membership {
+                        vid: info.vid,
+                        pvid: info.flags.contains(BridgeVlanInfoFlags::Pvid),
+                        untagged: info.flags.contains(BridgeVlanInfoFlags::Untagged),
+                    }),
+                    _ => None,
+                }));
+            }
+            _ => {}
+        }
+    }
+    port
+}
+
+/// The device whose membership changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Member {
+    /// A port of a bridge, by interface index.
+    Port(u32),
+    /// The bridge's own device (`bridge vlan … self`), by interface index.
+    Bridge(u32),
+}
+
+/// `bridge vlan add dev … vid VID [pvid] [untagged]`, all in one message.
+pub async fn join(conn: &Conn, member: Member, vlans: &[Membership]) -> Result<()> {
+    let message = message(member, vlans);
+    conn.change(RouteNetlinkMessage::SetLink(message), 0, || action("add", member, vlans)).await
+}
+
+/// `bridge vlan del dev … vid VID`.
+pub async fn leave(conn: &Conn, member: Member, vlans: &[Membership]) -> Result<()> {
+    let message = message(member, vlans);
+    conn.change(RouteNetlinkMessage::DelLink(message), 0, || action("remove", member, vlans)).await
+}
+
+fn action(verb: &str, member: Member, vlans: &[Membership]) -> String {
+    let ids: Vec<String> = vlans.iter().map(|vlan| vlan.vid.to_string()).collect();
+    format!("{verb} VLAN {} on {member:?}", ids.join(", "))
+}
+
+fn message(member: Member, vlans: &[Membership]) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.interface_family = AddressFamily::Bridge;
+    let mut settings = Vec::with_capacity(vlans.len() + 1);
+    match member {
+        Member::Port(index) => message.header.index = index,
+        Member::Bridge(index) => {
+            message.header.index = index;
+            settings.push(AfSpecBridge::Flags(BridgeFlag::LowerDev));
+        }
+    }
+    for vlan in vlans {
+        let mut flags = BridgeVlanInfoFlags::empty();
+        flags.set(BridgeVlanInfoFlags::Pvid, vlan.pvid);
+        flags.set(BridgeVlanInfoFlags::Untagged, vlan.untagged);
+        settings.push(AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid: vlan.vid }));
+    }
+    message.attributes.push(LinkAttribute::AfSpecBridge(settings));
+    message
+}

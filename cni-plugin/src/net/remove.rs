@@ -1,0 +1,188 @@
+//! `ip link del`, without the wait that comes after it.
+//!
+//! The kernel announces the removal of a device 1 to 2 ms after the request, when name and addresses are free, and
+//! then keeps the requester for another 15 to 20 ms until RCU readers are gone. A process that exits cannot leave
+//! that wait behind in a thread (exit waits for it), so a child process makes the request: it holds no file of ours
+//! but its end of a pipe, and outlives us by those milliseconds if the removal was announced first.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkMessage;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use nix::unistd::{ForkResult, fork, pipe2};
+
+use super::{Conn, NetError, Result};
+
+const RTM_DELLINK: u16 = 17;
+/// `RTMGRP_LINK` of linux/rtnetlink.h: announcements about interfaces.
+const GROUP_LINK: u32 = 1;
+const NLMSG_ERROR: u16 = 2;
+
+/// `ip link del` by index, waiting until the kernel is through. An interface that is gone already is no error.
+pub async fn link(conn: &Conn, index: u32, name: &str) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    let removed =
+        conn.change(RouteNetlinkMessage::DelLink(message), 0, || format!("remove interface {name}")).await;
+    match removed {
+        Err(e) if e.not_found() => Ok(()),
+        other => other,
+    }
+}
+
+/// The sockets that a removal needs, opened in the namespace of the calling thread.
+#[derive(Debug)]
+pub struct Remover {
+    request: OwnedFd,
+    announcements: OwnedFd,
+}
+
+impl Remover {
+    /// Opens both sockets. Announcements are heard from here on.
+    pub fn open() -> Result<Remover> {
+        let failed = |e| NetError::new("open a netlink socket", e);
+        let open = || {
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
+        };
+        let announcements = open().map_err(failed)?;
+        bind(announcements.as_raw_fd(), &NetlinkAddr::new(0, GROUP_LINK)).map_err(failed)?;
+        Ok(Remover { request: open().map_err(failed)?, announcements })
+    }
+
+    /// Removes the interface and returns when its removal has been announced, or with the kernel's refusal.
+    /// An interface that is gone already is no error.
+    pub fn remove(self, index: u32, name: &str) -> Result<()> {
+        let failed = |e| NetError::new(format!("remove interface {name}"), e);
+        let (verdict, child_end) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+        let request = delete_request(index);
+        // SAFETY: the child makes system calls on memory prepared above and exits; it takes no lock, allocates
+        // nothing and runs none of the parent's destructors.
+        match unsafe { fork() }.map_err(failed)? {
+            ForkResult::Child => run_child(self.request.as_raw_fd(), child_end.as_raw_fd(), &request),
+            ForkResult::Parent { .. } => {
+                drop(child_end);
+                drop(self.request);
+                self::wait(&self.announcements, verdict, index).map_err(failed)
+            }
+        }
+    }
+}
+
+/// `struct nlmsghdr` + `struct ifinfomsg`, native byte order.
+fn delete_request(index: u32) -> [u8; 32] {
+    const LENGTH: u32 = 32;
+    let mut message = [0; LENGTH as usize];
+    message[0..4].copy_from_slice(&LENGTH.to_ne_bytes());
+    message[4..6].copy_from_slice(&RTM_DELLINK.to_ne_bytes());
+    message[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+    message[20..24].copy_from_slice(&index.to_ne_bytes());
+    message
+}
+
+/// The child: lets go of everything that a runtime may wait for, asks, and writes the kernel's error number.
+fn run_child(netlink: RawFd, verdict: RawFd, request: &[u8]) -> ! {
+    let mut answer = [0u8; 64];
+    // SAFETY: system calls on two descriptors of ours and on buffers of this frame; every other descriptor of this
+    // process is closed, and nothing uses them after.
+    unsafe {
+        let (low, high) = (netlink.min(verdict), netlink.max(verdict));
+        close_range(0, low - 1);
+        close_range(low + 1, high - 1);
+        close_range(high + 1, RawFd::MAX);
+        libc::chdir(c"/".as_ptr());
+        let mut errno = 0;
+        if libc::send(netlink, request.as_ptr().cast(), request.len(), 0) < 0
+            || libc::recv(netlink, answer.as_mut_ptr().cast(), answer.len(), 0) < 20
+        {
+            errno = *libc::__errno_location();
+        } else if u16::from_ne_bytes([answer[4], answer[5]]) == NLMSG_ERROR {
+            errno = -i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
+        }
+        libc::write(verdict, (&raw const errno).cast(), size_of::<i32>());
+        libc::_exit(0)
+    }
+}
+
+/// close_range(2), with a plain loop for kernels before 5.9. Async-signal-safe.
+///
+/// # Safety
+/// Nothing may use the descriptors `first..=last` afterwards.
+unsafe fn close_range(first: RawFd, last: RawFd) {
+    const HIGHEST_LIKELY: RawFd = 1024;
+    if first > last {
+        return;
+    }
+    // SAFETY: the caller gives the descriptors up.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, first, last, 0) != 0 {
+            for fd in first..=last.min(HIGHEST_LIKELY) {
+                libc::close(fd);
+            }
+        }
+    }
+}
+
+/// Waits for the announcement or the child's word, whichever is first.
+fn wait(announcements: &OwnedFd, verdict: OwnedFd, index: u32) -> Result<(), Errno> {
+    loop {
+        let mut ready = [
+            PollFd::new(announcements.as_fd(), PollFlags::POLLIN),
+            PollFd::new(verdict.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut ready, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            other => other?,
+        };
+        let heard = ready[0].any().unwrap_or(false);
+        let told = ready[1].any().unwrap_or(false);
+        if heard && announced(announcements, index) {
+            return Ok(());
+        }
+        if told {
+            return read_verdict(verdict);
+        }
+    }
+}
+
+fn read_verdict(verdict: OwnedFd) -> Result<(), Errno> {
+    let mut errno = [0; size_of::<i32>()];
+    // A child that was killed has said nothing: the caller's next look decides whether the interface is gone.
+    File::from(verdict).read_exact(&mut errno).map_err(|_| Errno::ECHILD)?;
+    match i32::from_ne_bytes(errno) {
+        0 | libc::ENODEV => Ok(()),
+        errno => Err(Errno::from_raw(errno)),
+    }
+}
+
+/// Reads what was announced and looks for the end of our interface. RTM_DELLINK of family AF_BRIDGE only says that
+/// it has left its bridge. Messages lost to a full buffer (ENOBUFS) are made up for by the child's word.
+fn announced(announcements: &OwnedFd, index: u32) -> bool {
+    const HEADER: usize = 16;
+    let mut buffer = [0u8; 16384];
+    let Ok(length) = recv(announcements.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) else {
+        return false;
+    };
+    let mut rest = &buffer[..length];
+    while rest.len() >= HEADER + 8 {
+        let size = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+        let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+        let family = rest[HEADER];
+        let about =
+            u32::from_ne_bytes([rest[HEADER + 4], rest[HEADER + 5], rest[HEADER + 6], rest[HEADER + 7]]);
+        if kind == RTM_DELLINK && family == libc::AF_UNSPEC as u8 && about == index {
+            return true;
+        }
+        rest = rest.get(size.max(HEADER).next_multiple_of(4)..).unwrap_or_default();
+    }
+    false
+}

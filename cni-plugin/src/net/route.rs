@@ -1,0 +1,114 @@
+//! `ip route`.
+
+use std::net::IpAddr;
+
+use cni_conf::cni::result::Route;
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Conn, Result};
+use crate::link::Installed;
+
+/// `ip route add DST via GW dev INTERFACE …` with every attribute of specification 1.1. `onlink` is for gateways
+/// that no address of the interface covers.
+pub async fn add(conn: &Conn, interface: u32, route: &Route, onlink: bool) -> Result<()> {
+    let message = message(interface, route, onlink);
+    let action = || match route.gw {
+        Some(gw) => format!("add route {} via {gw}", route.dst),
+        None => format!("add route {} on link", route.dst),
+    };
+    conn.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, action).await
+}
+
+fn message(interface: u32, route: &Route, onlink: bool) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: if route.dst.addr().is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 },
+        destination_prefix_length: route.dst.prefix_len(),
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::Boot,
+        scope: route.scope.map_or(default_scope(route), RouteScope::from),
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    if onlink {
+        message.header.flags = RouteFlags::Onlink;
+    }
+    message.attributes = vec![RouteAttribute::Oif(interface)];
+    if route.dst.prefix_len() > 0 {
+        message.attributes.push(RouteAttribute::Destination(address(route.dst.network())));
+    }
+    if let Some(gw) = route.gw {
+        message.attributes.push(RouteAttribute::Gateway(address(gw)));
+    }
+    if let Some(table) = route.table {
+        message.header.table = u8::try_from(table).unwrap_or(0);
+        message.attributes.push(RouteAttribute::Table(table));
+    }
+    if let Some(priority) = route.priority {
+        message.attributes.push(RouteAttribute::Priority(priority));
+    }
+    let mut metrics = Vec::new();
+    metrics.extend(route.mtu.map(RouteMetric::Mtu));
+    metrics.extend(route.advmss.map(RouteMetric::Advmss));
+    if !metrics.is_empty() {
+        message.attributes.push(RouteAttribute::Metrics(metrics));
+    }
+    message
+}
+
+/// As iproute2 has it: through a gateway global, else the link.
+fn default_scope(route: &Route) -> RouteScope {
+    if route.gw.is_some() || route.dst.addr().is_ipv6() { RouteScope::Universe } else { RouteScope::Link }
+}
+
+fn address(ip: IpAddr) -> RouteAddress {
+    match ip {
+        IpAddr::V4(ip) => RouteAddress::Inet(ip),
+        IpAddr::V6(ip) => RouteAddress::Inet6(ip),
+    }
+}
+
+/// `ip route show table all` of both families. Routes that the kernel made for itself (local, broadcast, cloned) are
+/// left out.
+pub async fn list(conn: &Conn) -> Result<Vec<Installed>> {
+    let mut routes = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        let answers = conn.dump(RouteNetlinkMessage::GetRoute(message), || "list routes".into()).await?;
+        routes.extend(answers.into_iter().filter_map(from_message));
+    }
+    Ok(routes)
+}
+
+fn from_message(answer: RouteNetlinkMessage) -> Option<Installed> {
+    let RouteNetlinkMessage::NewRoute(message) = answer else { return None };
+    if message.header.kind != RouteType::Unicast || message.header.flags.contains(RouteFlags::Cloned) {
+        return None;
+    }
+    let ipv4 = message.header.address_family == AddressFamily::Inet;
+    let mut destination = if ipv4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    let (mut interface, mut gw, mut priority) = (None, None, None);
+    let mut table = u32::from(message.header.table);
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => destination = ip.into(),
+            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => destination = ip.into(),
+            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gw = Some(ip.into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => gw = Some(ip.into()),
+            RouteAttribute::Oif(index) => interface = Some(index),
+            RouteAttribute::Priority(metric) => priority = Some(metric),
+            RouteAttribute::Table(id) => table = id,
+            _ => {}
+        }
+    }
+    let dst = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
+    let route = Route { dst, gw, mtu: None, advmss: None, priority, table: Some(table), scope: None };
+    Some(Installed { interface, route })
+}

@@ -1,0 +1,60 @@
+//! The sysctls that are a network namespace's own.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::{NetError, Result};
+
+/// `/proc/sys/net/FAMILY/conf` of the namespace in which it was opened: files below it stay that namespace's, also
+/// after the thread has left.
+#[derive(Debug)]
+pub struct InterfaceSysctls {
+    folder: Option<File>,
+    family: &'static str,
+}
+
+impl InterfaceSysctls {
+    /// Opens the folder of IPv4 in the namespace of the calling thread.
+    pub fn ipv4() -> InterfaceSysctls {
+        InterfaceSysctls { folder: File::open("/proc/sys/net/ipv4/conf").ok(), family: "ipv4" }
+    }
+
+    /// Opens the folder of IPv6 in the namespace of the calling thread. A kernel without IPv6 has none.
+    pub fn ipv6() -> InterfaceSysctls {
+        InterfaceSysctls { folder: File::open("/proc/sys/net/ipv6/conf").ok(), family: "ipv6" }
+    }
+
+    /// `sysctl -w net.FAMILY.conf.INTERFACE.KEY=VALUE`. False if the kernel has no such setting.
+    pub fn write(&self, interface: &str, key: &str, value: &str) -> Result<bool> {
+        let Some(folder) = &self.folder else { return Ok(false) };
+        let failed =
+            |e: Errno| NetError::new(format!("set net.{}.conf.{interface}.{key} to {value}", self.family), e);
+        let path = format!("{interface}/{key}");
+        match openat(folder.as_fd(), path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(file) => {
+                File::from(file)
+                    .write_all(value.as_bytes())
+                    .map_err(|e| failed(Errno::from_raw(e.raw_os_error().unwrap_or(nix::libc::EIO))))?;
+                Ok(true)
+            }
+            Err(Errno::ENOENT) => Ok(false),
+            Err(e) => Err(failed(e)),
+        }
+    }
+}
+
+/// Switches forwarding of a family on in the namespace of the calling thread, if it is off.
+/// As the reference plugin does for a gateway: `net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`.
+pub fn enable_forwarding(ipv6: bool) -> Result<()> {
+    let path = if ipv6 { "/proc/sys/net/ipv6/conf/all/forwarding" } else { "/proc/sys/net/ipv4/ip_forward" };
+    let failed = |e: std::io::Error| NetError::io(format!("switch forwarding on in {path}"), &e);
+    if std::fs::read_to_string(path).map_err(failed)?.trim() != "1" {
+        std::fs::write(path, "1").map_err(failed)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! How our interfaces say that they are ours: by name and by alias (`ip link show` prints both), so that every verb
+//! finds them without a record of its own.
+
+use cni_conf::cni::mac::MacAddr;
+
+use crate::link::Link;
+
+/// Alias of the bridges and sub-interfaces that we made. An operator's carry another one or none.
+pub const NODE_ALIAS: &str = "vlan-bridge";
+
+/// The kernel's limit for an alias in bytes (`IFALIASZ`), less the closing NUL.
+const LONGEST_ALIAS: usize = 255;
+
+/// True if we made this bridge or sub-interface.
+pub fn is_ours(link: &Link) -> bool {
+    link.alias.as_deref() == Some(NODE_ALIAS)
+}
+
+/// One attachment: an interface of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment<'a> {
+    /// Network name.
+    pub network: &'a str,
+    /// `CNI_CONTAINERID`.
+    pub container_id: &'a str,
+    /// `CNI_IFNAME`.
+    pub ifname: &'a str,
+}
+
+/// How far an ADD has come, as the alias of its veth tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Under way, or killed half way.
+    Adding,
+    /// Done.
+    Ready,
+}
+
+impl Attachment<'_> {
+    /// Name of the veth's end in the node: the same for every call on this attachment, so that DEL finds it with no
+    /// namespace and no earlier result. `veth` is what NetworkManager, udev and networkd leave alone.
+    pub fn host_interface(&self) -> String {
+        format!("veth{:011x}", self.hash() & 0xfff_ffff_ffff)
+    }
+
+    /// MAC of the veth's end in the node: locally administered and higher than any other, for a bridge whose MAC
+    /// is not pinned takes the lowest of its ports'.
+    pub fn host_mac(&self) -> MacAddr {
+        let hash = self.hash().to_be_bytes();
+        MacAddr([0xfe, hash[0], hash[1], hash[2], hash[3], hash[4]])
+    }
+
+    /// Alias of the veth's end in the node: whose it is, and whether its ADD has ended.
+    pub fn alias(&self, progress: Progress) -> String {
+        let mut alias =
+            format!("{}{} {}", network_prefix(self.network, progress), self.ifname, self.container_id);
+        alias.truncate(LONGEST_ALIAS);
+        alias
+    }
+
+    /// FNV-1a, 64 bits, over what identifies the attachment. Written out because names that live in the kernel
+    /// must not change with a library.
+    fn hash(&self) -> u64 {
+        const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+        const PRIME: u64 = 0x0000_0100_0000_01b3;
+        let bytes = self.container_id.bytes().chain([0]).chain(self.ifname.bytes());
+        bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+    }
+}
+
+fn network_prefix(network: &str, progress: Progress) -> String {
+    let state = match progress {
+        Progress::Adding => "adding",
+        Progress::Ready => "pod",
+    };
+    format!("{NODE_ALIAS} {state} {network} ")
+}
+
+/// How far the ADD of an attachment's veth had come; an ADD killed before its first alias was only beginning.
+pub fn progress(link: &Link) -> Progress {
+    let ready = format!("{NODE_ALIAS} pod ");
+    if link.alias.as_deref().is_some_and(|alias| alias.starts_with(&ready)) {
+        Progress::Ready
+    } else {
+        Progress::Adding
+    }
+}
+
+/// True if the interface is the node's end of an attachment to this network.
+pub fn belongs_to(link: &Link, network: &str) -> bool {
+    [Progress::Adding, Progress::Ready].iter().any(|progress| {
+        link.alias.as_deref().is_some_and(|alias| alias.starts_with(&network_prefix(network, *progress)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: Attachment<'_> = Attachment { network: "vlan136", container_id: "0a1b", ifname: "eth0" };
+
+    #[test]
+    fn names_stay_what_they_were_in_earlier_releases() {
+        // Attachments made before an upgrade are found by these names after it.
+        assert_eq!(POD.host_interface(), "veth135e6cbfc22");
+    }
+
+    #[test]
+    fn another_interface_of_the_same_container_has_another_name() {
+        let second = Attachment { ifname: "net1", ..POD };
+        assert_ne!(POD.host_interface(), second.host_interface());
+        assert_eq!(second.host_interface().len(), 15);
+    }
+
+    #[test]
+    fn an_alias_fits_the_kernel_and_keeps_the_network() {
+        let id = "f".repeat(200);
+        let network = "n".repeat(180);
+        let long = Attachment { network: &network, container_id: &id, ifname: "eth0" };
+        assert_eq!(long.alias(Progress::Ready).len(), LONGEST_ALIAS);
+        assert!(long.alias(Progress::Ready).starts_with(&network_prefix(&network, Progress::Ready)));
+    }
+}

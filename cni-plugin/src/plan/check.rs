@@ -1,0 +1,211 @@
+//! CHECK: is an attachment still what ADD reported?
+
+use cni_conf::cni::result::{AddResult, Interface};
+use cni_conf::network::Network;
+use ipnet::IpNet;
+
+use super::pod;
+use super::vlan::{PortVlans, of_port, takes_part};
+use crate::link::{Address, Installed, Kind, Link};
+
+/// What was seen of an attachment.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The bridge.
+    pub bridge: Option<Link>,
+    /// The veth's end in the node.
+    pub host: Option<Link>,
+    /// The veth's end in the pod.
+    pub container: Option<Link>,
+    /// Addresses of the pod's interface.
+    pub addresses: Vec<Address>,
+    /// Routes of the pod's namespace.
+    pub routes: Vec<Installed>,
+    /// VLANs of bridge ports; empty unless the configuration has some.
+    pub vlans: Vec<PortVlans>,
+}
+
+/// Compares. The error says what is not as it was.
+pub fn compare(network: &Network, ifname: &str, previous: &AddResult, seen: &Seen) -> Result<(), String> {
+    let bridge = seen.bridge.as_ref().ok_or_else(|| format!("bridge {} is gone", network.bridge))?;
+    if bridge.bridge().is_none() {
+        return Err(format!("{} is no bridge but {}", bridge.name, bridge.kind_name()));
+    }
+    if network.promisc && !bridge.promisc {
+        return Err(format!("bridge {} is no longer promiscuous", bridge.name));
+    }
+    let container =
+        seen.container.as_ref().ok_or_else(|| format!("interface {ifname} is gone from the container"))?;
+    let host = seen.host.as_ref().ok_or_else(|| format!("the node's end of {ifname} is gone"))?;
+    compare_veth(bridge, host, container)?;
+    for reported in &previous.interfaces {
+        let link = match &reported.sandbox {
+            Some(_) if reported.name == ifname => container,
+            None if reported.name == host.name => host,
+            None if reported.name == bridge.name => bridge,
+            // The rest is another plugin's.
+            _ => continue,
+        };
+        compare_mac(reported, link)?;
+    }
+    if !container.up && !network.container_interface_down {
+        return Err(format!("interface {ifname} is down"));
+    }
+    compare_vlans(network, host, &seen.vlans)?;
+    compare_addresses(previous, ifname, container, seen)
+}
+
+fn compare_veth(bridge: &Link, host: &Link, container: &Link) -> Result<(), String> {
+    if container.kind != Kind::Veth {
+        return Err(format!("interface {} is no veth but {}", container.name, container.kind_name()));
+    }
+    if container.parent != Some(host.index) || host.parent != Some(container.index) {
+        return Err(format!("{} in the container and {} on the node are no pair", container.name, host.name));
+    }
+    if host.master != Some(bridge.index) {
+        return Err(format!("{} is no port of bridge {}", host.name, bridge.name));
+    }
+    if !host.up {
+        return Err(format!("interface {} is down", host.name));
+    }
+    Ok(())
+}
+
+fn compare_mac(reported: &Interface, link: &Link) -> Result<(), String> {
+    let Some(expected) = reported.mac.as_deref().filter(|mac| !mac.is_empty()) else { return Ok(()) };
+    let actual = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    if actual.eq_ignore_ascii_case(expected) {
+        Ok(())
+    } else {
+        Err(format!("the MAC of {} is {actual}, it was {expected}", link.name))
+    }
+}
+
+fn compare_vlans(network: &Network, host: &Link, vlans: &[PortVlans]) -> Result<(), String> {
+    let Some(wanted) = &network.port_vlans else { return Ok(()) };
+    match of_port(wanted).into_iter().find(|vlan| !takes_part(vlans, host.index, vlan.vid)) {
+        Some(vlan) => Err(format!("{} is not in VLAN {}", host.name, vlan.vid)),
+        None => Ok(()),
+    }
+}
+
+fn compare_addresses(
+    previous: &AddResult,
+    ifname: &str,
+    container: &Link,
+    seen: &Seen,
+) -> Result<(), String> {
+    let ours = |index: Option<usize>| {
+        index
+            .and_then(|index| previous.interfaces.get(index))
+            .is_none_or(|interface| interface.name == ifname)
+    };
+    for ip in previous.ips.iter().filter(|ip| ours(ip.interface)) {
+        if !seen.addresses.iter().any(|address| address.net == ip.address) {
+            return Err(format!("{ifname} has lost its address {}", ip.address));
+        }
+    }
+    for wanted in pod::routes(previous) {
+        let there = seen.routes.iter().any(|installed| {
+            same_destination(&installed.route.dst, &wanted.route.dst)
+                && installed.route.gw == wanted.route.gw
+                && wanted.route.table.is_none_or(|table| installed.route.table == Some(table))
+                && installed
+                    .interface
+                    .is_none_or(|index| index == container.index || wanted.route.gw.is_none())
+        });
+        if !there {
+            return Err(match wanted.route.gw {
+                Some(gw) => format!("route {} via {gw} is gone from the container", wanted.route.dst),
+                None => format!("route {} is gone from the container", wanted.route.dst),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn same_destination(a: &IpNet, b: &IpNet) -> bool {
+    a.trunc() == b.trunc()
+}
+
+#[cfg(test)]
+mod tests {
+    use cni_conf::cni::result::Route;
+    use cni_conf::cni::version::Version;
+
+    use super::*;
+    use crate::link::Bridge;
+    use crate::plan::testing::{link, network};
+
+    fn previous() -> AddResult {
+        let json = r#"{"cniVersion": "1.1.0",
+            "interfaces": [{"name": "br136"}, {"name": "vethX"},
+                           {"name": "eth0", "mac": "02:00:00:00:00:2a", "sandbox": "/run/netns/p"}],
+            "ips": [{"address": "172.20.56.16/24", "gateway": "172.20.56.1", "interface": 2}],
+            "routes": [{"dst": "0.0.0.0/0"}]}"#;
+        AddResult::from_json(&serde_json::from_str(json).unwrap(), Version::V1_1_0).unwrap()
+    }
+
+    fn healthy() -> Seen {
+        let gateway = "172.20.56.1".parse().ok();
+        let address = Address {
+            interface: 2,
+            net: "172.20.56.16/24".parse().unwrap(),
+            global: true,
+            tentative: false,
+            duplicate: false,
+            dynamic: false,
+        };
+        Seen {
+            bridge: Some(link(4, "br136", Kind::Bridge(Bridge::default()))),
+            host: Some(Link { master: Some(4), parent: Some(2), ..link(7, "vethX", Kind::Veth) }),
+            container: Some(Link {
+                parent: Some(7),
+                mac: "02:00:00:00:00:2a".parse().ok(),
+                ..link(2, "eth0", Kind::Veth)
+            }),
+            addresses: vec![address],
+            routes: vec![Installed {
+                interface: Some(2),
+                route: Route::to("0.0.0.0/0".parse().unwrap(), gateway),
+            }],
+            vlans: Vec::new(),
+        }
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Seen), expected: Result<(), &str>) {
+        let mut seen = healthy();
+        change(&mut seen);
+        let compared = compare(&network(r#""bridge": "br136""#), "eth0", &previous(), &seen);
+        assert_eq!(compared, expected.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn what_is_as_it_was_passes() {
+        check(|_| {}, Ok(()));
+    }
+
+    #[test]
+    fn each_thing_that_was_tampered_with_is_named() {
+        check(|seen| seen.bridge = None, Err("bridge br136 is gone"));
+        check(|seen| seen.container = None, Err("interface eth0 is gone from the container"));
+        check(|seen| seen.host = None, Err("the node's end of eth0 is gone"));
+        check(|seen| seen.addresses.clear(), Err("eth0 has lost its address 172.20.56.16/24"));
+        check(|seen| seen.routes.clear(), Err("route 0.0.0.0/0 via 172.20.56.1 is gone from the container"));
+        let host = |change: fn(&mut Link)| move |seen: &mut Seen| seen.host.iter_mut().for_each(change);
+        check(host(|host| host.master = None), Err("vethX is no port of bridge br136"));
+        check(
+            host(|host| host.parent = Some(9)),
+            Err("eth0 in the container and vethX on the node are no pair"),
+        );
+        check(host(|host| host.up = false), Err("interface vethX is down"));
+        let inside =
+            |change: fn(&mut Link)| move |seen: &mut Seen| seen.container.iter_mut().for_each(change);
+        check(inside(|eth0| eth0.up = false), Err("interface eth0 is down"));
+        check(
+            inside(|eth0| eth0.mac = "02:00:00:00:00:2b".parse().ok()),
+            Err("the MAC of eth0 is 02:00:00:00:00:2b, it was 02:00:00:00:00:2a"),
+        );
+    }
+}

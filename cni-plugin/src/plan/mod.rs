@@ -1,0 +1,31 @@
+//! Pure decisions: what the configuration wants and what is there, turned into the steps to take. No I/O.
+
+pub mod check;
+pub mod pod;
+pub mod status;
+pub mod step;
+#[cfg(test)]
+mod testing;
+pub mod uplink;
+pub mod vlan;
+
+pub use step::Step;
+
+use cni_conf::cni::error::{CniError, code};
+
+/// Steps to take, and what an operator should know although nothing is refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order in which they are taken.
+    pub steps: Vec<Step>,
+    /// For the log.
+    pub warnings: Vec<String>,
+    /// Nothing is missing here, but something will be changed later that may have to be refused first: plan again with
+    /// the surroundings.
+    pub look_closer: bool,
+}
+
+/// The configuration asks for what this node cannot be made to give.
+pub(crate) fn refuse<T>(message: impl Into<String>) -> Result<T, CniError> {
+    Err(CniError::new(code::INVALID_CONFIG, message.into()))
+}

@@ -1,0 +1,40 @@
+//! What the tests of the plans build their cases from.
+
+use cni_conf::cni::env::Environment;
+use cni_conf::network::Network;
+use cni_conf::request::Request;
+
+use crate::link::{Kind, Link};
+
+/// A configuration with these keys, parsed as the binary does.
+pub fn network(keys: &str) -> Network {
+    let config = format!(r#"{{"cniVersion": "1.1.0", "name": "net", "type": "vlan-bridge", {keys}}}"#);
+    let env = Environment::parse(|name| match name {
+        "CNI_COMMAND" => Some("STATUS".into()),
+        "CNI_PATH" => Some("/opt/cni/bin".into()),
+        _ => None,
+    });
+    let request = Request::parse(env.unwrap(), config.into_bytes()).unwrap();
+    Network::parse(&request).unwrap().0
+}
+
+/// An interface that is up and nothing else.
+pub fn link(index: u32, name: &str, kind: Kind) -> Link {
+    Link {
+        index,
+        name: name.into(),
+        kind,
+        mac: None,
+        mtu: 9000,
+        up: true,
+        carrier: true,
+        oper_up: true,
+        promisc: false,
+        master: None,
+        parent: None,
+        alias: None,
+        accept_ra: Some(0),
+        port: None,
+        forwarding: false,
+    }
+}

@@ -1,0 +1,187 @@
+//! The second topology: VLANs of the ports of a bridge that filters, and of its uplink.
+
+use cni_conf::network::{Network, PortVlans as WantedVlans};
+
+use super::Step;
+use crate::link::Link;
+
+/// One VLAN that a bridge port takes part in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// VLAN id.
+    pub vid: u16,
+    /// Untagged frames that come in belong to it.
+    pub pvid: bool,
+    /// Its frames go out untagged.
+    pub untagged: bool,
+}
+
+impl Membership {
+    /// Frames of the VLAN pass with their tag.
+    pub fn tagged(vid: u16) -> Membership {
+        Membership { vid, pvid: false, untagged: false }
+    }
+
+    /// The port's own VLAN: untagged both ways.
+    pub fn access(vid: u16) -> Membership {
+        Membership { vid, pvid: true, untagged: true }
+    }
+}
+
+/// The VLANs of one port, or of a bridge's own device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortVlans {
+    /// Interface index.
+    pub port: u32,
+    /// Index of its bridge; none for a bridge's own device.
+    pub bridge: Option<u32>,
+    /// What it takes part in.
+    pub vlans: Vec<Membership>,
+}
+
+/// What a pod's port joins.
+pub fn of_port(wanted: &WantedVlans) -> Vec<Membership> {
+    let tagged =
+        wanted.trunk.iter().filter(|vid| Some(**vid) != wanted.access).map(|vid| Membership::tagged(*vid));
+    wanted.access.map(Membership::access).into_iter().chain(tagged).collect()
+}
+
+/// The default VLAN that a pod's port must leave again: with an uplink always, for VLAN 1 would tie all pods
+/// together beside their own VLANs; else where the configuration says so.
+pub fn default_to_leave(network: &Network, bridge: &Link) -> Option<Membership> {
+    let wanted = network.port_vlans.as_ref()?;
+    let default = bridge.bridge()?.default_pvid;
+    let leave = network.uplink.is_some() || !wanted.keep_default;
+    let kept_by_wish = wanted.ids().any(|vid| vid == default);
+    (leave && default != 0 && !kept_by_wish).then(|| Membership::access(default))
+}
+
+/// Steps that bring the VLANs of a pod's port onto the uplink, if there is one, and the node's own side of them into
+/// being. None where all is there. The caller holds the node's lock, and the pod's port has joined its VLANs already: a
+/// DEL that looks for VLANs out of use under that lock then sees it.
+pub fn join(
+    network: &Network,
+    bridge: &Link,
+    uplink: Option<&Link>,
+    node_side: Option<&Link>,
+    seen: &[PortVlans],
+) -> Vec<Step> {
+    let Some(wanted) = &network.port_vlans else { return Vec::new() };
+    let mut steps = Vec::new();
+    if let Some(uplink) = uplink {
+        let missing = wanted.ids().filter(|vid| !takes_part(seen, uplink.index, *vid));
+        let vlans: Vec<Membership> = missing.map(Membership::tagged).collect();
+        if !vlans.is_empty() {
+            steps.push(Step::JoinVlans { port: uplink.name.clone(), vlans });
+        }
+    }
+    let Some((name, vid)) = network.node_side() else { return steps };
+    if !takes_part(seen, bridge.index, vid) {
+        let vlans = vec![Membership::tagged(vid)];
+        steps.push(Step::JoinVlansSelf { bridge: bridge.name.clone(), vlans });
+    }
+    if node_side.is_none() {
+        steps.push(Step::CreateVlan { name: name.clone(), parent: bridge.name.clone(), id: vid });
+        steps.push(Step::RefuseAdvertisements(name.clone()));
+    }
+    if node_side.is_none_or(|link| !link.up) {
+        steps.push(Step::Up(name));
+    }
+    steps
+}
+
+/// Steps that take VLANs off the uplink that no other port of the bridge uses any more. Only on a bridge that we
+/// made: on an operator's, the uplink's VLANs may be the operator's too.
+pub fn leave(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[PortVlans]) -> Vec<Step> {
+    if !crate::ownership::is_ours(bridge) {
+        return Vec::new();
+    }
+    let used_by_others = |vid: u16| {
+        seen.iter()
+            .filter(|port| port.bridge == Some(bridge.index) && port.port != uplink.index)
+            .any(|port| port.vlans.iter().any(|vlan| vlan.vid == vid))
+    };
+    let unused: Vec<Membership> = vids
+        .iter()
+        .filter(|vid| takes_part(seen, uplink.index, **vid) && !used_by_others(**vid))
+        .map(|vid| Membership::tagged(*vid))
+        .collect();
+    if unused.is_empty() {
+        return Vec::new();
+    }
+    vec![Step::LeaveVlans { port: uplink.name.clone(), vlans: unused }]
+}
+
+/// True if the port is in the VLAN.
+pub fn takes_part(seen: &[PortVlans], port: u32, vid: u16) -> bool {
+    seen.iter().any(|entry| entry.port == port && entry.vlans.iter().any(|vlan| vlan.vid == vid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{Bridge, Kind};
+    use crate::ownership::NODE_ALIAS;
+    use crate::plan::testing::{link, network};
+
+    const UPLINK: u32 = 2;
+    const BRIDGE: u32 = 3;
+    const POD: u32 = 10;
+
+    fn uplink() -> Link {
+        Link { master: Some(BRIDGE), ..link(UPLINK, "bond0", Kind::Other(String::new())) }
+    }
+
+    fn bridge(alias: Option<&str>) -> Link {
+        let options = Bridge { vlan_filtering: true, default_pvid: 1, ..Bridge::default() };
+        Link { alias: alias.map(str::to_owned), ..link(BRIDGE, "br0", Kind::Bridge(options)) }
+    }
+
+    fn port(index: u32, vlans: &[u16]) -> PortVlans {
+        let vlans = vlans.iter().map(|vid| Membership::tagged(*vid)).collect();
+        PortVlans { port: index, bridge: (index != BRIDGE).then_some(BRIDGE), vlans }
+    }
+
+    #[test]
+    fn the_access_vlan_is_untagged_and_the_trunk_is_not() {
+        let network = network(
+            r#""uplink": {"master": "bond0"}, "vlan": 136, "vlanTrunk": [{"minID": 135, "maxID": 137}]"#,
+        );
+        let wanted = network.port_vlans.as_ref().unwrap();
+        assert_eq!(
+            of_port(wanted),
+            [Membership::access(136), Membership::tagged(135), Membership::tagged(137)]
+        );
+        assert_eq!(default_to_leave(&network, &bridge(None)), Some(Membership::access(1)));
+    }
+
+    #[test]
+    fn without_an_uplink_the_default_vlan_is_kept_as_the_reference_keeps_it() {
+        assert_eq!(default_to_leave(&network(r#""vlan": 136"#), &bridge(None)), None);
+        let strict = network(r#""vlan": 136, "preserveDefaultVlan": false"#);
+        assert_eq!(default_to_leave(&strict, &bridge(None)), Some(Membership::access(1)));
+    }
+
+    #[test]
+    fn joining_adds_what_is_missing_and_nothing_twice() {
+        let network = network(r#""bridge": "br0", "uplink": {"master": "bond0"}, "vlan": 136"#);
+        let joined = |seen: &[PortVlans], side: Option<&Link>| {
+            join(&network, &bridge(None), Some(&uplink()), side, seen).len()
+        };
+        assert_eq!(joined(&[port(POD, &[136])], None), 5);
+        let side = link(4, "br0.136", Kind::Vlan { id: 136, protocol: 0x8100 });
+        assert_eq!(joined(&[port(UPLINK, &[136]), port(BRIDGE, &[136])], Some(&side)), 0);
+    }
+
+    #[test]
+    fn a_vlan_leaves_our_uplink_with_its_last_port() {
+        let left =
+            |alias: Option<&str>, seen: &[PortVlans]| leave(&[136], &bridge(alias), &uplink(), seen).len();
+        let unused = [port(UPLINK, &[136, 137]), port(BRIDGE, &[136]), port(POD, &[137])];
+        assert_eq!(left(Some(NODE_ALIAS), &unused), 1);
+        assert_eq!(left(Some("the operator's"), &unused), 0);
+        let used = [port(UPLINK, &[136]), port(POD, &[136])];
+        assert_eq!(left(Some(NODE_ALIAS), &used), 0);
+        assert_eq!(left(Some(NODE_ALIAS), &[port(UPLINK, &[137])]), 0);
+    }
+}

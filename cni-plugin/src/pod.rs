@@ -1,0 +1,183 @@
+//! The pod's side of an attachment: its namespace, its interface, its addresses and routes.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use cni_conf::cni::env::Environment;
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::result::AddResult;
+use cni_conf::network::Network;
+
+use crate::link::Link;
+use crate::net::announce::{AdvertisementSocket, gratuitous_arp};
+use crate::net::sysctl::InterfaceSysctls;
+use crate::net::{Conn, Namespace, NetError, addr, link, route};
+use crate::plan::pod;
+
+/// Scopes of Linux: how long duplicate address detection may take before ADD gives up, and how long a new interface may take
+/// to let frames through before addresses are announced all the same (spanning tree takes half a minute).
+const DETECTION_LIMIT: Duration = Duration::from_secs(10);
+const FORWARDING_LIMIT: Duration = Duration::from_millis(50);
+const LOOK_AGAIN: Duration = Duration::from_micros(500);
+const LOOK_AGAIN_FOR_DUPLICATES: Duration = Duration::from_millis(20);
+
+/// Opens `CNI_NETNS`. None if it is empty or gone. Our own namespace is refused unless `CNI_NETNS_OVERRIDE` is set:
+/// the pod's interface would become the node's.
+pub fn namespace(env: &Environment) -> Result<Option<Namespace>, CniError> {
+    if env.netns.is_empty() {
+        return Ok(None);
+    }
+    let namespace = Namespace::open(&env.netns)?;
+    if let Some(namespace) = &namespace
+        && !env.netns_override
+        && namespace.is_own()?
+    {
+        return Err(CniError::new(
+            code::INVALID_NETNS,
+            format!("CNI_NETNS: {} is the plugin's own network namespace, not a container's", env.netns),
+        ));
+    }
+    Ok(namespace)
+}
+
+/// The same for verbs that cannot do without, which is an error with this code.
+pub fn required_namespace(env: &Environment, code: u32) -> Result<Namespace, CniError> {
+    namespace(env)?
+        .ok_or_else(|| CniError::new(code, format!("CNI_NETNS: {} is no network namespace", env.netns)))
+}
+
+/// Sockets and folders of a pod's namespace, opened in one visit.
+#[derive(Debug)]
+pub struct Pod {
+    /// Netlink in the pod.
+    pub conn: Conn,
+    ipv4: InterfaceSysctls,
+    ipv6: InterfaceSysctls,
+    /// None where the kernel has no IPv6.
+    advertisements: Option<AdvertisementSocket>,
+}
+
+impl Pod {
+    /// Enters the namespace, opens what ADD needs there, and leaves it.
+    pub fn open(namespace: &Namespace) -> Result<Pod, NetError> {
+        namespace.enter(|| {
+            Ok(Pod {
+                conn: Conn::open()?,
+                ipv4: InterfaceSysctls::ipv4(),
+                ipv6: InterfaceSysctls::ipv6(),
+                advertisements: AdvertisementSocket::open().ok(),
+            })
+        })?
+    }
+
+    /// Before the interface is up: a pod whose addresses are ours takes none from router advertisements, keeps its own
+    /// when a chained plugin takes the interface down and up again, and announces them anew under a new MAC.
+    pub fn prepare(&self, ifname: &str, addresses: &AddResult) -> Result<(), NetError> {
+        self.ipv4.write(ifname, "arp_notify", "1")?;
+        self.ipv6.write(ifname, "accept_ra", "0")?;
+        if addresses.ips.iter().any(|ip| ip.address.addr().is_ipv6()) {
+            self.ipv6.write(ifname, "disable_ipv6", "0")?;
+            self.ipv6.write(ifname, "keep_addr_on_down", "1")?;
+            self.ipv6.write(ifname, "ndisc_notify", "1")?;
+        }
+        Ok(())
+    }
+
+    /// `ip link set IFNAME up`.
+    pub async fn up(&self, interface: &Link) -> Result<(), NetError> {
+        let up = link::Change { up: Some(true), ..Default::default() };
+        link::change(&self.conn, interface.index, &up, || {
+            format!("bring {} up in the container", interface.name)
+        })
+        .await
+    }
+
+    /// Gives the interface, which is up, its addresses and routes.
+    pub async fn configure(
+        &self,
+        network: &Network,
+        interface: &Link,
+        result: &AddResult,
+    ) -> Result<(), CniError> {
+        for ip in &result.ips {
+            addr::add(&self.conn, interface.index, ip.address, network.detect_duplicates).await?;
+        }
+        if network.detect_duplicates && result.ips.iter().any(|ip| ip.address.addr().is_ipv6()) {
+            self.await_detection(interface, result).await?;
+        }
+        for planned in pod::routes(result) {
+            route::add(&self.conn, interface.index, &planned.route, planned.onlink).await?;
+        }
+        Ok(())
+    }
+
+    /// RFC 4862 section 5.4: an address is tentative until nobody else has answered for it.
+    async fn await_detection(&self, interface: &Link, result: &AddResult) -> Result<(), CniError> {
+        let deadline = tokio::time::Instant::now() + DETECTION_LIMIT;
+        loop {
+            let present = addr::list(&self.conn, interface.index).await?;
+            let ours =
+                || present.iter().filter(|address| result.ips.iter().any(|ip| ip.address == address.net));
+            if let Some(duplicate) = ours().find(|address| address.duplicate) {
+                return Err(CniError::new(
+                    code::ADDRESS_UNAVAILABLE,
+                    format!("another machine on the network has address {}", duplicate.net.addr()),
+                ));
+            }
+            if ours().all(|address| !address.tentative) {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(CniError::new(
+                    code::TRY_AGAIN_LATER,
+                    format!(
+                        "duplicate address detection has not ended after {} s",
+                        DETECTION_LIMIT.as_secs()
+                    ),
+                ));
+            }
+            tokio::time::sleep(LOOK_AGAIN_FOR_DUPLICATES).await;
+        }
+    }
+
+    /// Tells the segment who holds the addresses now. The attachment is good without it, so what fails here is only
+    /// logged.
+    pub async fn announce(&self, node: &Conn, host: &Link, interface: &Link, result: &AddResult) {
+        for ip in &result.ips {
+            let told = match ip.address.addr() {
+                IpAddr::V4(address) => gratuitous_arp(&self.conn, interface.index, address).await,
+                IpAddr::V6(address) => self.advertise(node, host, interface, address).await,
+            };
+            if let Err(e) = told {
+                log::warn!("{e}");
+            }
+        }
+    }
+
+    /// Unlike the kernel's, our own frames are not sent again later, so they wait until frames pass.
+    async fn advertise(
+        &self,
+        node: &Conn,
+        host: &Link,
+        interface: &Link,
+        address: Ipv6Addr,
+    ) -> Result<(), NetError> {
+        let (Some(socket), Some(mac)) = (&self.advertisements, interface.mac) else { return Ok(()) };
+        self.await_forwarding(node, host, interface).await?;
+        socket.advertise(interface.index, mac, address)
+    }
+
+    async fn await_forwarding(&self, node: &Conn, host: &Link, interface: &Link) -> Result<(), NetError> {
+        let deadline = tokio::time::Instant::now() + FORWARDING_LIMIT;
+        loop {
+            let port = link::by_index(node, host.index).await?;
+            let inside = link::by_index(&self.conn, interface.index).await?;
+            let passes = port.is_none_or(|port| port.oper_up && port.forwarding)
+                && inside.is_none_or(|inside| inside.oper_up);
+            if passes || tokio::time::Instant::now() >= deadline {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The way back from an operation that failed half way.
+
+use ipnet::IpNet;
+
+use crate::delegate::Delegate;
+use crate::net::{Conn, NetError, addr, link, port, remove};
+use crate::plan::vlan::Membership;
+use cni_conf::cni::env::Command;
+
+/// What takes one change back.
+#[derive(Debug)]
+pub enum Undo {
+    /// Remove an interface that we made.
+    RemoveLink(String),
+    /// Take an interface out of the bridge that we put it into.
+    ReleasePort(String),
+    /// Take an interface down that we brought up.
+    Down(String),
+    /// Switch off promiscuous mode that we switched on.
+    NotPromisc(String),
+    /// Leave VLANs that we joined.
+    LeaveVlans {
+        /// Port, or bridge where `bridge_itself`.
+        name: String,
+        /// The VLANs.
+        vlans: Vec<Membership>,
+        /// The bridge's own device, not a port.
+        bridge_itself: bool,
+    },
+    /// Join VLANs again that we left.
+    RejoinVlans {
+        /// Port.
+        name: String,
+        /// The VLANs.
+        vlans: Vec<Membership>,
+    },
+    /// Remove an address that we gave the bridge.
+    RemoveAddress {
+        /// Bridge.
+        name: String,
+        /// The address.
+        net: IpNet,
+    },
+    /// Give the bridge an address back.
+    RestoreAddress {
+        /// Bridge.
+        name: String,
+        /// The address.
+        net: IpNet,
+    },
+    /// Give addresses back to IPAM (its DEL).
+    ReleaseLease(Delegate),
+}
+
+/// What has been done so far, in order.
+#[derive(Debug, Default)]
+pub struct UndoLog(Vec<Undo>);
+
+impl UndoLog {
+    /// Notes a change that has been made.
+    pub fn push(&mut self, undo: Undo) {
+        self.0.push(undo);
+    }
+
+    /// Notes what was done meanwhile by somebody who kept a log of their own.
+    pub fn append(&mut self, mut other: UndoLog) {
+        self.0.append(&mut other.0);
+    }
+
+    /// Walks back in reverse order. What cannot be undone is logged and the rest goes on: the error that the caller
+    /// returns is the one that brought it here.
+    pub async fn unwind(self, conn: &Conn) {
+        for undo in self.0.into_iter().rev() {
+            let description = format!("{undo:?}");
+            if let Err(e) = take_back(conn, undo).await {
+                log::error!("could not undo {description}: {e}");
+            }
+        }
+    }
+}
+
+async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
+    let change = |name: String, change: link::Change| async move {
+        match link::by_name(conn, &name).await? {
+            Some(found) => link::change(conn, found.index, &change, || format!("restore {name}")).await,
+            None => Ok(()),
+        }
+    };
+    let done: Result<(), NetError> = match undo {
+        Undo::RemoveLink(name) => match link::by_name(conn, &name).await {
+            Ok(Some(found)) => remove::link(conn, found.index, &name).await,
+            other => other.map(drop),
+        },
+        Undo::ReleasePort(name) => change(name, link::Change { master: Some(0), ..Default::default() }).await,
+        Undo::Down(name) => change(name, link::Change { up: Some(false), ..Default::default() }).await,
+        Undo::NotPromisc(name) => {
+            change(name, link::Change { promisc: Some(false), ..Default::default() }).await
+        }
+        Undo::LeaveVlans { name, vlans, bridge_itself } => match link::by_name(conn, &name).await {
+            Ok(Some(found)) if bridge_itself => {
+                port::leave(conn, port::Member::Bridge(found.index), &vlans).await
+            }
+            Ok(Some(found)) => port::leave(conn, port::Member::Port(found.index), &vlans).await,
+            other => other.map(drop),
+        },
+        Undo::RejoinVlans { name, vlans } => match link::by_name(conn, &name).await {
+            Ok(Some(found)) => port::join(conn, port::Member::Port(found.index), &vlans).await,
+            other => other.map(drop),
+        },
+        Undo::RemoveAddress { name, net } => match link::by_name(conn, &name).await {
+            Ok(Some(found)) => addr::del(conn, found.index, net).await,
+            other => other.map(drop),
+        },
+        Undo::RestoreAddress { name, net } => match link::by_name(conn, &name).await {
+            Ok(Some(found)) => addr::add(conn, found.index, net, false).await,
+            other => other.map(drop),
+        },
+        Undo::ReleaseLease(delegate) => {
+            return delegate.call(Command::Del).await.map(drop).map_err(|e| e.msg);
+        }
+    };
+    done.map_err(|e| e.to_string())
+}

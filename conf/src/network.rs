@@ -1,0 +1,295 @@
+//! What an entry of `"type": "vlan-bridge"` asks for: every key of the reference `bridge`, and `uplink`.
+
+use serde_json::Value;
+
+use crate::cni::error::{CniError, code};
+use crate::cni::mac::MacAddr;
+use crate::cni::result::Dns;
+use crate::request::{Request, is_common_key};
+use crate::section::Section;
+use crate::uplink::{Uplink, UplinkPort, VLAN_IDS, check_length, interface_name};
+
+/// The IPAM plugin that is ours; its keys are checked before anything is touched.
+pub const OUR_IPAM: &str = "vlan-bridge-ipam";
+
+/// The bridge of the reference plugin where none is named.
+const DEFAULT_BRIDGE: &str = "cni0";
+
+/// The largest MTU that an Ethernet device of Linux takes, in bytes.
+const LARGEST_MTU: u64 = 65535;
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Name of the bridge.
+    pub bridge: String,
+    /// How the bridge reaches the data-centre network; none for a bridge of this node alone.
+    pub uplink: Option<Uplink>,
+    /// The IPAM's gateway becomes an address of the bridge (`isGateway`, `isDefaultGateway`).
+    pub is_gateway: bool,
+    /// The pod's default route goes to that gateway (`isDefaultGateway`).
+    pub is_default_gateway: bool,
+    /// A conflicting address of the bridge is replaced instead of refused (`forceAddress`).
+    pub force_address: bool,
+    /// MTU in bytes of the veth pair and of a bridge that we make; none for the uplink's, or the kernel's default.
+    pub mtu: Option<u32>,
+    /// Bridge port flag: a frame may go back where it came from (`hairpinMode`).
+    pub hairpin: bool,
+    /// The bridge is promiscuous (`promiscMode`).
+    pub promisc: bool,
+    /// Bridge port flag: no frames between isolated ports (`portIsolation`).
+    pub isolated: bool,
+    /// The pod sends with its own MAC only (`macspoofchk`).
+    pub mac_spoof_check: bool,
+    /// Duplicate address detection for the pod's IPv6 addresses (`enabledad`).
+    pub detect_duplicates: bool,
+    /// The pod's interface stays down (`disableContainerInterface`).
+    pub container_interface_down: bool,
+    /// VLANs of the pod's port; none on a bridge that does not filter.
+    pub port_vlans: Option<PortVlans>,
+    /// The MAC that was asked for, by `runtimeConfig`, `args` or `CNI_ARGS`.
+    pub mac: Option<MacAddr>,
+    /// Replaces the IPAM's DNS settings where any field is set.
+    pub dns: Dns,
+    /// The IPAM plugin; none for a layer 2 attachment.
+    pub ipam: Option<String>,
+}
+
+/// VLANs of a pod's port on a bridge that filters (`vlan`, `vlanTrunk`, `preserveDefaultVlan`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortVlans {
+    /// The port's own VLAN, untagged towards the pod.
+    pub access: Option<u16>,
+    /// VLANs that the pod sends and receives tagged, in ascending order.
+    pub trunk: Vec<u16>,
+    /// The port stays in the bridge's default VLAN too.
+    pub keep_default: bool,
+}
+
+impl PortVlans {
+    /// Every VLAN that the port takes part in by configuration.
+    pub fn ids(&self) -> impl Iterator<Item = u16> + '_ {
+        self.access.into_iter().chain(self.trunk.iter().copied().filter(|vid| Some(*vid) != self.access))
+    }
+}
+
+impl Network {
+    /// Checks a configuration whole. The second value lists what is odd but not wrong, for the log.
+    pub fn parse(request: &Request) -> Result<(Network, Vec<String>), CniError> {
+        let section = Section::new(&request.config, "");
+        let port_vlans = parse_port_vlans(&section)?;
+        let uplink = match section.section("uplink")? {
+            Some(keys) => {
+                let uplink = Uplink::parse(&keys, port_vlans.is_some())?;
+                Some((uplink, keys.unknown()))
+            }
+            None => None,
+        };
+        let (uplink, mut warnings) = uplink.map_or((None, Vec::new()), |(uplink, odd)| (Some(uplink), odd));
+        let is_default_gateway = section.bool("isDefaultGateway")?;
+        let network = Network {
+            bridge: interface_name(&section, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into()),
+            is_gateway: section.bool("isGateway")? || is_default_gateway,
+            is_default_gateway,
+            force_address: section.bool("forceAddress")?,
+            mtu: section.uint("mtu", 0..=LARGEST_MTU)?.filter(|mtu| *mtu > 0).map(|mtu| mtu as u32),
+            hairpin: section.bool("hairpinMode")?,
+            promisc: section.bool("promiscMode")?,
+            isolated: section.bool("portIsolation")?,
+            mac_spoof_check: section.bool("macspoofchk")?,
+            detect_duplicates: section.bool("enabledad")?,
+            container_interface_down: section.bool("disableContainerInterface")?,
+            port_vlans,
+            mac: request.requested_mac()?,
+            dns: parse_dns(&section)?,
+            ipam: ipam_type(&section)?,
+            uplink,
+        };
+        let masquerade = section.bool("ipMasq")?;
+        section.str("ipMasqBackend")?;
+        network.check(masquerade)?;
+        warnings.extend(section.unknown().into_iter().filter(|key| !is_common_key(key)));
+        Ok((network, warnings.into_iter().map(|key| format!("{key}: unknown key, ignored")).collect()))
+    }
+
+    /// What no single key can tell: contradictions between keys.
+    fn check(&self, masquerade: bool) -> Result<(), CniError> {
+        if self.hairpin && self.promisc {
+            return refuse("hairpinMode and promiscMode exclude each other: both true would double frames");
+        }
+        if self.container_interface_down && self.ipam.is_some() {
+            return refuse(
+                "disableContainerInterface: true needs a configuration without ipam: an interface that stays down carries no addresses",
+            );
+        }
+        if let Some(uplink) = &self.uplink {
+            for (key, on) in [
+                ("isDefaultGateway", self.is_default_gateway),
+                ("isGateway", self.is_gateway),
+                ("ipMasq", masquerade),
+            ] {
+                if on {
+                    return refuse(format!(
+                        "{key}: true excludes uplink: the gateway is the router behind {}, and its address would be there twice",
+                        uplink.master
+                    ));
+                }
+            }
+            if uplink.port_name() == self.bridge || uplink.master == self.bridge {
+                return refuse(format!("bridge: {:?} is the name of the uplink as well", self.bridge));
+            }
+        }
+        if let Some((name, _)) = self.node_side() {
+            check_length("bridge (with its VLAN)", &name)?;
+        }
+        if masquerade {
+            return refuse(
+                "ipMasq: true is not supported by this release: chain a plugin that masquerades, or leave it out",
+            );
+        }
+        Ok(())
+    }
+
+    /// The uplink as a trunk, if it is one.
+    pub fn trunk(&self) -> Option<Trunk> {
+        Trunk::of(&self.bridge, self.uplink.as_ref(), self.port_vlans.as_ref())
+    }
+
+    /// Name and id of the node's own side of the pods' VLAN on a bridge that filters: on a trunk, for probes and the
+    /// node's access; on a bridge that is a gateway, to carry the gateway's address.
+    pub fn node_side(&self) -> Option<(String, u16)> {
+        let vid = self.port_vlans.as_ref()?.access?;
+        (self.uplink.is_some() || self.is_gateway).then(|| (node_side_name(&self.bridge, vid), vid))
+    }
+}
+
+fn node_side_name(bridge: &str, vid: u16) -> String {
+    format!("{bridge}.{vid}")
+}
+
+/// A bridge that filters by VLAN above a master, and the VLANs that a pod's port has there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trunk {
+    /// Name of the bridge.
+    pub bridge: String,
+    /// Name of the uplink's master, which is a port of the bridge.
+    pub master: String,
+    /// VLANs of the pod's port.
+    pub vids: Vec<u16>,
+}
+
+impl Trunk {
+    fn of(bridge: &str, uplink: Option<&Uplink>, vlans: Option<&PortVlans>) -> Option<Trunk> {
+        let uplink = uplink.filter(|uplink| uplink.port == UplinkPort::Trunk)?;
+        Some(Trunk { bridge: bridge.to_owned(), master: uplink.master.clone(), vids: vlans?.ids().collect() })
+    }
+}
+
+/// As much of a configuration as DEL and GC need. Nothing that is wrong in it can fail them: an attachment whose
+/// configuration has been broken since must still go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Teardown {
+    /// The bridge.
+    pub bridge: String,
+    /// The trunk uplink, if it is one.
+    pub trunk: Option<Trunk>,
+    /// The IPAM plugin.
+    pub ipam: Option<String>,
+}
+
+impl Teardown {
+    /// Reads what can be read, and says what could not.
+    pub fn parse(request: &Request) -> (Teardown, Vec<String>) {
+        let section = Section::new(&request.config, "");
+        let mut warnings = Vec::new();
+        let mut lenient = |error: CniError| warnings.push(error.msg);
+        let bridge = interface_name(&section, "bridge").unwrap_or_else(|e| {
+            lenient(e);
+            None
+        });
+        let port_vlans = parse_port_vlans(&section).unwrap_or_else(|e| {
+            lenient(e);
+            None
+        });
+        let uplink = section.section("uplink").and_then(|keys| match keys {
+            Some(keys) => Uplink::parse(&keys, port_vlans.is_some()).map(Some),
+            None => Ok(None),
+        });
+        let uplink = uplink.unwrap_or_else(|e| {
+            lenient(e);
+            None
+        });
+        let ipam = ipam_type(&section).unwrap_or_else(|e| {
+            lenient(e);
+            None
+        });
+        let bridge = bridge.unwrap_or_else(|| DEFAULT_BRIDGE.into());
+        let trunk = Trunk::of(&bridge, uplink.as_ref(), port_vlans.as_ref());
+        (Teardown { bridge, trunk, ipam }, warnings)
+    }
+}
+
+fn parse_port_vlans(section: &Section<'_>) -> Result<Option<PortVlans>, CniError> {
+    // 0 is the reference's way to say "none".
+    let access = section
+        .number("vlan", "a VLAN id", 0..=*VLAN_IDS.end())?
+        .filter(|vid| *vid > 0)
+        .map(|vid| vid as u16);
+    let keep_default = section.opt_bool("preserveDefaultVlan")?.unwrap_or(true);
+    let mut trunk = Vec::new();
+    for entry in section.sections("vlanTrunk")? {
+        let id = entry.number("id", "a VLAN id", VLAN_IDS)?;
+        let (low, high) =
+            (entry.number("minID", "a VLAN id", VLAN_IDS)?, entry.number("maxID", "a VLAN id", VLAN_IDS)?);
+        match (id, low, high) {
+            (Some(id), None, None) => trunk.push(id as u16),
+            (None, Some(low), Some(high)) if low <= high => trunk.extend(low as u16..=high as u16),
+            (None, Some(low), Some(high)) => {
+                return refuse(format!("{}: {low} is above maxID {high}", entry.path("minID")));
+            }
+            _ => {
+                return refuse(format!(
+                    "{}: either id, or minID and maxID together",
+                    entry.path("id").trim_end_matches(".id")
+                ));
+            }
+        }
+    }
+    trunk.sort_unstable();
+    trunk.dedup();
+    if access.is_none() && trunk.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(PortVlans { access, trunk, keep_default }))
+}
+
+fn parse_dns(section: &Section<'_>) -> Result<Dns, CniError> {
+    let Some(keys) = section.section("dns")? else { return Ok(Dns::default()) };
+    Ok(Dns {
+        nameservers: keys.strings("nameservers")?,
+        domain: keys.str("domain")?.map(str::to_owned),
+        search: keys.strings("search")?,
+        options: keys.strings("options")?,
+    })
+}
+
+/// `ipam.type`; none where `ipam` is absent or empty, which means layer 2 only.
+fn ipam_type(section: &Section<'_>) -> Result<Option<String>, CniError> {
+    let Some(keys) = section.section("ipam")? else { return Ok(None) };
+    let Some(name) = keys.str("type")?.filter(|name| !name.is_empty()) else {
+        let empty = section.value("ipam").and_then(Value::as_object).is_none_or(|ipam| ipam.is_empty());
+        return if empty {
+            Ok(None)
+        } else {
+            refuse("ipam.type is missing: the name of an IPAM plugin, vlan-bridge-ipam for one")
+        };
+    };
+    if name.contains('/') || name == "." || name == ".." || name.contains('\0') {
+        return refuse(format!("ipam.type: {name:?} is not the name of a plugin: a file name in CNI_PATH"));
+    }
+    Ok(Some(name.to_owned()))
+}
+
+fn refuse<T>(message: impl Into<String>) -> Result<T, CniError> {
+    Err(CniError::new(code::INVALID_CONFIG, message.into()))
+}
