@@ -50,21 +50,21 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Every stage in turn. A failed test does not keep the later stages from running; anything else does.
+/// Every stage in turn. One that fails does not keep the later ones from running, unless they need what it makes.
 fn all(native: bool, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
     ensure_root()?;
     provision::install_programs(!native)?;
     if native {
         provision::ensure_native()?;
     }
-    if filter.is_none() {
-        stage("checks", checks)?;
-    }
     let mut failures = Vec::new();
     let mut note = |name: &str, outcome: Result<()>| match outcome {
         Ok(()) => (),
         Err(error) => failures.push(format!("{name}: {error:#}")),
     };
+    if filter.is_none() {
+        note("checks", stage("checks", checks));
+    }
     note("unit tests", stage("unit tests", || unit_tests(filter, counts)));
     let product = stage("release build", product::ready)?;
     if filter.is_none() {
