@@ -8,3 +8,5 @@ mod failover;
 mod rig;
 mod slice;
 mod traffic;
+mod trunk;
+mod uplink;

@@ -1,0 +1,120 @@
+//! The second topology: one bridge that filters by VLAN above the bond, each pod's port in a VLAN of its own.
+
+use crate::attach::attach;
+use integration::{BondMode, BondedNode, DataCenter, Outcome, Pod, Snapshot, run_all};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// The list of [`BondedNode::port_vlan_list136`] for another VLAN and its subnet.
+fn list_of(node: &BondedNode, vlan: u16) -> Value {
+    let mut list = node.port_vlan_list136();
+    list["name"] = json!(format!("trunk{vlan}"));
+    list["plugins"][0]["vlan"] = json!(vlan);
+    if vlan == 137 {
+        let ipam = &mut list["plugins"][0]["ipam"];
+        ipam["subnet"] = json!("172.20.57.0/24");
+        ipam["slice"] = json!("172.20.57.128/25");
+        ipam["gateway"] = json!("172.20.57.1");
+    } else {
+        list["plugins"][0]["ipam"]["slice"] = json!("172.20.56.128/25");
+    }
+    list
+}
+
+/// VLANs of a bridge port.
+fn vlans(node: &BondedNode, port: &str) -> BTreeSet<u64> {
+    let shown = node.run(&format!("bridge -json vlan show dev {port}")).expect_ok();
+    let Ok(Value::Array(ports)) = serde_json::from_str::<Value>(&shown.stdout) else {
+        return BTreeSet::new();
+    };
+    ports
+        .iter()
+        .filter(|entry| entry["ifname"] == port)
+        .flat_map(|entry| entry["vlans"].as_array().cloned().unwrap_or_default())
+        .filter_map(|vlan| vlan["vlan"].as_u64())
+        .collect()
+}
+
+fn bridge_of(list: &Value) -> &str {
+    list["plugins"][0]["bridge"].as_str().unwrap()
+}
+
+#[test]
+fn the_uplink_carries_just_the_vlans_in_use() {
+    let datacenter = DataCenter::new();
+    let node = datacenter.node(BondMode::Lacp);
+    let (list136, list137) = (list_of(&node, 136), list_of(&node, 137));
+    let bridge = bridge_of(&list136).to_owned();
+    let first = attach(&node, &list136);
+    let second = attach(&node, &list136);
+    let other = attach(&node, &list137);
+    assert_eq!(vlans(&node, "bond0"), BTreeSet::from([136, 137]));
+    first.pod.wait_for("172.20.56.1");
+    other.pod.wait_for("172.20.57.1");
+    let port = node.client(&list136).check(&first.pod.eth0());
+    assert!(port.ok(), "{port}");
+    let node_side = format!("{bridge}.136");
+    let addresses = node.ip_json(&format!("addr show dev {node_side} scope global"));
+    assert!(addresses[0]["addr_info"].as_array().is_none_or(Vec::is_empty), "{addresses}");
+
+    node.client(&list137).del(&other.pod.eth0()).expect_ok();
+    assert_eq!(vlans(&node, "bond0"), BTreeSet::from([136]));
+    node.client(&list136).del(&first.pod.eth0()).expect_ok();
+    assert_eq!(vlans(&node, "bond0"), BTreeSet::from([136]));
+    assert!(second.pod.pings("172.20.56.1"));
+    node.client(&list136).del(&second.pod.eth0()).expect_ok();
+    assert_eq!(vlans(&node, "bond0"), BTreeSet::new());
+    assert!(node.has_link(&node_side) && node.has_link(&bridge));
+}
+
+#[test]
+fn a_vlan_that_a_sub_interface_holds_is_refused_before_and_after_the_first_pod() {
+    let datacenter = DataCenter::new();
+    let node = datacenter.node(BondMode::ActiveBackup);
+    let refused = || {
+        let pod = Pod::new();
+        let before = Snapshot::of(&node);
+        let outcome = node.client(&list_of(&node, 51)).add(&pod.eth0());
+        assert_eq!(outcome.error_code(), 7, "{outcome}");
+        assert!(
+            outcome.error_text().contains("VLAN 51 of bond0 belongs to sub-interface bond0.51"),
+            "{outcome}"
+        );
+        before.assert_unchanged(&node);
+    };
+    refused();
+    let attached = attach(&node, &list_of(&node, 136));
+    refused();
+    assert!(attached.pod.pings("172.20.56.1"));
+}
+
+#[test]
+fn pods_that_come_and_go_at_once_never_lose_their_vlan() {
+    const ROUNDS: usize = 4;
+    const PODS: usize = 6;
+    let datacenter = DataCenter::new();
+    let node = datacenter.node(BondMode::RoundRobin);
+    let list = list_of(&node, 136);
+    let client = node.client(&list);
+    let pods: Vec<Pod> = (0..2 * PODS).map(|_| Pod::new()).collect();
+    let (mut leaving, mut coming) = pods.split_at(PODS);
+    let all =
+        |verb: &str, pods: &[Pod]| pods.iter().map(|pod| client.command_for(verb, &pod.eth0())).collect();
+    assert!(run_all(all("add", leaving)).iter().all(Outcome::ok));
+    for _ in 0..ROUNDS {
+        let mut calls: Vec<std::process::Command> = all("del", leaving);
+        calls.extend(all("add", coming));
+        let outcomes = run_all(calls);
+        assert!(
+            outcomes.iter().all(Outcome::ok),
+            "{}",
+            outcomes.iter().find(|outcome| !outcome.ok()).unwrap()
+        );
+        for pod in coming {
+            assert!(pod.pings("172.20.56.1"), "{}", node.run("bridge vlan show").stdout);
+        }
+        (leaving, coming) = (coming, leaving);
+    }
+    assert!(run_all(all("del", leaving)).iter().all(Outcome::ok));
+    assert_eq!(vlans(&node, "bond0"), BTreeSet::new());
+}
