@@ -70,16 +70,12 @@ impl Pod {
         })?
     }
 
-    /// Before the interface is up: a pod whose addresses are ours takes none from router advertisements, keeps its own
-    /// when a chained plugin takes the interface down and up again, and announces them anew under a new MAC.
-    pub fn prepare(&self, ifname: &str, addresses: &AddResult) -> Result<(), NetError> {
-        self.ipv4.write(ifname, "arp_notify", "1")?;
-        self.ipv6.write(ifname, "accept_ra", "0")?;
-        if addresses.ips.iter().any(|ip| ip.address.addr().is_ipv6()) {
-            self.ipv6.write(ifname, "disable_ipv6", "0")?;
-            self.ipv6.write(ifname, "keep_addr_on_down", "1")?;
-            self.ipv6.write(ifname, "ndisc_notify", "1")?;
-        }
+    /// Before the interface is up: a pod whose addresses are managed takes none from router advertisements, and
+    /// announces its own anew when a chained plugin changes the MAC.
+    pub fn prepare(&self, interface: &Link) -> Result<(), NetError> {
+        self.ipv4.write(&interface.name, "arp_notify", "1")?;
+        self.ipv6.write(&interface.name, "ndisc_notify", "1")?;
+        self.ipv6.write(&interface.name, "accept_ra", "0")?;
         Ok(())
     }
 
@@ -99,6 +95,11 @@ impl Pod {
         interface: &Link,
         result: &AddResult,
     ) -> Result<(), CniError> {
+        if result.ips.iter().any(|ip| ip.address.addr().is_ipv6()) {
+            self.ipv6.write(&interface.name, "disable_ipv6", "0")?;
+            // The kernel drops IPv6 addresses when a chained plugin takes the interface down to change it.
+            self.ipv6.write(&interface.name, "keep_addr_on_down", "1")?;
+        }
         for ip in &result.ips {
             addr::add(&self.conn, interface.index, ip.address, network.detect_duplicates).await?;
         }

@@ -102,21 +102,16 @@ impl Add<'_> {
     async fn attach(&self, seen: &uplink::Seen, undo: &mut UndoLog) -> Result<Value, CniError> {
         let bridge = seen.bridge.as_ref().ok_or_else(|| NetError::gone(&self.network.bridge))?;
         let mtu = uplink::pod_mtu(&self.network, seen);
-        // Ours never looks into the pod, so it works while the kernel makes the veth; any other may want a finished
-        // interface there, dhcp for one.
-        let side_by_side = self.network.ipam.as_deref() == Some(OUR_IPAM);
-        let (made, leased) = if side_by_side {
+        let (made, leased) = if self.network.ipam.as_deref() == Some(OUR_IPAM) {
+            // Ours never looks into the pod, so it works while the kernel makes the veth.
             let mut lease_undo = UndoLog::default();
             let (made, leased) =
                 futures_util::join!(self.make_veth(bridge, mtu, undo), self.lease(&mut lease_undo));
             undo.append(lease_undo);
             (made?, leased?)
         } else {
-            let made = self.make_veth(bridge, mtu, undo).await?;
-            if !self.network.container_interface_down {
-                self.pod.up(&made.1).await?;
-            }
-            (made, self.lease(undo).await?)
+            // Any other may want a finished interface there, dhcp for one.
+            (self.make_veth(bridge, mtu, undo).await?, self.lease(undo).await?)
         };
         let (host, container) = made;
         let mut result = leased.unwrap_or_default();
@@ -125,12 +120,6 @@ impl Add<'_> {
         // What cannot be said in the caller's version must not be set up.
         let document = result.to_json(self.request.version)?;
         let node_side = trunk::join(&self.node, &self.network).await?;
-        if self.delegate.is_some() {
-            self.pod.prepare(&container.name, &result)?;
-        }
-        if !self.network.container_interface_down {
-            self.pod.up(&container).await?;
-        }
         self.pod.configure(&self.network, &container, &result).await?;
         if self.network.is_gateway {
             self.make_gateway(node_side.as_ref().unwrap_or(bridge), &result, undo).await?;
@@ -144,7 +133,7 @@ impl Add<'_> {
         Ok(document)
     }
 
-    /// The pair, with the node's end in the bridge and in its VLANs.
+    /// The pair, with the node's end in the bridge and in its VLANs, and both ends up.
     async fn make_veth(
         &self,
         bridge: &Link,
@@ -180,7 +169,14 @@ impl Add<'_> {
             self.pin_mac(&host, veth.pod_mac).await?;
         }
         let container = link::by_name(&self.pod.conn, veth.pod_name).await?;
-        Ok((host, container.ok_or_else(|| NetError::gone(veth.pod_name))?))
+        let container = container.ok_or_else(|| NetError::gone(veth.pod_name))?;
+        if self.delegate.is_some() {
+            self.pod.prepare(&container)?;
+        }
+        if !self.network.container_interface_down {
+            self.pod.up(&container).await?;
+        }
+        Ok((host, container))
     }
 
     async fn join_vlans(&self, bridge: &Link, host: &Link) -> Result<(), NetError> {

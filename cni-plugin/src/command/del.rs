@@ -1,9 +1,9 @@
-//! DEL: link down, IPAM DEL, link removed. Works with the namespace, the link, the bridge or the uplink gone, and with a
+//! DEL: link down, then IPAM DEL and removal of the link. Works with the namespace, the link, the bridge or the uplink gone, and with a
 //! configuration that ADD would refuse.
 
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::CniError;
-use cni_conf::network::Teardown;
+use cni_conf::network::{OUR_IPAM, Teardown};
 use cni_conf::request::Request;
 use serde_json::Value;
 
@@ -32,21 +32,25 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         found.take_down().await?;
     }
     // A lease that cannot be given back now must not keep the link; the runtime repeats a DEL that failed.
-    let released = match &teardown.ipam {
-        Some(name) => release(name, request).await,
-        None => Ok(()),
+    let released = release(&teardown, request);
+    let remove = async { found.map_or(Ok(()), Found::remove) };
+    let (released, removed) = match teardown.ipam.as_deref() {
+        // Ours never looks at the link, which is silent by now, so neither waits for the other.
+        Some(OUR_IPAM) => futures_util::join!(released, remove),
+        _ => (released.await, remove.await),
     };
-    if let Some(found) = found {
-        found.remove()?;
-    }
+    removed?;
     if let Some(trunk) = &teardown.trunk {
         trunk::leave(&node, trunk).await?;
     }
     released.map(|()| None)
 }
 
-async fn release(name: &str, request: &Request) -> Result<(), CniError> {
-    Delegate::find(name, request)?.call(Command::Del).await.map(drop)
+async fn release(teardown: &Teardown, request: &Request) -> Result<(), CniError> {
+    match &teardown.ipam {
+        Some(name) => Delegate::find(name, request)?.call(Command::Del).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 /// The interface to remove, by whichever end could be found.
