@@ -1,0 +1,8 @@
+//! The parts of the CNI protocol that every plugin shares.
+
+pub mod args;
+pub mod env;
+pub mod error;
+pub mod mac;
+pub mod result;
+pub mod version;

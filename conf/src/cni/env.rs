@@ -1,0 +1,287 @@
+//! The `CNI_*` environment variables (CNI 1.1, section 2, "Parameters").
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::args::CniArgs;
+use super::error::{CniError, code};
+
+/// The verb that the runtime asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// Attach the container to the network.
+    Add,
+    /// Detach it.
+    Del,
+    /// Say whether the attachment is still as ADD left it.
+    Check,
+    /// Release everything that belongs to no listed attachment.
+    Gc,
+    /// Say whether an ADD could work now.
+    Status,
+    /// Name the versions spoken.
+    Version,
+}
+
+impl Command {
+    /// The verb as `CNI_COMMAND` spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Command::Add => "ADD",
+            Command::Del => "DEL",
+            Command::Check => "CHECK",
+            Command::Gc => "GC",
+            Command::Status => "STATUS",
+            Command::Version => "VERSION",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Command> {
+        use Command::{Add, Check, Del, Gc, Status, Version};
+        [Add, Del, Check, Gc, Status, Version].into_iter().find(|command| command.as_str() == text)
+    }
+
+    /// Variables without which this verb cannot work.
+    fn required(self) -> &'static [&'static str] {
+        match self {
+            Command::Add | Command::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"],
+            Command::Del => &["CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"],
+            Command::Gc | Command::Status => &["CNI_PATH"],
+            Command::Version => &[],
+        }
+    }
+}
+
+/// Longest container id taken. The specification sets no limit; file systems do, at 255 bytes a name.
+pub const MAX_CONTAINER_ID: usize = 200;
+
+/// Longest interface name, `IFNAMSIZ` less the closing NUL.
+pub const MAX_IFNAME: usize = 15;
+
+/// The environment of one call, checked. What a verb has no use for is left empty: libcni sends GC and STATUS
+/// with empty container variables, and what they hold there is nobody's business.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    /// `CNI_COMMAND`
+    pub command: Command,
+    /// `CNI_CONTAINERID`
+    pub container_id: String,
+    /// `CNI_NETNS`: a path; empty when the namespace is already gone (DEL).
+    pub netns: String,
+    /// `CNI_IFNAME`
+    pub ifname: String,
+    /// `CNI_ARGS`
+    pub args: CniArgs,
+    /// `CNI_PATH`: where to look for delegates.
+    pub path: Vec<PathBuf>,
+    /// `CNI_NETNS_OVERRIDE`: let `CNI_NETNS` be the plugin's own namespace.
+    pub netns_override: bool,
+}
+
+impl Environment {
+    /// Reads the variables through `get`; an empty value counts as absent.
+    ///
+    /// A broken `CNI_ARGS` does not fail DEL: it has no use for any of it, and a failed DEL leaks.
+    ///
+    /// # Errors
+    /// [`code::INVALID_ENVIRONMENT`], with all missing variables in one message, or naming the variable and its value.
+    pub fn parse(get: impl Fn(&str) -> Option<OsString>) -> Result<Environment, CniError> {
+        let text = |name: &str| -> Result<String, CniError> {
+            get(name).unwrap_or_default().into_string().map_err(|raw| {
+                invalid(format!("{name}: {raw:?} is not UTF-8: container runtimes pass plain text here"))
+            })
+        };
+        let verb = text("CNI_COMMAND")?;
+        let Some(command) = Command::parse(&verb) else {
+            let right = "one of ADD, DEL, CHECK, GC, STATUS, VERSION";
+            return Err(invalid(match verb.as_str() {
+                "" => format!("missing environment variables: CNI_COMMAND ({right})"),
+                _ => format!("CNI_COMMAND: {verb:?} is not a verb: {right}"),
+            }));
+        };
+        let missing: Vec<&str> = command
+            .required()
+            .iter()
+            .copied()
+            .filter(|name| get(name).is_none_or(|value| value.is_empty()))
+            .collect();
+        if !missing.is_empty() {
+            return Err(invalid(format!("missing environment variables: {}", missing.join(", "))));
+        }
+        let mut env = Environment {
+            command,
+            container_id: String::new(),
+            netns: String::new(),
+            ifname: String::new(),
+            args: CniArgs::default(),
+            path: get("CNI_PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
+            netns_override: false,
+        };
+        if matches!(command, Command::Add | Command::Del | Command::Check) {
+            env.container_id = text("CNI_CONTAINERID")?;
+            check_container_id(&env.container_id)?;
+            env.ifname = text("CNI_IFNAME")?;
+            check_ifname("CNI_IFNAME", &env.ifname)
+                .map_err(|error| error.with_code(code::INVALID_ENVIRONMENT))?;
+            env.netns = text("CNI_NETNS")?;
+            let flag = text("CNI_NETNS_OVERRIDE")?;
+            env.netns_override = flag == "1" || flag.eq_ignore_ascii_case("true");
+            env.args = match text("CNI_ARGS").and_then(|args| CniArgs::parse(&args)) {
+                Err(_) if command == Command::Del => CniArgs::default(),
+                args => args?,
+            };
+        }
+        Ok(env)
+    }
+}
+
+/// Whether a text is a network name or container id: `^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`. Such a text is also a safe
+/// file name: no slash, not `..`, not hidden.
+pub fn is_identifier(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
+fn check_container_id(id: &str) -> Result<(), CniError> {
+    if id.len() > MAX_CONTAINER_ID {
+        let head: String = id.chars().take(20).collect();
+        return Err(invalid(format!(
+            "CNI_CONTAINERID: {head:?}… has {} bytes: at most {MAX_CONTAINER_ID} are taken",
+            id.len()
+        )));
+    }
+    if !is_identifier(id) {
+        return Err(invalid(format!(
+            "CNI_CONTAINERID: {id:?} is not a container id: a letter or digit, then letters, digits, '_', '.' and '-'"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks a name against what the kernel takes for an interface; `key` is named in the message.
+///
+/// # Errors
+/// [`code::INVALID_CONFIG`]: empty, over 15 bytes, `.`, `..`, or with a slash, colon, white space or control character.
+pub fn check_ifname(key: &str, name: &str) -> Result<(), CniError> {
+    if name.len() > MAX_IFNAME {
+        let len = name.len();
+        return Err(CniError::config(format!(
+            "{key}: {name:?} has {len} bytes: an interface name has at most {MAX_IFNAME}"
+        )));
+    }
+    let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if name.is_empty() || name == "." || name == ".." || name.contains(bad) {
+        return Err(CniError::config(format!(
+            "{key}: {name:?} is not an interface name: 1 to {MAX_IFNAME} bytes without '/', ':' and spaces, not '.' or '..'"
+        )));
+    }
+    Ok(())
+}
+
+fn invalid(msg: String) -> CniError {
+    CniError::new(code::INVALID_ENVIRONMENT, msg)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    const ADD: &[(&str, &str)] = &[
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", "c1"),
+        ("CNI_NETNS", "/run/netns/c1"),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/opt/cni/bin:/usr/lib/cni"),
+    ];
+
+    /// `ADD` with some variables replaced.
+    fn parse(changes: &[(&str, &str)]) -> Result<Environment, CniError> {
+        Environment::parse(|name| {
+            let find =
+                |list: &[(&str, &str)]| list.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+            find(changes).or_else(|| find(ADD)).map(OsString::from)
+        })
+    }
+
+    #[test]
+    fn reads_an_add() {
+        let env = parse(&[("CNI_NETNS_OVERRIDE", "True"), ("CNI_ARGS", "IP=10.0.0.9")]).unwrap();
+        assert_eq!(
+            (env.command, env.container_id.as_str(), env.ifname.as_str()),
+            (Command::Add, "c1", "eth0")
+        );
+        assert_eq!(env.netns, "/run/netns/c1");
+        assert_eq!(env.path, [PathBuf::from("/opt/cni/bin"), PathBuf::from("/usr/lib/cni")]);
+        assert!(env.netns_override);
+        assert_eq!(env.args.ip.len(), 1);
+    }
+
+    #[test]
+    fn names_every_missing_variable() {
+        let check = |verb: &str, expected: &str| {
+            let error = Environment::parse(|name| (name == "CNI_COMMAND").then(|| verb.into())).unwrap_err();
+            assert_eq!(error.code, code::INVALID_ENVIRONMENT);
+            assert_eq!(error.msg, format!("missing environment variables: {expected}"));
+        };
+        check("ADD", "CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_PATH");
+        check("CHECK", "CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_PATH");
+        check("DEL", "CNI_CONTAINERID, CNI_IFNAME, CNI_PATH");
+        check("GC", "CNI_PATH");
+        check("STATUS", "CNI_PATH");
+        check("", "CNI_COMMAND (one of ADD, DEL, CHECK, GC, STATUS, VERSION)");
+        assert!(Environment::parse(|name| (name == "CNI_COMMAND").then(|| "VERSION".into())).is_ok());
+        assert!(parse(&[("CNI_NETNS", "")]).unwrap_err().msg.ends_with(": CNI_NETNS"));
+    }
+
+    #[test]
+    fn refuses_bad_values() {
+        let check = |name: &str, value: &str| {
+            let error = parse(&[(name, value)]).unwrap_err();
+            assert_eq!(error.code, code::INVALID_ENVIRONMENT, "{name}={value}");
+            assert!(error.msg.starts_with(name), "{name}={value}: {}", error.msg);
+        };
+        check("CNI_COMMAND", "add");
+        for id in ["../x", "a/b", "-a", ".a", "a b", "ä", &"a".repeat(201)] {
+            check("CNI_CONTAINERID", id);
+        }
+        for name in ["a/b", "..", ".", "a b", "a:b", "a\tb", "a\u{7f}b", "sixteen-bytes-xx"] {
+            check("CNI_IFNAME", name);
+        }
+        check("CNI_ARGS", "nonsense");
+        assert!(parse(&[("CNI_CONTAINERID", &"a".repeat(200)), ("CNI_IFNAME", "fifteen-bytes-x")]).is_ok());
+    }
+
+    #[test]
+    fn names_the_variable_that_is_not_utf8() {
+        for name in ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS", "CNI_ARGS"] {
+            let error = Environment::parse(|asked| {
+                let plain = ADD.iter().find(|(n, _)| *n == asked).map(|(_, v)| OsString::from(v));
+                if asked == name { Some(OsString::from_vec(vec![0xff])) } else { plain }
+            })
+            .unwrap_err();
+            assert_eq!(error.code, code::INVALID_ENVIRONMENT);
+            assert!(error.msg.starts_with(name), "{}", error.msg);
+        }
+    }
+
+    #[test]
+    fn del_needs_neither_a_netns_nor_sane_arguments() {
+        let env = parse(&[("CNI_COMMAND", "DEL"), ("CNI_NETNS", ""), ("CNI_ARGS", "nonsense")]).unwrap();
+        assert_eq!((env.netns.as_str(), env.args), ("", CniArgs::default()));
+    }
+
+    #[test]
+    fn gc_and_status_do_not_look_at_the_container() {
+        for verb in ["GC", "STATUS"] {
+            let odd = [
+                ("CNI_COMMAND", verb),
+                ("CNI_CONTAINERID", "../x"),
+                ("CNI_IFNAME", "a/b"),
+                ("CNI_ARGS", "x"),
+            ];
+            assert_eq!(parse(&odd).unwrap().container_id, "");
+        }
+    }
+}

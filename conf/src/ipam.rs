@@ -1,0 +1,249 @@
+//! The `ipam` section of vlan-bridge-ipam: host-local's keys with host-local's meaning, plus `slice`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::cni::error::CniError;
+use crate::cni::result::{Route, convertible};
+use crate::cni::version::Version;
+use crate::range::{Range, RangeSet};
+use crate::section::Section;
+
+/// Where leases are kept unless `dataDir` says otherwise; host-local's default.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
+
+/// The checked `ipam` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpamConfig {
+    /// A container gets one address of each set. The capability `ipRanges` comes first, then the shorthand
+    /// (`subnet` and its companions directly in the section), then `ranges`.
+    pub ranges: Vec<RangeSet>,
+    /// `routes`, for the result.
+    pub routes: Vec<Route>,
+    /// `resolvConf`: a resolv.conf(5) whose content becomes the result's `dns`.
+    pub resolv_conf: Option<PathBuf>,
+    /// `dataDir`: the directory that holds a directory of leases for each network.
+    pub data_dir: PathBuf,
+    /// What an operator should know and no verb fails on: unknown keys, values without effect.
+    pub warnings: Vec<String>,
+}
+
+impl IpamConfig {
+    /// Reads the section `ipam` and `runtimeConfig.ipRanges` of a configuration.
+    ///
+    /// # Errors
+    /// [`crate::cni::error::code::INVALID_CONFIG`], naming the key, the value and what would be right.
+    pub fn parse(config: &Map<String, Value>) -> Result<IpamConfig, CniError> {
+        let root = Section::new(config, "");
+        let ipam = root.require("ipam", root.section("ipam")?, "an object with a subnet")?;
+        ipam.value("type");
+        let mut warnings = Vec::new();
+        let mut ranges = Vec::new();
+        if let Some(runtime) = root.section("runtimeConfig")? {
+            range_sets(&runtime, "ipRanges", &mut ranges, &mut warnings)?;
+        }
+        shorthand(&ipam, &mut ranges, &mut warnings)?;
+        range_sets(&ipam, "ranges", &mut ranges, &mut warnings)?;
+        if ranges.is_empty() {
+            return Err(ipam.error("subnet", "neither subnet nor ranges: one of them must be given"));
+        }
+        for (i, set) in ranges.iter().enumerate() {
+            if let Some(other) = ranges[..i].iter().find(|other| sets_overlap(other, set)) {
+                return Err(ipam.error("ranges", format_args!("the sets {other} and {set} overlap")));
+            }
+        }
+        let routes = routes(&ipam, &mut warnings)?;
+        let resolv_conf = absolute(&ipam, "resolvConf")?;
+        let data_dir = absolute(&ipam, "dataDir")?.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        warnings.extend(unknown(&ipam));
+        Ok(IpamConfig { ranges, routes, resolv_conf, data_dir, warnings })
+    }
+
+    /// Says, before anything is claimed, whether the addresses of this section have a result in `version`.
+    ///
+    /// # Errors
+    /// [`crate::cni::error::code::UNSUPPORTED_FIELD`]: more than one address of a family in 0.1.0 or 0.2.0.
+    pub fn check_version(&self, version: Version) -> Result<(), CniError> {
+        let v4 = self.ranges.iter().filter(|set| set.is_ipv4()).count();
+        convertible(version, v4, self.ranges.len() - v4)
+    }
+
+    /// `dataDir` alone, for the verbs that release: nothing else of the section may fail them. Whatever is not a
+    /// usable path is the default, for no ADD can have succeeded with it.
+    pub fn data_dir(config: &Map<String, Value>) -> PathBuf {
+        let root = Section::new(config, "");
+        let ipam = root.section("ipam").ok().flatten();
+        let dir = ipam.and_then(|ipam| absolute(&ipam, "dataDir").ok().flatten());
+        dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into())
+    }
+}
+
+/// The range that stands directly in the section, if any.
+fn shorthand(
+    ipam: &Section<'_>,
+    sets: &mut Vec<RangeSet>,
+    warnings: &mut Vec<String>,
+) -> Result<(), CniError> {
+    if ipam.value("subnet").is_some() {
+        let range = Range::from_section(ipam, warnings)?;
+        sets.push(RangeSet::new(&ipam.path("subnet"), vec![range])?);
+        return Ok(());
+    }
+    if let Some(slice) = ipam.value("slice") {
+        return Err(ipam.error("slice", format_args!("{slice} without a subnet: ipam.subnet must be given")));
+    }
+    for key in ["rangeStart", "rangeEnd", "gateway"] {
+        if ipam.value(key).is_some() {
+            warnings.push(format!("{}: without effect: no subnet next to it", ipam.path(key)));
+        }
+    }
+    Ok(())
+}
+
+fn range_sets(
+    section: &Section<'_>,
+    key: &str,
+    sets: &mut Vec<RangeSet>,
+    warnings: &mut Vec<String>,
+) -> Result<(), CniError> {
+    for (i, list) in section.section_lists(key)?.iter().enumerate() {
+        let mut ranges = Vec::new();
+        for keys in list {
+            ranges.push(Range::from_section(keys, warnings)?);
+            warnings.extend(unknown(keys));
+        }
+        sets.push(RangeSet::new(&section.path(&format!("{key}[{i}]")), ranges)?);
+    }
+    Ok(())
+}
+
+/// The routes. The kernel refuses a v4 destination with host bits, so they are cut off.
+fn routes(ipam: &Section<'_>, warnings: &mut Vec<String>) -> Result<Vec<Route>, CniError> {
+    let mut routes = Vec::new();
+    for section in ipam.sections("routes")? {
+        let mut route = Route::from_section(&section)?;
+        if route.dst != route.dst.trunc() {
+            let path = section.path("dst");
+            warnings.push(format!("{path}: {} has host bits set: {} is meant", route.dst, route.dst.trunc()));
+            route.dst = route.dst.trunc();
+        }
+        warnings.extend(unknown(&section));
+        routes.push(route);
+    }
+    Ok(routes)
+}
+
+fn sets_overlap(a: &RangeSet, b: &RangeSet) -> bool {
+    a.0.iter().any(|range| b.0.iter().any(|other| range.overlaps(other)))
+}
+
+fn absolute(section: &Section<'_>, key: &str) -> Result<Option<PathBuf>, CniError> {
+    let Some(text) = section.str(key)?.filter(|text| !text.is_empty()) else { return Ok(None) };
+    // NUL is legal in JSON and in no path.
+    if !Path::new(text).is_absolute() || text.contains('\0') {
+        return Err(section.wrong(key, &text.into(), "an absolute path"));
+    }
+    Ok(Some(text.into()))
+}
+
+fn unknown(section: &Section<'_>) -> impl Iterator<Item = String> {
+    section.unknown().into_iter().map(|path| format!("{path}: unknown key, without effect"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cni::error::code;
+
+    fn parse(ipam: Value) -> Result<IpamConfig, CniError> {
+        IpamConfig::parse(json!({ "ipam": ipam }).as_object().unwrap())
+    }
+
+    #[test]
+    fn reads_the_issues_example() {
+        let config = parse(json!({"type": "vlan-bridge-ipam", "subnet": "172.20.56.0/24",
+            "slice": "172.20.56.16/28", "gateway": "172.20.56.1", "routes": [{"dst": "0.0.0.0/0"}]}))
+        .unwrap();
+        assert_eq!(config.ranges.len(), 1);
+        assert_eq!(config.ranges[0].capacity(), 16);
+        assert_eq!(config.routes[0].dst.to_string(), "0.0.0.0/0");
+        assert_eq!(config.data_dir, Path::new(DEFAULT_DATA_DIR));
+        assert_eq!(config.warnings, [""; 0]);
+    }
+
+    #[test]
+    fn sets_stand_in_host_locals_order() {
+        let config = json!({
+            "runtimeConfig": {"ipRanges": [[{"subnet": "10.3.0.0/24"}]]},
+            "ipam": {"subnet": "10.1.0.0/24", "ranges": [[{"subnet": "10.2.0.0/24"}, {"subnet": "10.4.0.0/24"}]]}});
+        let config = IpamConfig::parse(config.as_object().unwrap()).unwrap();
+        let sets: Vec<String> = config.ranges.iter().map(RangeSet::to_string).collect();
+        assert_eq!(sets, ["10.3.0.0/24", "10.1.0.0/24", "10.2.0.0/24, 10.4.0.0/24"]);
+        assert!(config.check_version(Version::V0_2_0).is_err());
+        assert!(config.check_version(Version::V0_3_0).is_ok());
+    }
+
+    #[test]
+    fn refuses() {
+        let check = |ipam: Value, part: &str| {
+            let error = parse(ipam).unwrap_err();
+            assert_eq!(error.code, code::INVALID_CONFIG);
+            assert!(error.msg.starts_with(part), "{}", error.msg);
+        };
+        check(json!({}), "ipam.subnet: neither subnet nor ranges");
+        check(json!(7), "ipam: 7 is not an object");
+        check(json!({"slice": "10.0.0.0/28"}), "ipam.slice: \"10.0.0.0/28\" without a subnet");
+        check(json!({"ranges": [[]]}), "ipam.ranges[0]: an empty list");
+        check(json!({"ranges": [{}]}), "ipam.ranges[0]: {} is not a list of objects");
+        check(
+            json!({"ranges": [[{"subnet": "10.0.0.0/24", "gateway": "x"}]]}),
+            "ipam.ranges[0][0].gateway: \"x\"",
+        );
+        check(
+            json!({"subnet": "10.0.0.0/24", "ranges": [[{"subnet": "10.0.0.0/16"}]]}),
+            "ipam.ranges: the sets",
+        );
+        check(
+            json!({"subnet": "10.0.0.0/24", "dataDir": "x"}),
+            "ipam.dataDir: \"x\" is not an absolute path",
+        );
+        check(json!({"subnet": "10.0.0.0/24", "dataDir": "/a\u{0}b"}), "ipam.dataDir");
+        check(json!({"subnet": "10.0.0.0/24", "resolvConf": 7}), "ipam.resolvConf: 7 is not a text");
+        check(json!({"subnet": "10.0.0.0/24", "routes": [{}]}), "ipam.routes[0].dst: missing");
+        assert!(IpamConfig::parse(&Map::new()).unwrap_err().msg.starts_with("ipam: missing"));
+    }
+
+    #[test]
+    fn warns_of_what_has_no_effect() {
+        let config =
+            parse(json!({"gateway": "10.0.0.1", "future": 1, "routes": [{"dst": "10.1.2.3/8", "x": 1}],
+            "ranges": [[{"subnet": "10.0.0.0/24", "y": 1}]]}))
+            .unwrap();
+        assert_eq!(
+            config.warnings,
+            [
+                "ipam.gateway: without effect: no subnet next to it",
+                "ipam.ranges[0][0].y: unknown key, without effect",
+                "ipam.routes[0].dst: 10.1.2.3/8 has host bits set: 10.0.0.0/8 is meant",
+                "ipam.routes[0].x: unknown key, without effect",
+                "ipam.future: unknown key, without effect",
+            ]
+        );
+        assert_eq!(config.routes[0].dst.to_string(), "10.0.0.0/8");
+    }
+
+    #[test]
+    fn the_data_directory_survives_a_broken_section() {
+        let check = |config: Value, expected: &str| {
+            assert_eq!(IpamConfig::data_dir(config.as_object().unwrap()), Path::new(expected));
+        };
+        check(json!({"ipam": {"subnet": 5, "dataDir": "/x"}}), "/x");
+        check(json!({"ipam": {"dataDir": ""}}), DEFAULT_DATA_DIR);
+        check(json!({"ipam": {"dataDir": 7}}), DEFAULT_DATA_DIR);
+        check(json!({"ipam": "x"}), DEFAULT_DATA_DIR);
+        check(json!({}), DEFAULT_DATA_DIR);
+    }
+}

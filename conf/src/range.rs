@@ -1,0 +1,263 @@
+//! The addresses that a network may hand out: ranges within subnets, and sets of ranges.
+//!
+//! All arithmetic is on `u128`, and nothing is ever listed: the range of a v6 /64 is as cheap as that of a /30.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use crate::cni::error::CniError;
+use crate::section::Section;
+
+/// Consecutive addresses within one subnet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// The subnet; its prefix length is that of the addresses handed out.
+    pub subnet: IpNet,
+    /// The part of the subnet that is this node's, when the configuration names it as such.
+    pub slice: Option<IpNet>,
+    /// The first address.
+    pub first: IpAddr,
+    /// The last address, inclusive.
+    pub last: IpAddr,
+    /// The subnet's gateway, never handed out. A subnet of one address has none unless told.
+    pub gateway: Option<IpAddr>,
+}
+
+/// Ranges that are alternatives for one address. Never empty, of one family, without overlap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RangeSet(pub Vec<Range>);
+
+impl Range {
+    /// Reads the keys of one range: `subnet`, and `slice` or `rangeStart` and `rangeEnd`, and `gateway`.
+    ///
+    /// Defaults are host-local's: every usable address, and the first usable as gateway. The network and broadcast
+    /// address are taken out of a range that names them (host-local hands them out), with a word in `warnings`.
+    ///
+    /// # Errors
+    /// Host bits in `subnet` or `slice`; a slice, bound or gateway outside the subnet; a range without addresses.
+    pub fn from_section(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Range, CniError> {
+        let subnet = section.cidr("subnet")?;
+        let subnet = section.require("subnet", subnet, "the network's subnet such as 172.20.56.0/24")?;
+        without_host_bits(section, "subnet", subnet)?;
+        let (start, end) = (section.ip("rangeStart")?, section.ip("rangeEnd")?);
+        let slice = section.cidr("slice")?;
+        let usable = usable(subnet);
+        let (from, to) = match slice {
+            Some(slice) => {
+                check_slice(section, subnet, slice, start.or(end).is_some())?;
+                (slice.network(), slice.broadcast())
+            }
+            None => (start.unwrap_or(usable.0), end.unwrap_or(usable.1)),
+        };
+        for (key, bound) in [("rangeStart", start), ("rangeEnd", end)] {
+            let Some(bound) = bound else { continue };
+            inside(section, key, bound, subnet)?;
+            if bits(bound) < bits(usable.0) || bits(bound) > bits(usable.1) {
+                let path = section.path(key);
+                warnings.push(format!("{path}: {bound} names no host of {subnet} and is not handed out"));
+            }
+        }
+        if bits(from) > bits(to) {
+            return Err(section.error("rangeStart", format_args!("{from} is after rangeEnd {to}")));
+        }
+        let gateway = gateway(section, subnet, usable)?;
+        let (first, last) = (bits(from).max(bits(usable.0)), bits(to).min(bits(usable.1)));
+        let (first, last) = (address(first, subnet), address(last, subnet));
+        let range = Range { subnet, slice, first, last, gateway };
+        if range.is_empty() || (range.len() == 1 && gateway == Some(first)) {
+            let key = if slice.is_some() { "slice" } else { "subnet" };
+            let found = slice.unwrap_or(subnet);
+            let why = format!("{found} has no address to hand out besides network, broadcast and gateway");
+            return Err(section.error(key, why));
+        }
+        Ok(range)
+    }
+
+    /// Whether an address lies in this range; the gateway may.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        addr.is_ipv4() == self.first.is_ipv4()
+            && bits(self.first) <= bits(addr)
+            && bits(addr) <= bits(self.last)
+    }
+
+    /// How many addresses the range spans, the gateway included. All of v6 counts as one less than it has.
+    pub fn len(&self) -> u128 {
+        bits(self.last).checked_sub(bits(self.first)).map_or(0, |span| span.saturating_add(1))
+    }
+
+    /// Whether the range spans nothing; no range that was read from a configuration is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The address at an offset from the first; `None` beyond the last.
+    pub fn nth(&self, offset: u128) -> Option<IpAddr> {
+        let at = bits(self.first).checked_add(offset)?;
+        (at <= bits(self.last)).then(|| address(at, self.subnet))
+    }
+
+    /// How far an address is from the first; `None` when it is not in the range.
+    pub fn offset_of(&self, addr: IpAddr) -> Option<u128> {
+        self.contains(addr).then(|| bits(addr) - bits(self.first))
+    }
+
+    /// An address of this range with the subnet's prefix length.
+    pub fn with_prefix(&self, addr: IpAddr) -> IpNet {
+        IpNet::new(addr, self.subnet.prefix_len()).unwrap_or_else(|_| addr.into())
+    }
+
+    /// Whether two ranges share an address.
+    pub fn overlaps(&self, other: &Range) -> bool {
+        self.contains(other.first) || other.contains(self.first)
+    }
+}
+
+impl RangeSet {
+    /// Checks what must hold within one set.
+    ///
+    /// # Errors
+    /// No range, mixed families, overlaps. `path` is named in the message.
+    pub fn new(path: &str, ranges: Vec<Range>) -> Result<RangeSet, CniError> {
+        let Some(head) = ranges.first() else {
+            return Err(CniError::config(format!("{path}: an empty list: must hold at least one range")));
+        };
+        for (i, range) in ranges.iter().enumerate() {
+            if range.first.is_ipv4() != head.first.is_ipv4() {
+                let (a, b) = (head.subnet, range.subnet);
+                return Err(CniError::config(format!(
+                    "{path}: {a} and {b} are of different families: a container gets one address of each set"
+                )));
+            }
+            if let Some(other) = ranges[..i].iter().find(|other| other.overlaps(range)) {
+                return Err(CniError::config(format!("{path}: {other} and {range} overlap")));
+            }
+        }
+        Ok(RangeSet(ranges))
+    }
+
+    /// The range that holds an address.
+    pub fn range_of(&self, addr: IpAddr) -> Option<&Range> {
+        self.0.iter().find(|range| range.contains(addr))
+    }
+
+    /// Whether an address is a gateway of any range of the set, and so is never handed out.
+    pub fn is_gateway(&self, addr: IpAddr) -> bool {
+        self.0.iter().any(|range| range.gateway == Some(addr))
+    }
+
+    /// Whether an address may be handed out.
+    pub fn offers(&self, addr: IpAddr) -> bool {
+        self.range_of(addr).is_some() && !self.is_gateway(addr)
+    }
+
+    /// How many addresses may be handed out.
+    pub fn capacity(&self) -> u128 {
+        let span = self.0.iter().fold(0u128, |sum, range| sum.saturating_add(range.len()));
+        let mut gateways: Vec<IpAddr> = self.0.iter().filter_map(|range| range.gateway).collect();
+        gateways.sort_unstable();
+        gateways.dedup();
+        let held = gateways.iter().filter(|gateway| self.range_of(**gateway).is_some()).count();
+        span - held as u128
+    }
+
+    /// Whether the set is of IPv4.
+    pub fn is_ipv4(&self) -> bool {
+        self.0.first().is_some_and(|range| range.first.is_ipv4())
+    }
+}
+
+impl fmt::Display for Range {
+    /// The slice, or the subnet when all of it is meant, or first and last address.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.slice {
+            Some(slice) => slice.fmt(f),
+            None if (self.first, self.last) == usable(self.subnet) => self.subnet.fmt(f),
+            None => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
+impl fmt::Display for RangeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ranges: Vec<String> = self.0.iter().map(Range::to_string).collect();
+        f.write_str(&ranges.join(", "))
+    }
+}
+
+fn without_host_bits(section: &Section<'_>, key: &str, net: IpNet) -> Result<(), CniError> {
+    if net.addr() == net.network() {
+        return Ok(());
+    }
+    Err(section.error(key, format_args!("{net} has host bits set: {} would be right", net.trunc())))
+}
+
+fn check_slice(section: &Section<'_>, subnet: IpNet, slice: IpNet, bounds: bool) -> Result<(), CniError> {
+    without_host_bits(section, "slice", slice)?;
+    if bounds {
+        let why = format!("{slice} together with rangeStart or rangeEnd: give the one or the other");
+        return Err(section.error("slice", why));
+    }
+    if !subnet.contains(&slice) {
+        return Err(section.error("slice", format_args!("{slice} is not within subnet {subnet}")));
+    }
+    Ok(())
+}
+
+fn inside(section: &Section<'_>, key: &str, addr: IpAddr, subnet: IpNet) -> Result<(), CniError> {
+    if subnet.contains(&addr) {
+        return Ok(());
+    }
+    Err(section.error(key, format_args!("{addr} is not within subnet {subnet}")))
+}
+
+fn gateway(
+    section: &Section<'_>,
+    subnet: IpNet,
+    usable: (IpAddr, IpAddr),
+) -> Result<Option<IpAddr>, CniError> {
+    let Some(gateway) = section.ip("gateway")? else {
+        return Ok((usable.0 != usable.1).then_some(usable.0));
+    };
+    // A v6 router may be known by its link-local address alone.
+    if let (IpAddr::V6(v6), IpNet::V6(_)) = (gateway, subnet)
+        && v6.is_unicast_link_local()
+    {
+        return Ok(Some(gateway));
+    }
+    inside(section, "gateway", gateway, subnet)?;
+    if subnet.prefix_len() < 31 && gateway.is_ipv4() && (gateway < usable.0 || gateway > usable.1) {
+        return Err(section.error("gateway", format_args!("{gateway} names no host of {subnet}")));
+    }
+    Ok(Some(gateway))
+}
+
+/// First and last address of a subnet that a host can have. v4 loses network and broadcast address, v6 the
+/// subnet-router anycast address; point-to-point subnets (RFC 3021, RFC 6164) and single addresses lose nothing.
+fn usable(subnet: IpNet) -> (IpAddr, IpAddr) {
+    let (first, last) = (subnet.network(), subnet.broadcast());
+    if subnet.max_prefix_len() - subnet.prefix_len() < 2 {
+        return (first, last);
+    }
+    let broadcast = u128::from(first.is_ipv4());
+    (address(bits(first) + 1, subnet), address(bits(last) - broadcast, subnet))
+}
+
+fn bits(addr: IpAddr) -> u128 {
+    match addr {
+        IpAddr::V4(v4) => v4.to_bits().into(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+/// Bits back to an address of the subnet's family.
+fn address(bits: u128, subnet: IpNet) -> IpAddr {
+    match (subnet, u32::try_from(bits)) {
+        (IpNet::V4(_), Ok(bits)) => Ipv4Addr::from_bits(bits).into(),
+        _ => Ipv6Addr::from_bits(bits).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

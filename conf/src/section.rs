@@ -1,0 +1,325 @@
+//! A cursor over one JSON object of the configuration that knows its key path and which keys were asked for.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+
+use crate::cni::error::CniError;
+
+/// One JSON object and where it stands in the configuration.
+///
+/// Keys are looked up exactly, then without regard to ASCII case: Go's encoding/json does that, and configurations
+/// written for the reference plugins rely on it. JSON `null` is an absent key. All errors carry
+/// [`crate::cni::error::code::INVALID_CONFIG`] and read `path: value is not …`.
+#[derive(Debug)]
+pub struct Section<'a> {
+    map: &'a Map<String, Value>,
+    path: String,
+    asked: RefCell<BTreeSet<&'a str>>,
+}
+
+impl<'a> Section<'a> {
+    /// A section at a path such as `ipam.ranges[0][1]`; the configuration itself has the empty path.
+    pub fn new(map: &'a Map<String, Value>, path: impl Into<String>) -> Section<'a> {
+        Section { map, path: path.into(), asked: RefCell::default() }
+    }
+
+    /// The path of one of this section's keys.
+    pub fn path(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// An error about one key: `path: why`.
+    pub fn error(&self, key: &str, why: impl Display) -> CniError {
+        CniError::config(format!("{}: {why}", self.path(key)))
+    }
+
+    /// An error about one key's value: `path: value is not right`.
+    pub fn wrong(&self, key: &str, value: &Value, right: &str) -> CniError {
+        self.error(key, format_args!("{} is not {right}", excerpt(value)))
+    }
+
+    /// The raw value of a key.
+    pub fn value(&self, key: &str) -> Option<&'a Value> {
+        let (found, value) = self
+            .map
+            .get_key_value(key)
+            .or_else(|| self.map.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)))?;
+        self.asked.borrow_mut().insert(found);
+        (!value.is_null()).then_some(value)
+    }
+
+    /// A key that must be there; `right` says what it should hold.
+    ///
+    /// # Errors
+    /// When `value` is `None`.
+    pub fn require<T>(&self, key: &str, value: Option<T>, right: &str) -> Result<T, CniError> {
+        value.ok_or_else(|| self.error(key, format_args!("missing: must be {right}")))
+    }
+
+    /// A text; the empty text is returned as such.
+    ///
+    /// # Errors
+    /// Anything but a JSON string.
+    pub fn str(&self, key: &str) -> Result<Option<&'a str>, CniError> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        value.as_str().map(Some).ok_or_else(|| self.wrong(key, value, "a text"))
+    }
+
+    /// A flag, `None` when absent.
+    ///
+    /// # Errors
+    /// Anything but true and false.
+    pub fn opt_bool(&self, key: &str) -> Result<Option<bool>, CniError> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| self.wrong(key, value, "true or false"))
+    }
+
+    /// A flag, false when absent.
+    ///
+    /// # Errors
+    /// Anything but true and false.
+    pub fn bool(&self, key: &str) -> Result<bool, CniError> {
+        Ok(self.opt_bool(key)?.unwrap_or(false))
+    }
+
+    /// A whole number within bounds.
+    ///
+    /// # Errors
+    /// Anything else, texts and fractions included.
+    pub fn uint(&self, key: &str, bounds: RangeInclusive<u64>) -> Result<Option<u64>, CniError> {
+        let right = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        self.bounded(key, bounds, &right)
+    }
+
+    /// A whole number with a name of its own: `uplink.vlan: 4095 is not a VLAN id: 1 to 4094`.
+    ///
+    /// # Errors
+    /// As [`Section::uint`].
+    pub fn number(
+        &self,
+        key: &str,
+        what: &str,
+        bounds: RangeInclusive<u64>,
+    ) -> Result<Option<u64>, CniError> {
+        let right = format!("{what}: {} to {}", bounds.start(), bounds.end());
+        self.bounded(key, bounds, &right)
+    }
+
+    fn bounded(&self, key: &str, bounds: RangeInclusive<u64>, right: &str) -> Result<Option<u64>, CniError> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        match value.as_u64() {
+            Some(number) if bounds.contains(&number) => Ok(Some(number)),
+            _ => Err(self.wrong(key, value, right)),
+        }
+    }
+
+    /// An IP address without prefix; the empty text is absent, as in Go.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn ip(&self, key: &str) -> Result<Option<IpAddr>, CniError> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        match value.as_str() {
+            Some("") => Ok(None),
+            Some(text) if !text.contains('/') => {
+                parse_ip(text).map(Some).ok_or_else(|| self.wrong(key, value, "an IP address"))
+            }
+            _ => Err(self.wrong(key, value, "an IP address")),
+        }
+    }
+
+    /// An address with a prefix length; host bits are kept.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn cidr(&self, key: &str) -> Result<Option<IpNet>, CniError> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        let right = "an address with a prefix length such as 172.20.56.0/24";
+        let net = value.as_str().and_then(parse_cidr);
+        net.map(Some).ok_or_else(|| self.wrong(key, value, right))
+    }
+
+    /// An object.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn section(&self, key: &str) -> Result<Option<Section<'a>>, CniError> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        let map = value.as_object().ok_or_else(|| self.wrong(key, value, "an object"))?;
+        Ok(Some(Section::new(map, self.path(key))))
+    }
+
+    /// A list of objects; empty when absent.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn sections(&self, key: &str) -> Result<Vec<Section<'a>>, CniError> {
+        self.value(key).map_or(Ok(Vec::new()), |value| self.objects(key, value))
+    }
+
+    /// A list of lists of objects, as `ranges` of host-local is; empty when absent.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn section_lists(&self, key: &str) -> Result<Vec<Vec<Section<'a>>>, CniError> {
+        let Some(value) = self.value(key) else { return Ok(Vec::new()) };
+        let lists = value.as_array().ok_or_else(|| self.wrong(key, value, "a list of lists"))?;
+        lists.iter().enumerate().map(|(i, list)| self.objects(&format!("{key}[{i}]"), list)).collect()
+    }
+
+    fn objects(&self, key: &str, value: &'a Value) -> Result<Vec<Section<'a>>, CniError> {
+        let list = value.as_array().ok_or_else(|| self.wrong(key, value, "a list of objects"))?;
+        let object = |(i, item): (usize, &'a Value)| {
+            let key = format!("{key}[{i}]");
+            let map = item.as_object().ok_or_else(|| self.wrong(&key, item, "an object"))?;
+            Ok(Section::new(map, self.path(&key)))
+        };
+        list.iter().enumerate().map(object).collect()
+    }
+
+    /// A list of texts; empty when absent.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn strings(&self, key: &str) -> Result<Vec<String>, CniError> {
+        let Some(value) = self.value(key) else { return Ok(Vec::new()) };
+        let list = value.as_array().ok_or_else(|| self.wrong(key, value, "a list of texts"))?;
+        let text = |(i, item): (usize, &Value)| {
+            item.as_str().map(str::to_owned).ok_or_else(|| self.wrong(&format!("{key}[{i}]"), item, "a text"))
+        };
+        list.iter().enumerate().map(text).collect()
+    }
+
+    /// The paths of the keys that nobody asked for. Call it when everything was read.
+    pub fn unknown(&self) -> Vec<String> {
+        let asked = self.asked.borrow();
+        self.map.keys().filter(|key| !asked.contains(key.as_str())).map(|key| self.path(key)).collect()
+    }
+}
+
+/// An address, with or without a prefix length, which is ignored. A v4 address in v6 clothes becomes v4, as in Go.
+pub fn parse_ip(text: &str) -> Option<IpAddr> {
+    let net =
+        if text.contains('/') { parse_cidr(text) } else { text.parse::<IpAddr>().ok().map(IpNet::from) };
+    net.map(|net| net.addr().to_canonical())
+}
+
+/// An address with a prefix length; host bits are kept.
+pub fn parse_cidr(text: &str) -> Option<IpNet> {
+    let net: IpNet = text.parse().ok()?;
+    match (net.addr().to_canonical(), net.prefix_len()) {
+        (addr @ IpAddr::V4(_), prefix) if matches!(net, IpNet::V6(_)) => {
+            IpNet::new(addr, prefix.checked_sub(96)?).ok()
+        }
+        _ => Some(net),
+    }
+}
+
+/// A value as a message can carry it: JSON, cut when long.
+fn excerpt(value: &Value) -> String {
+    const LONGEST: usize = 80;
+    let text = value.to_string();
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cni::error::code;
+
+    fn with<T>(value: &Value, ask: impl FnOnce(&Section<'_>) -> T) -> T {
+        ask(&Section::new(value.as_object().unwrap(), "uplink"))
+    }
+
+    #[test]
+    fn says_key_value_and_what_would_be_right() {
+        type Ask = fn(&Section<'_>) -> Option<CniError>;
+        let check = |value: Value, ask: Ask, expected: &str| {
+            let config = json!({ "key": value });
+            let error = with(&config, ask).unwrap_or_else(|| panic!("{config} was taken"));
+            assert_eq!((error.code, error.msg.as_str()), (code::INVALID_CONFIG, expected));
+        };
+        check(json!("yes"), |s| s.bool("key").err(), "uplink.key: \"yes\" is not true or false");
+        check(
+            json!(4095),
+            |s| s.number("key", "a VLAN id", 1..=4094).err(),
+            "uplink.key: 4095 is not a VLAN id: 1 to 4094",
+        );
+        check(json!(-1), |s| s.uint("key", 0..=9).err(), "uplink.key: -1 is not a whole number from 0 to 9");
+        check(
+            json!(1.5),
+            |s| s.uint("key", 0..=9).err(),
+            "uplink.key: 1.5 is not a whole number from 0 to 9",
+        );
+        check(json!(7), |s| s.str("key").err(), "uplink.key: 7 is not a text");
+        check(
+            json!("10.0.0.1/24"),
+            |s| s.ip("key").err(),
+            "uplink.key: \"10.0.0.1/24\" is not an IP address",
+        );
+        check(
+            json!("10.0.0.1"),
+            |s| s.cidr("key").err(),
+            "uplink.key: \"10.0.0.1\" is not an address with a prefix length such as 172.20.56.0/24",
+        );
+        check(json!([]), |s| s.section("key").err(), "uplink.key: [] is not an object");
+        check(json!([{}, 1]), |s| s.sections("key").err(), "uplink.key[1]: 1 is not an object");
+        check(json!([[{}], [2]]), |s| s.section_lists("key").err(), "uplink.key[1][0]: 2 is not an object");
+        check(json!(["a", null]), |s| s.strings("key").err(), "uplink.key[1]: null is not a text");
+        check(
+            json!({}),
+            |s| s.require("other", s.str("other").ok()?, "a name").err(),
+            "uplink.other: missing: must be a name",
+        );
+    }
+
+    #[test]
+    fn cuts_long_values() {
+        let long = json!({"key": "ä".repeat(500)});
+        let error = with(&long, |section| section.bool("key").unwrap_err());
+        assert!(error.msg.len() < 250, "{}", error.msg.len());
+    }
+
+    #[test]
+    fn finds_keys_as_go_does() {
+        let config = json!({"Bridge": "a", "VLAN": 7, "vlan": 8, "none": null});
+        with(&config, |section| {
+            assert_eq!(section.str("bridge"), Ok(Some("a")));
+            assert_eq!(section.uint("vlan", 0..=9), Ok(Some(8)));
+            assert_eq!(section.str("none"), Ok(None));
+            assert_eq!(section.unknown(), ["uplink.VLAN"]);
+        });
+    }
+
+    #[test]
+    fn remembers_what_was_asked_in_nested_sections() {
+        let config = json!({"list": [{"a": 1, "b": 2}], "x": 1});
+        with(&config, |section| {
+            let inner = &section.sections("list").unwrap()[0];
+            assert_eq!(inner.uint("a", 0..=1), Ok(Some(1)));
+            assert_eq!(inner.unknown(), ["uplink.list[0].b"]);
+            assert_eq!(section.unknown(), ["uplink.x"]);
+        });
+    }
+
+    #[test]
+    fn reads_addresses() {
+        assert_eq!(parse_ip("::ffff:10.0.0.1"), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(parse_ip("10.0.0.1/24"), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(parse_ip("10.0.0.01"), None);
+        assert_eq!(parse_cidr("::ffff:10.0.0.0/120"), Some("10.0.0.0/24".parse().unwrap()));
+        assert_eq!(parse_cidr("::ffff:10.0.0.0/64"), None);
+        assert_eq!(parse_cidr("10.0.0.7/24").unwrap().to_string(), "10.0.0.7/24");
+    }
+}
