@@ -141,13 +141,19 @@ impl Pod {
         }
     }
 
-    /// Tells the segment who holds the addresses now. The attachment is good without it, so what fails here is only
-    /// logged.
+    /// Tells the segment who holds the addresses now, as soon as frames pass: what is sent before that is lost, and so
+    /// would be the first frames of the pod itself, which are repeated only after a second. The attachment is good
+    /// without it, so what fails here is only logged.
     pub async fn announce(&self, node: &Conn, host: &Link, interface: &Link, result: &AddResult) {
+        if !result.ips.is_empty()
+            && let Err(e) = self.await_forwarding(node, host, interface).await
+        {
+            log::warn!("{e}");
+        }
         for ip in &result.ips {
             let told = match ip.address.addr() {
                 IpAddr::V4(address) => gratuitous_arp(&self.conn, interface.index, address).await,
-                IpAddr::V6(address) => self.advertise(node, host, interface, address).await,
+                IpAddr::V6(address) => self.advertise(interface, address),
             };
             if let Err(e) = told {
                 log::warn!("{e}");
@@ -155,16 +161,8 @@ impl Pod {
         }
     }
 
-    /// Unlike the kernel's, our own frames are not sent again later, so they wait until frames pass.
-    async fn advertise(
-        &self,
-        node: &Conn,
-        host: &Link,
-        interface: &Link,
-        address: Ipv6Addr,
-    ) -> Result<(), NetError> {
+    fn advertise(&self, interface: &Link, address: Ipv6Addr) -> Result<(), NetError> {
         let (Some(socket), Some(mac)) = (&self.advertisements, interface.mac) else { return Ok(()) };
-        self.await_forwarding(node, host, interface).await?;
         socket.advertise(interface.index, mac, address)
     }
 
