@@ -106,6 +106,9 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             undo.push(Undo::ReleasePort(port.clone()));
             Ok(())
         }
+        Step::Pin { name, mac, mtu } => {
+            set(conn, name, link::Change { mac: *mac, mtu: Some(*mtu), ..Default::default() }).await
+        }
         Step::Up(name) => {
             set(conn, name, link::Change { up: Some(true), ..Default::default() }).await?;
             undo.push(Undo::Down(name.clone()));
