@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use cni_conf::cni::result::Route;
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
     RouteScope, RouteType,
@@ -16,13 +16,16 @@ use crate::link::Installed;
 
 /// `ip route add DST via GW dev INTERFACE …` with every attribute of specification 1.1. `onlink` is for gateways
 /// that no address of the interface covers.
+///
+/// As with the reference plugin, a route to the same destination through another interface is no obstacle (two networks
+/// of one pod may both have a default route, the later attached is preferred); the same route twice is.
 pub async fn add(conn: &Conn, interface: u32, route: &Route, onlink: bool) -> Result<()> {
     let message = message(interface, route, onlink);
     let action = || match route.gw {
         Some(gw) => format!("add route {} via {gw}", route.dst),
         None => format!("add route {} on link", route.dst),
     };
-    conn.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, action).await
+    conn.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE, action).await
 }
 
 fn message(interface: u32, route: &Route, onlink: bool) -> RouteMessage {
