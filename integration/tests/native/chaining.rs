@@ -176,3 +176,30 @@ fn the_reference_ipam_plugins_work() {
         assert!(!pod.has_link("eth0"));
     }
 }
+
+#[test]
+fn both_networks_of_a_pod_may_have_the_default_routes() {
+    let site = Site::new();
+    let pod = Pod::new();
+    let (eth0, net1) = (pod.eth0(), pod.interface("net1"));
+    let network = |bridge: &str, number: u8| {
+        let conf = json!({
+            "type": "vlan-bridge", "bridge": bridge,
+            "ipam": {
+                "type": "vlan-bridge-ipam", "subnet": format!("172.20.{number}.0/24"),
+                "ranges": [[{"subnet": format!("2001:db8:{number}::/64")}]],
+                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+            },
+        });
+        site.node.client(&site.node.list(bridge, &[conf]))
+    };
+    let (first, second) = (network("br56", 56), network("br57", 57));
+    first.add(&eth0).expect_ok();
+    second.add(&net1).expect_ok();
+    first.check(&eth0).expect_ok();
+    second.check(&net1).expect_ok();
+    pod.ip("route del ::/0 via 2001:db8:56::1");
+    assert_eq!(first.check(&eth0).error_code(), 101);
+    second.check(&net1).expect_ok();
+    second.del(&net1).expect_ok();
+}

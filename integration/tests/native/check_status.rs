@@ -65,6 +65,7 @@ fn what_an_add_would_be_refused_for_is_50() {
         (json!({"ipam": {"type": "no-such-ipam"}}), &["no-such-ipam"][..]),
         (json!({"bridge": "lo"}), &["lo"]),
         (json!({"mtu": 9000}), &["mtu", "9000"]),
+        (json!({"ipam": {"dataDir": "/proc/no-such-folder"}}), &["/proc/no-such-folder"]),
     ] {
         let site = Site::new();
         let mut list = site.list();

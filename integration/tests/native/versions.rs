@@ -180,6 +180,20 @@ fn what_an_old_version_cannot_say_is_refused_before_anything_is_touched() {
 }
 
 #[test]
+fn a_family_that_is_not_there_is_not_mentioned() {
+    let site = Site::new();
+    let mut list = site.list();
+    list["cniVersion"] = json!("0.2.0");
+    list["plugins"][0]["ipam"] = json!({
+        "type": "vlan-bridge-ipam", "subnet": "2001:db8:56::/64", "dataDir": site.node.data_dir(),
+    });
+    let pod = Pod::new();
+    let result = site.node.plugin(&list).add(&pod.eth0()).expect_ok().json();
+    let expected = json!({"ip": "2001:db8:56::2/64", "gateway": "2001:db8:56::1"});
+    assert_eq!(result, json!({"cniVersion": "0.2.0", "ip6": expected, "dns": {}}));
+}
+
+#[test]
 fn check_takes_the_result_of_its_version() {
     let site = Site::new();
     for version in ["0.4.0", "1.0.0", "1.1.0"] {
