@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod chaining;
+mod chaining_dhcp;
 mod chaining_ipam;
 mod check;
 mod check_gc;
