@@ -18,30 +18,46 @@ use crate::undo::{Undo, UndoLog};
 /// interface at the same time.
 const ATTEMPTS: usize = 3;
 
+/// The bridge and its uplink as they are.
+pub struct Look {
+    /// What was seen.
+    pub seen: Seen,
+    /// Held if the first look found anything amiss, so that nobody is in the middle of a change.
+    lock: Option<NodeLock>,
+}
+
+/// Looks at what the configuration names. Where anything is missing or wrong, that may be another ADD half way through,
+/// so the node's lock is taken and everything is looked at again, more closely.
+pub async fn look(conn: &Conn, network: &Network) -> Result<Look, CniError> {
+    let seen = observe::uplink(conn, network).await?;
+    if uplink::plan(network, &seen).is_ok_and(|plan| plan.is_complete()) {
+        return Ok(Look { seen, lock: None });
+    }
+    let lock = Some(NodeLock::acquire()?);
+    Ok(Look { seen: observe::uplink_and_surroundings(conn, network).await?, lock })
+}
+
 /// Makes sure that the bridge and its uplink are there, and returns them as they are then. Where nothing is missing
 /// this takes no lock and sends nothing but look-ups. What fails half way is taken back.
 pub async fn ensure_uplink(conn: &Conn, network: &Network) -> Result<Seen, CniError> {
-    let seen = observe::uplink(conn, network).await?;
-    let plan = uplink::plan(network, &seen)?;
-    if plan.steps.is_empty() && !plan.look_closer {
-        warn(&plan);
-        return Ok(seen);
-    }
-    let _lock = NodeLock::acquire()?;
-    let mut attempt = 1;
-    loop {
-        let seen = observe::uplink_and_surroundings(conn, network).await?;
-        let plan = uplink::plan(network, &seen)?;
+    let mut look = look(conn, network).await?;
+    for attempt in 1.. {
+        let plan = uplink::plan(network, &look.seen)?;
         match take_all(conn, &plan.steps).await {
             Ok(()) => {
                 warn(&plan);
+                if look.lock.is_some() {
+                    look.seen = observe::uplink(conn, network).await?;
+                }
                 break;
             }
-            Err(e) if e.exists() && attempt < ATTEMPTS => attempt += 1,
+            Err(e) if e.exists() && attempt < ATTEMPTS => {
+                look.seen = observe::uplink_and_surroundings(conn, network).await?;
+            }
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(observe::uplink(conn, network).await?)
+    Ok(look.seen)
 }
 
 fn warn(plan: &Plan) {
@@ -90,6 +106,9 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             set(conn, port, link::Change { master: Some(bridge.index), ..Default::default() }).await?;
             undo.push(Undo::ReleasePort(port.clone()));
             Ok(())
+        }
+        Step::Pin { name, mac, mtu } => {
+            set(conn, name, link::Change { mac: *mac, mtu: Some(*mtu), ..Default::default() }).await
         }
         Step::Up(name) => {
             set(conn, name, link::Change { up: Some(true), ..Default::default() }).await?;

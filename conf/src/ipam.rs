@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::cni::error::{CniError, code};
+use crate::cni::error::CniError;
 use crate::cni::result::{Route, convertible};
 use crate::cni::version::Version;
 use crate::range::{Range, RangeSet};
@@ -33,7 +33,7 @@ impl IpamConfig {
     /// Reads the section `ipam` and `runtimeConfig.ipRanges` of a configuration.
     ///
     /// # Errors
-    /// [`code::INVALID_CONFIG`], naming the key, the value and what would be right.
+    /// [`crate::cni::error::code::INVALID_CONFIG`], naming the key, the value and what would be right.
     pub fn parse(config: &Map<String, Value>) -> Result<IpamConfig, CniError> {
         let root = Section::new(config, "");
         let ipam = root.require("ipam", root.section("ipam")?, "an object with a subnet")?;
@@ -63,7 +63,7 @@ impl IpamConfig {
     /// Says, before anything is claimed, whether the addresses of this section have a result in `version`.
     ///
     /// # Errors
-    /// [`code::UNSUPPORTED_FIELD`]: more than one address of a family in 0.1.0 or 0.2.0.
+    /// [`crate::cni::error::code::UNSUPPORTED_FIELD`]: more than one address of a family in 0.1.0 or 0.2.0.
     pub fn check_version(&self, version: Version) -> Result<(), CniError> {
         let v4 = self.ranges.iter().filter(|set| set.is_ipv4()).count();
         convertible(version, v4, self.ranges.len() - v4)
@@ -156,6 +156,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cni::error::code;
 
     fn parse(ipam: Value) -> Result<IpamConfig, CniError> {
         IpamConfig::parse(json!({ "ipam": ipam }).as_object().unwrap())

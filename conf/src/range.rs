@@ -66,7 +66,7 @@ impl Range {
         let (first, last) = (bits(from).max(bits(usable.0)), bits(to).min(bits(usable.1)));
         let (first, last) = (address(first, subnet), address(last, subnet));
         let range = Range { subnet, slice, first, last, gateway };
-        if range.len() == 0 || (range.len() == 1 && gateway == Some(first)) {
+        if range.is_empty() || (range.len() == 1 && gateway == Some(first)) {
             let key = if slice.is_some() { "slice" } else { "subnet" };
             let found = slice.unwrap_or(subnet);
             let why = format!("{found} has no address to hand out besides network, broadcast and gateway");

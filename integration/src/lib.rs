@@ -16,6 +16,20 @@
 //! | proof that nothing was touched or left | [`Snapshot`] |
 //! | to wait for something | [`poll`], the only place that sleeps |
 //!
+//! ```no_run
+//! use integration::{BondMode, Capture, DataCenter, Pod};
+//!
+//! let datacenter = DataCenter::new();
+//! let node = datacenter.node(BondMode::Lacp);
+//! let trunk = Capture::start(datacenter.tor_a(), "router");
+//! let (client, pod) = (node.client(&node.list136()), Pod::new());
+//! let result = client.add(&pod.eth0()).expect_ok().json();
+//! assert_eq!(result["ips"][0]["address"], "172.20.56.16/24");
+//! assert!(pod.pings("172.20.56.1"));
+//! assert!(trunk.frames().iter().any(|frame| frame.concerns("172.20.56.16") && frame.vlans == [136]));
+//! client.del(&pod.eth0()).expect_ok();
+//! ```
+//!
 //! A rig that cannot be built is a panic with the reason: there is no test to go on with.
 
 #![allow(

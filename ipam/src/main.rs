@@ -1,3 +1,7 @@
-//! Placeholder replaced by the commits that follow.
+//! The binary `vlan-bridge-ipam`; all that it does is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni_skel::plugin_main(concat!("vlan-bridge-ipam ", env!("CARGO_PKG_VERSION")), vlan_bridge_ipam::run)
+}

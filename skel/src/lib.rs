@@ -1,38 +1,254 @@
-//! What every CNI plugin binary of ours does around its verbs: environment, stdin, stdout, exit code.
+//! What every CNI plugin binary of ours does around its verbs: environment, stdin, log, stdout, exit code.
+//!
+//! The only crate that writes to stdout, and there exactly one JSON document or nothing (CNI 1.1, section 2,
+//! "CNI operations"): the result of an ADD, the answer to VERSION, or an error.
 
-use std::io::{Read, Write};
-use std::process::ExitCode;
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Read, Write};
+use std::process::{self, ExitCode};
+use std::sync::OnceLock;
 
 use cni_conf::cni::env::{Command, Environment};
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::version::Version;
 use cni_conf::request::Request;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+mod logger;
+
+// musl's own allocator gives memory back with every large free; a plugin that lives for two milliseconds would
+// rather keep it.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
-/// Carries out one call of a plugin.
-pub fn plugin_main(_about: &str, run: fn(&Request) -> Result<Option<Value>, CniError>) -> ExitCode {
-    let mut stdin = Vec::new();
-    let outcome = Environment::parse(|name| std::env::var_os(name)).and_then(|env| {
-        std::io::stdin()
-            .read_to_end(&mut stdin)
-            .map_err(|e| CniError::new(code::IO_FAILURE, e.to_string()))?;
-        let request = Request::parse(env, stdin.clone())?;
-        if request.env.command == Command::Version {
-            let versions: Vec<&str> = Version::ALL.iter().map(|version| version.as_str()).collect();
-            return Ok(Some(serde_json::json!({"cniVersion": "1.1.0", "supportedVersions": versions})));
-        }
-        run(&request)
-    });
-    let (document, exit) = match outcome {
-        Ok(document) => (document, ExitCode::SUCCESS),
-        Err(e) => (Some(e.to_json(Request::version_for_errors(&stdin))), ExitCode::FAILURE),
-    };
-    if let Some(document) = document {
-        let _ = writeln!(std::io::stdout(), "{document}");
+/// The largest configuration taken, in bytes. Real ones have a few thousand, with `prevResult` and all.
+pub const MAX_STDIN: u64 = 4 << 20;
+
+/// What a plugin does for one request: the result's JSON for ADD, `None` for the verbs without output.
+pub type Run = fn(&Request) -> Result<Option<Value>, CniError>;
+
+/// An error and the version to say it in.
+type Failure = (CniError, Version);
+
+/// The version of the configuration, once known; for the panic hook.
+static VERSION: OnceLock<Version> = OnceLock::new();
+
+/// The whole of a plugin's `main`. `about` is one line such as `vlan-bridge 0.1.0`.
+///
+/// VERSION is answered here, and so is a call by hand: `--version` and `--help` print what this is; anything else
+/// without `CNI_COMMAND` is an error.
+pub fn plugin_main(about: &str, run: Run) -> ExitCode {
+    if env::var_os("CNI_COMMAND").is_none_or(|command| command.is_empty()) {
+        return by_hand(about);
     }
-    exit
+    answer_panics();
+    let outcome = answer(|name| env::var_os(name), stdin(), run);
+    finish(outcome)
+}
+
+/// Stdin, unless a person sits there: nobody types a configuration.
+fn stdin() -> Box<dyn Read> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() { Box::new(io::empty()) } else { Box::new(stdin.lock()) }
+}
+
+/// One call from environment and stdin to the document to print.
+fn answer(
+    get: impl Fn(&str) -> Option<OsString>,
+    stdin: impl Read,
+    run: Run,
+) -> Result<Option<Value>, Failure> {
+    let env = Environment::parse(get);
+    let stdin = match (read_config(stdin), &env) {
+        (Ok(stdin), _) => stdin,
+        (Err(_), Err(env_error)) => return Err((env_error.clone(), Version::NEWEST)),
+        (Err(error), Ok(_)) => return Err((error, Version::NEWEST)),
+    };
+    let env = env.map_err(|error| (error, Request::version_for_errors(&stdin)))?;
+    if env.command == Command::Version {
+        return Ok(Some(versions(&stdin)));
+    }
+    let version = Request::version_for_errors(&stdin);
+    VERSION.get_or_init(|| version);
+    let outcome = Request::parse(env, stdin).and_then(|request| {
+        start_log(&request)?;
+        let outcome = run(&request);
+        if let Err(error) = &outcome {
+            log::error!("{error} (code {})", error.code);
+        }
+        outcome
+    });
+    outcome.map_err(|error| (error, version))
+}
+
+/// Reads the configuration up to [`MAX_STDIN`], and nothing beyond it.
+fn read_config(stdin: impl Read) -> Result<Vec<u8>, CniError> {
+    let mut bytes = Vec::new();
+    stdin
+        .take(MAX_STDIN + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| CniError::new(code::IO_FAILURE, format!("stdin: cannot read: {error}")))?;
+    if bytes.len() as u64 > MAX_STDIN {
+        let msg = format!("stdin: the network configuration is larger than {MAX_STDIN} bytes");
+        return Err(CniError::new(code::DECODING_FAILURE, msg));
+    }
+    Ok(bytes)
+}
+
+/// The answer to VERSION (CNI 1.1, section 2, "VERSION").
+fn versions(stdin: &[u8]) -> Value {
+    let asked = Request::version_asked(stdin).unwrap_or_else(|| Version::NEWEST.as_str().to_owned());
+    json!({"cniVersion": asked, "supportedVersions": Version::ALL.map(Version::as_str)})
+}
+
+/// Starts the log. Wrong settings are an error, except for the verbs that clean up: those must not fail on them.
+fn start_log(request: &Request) -> Result<(), CniError> {
+    match request.log_settings() {
+        Ok(settings) => logger::start(&settings, &request.env),
+        Err(error) if matches!(request.env.command, Command::Del | Command::Gc) => {
+            logger::start(&Default::default(), &request.env);
+            log::warn!("{error}");
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Prints the document, if there is one, and tells how it went.
+fn finish(outcome: Result<Option<Value>, Failure>) -> ExitCode {
+    let (document, success) = match outcome {
+        Ok(document) => (document, true),
+        Err((error, version)) => (Some(error.to_json(version)), false),
+    };
+    // A result that nobody received is no success: the runtime has to come back with a DEL.
+    let printed = document.is_none_or(|document| match print(&document) {
+        Ok(()) => true,
+        Err(error) => {
+            log::error!("stdout: cannot write: {error}");
+            false
+        }
+    });
+    if success && printed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(document: &Value) -> io::Result<()> {
+    let mut text = document.to_string();
+    text.push('\n');
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// A person, or a runtime that forgot `CNI_COMMAND`.
+fn by_hand(about: &str) -> ExitCode {
+    let help = format!(
+        "{about}\nCNI versions: {}\n\nA CNI plugin: container runtimes call it with CNI_COMMAND and the other CNI_* \
+         variables in the\nenvironment and a network configuration on stdin.",
+        Version::list()
+    );
+    let word = env::args_os().nth(1);
+    match word.as_ref().and_then(|word| word.to_str()) {
+        Some("--version" | "-V") => ExitCode::from(u8::from(writeln!(io::stdout(), "{about}").is_err())),
+        Some("--help" | "-h") => ExitCode::from(u8::from(writeln!(io::stdout(), "{help}").is_err())),
+        _ => {
+            // With stderr closed there is nobody to tell.
+            let _ = writeln!(io::stderr(), "{help}");
+            if io::stdin().is_terminal() {
+                return ExitCode::FAILURE;
+            }
+            let missing = Environment::parse(|_| None).map(|_| None);
+            finish(missing.map_err(|error| (error, Version::NEWEST)))
+        }
+    }
+}
+
+/// A defect of ours must still reach the runtime as an error document, not as a bare abort.
+fn answer_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        log::error!("{panic}");
+        let error = CniError::new(code::INTERNAL, format!("the plugin has a defect: {panic}"));
+        let version = VERSION.get().copied().unwrap_or(Version::NEWEST);
+        let _ = print(&error.to_json(version));
+        process::exit(1);
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = r#"{"cniVersion": "1.0.0", "name": "n"}"#;
+
+    /// Calls a plugin that answers ADD with its network's name and refuses everything else.
+    fn call(verb: &str, stdin: impl Read) -> Result<Option<Value>, Failure> {
+        let get = |name: &str| match name {
+            "CNI_COMMAND" => Some(verb.into()),
+            "CNI_CONTAINERID" => Some("c1".into()),
+            "CNI_IFNAME" => Some("eth0".into()),
+            "CNI_PATH" => Some("/opt/cni/bin".into()),
+            "CNI_NETNS" => Some("/run/netns/c1".into()),
+            _ => None,
+        };
+        answer(get, stdin, |request| match request.env.command {
+            Command::Add => Ok(Some(request.name.clone().into())),
+            Command::Del => Ok(None),
+            _ => Err(CniError::new(code::CHECK_FAILED, "refused")),
+        })
+    }
+
+    #[test]
+    fn passes_the_plugins_answer_on() {
+        assert_eq!(call("ADD", CONFIG.as_bytes()), Ok(Some("n".into())));
+        assert_eq!(call("DEL", CONFIG.as_bytes()), Ok(None));
+        let refused = CniError::new(code::CHECK_FAILED, "refused");
+        assert_eq!(call("CHECK", CONFIG.as_bytes()), Err((refused, Version::V1_0_0)));
+    }
+
+    #[test]
+    fn answers_version_itself() {
+        let all = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+        for (stdin, asked) in [("", "1.1.0"), ("{}", "1.1.0"), (r#"{"cniVersion":"0.4.0"}"#, "0.4.0")] {
+            let expected = json!({"cniVersion": asked, "supportedVersions": all});
+            assert_eq!(call("VERSION", stdin.as_bytes()), Ok(Some(expected)));
+        }
+    }
+
+    #[test]
+    fn errors_speak_the_configs_version() {
+        let version = |verb: &str, stdin: &str| call(verb, stdin.as_bytes()).unwrap_err().1;
+        assert_eq!(version("GC", CONFIG), Version::V1_0_0);
+        assert_eq!(version("ADD", r#"{"cniVersion": "0.4.0"}"#), Version::V0_4_0);
+        assert_eq!(version("NONSENSE", CONFIG), Version::V1_0_0);
+        assert_eq!(version("ADD", r#"{"cniVersion": "9.0.0", "name": "n"}"#), Version::V1_1_0);
+        assert_eq!(version("ADD", "{"), Version::V1_1_0);
+    }
+
+    #[test]
+    fn stops_reading_at_the_limit() {
+        struct Endless(u64);
+        impl Read for &mut Endless {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                buf.fill(b' ');
+                self.0 += buf.len() as u64;
+                Ok(buf.len())
+            }
+        }
+        let mut endless = Endless(0);
+        let (error, _) = call("ADD", &mut endless).unwrap_err();
+        assert_eq!(error.code, code::DECODING_FAILURE);
+        assert!(error.msg.contains("4194304 bytes"), "{}", error.msg);
+        assert!(endless.0 <= MAX_STDIN + 1, "{}", endless.0);
+        let mut config = CONFIG.as_bytes().to_vec();
+        config.resize(MAX_STDIN as usize, b' ');
+        assert!(call("ADD", &config[..]).is_ok());
+    }
+
+    #[test]
+    fn wrong_log_settings_fail_an_add_but_not_a_del() {
+        let config = r#"{"cniVersion": "1.0.0", "name": "n", "logLevel": "loud"}"#;
+        assert_eq!(call("ADD", config.as_bytes()).unwrap_err().0.code, code::INVALID_CONFIG);
+        assert_eq!(call("DEL", config.as_bytes()), Ok(None));
+    }
 }

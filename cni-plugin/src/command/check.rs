@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::delegate::Delegate;
 use crate::net::{Conn, addr, link, port, route};
 use crate::plan::{check, uplink};
-use crate::{config, observe, pod};
+use crate::{apply, config, pod};
 
 /// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -23,7 +23,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let node = Conn::open()?;
     let inside = namespace.enter(Conn::open)??;
 
-    let uplink = observe::uplink(&node, &network).await?;
+    let uplink = apply::look(&node, &network).await?.seen;
     let plan = uplink::plan(&network, &uplink).map_err(|e| failed(e.msg))?;
     for warning in &plan.warnings {
         log::warn!("{warning}");
@@ -33,6 +33,9 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
             "bridge {} and its uplink are no longer complete: missing {:?}",
             network.bridge, plan.steps
         )));
+    }
+    if plan.look_closer {
+        return Err(failed("the uplink no longer carries every VLAN of the pod's port".into()));
     }
     let container = link::by_name(&inside, &request.env.ifname).await?;
     let host = match container.as_ref().and_then(|link| link.parent) {

@@ -8,19 +8,14 @@ use serde_json::Value;
 use crate::delegate::Delegate;
 use crate::net::Conn;
 use crate::plan::status::status;
-use crate::{config, observe};
+use crate::{apply, config};
 
 /// Nothing if an ADD can work; 51 if the uplink is down, so that attached pods are cut off too; 50 for any other reason;
 /// an IPAM plugin's own code where it says no.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let network = config::checked(request)?;
     let node = Conn::open()?;
-    let seen = observe::uplink(&node, &network).await?;
-    let plan = status(&network, &seen)?;
-    if plan.look_closer || !plan.steps.is_empty() {
-        // Something would have to be made first: would that be refused?
-        status(&network, &observe::uplink_and_surroundings(&node, &network).await?)?;
-    }
+    status(&network, &apply::look(&node, &network).await?.seen)?;
     if let Some(name) = &network.ipam {
         let delegate = Delegate::find(name, request).map_err(|e| e.with_code(code::PLUGIN_NOT_AVAILABLE))?;
         delegate.call(Command::Status).await?;

@@ -152,6 +152,10 @@ pub struct Change {
     pub up: Option<bool>,
     /// `master BRIDGE` by index.
     pub master: Option<u32>,
+    /// `address MAC`.
+    pub mac: Option<MacAddr>,
+    /// `mtu BYTES`.
+    pub mtu: Option<u32>,
     /// `alias TEXT`.
     pub alias: Option<String>,
     /// `promisc on` or `off`.
@@ -175,6 +179,12 @@ pub async fn change(conn: &Conn, index: u32, change: &Change, action: impl FnOnc
     }
     if let Some(master) = change.master {
         message.attributes.push(LinkAttribute::Controller(master));
+    }
+    if let Some(mac) = change.mac {
+        message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+    }
+    if let Some(mtu) = change.mtu {
+        message.attributes.push(LinkAttribute::Mtu(mtu));
     }
     if let Some(alias) = &change.alias {
         message.attributes.push(LinkAttribute::IfAlias(alias.clone()));

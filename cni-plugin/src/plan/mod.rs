@@ -25,6 +25,13 @@ pub struct Plan {
     pub look_closer: bool,
 }
 
+impl Plan {
+    /// Nothing is missing, and nothing has to be looked at more closely.
+    pub fn is_complete(&self) -> bool {
+        self.steps.is_empty() && !self.look_closer
+    }
+}
+
 /// The configuration asks for what this node cannot be made to give.
 pub(crate) fn refuse<T>(message: impl Into<String>) -> Result<T, CniError> {
     Err(CniError::new(code::INVALID_CONFIG, message.into()))

@@ -38,6 +38,16 @@ pub enum Step {
         /// The bridge.
         bridge: String,
     },
+    /// `ip link set NAME address MAC mtu BYTES`: a bridge that was there before its uplink keeps what it had. The kernel
+    /// would give it the lowest MAC and MTU among its ports.
+    Pin {
+        /// The bridge.
+        name: String,
+        /// The MAC that it has.
+        mac: Option<MacAddr>,
+        /// The MTU that it has, in bytes.
+        mtu: u32,
+    },
     /// `ip link set NAME up`.
     Up(String),
     /// `ip link set NAME promisc on`.

@@ -71,11 +71,8 @@ pub fn plan(network: &Network, seen: &Seen) -> Result<Plan, CniError> {
     if port_link.is_none() {
         check_may_become_port(uplink.port_name(), port, seen)?;
         plan.steps.push(Step::Enslave { port: uplink.port_name().into(), bridge: network.bridge.clone() });
-        // An operator's bridge puts new ports into its default VLAN; the uplink carries only VLANs of pods.
-        let default = seen.bridge.as_ref().and_then(Link::bridge).map_or(0, |options| options.default_pvid);
-        if uplink.port == UplinkPort::Trunk && default != 0 {
-            let vlans = vec![Membership::access(default)];
-            plan.steps.push(Step::LeaveVlans { port: uplink.master.clone(), vlans });
+        if let Some(bridge) = &seen.bridge {
+            plan_adoption(uplink, bridge, &mut plan);
         }
     }
     // A sub-interface cannot come up above a master that is down, and does so by itself when the master comes up.
@@ -260,6 +257,17 @@ fn check_may_become_port(name: &str, port: Option<&Link>, seen: &Seen) -> Result
         ));
     }
     Ok(())
+}
+
+/// A bridge that was there before its uplink keeps its MAC and MTU; and its default VLAN, which the kernel puts new
+/// ports into, is none of the pods'.
+fn plan_adoption(uplink: &Uplink, bridge: &Link, plan: &mut Plan) {
+    plan.steps.push(Step::Pin { name: bridge.name.clone(), mac: bridge.mac, mtu: bridge.mtu });
+    let default = bridge.bridge().map_or(0, |options| options.default_pvid);
+    if uplink.port == UplinkPort::Trunk && default != 0 {
+        let vlans = vec![Membership::access(default)];
+        plan.steps.push(Step::LeaveVlans { port: uplink.master.clone(), vlans });
+    }
 }
 
 fn plan_bridge(network: &Network, seen: &Seen, master: Option<&Link>, plan: &mut Plan) {

@@ -10,7 +10,7 @@ pub struct MacAddr(pub [u8; 6]);
 /// Why a text is not a usable hardware address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MacError {
-    /// {0:?} is not a MAC address: six pairs of hex digits with colons
+    /// Not six pairs of hex digits.
     #[error("{0:?} is not a MAC address: six pairs of hex digits such as 02:00:ac:14:38:10")]
     Syntax(String),
     /// The group bit is set, so no interface can have it.

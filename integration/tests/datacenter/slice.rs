@@ -18,8 +18,11 @@ fn a_slice_of_16_takes_16_pods_and_the_17th_leaves_nothing() {
     let (before, before_in_pod) = (Snapshot::of(&node), Snapshot::of(&late));
     let outcome = client.add(&late.eth0());
     let text = outcome.error_text();
-    assert!(outcome.error_code() >= 100, "exhaustion has a code of its own: {outcome}");
-    assert!(text.contains("172.20.56.16/28") && text.contains("16"), "slice and count are told: {outcome}");
+    assert_eq!(outcome.error_code(), 11, "try again later: {outcome}");
+    assert!(
+        text.contains("172.20.56.16/28") && text.contains("16 of 16"),
+        "slice and count are told: {outcome}"
+    );
     before.assert_unchanged(&node);
     before_in_pod.assert_unchanged(&late);
     assert_eq!(node.leases("vlan136").len(), 16);

@@ -32,7 +32,7 @@ fn a_first_add_makes_sub_interface_and_bridge_in_the_bonds_image() {
         assert!(made["flags"].as_array().unwrap().contains(&json!("UP")), "{made}");
     }
     assert_eq!(attached.pod.ip_json("link show dev eth0")[0]["mtu"], 1480);
-    for name in ["br136", "bond0/136"] {
+    for name in ["br136", "bond0.136"] {
         assert_eq!(node.sysctl(&format!("net/ipv6/conf/{name}/accept_ra")), "0", "{name}");
     }
     assert_eq!(attached.pod.sysctl("net/ipv6/conf/eth0/accept_ra"), "0");

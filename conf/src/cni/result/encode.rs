@@ -22,7 +22,10 @@ impl AddResult {
             put_list(&mut map, "ips", self.ips.iter().map(|item| item.to_json(version)));
             put_list(&mut map, "routes", self.routes.iter().map(|item| item.to_json(version)));
         }
-        map.insert("dns".into(), self.dns.to_json());
+        // libcni's types before 1.0.0 print an empty dictionary, and strict readers of that time may expect it.
+        if version < Version::V1_0_0 || !self.dns.is_empty() {
+            map.insert("dns".into(), self.dns.to_json());
+        }
         Ok(Value::Object(map))
     }
 
@@ -90,7 +93,6 @@ impl Route {
 }
 
 impl Dns {
-    /// Always a dictionary, empty or not, as libcni prints it.
     fn to_json(&self) -> Value {
         let mut map = Map::new();
         put_list(&mut map, "nameservers", self.nameservers.iter().cloned().map(Value::from));
@@ -215,10 +217,10 @@ mod tests {
 
     #[test]
     fn an_empty_result_is_short() {
-        assert_eq!(
-            AddResult::default().to_json(Version::V1_0_0),
-            Ok(json!({"cniVersion": "1.0.0", "dns": {}}))
-        );
+        let check = |version, expected| assert_eq!(AddResult::default().to_json(version), Ok(expected));
+        check(Version::V0_4_0, json!({"cniVersion": "0.4.0", "dns": {}}));
+        check(Version::V1_0_0, json!({"cniVersion": "1.0.0"}));
+        check(Version::V1_1_0, json!({"cniVersion": "1.1.0"}));
     }
 
     #[test]

@@ -1,0 +1,23 @@
+//! CHECK: the attachment still holds an address.
+
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::ipam::IpamConfig;
+use cni_conf::request::Request;
+
+use crate::store::{Owner, Store};
+
+/// Looks for a lease of the attachment. Whether it is within today's ranges does not matter: a slice may be moved
+/// while containers keep the addresses that they have.
+///
+/// # Errors
+/// [`code::CHECK_FAILED`] when there is none.
+pub(crate) fn check(request: &Request) -> Result<(), CniError> {
+    let dir = IpamConfig::data_dir(&request.config);
+    let owner = Owner::of(request);
+    let leases = Store::open(&dir, &request.name)?.map_or(Ok(Vec::new()), |store| store.leases())?;
+    if leases.iter().any(|lease| lease.holder.holds_for(&owner)) {
+        return Ok(());
+    }
+    let msg = format!("{owner} holds no address of network {} in {}", request.name, dir.display());
+    Err(CniError::new(code::CHECK_FAILED, msg))
+}

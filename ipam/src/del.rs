@@ -1,0 +1,23 @@
+//! DEL: gives back what an attachment holds.
+
+use cni_conf::cni::error::CniError;
+use cni_conf::ipam::IpamConfig;
+use cni_conf::request::Request;
+
+use crate::store::{Owner, Store};
+
+/// Releases every address of the attachment. Nothing to release is success: DEL may come twice, or after an ADD that
+/// never came this far. Of the configuration only the name and `dataDir` are read, so that no mistake elsewhere
+/// leaks an address.
+///
+/// # Errors
+/// When the store cannot be read or a lease cannot be removed.
+pub(crate) fn del(request: &Request) -> Result<(), CniError> {
+    let Some(store) = Store::open(&IpamConfig::data_dir(&request.config), &request.name)? else {
+        return Ok(());
+    };
+    for addr in store.release(&Owner::of(request))? {
+        log::info!("released {addr} of network {}", request.name);
+    }
+    Ok(())
+}

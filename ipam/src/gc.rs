@@ -1,0 +1,64 @@
+//! GC: gives back what belongs to no attachment that the runtime still knows (CNI 1.1, section 2, "GC").
+
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::ipam::IpamConfig;
+use cni_conf::request::Request;
+
+use crate::store::{Holder, Store, StoreError};
+
+/// Releases every lease of the network whose attachment is not listed. Without a list, nothing is done. A lease that
+/// names a container alone stays while any attachment of that container is listed.
+///
+/// # Errors
+/// A list that cannot be read, before anything is released; leases that could not be removed, after all others were.
+pub(crate) fn gc(request: &Request) -> Result<(), CniError> {
+    let Some(valid) = request.valid_attachments()? else {
+        log::info!("no cni.dev/valid-attachments: nothing is released");
+        return Ok(());
+    };
+    let Some(store) = Store::open(&IpamConfig::data_dir(&request.config), &request.name)? else {
+        return Ok(());
+    };
+    let (released, errors) = store.retain(|holder| match holder {
+        Holder::Attachment(owner) => {
+            valid.iter().any(|(id, ifname)| *id == owner.container_id && *ifname == owner.ifname)
+        }
+        Holder::Container(held_by) => valid.iter().any(|(id, _)| id == held_by),
+        Holder::Nobody => false,
+        Holder::Unreadable => true,
+    })?;
+    for addr in &released {
+        log::info!("released {addr} of network {}: no valid attachment holds it", request.name);
+    }
+    report(&request.name, released.len(), &errors)
+}
+
+fn report(network: &str, released: usize, errors: &[StoreError]) -> Result<(), CniError> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let failed = errors.len();
+    let msg = format!("{failed} of {} leases of network {network} could not be released", failed + released);
+    let details: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Err(CniError::new(code::IO_FAILURE, msg).details(details.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn reports_every_failure_in_one_error() {
+        assert_eq!(report("vlan136", 5, &[]), Ok(()));
+        let error = |path: &str| StoreError::Io {
+            action: "remove",
+            path: path.into(),
+            source: io::Error::other("read-only"),
+        };
+        let error = report("vlan136", 5, &[error("/a"), error("/b")]).unwrap_err();
+        assert_eq!(error.msg, "2 of 7 leases of network vlan136 could not be released");
+        assert_eq!(error.details, "cannot remove /a: read-only; cannot remove /b: read-only");
+    }
+}

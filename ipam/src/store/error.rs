@@ -1,0 +1,39 @@
+//! What can go wrong with the directory.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cni_conf::cni::error::{CniError, code};
+
+/// A failure of the store, with the path.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The network's name is no file name.
+    #[error("{0:?} is not a network name")]
+    Network(String),
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: read, create, lock …
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl From<StoreError> for CniError {
+    fn from(error: StoreError) -> CniError {
+        let code = match error {
+            StoreError::Network(_) => code::INVALID_CONFIG,
+            StoreError::Io { .. } => code::IO_FAILURE,
+        };
+        CniError::new(code, error.to_string())
+    }
+}
+
+/// For `map_err`: says what was tried on which file.
+pub(super) fn at(action: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError {
+    move |source| StoreError::Io { action, path: path.to_owned(), source }
+}

@@ -1,0 +1,220 @@
+//! Tests of [`Store`] against a directory of their own.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+
+const NETWORK: &str = "vlan136";
+
+/// A data directory that goes with the test.
+struct DataDir(PathBuf);
+
+impl DataDir {
+    fn new() -> DataDir {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("ipam-store-{}-{next}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        DataDir(dir)
+    }
+
+    fn store(&self) -> Store {
+        Store::create(&self.0, NETWORK).unwrap()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(NETWORK).join(name)
+    }
+
+    /// Every file but the lock, sorted.
+    fn files(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.join(NETWORK)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name != LOCK).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn owner(id: &str, ifname: &str) -> Owner {
+    Owner { container_id: id.into(), ifname: ifname.into() }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn one_address_has_one_holder() {
+    let dir = DataDir::new();
+    let store = dir.store();
+    let (mine, other) = (owner("c1", "eth0"), owner("c2", "eth0"));
+    assert_eq!(store.claim(ip("10.0.0.2"), &mine).unwrap(), Claim::Won);
+    assert_eq!(store.claim(ip("10.0.0.2"), &mine).unwrap(), Claim::AlreadyMine);
+    assert_eq!(store.claim(ip("10.0.0.2"), &other).unwrap(), Claim::Taken);
+    assert_eq!(store.claim(ip("10.0.0.2"), &owner("c1", "net1")).unwrap(), Claim::Taken);
+    let path = dir.path("10.0.0.2");
+    assert_eq!(fs::read(&path).unwrap(), b"c1\r\neth0");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(dir.files(), ["10.0.0.2"]);
+}
+
+#[test]
+fn v6_names_are_host_locals() {
+    let dir = DataDir::new();
+    dir.store().claim(ip("2001:DB8:0:0::2"), &owner("c1", "eth0")).unwrap();
+    assert_eq!(dir.files(), ["2001:db8::2"]);
+}
+
+#[test]
+fn an_empty_lease_is_free() {
+    let dir = DataDir::new();
+    let store = dir.store();
+    fs::write(dir.path("10.0.0.2"), b"").unwrap();
+    assert_eq!(store.claim(ip("10.0.0.2"), &owner("c1", "eth0")).unwrap(), Claim::Won);
+    assert_eq!(fs::read(dir.path("10.0.0.2")).unwrap(), b"c1\r\neth0");
+}
+
+#[test]
+fn what_a_killed_claim_left_does_no_harm() {
+    let dir = DataDir::new();
+    let store = dir.store();
+    store.claim(ip("10.0.0.2"), &owner("c1", "eth0")).unwrap();
+    // Killed between link and unlink: the draft is the lease under a second name.
+    fs::hard_link(dir.path("10.0.0.2"), dir.path(CLAIM)).unwrap();
+    store.claim(ip("10.0.0.3"), &owner("c2", "eth0")).unwrap();
+    assert_eq!(fs::read(dir.path("10.0.0.2")).unwrap(), b"c1\r\neth0");
+    assert_eq!(fs::read(dir.path("10.0.0.3")).unwrap(), b"c2\r\neth0");
+    assert_eq!(dir.files(), ["10.0.0.2", "10.0.0.3"]);
+}
+
+#[test]
+fn release_takes_the_attachments_leases_alone() {
+    let dir = DataDir::new();
+    let store = dir.store();
+    for (addr, id, ifname) in [
+        ("10.0.0.2", "c1", "eth0"),
+        ("2001:db8::2", "c1", "eth0"),
+        ("10.0.0.3", "c1", "net1"),
+        ("10.0.0.4", "c2", "eth0"),
+    ] {
+        store.claim(ip(addr), &owner(id, ifname)).unwrap();
+    }
+    fs::write(dir.path("10.0.0.5"), b"c1").unwrap();
+    let mut released = store.release(&owner("c1", "eth0")).unwrap();
+    released.sort();
+    assert_eq!(released, [ip("10.0.0.2"), ip("2001:db8::2")]);
+    assert_eq!(dir.files(), ["10.0.0.3", "10.0.0.4", "10.0.0.5"]);
+    // Nothing exact is left, so the lease that names the container alone is the attachment's.
+    assert_eq!(store.release(&owner("c1", "eth0")).unwrap(), [ip("10.0.0.5")]);
+    assert!(store.release(&owner("c1", "eth0")).unwrap().is_empty());
+}
+
+#[test]
+fn retain_skips_what_is_no_lease() {
+    let dir = DataDir::new();
+    let store = dir.store();
+    store.claim(ip("10.0.0.2"), &owner("c1", "eth0")).unwrap();
+    store.remember(0, ip("10.0.0.2")).unwrap();
+    fs::write(dir.path(".hidden"), b"c9\r\neth0").unwrap();
+    fs::write(dir.path("notes"), b"c9\r\neth0").unwrap();
+    fs::create_dir(dir.path("10.0.0.9")).unwrap();
+    let (released, errors) = store.retain(|holder| *holder == Holder::Unreadable).unwrap();
+    assert_eq!((released, errors.len()), (vec![ip("10.0.0.2")], 0));
+    assert_eq!(dir.files(), [".hidden", "10.0.0.9", "last_reserved_ip.0", "notes"]);
+}
+
+#[test]
+fn retain_goes_on_past_errors() {
+    let dir = DataDir::new();
+    let store = dir.store();
+    store.claim(ip("10.0.0.2"), &owner("c1", "eth0")).unwrap();
+    // A directory cannot be unlinked, whoever asks.
+    fs::create_dir(dir.path("10.0.0.1")).unwrap();
+    fs::create_dir(dir.path("10.0.0.3")).unwrap();
+    let (released, errors) = store.retain(|_| false).unwrap();
+    assert_eq!((released, errors.len()), (vec![ip("10.0.0.2")], 2));
+    assert!(errors[0].to_string().starts_with("cannot remove "), "{}", errors[0]);
+}
+
+#[test]
+fn what_is_no_file_is_taken() {
+    let dir = DataDir::new();
+    let store = dir.store();
+    fs::create_dir(dir.path("10.0.0.2")).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", dir.path("10.0.0.3")).unwrap();
+    for addr in ["10.0.0.2", "10.0.0.3"] {
+        assert_eq!(store.claim(ip(addr), &owner("c1", "eth0")).unwrap(), Claim::Taken);
+    }
+}
+
+#[test]
+fn remembers_the_last_address_of_each_set() {
+    let dir = DataDir::new();
+    let store = dir.store();
+    assert_eq!(store.last_reserved(0), None);
+    store.remember(0, ip("10.0.0.2")).unwrap();
+    store.remember(0, ip("10.0.0.3")).unwrap();
+    store.remember(1, ip("2001:db8::2")).unwrap();
+    assert_eq!(
+        (store.last_reserved(0), store.last_reserved(1)),
+        (Some(ip("10.0.0.3")), Some(ip("2001:db8::2")))
+    );
+    assert_eq!(fs::read(dir.path("last_reserved_ip.1")).unwrap(), b"2001:db8::2");
+    assert_eq!(dir.files(), ["last_reserved_ip.0", "last_reserved_ip.1"]);
+    fs::write(dir.path("last_reserved_ip.0"), b"nonsense").unwrap();
+    assert_eq!(store.last_reserved(0), None);
+}
+
+#[test]
+fn a_store_that_never_was_is_none_and_is_not_made() {
+    let dir = DataDir::new();
+    assert!(Store::open(&dir.0, NETWORK).unwrap().is_none());
+    assert!(!dir.0.join(NETWORK).exists());
+}
+
+#[test]
+fn a_name_cannot_leave_the_data_directory() {
+    let dir = DataDir::new();
+    for name in ["..", ".", "", "a/b", "../x", "/etc"] {
+        assert!(matches!(Store::create(&dir.0, name), Err(StoreError::Network(_))), "{name}");
+        assert!(Store::open(&dir.0, name).is_err() && Store::probe(&dir.0, name).is_err());
+    }
+}
+
+#[test]
+fn probe_leaves_nothing_and_names_what_is_in_the_way() {
+    let dir = DataDir::new();
+    Store::probe(&dir.0, NETWORK).unwrap();
+    assert_eq!(dir.files(), [""; 0]);
+    fs::write(dir.0.join("file"), b"").unwrap();
+    let error = Store::probe(&dir.0.join("file"), NETWORK).unwrap_err().to_string();
+    assert!(error.starts_with("cannot create ") && error.contains("/file/vlan136"), "{error}");
+}
+
+#[test]
+fn stores_exclude_each_other() {
+    let dir = DataDir::new();
+    let counter = dir.path("counter");
+    drop(dir.store());
+    fs::write(&counter, b"0").unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let _store = dir.store();
+                    let count: u32 = fs::read_to_string(&counter).unwrap().parse().unwrap();
+                    fs::write(&counter, (count + 1).to_string()).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(fs::read_to_string(&counter).unwrap(), "160");
+}

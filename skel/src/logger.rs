@@ -1,0 +1,170 @@
+//! The log: one line a record, to stderr or to the end of `logFile`. Never to stdout, and never a reason to fail.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cni_conf::cni::env::Environment;
+use cni_conf::request::{LogLevel, LogSettings};
+use log::{LevelFilter, Log, Metadata, Record};
+
+/// Container ids are long; this many characters tell them apart, as `crictl` shows them.
+const ID_SHOWN: usize = 13;
+
+struct Logger {
+    /// `None`: stderr.
+    file: Option<File>,
+    /// `vlan-bridge[123] ADD 0123456789abc eth0`
+    context: String,
+}
+
+/// Starts the log for one request. When the file cannot be opened, the log says so and goes to stderr.
+pub(crate) fn start(settings: &LogSettings, env: &Environment) {
+    let (file, failure) = match settings.file.as_deref().map(|path| (path, open(path))) {
+        None => (None, None),
+        Some((_, Ok(file))) => (Some(file), None),
+        Some((path, Err(error))) => (None, Some(format!("logFile: cannot open {}: {error}", path.display()))),
+    };
+    let program = std::env::args_os().next();
+    let program = program.as_deref().map(Path::new).and_then(Path::file_name).unwrap_or(OsStr::new("cni"));
+    let program = format!("{}[{}]", program.to_string_lossy(), std::process::id());
+    let logger = Logger { file, context: context(&program, env) };
+    // A second logger is refused; the first one does.
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+        log::set_max_level(match settings.level {
+            LogLevel::Error => LevelFilter::Error,
+            LogLevel::Warn => LevelFilter::Warn,
+            LogLevel::Info => LevelFilter::Info,
+            LogLevel::Debug => LevelFilter::Debug,
+            LogLevel::Trace => LevelFilter::Trace,
+        });
+    }
+    if let Some(failure) = failure {
+        log::warn!("{failure}; logging to stderr");
+    }
+}
+
+/// Opens the file to append, readable by its owner alone: the log names containers. Directories are not made.
+fn open(path: &Path) -> io::Result<File> {
+    // Opening a FIFO would wait for a reader.
+    if fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+        return Err(io::Error::other("it is a FIFO"));
+    }
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+fn context(program: &str, env: &Environment) -> String {
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    // Container ids are ASCII.
+    let id = env.container_id.get(..ID_SHOWN).unwrap_or(&env.container_id);
+    format!("{program} {} {} {}", env.command.as_str(), or_dash(id), or_dash(&env.ifname))
+}
+
+impl Log for Logger {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let line = line(now, record.level().as_str(), &self.context, &record.args().to_string());
+        // One write a line, so that lines of concurrent plugins do not mix. A full disk is no reason to fail.
+        let _ = match &self.file {
+            Some(file) => (&*file).write_all(line.as_bytes()),
+            None => io::stderr().lock().write_all(line.as_bytes()),
+        };
+    }
+
+    fn flush(&self) {}
+}
+
+/// One line; control characters are escaped, so that no value can forge a second one.
+fn line(since_epoch: Duration, level: &str, context: &str, message: &str) -> String {
+    let mut line = format!("{} {level} {context}: ", rfc3339(since_epoch));
+    for c in message.chars() {
+        // Writing to a String cannot fail.
+        let _ = if c.is_control() { write!(line, "{}", c.escape_default()) } else { line.write_char(c) };
+    }
+    line.push('\n');
+    line
+}
+
+/// UTC with milliseconds, as RFC 3339 writes it.
+fn rfc3339(since_epoch: Duration) -> String {
+    let seconds = since_epoch.as_secs();
+    let (year, month, day) = civil(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let millis = since_epoch.subsec_millis();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// Year, month and day of a day counted from 1970-01-01. Years are taken to begin in March, so that the leap day is
+/// the last of its year.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const DAYS_IN_400_YEARS: u64 = 146_097;
+    // From 0000-03-01.
+    let days = days + 719_468;
+    let (era, day) = (days / DAYS_IN_400_YEARS, days % DAYS_IN_400_YEARS);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let march_month = (5 * day + 2) / 153;
+    let day_of_month = day - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, day_of_month)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_dates_as_date_1_does() {
+        let check = |seconds, expected: &str| assert_eq!(rfc3339(Duration::from_millis(seconds)), expected);
+        check(0, "1970-01-01T00:00:00.000Z");
+        check(951_782_399_999, "2000-02-28T23:59:59.999Z");
+        check(951_782_400_000, "2000-02-29T00:00:00.000Z");
+        check(951_868_800_000, "2000-03-01T00:00:00.000Z");
+        check(1_735_689_599_000, "2024-12-31T23:59:59.000Z");
+        check(4_107_542_400_000, "2100-03-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_message_cannot_forge_a_line() {
+        let line = line(Duration::ZERO, "WARN", "p[1] ADD c1 eth0", "a\nb\u{1b}[31mä");
+        assert_eq!(line, "1970-01-01T00:00:00.000Z WARN p[1] ADD c1 eth0: a\\nb\\u{1b}[31mä\n");
+    }
+
+    #[test]
+    fn the_context_names_the_attachment() {
+        let env = |verb: &str| {
+            Environment::parse(|name| match name {
+                "CNI_COMMAND" => Some(verb.into()),
+                "CNI_CONTAINERID" => Some("0123456789abcdef".into()),
+                "CNI_IFNAME" => Some("eth0".into()),
+                "CNI_PATH" => Some("/".into()),
+                _ => None,
+            })
+            .unwrap()
+        };
+        assert_eq!(context("p[1]", &env("DEL")), "p[1] DEL 0123456789abc eth0");
+        assert_eq!(context("p[1]", &env("GC")), "p[1] GC - -");
+    }
+
+    #[test]
+    fn opens_what_can_be_opened() {
+        let dir = std::env::temp_dir().join(format!("skel-log-{}", std::process::id()));
+        assert!(open(&dir.join("missing/log")).is_err());
+        fs::create_dir(&dir).unwrap();
+        let path = dir.join("log");
+        for _ in 0..2 {
+            open(&path).unwrap().write_all(b"x").unwrap();
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"xx");
+        assert!(open(&dir).is_err());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
