@@ -2,17 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod attached;
 mod chaining;
 mod chaining_ipam;
 mod check;
 mod check_gc;
 mod check_status;
+mod failure;
 mod input;
 mod input_bridge;
 mod input_environment;
 mod input_ipam;
 mod input_node;
 mod input_tolerated;
+mod kill;
 mod results;
 mod rig;
 mod versions;
