@@ -6,3 +6,5 @@ mod attached;
 mod failure;
 mod kill;
 mod rig;
+mod takeover;
+mod teardown;
