@@ -8,3 +8,4 @@ mod kill;
 mod rig;
 mod takeover;
 mod teardown;
+mod uplink;
