@@ -99,6 +99,7 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             undo.push(Undo::RemoveLink(name.clone()));
             mark_as_ours(conn, name).await
         }
+        Step::MarkAsOurs(name) => mark_as_ours(conn, name).await,
         Step::RefuseAdvertisements(name) => InterfaceSysctls::ipv6().write(name, "accept_ra", "0").map(drop),
         Step::Enslave { port, bridge } => {
             let bridge = find(conn, bridge).await?;

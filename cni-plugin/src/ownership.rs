@@ -3,7 +3,7 @@
 
 use cni_conf::cni::mac::MacAddr;
 
-use crate::link::Link;
+use crate::link::{Kind, Link};
 
 /// Alias of the bridges and sub-interfaces that we made. An operator's carry another one or none.
 pub const NODE_ALIAS: &str = "vlan-bridge";
@@ -34,6 +34,8 @@ pub enum Progress {
     Adding,
     /// Done.
     Ready,
+    /// It is not this attachment's: somebody else has an interface of that name.
+    Foreign,
 }
 
 impl Attachment<'_> {
@@ -50,12 +52,41 @@ impl Attachment<'_> {
         MacAddr([0xfe, hash[0], hash[1], hash[2], hash[3], hash[4]])
     }
 
-    /// Alias of the veth's end in the node: whose it is, and whether its ADD has ended.
-    pub fn alias(&self, progress: Progress) -> String {
+    /// Alias of the veth's end in the node while its ADD is under way: whose it is.
+    pub fn alias_while_adding(&self) -> String {
+        self.alias(ADDING)
+    }
+
+    /// Its alias when the ADD is done.
+    pub fn alias_when_ready(&self) -> String {
+        self.alias(READY)
+    }
+
+    fn alias(&self, state: &str) -> String {
         let mut alias =
-            format!("{}{} {}", network_prefix(self.network, progress), self.ifname, self.container_id);
+            format!("{}{} {}", network_prefix(self.network, state), self.ifname, self.container_id);
         alias.truncate(LONGEST_ALIAS);
         alias
+    }
+
+    /// How far the ADD of this attachment's veth had come; an ADD killed before its first alias was only beginning.
+    pub fn progress(&self, link: &Link) -> Progress {
+        let Some(alias) = &link.alias else {
+            return if link.kind == Kind::Veth { Progress::Adding } else { Progress::Foreign };
+        };
+        // Under whatever name the network went then.
+        let ours = format!(" {} {}", self.ifname, self.container_id);
+        if link.kind != Kind::Veth || !(alias.ends_with(&ours) || alias.len() == LONGEST_ALIAS) {
+            return Progress::Foreign;
+        }
+        let says = |state: &str| alias.starts_with(&format!("{NODE_ALIAS} {state} "));
+        if says(READY) {
+            Progress::Ready
+        } else if says(ADDING) {
+            Progress::Adding
+        } else {
+            Progress::Foreign
+        }
     }
 
     /// FNV-1a, 64 bits, over what identifies the attachment. Written out because names that live in the kernel
@@ -68,34 +99,24 @@ impl Attachment<'_> {
     }
 }
 
-fn network_prefix(network: &str, progress: Progress) -> String {
-    let state = match progress {
-        Progress::Adding => "adding",
-        Progress::Ready => "pod",
-    };
-    format!("{NODE_ALIAS} {state} {network} ")
-}
+const ADDING: &str = "adding";
+const READY: &str = "pod";
 
-/// How far the ADD of an attachment's veth had come; an ADD killed before its first alias was only beginning.
-pub fn progress(link: &Link) -> Progress {
-    let ready = format!("{NODE_ALIAS} pod ");
-    if link.alias.as_deref().is_some_and(|alias| alias.starts_with(&ready)) {
-        Progress::Ready
-    } else {
-        Progress::Adding
-    }
+fn network_prefix(network: &str, state: &str) -> String {
+    format!("{NODE_ALIAS} {state} {network} ")
 }
 
 /// True if the interface is the node's end of an attachment to this network.
 pub fn belongs_to(link: &Link, network: &str) -> bool {
-    [Progress::Adding, Progress::Ready].iter().any(|progress| {
-        link.alias.as_deref().is_some_and(|alias| alias.starts_with(&network_prefix(network, *progress)))
+    [ADDING, READY].iter().any(|state| {
+        link.alias.as_deref().is_some_and(|alias| alias.starts_with(&network_prefix(network, state)))
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::testing::link;
 
     const POD: Attachment<'_> = Attachment { network: "vlan136", container_id: "0a1b", ifname: "eth0" };
 
@@ -117,7 +138,30 @@ mod tests {
         let id = "f".repeat(200);
         let network = "n".repeat(180);
         let long = Attachment { network: &network, container_id: &id, ifname: "eth0" };
-        assert_eq!(long.alias(Progress::Ready).len(), LONGEST_ALIAS);
-        assert!(long.alias(Progress::Ready).starts_with(&network_prefix(&network, Progress::Ready)));
+        assert_eq!(long.alias_when_ready().len(), LONGEST_ALIAS);
+        assert!(long.alias_when_ready().starts_with(&network_prefix(&network, READY)));
+    }
+
+    fn veth(alias: Option<&str>) -> Link {
+        Link { alias: alias.map(str::to_owned), ..link(7, &POD.host_interface(), Kind::Veth) }
+    }
+
+    #[test]
+    fn an_attachment_knows_its_own_veth() {
+        let elsewhere = Attachment { network: "renamed", ..POD };
+        assert_eq!(POD.progress(&veth(None)), Progress::Adding);
+        assert_eq!(POD.progress(&veth(Some(&POD.alias_while_adding()))), Progress::Adding);
+        assert_eq!(elsewhere.progress(&veth(Some(&POD.alias_when_ready()))), Progress::Ready);
+        let long = Attachment { network: "n", container_id: &"f".repeat(300), ifname: "eth0" };
+        assert_eq!(long.progress(&veth(Some(&long.alias_when_ready()))), Progress::Ready);
+    }
+
+    #[test]
+    fn an_attachment_leaves_what_others_have_under_its_name() {
+        let second = Attachment { ifname: "net1", ..POD };
+        assert_eq!(POD.progress(&veth(Some(&second.alias_when_ready()))), Progress::Foreign);
+        assert_eq!(POD.progress(&veth(Some("theirs eth0 0a1b"))), Progress::Foreign);
+        let bridge = Link { kind: Kind::Other("dummy".into()), ..veth(None) };
+        assert_eq!(POD.progress(&bridge), Progress::Foreign);
     }
 }

@@ -42,6 +42,7 @@
 mod capture;
 mod client;
 mod datacenter;
+mod icmpv6;
 mod names;
 mod namespace;
 mod node;

@@ -1,7 +1,7 @@
 //! Named network namespaces.
 
-use crate::names;
 use crate::process::{Outcome, run, run_with};
+use crate::{icmpv6, names};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::ffi::OsStr;
@@ -144,6 +144,15 @@ impl Namespace {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })
+    }
+
+    /// Sends an ICMPv6 message, whose checksum the kernel fills in, with the hop limit of the link's own protocols.
+    #[track_caller]
+    pub fn send_icmpv6(&self, interface: &str, to: &str, message: &[u8]) {
+        let sent = self.enter(|| icmpv6::send(interface, to, message));
+        sent.unwrap_or_else(|error| {
+            panic!("cannot send ICMPv6 from {} of {}: {error}", interface, self.name)
+        });
     }
 
     #[track_caller]

@@ -11,7 +11,7 @@ use crate::apply;
 use crate::delegate::Delegate;
 use crate::link::{Link, PortFlags};
 use crate::net::{Conn, Namespace, NetError, addr, link, neigh, port, remove, sysctl};
-use crate::ownership::{Attachment, Progress, progress};
+use crate::ownership::{Attachment, Progress};
 use crate::plan::pod::{GatewayStep, complete, gateway_addresses};
 use crate::plan::{uplink, vlan};
 use crate::pod::{self, Pod};
@@ -72,14 +72,21 @@ impl Add<'_> {
         let ifname = &self.request.env.ifname;
         let name = self.attachment().host_interface();
         if let Some(host) = link::by_name(&self.node, &name).await? {
-            if progress(&host) == Progress::Ready {
-                return Err(CniError::new(
-                    code::INTERFACE_EXISTS,
-                    format!(
-                        "container {} has interface {ifname} already: {name} on the node",
-                        self.request.env.container_id
-                    ),
-                ));
+            let refuse = |why: String| Err(CniError::new(code::INTERFACE_EXISTS, why));
+            match self.attachment().progress(&host) {
+                Progress::Adding => {}
+                Progress::Ready => {
+                    let id = &self.request.env.container_id;
+                    return refuse(format!(
+                        "container {id} has interface {ifname} already: {name} on the node"
+                    ));
+                }
+                Progress::Foreign => {
+                    return refuse(format!(
+                        "{name}, the name of the veth's end on the node, is taken by a {} that is not ours",
+                        host.kind_name()
+                    ));
+                }
             }
             log::warn!("{name} is left of an ADD that did not end: clearing it and its address away");
             if let Some(delegate) = &self.delegate {
@@ -125,11 +132,13 @@ impl Add<'_> {
             self.make_gateway(node_side.as_ref().unwrap_or(bridge), &result, undo).await?;
         }
         self.pod.announce(&self.node, &host, &container, &result).await;
-        self.set_host(
-            &host,
-            link::Change { alias: Some(self.attachment().alias(Progress::Ready)), ..Default::default() },
-        )
-        .await?;
+        // The kernel refuses the master in it if the bridge has gone meanwhile.
+        let ready = link::Change {
+            alias: Some(self.attachment().alias_when_ready()),
+            master: Some(bridge.index),
+            ..Default::default()
+        };
+        self.set_host(&host, ready).await?;
         Ok(document)
     }
 
@@ -159,7 +168,7 @@ impl Add<'_> {
             locked: self.network.mac_spoof_check,
         };
         let change = link::Change {
-            alias: Some(attachment.alias(Progress::Adding)),
+            alias: Some(attachment.alias_while_adding()),
             port: (flags != PortFlags::default()).then_some(flags),
             ..Default::default()
         };

@@ -11,7 +11,7 @@ use crate::delegate::Delegate;
 use crate::link::{Kind, Link};
 use crate::net::remove::Remover;
 use crate::net::{Conn, Namespace, NetError, link};
-use crate::ownership::Attachment;
+use crate::ownership::{Attachment, Progress};
 use crate::{pod, trunk};
 
 /// The IPAM plugin that talks over the interface while it gives its lease back.
@@ -72,7 +72,10 @@ async fn find<'a>(
     let attachment =
         Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname };
     if let Some(link) = link::by_name(node, &attachment.host_interface()).await? {
-        return Ok(Some(Found { link, conn: node.clone(), namespace: None }));
+        if attachment.progress(&link) != Progress::Foreign {
+            return Ok(Some(Found { link, conn: node.clone(), namespace: None }));
+        }
+        log::warn!("{} on the node is a {} that is not ours: left alone", link.name, link.kind_name());
     }
     let Some(namespace) = namespace else { return Ok(None) };
     let conn = namespace.enter(Conn::open)??;

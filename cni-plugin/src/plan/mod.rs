@@ -5,7 +5,7 @@ pub mod pod;
 pub mod status;
 pub mod step;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 pub mod uplink;
 pub mod vlan;
 

@@ -27,6 +27,8 @@ pub enum Step {
         /// Some: filter by VLAN, with this default VLAN for new ports.
         vlan_filtering: Option<u16>,
     },
+    /// `ip link set NAME alias …`: says that an interface is ours which an ADD was killed over before it could say so.
+    MarkAsOurs(String),
     /// `sysctl net.ipv6.conf.NAME.accept_ra=0`.
     RefuseAdvertisements(String),
     /// `ip link set PORT master BRIDGE`.

@@ -292,6 +292,9 @@ fn plan_bridge(network: &Network, seen: &Seen, master: Option<&Link>, plan: &mut
 fn finish_bridge(network: &Network, seen: &Seen, plan: &mut Plan) {
     let name = &network.bridge;
     if let Some(bridge) = &seen.bridge {
+        if is_unfinished(bridge) {
+            plan.steps.push(Step::MarkAsOurs(name.clone()));
+        }
         if bridge.bridge().is_some_and(|options| options.forward_delay > 0 && !options.stp) {
             plan.steps.push(Step::NoForwardDelay(name.clone()));
         }
@@ -305,6 +308,13 @@ fn finish_bridge(network: &Network, seen: &Seen, plan: &mut Plan) {
     if seen.bridge.as_ref().is_none_or(|bridge| !bridge.up) {
         plan.steps.push(Step::Up(name.clone()));
     }
+}
+
+/// As an ADD leaves a bridge that is killed as soon as the bridge is there: the kernel takes no alias in the message
+/// that makes it. An operator's bridge has the kernel's forward delay until somebody has finished it and brought it up.
+fn is_unfinished(bridge: &Link) -> bool {
+    let no_delay = bridge.bridge().is_some_and(|options| options.forward_delay == 0);
+    no_delay && !bridge.up && bridge.alias.is_none()
 }
 
 /// An operator's bridge that lives on an address from a router advertisement keeps it: taking it away may cut the node off.

@@ -2,18 +2,26 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod attached;
+mod bridge;
 mod chaining;
 mod chaining_dhcp;
 mod chaining_ipam;
 mod check;
 mod check_gc;
 mod check_status;
+mod failure;
+mod frames;
 mod input;
 mod input_bridge;
 mod input_environment;
 mod input_ipam;
 mod input_node;
 mod input_tolerated;
+mod kill;
 mod results;
 mod rig;
+mod takeover;
+mod teardown;
+mod uplink;
 mod versions;

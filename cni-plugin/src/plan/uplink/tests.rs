@@ -195,3 +195,20 @@ fn a_trunk_that_lacks_a_vlan_is_looked_at_more_closely_before_it_joins() {
     seen.vlans = vec![PortVlans { port: BOND, bridge: Some(BRIDGE), vlans }];
     assert_eq!(plan(&trunk(), &seen).unwrap(), Plan::default());
 }
+
+#[test]
+fn a_bridge_that_a_killed_add_left_nameless_is_marked_as_ours() {
+    let with_bridge = |change: fn(&mut Link)| {
+        let mut seen = complete();
+        change(seen.bridge.as_mut().expect("the bridge is there"));
+        steps(&network(), &seen)
+    };
+    let mark = Step::MarkAsOurs("br136".into());
+    assert!(with_bridge(|bridge| bridge.up = false).contains(&mark));
+    assert!(with_bridge(|_| ()).is_empty(), "a bridge that is up is finished");
+    let delayed = |bridge: &mut Link| {
+        bridge.up = false;
+        bridge.kind = Kind::Bridge(Bridge { forward_delay: 1500, ..Bridge::default() });
+    };
+    assert!(!with_bridge(delayed).contains(&mark));
+}

@@ -1,0 +1,126 @@
+//! A site on which nothing is left: what tests of failures start from and come back to.
+
+use integration::{Attachment, Call, Outcome, Plugin, Pod, Scratch, Site, Snapshot, peers, product};
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+/// A site whose bridge and uplink are complete and which has no attachment, and how it looks then.
+pub struct Clean {
+    pub site: Site,
+    before: Snapshot,
+}
+
+impl Clean {
+    /// Attaches a pod and detaches it again: what is there afterwards belongs to the node.
+    pub fn new() -> Clean {
+        let site = Site::new();
+        let (pod, plugin) = (Pod::new(), site.node.plugin(&site.list()));
+        plugin.add(&pod.eth0()).expect_ok();
+        plugin.del(&pod.eth0()).expect_ok();
+        let before = Snapshot::of(&site.node);
+        Clean { site, before }
+    }
+
+    /// Our plugin with the site's own configuration.
+    pub fn plugin(&self) -> Plugin<'_> {
+        self.site.node.plugin(&self.site.list())
+    }
+
+    /// Our plugin on the site with another IPAM section.
+    pub fn plugin_with_ipam(&self, ipam: Value) -> Plugin<'_> {
+        let mut conf = self.site.conf();
+        conf["ipam"] = ipam;
+        self.site.node.plugin(&self.site.node.list(Site::NETWORK, &[conf]))
+    }
+
+    /// Takes the bridge away, so that the next ADD is the node's first.
+    pub fn make_bare(&self) {
+        self.site.node.ip("link del br136");
+    }
+
+    /// Panics unless node and pod have no link, address, route, rule or lease but those of bridge and uplink.
+    #[track_caller]
+    pub fn assert_nothing_left(&self, pod: &Pod) {
+        self.before.assert_unchanged(&self.site.node);
+        assert!(!pod.has_link("eth0"), "the pod still has eth0");
+        let leases = self.site.node.leases(Site::NETWORK);
+        assert!(leases.is_empty(), "leases are left: {leases:?}");
+    }
+}
+
+/// An IPAM plugin made of a few lines of shell, which is found before all others.
+///
+/// The script has `$folder`, a folder of its own, and `$real`, the plugin of that name behind it, if there is one.
+pub struct FakeIpam {
+    folder: Scratch,
+}
+
+impl FakeIpam {
+    /// A plugin called `name`.
+    pub fn new(name: &str, script: &str) -> FakeIpam {
+        let folder = Scratch::new("ipam");
+        let path = folder.path().join(name);
+        let real = integration::plugin(name);
+        let text = format!(
+            "#!/bin/sh\nfolder={}\nreal={}\necho \"$CNI_COMMAND\" >> \"$folder/calls\"\n{script}\n",
+            folder.path().display(),
+            real.display()
+        );
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        FakeIpam { folder }
+    }
+
+    /// A plugin called `fake` that answers ADD with these lines of shell and DEL with success.
+    pub fn adding(script: &str) -> FakeIpam {
+        FakeIpam::new("fake", &format!("[ \"$CNI_COMMAND\" = ADD ] || exit 0\n{script}"))
+    }
+
+    /// A plugin called `fake` that answers ADD with this result.
+    pub fn giving(result: &Value) -> FakeIpam {
+        FakeIpam::adding(&format!("cat <<'END'\n{result}\nEND"))
+    }
+
+    /// Lets a call find this plugin.
+    pub fn before<'a>(&self, call: Call<'a>) -> Call<'a> {
+        let path = [self.folder.path(), &product(), &peers()].map(|folder| folder.display().to_string());
+        call.env("CNI_PATH", path.join(":"))
+    }
+
+    /// The verbs that it was called with.
+    pub fn calls(&self) -> Vec<String> {
+        self.read("calls").lines().map(str::to_owned).collect()
+    }
+
+    /// What the script wrote to a file of its folder; empty as long as there is none.
+    pub fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.folder.path().join(file)).unwrap_or_default()
+    }
+
+    /// Whether the script has made a file in its folder.
+    pub fn exists(&self, file: &str) -> bool {
+        self.folder.path().join(file).exists()
+    }
+
+    /// Makes a file in its folder, for a script that waits for it.
+    pub fn write(&self, file: &str) {
+        fs::write(self.folder.path().join(file), "").unwrap();
+    }
+}
+
+/// The name of an attachment's veth on the node, from the result of its ADD.
+pub fn host_interface(added: &Outcome) -> String {
+    let result = added.json();
+    let interfaces = result["interfaces"].as_array().expect("a result names its interfaces");
+    let on_node = |name: &str| name.starts_with("veth");
+    let names = interfaces.iter().filter(|interface| interface.get("sandbox").is_none());
+    let mut names = names.filter_map(|interface| interface["name"].as_str());
+    names.find(|name| on_node(name)).expect("a veth on the node").to_owned()
+}
+
+/// An ADD through a [`FakeIpam`].
+#[track_caller]
+pub fn add_through(ipam: &FakeIpam, plugin: &Plugin<'_>, eth0: &Attachment) -> Outcome {
+    ipam.before(plugin.call("ADD", eth0)).run()
+}

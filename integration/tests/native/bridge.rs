@@ -1,0 +1,224 @@
+//! Without an uplink, ours does what the reference `bridge` does: every test runs both side by side.
+
+use integration::{Node, Outcome, Plugin, Pod, Snapshot};
+use serde_json::{Value, json};
+
+const BOTH: [&str; 2] = ["bridge", "vlan-bridge"];
+
+/// A plugin on a node without a NIC, with both families on `cni0` and these keys.
+fn plugin<'a>(node: &'a Node, kind: &str, keys: &Value) -> Plugin<'a> {
+    let ipam = if kind == "bridge" { "host-local" } else { "vlan-bridge-ipam" };
+    let mut conf = json!({
+        "type": kind,
+        "ipam": {
+            "type": ipam,
+            "ranges": [[{"subnet": "10.22.0.0/24"}], [{"subnet": "2001:db8:22::/64"}]],
+        },
+    });
+    for (key, value) in keys.as_object().unwrap() {
+        conf[key] = value.clone();
+    }
+    node.plugin(&node.list("parity", &[conf]))
+}
+
+/// Runs ADD of both plugins, each on a node of its own that `prepare` made ready, and shows each to `look`.
+fn on_both(keys: &Value, prepare: &str, look: impl Fn(&str, &Node, &Pod, Outcome)) {
+    for kind in BOTH {
+        let (node, pod) = (Node::new("node"), Pod::new());
+        if !prepare.is_empty() {
+            node.ip(prepare);
+        }
+        let outcome = plugin(&node, kind, keys).add(&pod.eth0());
+        look(kind, &node, &pod, outcome);
+    }
+}
+
+/// The addresses of an interface, link-local ones aside.
+fn addresses(node: &Node, name: &str) -> Vec<String> {
+    let links = node.ip_json(&format!("address show dev {name}"));
+    let infos = links[0]["addr_info"].as_array().cloned().unwrap_or_default();
+    let text = |info: &Value| format!("{}/{}", info["local"].as_str().unwrap(), info["prefixlen"]);
+    infos.iter().map(text).filter(|address| !address.starts_with("fe80")).collect()
+}
+
+/// One key of the node's end of the pod's veth as a bridge port.
+fn port(node: &Node, key: &str) -> Value {
+    let links = node.ip_json("-details link show type veth");
+    links[0]["linkinfo"]["info_slave_data"][key].clone()
+}
+
+#[test]
+fn a_gateway_has_its_address_on_the_bridge_and_forwards() {
+    for (keys, default) in [(json!({"isGateway": true}), false), (json!({"isDefaultGateway": true}), true)] {
+        on_both(&keys, "", |kind, node, pod, outcome| {
+            let result = outcome.expect_ok().json();
+            assert_eq!(addresses(node, "cni0"), ["10.22.0.1/24", "2001:db8:22::1/64"], "{kind}");
+            for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+                assert_eq!(node.sysctl(key), "1", "{kind} {key}");
+            }
+            for (family, gateway) in [("-4", "10.22.0.1"), ("-6", "2001:db8:22::1")] {
+                pod.wait_for(gateway);
+                let route = pod.run(&format!("ip {family} route show default")).stdout;
+                assert_eq!(route.contains(&format!("via {gateway}")), default, "{kind}: {route}");
+            }
+            assert_eq!(result["ips"].as_array().unwrap().len(), 2, "{kind}");
+            assert_eq!(!result["routes"].as_array().is_none_or(Vec::is_empty), default, "{kind}: {result}");
+        });
+    }
+}
+
+#[test]
+fn without_a_gateway_the_bridge_has_no_address_and_nothing_is_forwarded() {
+    on_both(&json!({}), "", |kind, node, pod, outcome| {
+        outcome.expect_ok();
+        assert!(addresses(node, "cni0").is_empty(), "{kind}");
+        let second = Pod::new();
+        let result = plugin(node, kind, &json!({})).add(&second.eth0()).expect_ok().json();
+        for ip in result["ips"].as_array().unwrap() {
+            pod.wait_for(ip["address"].as_str().unwrap().split('/').next().unwrap());
+        }
+    });
+}
+
+#[test]
+fn another_address_on_the_bridge_is_a_conflict_that_force_replaces() {
+    let other = "link add cni0 type bridge\naddr add 10.99.0.1/24 dev cni0\naddr add 2001:db8:99::1/64 dev cni0 nodad";
+    on_both(&json!({"isGateway": true}), other, |kind, node, pod, outcome| {
+        assert!(
+            outcome.error_text().contains("already has an IP address different from 10.22.0.1/24"),
+            "{kind}: {outcome}"
+        );
+        assert_eq!(addresses(node, "cni0"), ["10.99.0.1/24", "2001:db8:99::1/64"], "{kind}");
+        assert!(node.leases("parity").is_empty(), "{kind}");
+        // The reference leaves its interface in the pod; ours does not.
+        assert_eq!(pod.has_link("eth0"), kind == "bridge", "{kind}");
+    });
+    on_both(&json!({"isGateway": true, "forceAddress": true}), other, |kind, node, _, outcome| {
+        outcome.expect_ok();
+        let mut now = addresses(node, "cni0");
+        now.sort();
+        assert_eq!(
+            now,
+            ["10.22.0.1/24", "2001:db8:22::1/64", "2001:db8:99::1/64"],
+            "{kind}: disjoint v6 coexist"
+        );
+    });
+}
+
+#[test]
+fn mtu_goes_to_the_pair_and_to_a_bridge_that_is_made() {
+    on_both(&json!({"mtu": 1280}), "", |kind, node, pod, outcome| {
+        let result = outcome.expect_ok().json();
+        let mtu = |links: &Value| links[0]["mtu"].clone();
+        for links in [
+            node.ip_json("link show dev cni0"),
+            node.ip_json("link show type veth"),
+            pod.ip_json("link show dev eth0"),
+        ] {
+            assert_eq!(mtu(&links), 1280, "{kind}");
+        }
+        // The reference does not tell the MTU.
+        let told = |interface: &Value| kind == "bridge" || interface["mtu"] == 1280;
+        assert!(result["interfaces"].as_array().unwrap().iter().all(told), "{result}");
+    });
+}
+
+#[test]
+fn hairpin_isolation_and_promiscuity() {
+    on_both(&json!({"hairpinMode": true}), "", |kind, node, _, outcome| {
+        outcome.expect_ok();
+        assert_eq!(port(node, "hairpin"), true, "{kind}");
+        assert_eq!(port(node, "isolated"), false, "{kind}");
+    });
+    on_both(&json!({"portIsolation": true}), "", |kind, node, pod, outcome| {
+        outcome.expect_ok();
+        assert_eq!(port(node, "isolated"), true, "{kind}");
+        let second = Pod::new();
+        let gateway = json!({"portIsolation": true, "isGateway": true});
+        let result = plugin(node, kind, &gateway).add(&second.eth0()).expect_ok().json();
+        second.wait_for("10.22.0.1");
+        let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap().to_owned();
+        assert!(!pod.pings(&address), "{kind}: isolated ports hear each other");
+    });
+    on_both(&json!({"promiscMode": true}), "", |kind, node, _, outcome| {
+        outcome.expect_ok();
+        assert_eq!(node.ip_json("-details link show dev cni0")[0]["promiscuity"], 1, "{kind}");
+        assert_eq!(port(node, "hairpin"), false, "{kind}");
+    });
+}
+
+#[test]
+fn contradictory_keys_are_refused_before_anything_is_made() {
+    for keys in
+        [json!({"hairpinMode": true, "promiscMode": true}), json!({"disableContainerInterface": true})]
+    {
+        on_both(&keys, "", |kind, node, pod, outcome| {
+            outcome.error_code();
+            assert!(!pod.has_link("eth0") && node.leases("parity").is_empty(), "{kind}");
+            if kind == "vlan-bridge" {
+                assert!(!node.has_link("cni0"));
+                for key in keys.as_object().unwrap().keys() {
+                    assert!(outcome.error_text().contains(key), "{key} is not in {outcome}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn masquerading_is_a_clear_error_for_now() {
+    let (node, pod) = (Node::new("node"), Pod::new());
+    let before = Snapshot::of(&node);
+    let outcome = plugin(&node, "vlan-bridge", &json!({"ipMasq": true})).add(&pod.eth0());
+    assert_eq!(outcome.error_code(), 7, "{outcome}");
+    assert!(outcome.error_text().contains("ipMasq: true"), "{outcome}");
+    before.assert_unchanged(&node);
+}
+
+#[test]
+fn an_interface_that_is_no_bridge_is_refused_by_its_name() {
+    on_both(&json!({}), "link add cni0 type veth peer name other", |kind, node, pod, outcome| {
+        assert!(outcome.error_text().contains("cni0"), "{kind}: {outcome}");
+        assert!(!pod.has_link("eth0") && node.leases("parity").is_empty(), "{kind}");
+        assert_eq!(node.ip_json("link show type veth").as_array().unwrap().len(), 2, "{kind}");
+    });
+}
+
+#[test]
+fn a_layer_2_attachment_has_no_address_and_may_stay_down() {
+    on_both(&json!({"ipam": {}}), "", |kind, _, pod, outcome| {
+        let result = outcome.expect_ok().json();
+        assert!(result["ips"].as_array().is_none_or(Vec::is_empty), "{kind}: {result}");
+        assert_eq!(pod.ip_json("link show dev eth0")[0]["operstate"], "UP", "{kind}");
+        assert_eq!(pod.ip_json("-4 addr show dev eth0").as_array().map_or(0, Vec::len), 0, "{kind}");
+    });
+    on_both(&json!({"ipam": {}, "disableContainerInterface": true}), "", |kind, _, pod, outcome| {
+        outcome.expect_ok();
+        assert_eq!(pod.ip_json("link show dev eth0")[0]["operstate"], "DOWN", "{kind}");
+    });
+}
+
+#[test]
+fn duplicate_address_detection_has_ended_when_add_returns() {
+    on_both(&json!({"enabledad": true}), "", |kind, _, pod, outcome| {
+        outcome.expect_ok();
+        let address = pod.run("ip -6 addr show dev eth0 scope global").stdout;
+        assert!(address.contains("2001:db8:22::"), "{kind}: {address}");
+        // The reference only switches detection on, and settles for its end where the kernel is quick.
+        assert!(kind == "bridge" || !address.contains("tentative"), "{address}");
+        assert!(!address.contains("nodad"), "{kind}: {address}");
+    });
+}
+
+#[test]
+fn a_mac_that_the_runtime_asks_for() {
+    for kind in BOTH {
+        let (node, pod) = (Node::new("node"), Pod::new());
+        let eth0 = pod.eth0().capabilities(json!({"mac": "02:00:00:00:00:07"}));
+        let result = plugin(&node, kind, &json!({})).add(&eth0).expect_ok().json();
+        assert_eq!(pod.ip_json("link show dev eth0")[0]["address"], "02:00:00:00:00:07", "{kind}");
+        let told =
+            result["interfaces"].as_array().unwrap().iter().find(|interface| interface["name"] == "eth0");
+        assert_eq!(told.unwrap()["mac"], "02:00:00:00:00:07", "{kind}");
+    }
+}

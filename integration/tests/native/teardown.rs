@@ -1,0 +1,216 @@
+//! DEL: whatever is gone or broken by then, all that is ours goes, and it says so as often as it is asked.
+
+use crate::attached::{Clean, FakeIpam, add_through, host_interface};
+use integration::{Attachment, Namespace, Pod, Site, Snapshot, poll};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Attaches a pod, spoils something, detaches it twice, and looks that nothing is left.
+#[track_caller]
+fn goes_after(spoil: impl FnOnce(&Clean, &Pod, &str)) {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    let name = host_interface(&clean.plugin().add(&pod.eth0()).expect_ok());
+    spoil(&clean, &pod, &name);
+    for attachment in [pod.eth0(), pod.eth0().without_netns()] {
+        let outcome = clean.plugin().del(&attachment).expect_ok();
+        assert_eq!(outcome.stdout, "", "{outcome}");
+    }
+    assert!(!clean.site.node.has_link(&name) && !pod.has_link("eth0"));
+    assert!(clean.site.node.leases(Site::NETWORK).is_empty());
+}
+
+#[test]
+fn del_twice() {
+    goes_after(|_, _, _| ());
+}
+
+#[test]
+fn del_of_an_attachment_whose_link_is_gone() {
+    goes_after(|_, pod, _| pod.ip("link del eth0"));
+}
+
+#[test]
+fn del_of_an_attachment_whose_bridge_is_gone() {
+    goes_after(|clean, _, _| clean.make_bare());
+}
+
+#[test]
+fn del_of_an_attachment_whose_uplink_is_gone() {
+    goes_after(|clean, _, _| clean.site.node.ip("link del nic0"));
+}
+
+#[test]
+fn del_of_an_attachment_that_was_renamed_in_the_pod() {
+    goes_after(|_, pod, _| pod.ip("link set eth0 down\nlink set eth0 name renamed"));
+}
+
+#[test]
+fn del_of_an_attachment_that_was_taken_off_its_bridge() {
+    goes_after(|clean, _, name| clean.site.node.ip(&format!("link set {name} nomaster down")));
+}
+
+#[test]
+fn del_with_an_empty_netns_while_the_pod_still_lives() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    clean.plugin().add(&pod.eth0()).expect_ok();
+    clean.plugin().del(&pod.eth0().without_netns()).expect_ok();
+    clean.assert_nothing_left(&pod);
+}
+
+#[test]
+fn del_of_a_pod_that_is_gone() {
+    let clean = Clean::new();
+    for forget in [Attachment::without_netns, |eth0: Attachment| eth0] {
+        let pod = Pod::new();
+        let eth0 = forget(pod.eth0());
+        clean.plugin().add(&pod.eth0()).expect_ok();
+        drop(pod);
+        clean.plugin().del(&eth0).expect_ok();
+        clean.plugin().del(&eth0).expect_ok();
+        clean.assert_nothing_left(&Pod::new());
+    }
+}
+
+#[test]
+fn del_of_what_was_never_added() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    clean.plugin().del(&pod.eth0()).expect_ok();
+    clean.plugin().del(&pod.eth0().without_netns()).expect_ok();
+    clean.assert_nothing_left(&pod);
+}
+
+#[test]
+fn del_with_a_configuration_that_add_would_refuse() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    let ipam = |change: fn(&mut Value)| {
+        let mut list = clean.site.list();
+        change(&mut list["plugins"][0]["ipam"]);
+        list["plugins"][0]["ipam"].clone()
+    };
+    for (key, value) in [
+        ("ipam", ipam(|ipam| ipam["subnet"] = json!("172.20.56.0/33"))),
+        ("ipam", ipam(|ipam| ipam["subnet"] = json!(7))),
+        ("ipam", ipam(|ipam| ipam["slice"] = json!("10.0.0.0/28"))),
+        ("ipam", ipam(|ipam| ipam["gateway"] = json!("the router"))),
+        ("ipam", ipam(|ipam| ipam["routes"] = json!({"dst": 5}))),
+        ("uplink", json!({"vlan": 5000})),
+        ("uplink", json!("nic0")),
+        ("bridge", json!("a name that no interface can have")),
+        ("bridge", json!(["br136"])),
+        ("mtu", json!("wide")),
+        ("vlan", json!(-1)),
+        ("vlanTrunk", json!("all")),
+        ("hairpinMode", json!("yes")),
+        ("ipMasq", json!(true)),
+        ("dns", json!("none")),
+        ("runtimeConfig", json!({"mac": "broken", "ips": "none"})),
+        ("args", json!([])),
+        ("prevResult", json!({"cniVersion": "7", "ips": 1})),
+        ("somebody", json!({"elses": "key"})),
+    ] {
+        clean.plugin().add(&pod.eth0()).expect_ok();
+        clean.plugin().with(key, value).del(&pod.eth0()).expect_ok();
+        clean.assert_nothing_left(&pod);
+    }
+}
+
+#[test]
+fn a_lease_that_cannot_be_given_back_fails_del_but_does_not_keep_the_link() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    clean.plugin().add(&pod.eth0()).expect_ok();
+    let refusing = FakeIpam::new(
+        "vlan-bridge-ipam",
+        "echo '{\"cniVersion\": \"1.1.0\", \"code\": 123, \"msg\": \"not now\"}'; exit 1",
+    );
+    let outcome = refusing.before(clean.plugin().call("DEL", &pod.eth0())).run();
+    assert_eq!(outcome.error_code(), 123, "{outcome}");
+    assert!(!pod.has_link("eth0"));
+    clean.plugin().del(&pod.eth0().without_netns()).expect_ok();
+    clean.assert_nothing_left(&pod);
+}
+
+#[test]
+fn the_link_is_down_before_its_address_is_free_for_others() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    let plugin = clean.plugin_with_ipam(json!({"type": "fake"}));
+    let result = json!({"cniVersion": "1.1.0", "ips": [{"address": "172.20.56.9/24"}]});
+    let script = format!(
+        "case $CNI_COMMAND in\nADD) echo '{result}';;\n*) ip -o link show type veth > \"$folder/seen\";;\nesac"
+    );
+    let ipam = FakeIpam::new("fake", &script);
+    let name = host_interface(&add_through(&ipam, &plugin, &pod.eth0()).expect_ok());
+    ipam.before(plugin.call("DEL", &pod.eth0())).run().expect_ok();
+    let seen = ipam.read("seen");
+    let silent = |line: &str| !line.contains(&name) || line.contains("state DOWN");
+    assert!(seen.contains("nic0") && seen.lines().all(silent), "{seen}");
+    clean.assert_nothing_left(&pod);
+}
+
+/// The processes of our binary that are alive in a namespace.
+fn plugins_in(node: &Namespace) -> Vec<String> {
+    let pids = node.run(&format!("ip netns pids {}", node.name())).stdout;
+    let name = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let alive = |pid: &str| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    };
+    pids.lines().filter(|pid| alive(pid) && name(pid).starts_with("vlan-bridge")).map(str::to_owned).collect()
+}
+
+/// `run` has read stdout and stderr to their ends: whoever kept them open would have been found out.
+#[test]
+fn after_del_name_and_address_are_free_at_once_and_nobody_of_ours_stays() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    let mac = json!({"mac": "02:00:00:00:00:07"});
+    let eth0 = pod.eth0().capabilities(mac).args("IP=172.20.56.20");
+    for _ in 0..20 {
+        clean.plugin().add(&eth0).expect_ok();
+        clean.plugin().del(&eth0).expect_ok();
+        assert!(!pod.has_link("eth0"));
+    }
+    let gone = || plugins_in(&clean.site.node).is_empty();
+    poll(Duration::from_secs(1), "the end of every process of ours", gone);
+    clean.assert_nothing_left(&pod);
+}
+
+#[test]
+fn a_second_interface_of_the_same_pod_outlives_the_first() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    let net1 = pod.interface("net1");
+    // Without routes: two default routes are one too many.
+    let mut list = clean.site.list();
+    list["plugins"][0]["ipam"]["routes"] = json!([]);
+    let second = clean.site.node.plugin(&list);
+    clean.plugin().add(&pod.eth0()).expect_ok();
+    let result = second.add(&net1).expect_ok().json();
+    let (node, inside) = (Snapshot::of(&clean.site.node), Snapshot::of(&pod));
+    clean.plugin().del(&pod.eth0()).expect_ok();
+    assert!(pod.has_link("net1") && !pod.has_link("eth0"));
+    second.check(&net1, &result).expect_ok();
+    assert!(pod.pings(Site::GATEWAY));
+    clean.plugin().add(&pod.eth0()).expect_ok();
+    assert_eq!(clean.site.node.leases(Site::NETWORK).len(), 2);
+    clean.plugin().del(&pod.eth0()).expect_ok();
+    second.del(&net1).expect_ok();
+    clean.assert_nothing_left(&pod);
+    let difference =
+        [node.difference(&Snapshot::of(&clean.site.node)), inside.difference(&Snapshot::of(&pod))];
+    assert!(difference.iter().all(|lines| !lines.is_empty()), "the snapshots see attachments");
+}
+
+#[test]
+fn a_finished_attachment_is_refused_and_left_as_it_is() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    clean.plugin().add(&pod.eth0()).expect_ok();
+    let before = (Snapshot::of(&clean.site.node), Snapshot::of(&pod), clean.site.node.leases(Site::NETWORK));
+    for _ in 0..2 {
+        let outcome = clean.plugin().add(&pod.eth0());
+        assert_eq!(outcome.error_code(), 100, "{outcome}");
+        assert!(outcome.error_text().contains("eth0"), "{outcome}");
+    }
+    before.0.assert_unchanged(&clean.site.node);
+    before.1.assert_unchanged(&pod);
+    assert_eq!(clean.site.node.leases(Site::NETWORK), before.2);
+    assert!(pod.pings(Site::GATEWAY));
+    clean.plugin().del(&pod.eth0()).expect_ok();
+    clean.assert_nothing_left(&pod);
+}

@@ -1,0 +1,225 @@
+//! A plain NIC as the uplink: what is refused before anything is touched, and what of an operator's is kept.
+
+use crate::attached::Clean;
+use integration::{Background, Capture, Namespace, Node, Outcome, Pod, Site, Snapshot, poll};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// An ADD that is refused as a wrong configuration, in words that name `named`, with the node untouched.
+#[track_caller]
+fn refused(site: &Site, list: &Value, named: &[&str]) -> Outcome {
+    let pod = Pod::new();
+    let before = (Snapshot::of(&site.node), Snapshot::of(&pod));
+    let outcome = site.node.plugin(list).add(&pod.eth0());
+    assert_eq!(outcome.error_code(), 7, "{outcome}");
+    for name in named {
+        assert!(outcome.error_text().contains(name), "{name} is not in {outcome}");
+    }
+    before.0.assert_unchanged(&site.node);
+    before.1.assert_unchanged(&pod);
+    assert!(site.node.leases(Site::NETWORK).is_empty());
+    outcome
+}
+
+#[test]
+fn a_master_that_is_missing() {
+    let site = Site::new();
+    site.node.ip("link del nic0");
+    refused(&site, &site.list(), &["uplink.master", "nic0"]);
+}
+
+#[test]
+fn a_master_that_is_a_bridge() {
+    let site = Site::new();
+    site.node.ip("link add br0 type bridge");
+    let mut list = site.list();
+    list["plugins"][0]["uplink"]["master"] = json!("br0");
+    refused(&site, &list, &["uplink.master", "br0", "bridge"]);
+}
+
+#[test]
+fn a_bridge_name_that_somebody_else_has() {
+    let site = Site::new();
+    site.node.ip("link add br136 type veth peer name other");
+    refused(&site, &site.list(), &["br136", "veth"]);
+}
+
+#[test]
+fn an_uplink_that_is_a_port_of_another_bridge() {
+    let site = Site::new();
+    site.node.ip("link add br0 type bridge\nlink set nic0 master br0");
+    refused(&site, &site.list(), &["nic0", "br0"]);
+}
+
+#[test]
+fn an_uplink_with_an_address_or_the_default_route() {
+    for (lines, named) in [
+        ("addr add 172.20.56.9/24 dev nic0", "172.20.56.9"),
+        ("addr add 2001:db8::9/64 dev nic0 nodad", "2001:db8::9"),
+        ("route add default dev nic0", "default route"),
+        ("route add ::/0 dev nic0", "default route"),
+    ] {
+        let site = Site::new();
+        site.node.ip(lines);
+        refused(&site, &site.list(), &["nic0", named]);
+    }
+}
+
+#[test]
+fn keys_that_contradict_the_uplink() {
+    let site = Site::new();
+    for (key, value) in [
+        ("isGateway", json!(true)),
+        ("isDefaultGateway", json!(true)),
+        ("ipMasq", json!(true)),
+        ("mtu", json!(1501)),
+        ("bridge", json!("nic0")),
+    ] {
+        let mut list = site.list();
+        list["plugins"][0][key] = value;
+        refused(&site, &list, &[key]);
+    }
+    for (key, value) in [("gateway", "172.20.57.1"), ("slice", "172.20.57.16/28")] {
+        let mut list = site.list();
+        list["plugins"][0]["ipam"][key] = json!(value);
+        refused(&site, &list, &[key, value]);
+    }
+}
+
+#[test]
+fn a_bridge_of_an_operators_keeps_what_it_has_and_gets_what_is_missing() {
+    let (site, pod) = (Site::new(), Pod::new());
+    site.node.ip("link add br136 address 02:00:00:00:01:36 mtu 1400 type bridge forward_delay 1500\n\
+                  addr add 192.0.2.1/24 dev br136\n\
+                  addr add 2001:db8::1/64 dev br136 nodad");
+    let result = site.node.plugin(&site.list()).add(&pod.eth0()).expect_ok().json();
+    let bridge = &site.node.ip_json("-details address show dev br136")[0];
+    assert_eq!(bridge["address"], "02:00:00:00:01:36");
+    assert_eq!(bridge["mtu"], 1400);
+    assert!(bridge.get("ifalias").is_none(), "it is not ours: {bridge}");
+    let addresses: Vec<_> =
+        bridge["addr_info"].as_array().unwrap().iter().map(|a| a["local"].clone()).collect();
+    for address in ["192.0.2.1", "2001:db8::1"] {
+        assert!(addresses.contains(&json!(address)), "{address} is not among {addresses:?}");
+    }
+    assert_eq!(bridge["linkinfo"]["info_data"]["forward_delay"], 0);
+    assert_eq!(bridge["operstate"], "UP");
+    assert_eq!(site.node.ip_json("link show dev nic0")[0]["master"], "br136");
+    assert_eq!(result["interfaces"][0]["mac"], "02:00:00:00:01:36");
+    assert!(pod.pings(Site::GATEWAY));
+}
+
+#[test]
+fn a_bridge_that_we_make_has_the_uplinks_mac_and_mtu_and_no_forward_delay() {
+    let (site, pod) = (Site::new(), Pod::new());
+    site.node.ip("link set nic0 mtu 1400");
+    site.node.plugin(&site.list()).add(&pod.eth0()).expect_ok();
+    let bridge = &site.node.ip_json("-details link show dev br136")[0];
+    assert_eq!(bridge["address"], site.node.ip_json("link show dev nic0")[0]["address"]);
+    assert_eq!(bridge["mtu"], 1400);
+    assert_eq!(bridge["ifalias"], "vlan-bridge");
+    assert_eq!(bridge["linkinfo"]["info_data"]["forward_delay"], 0);
+    assert_eq!(pod.ip_json("link show dev eth0")[0]["mtu"], 1400);
+    assert_eq!(site.node.sysctl("net/ipv6/conf/br136/accept_ra"), "0");
+    // Pinned: not the lowest of its ports' MACs, as they come and go.
+    let low = Pod::new();
+    let eth0 = low.eth0().capabilities(json!({"mac": "02:00:00:00:00:01"}));
+    site.node.plugin(&site.list()).add(&eth0).expect_ok();
+    let mac = &site.node.ip_json("link show dev br136")[0]["address"];
+    assert_eq!(*mac, bridge["address"]);
+}
+
+/// `ip monitor` in a namespace, which prints every change that the kernel announces.
+struct Monitor {
+    _process: Background,
+    output: PathBuf,
+    mtu: u32,
+}
+
+impl Monitor {
+    /// Starts one and waits until it is heard to hear.
+    fn start(node: &Node) -> Monitor {
+        let output = node.folder().path().join("monitor");
+        let mut command = node.command("ip");
+        command.args(["-o", "monitor", "link", "address"]).stdout(File::create(&output).unwrap());
+        let process = Background::start(&mut command);
+        let mut monitor = Monitor { _process: process, output, mtu: 60_000 };
+        monitor.text(node);
+        monitor
+    }
+
+    /// What it has printed until now.
+    fn text(&mut self, node: &Node) -> String {
+        let mut text = String::new();
+        poll(Duration::from_secs(10), "ip monitor hears a change of ours", || {
+            // Another value each time, for no change is no news.
+            self.mtu += 1;
+            node.ip(&format!("link set lo mtu {}", self.mtu));
+            text = std::fs::read_to_string(&self.output).unwrap();
+            text.contains(&format!("mtu {}", self.mtu))
+        });
+        text
+    }
+}
+
+#[test]
+fn a_second_run_changes_nothing_about_bridge_and_uplink() {
+    let clean = Clean::new();
+    let (node, pod) = (&clean.site.node, Pod::new());
+    let mut monitor = Monitor::start(node);
+    let name = crate::attached::host_interface(&clean.plugin().add(&pod.eth0()).expect_ok());
+    let text = monitor.text(node);
+    assert!(text.contains(&name), "the monitor did not see the pod's veth:\n{text}");
+    for line in text.lines().filter(|line| !line.contains(&name)) {
+        assert!(!line.contains("br136") && !line.contains("nic0"), "{line}");
+    }
+}
+
+#[test]
+fn a_pod_on_an_uplink_that_is_down_is_attached_with_a_warning() {
+    let (site, pod) = (Site::new(), Pod::new());
+    site.router.ip("link set port down");
+    let outcome = site.node.plugin(&site.list()).add(&pod.eth0()).expect_ok();
+    assert!(outcome.stderr.contains("nic0 has no carrier"), "{outcome}");
+    site.router.ip("link set port up");
+    pod.wait_for(Site::GATEWAY);
+}
+
+/// A router advertisement (RFC 4861 section 4.2) for 2001:db8:77::/64, from the router to all nodes.
+fn advertise(site: &Site) {
+    let mut message = vec![134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
+    message.extend([3, 4, 64, 0xc0, 0, 0, 0xe, 0x10, 0, 0, 0xe, 0x10, 0, 0, 0, 0]);
+    message.extend("2001:db8:77::".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    site.router.send_icmpv6("port", "ff02::1", &message);
+}
+
+#[test]
+fn router_advertisements_configure_neither_bridge_nor_pod() {
+    let (clean, pod, control) = (Clean::new(), Pod::new(), Pod::new());
+    clean.plugin().add(&pod.eth0()).expect_ok();
+    // What hears them too, and takes them: an interface of nobody's on the same bridge.
+    clean.site.node.ip(&format!(
+        "link add control type veth peer name eth0 netns {}\nlink set control master br136 up",
+        control.name()
+    ));
+    control.set_sysctl("net/ipv6/conf/eth0/accept_ra", "2");
+    control.ip("link set eth0 up");
+    let capture = Capture::start(&pod, "eth0");
+    let ready =
+        || clean.site.router.run("ip -6 addr show dev port scope link -tentative").stdout.contains("fe80");
+    poll(Duration::from_secs(10), "the router has an address to advertise from", ready);
+    let global = |namespace: &Namespace| namespace.run("ip -6 addr show scope global").stdout;
+    poll(Duration::from_secs(10), "the control takes an advertised address", || {
+        advertise(&clean.site);
+        global(&control).contains("2001:db8:77:")
+    });
+    capture.wait_for("the advertisement at the pod", |frame| {
+        frame.ethertype == 0x86dd && frame.payload.get(40) == Some(&134)
+    });
+    for namespace in [clean.site.node.namespace(), &pod] {
+        assert_eq!(global(namespace), "");
+        assert_eq!(namespace.run("ip -6 route show default").stdout, "");
+    }
+}
