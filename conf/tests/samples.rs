@@ -1,5 +1,7 @@
 //! Every sample, and every configuration in the README, is one that the plugins take, without a warning.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 
 use cni_conf::cni::env::Environment;
