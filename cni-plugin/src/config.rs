@@ -15,6 +15,7 @@ pub fn checked(request: &Request) -> Result<Network, CniError> {
     if network.ipam.as_deref() == Some(OUR_IPAM) {
         // Its own warnings are logged by the IPAM plugin itself.
         IpamConfig::parse(&request.config)?.check_version(request.version)?;
+        request.requested_ips()?;
     }
     Ok(network)
 }

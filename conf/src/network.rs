@@ -77,15 +77,16 @@ impl Network {
     /// Checks a configuration whole. The second value lists what is odd but not wrong, for the log.
     pub fn parse(request: &Request) -> Result<(Network, Vec<String>), CniError> {
         let section = Section::new(&request.config, "");
-        let port_vlans = parse_port_vlans(&section)?;
+        let mut odd = Vec::new();
+        let port_vlans = parse_port_vlans(&section, &mut odd)?;
         let uplink = match section.section("uplink")? {
             Some(keys) => {
                 let uplink = Uplink::parse(&keys, port_vlans.is_some())?;
-                Some((uplink, keys.unknown()))
+                odd.extend(keys.unknown());
+                Some(uplink)
             }
             None => None,
         };
-        let (uplink, mut warnings) = uplink.map_or((None, Vec::new()), |(uplink, odd)| (Some(uplink), odd));
         let is_default_gateway = section.bool("isDefaultGateway")?;
         let network = Network {
             bridge: interface_name(&section, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into()),
@@ -101,15 +102,15 @@ impl Network {
             container_interface_down: section.bool("disableContainerInterface")?,
             port_vlans,
             mac: request.requested_mac()?,
-            dns: parse_dns(&section)?,
+            dns: parse_dns(&section, &mut odd)?,
             ipam: ipam_type(&section)?,
             uplink,
         };
         let masquerade = section.bool("ipMasq")?;
         section.str("ipMasqBackend")?;
         network.check(masquerade)?;
-        warnings.extend(section.unknown().into_iter().filter(|key| !is_common_key(key)));
-        Ok((network, warnings.into_iter().map(|key| format!("{key}: unknown key, ignored")).collect()))
+        odd.extend(section.unknown().into_iter().filter(|key| !is_common_key(key)));
+        Ok((network, odd.into_iter().map(|key| format!("{key}: unknown key, ignored")).collect()))
     }
 
     /// What no single key can tell: contradictions between keys.
@@ -207,7 +208,8 @@ impl Teardown {
             lenient(e);
             None
         });
-        let port_vlans = parse_port_vlans(&section).unwrap_or_else(|e| {
+        // Unknown keys were warned of by ADD.
+        let port_vlans = parse_port_vlans(&section, &mut Vec::new()).unwrap_or_else(|e| {
             lenient(e);
             None
         });
@@ -229,7 +231,8 @@ impl Teardown {
     }
 }
 
-fn parse_port_vlans(section: &Section<'_>) -> Result<Option<PortVlans>, CniError> {
+/// Reads the pods' VLANs; keys that nobody knows go to `odd`.
+fn parse_port_vlans(section: &Section<'_>, odd: &mut Vec<String>) -> Result<Option<PortVlans>, CniError> {
     // 0 is the reference's way to say "none".
     let access = section
         .number("vlan", "a VLAN id", 0..=*VLAN_IDS.end())?
@@ -241,6 +244,7 @@ fn parse_port_vlans(section: &Section<'_>) -> Result<Option<PortVlans>, CniError
         let id = entry.number("id", "a VLAN id", VLAN_IDS)?;
         let (low, high) =
             (entry.number("minID", "a VLAN id", VLAN_IDS)?, entry.number("maxID", "a VLAN id", VLAN_IDS)?);
+        odd.extend(entry.unknown());
         match (id, low, high) {
             (Some(id), None, None) => trunk.push(id as u16),
             (None, Some(low), Some(high)) if low <= high => trunk.extend(low as u16..=high as u16),
@@ -263,14 +267,11 @@ fn parse_port_vlans(section: &Section<'_>) -> Result<Option<PortVlans>, CniError
     Ok(Some(PortVlans { access, trunk, keep_default }))
 }
 
-fn parse_dns(section: &Section<'_>) -> Result<Dns, CniError> {
+fn parse_dns(section: &Section<'_>, odd: &mut Vec<String>) -> Result<Dns, CniError> {
     let Some(keys) = section.section("dns")? else { return Ok(Dns::default()) };
-    Ok(Dns {
-        nameservers: keys.strings("nameservers")?,
-        domain: keys.str("domain")?.map(str::to_owned),
-        search: keys.strings("search")?,
-        options: keys.strings("options")?,
-    })
+    let dns = Dns::from_section(&keys)?;
+    odd.extend(keys.unknown());
+    Ok(dns)
 }
 
 /// `ipam.type`; none where `ipam` is absent or empty, which means layer 2 only.

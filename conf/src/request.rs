@@ -158,7 +158,8 @@ impl Request {
     pub fn log_settings(&self) -> Result<LogSettings, CniError> {
         let root = self.root();
         let file = root.str("logFile")?.filter(|text| !text.is_empty());
-        if let Some(file) = file.filter(|file| !Path::new(file).is_absolute()) {
+        // NUL is legal in JSON and in no path.
+        if let Some(file) = file.filter(|file| !Path::new(file).is_absolute() || file.contains('\0')) {
             return Err(root.wrong("logFile", &file.into(), "an absolute path"));
         }
         let level = match root.str("logLevel")?.map(str::to_ascii_lowercase).as_deref() {

@@ -8,10 +8,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use cni_conf::cni::mac::MacAddr;
-use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::Ipv6MulticastHops;
@@ -21,18 +21,22 @@ use nix::sys::socket::{
 
 use super::{Conn, NetError, Result};
 
-/// `ip neigh replace ADDRESS dev INTERFACE nud none use`, for an address of the interface's own: the kernel asks the
-/// segment who has it, in its own name, which is a gratuitous ARP request. Nobody answers, so it asks three times, a
-/// second apart, long after we are gone; the entry expires by itself.
+/// `ip neigh replace ADDRESS lladdr ff:ff:ff:ff:ff:ff dev INTERFACE nud probe`, for an address of the interface's own:
+/// the kernel asks the segment who has it, in its own name, which is a gratuitous ARP request. Nobody answers, so it
+/// asks three times, a second apart, and the entry expires by itself. All that is done by a timer: on a bridge with
+/// hundreds of pods, each of which gets a copy, the first request alone would take longer than the rest of an ADD.
 pub async fn gratuitous_arp(conn: &Conn, interface: u32, address: Ipv4Addr) -> Result<()> {
+    const BROADCAST: [u8; 6] = [0xff; 6];
     let mut message = NeighbourMessage::default();
     message.header.family = netlink_packet_route::AddressFamily::Inet;
     message.header.ifindex = interface;
-    message.header.state = NeighbourState::None;
-    message.header.flags = NeighbourFlags::Use;
-    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+    message.header.state = NeighbourState::Probe;
+    message.attributes = vec![
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
+        NeighbourAttribute::LinkLayerAddress(BROADCAST.to_vec()),
+    ];
     let action = || format!("announce {address}");
-    conn.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE, action).await
+    conn.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, action).await
 }
 
 /// A raw ICMPv6 socket of the namespace in which it was opened.

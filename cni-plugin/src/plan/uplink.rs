@@ -241,10 +241,10 @@ fn check_vlans_are_free(
 
 /// An interface may become a port if that takes nothing away from the node.
 fn check_may_become_port(name: &str, port: Option<&Link>, seen: &Seen) -> Result<(), CniError> {
+    let Some(around) = &seen.surroundings else { return Ok(()) };
     if let Some(index) = port.and_then(|link| link.master) {
         return refuse(format!("uplink: {name} is a port of {} already", interface_by_index(seen, index)));
     }
-    let Some(around) = &seen.surroundings else { return Ok(()) };
     if around.port_has_default_route {
         return refuse(format!(
             "uplink: the default route of this node leaves by {name}; as a bridge port it would cut the node off. Move the route and the addresses to another VLAN first"

@@ -4,10 +4,23 @@
 
 mod attached;
 mod bridge;
+mod chaining;
+mod chaining_ipam;
+mod check;
+mod check_gc;
+mod check_status;
 mod failure;
 mod frames;
+mod input;
+mod input_bridge;
+mod input_environment;
+mod input_ipam;
+mod input_node;
+mod input_tolerated;
 mod kill;
+mod results;
 mod rig;
 mod takeover;
 mod teardown;
 mod uplink;
+mod versions;

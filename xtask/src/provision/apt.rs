@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the rig calls, and the package that brings it. A program that is there is left alone.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("bash", "bash"),
     ("busybox", "busybox-static"),
     ("depmod", "kmod"),
@@ -17,6 +17,7 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("ping", "iputils-ping"),
     ("strace", "strace"),
     ("tcpdump", "tcpdump"),
+    ("time", "time"),
 ];
 
 /// The emulator, needed only when a guest is booted.
