@@ -2,12 +2,9 @@
 
 use cni_conf::network::Network;
 
-use crate::link::Link;
+use crate::link::{Installed, Link};
 use crate::net::{Conn, Result, addr, link, port, route};
 use crate::plan::uplink::{Seen, Surroundings};
-
-/// Main and default route tables: what leaves by them is what `ip route show default` prints.
-const MAIN_TABLES: [u32; 2] = [253, 254];
 
 /// The interfaces that the configuration names: three look-ups at most, however many pods there are; on a trunk, the
 /// VLANs of the ports as well.
@@ -55,10 +52,11 @@ pub async fn uplink_and_surroundings(conn: &Conn, network: &Network) -> Result<S
     Ok(seen)
 }
 
+/// In whatever table: policy routing may send the node's traffic there.
 async fn has_default_route(conn: &Conn, port: &Link) -> Result<bool> {
-    Ok(route::list(conn).await?.iter().any(|installed| {
-        installed.interface == Some(port.index)
-            && installed.route.dst.prefix_len() == 0
-            && installed.route.table.is_none_or(|table| MAIN_TABLES.contains(&table))
-    }))
+    let by_port = |installed: &Installed| installed.interface == Some(port.index);
+    Ok(route::list(conn)
+        .await?
+        .iter()
+        .any(|installed| by_port(installed) && installed.route.dst.prefix_len() == 0))
 }

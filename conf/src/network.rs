@@ -294,3 +294,6 @@ fn ipam_type(section: &Section<'_>) -> Result<Option<String>, CniError> {
 fn refuse<T>(message: impl Into<String>) -> Result<T, CniError> {
     Err(CniError::new(code::INVALID_CONFIG, message.into()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+use super::*;
+use crate::cni::env::Environment;
+
+fn request(keys: &str) -> Request {
+    let config = format!(r#"{{"cniVersion": "1.1.0", "name": "net", "type": "vlan-bridge", {keys}}}"#);
+    let env = Environment::parse(|name| match name {
+        "CNI_COMMAND" => Some("STATUS".into()),
+        "CNI_PATH" => Some("/opt/cni/bin".into()),
+        _ => None,
+    });
+    Request::parse(env.unwrap(), config.into_bytes()).unwrap()
+}
+
+fn parsed(keys: &str) -> Network {
+    Network::parse(&request(keys)).unwrap().0
+}
+
+#[track_caller]
+fn refused(keys: &str, expected: &str) {
+    let error = Network::parse(&request(keys)).expect_err("was not refused");
+    assert_eq!(error.code, code::INVALID_CONFIG);
+    assert!(error.msg.contains(expected), "{}", error.msg);
+}
+
+#[test]
+fn the_three_kinds_of_uplink() {
+    let port = |keys: &str| parsed(keys).uplink.unwrap().port;
+    let sub_interface = UplinkPort::SubInterface { name: "bond0.136".into(), vlan: 136 };
+    assert_eq!(port(r#""uplink": {"master": "bond0", "vlan": 136}"#), sub_interface);
+    assert_eq!(port(r#""uplink": {"master": "bond0"}"#), UplinkPort::Master);
+    assert_eq!(port(r#""uplink": {"master": "bond0"}, "vlan": 136"#), UplinkPort::Trunk);
+    assert_eq!(port(r#""uplink": {"master": "bond0"}, "vlanTrunk": [{"id": 136}]"#), UplinkPort::Trunk);
+}
+
+#[test]
+fn zero_and_empty_mean_absent_as_in_go() {
+    let network = parsed(r#""bridge": "", "mtu": 0, "vlan": 0, "ipam": {}, "uplink": null"#);
+    assert_eq!(network.bridge, "cni0");
+    assert_eq!(
+        (network.mtu, &network.port_vlans, &network.ipam, &network.uplink),
+        (None, &None, &None, &None)
+    );
+}
+
+#[test]
+fn ranges_of_a_trunk_are_put_together() {
+    let network = parsed(r#""vlan": 7, "vlanTrunk": [{"minID": 5, "maxID": 8}, {"id": 3}, {"id": 6}]"#);
+    let vlans = network.port_vlans.unwrap();
+    assert_eq!(vlans.trunk, [3, 5, 6, 7, 8]);
+    assert_eq!(vlans.ids().collect::<Vec<_>>(), [7, 3, 5, 6, 8]);
+}
+
+#[test]
+fn the_node_has_a_side_of_the_vlan_on_a_trunk_and_behind_a_gateway() {
+    let side = |keys: &str| parsed(keys).node_side().map(|(name, _)| name);
+    assert_eq!(
+        side(r#""bridge": "br0", "uplink": {"master": "bond0"}, "vlan": 136"#).as_deref(),
+        Some("br0.136")
+    );
+    assert_eq!(side(r#""bridge": "br0", "isGateway": true, "vlan": 136"#).as_deref(), Some("br0.136"));
+    assert_eq!(side(r#""bridge": "br0", "vlan": 136"#), None);
+}
+
+#[test]
+fn contradictions_name_both_keys() {
+    let uplink = r#""uplink": {"master": "bond0", "vlan": 136}"#;
+    refused(&format!(r#"{uplink}, "isGateway": true"#), "isGateway: true excludes uplink");
+    refused(&format!(r#"{uplink}, "isDefaultGateway": true"#), "isDefaultGateway: true excludes uplink");
+    refused(&format!(r#"{uplink}, "ipMasq": true"#), "ipMasq: true excludes uplink");
+    refused(&format!(r#"{uplink}, "vlan": 7"#), "uplink.vlan and vlan or vlanTrunk exclude each other");
+    refused(&format!(r#"{uplink}, "bridge": "bond0.136""#), "is the name of the uplink as well");
+    refused(r#""uplink": {"master": "bond0", "name": "x"}"#, "uplink.name names a sub-interface");
+    refused(r#""hairpinMode": true, "promiscMode": true"#, "hairpinMode and promiscMode");
+    refused(r#""disableContainerInterface": true, "ipam": {"type": "x"}"#, "disableContainerInterface");
+    refused(r#""ipMasq": true"#, "ipMasq: true is not supported");
+    refused(r#""vlanTrunk": [{"minID": 9, "maxID": 8}]"#, "vlanTrunk[0].minID: 9 is above maxID 8");
+    refused(r#""uplink": {"master": "a-very-long-nic", "vlan": 4094}"#, "at most 15");
+}
+
+#[test]
+fn a_teardown_makes_do_with_what_can_be_read() {
+    let broken =
+        r#""bridge": 7, "vlan": "x", "uplink": {"vlan": 136}, "mtu": -1, "ipam": {"type": "host-local"}"#;
+    let (teardown, warnings) = Teardown::parse(&request(broken));
+    assert_eq!(teardown, Teardown { bridge: "cni0".into(), trunk: None, ipam: Some("host-local".into()) });
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+}

@@ -1,0 +1,66 @@
+//! Every sample, and every configuration in the README, is one that the plugins take, without a warning.
+
+use std::path::Path;
+
+use cni_conf::cni::env::Environment;
+use cni_conf::ipam::IpamConfig;
+use cni_conf::network::{Network, OUR_IPAM};
+use cni_conf::request::Request;
+use serde_json::Value;
+
+/// Checks each entry of a network list as libcni would hand it to its plugin.
+fn check(what: &str, list: &str) {
+    let list: Value = serde_json::from_str(list).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let mut ours = 0;
+    for plugin in list["plugins"].as_array().unwrap_or_else(|| panic!("{what}: no plugins")) {
+        if plugin["type"] != "vlan-bridge" {
+            continue;
+        }
+        ours += 1;
+        let mut config = plugin.clone();
+        for key in ["cniVersion", "name"] {
+            config[key] = list[key].clone();
+        }
+        let env = Environment::parse(|name| match name {
+            "CNI_COMMAND" => Some("ADD".into()),
+            "CNI_CONTAINERID" => Some("c".into()),
+            "CNI_NETNS" => Some("/run/netns/c".into()),
+            "CNI_IFNAME" => Some("eth0".into()),
+            "CNI_PATH" => Some("/opt/cni/bin".into()),
+            _ => None,
+        });
+        let request = Request::parse(env.unwrap(), config.to_string().into_bytes()).unwrap();
+        request.log_settings().unwrap_or_else(|e| panic!("{what}: {e}"));
+        let (network, warnings) = Network::parse(&request).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(warnings, Vec::<String>::new(), "{what}");
+        if network.ipam.as_deref() == Some(OUR_IPAM) {
+            let ipam = IpamConfig::parse(&request.config).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!(ipam.warnings, Vec::<String>::new(), "{what}");
+        }
+    }
+    assert!(ours > 0, "{what}: no entry of ours");
+}
+
+#[test]
+fn every_sample_is_taken() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples");
+    let mut samples = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        check(&path.display().to_string(), &std::fs::read_to_string(&path).unwrap());
+        samples += 1;
+    }
+    assert!(samples >= 4, "{samples} samples");
+}
+
+#[test]
+fn every_configuration_of_the_readme_is_taken() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let text = std::fs::read_to_string(readme).unwrap();
+    let blocks: Vec<&str> =
+        text.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        check("README.md", block);
+    }
+}
