@@ -139,16 +139,18 @@ fn a_del_that_was_killed_succeeds_when_repeated() {
 
 /// Our IPAM plugin behind a script that kills it as it enters its `nth` call of `syscall` on `verb`.
 fn killed_ipam(verb: &str, syscall: &str, nth: usize, first: &str) -> FakeIpam {
-    FakeIpam::new(
-        "vlan-bridge-ipam",
-        &format!(
-            "[ \"$CNI_COMMAND\" = {verb} ] || exec \"$real\"\n{first}\n\
-             strace -qq -f -o /dev/null -e signal=none -e inject={syscall}:signal=KILL:when={nth} \"$real\"\n\
-             status=$?\n\
-             echo $status > \"$folder/status\"\n\
-             exit $status"
-        ),
-    )
+    let inject = format!("inject={syscall}:signal=KILL:when={nth}");
+    // The configuration is read first: who is killed before it has written it would leave IPAM without.
+    let script = format!(
+        "[ \"$CNI_COMMAND\" = {verb} ] || exec \"$real\"\n\
+         cat > \"$folder/config\"\n\
+         {first}\n\
+         strace -qq -f -o /dev/null -e signal=none -e {inject} \"$real\" < \"$folder/config\"\n\
+         status=$?\n\
+         echo $status > \"$folder/status\"\n\
+         exit $status"
+    );
+    FakeIpam::new("vlan-bridge-ipam", &script)
 }
 
 /// Whether IPAM was. Where the plugin is dead already, an unharmed one fails all the same: nobody reads its answer.

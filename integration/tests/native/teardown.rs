@@ -1,9 +1,8 @@
 //! DEL: whatever is gone or broken by then, all that is ours goes, and it says so as often as it is asked.
 
 use crate::attached::{Clean, FakeIpam, add_through, host_interface};
-use integration::{Attachment, Namespace, Pod, Site, Snapshot, poll};
+use integration::{Attachment, Pod, Site, Snapshot};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// Attaches a pod, spoils something, detaches it twice, and looks that nothing is left.
 #[track_caller]
@@ -143,32 +142,6 @@ fn the_link_is_down_before_its_address_is_free_for_others() {
     let seen = ipam.read("seen");
     let silent = |line: &str| !line.contains(&name) || line.contains("state DOWN");
     assert!(seen.contains("nic0") && seen.lines().all(silent), "{seen}");
-    clean.assert_nothing_left(&pod);
-}
-
-/// The processes of our binary that are alive in a namespace.
-fn plugins_in(node: &Namespace) -> Vec<String> {
-    let pids = node.run(&format!("ip netns pids {}", node.name())).stdout;
-    let name = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let alive = |pid: &str| {
-        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
-    };
-    pids.lines().filter(|pid| alive(pid) && name(pid).starts_with("vlan-bridge")).map(str::to_owned).collect()
-}
-
-/// `run` has read stdout and stderr to their ends: whoever kept them open would have been found out.
-#[test]
-fn after_del_name_and_address_are_free_at_once_and_nobody_of_ours_stays() {
-    let (clean, pod) = (Clean::new(), Pod::new());
-    let mac = json!({"mac": "02:00:00:00:00:07"});
-    let eth0 = pod.eth0().capabilities(mac).args("IP=172.20.56.20");
-    for _ in 0..20 {
-        clean.plugin().add(&eth0).expect_ok();
-        clean.plugin().del(&eth0).expect_ok();
-        assert!(!pod.has_link("eth0"));
-    }
-    let gone = || plugins_in(&clean.site.node).is_empty();
-    poll(Duration::from_secs(1), "the end of every process of ours", gone);
     clean.assert_nothing_left(&pod);
 }
 

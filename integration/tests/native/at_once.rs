@@ -1,0 +1,68 @@
+//! DEL returns when the kernel has announced that the link is gone, before it is through with it: nothing of that may be
+//! observable.
+
+use crate::attached::Clean;
+use integration::{Call, Namespace, Pod, note, poll};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use serde_json::json;
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::process::Stdio;
+use std::time::Duration;
+
+const CYCLES: usize = 20;
+
+/// The processes of our plugin that are alive in a namespace.
+fn plugins_in(node: &Namespace) -> usize {
+    let own = node.enter(|| fs::read_link("/proc/thread-self/ns/net").unwrap());
+    let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let here = processes.filter(|process| fs::read_link(process.join("ns/net")).is_ok_and(|net| net == own));
+    here.filter(|process| fs::read_to_string(process.join("comm")).is_ok_and(|name| name == "vlan-bridge\n"))
+        .count()
+}
+
+/// Whether nobody has the other end of a pipe open any more.
+fn is_at_its_end(mut pipe: impl Read + AsFd) -> bool {
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    match pipe.read_to_end(&mut Vec::new()) {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            false
+        }
+    }
+}
+
+/// Runs a call as a runtime does that waits for the end of the process and then reads what is there.
+fn run_and_look_at_pipes(node: &Namespace, call: &Call<'_>) {
+    node.enter(|| {
+        let mut command = call.bare_command();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(call.input()).unwrap();
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        assert!(child.wait().unwrap().success());
+        assert!(is_at_its_end(stdout), "stdout is held open after the end");
+        assert!(is_at_its_end(stderr), "stderr is held open after the end");
+    });
+}
+
+#[test]
+fn name_address_and_pipes_are_free_when_del_returns_and_nobody_of_ours_stays() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    let node = clean.site.node.namespace();
+    let mac = json!({"mac": "02:00:00:00:00:07"});
+    let eth0 = pod.eth0().capabilities(mac).args("IP=172.20.56.20");
+    let del = clean.plugin().call("DEL", &eth0);
+    let mut lingering = 0;
+    for _ in 0..CYCLES {
+        clean.plugin().add(&eth0).expect_ok();
+        run_and_look_at_pipes(node, &del);
+        lingering += plugins_in(node);
+        assert!(!pod.has_link("eth0"));
+    }
+    note(&format!("{lingering} children were seen in the kernel after {CYCLES} DELs"));
+    poll(Duration::from_secs(1), "the end of every process of ours", || plugins_in(node) == 0);
+    clean.assert_nothing_left(&pod);
+}
