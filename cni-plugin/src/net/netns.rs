@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{FsType, fstatfs};
 
@@ -33,7 +34,7 @@ impl Namespace {
         };
         let file_system =
             fstatfs(&file).map_err(|e| NetError::new(format!("look at namespace {path}"), e))?;
-        if file_system.filesystem_type() != NSFS {
+        if file_system.filesystem_type() != NSFS || !is_network_namespace(&file) {
             return Ok(None);
         }
         Ok(Some(Namespace { path: path.to_owned(), file }))
@@ -63,6 +64,13 @@ impl Namespace {
         setns(&home, CloneFlags::CLONE_NEWNET).map_err(|e| NetError::new("leave a namespace again", e))?;
         Ok(opened)
     }
+}
+
+/// Namespaces of every kind live on one file system; `NS_GET_NSTYPE` (ioctl_nsfs(2)) tells them apart.
+fn is_network_namespace(file: &File) -> bool {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: this request takes no argument and only returns a number.
+    unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) == libc::CLONE_NEWNET }
 }
 
 impl AsRawFd for Namespace {

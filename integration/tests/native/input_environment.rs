@@ -54,7 +54,7 @@ fn a_verb_that_is_none() {
 fn values_that_cannot_be() {
     let untouched = Untouched::new();
     let long_id = "a".repeat(201);
-    let rows: [(&str, &str, &[&str]); 26] = [
+    let rows: [(&str, &str, &[&str]); 27] = [
         ("CNI_CONTAINERID", "../../etc", &["../../etc"]),
         ("CNI_CONTAINERID", "a/b", &["a/b"]),
         ("CNI_CONTAINERID", "..", &["\"..\""]),
@@ -81,6 +81,7 @@ fn values_that_cannot_be() {
         ("CNI_ARGS", "MAC=00:00:00:00:00:00", &["MAC", "00:00:00:00:00:00"]),
         ("CNI_NETNS", "/no/such/namespace", &["/no/such/namespace"]),
         ("CNI_NETNS", "/etc/passwd", &["/etc/passwd"]),
+        ("CNI_NETNS", "/proc/self/ns/mnt", &["/proc/self/ns/mnt"]),
     ];
     for plugin in PLUGINS {
         for (name, value, parts) in rows {
@@ -162,6 +163,7 @@ fn del_does_not_care_for_what_it_has_no_use_for() {
         ("CNI_NETNS", "/no/such/namespace"),
         ("CNI_NETNS", ""),
         ("CNI_NETNS", "/etc/passwd"),
+        ("CNI_NETNS", "/proc/self/ns/mnt"),
     ] {
         let outcome = untouched.call("vlan-bridge", "DEL").env(name, value).run();
         assert_eq!(outcome.expect_ok().stdout, "", "{name}={value}");
