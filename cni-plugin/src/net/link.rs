@@ -1,17 +1,19 @@
 //! `ip link`: look at, create and change interfaces. Removing is [`super::remove`]'s.
 
+mod decode;
+
 use cni_conf::cni::mac::MacAddr;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BondFailOverMac, BondMode, BridgePortState, BridgeStpState, InfoBond,
     InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVlan,
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State, VlanProtocol,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use std::os::fd::AsRawFd;
 
 use super::{Conn, Namespace, NetError, Result};
-use crate::link::{Bond, Bridge, Kind, Link, PortFlags};
+use crate::link::{Link, PortFlags};
+use decode::from_message;
 
 /// `ip link show dev NAME`; none if there is no such interface.
 pub async fn by_name(conn: &Conn, name: &str) -> Result<Option<Link>> {
@@ -214,138 +216,4 @@ fn set_up(message: &mut LinkMessage, up: bool) {
 
 fn info(kind: InfoKind, data: InfoData) -> LinkAttribute {
     LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)])
-}
-
-fn from_message(message: LinkMessage) -> Link {
-    let flags = message.header.flags;
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        kind: Kind::Other(String::new()),
-        mac: None,
-        mtu: 0,
-        up: flags.contains(LinkFlags::Up),
-        carrier: flags.contains(LinkFlags::LowerUp),
-        oper_up: false,
-        promisc: flags.contains(LinkFlags::Promisc),
-        master: None,
-        parent: None,
-        alias: None,
-        accept_ra: None,
-        port: None,
-        forwarding: false,
-    };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Address(mac) => link.mac = <[u8; 6]>::try_from(mac).ok().map(MacAddr),
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::OperState(state) => link.oper_up = state == State::Up,
-            LinkAttribute::Controller(index) => link.master = Some(index),
-            LinkAttribute::Link(index) => link.parent = Some(index),
-            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
-            LinkAttribute::AfSpecUnspec(families) => link.accept_ra = accept_ra(&families),
-            LinkAttribute::LinkInfo(infos) => read_info(&mut link, infos),
-            _ => {}
-        }
-    }
-    link
-}
-
-fn accept_ra(families: &[AfSpecUnspec]) -> Option<i32> {
-    families.iter().find_map(|family| match family {
-        AfSpecUnspec::Inet6(settings) => settings.iter().find_map(|setting| match setting {
-            AfSpecInet6::DevConf(conf) => Some(conf.accept_ra),
-            _ => None,
-        }),
-        _ => None,
-    })
-}
-
-fn read_info(link: &mut Link, infos: Vec<LinkInfo>) {
-    for info in infos {
-        match info {
-            LinkInfo::Kind(InfoKind::Bridge) => link.kind = Kind::Bridge(Bridge::default()),
-            LinkInfo::Kind(InfoKind::Veth) => link.kind = Kind::Veth,
-            LinkInfo::Kind(kind) => link.kind = Kind::Other(kind.to_string()),
-            LinkInfo::Data(InfoData::Bridge(options)) => link.kind = Kind::Bridge(read_bridge(&options)),
-            LinkInfo::Data(InfoData::Vlan(options)) => link.kind = read_vlan(&options),
-            LinkInfo::Data(InfoData::Bond(options)) => link.kind = Kind::Bond(read_bond(&options)),
-            LinkInfo::PortData(InfoPortData::BridgePort(options)) => read_port(link, &options),
-            _ => {}
-        }
-    }
-}
-
-fn read_bridge(options: &[InfoBridge]) -> Bridge {
-    let mut bridge = Bridge::default();
-    for option in options {
-        match option {
-            InfoBridge::ForwardDelay(ticks) => bridge.forward_delay = *ticks,
-            InfoBridge::StpState(state) => bridge.stp = *state != BridgeStpState::Disabled,
-            InfoBridge::VlanFiltering(on) => bridge.vlan_filtering = *on,
-            InfoBridge::VlanDefaultPvid(vid) => bridge.default_pvid = *vid,
-            _ => {}
-        }
-    }
-    bridge
-}
-
-fn read_vlan(options: &[InfoVlan]) -> Kind {
-    let (mut vid, mut ethertype) = (0, 0x8100);
-    for option in options {
-        match option {
-            InfoVlan::Id(id) => vid = *id,
-            InfoVlan::Protocol(VlanProtocol::Ieee8021Q) => ethertype = 0x8100,
-            InfoVlan::Protocol(VlanProtocol::Ieee8021Ad) => ethertype = 0x88a8,
-            _ => {}
-        }
-    }
-    Kind::Vlan { id: vid, protocol: ethertype }
-}
-
-fn read_bond(options: &[InfoBond]) -> Bond {
-    let mut bond = Bond::default();
-    for option in options {
-        match option {
-            InfoBond::Mode(mode) => bond.mode = bond_mode(*mode),
-            InfoBond::FailOverMac(policy) => {
-                bond.fail_over_mac = match policy {
-                    BondFailOverMac::None => "none".into(),
-                    BondFailOverMac::Active => "active".into(),
-                    BondFailOverMac::Follow => "follow".into(),
-                    other => u8::from(*other).to_string(),
-                }
-            }
-            _ => {}
-        }
-    }
-    bond
-}
-
-fn bond_mode(mode: BondMode) -> String {
-    match mode {
-        BondMode::BalanceRr => "balance-rr".into(),
-        BondMode::ActiveBackup => "active-backup".into(),
-        BondMode::BalanceXor => "balance-xor".into(),
-        BondMode::Broadcast => "broadcast".into(),
-        BondMode::Ieee8023Ad => "802.3ad".into(),
-        BondMode::BalanceTlb => "balance-tlb".into(),
-        BondMode::BalanceAlb => "balance-alb".into(),
-        other => u8::from(other).to_string(),
-    }
-}
-
-fn read_port(link: &mut Link, options: &[InfoBridgePort]) {
-    let mut port = PortFlags::default();
-    for option in options {
-        match option {
-            InfoBridgePort::State(state) => link.forwarding = *state == BridgePortState::Forwarding,
-            InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
-            InfoBridgePort::Isolated(on) => port.isolated = *on,
-            InfoBridgePort::Locked(on) => port.locked = *on,
-            _ => {}
-        }
-    }
-    link.port = Some(port);
 }

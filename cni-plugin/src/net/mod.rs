@@ -65,11 +65,6 @@ impl NetError {
             .any(|errno| self.is(errno))
     }
 
-    /// True if the lower device is administratively down.
-    pub fn lower_down(&self) -> bool {
-        self.is(Errno::ENETDOWN)
-    }
-
     fn is(&self, wanted: Errno) -> bool {
         matches!(self, NetError::Kernel { errno, .. } if *errno == wanted)
     }

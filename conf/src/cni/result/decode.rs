@@ -1,6 +1,6 @@
 //! JSON of any version to [`AddResult`].
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{AddResult, Dns, Interface, IpConfig, Route};
 use crate::cni::error::{CniError, code};
@@ -121,15 +121,6 @@ impl Dns {
             search: section.strings("search")?,
             options: section.strings("options")?,
         })
-    }
-
-    /// Reads the configuration's `dns` key; `None` when it is absent or empty.
-    ///
-    /// # Errors
-    /// As [`Dns::from_section`].
-    pub fn from_config(config: &Map<String, Value>) -> Result<Option<Dns>, CniError> {
-        let Some(section) = Section::new(config, "").section("dns")? else { return Ok(None) };
-        Ok(Some(Dns::from_section(&section)?).filter(|dns| !dns.is_empty()))
     }
 }
 

@@ -1,0 +1,145 @@
+//! `RTM_NEWLINK` as the kernel sends it, turned into a [`Link`].
+
+use cni_conf::cni::mac::MacAddr;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, BondFailOverMac, BondMode, BridgePortState, BridgeStpState, InfoBond,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage, State, VlanProtocol,
+};
+
+use crate::link::{Bond, Bridge, Kind, Link, PortFlags};
+
+/// An interface out of an answer.
+pub(super) fn from_message(message: LinkMessage) -> Link {
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        kind: Kind::Other(String::new()),
+        mac: None,
+        mtu: 0,
+        up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::LowerUp),
+        oper_up: false,
+        promisc: flags.contains(LinkFlags::Promisc),
+        master: None,
+        parent: None,
+        alias: None,
+        accept_ra: None,
+        port: None,
+        forwarding: false,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(mac) => link.mac = <[u8; 6]>::try_from(mac).ok().map(MacAddr),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::OperState(state) => link.oper_up = state == State::Up,
+            LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::Link(index) => link.parent = Some(index),
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::AfSpecUnspec(families) => link.accept_ra = accept_ra(&families),
+            LinkAttribute::LinkInfo(infos) => read_info(&mut link, infos),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn accept_ra(families: &[AfSpecUnspec]) -> Option<i32> {
+    families.iter().find_map(|family| match family {
+        AfSpecUnspec::Inet6(settings) => settings.iter().find_map(|setting| match setting {
+            AfSpecInet6::DevConf(conf) => Some(conf.accept_ra),
+            _ => None,
+        }),
+        _ => None,
+    })
+}
+
+fn read_info(link: &mut Link, infos: Vec<LinkInfo>) {
+    for info in infos {
+        match info {
+            LinkInfo::Kind(InfoKind::Bridge) => link.kind = Kind::Bridge(Bridge::default()),
+            LinkInfo::Kind(InfoKind::Veth) => link.kind = Kind::Veth,
+            LinkInfo::Kind(kind) => link.kind = Kind::Other(kind.to_string()),
+            LinkInfo::Data(InfoData::Bridge(options)) => link.kind = Kind::Bridge(read_bridge(&options)),
+            LinkInfo::Data(InfoData::Vlan(options)) => link.kind = read_vlan(&options),
+            LinkInfo::Data(InfoData::Bond(options)) => link.kind = Kind::Bond(read_bond(&options)),
+            LinkInfo::PortData(InfoPortData::BridgePort(options)) => read_port(link, &options),
+            _ => {}
+        }
+    }
+}
+
+fn read_bridge(options: &[InfoBridge]) -> Bridge {
+    let mut bridge = Bridge::default();
+    for option in options {
+        match option {
+            InfoBridge::ForwardDelay(ticks) => bridge.forward_delay = *ticks,
+            InfoBridge::StpState(state) => bridge.stp = *state != BridgeStpState::Disabled,
+            InfoBridge::VlanFiltering(on) => bridge.vlan_filtering = *on,
+            InfoBridge::VlanDefaultPvid(vid) => bridge.default_pvid = *vid,
+            _ => {}
+        }
+    }
+    bridge
+}
+
+fn read_vlan(options: &[InfoVlan]) -> Kind {
+    let (mut vid, mut ethertype) = (0, 0x8100);
+    for option in options {
+        match option {
+            InfoVlan::Id(id) => vid = *id,
+            InfoVlan::Protocol(VlanProtocol::Ieee8021Q) => ethertype = 0x8100,
+            InfoVlan::Protocol(VlanProtocol::Ieee8021Ad) => ethertype = 0x88a8,
+            _ => {}
+        }
+    }
+    Kind::Vlan { id: vid, protocol: ethertype }
+}
+
+fn read_bond(options: &[InfoBond]) -> Bond {
+    let mut bond = Bond::default();
+    for option in options {
+        match option {
+            InfoBond::Mode(mode) => bond.mode = bond_mode(*mode),
+            InfoBond::FailOverMac(policy) => {
+                bond.fail_over_mac = match policy {
+                    BondFailOverMac::None => "none".into(),
+                    BondFailOverMac::Active => "active".into(),
+                    BondFailOverMac::Follow => "follow".into(),
+                    other => u8::from(*other).to_string(),
+                }
+            }
+            _ => {}
+        }
+    }
+    bond
+}
+
+fn bond_mode(mode: BondMode) -> String {
+    match mode {
+        BondMode::BalanceRr => "balance-rr".into(),
+        BondMode::ActiveBackup => "active-backup".into(),
+        BondMode::BalanceXor => "balance-xor".into(),
+        BondMode::Broadcast => "broadcast".into(),
+        BondMode::Ieee8023Ad => "802.3ad".into(),
+        BondMode::BalanceTlb => "balance-tlb".into(),
+        BondMode::BalanceAlb => "balance-alb".into(),
+        other => u8::from(other).to_string(),
+    }
+}
+
+fn read_port(link: &mut Link, options: &[InfoBridgePort]) {
+    let mut port = PortFlags::default();
+    for option in options {
+        match option {
+            InfoBridgePort::State(state) => link.forwarding = *state == BridgePortState::Forwarding,
+            InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
+            InfoBridgePort::Isolated(on) => port.isolated = *on,
+            InfoBridgePort::Locked(on) => port.locked = *on,
+            _ => {}
+        }
+    }
+    link.port = Some(port);
+}
