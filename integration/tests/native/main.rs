@@ -20,6 +20,8 @@ mod input_ipam;
 mod input_node;
 mod input_tolerated;
 mod kill;
+mod regression;
+mod regression_check;
 mod results;
 mod rig;
 mod takeover;
