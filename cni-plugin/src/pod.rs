@@ -24,7 +24,7 @@ const LOOK_AGAIN_FOR_DUPLICATES: Duration = Duration::from_millis(20);
 
 /// Opens `CNI_NETNS`. None if it is empty or gone. Our own namespace is refused unless `CNI_NETNS_OVERRIDE` is set:
 /// the pod's interface would become the node's.
-pub fn namespace(env: &Environment) -> Result<Option<Namespace>, CniError> {
+fn namespace(env: &Environment) -> Result<Option<Namespace>, CniError> {
     if env.netns.is_empty() {
         return Ok(None);
     }
@@ -39,6 +39,17 @@ pub fn namespace(env: &Environment) -> Result<Option<Namespace>, CniError> {
         ));
     }
     Ok(namespace)
+}
+
+/// The same for DEL, which can do without: what cannot be opened must not keep a lease.
+pub fn namespace_if_usable(env: &Environment) -> Result<Option<Namespace>, CniError> {
+    match namespace(env) {
+        Err(e) if e.code != code::INVALID_NETNS => {
+            log::warn!("{e}");
+            Ok(None)
+        }
+        other => other,
+    }
 }
 
 /// The same for verbs that cannot do without, which is an error with this code.

@@ -21,7 +21,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     for warning in warnings {
         log::warn!("{warning}");
     }
-    let namespace = pod::namespace(&request.env)?;
+    let namespace = pod::namespace_if_usable(&request.env)?;
     let node = Conn::open()?;
     let found = find(request, &teardown, &node, namespace.as_ref()).await?;
     if let Some(found) = &found {

@@ -5,6 +5,7 @@
 mod attach;
 mod concurrent;
 mod failover;
+mod regression;
 mod rig;
 mod slice;
 mod traffic;

@@ -5,15 +5,15 @@ use serde_json::{Value, json};
 use std::fs;
 
 /// A pod that is attached, and what is known of it.
-struct Attached {
+pub(crate) struct Attached {
     site: Site,
     list: Value,
-    pod: Pod,
+    pub(crate) pod: Pod,
     result: Value,
 }
 
 impl Attached {
-    fn new(change: impl FnOnce(&mut Value)) -> Attached {
+    pub(crate) fn new(change: impl FnOnce(&mut Value)) -> Attached {
         let site = Site::new();
         let mut list = site.list();
         change(&mut list["plugins"][0]);
@@ -32,17 +32,17 @@ impl Attached {
     }
 
     #[track_caller]
-    fn passes(&self) {
+    pub(crate) fn passes(&self) {
         let outcome = self.check().expect_ok();
         assert_eq!(outcome.stdout, "");
     }
 }
 
 /// Something done behind our back, and what CHECK's message must name.
-type Tampering = (&'static str, fn(&Attached), &'static [&'static str]);
+pub(crate) type Tampering = (&'static str, fn(&Attached), &'static [&'static str]);
 
 #[track_caller]
-fn fails_after(rows: &[Tampering], change: fn(&mut Value)) {
+pub(crate) fn fails_after(rows: &[Tampering], change: fn(&mut Value)) {
     for (what, tamper, named) in rows {
         let attached = Attached::new(change);
         attached.passes();

@@ -21,6 +21,8 @@ mod input_node;
 mod input_tolerated;
 mod kill;
 mod lock;
+mod regression;
+mod regression_check;
 mod results;
 mod rig;
 mod takeover;

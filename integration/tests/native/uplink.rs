@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// An ADD that is refused as a wrong configuration, in words that name `named`, with the node untouched.
 #[track_caller]
-fn refused(site: &Site, list: &Value, named: &[&str]) -> Outcome {
+pub(crate) fn refused(site: &Site, list: &Value, named: &[&str]) -> Outcome {
     let pod = Pod::new();
     let before = (Snapshot::of(&site.node), Snapshot::of(&pod));
     let outcome = site.node.plugin(list).add(&pod.eth0());
