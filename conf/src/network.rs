@@ -1,10 +1,13 @@
 //! What an entry of `"type": "vlan-bridge"` asks for: every key of the reference `bridge`, and `uplink`.
 
+use std::ops::RangeInclusive;
+
 use serde_json::Value;
 
 use crate::cni::error::{CniError, code};
 use crate::cni::mac::MacAddr;
 use crate::cni::result::Dns;
+use crate::ipam::IpamConfig;
 use crate::request::{Request, is_common_key};
 use crate::section::Section;
 use crate::uplink::{Uplink, UplinkPort, VLAN_IDS, check_length, interface_name};
@@ -15,8 +18,11 @@ pub const OUR_IPAM: &str = "vlan-bridge-ipam";
 /// The bridge of the reference plugin where none is named.
 const DEFAULT_BRIDGE: &str = "cni0";
 
-/// The largest MTU that an Ethernet device of Linux takes, in bytes.
-const LARGEST_MTU: u64 = 65535;
+/// The MTUs that a veth of Linux takes (`ETH_MIN_MTU`, `ETH_MAX_MTU`), in bytes.
+const MTUS: RangeInclusive<u64> = 68..=65535;
+
+/// The smallest MTU at which an interface speaks IPv6, in bytes (RFC 8200 section 5); Linux takes its addresses away below.
+const SMALLEST_IPV6_MTU: u32 = 1280;
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +99,7 @@ impl Network {
             is_gateway: section.bool("isGateway")? || is_default_gateway,
             is_default_gateway,
             force_address: section.bool("forceAddress")?,
-            mtu: section.uint("mtu", 0..=LARGEST_MTU)?.filter(|mtu| *mtu > 0).map(|mtu| mtu as u32),
+            mtu: section.number_or_zero("mtu", "an MTU in bytes", MTUS, "the default")?.map(|mtu| mtu as u32),
             hairpin: section.bool("hairpinMode")?,
             promisc: section.bool("promiscMode")?,
             isolated: section.bool("portIsolation")?,
@@ -149,6 +155,20 @@ impl Network {
             );
         }
         Ok(())
+    }
+
+    /// What the addresses of our own IPAM ask of the interface.
+    ///
+    /// # Errors
+    /// [`code::INVALID_CONFIG`]: IPv6 addresses for an interface too small for IPv6.
+    pub fn check_addresses(&self, ipam: &IpamConfig) -> Result<(), CniError> {
+        let Some(mtu) = self.mtu.filter(|mtu| *mtu < SMALLEST_IPV6_MTU) else { return Ok(()) };
+        match ipam.ranges.iter().find(|set| !set.is_ipv4()) {
+            Some(set) => refuse(format!(
+                "mtu: {mtu} excludes ipam's range {set}: IPv6 needs {SMALLEST_IPV6_MTU} or more"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// The uplink as a trunk, if it is one.
@@ -233,11 +253,7 @@ impl Teardown {
 
 /// Reads the pods' VLANs; keys that nobody knows go to `odd`.
 fn parse_port_vlans(section: &Section<'_>, odd: &mut Vec<String>) -> Result<Option<PortVlans>, CniError> {
-    // 0 is the reference's way to say "none".
-    let access = section
-        .number("vlan", "a VLAN id", 0..=*VLAN_IDS.end())?
-        .filter(|vid| *vid > 0)
-        .map(|vid| vid as u16);
+    let access = section.number_or_zero("vlan", "a VLAN id", VLAN_IDS, "none")?.map(|vid| vid as u16);
     let keep_default = section.opt_bool("preserveDefaultVlan")?.unwrap_or(true);
     let mut trunk = Vec::new();
     for entry in section.sections("vlanTrunk")? {
