@@ -4,13 +4,14 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
-use crate::cni::error::{CniError, code};
+use crate::cni::error::CniError;
 use crate::cni::mac::MacAddr;
 use crate::cni::result::Dns;
+use crate::ifname;
 use crate::ipam::IpamConfig;
 use crate::request::{Request, is_common_key};
 use crate::section::Section;
-use crate::uplink::{Uplink, UplinkPort, VLAN_IDS, check_length, interface_name};
+use crate::uplink::{Uplink, UplinkPort, VLAN_IDS};
 
 /// The IPAM plugin that is ours; its keys are checked before anything is touched.
 pub const OUR_IPAM: &str = "vlan-bridge-ipam";
@@ -95,7 +96,7 @@ impl Network {
         };
         let is_default_gateway = section.bool("isDefaultGateway")?;
         let network = Network {
-            bridge: interface_name(&section, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into()),
+            bridge: ifname::read(&section, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into()),
             is_gateway: section.bool("isGateway")? || is_default_gateway,
             is_default_gateway,
             force_address: section.bool("forceAddress")?,
@@ -122,12 +123,14 @@ impl Network {
     /// What no single key can tell: contradictions between keys.
     fn check(&self, masquerade: bool) -> Result<(), CniError> {
         if self.hairpin && self.promisc {
-            return refuse("hairpinMode and promiscMode exclude each other: both true would double frames");
+            return Err(CniError::config(
+                "hairpinMode and promiscMode exclude each other: both true would double frames",
+            ));
         }
         if self.container_interface_down && self.ipam.is_some() {
-            return refuse(
+            return Err(CniError::config(
                 "disableContainerInterface: true needs a configuration without ipam: an interface that stays down carries no addresses",
-            );
+            ));
         }
         if let Some(uplink) = &self.uplink {
             for (key, on) in [
@@ -136,23 +139,26 @@ impl Network {
                 ("ipMasq", masquerade),
             ] {
                 if on {
-                    return refuse(format!(
+                    return Err(CniError::config(format!(
                         "{key}: true excludes uplink: the gateway is the router behind {}, and its address would be there twice",
                         uplink.master
-                    ));
+                    )));
                 }
             }
             if uplink.port_name() == self.bridge || uplink.master == self.bridge {
-                return refuse(format!("bridge: {:?} is the name of the uplink as well", self.bridge));
+                return Err(CniError::config(format!(
+                    "bridge: {:?} is the name of the uplink as well",
+                    self.bridge
+                )));
             }
         }
         if let Some((name, _)) = self.node_side() {
-            check_length("bridge (with its VLAN)", &name)?;
+            ifname::check_length("bridge (with its VLAN)", &name)?;
         }
         if masquerade {
-            return refuse(
+            return Err(CniError::config(
                 "ipMasq: true is not supported by this release: chain a plugin that masquerades, or leave it out",
-            );
+            ));
         }
         Ok(())
     }
@@ -160,13 +166,13 @@ impl Network {
     /// What the addresses of our own IPAM ask of the interface.
     ///
     /// # Errors
-    /// [`code::INVALID_CONFIG`]: IPv6 addresses for an interface too small for IPv6.
+    /// [`crate::cni::error::code::INVALID_CONFIG`]: IPv6 addresses for an interface too small for IPv6.
     pub fn check_addresses(&self, ipam: &IpamConfig) -> Result<(), CniError> {
         let Some(mtu) = self.mtu.filter(|mtu| *mtu < SMALLEST_IPV6_MTU) else { return Ok(()) };
         match ipam.ranges.iter().find(|set| !set.is_ipv4()) {
-            Some(set) => refuse(format!(
+            Some(set) => Err(CniError::config(format!(
                 "mtu: {mtu} excludes ipam's range {set}: IPv6 needs {SMALLEST_IPV6_MTU} or more"
-            )),
+            ))),
             None => Ok(()),
         }
     }
@@ -224,7 +230,7 @@ impl Teardown {
         let section = Section::new(&request.config, "");
         let mut warnings = Vec::new();
         let mut lenient = |error: CniError| warnings.push(error.msg);
-        let bridge = interface_name(&section, "bridge").unwrap_or_else(|e| {
+        let bridge = ifname::read(&section, "bridge").unwrap_or_else(|e| {
             lenient(e);
             None
         });
@@ -265,13 +271,16 @@ fn parse_port_vlans(section: &Section<'_>, odd: &mut Vec<String>) -> Result<Opti
             (Some(id), None, None) => trunk.push(id as u16),
             (None, Some(low), Some(high)) if low <= high => trunk.extend(low as u16..=high as u16),
             (None, Some(low), Some(high)) => {
-                return refuse(format!("{}: {low} is above maxID {high}", entry.path("minID")));
+                return Err(CniError::config(format!(
+                    "{}: {low} is above maxID {high}",
+                    entry.path("minID")
+                )));
             }
             _ => {
-                return refuse(format!(
+                return Err(CniError::config(format!(
                     "{}: either id, or minID and maxID together",
                     entry.path("id").trim_end_matches(".id")
-                ));
+                )));
             }
         }
     }
@@ -298,17 +307,17 @@ fn ipam_type(section: &Section<'_>) -> Result<Option<String>, CniError> {
         return if empty {
             Ok(None)
         } else {
-            refuse("ipam.type is missing: the name of an IPAM plugin, vlan-bridge-ipam for one")
+            Err(CniError::config(
+                "ipam.type is missing: the name of an IPAM plugin, vlan-bridge-ipam for one",
+            ))
         };
     };
     if name.contains('/') || name == "." || name == ".." || name.contains('\0') {
-        return refuse(format!("ipam.type: {name:?} is not the name of a plugin: a file name in CNI_PATH"));
+        return Err(CniError::config(format!(
+            "ipam.type: {name:?} is not the name of a plugin: a file name in CNI_PATH"
+        )));
     }
     Ok(Some(name.to_owned()))
-}
-
-fn refuse<T>(message: impl Into<String>) -> Result<T, CniError> {
-    Err(CniError::new(code::INVALID_CONFIG, message.into()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::cni::env::Environment;
+use crate::cni::error::code;
 
 fn request(keys: &str) -> Request {
     let config = format!(r#"{{"cniVersion": "1.1.0", "name": "net", "type": "vlan-bridge", {keys}}}"#);
