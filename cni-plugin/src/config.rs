@@ -14,7 +14,9 @@ pub fn checked(request: &Request) -> Result<Network, CniError> {
     }
     if network.ipam.as_deref() == Some(OUR_IPAM) {
         // Its own warnings are logged by the IPAM plugin itself.
-        IpamConfig::parse(&request.config)?.check_version(request.version)?;
+        let ipam = IpamConfig::parse(&request.config)?;
+        ipam.check_version(request.version)?;
+        network.check_addresses(&ipam)?;
         request.requested_ips()?;
     }
     Ok(network)

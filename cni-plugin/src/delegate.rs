@@ -1,7 +1,8 @@
 //! Runs the IPAM plugin (CNI 1.1, section 4, "Plugin Delegation").
 
 use std::io::{ErrorKind, Read, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command as Process, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -34,18 +35,23 @@ impl std::fmt::Debug for Delegate {
 }
 
 impl Delegate {
-    /// Looks the plugin up in `CNI_PATH`.
+    /// Looks the plugin up in `CNI_PATH`: the first file of that name that can be executed. A folder that is not absolute is
+    /// passed over: what it means depends on where the runtime happens to be.
     pub fn find(name: &str, request: &Request) -> Result<Delegate, CniError> {
         let folders = &request.env.path;
-        let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
-        match found {
+        let mut candidates =
+            folders.iter().filter(|folder| folder.is_absolute()).map(|folder| folder.join(name));
+        match candidates.find(|path| is_executable(path)) {
             Some(binary) => Ok(Delegate { binary, config: Arc::new(request.stdin.clone()) }),
             None => {
                 let searched: Vec<String> =
                     folders.iter().map(|folder| folder.display().to_string()).collect();
                 Err(CniError::new(
                     code::DELEGATE_FAILED,
-                    format!("ipam.type: no plugin {name} in CNI_PATH {}", searched.join(":")),
+                    format!(
+                        "ipam.type: no plugin {name} that can be executed in the absolute paths of CNI_PATH {}",
+                        searched.join(":")
+                    ),
                 ))
             }
         }
@@ -135,4 +141,10 @@ impl Delegate {
     fn failed(&self, why: std::fmt::Arguments<'_>) -> CniError {
         CniError::new(code::DELEGATE_FAILED, format!("ipam plugin {}: {why}", self.binary.display()))
     }
+}
+
+/// Whether this is a file that anybody may execute, which is what root needs to.
+fn is_executable(path: &Path) -> bool {
+    const ANYBODY: u32 = 0o111;
+    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & ANYBODY != 0)
 }

@@ -1,13 +1,17 @@
 //! What an entry of `"type": "vlan-bridge"` asks for: every key of the reference `bridge`, and `uplink`.
 
+use std::ops::RangeInclusive;
+
 use serde_json::Value;
 
-use crate::cni::error::{CniError, code};
+use crate::cni::error::CniError;
 use crate::cni::mac::MacAddr;
 use crate::cni::result::Dns;
+use crate::ifname;
+use crate::ipam::IpamConfig;
 use crate::request::{Request, is_common_key};
 use crate::section::Section;
-use crate::uplink::{Uplink, UplinkPort, VLAN_IDS, check_length, interface_name};
+use crate::uplink::{Uplink, UplinkPort, VLAN_IDS};
 
 /// The IPAM plugin that is ours; its keys are checked before anything is touched.
 pub const OUR_IPAM: &str = "vlan-bridge-ipam";
@@ -15,8 +19,11 @@ pub const OUR_IPAM: &str = "vlan-bridge-ipam";
 /// The bridge of the reference plugin where none is named.
 const DEFAULT_BRIDGE: &str = "cni0";
 
-/// The largest MTU that an Ethernet device of Linux takes, in bytes.
-const LARGEST_MTU: u64 = 65535;
+/// The MTUs that a veth of Linux takes (`ETH_MIN_MTU`, `ETH_MAX_MTU`), in bytes.
+const MTUS: RangeInclusive<u64> = 68..=65535;
+
+/// The smallest MTU at which an interface speaks IPv6, in bytes (RFC 8200 section 5); Linux takes its addresses away below.
+const SMALLEST_IPV6_MTU: u32 = 1280;
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,11 +96,11 @@ impl Network {
         };
         let is_default_gateway = section.bool("isDefaultGateway")?;
         let network = Network {
-            bridge: interface_name(&section, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into()),
+            bridge: ifname::read(&section, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into()),
             is_gateway: section.bool("isGateway")? || is_default_gateway,
             is_default_gateway,
             force_address: section.bool("forceAddress")?,
-            mtu: section.uint("mtu", 0..=LARGEST_MTU)?.filter(|mtu| *mtu > 0).map(|mtu| mtu as u32),
+            mtu: section.number_or_zero("mtu", "an MTU in bytes", MTUS, "the default")?.map(|mtu| mtu as u32),
             hairpin: section.bool("hairpinMode")?,
             promisc: section.bool("promiscMode")?,
             isolated: section.bool("portIsolation")?,
@@ -116,12 +123,14 @@ impl Network {
     /// What no single key can tell: contradictions between keys.
     fn check(&self, masquerade: bool) -> Result<(), CniError> {
         if self.hairpin && self.promisc {
-            return refuse("hairpinMode and promiscMode exclude each other: both true would double frames");
+            return Err(CniError::config(
+                "hairpinMode and promiscMode exclude each other: both true would double frames",
+            ));
         }
         if self.container_interface_down && self.ipam.is_some() {
-            return refuse(
+            return Err(CniError::config(
                 "disableContainerInterface: true needs a configuration without ipam: an interface that stays down carries no addresses",
-            );
+            ));
         }
         if let Some(uplink) = &self.uplink {
             for (key, on) in [
@@ -130,25 +139,42 @@ impl Network {
                 ("ipMasq", masquerade),
             ] {
                 if on {
-                    return refuse(format!(
+                    return Err(CniError::config(format!(
                         "{key}: true excludes uplink: the gateway is the router behind {}, and its address would be there twice",
                         uplink.master
-                    ));
+                    )));
                 }
             }
             if uplink.port_name() == self.bridge || uplink.master == self.bridge {
-                return refuse(format!("bridge: {:?} is the name of the uplink as well", self.bridge));
+                return Err(CniError::config(format!(
+                    "bridge: {:?} is the name of the uplink as well",
+                    self.bridge
+                )));
             }
         }
         if let Some((name, _)) = self.node_side() {
-            check_length("bridge (with its VLAN)", &name)?;
+            ifname::check_length("bridge (with its VLAN)", &name)?;
         }
         if masquerade {
-            return refuse(
+            return Err(CniError::config(
                 "ipMasq: true is not supported by this release: chain a plugin that masquerades, or leave it out",
-            );
+            ));
         }
         Ok(())
+    }
+
+    /// What the addresses of our own IPAM ask of the interface.
+    ///
+    /// # Errors
+    /// [`crate::cni::error::code::INVALID_CONFIG`]: IPv6 addresses for an interface too small for IPv6.
+    pub fn check_addresses(&self, ipam: &IpamConfig) -> Result<(), CniError> {
+        let Some(mtu) = self.mtu.filter(|mtu| *mtu < SMALLEST_IPV6_MTU) else { return Ok(()) };
+        match ipam.ranges.iter().find(|set| !set.is_ipv4()) {
+            Some(set) => Err(CniError::config(format!(
+                "mtu: {mtu} excludes ipam's range {set}: IPv6 needs {SMALLEST_IPV6_MTU} or more"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// The uplink as a trunk, if it is one.
@@ -204,7 +230,7 @@ impl Teardown {
         let section = Section::new(&request.config, "");
         let mut warnings = Vec::new();
         let mut lenient = |error: CniError| warnings.push(error.msg);
-        let bridge = interface_name(&section, "bridge").unwrap_or_else(|e| {
+        let bridge = ifname::read(&section, "bridge").unwrap_or_else(|e| {
             lenient(e);
             None
         });
@@ -233,11 +259,7 @@ impl Teardown {
 
 /// Reads the pods' VLANs; keys that nobody knows go to `odd`.
 fn parse_port_vlans(section: &Section<'_>, odd: &mut Vec<String>) -> Result<Option<PortVlans>, CniError> {
-    // 0 is the reference's way to say "none".
-    let access = section
-        .number("vlan", "a VLAN id", 0..=*VLAN_IDS.end())?
-        .filter(|vid| *vid > 0)
-        .map(|vid| vid as u16);
+    let access = section.number_or_zero("vlan", "a VLAN id", VLAN_IDS, "none")?.map(|vid| vid as u16);
     let keep_default = section.opt_bool("preserveDefaultVlan")?.unwrap_or(true);
     let mut trunk = Vec::new();
     for entry in section.sections("vlanTrunk")? {
@@ -249,13 +271,16 @@ fn parse_port_vlans(section: &Section<'_>, odd: &mut Vec<String>) -> Result<Opti
             (Some(id), None, None) => trunk.push(id as u16),
             (None, Some(low), Some(high)) if low <= high => trunk.extend(low as u16..=high as u16),
             (None, Some(low), Some(high)) => {
-                return refuse(format!("{}: {low} is above maxID {high}", entry.path("minID")));
+                return Err(CniError::config(format!(
+                    "{}: {low} is above maxID {high}",
+                    entry.path("minID")
+                )));
             }
             _ => {
-                return refuse(format!(
+                return Err(CniError::config(format!(
                     "{}: either id, or minID and maxID together",
                     entry.path("id").trim_end_matches(".id")
-                ));
+                )));
             }
         }
     }
@@ -282,17 +307,17 @@ fn ipam_type(section: &Section<'_>) -> Result<Option<String>, CniError> {
         return if empty {
             Ok(None)
         } else {
-            refuse("ipam.type is missing: the name of an IPAM plugin, vlan-bridge-ipam for one")
+            Err(CniError::config(
+                "ipam.type is missing: the name of an IPAM plugin, vlan-bridge-ipam for one",
+            ))
         };
     };
     if name.contains('/') || name == "." || name == ".." || name.contains('\0') {
-        return refuse(format!("ipam.type: {name:?} is not the name of a plugin: a file name in CNI_PATH"));
+        return Err(CniError::config(format!(
+            "ipam.type: {name:?} is not the name of a plugin: a file name in CNI_PATH"
+        )));
     }
     Ok(Some(name.to_owned()))
-}
-
-fn refuse<T>(message: impl Into<String>) -> Result<T, CniError> {
-    Err(CniError::new(code::INVALID_CONFIG, message.into()))
 }
 
 #[cfg(test)]

@@ -111,6 +111,25 @@ impl<'a> Section<'a> {
         self.bounded(key, bounds, &right)
     }
 
+    /// The same where 0 stands for an absent key, as in Go, and means `zero`:
+    /// `vlan: 4095 is not a VLAN id: 1 to 4094, or 0 for none`.
+    ///
+    /// # Errors
+    /// As [`Section::uint`].
+    pub fn number_or_zero(
+        &self,
+        key: &str,
+        what: &str,
+        bounds: RangeInclusive<u64>,
+        zero: &str,
+    ) -> Result<Option<u64>, CniError> {
+        if self.value(key).and_then(Value::as_u64) == Some(0) {
+            return Ok(None);
+        }
+        let right = format!("{what}: {} to {}, or 0 for {zero}", bounds.start(), bounds.end());
+        self.bounded(key, bounds, &right)
+    }
+
     fn bounded(&self, key: &str, bounds: RangeInclusive<u64>, right: &str) -> Result<Option<u64>, CniError> {
         let Some(value) = self.value(key) else { return Ok(None) };
         match value.as_u64() {
@@ -255,6 +274,11 @@ mod tests {
             json!(4095),
             |s| s.number("key", "a VLAN id", 1..=4094).err(),
             "uplink.key: 4095 is not a VLAN id: 1 to 4094",
+        );
+        check(
+            json!(67),
+            |s| s.number_or_zero("key", "an MTU", 68..=9000, "the default").err(),
+            "uplink.key: 67 is not an MTU: 68 to 9000, or 0 for the default",
         );
         check(json!(-1), |s| s.uint("key", 0..=9).err(), "uplink.key: -1 is not a whole number from 0 to 9");
         check(

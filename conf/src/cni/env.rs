@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::args::CniArgs;
 use super::error::{CniError, code};
+use crate::ifname;
 
 /// The verb that the runtime asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,9 +55,6 @@ impl Command {
 
 /// Longest container id taken. The specification sets no limit; file systems do, at 255 bytes a name.
 pub const MAX_CONTAINER_ID: usize = 200;
-
-/// Longest interface name, `IFNAMSIZ` less the closing NUL.
-pub const MAX_IFNAME: usize = 15;
 
 /// The environment of one call, checked. What a verb has no use for is left empty: libcni sends GC and STATUS
 /// with empty container variables, and what they hold there is nobody's business.
@@ -125,7 +123,7 @@ impl Environment {
             env.container_id = text("CNI_CONTAINERID")?;
             check_container_id(&env.container_id)?;
             env.ifname = text("CNI_IFNAME")?;
-            check_ifname("CNI_IFNAME", &env.ifname)
+            ifname::check("CNI_IFNAME", &env.ifname)
                 .map_err(|error| error.with_code(code::INVALID_ENVIRONMENT))?;
             env.netns = env.or_without(text("CNI_NETNS"))?;
             let flag = env.or_without(text("CNI_NETNS_OVERRIDE"))?;
@@ -165,26 +163,6 @@ fn check_container_id(id: &str) -> Result<(), CniError> {
     if !is_identifier(id) {
         return Err(invalid(format!(
             "CNI_CONTAINERID: {id:?} is not a container id: a letter or digit, then letters, digits, '_', '.' and '-'"
-        )));
-    }
-    Ok(())
-}
-
-/// Checks a name against what the kernel takes for an interface; `key` is named in the message.
-///
-/// # Errors
-/// [`code::INVALID_CONFIG`]: empty, over 15 bytes, `.`, `..`, or with a slash, colon, white space or control character.
-pub fn check_ifname(key: &str, name: &str) -> Result<(), CniError> {
-    if name.len() > MAX_IFNAME {
-        let len = name.len();
-        return Err(CniError::config(format!(
-            "{key}: {name:?} has {len} bytes: an interface name has at most {MAX_IFNAME}"
-        )));
-    }
-    let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-    if name.is_empty() || name == "." || name == ".." || name.contains(bad) {
-        return Err(CniError::config(format!(
-            "{key}: {name:?} is not an interface name: 1 to {MAX_IFNAME} bytes without '/', ':' and spaces, not '.' or '..'"
         )));
     }
     Ok(())

@@ -1,5 +1,6 @@
 use super::*;
 use crate::cni::env::Environment;
+use crate::cni::error::code;
 
 fn request(keys: &str) -> Request {
     let config = format!(r#"{{"cniVersion": "1.1.0", "name": "net", "type": "vlan-bridge", {keys}}}"#);
@@ -75,6 +76,31 @@ fn contradictions_name_both_keys() {
     refused(r#""ipMasq": true"#, "ipMasq: true is not supported");
     refused(r#""vlanTrunk": [{"minID": 9, "maxID": 8}]"#, "vlanTrunk[0].minID: 9 is above maxID 8");
     refused(r#""uplink": {"master": "a-very-long-nic", "vlan": 4094}"#, "at most 15");
+}
+
+#[test]
+fn an_mtu_is_one_that_the_interface_can_have() {
+    assert_eq!(parsed(r#""mtu": 68"#).mtu, Some(68));
+    assert_eq!(parsed(r#""mtu": 65535"#).mtu, Some(65535));
+    for mtu in [1, 67, 65536] {
+        let right = "is not an MTU in bytes: 68 to 65535, or 0 for the default";
+        refused(&format!(r#""mtu": {mtu}"#), &format!("mtu: {mtu} {right}"));
+    }
+    refused(r#""vlan": 9999"#, "vlan: 9999 is not a VLAN id: 1 to 4094, or 0 for none");
+}
+
+#[test]
+fn ipv6_needs_an_mtu_for_it() {
+    let check = |mtu: u32, subnet: &str| {
+        let request = request(&format!(r#""mtu": {mtu}, "ipam": {{"subnet": "{subnet}", "type": "x"}}"#));
+        let ipam = IpamConfig::parse(&request.config).unwrap();
+        Network::parse(&request).unwrap().0.check_addresses(&ipam).map_err(|error| error.msg)
+    };
+    assert_eq!(check(1279, "10.0.0.0/24"), Ok(()));
+    assert_eq!(check(1280, "fd00::/64"), Ok(()));
+    assert_eq!(check(0, "fd00::/64"), Ok(()));
+    let message = check(1279, "fd00::/64").unwrap_err();
+    assert_eq!(message, "mtu: 1279 excludes ipam's range fd00::/64: IPv6 needs 1280 or more");
 }
 
 #[test]

@@ -199,6 +199,26 @@ fn an_ipam_plugin_need_not_read_its_stdin() {
 }
 
 #[test]
+fn an_ipam_plugin_is_a_file_that_can_be_executed_in_an_absolute_folder() {
+    let delegated = Delegated::new(&format!("echo '{{\"cniVersion\": \"1.1.0\", \"ips\": [{ADDRESS}]}}'"));
+    // In the working folder; as a plain file; as a folder.
+    let elsewhere = Scratch::new("elsewhere");
+    fs::write(elsewhere.path().join("fake"), "").unwrap();
+    fs::create_dir_all(elsewhere.path().join("sub/fake")).unwrap();
+    let (there, good) = (elsewhere.path().display(), delegated.folder.path().display());
+    let wrapper = format!("cd {good} && exec \"$0\"");
+    let add = |path: String| {
+        delegated.call("ADD", "1.1.0").env("CNI_PATH", path).run_under(&["sh", "-c", &wrapper])
+    };
+    let path = format!(":.:{there}:{there}/sub");
+    let outcome = add(path.clone());
+    assert_eq!(outcome.error_code(), 103, "{outcome}");
+    assert!(outcome.error_text().contains(&path), "{outcome}");
+    assert!(delegated.calls().is_empty());
+    add(format!(":.:{there}:{there}/sub:{good}")).expect_ok();
+}
+
+#[test]
 fn an_ipam_plugin_may_speak_before_it_listens() {
     let delegated = Delegated::new(&format!(
         "head -c 200000 /dev/zero | tr '\\0' ' '; cat > stdin\n\

@@ -78,13 +78,20 @@ fn names_that_no_interface_can_have() {
 
 #[test]
 fn numbers_out_of_range() {
-    let rows: [Row; 20] = [
+    let rows: [Row; 23] = [
         (json!({"uplink": {"vlan": 0}}), 7, &["uplink.vlan", "0", "1 to 4094"]),
         (json!({"uplink": {"vlan": 4095}}), 7, &["uplink.vlan", "4095", "1 to 4094"]),
         (json!({"uplink": {"vlan": -1}}), 7, &["uplink.vlan", "-1"]),
         (json!({"uplink": {"vlan": 1.5}}), 7, &["uplink.vlan", "1.5"]),
         (json!({"uplink": {"vlan": "136"}}), 7, &["uplink.vlan", "\"136\""]),
         (json!({"mtu": -1}), 7, &["mtu", "-1"]),
+        (json!({"mtu": 1}), 7, &["mtu", "1", "68"]),
+        (json!({"mtu": 67}), 7, &["mtu", "67", "68"]),
+        (
+            json!({"mtu": 1279, "ipam": {"ranges": [[{"subnet": "fd00:56::/64"}]]}}),
+            7,
+            &["mtu: 1279", "fd00:56::/64", "1280"],
+        ),
         (json!({"mtu": 65536}), 7, &["mtu", "65536"]),
         (json!({"mtu": "1500"}), 7, &["mtu", "\"1500\""]),
         (json!({"vlan": 4095}), 7, &["vlan", "4095"]),
