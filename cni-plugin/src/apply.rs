@@ -18,46 +18,32 @@ use crate::undo::{Undo, UndoLog};
 /// interface at the same time.
 const ATTEMPTS: usize = 3;
 
-/// The bridge and its uplink as they are.
-pub struct Look {
-    /// What was seen.
-    pub seen: Seen,
-    /// Held if the first look found anything amiss, so that nobody is in the middle of a change.
-    lock: Option<NodeLock>,
-}
-
-/// Looks at what the configuration names. Where anything is missing or wrong, that may be another ADD half way through,
-/// so the node's lock is taken and everything is looked at again, more closely.
-pub async fn look(conn: &Conn, network: &Network) -> Result<Look, CniError> {
-    let seen = observe::uplink(conn, network).await?;
-    if uplink::plan(network, &seen).is_ok_and(|plan| plan.is_complete()) {
-        return Ok(Look { seen, lock: None });
-    }
-    let lock = Some(NodeLock::acquire()?);
-    Ok(Look { seen: observe::uplink_and_surroundings(conn, network).await?, lock })
-}
-
 /// Makes sure that the bridge and its uplink are there, and returns them as they are then. Where nothing is missing
-/// this takes no lock and sends nothing but look-ups. What fails half way is taken back.
+/// this takes no lock and sends nothing but look-ups. Where anything is missing or wrong, that may be another ADD half
+/// way through, so everything is looked at again under the node's lock, and more closely. What fails half way is taken
+/// back.
 pub async fn ensure_uplink(conn: &Conn, network: &Network) -> Result<Seen, CniError> {
-    let mut look = look(conn, network).await?;
+    let seen = observe::uplink(conn, network).await?;
+    if let Ok(plan) = uplink::plan(network, &seen)
+        && plan.steps.is_empty()
+    {
+        warn(&plan);
+        return Ok(seen);
+    }
+    let _lock = NodeLock::acquire()?;
     for attempt in 1.. {
-        let plan = uplink::plan(network, &look.seen)?;
+        let seen = observe::uplink_and_surroundings(conn, network).await?;
+        let plan = uplink::plan(network, &seen)?;
         match take_all(conn, &plan.steps).await {
             Ok(()) => {
                 warn(&plan);
-                if look.lock.is_some() {
-                    look.seen = observe::uplink(conn, network).await?;
-                }
                 break;
             }
-            Err(e) if e.exists() && attempt < ATTEMPTS => {
-                look.seen = observe::uplink_and_surroundings(conn, network).await?;
-            }
+            Err(e) if e.exists() && attempt < ATTEMPTS => {}
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(look.seen)
+    Ok(observe::uplink(conn, network).await?)
 }
 
 fn warn(plan: &Plan) {
@@ -70,13 +56,37 @@ fn warn(plan: &Plan) {
 pub async fn take_all(conn: &Conn, steps: &[Step]) -> Result<(), NetError> {
     let mut undo = UndoLog::default();
     for step in steps {
-        log::info!("{step:?}");
+        log::info!("{step}");
         if let Err(e) = take(conn, step, &mut undo).await {
             undo.unwind(conn).await;
-            return Err(e);
+            let attempted = Attempted(step, &e).to_string();
+            return Err(e.of(attempted));
         }
     }
     Ok(())
+}
+
+/// A step that failed, with what usually is behind it.
+struct Attempted<'a>(&'a Step, &'a NetError);
+
+impl std::fmt::Display for Attempted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Attempted(step, error) = self;
+        write!(f, "{step}")?;
+        match step {
+            Step::CreateVlan { .. } if error.unsupported() => {
+                write!(f, " (does this kernel have 802.1q? modprobe 8021q)")
+            }
+            Step::CreateBridge { vlan_filtering: Some(_), .. } if error.unsupported() => {
+                write!(f, " (this kernel's bridges do not filter by VLAN: CONFIG_BRIDGE_VLAN_FILTERING)")
+            }
+            Step::CreateBridge { .. } if error.unsupported() => write!(f, " (modprobe bridge)"),
+            Step::Enslave { port, .. } if error.busy() => {
+                write!(f, " (does a macvlan or ipvlan sit on {port}?)")
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetError> {
@@ -100,7 +110,15 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             mark_as_ours(conn, name).await
         }
         Step::MarkAsOurs(name) => mark_as_ours(conn, name).await,
-        Step::RefuseAdvertisements(name) => InterfaceSysctls::ipv6().write(name, "accept_ra", "0").map(drop),
+        Step::RefuseAdvertisements(name) => {
+            let before = find(conn, name).await?.accept_ra;
+            if InterfaceSysctls::ipv6().write(name, "accept_ra", "0")?
+                && let Some(value) = before
+            {
+                undo.push(Undo::AcceptAdvertisements { name: name.clone(), value });
+            }
+            Ok(())
+        }
         Step::Enslave { port, bridge } => {
             let bridge = find(conn, bridge).await?;
             set(conn, port, link::Change { master: Some(bridge.index), ..Default::default() }).await?;
@@ -121,7 +139,12 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             Ok(())
         }
         Step::NoForwardDelay(name) => {
-            set(conn, name, link::Change { forward_delay: Some(0), ..Default::default() }).await
+            let before = find(conn, name).await?.bridge().map(|options| options.forward_delay);
+            set(conn, name, link::Change { forward_delay: Some(0), ..Default::default() }).await?;
+            if let Some(ticks) = before {
+                undo.push(Undo::ForwardDelay { name: name.clone(), ticks });
+            }
+            Ok(())
         }
         Step::JoinVlans { port, vlans } => {
             port::join(conn, port::Member::Port(find(conn, port).await?.index), vlans).await?;
@@ -147,7 +170,7 @@ async fn mark_as_ours(conn: &Conn, name: &str) -> Result<(), NetError> {
 
 async fn set(conn: &Conn, name: &str, change: link::Change) -> Result<(), NetError> {
     let link = find(conn, name).await?;
-    link::change(conn, link.index, &change, || format!("change interface {name}: {change:?}")).await
+    link::change(conn, link.index, &change, || format!("change interface {name}")).await
 }
 
 async fn find(conn: &Conn, name: &str) -> Result<Link, NetError> {

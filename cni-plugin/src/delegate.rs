@@ -1,9 +1,10 @@
 //! Runs the IPAM plugin (CNI 1.1, section 4, "Plugin Delegation").
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
-use std::process::{Command as Process, Output, Stdio};
+use std::process::{Child, ChildStdin, Command as Process, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::thread;
 
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
@@ -11,6 +12,13 @@ use cni_conf::cni::result::AddResult;
 use cni_conf::cni::version::Version;
 use cni_conf::request::Request;
 use serde_json::Value;
+
+/// A pipe holds at least one page, so a configuration up to this size is written at once, whether the plugin reads or not.
+const PIPE_HOLDS: usize = 4096;
+
+/// The longest answer taken from a plugin, in bytes: what a plugin of ours takes as configuration, which has to hold it again
+/// as `prevResult`.
+const LONGEST_ANSWER: u64 = cni_skel::MAX_STDIN;
 
 /// An IPAM plugin found in `CNI_PATH`, with the configuration that it is given: the whole of ours, byte for byte.
 #[derive(Clone)]
@@ -68,27 +76,59 @@ impl Delegate {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|e| self.failed(format_args!("{e}")))?;
-        if let Some(mut stdin) = child.stdin.take() {
-            match stdin.write_all(&self.config) {
-                // A plugin need not read a configuration that it has no use for.
-                Err(e) if e.kind() != ErrorKind::BrokenPipe => {
-                    log::warn!("{}: its stdin could not be written: {e}", self.binary.display());
-                }
-                _ => {}
-            }
+        let answer = self.converse(&mut child);
+        if answer.is_err() {
+            // It may write for ever, and nobody reads any more.
+            let _ = child.kill();
         }
-        let output = child.wait_with_output().map_err(|e| self.failed(format_args!("{e}")))?;
-        self.judge(output)
+        let status = child.wait().map_err(|e| self.failed(format_args!("{e}")))?;
+        self.judge(status, answer?)
     }
 
-    fn judge(&self, output: Output) -> Result<Vec<u8>, CniError> {
-        if output.status.success() {
-            return Ok(output.stdout);
+    /// Gives the plugin its configuration and reads its answer to the end, neither waiting for the other.
+    fn converse(&self, child: &mut Child) -> Result<Vec<u8>, CniError> {
+        if let Some(stdin) = child.stdin.take() {
+            if self.config.len() <= PIPE_HOLDS {
+                self.give_config(stdin);
+            } else {
+                // Not waited for: what is unread when the plugin has answered interests nobody.
+                let delegate = self.clone();
+                thread::Builder::new()
+                    .spawn(move || delegate.give_config(stdin))
+                    .map_err(|e| self.failed(format_args!("no thread to write its stdin: {e}")))?;
+            }
         }
-        let own = serde_json::from_slice(&output.stdout).ok().and_then(|value| CniError::from_json(&value));
+        let mut answer = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            stdout
+                .take(LONGEST_ANSWER + 1)
+                .read_to_end(&mut answer)
+                .map_err(|e| self.failed(format_args!("its stdout could not be read: {e}")))?;
+        }
+        if answer.len() as u64 > LONGEST_ANSWER {
+            return Err(self.failed(format_args!("its answer is longer than {LONGEST_ANSWER} bytes")));
+        }
+        Ok(answer)
+    }
+
+    fn give_config(&self, mut stdin: ChildStdin) {
+        match stdin.write_all(&self.config) {
+            // A plugin need not read a configuration that it has no use for.
+            Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+                log::warn!("{}: its stdin could not be written: {e}", self.binary.display());
+            }
+            _ => {}
+        }
+    }
+
+    fn judge(&self, status: ExitStatus, answer: Vec<u8>) -> Result<Vec<u8>, CniError> {
+        if status.success() {
+            return Ok(answer);
+        }
+        let own = serde_json::from_slice(&answer).ok().and_then(|value| CniError::from_json(&value));
         Err(own.unwrap_or_else(|| {
-            let said = String::from_utf8_lossy(&output.stdout);
-            self.failed(format_args!("{}", output.status)).details(said.trim())
+            let said = String::from_utf8_lossy(&answer);
+            self.failed(format_args!("{status}")).details(said.trim())
         }))
     }
 

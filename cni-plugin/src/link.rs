@@ -2,6 +2,8 @@
 //!
 //! `net` fills these in, `plan` compares them with what the configuration wants. Nothing here does I/O.
 
+use std::net::IpAddr;
+
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::cni::result::Route;
 use ipnet::IpNet;
@@ -123,8 +125,8 @@ pub struct Address {
     pub interface: u32,
     /// The address with its prefix length.
     pub net: IpNet,
-    /// Global, as opposed to link-local or host scope.
-    pub global: bool,
+    /// Of 169.254.0.0/16 (RFC 3927) or fe80::/10 (RFC 4291): every interface that is up has one of the latter.
+    pub link_local: bool,
     /// Duplicate address detection has not ended yet.
     pub tentative: bool,
     /// Duplicate address detection found another holder.
@@ -140,4 +142,13 @@ pub struct Installed {
     pub interface: Option<u32>,
     /// Destination, gateway, table and metric.
     pub route: Route,
+}
+
+/// A routing rule that chooses a table by source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceRule {
+    /// The source address, or the first of a subnet.
+    pub from: IpAddr,
+    /// The table that it leads to.
+    pub table: u32,
 }

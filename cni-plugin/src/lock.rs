@@ -1,27 +1,49 @@
 //! One change to the node's bridges at a time.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cni_conf::cni::error::{CniError, code};
 
 const FOLDER: &str = "/run/vlan-bridge";
 
+/// How long to wait for the lock. A holder sends a handful of netlink messages, so fifty first ADDs at once are through within
+/// a second: who has not got it by then waits for a process that is stopped. A failed ADD may wait a second time, to leave its
+/// VLANs, and twice this is still less than the two minutes that kubelet gives a call.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The kernel can wait for a lock, but not for so long only.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// Held while bridges, sub-interfaces or the VLANs of an uplink are changed. The kernel lets go of it when the
-/// process ends, however it ends. Attachments to a bridge that is complete never take it.
+/// process ends, however it ends. ADD and DEL take it every time on a trunk, and ADD on a bridge that is a VLAN's gateway;
+/// anywhere else only an ADD that finds bridge or uplink incomplete.
 #[derive(Debug)]
 pub struct NodeLock {
     _file: File,
 }
 
 impl NodeLock {
-    /// Waits for the lock. Each holder sends a handful of netlink messages, so that is milliseconds.
+    /// Takes the lock, waiting for it up to [`LIMIT`]; after that the runtime is asked to try again later.
     pub fn acquire() -> Result<NodeLock, CniError> {
         let path = format!("{FOLDER}/node.lock");
         let failed = |e: std::io::Error| CniError::new(code::IO_FAILURE, format!("lock {path}: {e}"));
         DirBuilder::new().recursive(true).mode(0o700).create(FOLDER).map_err(failed)?;
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
-        file.lock().map_err(failed)?;
-        Ok(NodeLock { _file: file })
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(NodeLock { _file: file }),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOOK_AGAIN),
+                Err(TryLockError::WouldBlock) => {
+                    let waited = LIMIT.as_secs();
+                    let why = format!("lock {path}: another process has held it for {waited} s");
+                    return Err(CniError::new(code::TRY_AGAIN_LATER, why));
+                }
+                Err(TryLockError::Error(e)) => return Err(failed(e)),
+            }
+        }
     }
 }

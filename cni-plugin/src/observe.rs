@@ -1,4 +1,4 @@
-//! Looks at what the plans want to know. Changes nothing.
+//! Looks at what the plans want to know. Changes nothing and takes no lock.
 
 use cni_conf::network::Network;
 
@@ -6,18 +6,39 @@ use crate::link::{Installed, Link};
 use crate::net::{Conn, Result, addr, link, port, route};
 use crate::plan::uplink::{Seen, Surroundings};
 
-/// The interfaces that the configuration names: three look-ups at most, however many pods there are; on a trunk, the
-/// VLANs of the ports as well.
+/// The interfaces that the configuration names: a few look-ups by name, however many pods there are. On a trunk, the
+/// VLANs of the ports and the node's VLAN sub-interfaces as well.
 pub async fn uplink(conn: &Conn, network: &Network) -> Result<Seen> {
     let mut seen = Seen { bridge: link::by_name(conn, &network.bridge).await?, ..Seen::default() };
-    if let Some(uplink) = &network.uplink {
-        seen.master = link::by_name(conn, &uplink.master).await?;
-        if uplink.port_name() != uplink.master {
-            seen.sub_interface = link::by_name(conn, uplink.port_name()).await?;
-        }
-        if network.trunk().is_some() {
-            seen.vlans = port::vlans(conn).await?;
-        }
+    if let Some((name, _)) = network.node_side() {
+        seen.node_side = link::by_name(conn, &name).await?;
+    }
+    let Some(uplink) = &network.uplink else { return Ok(seen) };
+    seen.master = link::by_name(conn, &uplink.master).await?;
+    if uplink.port_name() != uplink.master {
+        seen.sub_interface = link::by_name(conn, uplink.port_name()).await?;
+    }
+    let bridge = seen.bridge.as_ref().map(|bridge| bridge.index);
+    if let Some(index) =
+        seen.master.as_ref().and_then(|master| master.master).filter(|index| Some(*index) != bridge)
+    {
+        seen.upper = link::by_index(conn, index).await?;
+    }
+    let trunk = network.trunk().is_some();
+    if trunk || seen.upper.is_some() {
+        seen.vlans = port::vlans(conn).await?;
+    }
+    if trunk {
+        seen.sub_interfaces = link::vlans(conn).await?;
+    }
+    if let Some(bridge) =
+        seen.bridge.as_ref().filter(|bridge| bridge.accept_ra.is_some_and(|accept| accept != 0))
+    {
+        let from_advertisement = |address: &crate::link::Address| {
+            !address.link_local && address.dynamic && address.net.addr().is_ipv6()
+        };
+        seen.bridge_has_dynamic_address =
+            addr::list(conn, bridge.index).await?.iter().any(from_advertisement);
     }
     Ok(seen)
 }
@@ -25,6 +46,7 @@ pub async fn uplink(conn: &Conn, network: &Network) -> Result<Seen> {
 /// The same with the rest of the node's network, for when something is to be changed.
 pub async fn uplink_and_surroundings(conn: &Conn, network: &Network) -> Result<Seen> {
     let mut seen = uplink(conn, network).await?;
+    seen.sub_interfaces = link::vlans(conn).await?;
     let port = match &network.uplink {
         Some(uplink) if uplink.port_name() == uplink.master => seen.master.as_ref(),
         Some(_) => seen.sub_interface.as_ref(),
@@ -35,20 +57,27 @@ pub async fn uplink_and_surroundings(conn: &Conn, network: &Network) -> Result<S
         let addresses = addr::list(conn, port.index).await?;
         around.port_addresses = addresses
             .iter()
-            .filter(|address| address.global)
+            .filter(|address| !address.link_local)
             .map(|address| address.net.to_string())
             .collect();
         around.port_has_default_route = has_default_route(conn, port).await?;
     }
-    if let Some(bridge) = &seen.bridge {
-        let addresses = addr::list(conn, bridge.index).await?;
-        around.bridge_has_dynamic_address =
-            addresses.iter().any(|address| address.global && address.dynamic && address.net.addr().is_ipv6());
-    }
-    if network.uplink.is_some() {
-        seen.vlans = port::vlans(conn).await?;
-    }
     seen.surroundings = Some(around);
+    Ok(seen)
+}
+
+/// The same for who only wants to tell how things are: looked at until two looks agree, for an ADD may be in the middle
+/// of a change, and whoever asks must not wait for it.
+pub async fn settled(conn: &Conn, network: &Network) -> Result<Seen> {
+    const LOOKS: usize = 5;
+    let mut seen = uplink_and_surroundings(conn, network).await?;
+    for _ in 1..LOOKS {
+        let again = uplink_and_surroundings(conn, network).await?;
+        if again == seen {
+            break;
+        }
+        seen = again;
+    }
     Ok(seen)
 }
 

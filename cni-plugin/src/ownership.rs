@@ -34,7 +34,7 @@ pub enum Progress {
     Adding,
     /// Done.
     Ready,
-    /// It is not this attachment's: somebody else has an interface of that name.
+    /// It is not this attachment's: another network of ours, or somebody else, has an interface of that name.
     Foreign,
 }
 
@@ -71,18 +71,12 @@ impl Attachment<'_> {
 
     /// How far the ADD of this attachment's veth had come; an ADD killed before its first alias was only beginning.
     pub fn progress(&self, link: &Link) -> Progress {
-        let Some(alias) = &link.alias else {
+        let Some(alias) = link.alias.as_deref().filter(|_| link.kind == Kind::Veth) else {
             return if link.kind == Kind::Veth { Progress::Adding } else { Progress::Foreign };
         };
-        // Under whatever name the network went then.
-        let ours = format!(" {} {}", self.ifname, self.container_id);
-        if link.kind != Kind::Veth || !(alias.ends_with(&ours) || alias.len() == LONGEST_ALIAS) {
-            return Progress::Foreign;
-        }
-        let says = |state: &str| alias.starts_with(&format!("{NODE_ALIAS} {state} "));
-        if says(READY) {
+        if alias == self.alias_when_ready() {
             Progress::Ready
-        } else if says(ADDING) {
+        } else if alias == self.alias_while_adding() {
             Progress::Adding
         } else {
             Progress::Foreign
@@ -104,6 +98,21 @@ const READY: &str = "pod";
 
 fn network_prefix(network: &str, state: &str) -> String {
     format!("{NODE_ALIAS} {state} {network} ")
+}
+
+/// True if the interface is the node's end of an attachment of ours, finished or not.
+pub fn is_attachment(link: &Link) -> bool {
+    let says = |alias: &str| {
+        [ADDING, READY].iter().any(|state| alias.starts_with(&format!("{NODE_ALIAS} {state} ")))
+    };
+    // Without an alias it is one that an ADD has only just made.
+    link.kind == Kind::Veth && link.alias.as_deref().map_or_else(|| has_our_form(&link.name), says)
+}
+
+/// `veth` and eleven hexadecimal digits: longer than the names that the reference plugin draws.
+fn has_our_form(name: &str) -> bool {
+    let digits = name.strip_prefix("veth").unwrap_or_default();
+    digits.len() == 11 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 /// True if the interface is the node's end of an attachment to this network.
@@ -148,10 +157,9 @@ mod tests {
 
     #[test]
     fn an_attachment_knows_its_own_veth() {
-        let elsewhere = Attachment { network: "renamed", ..POD };
         assert_eq!(POD.progress(&veth(None)), Progress::Adding);
         assert_eq!(POD.progress(&veth(Some(&POD.alias_while_adding()))), Progress::Adding);
-        assert_eq!(elsewhere.progress(&veth(Some(&POD.alias_when_ready()))), Progress::Ready);
+        assert_eq!(POD.progress(&veth(Some(&POD.alias_when_ready()))), Progress::Ready);
         let long = Attachment { network: "n", container_id: &"f".repeat(300), ifname: "eth0" };
         assert_eq!(long.progress(&veth(Some(&long.alias_when_ready()))), Progress::Ready);
     }
@@ -160,6 +168,8 @@ mod tests {
     fn an_attachment_leaves_what_others_have_under_its_name() {
         let second = Attachment { ifname: "net1", ..POD };
         assert_eq!(POD.progress(&veth(Some(&second.alias_when_ready()))), Progress::Foreign);
+        let elsewhere = Attachment { network: "other", ..POD };
+        assert_eq!(POD.progress(&veth(Some(&elsewhere.alias_when_ready()))), Progress::Foreign);
         assert_eq!(POD.progress(&veth(Some("theirs eth0 0a1b"))), Progress::Foreign);
         let bridge = Link { kind: Kind::Other("dummy".into()), ..veth(None) };
         assert_eq!(POD.progress(&bridge), Progress::Foreign);

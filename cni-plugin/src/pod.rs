@@ -9,14 +9,15 @@ use cni_conf::cni::result::AddResult;
 use cni_conf::network::Network;
 
 use crate::link::Link;
-use crate::net::announce::{AdvertisementSocket, gratuitous_arp};
+use crate::net::announce::{AdvertisementSocket, gratuitous_arp, renew_mac};
 use crate::net::sysctl::InterfaceSysctls;
 use crate::net::{Conn, Namespace, NetError, addr, link, route};
 use crate::plan::pod;
 
-/// Scopes of Linux: how long duplicate address detection may take before ADD gives up, and how long a new interface may take
-/// to let frames through before addresses are announced all the same (spanning tree takes half a minute).
+/// How long duplicate address detection may take before ADD gives up.
 const DETECTION_LIMIT: Duration = Duration::from_secs(10);
+/// How long a new interface may take to let frames through before its addresses are announced all the same; spanning
+/// tree takes half a minute.
 const FORWARDING_LIMIT: Duration = Duration::from_millis(50);
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
 const LOOK_AGAIN_FOR_DUPLICATES: Duration = Duration::from_millis(20);
@@ -159,6 +160,11 @@ impl Pod {
                 log::warn!("{e}");
             }
         }
+        if let Some(mac) = interface.mac.filter(|_| share_a_subnet(result))
+            && let Err(e) = renew_mac(&self.conn, interface.index, mac).await
+        {
+            log::warn!("{e}");
+        }
     }
 
     fn advertise(&self, interface: &Link, address: Ipv6Addr) -> Result<(), NetError> {
@@ -179,4 +185,12 @@ impl Pod {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
+}
+
+/// True if two of the pod's IPv4 addresses are of one subnet.
+fn share_a_subnet(result: &AddResult) -> bool {
+    let v4 = || result.ips.iter().map(|ip| &ip.address).filter(|net| net.addr().is_ipv4());
+    v4().enumerate().any(|(i, net)| {
+        v4().skip(i + 1).any(|other| net.contains(&other.addr()) || other.contains(&net.addr()))
+    })
 }

@@ -38,6 +38,9 @@ pub async fn join(node: &Conn, network: &Network) -> Result<Option<Link>, CniErr
 
 /// Takes the VLANs that a pod's port had off the uplink where no other port uses them. Where the bridge or the uplink
 /// is gone, there is nothing to do.
+///
+/// The kernel's list of ports can lack one while other interfaces are being removed, so nothing is taken off that two
+/// lists do not agree on, and what turns out to be in use afterwards is put back.
 pub async fn leave(node: &Conn, trunk: &Trunk) -> Result<(), CniError> {
     let _lock = NodeLock::acquire()?;
     let (Some(bridge), Some(master)) =
@@ -45,6 +48,17 @@ pub async fn leave(node: &Conn, trunk: &Trunk) -> Result<(), CniError> {
     else {
         return Ok(());
     };
-    let steps = vlan::leave(&trunk.vids, &bridge, &master, &port::vlans(node).await?);
-    Ok(take_all(node, &steps).await?)
+    let unused = async |vids: &[u16]| -> Result<Vec<u16>, NetError> {
+        Ok(vlan::out_of_use(vids, &bridge, &master, &port::vlans(node).await?))
+    };
+    let vids = unused(&unused(&trunk.vids).await?).await?;
+    if vids.is_empty() {
+        return Ok(());
+    }
+    take_all(node, &[vlan::leave(&master, &vids)]).await?;
+    let back = vlan::in_use(&vids, &bridge, &master, &port::vlans(node).await?);
+    if !back.is_empty() {
+        take_all(node, &[vlan::rejoin(&master, &back)]).await?;
+    }
+    Ok(())
 }

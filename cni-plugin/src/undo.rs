@@ -1,9 +1,8 @@
 //! The way back from an operation that failed half way.
 
-use ipnet::IpNet;
-
 use crate::delegate::Delegate;
-use crate::net::{Conn, NetError, addr, link, port, remove};
+use crate::net::sysctl::InterfaceSysctls;
+use crate::net::{Conn, NetError, link, port, remove};
 use crate::plan::vlan::Membership;
 use cni_conf::cni::env::Command;
 
@@ -34,19 +33,19 @@ pub enum Undo {
         /// The VLANs.
         vlans: Vec<Membership>,
     },
-    /// Remove an address that we gave the bridge.
-    RemoveAddress {
-        /// Bridge.
+    /// Accept router advertisements again as before.
+    AcceptAdvertisements {
+        /// Interface.
         name: String,
-        /// The address.
-        net: IpNet,
+        /// Value of `accept_ra`.
+        value: i32,
     },
-    /// Give the bridge an address back.
-    RestoreAddress {
+    /// Give the bridge its forward delay back.
+    ForwardDelay {
         /// Bridge.
         name: String,
-        /// The address.
-        net: IpNet,
+        /// Delay in 1/100 s.
+        ticks: u32,
     },
     /// Give addresses back to IPAM (its DEL).
     ReleaseLease(Delegate),
@@ -107,14 +106,12 @@ async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
             Ok(Some(found)) => port::join(conn, port::Member::Port(found.index), &vlans).await,
             other => other.map(drop),
         },
-        Undo::RemoveAddress { name, net } => match link::by_name(conn, &name).await {
-            Ok(Some(found)) => addr::del(conn, found.index, net).await,
-            other => other.map(drop),
-        },
-        Undo::RestoreAddress { name, net } => match link::by_name(conn, &name).await {
-            Ok(Some(found)) => addr::add(conn, found.index, net, false).await,
-            other => other.map(drop),
-        },
+        Undo::AcceptAdvertisements { name, value } => {
+            InterfaceSysctls::ipv6().write(&name, "accept_ra", &value.to_string()).map(drop)
+        }
+        Undo::ForwardDelay { name, ticks } => {
+            change(name, link::Change { forward_delay: Some(ticks), ..Default::default() }).await
+        }
         Undo::ReleaseLease(delegate) => {
             return delegate.call(Command::Del).await.map(drop).map_err(|e| e.msg);
         }

@@ -74,6 +74,9 @@ fn answer(
     VERSION.get_or_init(|| version);
     let outcome = Request::parse(env, stdin).and_then(|request| {
         start_log(&request)?;
+        for ignored in &request.env.ignored {
+            log::warn!("{ignored}");
+        }
         let outcome = run(&request);
         if let Err(error) = &outcome {
             log::error!("{error} (code {})", error.code);

@@ -7,6 +7,7 @@ use cni_conf::network::{Network, OUR_IPAM};
 use cni_conf::request::Request;
 use serde_json::Value;
 
+use super::silence;
 use crate::apply;
 use crate::delegate::Delegate;
 use crate::link::{Link, PortFlags};
@@ -38,6 +39,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     match add.attach(&seen, &mut undo).await {
         Ok(result) => Ok(Some(result)),
         Err(e) => {
+            add.silence().await;
             undo.unwind(&add.node).await;
             if let Some(trunk) = add.network.trunk()
                 && let Err(also) = trunk::leave(&add.node, &trunk).await
@@ -83,12 +85,14 @@ impl Add<'_> {
                 }
                 Progress::Foreign => {
                     return refuse(format!(
-                        "{name}, the name of the veth's end on the node, is taken by a {} that is not ours",
-                        host.kind_name()
+                        "{name}, the name of the veth's end on the node, is taken by a {} with alias {:?}",
+                        host.kind_name(),
+                        host.alias.as_deref().unwrap_or_default()
                     ));
                 }
             }
             log::warn!("{name} is left of an ADD that did not end: clearing it and its address away");
+            self.silence().await;
             if let Some(delegate) = &self.delegate {
                 delegate.call(Command::Del).await?;
             }
@@ -104,6 +108,19 @@ impl Add<'_> {
             ));
         }
         Ok(())
+    }
+
+    /// Before its address is given back, a pod must be silent; a link that is gone is.
+    async fn silence(&self) {
+        let name = self.attachment().host_interface();
+        let silenced = match link::by_name(&self.node, &name).await {
+            Ok(Some(host)) => silence(&self.node, &host, self.network.ipam.as_deref()).await,
+            Ok(None) => Ok(()),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = silenced {
+            log::error!("{e}");
+        }
     }
 
     async fn attach(&self, seen: &uplink::Seen, undo: &mut UndoLog) -> Result<Value, CniError> {
@@ -129,7 +146,7 @@ impl Add<'_> {
         let node_side = trunk::join(&self.node, &self.network).await?;
         self.pod.configure(&self.network, &container, &result).await?;
         if self.network.is_gateway {
-            self.make_gateway(node_side.as_ref().unwrap_or(bridge), &result, undo).await?;
+            self.make_gateway(node_side.as_ref().unwrap_or(bridge), &result).await?;
         }
         self.pod.announce(&self.node, &host, &container, &result).await;
         // The kernel refuses the master in it if the bridge has gone meanwhile.
@@ -173,6 +190,7 @@ impl Add<'_> {
             ..Default::default()
         };
         self.set_host(&host, change).await?;
+        self.keep_mtu(bridge, mtu).await?;
         self.join_vlans(bridge, &host).await?;
         if self.network.mac_spoof_check {
             self.pin_mac(&host, veth.pod_mac).await?;
@@ -186,6 +204,23 @@ impl Add<'_> {
             self.pod.up(&container).await?;
         }
         Ok((host, container))
+    }
+
+    /// The kernel lowers the MTU of a bridge with that of its ports until somebody sets it.
+    async fn keep_mtu(&self, bridge: &Link, pod: Option<u32>) -> Result<(), NetError> {
+        if pod.is_none_or(|mtu| mtu >= bridge.mtu) {
+            return Ok(());
+        }
+        match link::by_index(&self.node, bridge.index).await? {
+            Some(now) if now.mtu != bridge.mtu => {
+                let change = link::Change { mtu: Some(bridge.mtu), ..Default::default() };
+                link::change(&self.node, bridge.index, &change, || {
+                    format!("ip link set {} mtu {}", bridge.name, bridge.mtu)
+                })
+                .await
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn join_vlans(&self, bridge: &Link, host: &Link) -> Result<(), NetError> {
@@ -206,11 +241,7 @@ impl Add<'_> {
                 "macspoofchk: true needs locked bridge ports, which this kernel lacks: Linux 5.18 or newer",
             ));
         }
-        neigh::pin(&self.node, host.index, mac, None).await?;
-        for vid in self.network.port_vlans.iter().flat_map(|vlans| vlans.ids()) {
-            neigh::pin(&self.node, host.index, mac, Some(vid)).await?;
-        }
-        Ok(())
+        Ok(neigh::pin(&self.node, host.index, mac).await?)
     }
 
     /// Addresses from IPAM; none for a layer 2 attachment. A failed ADD of IPAM is followed by its DEL, as the
@@ -241,27 +272,19 @@ impl Add<'_> {
         Ok(None)
     }
 
-    /// The gateway's address goes on the bridge, or on its side of the pods' VLAN.
-    async fn make_gateway(
-        &self,
-        device: &Link,
-        result: &AddResult,
-        undo: &mut UndoLog,
-    ) -> Result<(), CniError> {
+    /// The gateway's address goes on the bridge, or on its side of the pods' VLAN. Like the bridge it then belongs to the
+    /// node: another pod may rely on it by the time this ADD fails, so it is not taken back.
+    async fn make_gateway(&self, device: &Link, result: &AddResult) -> Result<(), CniError> {
         let present = addr::list(&self.node, device.index).await?;
         let steps = gateway_addresses(&device.name, self.network.force_address, result, &present)
             .map_err(CniError::config)?;
         for step in steps {
             match step {
-                GatewayStep::Remove(net) => {
-                    addr::del(&self.node, device.index, net).await?;
-                    undo.push(Undo::RestoreAddress { name: device.name.clone(), net });
-                }
+                GatewayStep::Remove(net) => addr::del(&self.node, device.index, net).await?,
                 GatewayStep::Add(net) => match addr::add(&self.node, device.index, net, false).await {
-                    Ok(()) => undo.push(Undo::RemoveAddress { name: device.name.clone(), net }),
                     // Another first ADD was quicker.
                     Err(e) if e.exists() => {}
-                    Err(e) => return Err(e.into()),
+                    other => other?,
                 },
             }
         }
@@ -274,10 +297,7 @@ impl Add<'_> {
     }
 
     async fn set_host(&self, host: &Link, change: link::Change) -> Result<(), NetError> {
-        link::change(&self.node, host.index, &change, || {
-            format!("change interface {}: {change:?}", host.name)
-        })
-        .await
+        link::change(&self.node, host.index, &change, || format!("change interface {}", host.name)).await
     }
 
     fn interfaces(&self, bridge: &Link, host: &Link, container: &Link) -> Vec<Interface> {

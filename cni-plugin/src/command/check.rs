@@ -6,9 +6,9 @@ use cni_conf::request::Request;
 use serde_json::Value;
 
 use crate::delegate::Delegate;
-use crate::net::{Conn, addr, link, port, route};
+use crate::net::{Conn, addr, link, port, route, rule};
 use crate::plan::{check, uplink};
-use crate::{apply, config, pod};
+use crate::{config, observe, pod};
 
 /// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -23,19 +23,18 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let node = Conn::open()?;
     let inside = namespace.enter(Conn::open)??;
 
-    let uplink = apply::look(&node, &network).await?.seen;
+    let uplink = observe::settled(&node, &network).await?;
     let plan = uplink::plan(&network, &uplink).map_err(|e| failed(e.msg))?;
     for warning in &plan.warnings {
         log::warn!("{warning}");
     }
     if uplink.bridge.is_some() && !plan.steps.is_empty() {
+        let missing: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
         return Err(failed(format!(
-            "bridge {} and its uplink are no longer complete: missing {:?}",
-            network.bridge, plan.steps
+            "bridge {} and its uplink are no longer complete; what an ADD would do: {}",
+            network.bridge,
+            missing.join("; ")
         )));
-    }
-    if plan.look_closer {
-        return Err(failed("the uplink no longer carries every VLAN of the pod's port".into()));
     }
     let container = link::by_name(&inside, &request.env.ifname).await?;
     let host = match container.as_ref().and_then(|link| link.parent) {
@@ -51,6 +50,8 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         host,
         container,
         routes: route::list(&inside).await?,
+        rules: rule::by_source(&inside).await?,
+        trunk: network.trunk().and(uplink.master).map(|master| master.index),
         vlans: if network.port_vlans.is_some() { port::vlans(&node).await? } else { Vec::new() },
     };
     check::compare(&network, &request.env.ifname, &previous, &seen).map_err(failed)?;

@@ -7,15 +7,13 @@ use cni_conf::network::{OUR_IPAM, Teardown};
 use cni_conf::request::Request;
 use serde_json::Value;
 
+use super::silence;
 use crate::delegate::Delegate;
 use crate::link::{Kind, Link};
 use crate::net::remove::Remover;
 use crate::net::{Conn, Namespace, NetError, link};
-use crate::ownership::{Attachment, Progress};
+use crate::ownership::{Attachment, Progress, is_attachment};
 use crate::{pod, trunk};
-
-/// The IPAM plugin that talks over the interface while it gives its lease back.
-const NEEDS_A_LIVE_LINK: &str = "dhcp";
 
 /// Detaches a pod. An attachment that is gone, in part or whole, is no error.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -25,11 +23,9 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     }
     let namespace = pod::namespace(&request.env)?;
     let node = Conn::open()?;
-    let found = find(request, &node, namespace.as_ref()).await?;
-    if let Some(found) = &found
-        && teardown.ipam.as_deref() != Some(NEEDS_A_LIVE_LINK)
-    {
-        found.take_down().await?;
+    let found = find(request, &teardown, &node, namespace.as_ref()).await?;
+    if let Some(found) = &found {
+        silence(&found.conn, &found.link, teardown.ipam.as_deref()).await?;
     }
     // A lease that cannot be given back now must not keep the link; the runtime repeats a DEL that failed.
     let released = release(&teardown, request);
@@ -61,10 +57,11 @@ struct Found<'a> {
     namespace: Option<&'a Namespace>,
 }
 
-/// By the name that every attachment of ours has on the node; else, for one that the reference plugin made before we took its
-/// place, by its name in the pod.
+/// By the name that every attachment of ours has on the node; else, for one that the reference plugin made before we
+/// took its place, by its name in the pod.
 async fn find<'a>(
     request: &Request,
+    teardown: &Teardown,
     node: &Conn,
     namespace: Option<&'a Namespace>,
 ) -> Result<Option<Found<'a>>, CniError> {
@@ -75,32 +72,47 @@ async fn find<'a>(
         if attachment.progress(&link) != Progress::Foreign {
             return Ok(Some(Found { link, conn: node.clone(), namespace: None }));
         }
-        log::warn!("{} on the node is a {} that is not ours: left alone", link.name, link.kind_name());
+        log::warn!(
+            "{} on the node is a {} with alias {:?}: left alone",
+            link.name,
+            link.kind_name(),
+            link.alias.as_deref().unwrap_or_default()
+        );
     }
     let Some(namespace) = namespace else { return Ok(None) };
     let conn = namespace.enter(Conn::open)??;
-    match link::by_name(&conn, &env.ifname).await? {
-        Some(link) if link.kind == Kind::Veth => Ok(Some(Found { link, conn, namespace: Some(namespace) })),
-        Some(link) => {
-            log::warn!("{} in the container is no veth but {}: left alone", link.name, link.kind_name());
-            Ok(None)
-        }
-        None => Ok(None),
+    let Some(link) = link::by_name(&conn, &env.ifname).await? else { return Ok(None) };
+    if !is_the_references(request, teardown, node, &link).await? {
+        log::warn!("{} in the container is not this network's: left alone", link.name);
+        return Ok(None);
     }
+    Ok(Some(Found { link, conn, namespace: Some(namespace) }))
+}
+
+/// An ADD that was refused because the pod had such an interface is followed by a DEL as well, so the name proves
+/// nothing: its other end must be a port of this network's bridge, or the one that the result of its ADD named. And it
+/// must not be another network's of ours.
+async fn is_the_references(
+    request: &Request,
+    teardown: &Teardown,
+    node: &Conn,
+    container: &Link,
+) -> Result<bool, CniError> {
+    let (Kind::Veth, Some(parent)) = (&container.kind, container.parent) else { return Ok(false) };
+    let Some(host) = link::by_index(node, parent).await? else { return Ok(false) };
+    if host.parent != Some(container.index) || is_attachment(&host) {
+        return Ok(false);
+    }
+    let bridge = link::by_name(node, &teardown.bridge).await?;
+    if host.master.is_some() && host.master == bridge.map(|bridge| bridge.index) {
+        return Ok(true);
+    }
+    // A result that cannot be read says nothing.
+    let previous = request.prev_result().ok().flatten().unwrap_or_default();
+    Ok(previous.interfaces.iter().any(|interface| interface.name == host.name && interface.sandbox.is_none()))
 }
 
 impl Found<'_> {
-    /// Before the address is given to another pod, this one must be silent.
-    async fn take_down(&self) -> Result<(), NetError> {
-        let down = link::Change { up: Some(false), ..Default::default() };
-        match link::change(&self.conn, self.link.index, &down, || format!("take {} down", self.link.name))
-            .await
-        {
-            Err(e) if e.not_found() => Ok(()),
-            other => other,
-        }
-    }
-
     fn remove(self) -> Result<(), NetError> {
         let remover = match self.namespace {
             Some(namespace) => namespace.enter(Remover::open)??,

@@ -5,3 +5,23 @@ pub mod check;
 pub mod del;
 pub mod gc;
 pub mod status;
+
+use crate::link::Link;
+use crate::net::{Conn, NetError, link};
+
+/// The IPAM plugin that talks over the interface while it gives its lease back.
+const NEEDS_A_LIVE_LINK: &str = "dhcp";
+
+/// Takes a pod's interface down before its address is given back: another pod may have it the next moment. One that is
+/// gone is silent.
+async fn silence(conn: &Conn, interface: &Link, ipam: Option<&str>) -> Result<(), NetError> {
+    if ipam == Some(NEEDS_A_LIVE_LINK) {
+        return Ok(());
+    }
+    let down = link::Change { up: Some(false), ..Default::default() };
+    match link::change(conn, interface.index, &down, || format!("ip link set {} down", interface.name)).await
+    {
+        Err(e) if e.not_found() => Ok(()),
+        other => other,
+    }
+}

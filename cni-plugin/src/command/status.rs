@@ -7,17 +7,24 @@ use serde_json::Value;
 
 use crate::delegate::Delegate;
 use crate::net::Conn;
-use crate::plan::status::status;
-use crate::{apply, config};
+use crate::plan::{status, uplink};
+use crate::{config, observe};
 
 /// Nothing if an ADD can work; 51 if the uplink is down, so that attached pods are cut off too; 50 for any other reason;
-/// an IPAM plugin's own code where it says no.
+/// an IPAM plugin's own code where it says no. Waits for nobody and changes nothing.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
-    let network = config::checked(request)?;
-    let node = Conn::open()?;
-    status(&network, &apply::look(&node, &network).await?.seen)?;
+    let unavailable = |e: CniError| e.with_code(code::PLUGIN_NOT_AVAILABLE);
+    let network = config::checked(request).map_err(unavailable)?;
+    let node = Conn::open().map_err(CniError::from).map_err(unavailable)?;
+    let seen = observe::uplink(&node, &network).await.map_err(CniError::from).map_err(unavailable)?;
+    status::uplink_carries(&network, &seen)?;
+    if !uplink::plan(&network, &seen).is_ok_and(|plan| plan.steps.is_empty()) {
+        // Something would have to be made first: would that be refused?
+        let seen = observe::settled(&node, &network).await.map_err(CniError::from).map_err(unavailable)?;
+        uplink::plan(&network, &seen).map_err(unavailable)?;
+    }
     if let Some(name) = &network.ipam {
-        let delegate = Delegate::find(name, request).map_err(|e| e.with_code(code::PLUGIN_NOT_AVAILABLE))?;
+        let delegate = Delegate::find(name, request).map_err(unavailable)?;
         delegate.call(Command::Status).await?;
     }
     Ok(None)

@@ -4,9 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
-};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Conn, Result};
@@ -70,7 +68,10 @@ fn from_message(answer: RouteNetlinkMessage) -> Option<Address> {
     Some(Address {
         interface: message.header.index,
         net: IpNet::new(ip, message.header.prefix_len).ok()?,
-        global: message.header.scope == AddressScope::Universe || message.header.scope == AddressScope::Site,
+        link_local: match ip {
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        },
         tentative: flags.contains(AddressFlags::Tentative),
         duplicate: flags.contains(AddressFlags::Dadfailed),
         dynamic: !flags.contains(AddressFlags::Permanent),

@@ -19,7 +19,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, sendto, setsockopt, socket,
 };
 
-use super::{Conn, NetError, Result};
+use super::{Conn, NetError, Result, link};
 
 /// `ip neigh replace ADDRESS lladdr ff:ff:ff:ff:ff:ff dev INTERFACE nud probe`, for an address of the interface's own:
 /// the kernel asks the segment who has it, in its own name, which is a gratuitous ARP request. Nobody answers, so it
@@ -37,6 +37,18 @@ pub async fn gratuitous_arp(conn: &Conn, interface: u32, address: Ipv4Addr) -> R
     ];
     let action = || format!("announce {address}");
     conn.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, action).await
+}
+
+/// `ip link set INTERFACE address MAC` with the MAC that it has: where `arp_notify` is set, the kernel takes that for a
+/// change and sends a gratuitous ARP for every address of the interface. For those that [`gratuitous_arp`] cannot do: with
+/// several addresses in one subnet, the kernel asks in the name of the first.
+pub async fn renew_mac(conn: &Conn, interface: u32, mac: MacAddr) -> Result<()> {
+    const ROUNDS: usize = 2;
+    let same = link::Change { mac: Some(mac), ..Default::default() };
+    for _ in 0..ROUNDS {
+        link::change(conn, interface, &same, || "announce addresses".into()).await?;
+    }
+    Ok(())
 }
 
 /// A raw ICMPv6 socket of the namespace in which it was opened.

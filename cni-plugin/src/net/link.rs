@@ -49,6 +49,18 @@ pub async fn all(conn: &Conn) -> Result<Vec<Link>> {
     Ok(answers.into_iter().filter_map(new_link).map(from_message).collect())
 }
 
+/// `ip link show type vlan`: every VLAN sub-interface of the namespace. The kernel leaves the others out.
+pub async fn vlans(conn: &Conn) -> Result<Vec<Link>> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan)]),
+    ];
+    let answers =
+        conn.dump(RouteNetlinkMessage::GetLink(message), || "list VLAN sub-interfaces".into()).await?;
+    Ok(answers.into_iter().filter_map(new_link).map(from_message).collect())
+}
+
 fn new_link(answer: RouteNetlinkMessage) -> Option<LinkMessage> {
     match answer {
         RouteNetlinkMessage::NewLink(message) => Some(message),

@@ -11,6 +11,7 @@ pub mod netns;
 pub mod port;
 pub mod remove;
 pub mod route;
+pub mod rule;
 pub mod sysctl;
 
 pub use conn::Conn;
@@ -53,6 +54,14 @@ impl NetError {
         NetError::new(format!("look up interface {name}"), Errno::ENODEV)
     }
 
+    /// The same error with what was being done in the caller's words.
+    pub fn of(self, action: String) -> NetError {
+        match self {
+            NetError::Kernel { errno, .. } => NetError::Kernel { action, errno },
+            NetError::NoAnswer { .. } => NetError::NoAnswer { action },
+        }
+    }
+
     /// True if the kernel said that the thing is there already.
     pub fn exists(&self) -> bool {
         self.is(Errno::EEXIST)
@@ -63,6 +72,16 @@ impl NetError {
         [Errno::ENODEV, Errno::ENOENT, Errno::ESRCH, Errno::EADDRNOTAVAIL, Errno::ENXIO]
             .into_iter()
             .any(|errno| self.is(errno))
+    }
+
+    /// True if something else holds the interface.
+    pub fn busy(&self) -> bool {
+        self.is(Errno::EBUSY)
+    }
+
+    /// True if the kernel does not know this kind of thing.
+    pub fn unsupported(&self) -> bool {
+        self.is(Errno::EOPNOTSUPP)
     }
 
     fn is(&self, wanted: Errno) -> bool {

@@ -1,10 +1,11 @@
 //! Network namespaces. One is entered only to open something in it: enter, open, return. What was opened keeps its
 //! namespace; no thread stays inside.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{FsType, fstatfs};
@@ -23,13 +24,14 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Opens the namespace that `path` (`CNI_NETNS`) leads to. None if nothing is there or if what is there is no
-    /// namespace any more: an unmounted `/run/netns/NAME` leaves an empty plain file behind.
+    /// Opens the namespace that `path` (`CNI_NETNS`) leads to. None if nothing is there, if nothing can be there, or if
+    /// what is there is no network namespace (any more): an unmounted `/run/netns/NAME` leaves an empty plain file behind.
     pub fn open(path: &str) -> Result<Option<Namespace>> {
-        let file = match File::open(path) {
+        // Opening a FIFO would wait for a writer. For a namespace the flags mean nothing.
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+        let file = match opened {
             Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => return Ok(None),
+            Err(e) if leads_nowhere(&e) => return Ok(None),
             Err(e) => return Err(NetError::io(format!("open namespace {path}"), &e)),
         };
         let file_system =
@@ -64,6 +66,14 @@ impl Namespace {
         setns(&home, CloneFlags::CLONE_NEWNET).map_err(|e| NetError::new("leave a namespace again", e))?;
         Ok(opened)
     }
+}
+
+/// Whether a path that was refused so leads to nothing (nowhere, through a plain file, in circles), cannot be a path at all, or
+/// leads to a socket or a device without a driver.
+fn leads_nowhere(error: &std::io::Error) -> bool {
+    const NOWHERE: [Errno; 6] =
+        [Errno::ENOENT, Errno::ENOTDIR, Errno::ELOOP, Errno::ENAMETOOLONG, Errno::ENXIO, Errno::ENODEV];
+    error.raw_os_error().is_some_and(|errno| NOWHERE.contains(&Errno::from_raw(errno)))
 }
 
 /// Namespaces of every kind live on one file system; `NS_GET_NSTYPE` (ioctl_nsfs(2)) tells them apart.

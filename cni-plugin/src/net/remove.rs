@@ -67,13 +67,20 @@ impl Remover {
         let request = delete_request(index);
         // SAFETY: the child makes system calls on memory prepared above and exits; it takes no lock, allocates
         // nothing and runs none of the parent's destructors.
-        match unsafe { fork() }.map_err(failed)? {
-            ForkResult::Child => run_child(self.request.as_raw_fd(), child_end.as_raw_fd(), &request),
-            ForkResult::Parent { .. } => {
+        let told = match unsafe { fork() } {
+            Ok(ForkResult::Child) => run_child(self.request.as_raw_fd(), child_end.as_raw_fd(), &request),
+            Ok(ForkResult::Parent { .. }) => {
                 drop(child_end);
-                drop(self.request);
-                self::wait(&self.announcements, verdict, index).map_err(failed)
+                wait(&self.announcements, verdict, index).map_err(failed)?
             }
+            // No process to be had: a limit, perhaps.
+            Err(_) => None,
+        };
+        // Without a child's word we ask ourselves and take the kernel's whole wait. A child that was killed after its request
+        // left the kernel's answer in the socket that we share, where it is read as the answer to this one.
+        match told.unwrap_or_else(|| ask(self.request.as_raw_fd(), &request)) {
+            0 | libc::ENODEV => Ok(()),
+            errno => Err(failed(Errno::from_raw(errno))),
         }
     }
 }
@@ -91,7 +98,6 @@ fn delete_request(index: u32) -> [u8; 32] {
 
 /// The child: lets go of everything that a runtime may wait for, asks, and writes the kernel's error number.
 fn run_child(netlink: RawFd, verdict: RawFd, request: &[u8]) -> ! {
-    let mut answer = [0u8; 64];
     // SAFETY: system calls on two descriptors of ours and on buffers of this frame; every other descriptor of this
     // process is closed, and nothing uses them after.
     unsafe {
@@ -100,17 +106,32 @@ fn run_child(netlink: RawFd, verdict: RawFd, request: &[u8]) -> ! {
         close_range(low + 1, high - 1);
         close_range(high + 1, RawFd::MAX);
         libc::chdir(c"/".as_ptr());
-        let mut errno = 0;
-        if libc::send(netlink, request.as_ptr().cast(), request.len(), 0) < 0
-            || libc::recv(netlink, answer.as_mut_ptr().cast(), answer.len(), 0) < 20
-        {
-            errno = *libc::__errno_location();
-        } else if u16::from_ne_bytes([answer[4], answer[5]]) == NLMSG_ERROR {
-            errno = -i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
-        }
+        let errno = ask(netlink, request);
         libc::write(verdict, (&raw const errno).cast(), size_of::<i32>());
         libc::_exit(0)
     }
+}
+
+/// Sends the request and returns the error number in the kernel's answer, 0 for success. Async-signal-safe.
+fn ask(netlink: RawFd, request: &[u8]) -> i32 {
+    /// `struct nlmsghdr` and the error number after it.
+    const SHORTEST: isize = 20;
+    let mut answer = [0u8; 64];
+    // SAFETY: system calls on buffers that live here, with their lengths; errno is this thread's own.
+    unsafe {
+        if libc::send(netlink, request.as_ptr().cast(), request.len(), 0) < 0 {
+            return *libc::__errno_location();
+        }
+        match libc::recv(netlink, answer.as_mut_ptr().cast(), answer.len(), 0) {
+            ..0 => return *libc::__errno_location(),
+            0..SHORTEST => return libc::EIO,
+            _ => {}
+        }
+    }
+    if u16::from_ne_bytes([answer[4], answer[5]]) != NLMSG_ERROR {
+        return libc::EIO;
+    }
+    -i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]])
 }
 
 /// close_range(2), with a plain loop for kernels before 5.9. Async-signal-safe.
@@ -132,8 +153,9 @@ unsafe fn close_range(first: RawFd, last: RawFd) {
     }
 }
 
-/// Waits for the announcement or the child's word, whichever is first.
-fn wait(announcements: &OwnedFd, verdict: OwnedFd, index: u32) -> Result<(), Errno> {
+/// Waits for the announcement or the child's word, whichever is first: the kernel's error number, 0 for success. None if the
+/// child has died without a word.
+fn wait(announcements: &OwnedFd, verdict: OwnedFd, index: u32) -> Result<Option<i32>, Errno> {
     loop {
         let mut ready = [
             PollFd::new(announcements.as_fd(), PollFlags::POLLIN),
@@ -146,21 +168,13 @@ fn wait(announcements: &OwnedFd, verdict: OwnedFd, index: u32) -> Result<(), Err
         let heard = ready[0].any().unwrap_or(false);
         let told = ready[1].any().unwrap_or(false);
         if heard && announced(announcements, index) {
-            return Ok(());
+            return Ok(Some(0));
         }
         if told {
-            return read_verdict(verdict);
+            let mut errno = [0; size_of::<i32>()];
+            let read = File::from(verdict).read_exact(&mut errno);
+            return Ok(read.is_ok().then(|| i32::from_ne_bytes(errno)));
         }
-    }
-}
-
-fn read_verdict(verdict: OwnedFd) -> Result<(), Errno> {
-    let mut errno = [0; size_of::<i32>()];
-    // A child that was killed has said nothing: the caller's next look decides whether the interface is gone.
-    File::from(verdict).read_exact(&mut errno).map_err(|_| Errno::ECHILD)?;
-    match i32::from_ne_bytes(errno) {
-        0 | libc::ENODEV => Ok(()),
-        errno => Err(Errno::from_raw(errno)),
     }
 }
 

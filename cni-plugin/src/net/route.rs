@@ -49,7 +49,7 @@ fn message(interface: u32, route: &Route, onlink: bool) -> RouteMessage {
     if let Some(gw) = route.gw {
         message.attributes.push(RouteAttribute::Gateway(address(gw)));
     }
-    if let Some(table) = route.table {
+    if let Some(table) = route.table.filter(|table| *table != 0) {
         message.header.table = u8::try_from(table).unwrap_or(0);
         message.attributes.push(RouteAttribute::Table(table));
     }
@@ -100,6 +100,7 @@ fn from_message(answer: RouteNetlinkMessage) -> Vec<Installed> {
     let mut destination = if ipv4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
     let (mut interface, mut gw, mut priority) = (None, None, None);
     let mut table = u32::from(message.header.table);
+    let (mut mtu, mut advmss) = (None, None);
     let mut hops = Vec::new();
     for attribute in message.attributes {
         match attribute {
@@ -110,6 +111,15 @@ fn from_message(answer: RouteNetlinkMessage) -> Vec<Installed> {
             RouteAttribute::Priority(metric) => priority = Some(metric),
             RouteAttribute::Table(id) => table = id,
             RouteAttribute::MultiPath(several) => hops = several,
+            RouteAttribute::Metrics(metrics) => {
+                for metric in metrics {
+                    match metric {
+                        RouteMetric::Mtu(bytes) => mtu = Some(bytes),
+                        RouteMetric::Advmss(bytes) => advmss = Some(bytes),
+                        _ => {}
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -117,7 +127,7 @@ fn from_message(answer: RouteNetlinkMessage) -> Vec<Installed> {
         return Vec::new();
     };
     let installed = |interface, gw| {
-        let route = Route { dst, gw, mtu: None, advmss: None, priority, table: Some(table), scope: None };
+        let route = Route { dst, gw, mtu, advmss, priority, table: Some(table), scope: None };
         Installed { interface, route }
     };
     if hops.is_empty() {

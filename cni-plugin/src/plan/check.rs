@@ -1,12 +1,15 @@
 //! CHECK: is an attachment still what ADD reported?
 
-use cni_conf::cni::result::{AddResult, Interface};
+use cni_conf::cni::result::{AddResult, Interface, Route};
 use cni_conf::network::Network;
 use ipnet::IpNet;
 
 use super::pod;
 use super::vlan::{PortVlans, of_port, takes_part};
-use crate::link::{Address, Installed, Kind, Link};
+use crate::link::{Address, Installed, Kind, Link, SourceRule};
+
+/// The table that routes go to which name none (`RT_TABLE_MAIN`).
+const MAIN_TABLE: u32 = 254;
 
 /// What was seen of an attachment.
 #[derive(Clone, Debug)]
@@ -21,6 +24,10 @@ pub struct Seen {
     pub addresses: Vec<Address>,
     /// Routes of the pod's namespace.
     pub routes: Vec<Installed>,
+    /// Rules of the pod's namespace that choose a table by source address.
+    pub rules: Vec<SourceRule>,
+    /// Index of the uplink of a trunk.
+    pub trunk: Option<u32>,
     /// VLANs of bridge ports; empty unless the configuration has some.
     pub vlans: Vec<PortVlans>,
 }
@@ -51,7 +58,7 @@ pub fn compare(network: &Network, ifname: &str, previous: &AddResult, seen: &See
     if !container.up && !network.container_interface_down {
         return Err(format!("interface {ifname} is down"));
     }
-    compare_vlans(network, host, &seen.vlans)?;
+    compare_vlans(network, host, seen)?;
     compare_addresses(previous, ifname, container, seen)
 }
 
@@ -81,12 +88,20 @@ fn compare_mac(reported: &Interface, link: &Link) -> Result<(), String> {
     }
 }
 
-fn compare_vlans(network: &Network, host: &Link, vlans: &[PortVlans]) -> Result<(), String> {
+fn compare_vlans(network: &Network, host: &Link, seen: &Seen) -> Result<(), String> {
     let Some(wanted) = &network.port_vlans else { return Ok(()) };
-    match of_port(wanted).into_iter().find(|vlan| !takes_part(vlans, host.index, vlan.vid)) {
-        Some(vlan) => Err(format!("{} is not in VLAN {}", host.name, vlan.vid)),
-        None => Ok(()),
+    for vlan in of_port(wanted) {
+        if !takes_part(&seen.vlans, host.index, vlan.vid) {
+            return Err(format!("{} is not in VLAN {}", host.name, vlan.vid));
+        }
+        if seen.trunk.is_some_and(|uplink| !takes_part(&seen.vlans, uplink, vlan.vid)) {
+            return Err(format!(
+                "the uplink of bridge {} no longer carries VLAN {}",
+                network.bridge, vlan.vid
+            ));
+        }
     }
+    Ok(())
 }
 
 fn compare_addresses(
@@ -106,15 +121,7 @@ fn compare_addresses(
         }
     }
     for wanted in pod::routes(previous) {
-        let there = seen.routes.iter().any(|installed| {
-            same_destination(&installed.route.dst, &wanted.route.dst)
-                && installed.route.gw == wanted.route.gw
-                && wanted.route.table.is_none_or(|table| installed.route.table == Some(table))
-                && installed
-                    .interface
-                    .is_none_or(|index| index == container.index || wanted.route.gw.is_none())
-        });
-        if !there {
+        if !seen.routes.iter().any(|installed| is_installed(&wanted.route, installed, container, seen)) {
             return Err(match wanted.route.gw {
                 Some(gw) => format!("route {} via {gw} is gone from the container", wanted.route.dst),
                 None => format!("route {} is gone from the container", wanted.route.dst),
@@ -122,6 +129,25 @@ fn compare_addresses(
         }
     }
     Ok(())
+}
+
+/// The route is where it belongs, or in a table that a rule for one of the pod's addresses leads to: that is how a
+/// chained plugin gives each of a pod's networks its own way out.
+fn is_installed(wanted: &Route, installed: &Installed, container: &Link, seen: &Seen) -> bool {
+    let there = &installed.route;
+    let table = there.table.unwrap_or(MAIN_TABLE);
+    let of_the_pod =
+        |rule: &&SourceRule| seen.addresses.iter().any(|address| address.net.addr() == rule.from);
+    let in_place = table == wanted.table.filter(|table| *table != 0).unwrap_or(MAIN_TABLE)
+        || seen.rules.iter().filter(of_the_pod).any(|rule| rule.table == table);
+    let same = |wanted: Option<u32>, there: Option<u32>| wanted.is_none_or(|value| there == Some(value));
+    in_place
+        && same_destination(&there.dst, &wanted.dst)
+        && there.gw == wanted.gw
+        && same(wanted.priority.filter(|metric| *metric != 0), there.priority)
+        && same(wanted.mtu, there.mtu)
+        && same(wanted.advmss, there.advmss)
+        && installed.interface.is_none_or(|index| index == container.index || wanted.gw.is_none())
 }
 
 fn same_destination(a: &IpNet, b: &IpNet) -> bool {
@@ -151,7 +177,7 @@ mod tests {
         let address = Address {
             interface: 2,
             net: "172.20.56.16/24".parse().unwrap(),
-            global: true,
+            link_local: false,
             tentative: false,
             duplicate: false,
             dynamic: false,
@@ -169,6 +195,8 @@ mod tests {
                 interface: Some(2),
                 route: Route::to("0.0.0.0/0".parse().unwrap(), gateway),
             }],
+            rules: Vec::new(),
+            trunk: None,
             vlans: Vec::new(),
         }
     }
@@ -187,11 +215,22 @@ mod tests {
     }
 
     #[test]
+    fn a_route_may_be_in_a_table_that_a_rule_for_the_pods_address_leads_to() {
+        let moved = |seen: &mut Seen| {
+            seen.routes[0].route.table = Some(77);
+            seen.rules = vec![SourceRule { from: "172.20.56.16".parse().unwrap(), table: 77 }];
+        };
+        check(moved, Ok(()));
+    }
+
+    #[test]
     fn each_thing_that_was_tampered_with_is_named() {
         check(|seen| seen.bridge = None, Err("bridge br136 is gone"));
         check(|seen| seen.container = None, Err("interface eth0 is gone from the container"));
         check(|seen| seen.host = None, Err("the node's end of eth0 is gone"));
         check(|seen| seen.addresses.clear(), Err("eth0 has lost its address 172.20.56.16/24"));
+        let elsewhere = |seen: &mut Seen| seen.routes[0].route.table = Some(77);
+        check(elsewhere, Err("route 0.0.0.0/0 via 172.20.56.1 is gone from the container"));
         check(|seen| seen.routes.clear(), Err("route 0.0.0.0/0 via 172.20.56.1 is gone from the container"));
         let host = |change: fn(&mut Link)| move |seen: &mut Seen| seen.host.iter_mut().for_each(change);
         check(host(|host| host.master = None), Err("vethX is no port of bridge br136"));

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod pod;
+mod refusal;
 pub mod status;
 pub mod step;
 #[cfg(test)]
@@ -20,16 +21,6 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// For the log.
     pub warnings: Vec<String>,
-    /// Nothing is missing here, but something will be changed later that may have to be refused first: plan again with
-    /// the surroundings.
-    pub look_closer: bool,
-}
-
-impl Plan {
-    /// Nothing is missing, and nothing has to be looked at more closely.
-    pub fn is_complete(&self) -> bool {
-        self.steps.is_empty() && !self.look_closer
-    }
 }
 
 /// The configuration asks for what this node cannot be made to give.

@@ -190,7 +190,7 @@ mod tests {
             .map(|net| Address {
                 interface: 1,
                 net: net.parse().unwrap(),
-                global: true,
+                link_local: false,
                 tentative: false,
                 duplicate: false,
                 dynamic: false,

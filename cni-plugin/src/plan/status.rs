@@ -1,20 +1,18 @@
-//! STATUS: can this node serve the network now?
+//! STATUS: is there a way out of this node?
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::network::Network;
 
-use super::uplink::{Seen, plan};
+use super::uplink::Seen;
 use crate::link::{Kind, Link};
 
-/// Why this node cannot serve the network now: 51 where pods that are attached are cut off too, else 50 (CNI 1.1, section 2,
-/// STATUS).
-pub fn status(network: &Network, seen: &Seen) -> Result<(), CniError> {
-    if let Some(uplink) = &network.uplink
-        && let Some(why) = cut_off(&uplink.master, seen.master.as_ref())
-    {
-        return Err(CniError::new(code::LIMITED_CONNECTIVITY, format!("uplink.master: {why}")));
+/// Error 51 if the uplink is cut off, and with it the pods that are attached (CNI 1.1, section 2, STATUS).
+pub fn uplink_carries(network: &Network, seen: &Seen) -> Result<(), CniError> {
+    let cut_off = network.uplink.as_ref().and_then(|uplink| cut_off(&uplink.master, seen.master.as_ref()));
+    match cut_off {
+        Some(why) => Err(CniError::new(code::LIMITED_CONNECTIVITY, format!("uplink.master: {why}"))),
+        None => Ok(()),
     }
-    plan(network, seen).map(drop).map_err(|e| e.with_code(code::PLUGIN_NOT_AVAILABLE))
 }
 
 fn cut_off(name: &str, master: Option<&Link>) -> Option<String> {

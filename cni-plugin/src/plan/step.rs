@@ -1,8 +1,11 @@
 //! One change to the node, as a value: planned here, taken by [`crate::apply`], walked back by [`crate::undo`].
 
+use std::fmt;
+
 use cni_conf::cni::mac::MacAddr;
 
 use super::vlan::Membership;
+use crate::ownership::NODE_ALIAS;
 
 /// A change to an interface of the node's namespace. Interfaces go by name, for some do not exist yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,4 +78,85 @@ pub enum Step {
         /// What it leaves.
         vlans: Vec<Membership>,
     },
+}
+
+impl fmt::Display for Step {
+    /// The command of iproute2 that does the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::CreateVlan { name, parent, id } => {
+                write!(f, "ip link add link {parent} name {name} type vlan id {id}")
+            }
+            Step::CreateBridge { name, mac, mtu, vlan_filtering } => {
+                write!(f, "ip link add {name}")?;
+                if let Some(mac) = mac {
+                    write!(f, " address {mac}")?;
+                }
+                if let Some(mtu) = mtu {
+                    write!(f, " mtu {mtu}")?;
+                }
+                write!(f, " type bridge forward_delay 0")?;
+                match vlan_filtering {
+                    Some(pvid) => write!(f, " vlan_filtering 1 vlan_default_pvid {pvid}"),
+                    None => Ok(()),
+                }
+            }
+            Step::MarkAsOurs(name) => write!(f, "ip link set {name} alias {NODE_ALIAS}"),
+            Step::RefuseAdvertisements(name) => write!(f, "sysctl -w net/ipv6/conf/{name}/accept_ra=0"),
+            Step::Enslave { port, bridge } => write!(f, "ip link set {port} master {bridge}"),
+            Step::Pin { name, mac: Some(mac), mtu } => {
+                write!(f, "ip link set {name} address {mac} mtu {mtu}")
+            }
+            Step::Pin { name, mac: None, mtu } => write!(f, "ip link set {name} mtu {mtu}"),
+            Step::Up(name) => write!(f, "ip link set {name} up"),
+            Step::Promisc(name) => write!(f, "ip link set {name} promisc on"),
+            Step::NoForwardDelay(name) => write!(f, "ip link set {name} type bridge forward_delay 0"),
+            Step::JoinVlans { port, vlans } => write!(f, "bridge vlan add dev {port} {}", Vids(vlans)),
+            Step::JoinVlansSelf { bridge, vlans } => {
+                write!(f, "bridge vlan add dev {bridge} self {}", Vids(vlans))
+            }
+            Step::LeaveVlans { port, vlans } => write!(f, "bridge vlan del dev {port} {}", Vids(vlans)),
+        }
+    }
+}
+
+/// `vid 136 pvid untagged vid 137`.
+struct Vids<'a>(&'a [Membership]);
+
+impl fmt::Display for Vids<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, vlan) in self.0.iter().enumerate() {
+            let gap = if i > 0 { " " } else { "" };
+            write!(f, "{gap}vid {}", vlan.vid)?;
+            if vlan.pvid {
+                write!(f, " pvid")?;
+            }
+            if vlan.untagged {
+                write!(f, " untagged")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_reads_as_the_command_that_does_the_same() {
+        let create = Step::CreateBridge {
+            name: "br0".into(),
+            mac: "02:00:00:00:00:01".parse().ok(),
+            mtu: Some(9000),
+            vlan_filtering: Some(0),
+        };
+        assert_eq!(
+            create.to_string(),
+            "ip link add br0 address 02:00:00:00:00:01 mtu 9000 type bridge forward_delay 0 vlan_filtering 1 vlan_default_pvid 0"
+        );
+        let vlans = vec![Membership::access(136), Membership::tagged(137)];
+        let join = Step::JoinVlans { port: "bond0".into(), vlans };
+        assert_eq!(join.to_string(), "bridge vlan add dev bond0 vid 136 pvid untagged vid 137");
+    }
 }

@@ -24,7 +24,7 @@ pub fn link(index: u32, name: &str, kind: Kind) -> Link {
         index,
         name: name.into(),
         kind,
-        mac: None,
+        mac: "02:00:00:00:00:99".parse().ok(),
         mtu: 9000,
         up: true,
         carrier: true,

@@ -4,12 +4,16 @@ use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
 use cni_conf::uplink::{Uplink, UplinkPort};
 
-use super::vlan::{Membership, PortVlans, takes_part};
+use super::refusal::{
+    check_bridge, check_master, check_may_become_port, check_node_side, check_vlans_are_free,
+    interface_by_index,
+};
+use super::vlan::{Membership, PortVlans};
 use super::{Plan, Step, refuse};
 use crate::link::{Kind, Link};
 
 /// EtherType of an 802.1q tag.
-const DOT1Q: u16 = 0x8100;
+pub(super) const DOT1Q: u16 = 0x8100;
 
 /// What was seen of the interfaces that the configuration names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,8 +24,16 @@ pub struct Seen {
     pub master: Option<Link>,
     /// The interface with the sub-interface's name.
     pub sub_interface: Option<Link>,
-    /// VLANs of all bridge ports, if the uplink is a trunk.
+    /// What the master is a port of itself.
+    pub upper: Option<Link>,
+    /// The interface with the name of the node's own side of the pods' VLAN.
+    pub node_side: Option<Link>,
+    /// VLANs of all bridge ports, if the uplink is a trunk or its master is a port itself.
     pub vlans: Vec<PortVlans>,
+    /// All VLAN sub-interfaces of the node, if the uplink is a trunk or something is to be changed.
+    pub sub_interfaces: Vec<Link>,
+    /// The bridge accepts router advertisements and has an address from one.
+    pub bridge_has_dynamic_address: bool,
     /// What costs more to find out and matters only before a change.
     pub surroundings: Option<Surroundings>,
 }
@@ -35,8 +47,6 @@ pub struct Surroundings {
     pub port_addresses: Vec<String>,
     /// A default route leaves by the interface that is to become a port.
     pub port_has_default_route: bool,
-    /// An address that a router advertisement gave the bridge.
-    pub bridge_has_dynamic_address: bool,
 }
 
 /// Plans the bridge and its uplink. With no step, nothing is missing. Steps planned without
@@ -44,26 +54,14 @@ pub struct Surroundings {
 pub fn plan(network: &Network, seen: &Seen) -> Result<Plan, CniError> {
     let mut plan = Plan::default();
     check_bridge(network, seen, &mut plan)?;
+    check_node_side(network, seen)?;
     let Some(uplink) = &network.uplink else {
         plan_bridge(network, seen, None, &mut plan);
         finish_bridge(network, seen, &mut plan);
         return Ok(plan);
     };
     let master = check_master(network, uplink, seen, &mut plan)?;
-    if let Some(bridge) = &seen.bridge
-        && uplink.port == UplinkPort::Trunk
-        && !bridge.bridge().is_some_and(|options| options.vlan_filtering)
-    {
-        return refuse(format!(
-            "bridge {} does not filter by VLAN, and vlan and vlanTrunk need that: ip link set {} type bridge vlan_filtering 1",
-            bridge.name, bridge.name
-        ));
-    }
     check_vlans_are_free(network, uplink, master, seen)?;
-    if uplink.port == UplinkPort::Trunk {
-        let mut wanted = network.port_vlans.iter().flat_map(|vlans| vlans.ids());
-        plan.look_closer = wanted.any(|vid| !takes_part(&seen.vlans, master.index, vid));
-    }
     let port = plan_port(uplink, master, seen, &mut plan)?;
     plan_bridge(network, seen, Some(master), &mut plan);
     let bridge_index = seen.bridge.as_ref().map(|bridge| bridge.index);
@@ -82,76 +80,6 @@ pub fn plan(network: &Network, seen: &Seen) -> Result<Plan, CniError> {
     }
     finish_bridge(network, seen, &mut plan);
     Ok(plan)
-}
-
-fn check_bridge(network: &Network, seen: &Seen, plan: &mut Plan) -> Result<(), CniError> {
-    let Some(link) = &seen.bridge else { return Ok(()) };
-    let Some(options) = link.bridge() else {
-        return refuse(format!(
-            "bridge: {} is there already and is no bridge but {}",
-            link.name,
-            link.kind_name()
-        ));
-    };
-    if network.port_vlans.is_some() && !options.vlan_filtering && network.uplink.is_none() {
-        plan.warnings.push(format!(
-            "bridge {} does not filter by VLAN, so vlan and vlanTrunk have no effect: ip link set {} type bridge vlan_filtering 1",
-            link.name, link.name
-        ));
-    }
-    if options.forward_delay > 0 && options.stp {
-        plan.warnings.push(format!(
-            "bridge {} runs spanning tree: each new pod waits {} s before it is heard",
-            link.name,
-            2 * options.forward_delay / 100
-        ));
-    }
-    Ok(())
-}
-
-/// Checks the master and returns it.
-fn check_master<'a>(
-    network: &Network,
-    uplink: &Uplink,
-    seen: &'a Seen,
-    plan: &mut Plan,
-) -> Result<&'a Link, CniError> {
-    let Some(master) = &seen.master else {
-        return refuse(format!(
-            "uplink.master: there is no interface {} on this node; it must exist before pods are attached",
-            uplink.master
-        ));
-    };
-    for link in [Some(master), seen.sub_interface.as_ref()].into_iter().flatten() {
-        if let Some(mtu) = network.mtu.filter(|mtu| *mtu > link.mtu) {
-            return refuse(format!("mtu: {mtu} is above the {} of {}", link.mtu, link.name));
-        }
-    }
-    if let Kind::Bridge(_) = master.kind {
-        return refuse(format!("uplink.master: {} is a bridge; name the bond or NIC instead", master.name));
-    }
-    if !master.up || !master.carrier {
-        let state = if master.up { "has no carrier" } else { "is down" };
-        plan.warnings.push(format!(
-            "{} {state}: the pod is attached but reaches nothing beyond this node",
-            master.name
-        ));
-    }
-    if let Kind::Bond(bond) = &master.kind {
-        if matches!(bond.mode.as_str(), "balance-tlb" | "balance-alb") {
-            plan.warnings.push(format!(
-                "{} is in mode {}, which sends frames under its members' MACs: replies to pods behind the bridge go astray; use 802.3ad or active-backup",
-                master.name, bond.mode
-            ));
-        }
-        if !bond.fail_over_mac.is_empty() && bond.fail_over_mac != "none" {
-            plan.warnings.push(format!(
-                "{} has fail_over_mac {}: its MAC changes with the active member while the bridge keeps the old one; use none",
-                master.name, bond.fail_over_mac
-            ));
-        }
-    }
-    Ok(master)
 }
 
 /// Plans the interface that becomes the bridge's port, if it must be made, and returns it if it is there.
@@ -186,79 +114,6 @@ fn plan_port<'a>(
     Ok(Some(link))
 }
 
-fn interface_by_index(seen: &Seen, index: u32) -> String {
-    let known = [&seen.master, &seen.bridge, &seen.sub_interface].into_iter().flatten();
-    let around = seen.surroundings.iter().flat_map(|around| &around.links);
-    known
-        .chain(around)
-        .find(|link| link.index == index)
-        .map_or_else(|| format!("interface {index}"), |link| link.name.clone())
-}
-
-/// A VLAN reaches either a sub-interface of the master or a bridge above the master, never both: the kernel gives the
-/// frames to one of the two and the other hears nothing.
-fn check_vlans_are_free(
-    network: &Network,
-    uplink: &Uplink,
-    master: &Link,
-    seen: &Seen,
-) -> Result<(), CniError> {
-    let Some(around) = &seen.surroundings else { return Ok(()) };
-    let on_master = |vid: u16| {
-        around.links.iter().find(|link| {
-            link.parent == Some(master.index)
-                && matches!(link.kind, Kind::Vlan { id, protocol: DOT1Q } if id == vid)
-        })
-    };
-    match &uplink.port {
-        UplinkPort::Master => Ok(()),
-        UplinkPort::SubInterface { name, vlan } => match on_master(*vlan) {
-            Some(other) if other.name != *name => refuse(format!(
-                "uplink.name: VLAN {vlan} of {} is there already as {}; set uplink.name to it, or remove it",
-                master.name, other.name
-            )),
-            None if takes_part(&seen.vlans, master.index, *vlan) && master.master.is_some() => {
-                refuse(format!(
-                    "uplink.vlan: {} carries VLAN {vlan} into bridge {} already",
-                    master.name,
-                    interface_by_index(seen, master.master.unwrap_or_default())
-                ))
-            }
-            _ => Ok(()),
-        },
-        UplinkPort::Trunk => {
-            let wanted = network.port_vlans.iter().flat_map(|vlans| vlans.ids());
-            match wanted.filter_map(|vid| on_master(vid).map(|link| (vid, link))).next() {
-                Some((vid, link)) => refuse(format!(
-                    "vlan: VLAN {vid} of {} belongs to sub-interface {}, so a bridge above {} never hears it; remove {} or use uplink.vlan",
-                    master.name, link.name, master.name, link.name
-                )),
-                None => Ok(()),
-            }
-        }
-    }
-}
-
-/// An interface may become a port if that takes nothing away from the node.
-fn check_may_become_port(name: &str, port: Option<&Link>, seen: &Seen) -> Result<(), CniError> {
-    let Some(around) = &seen.surroundings else { return Ok(()) };
-    if let Some(index) = port.and_then(|link| link.master) {
-        return refuse(format!("uplink: {name} is a port of {} already", interface_by_index(seen, index)));
-    }
-    if around.port_has_default_route {
-        return refuse(format!(
-            "uplink: the default route of this node leaves by {name}; as a bridge port it would cut the node off. Move the route and the addresses to another VLAN first"
-        ));
-    }
-    if !around.port_addresses.is_empty() {
-        return refuse(format!(
-            "uplink: {name} carries {}; as a bridge port it would cut the node off there. Move the address to another VLAN or to the bridge first",
-            around.port_addresses.join(", ")
-        ));
-    }
-    Ok(())
-}
-
 /// A bridge that was there before its uplink keeps its MAC and MTU; and its default VLAN, which the kernel puts new
 /// ports into, is none of the pods'.
 fn plan_adoption(uplink: &Uplink, bridge: &Link, plan: &mut Plan) {
@@ -281,7 +136,7 @@ fn plan_bridge(network: &Network, seen: &Seen, master: Option<&Link>, plan: &mut
     plan.steps.push(Step::CreateBridge {
         name: network.bridge.clone(),
         mac: port_mac.or_else(|| master.and_then(|link| link.mac)),
-        mtu: network.mtu.or_else(|| master.map(|link| link.mtu)),
+        mtu: pod_mtu(network, seen),
         vlan_filtering: network.port_vlans.as_ref().map(|_| default_pvid),
     });
     if network.uplink.is_some() {
@@ -319,7 +174,7 @@ fn is_unfinished(bridge: &Link) -> bool {
 
 /// An operator's bridge that lives on an address from a router advertisement keeps it: taking it away may cut the node off.
 fn plan_advertisements(bridge: &Link, seen: &Seen, plan: &mut Plan) {
-    if seen.surroundings.as_ref().is_some_and(|around| around.bridge_has_dynamic_address) {
+    if seen.bridge_has_dynamic_address {
         plan.warnings.push(format!(
             "bridge {} has an address from a router advertisement and goes on accepting them",
             bridge.name

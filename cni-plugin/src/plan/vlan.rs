@@ -90,26 +90,37 @@ pub fn join(
     steps
 }
 
-/// Steps that take VLANs off the uplink that no other port of the bridge uses any more. Only on a bridge that we
-/// made: on an operator's, the uplink's VLANs may be the operator's too.
-pub fn leave(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[PortVlans]) -> Vec<Step> {
+/// Which of these VLANs the uplink carries and no other port of the bridge uses any more. None on a bridge that we did
+/// not make: on an operator's, the uplink's VLANs may be the operator's too.
+pub fn out_of_use(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[PortVlans]) -> Vec<u16> {
     if !crate::ownership::is_ours(bridge) {
         return Vec::new();
     }
-    let used_by_others = |vid: u16| {
-        seen.iter()
-            .filter(|port| port.bridge == Some(bridge.index) && port.port != uplink.index)
-            .any(|port| port.vlans.iter().any(|vlan| vlan.vid == vid))
-    };
-    let unused: Vec<Membership> = vids
-        .iter()
-        .filter(|vid| takes_part(seen, uplink.index, **vid) && !used_by_others(**vid))
-        .map(|vid| Membership::tagged(*vid))
-        .collect();
-    if unused.is_empty() {
-        return Vec::new();
+    let used = in_use(vids, bridge, uplink, seen);
+    vids.iter().copied().filter(|vid| takes_part(seen, uplink.index, *vid) && !used.contains(vid)).collect()
+}
+
+/// Which of these VLANs a port of the bridge other than the uplink uses.
+pub fn in_use(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[PortVlans]) -> Vec<u16> {
+    let others = || seen.iter().filter(|port| port.bridge == Some(bridge.index) && port.port != uplink.index);
+    let used = |vid: &u16| others().any(|port| port.vlans.iter().any(|vlan| vlan.vid == *vid));
+    vids.iter().copied().filter(used).collect()
+}
+
+/// The step that takes VLANs off the uplink.
+pub fn leave(uplink: &Link, vids: &[u16]) -> Step {
+    Step::LeaveVlans {
+        port: uplink.name.clone(),
+        vlans: vids.iter().copied().map(Membership::tagged).collect(),
     }
-    vec![Step::LeaveVlans { port: uplink.name.clone(), vlans: unused }]
+}
+
+/// The step that puts them back.
+pub fn rejoin(uplink: &Link, vids: &[u16]) -> Step {
+    Step::JoinVlans {
+        port: uplink.name.clone(),
+        vlans: vids.iter().copied().map(Membership::tagged).collect(),
+    }
 }
 
 /// True if the port is in the VLAN.
@@ -175,8 +186,9 @@ mod tests {
 
     #[test]
     fn a_vlan_leaves_our_uplink_with_its_last_port() {
-        let left =
-            |alias: Option<&str>, seen: &[PortVlans]| leave(&[136], &bridge(alias), &uplink(), seen).len();
+        let left = |alias: Option<&str>, seen: &[PortVlans]| {
+            out_of_use(&[136], &bridge(alias), &uplink(), seen).len()
+        };
         let unused = [port(UPLINK, &[136, 137]), port(BRIDGE, &[136]), port(POD, &[137])];
         assert_eq!(left(Some(NODE_ALIAS), &unused), 1);
         assert_eq!(left(Some("the operator's"), &unused), 0);

@@ -76,12 +76,15 @@ pub struct Environment {
     pub path: Vec<PathBuf>,
     /// `CNI_NETNS_OVERRIDE`: let `CNI_NETNS` be the plugin's own namespace.
     pub netns_override: bool,
+    /// What was wrong and DEL went on without, for the log.
+    pub ignored: Vec<String>,
 }
 
 impl Environment {
     /// Reads the variables through `get`; an empty value counts as absent.
     ///
-    /// A broken `CNI_ARGS` does not fail DEL: it has no use for any of it, and a failed DEL leaks.
+    /// What is broken in a variable that DEL can do without does not fail it, for a failed DEL leaks: it has no use for
+    /// `CNI_ARGS`, and finds an attachment of ours without `CNI_NETNS`.
     ///
     /// # Errors
     /// [`code::INVALID_ENVIRONMENT`], with all missing variables in one message, or naming the variable and its value.
@@ -116,6 +119,7 @@ impl Environment {
             args: CniArgs::default(),
             path: get("CNI_PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
             netns_override: false,
+            ignored: Vec::new(),
         };
         if matches!(command, Command::Add | Command::Del | Command::Check) {
             env.container_id = text("CNI_CONTAINERID")?;
@@ -123,15 +127,23 @@ impl Environment {
             env.ifname = text("CNI_IFNAME")?;
             check_ifname("CNI_IFNAME", &env.ifname)
                 .map_err(|error| error.with_code(code::INVALID_ENVIRONMENT))?;
-            env.netns = text("CNI_NETNS")?;
-            let flag = text("CNI_NETNS_OVERRIDE")?;
+            env.netns = env.or_without(text("CNI_NETNS"))?;
+            let flag = env.or_without(text("CNI_NETNS_OVERRIDE"))?;
             env.netns_override = flag == "1" || flag.eq_ignore_ascii_case("true");
-            env.args = match text("CNI_ARGS").and_then(|args| CniArgs::parse(&args)) {
-                Err(_) if command == Command::Del => CniArgs::default(),
-                args => args?,
-            };
+            env.args = env.or_without(text("CNI_ARGS").and_then(|args| CniArgs::parse(&args)))?;
         }
         Ok(env)
+    }
+
+    /// The value of a variable; for DEL, none in place of a broken one.
+    fn or_without<T: Default>(&mut self, value: Result<T, CniError>) -> Result<T, CniError> {
+        match value {
+            Err(error) if self.command == Command::Del => {
+                self.ignored.push(error.msg);
+                Ok(T::default())
+            }
+            value => value,
+        }
     }
 }
 
@@ -270,6 +282,20 @@ mod tests {
     fn del_needs_neither_a_netns_nor_sane_arguments() {
         let env = parse(&[("CNI_COMMAND", "DEL"), ("CNI_NETNS", ""), ("CNI_ARGS", "nonsense")]).unwrap();
         assert_eq!((env.netns.as_str(), env.args), ("", CniArgs::default()));
+        assert_eq!(env.ignored.len(), 1, "{:?}", env.ignored);
+    }
+
+    #[test]
+    fn del_goes_on_without_a_netns_that_is_no_text() {
+        let env = Environment::parse(|asked| match asked {
+            "CNI_COMMAND" => Some("DEL".into()),
+            "CNI_NETNS" | "CNI_NETNS_OVERRIDE" => Some(OsString::from_vec(vec![b'/', 0xff])),
+            _ => ADD.iter().find(|(name, _)| *name == asked).map(|(_, value)| OsString::from(value)),
+        })
+        .unwrap();
+        assert_eq!((env.netns.as_str(), env.netns_override), ("", false));
+        assert!(env.ignored[0].starts_with("CNI_NETNS: \"/\\xFF\" is not UTF-8"), "{:?}", env.ignored);
+        assert!(env.ignored[1].starts_with("CNI_NETNS_OVERRIDE"), "{:?}", env.ignored);
     }
 
     #[test]

@@ -66,3 +66,16 @@ fn name_address_and_pipes_are_free_when_del_returns_and_nobody_of_ours_stays() {
     poll(Duration::from_secs(1), "the end of every process of ours", || plugins_in(node) == 0);
     clean.assert_nothing_left(&pod);
 }
+
+#[test]
+fn del_does_without_the_child_when_it_dies_or_cannot_be_had() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    // Nobody but the child changes its folder, and it does so before it asks.
+    for inject in ["inject=chdir:signal=KILL", "inject=fork:error=EAGAIN"] {
+        clean.plugin().add(&pod.eth0()).expect_ok();
+        let words =
+            ["strace", "-f", "-b", "execve", "-qq", "-o", "/dev/null", "-e", "signal=none", "-e", inject];
+        clean.plugin().call("DEL", &pod.eth0()).run_under(&words).expect_ok();
+        clean.assert_nothing_left(&pod);
+    }
+}

@@ -199,6 +199,32 @@ fn an_ipam_plugin_need_not_read_its_stdin() {
 }
 
 #[test]
+fn an_ipam_plugin_may_speak_before_it_listens() {
+    let delegated = Delegated::new(&format!(
+        "head -c 200000 /dev/zero | tr '\\0' ' '; cat > stdin\n\
+         echo '{{\"cniVersion\": \"1.1.0\", \"ips\": [{ADDRESS}]}}'"
+    ));
+    let call = delegated.call("ADD", "1.1.0");
+    // Both are more than a pipe holds.
+    let mut conf: serde_json::Value = serde_json::from_slice(call.input()).unwrap();
+    conf["args"] = json!({"labels": "x".repeat(300_000)});
+    let call = call.stdin(conf.to_string());
+    call.run().expect_ok();
+    assert_eq!(delegated.noted("stdin").as_bytes(), call.input());
+}
+
+#[test]
+fn an_ipam_plugin_that_does_not_stop_speaking_is_stopped() {
+    let delegated = Delegated::new("trap '' PIPE; while :; do echo 0123456789; done 2> /dev/null");
+    let before = Snapshot::of(&delegated.pod);
+    let outcome = delegated.add("1.1.0");
+    assert_eq!(outcome.error_code(), 103);
+    assert!(outcome.error_text().contains("longer than 4194304 bytes"), "{outcome}");
+    before.assert_unchanged(&delegated.pod);
+    assert_eq!(delegated.calls(), ["ADD", "DEL"]);
+}
+
+#[test]
 fn every_verb_is_passed_on_and_comes_back_as_it_was_said() {
     let delegated = Delegated::new(&format!(
         "[ -e refuse ] && {{ echo '{{\"code\": 57, \"msg\": \"not now\"}}'; exit 1; }}\n\

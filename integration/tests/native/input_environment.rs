@@ -1,9 +1,12 @@
 //! Every environment variable: missing, empty, malformed, contradictory.
 
 use crate::input::Untouched;
-use integration::Site;
+use integration::{Scratch, Site, run};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
 
 const VARIABLES: [&str; 4] = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"];
 const PLUGINS: [&str; 2] = ["vlan-bridge", "vlan-bridge-ipam"];
@@ -164,8 +167,40 @@ fn del_does_not_care_for_what_it_has_no_use_for() {
         ("CNI_NETNS", ""),
         ("CNI_NETNS", "/etc/passwd"),
         ("CNI_NETNS", "/proc/self/ns/mnt"),
+        ("CNI_NETNS", &format!("/{}", "n".repeat(256))),
+        ("CNI_NETNS", &"/n".repeat(2048)),
     ] {
         let outcome = untouched.call("vlan-bridge", "DEL").env(name, value).run();
         assert_eq!(outcome.expect_ok().stdout, "", "{name}={value}");
+    }
+    for name in ["CNI_ARGS", "CNI_NETNS", "CNI_NETNS_OVERRIDE"] {
+        let bytes = OsString::from_vec(b"/a\xffb".to_vec());
+        let outcome = untouched.call("vlan-bridge", "DEL").env(name, bytes).run().expect_ok();
+        assert!(outcome.stdout.is_empty() && outcome.stderr.contains(&format!("{name}: ")), "{outcome}");
+    }
+}
+
+#[test]
+fn a_namespace_that_is_a_fifo_a_socket_or_a_circle_is_none() {
+    let untouched = Untouched::new();
+    let folder = Scratch::new("netns");
+    let path = |name: &str| folder.path().join(name);
+    run(Command::new("mkfifo").arg(path("fifo"))).expect_ok();
+    let _listener = UnixListener::bind(path("socket")).unwrap();
+    symlink(path("circle"), path("circle")).unwrap();
+    for name in ["fifo", "socket", "circle"] {
+        for (verb, code) in [("ADD", 4), ("CHECK", 3)] {
+            let mut conf = untouched.conf("vlan-bridge");
+            conf["prevResult"] = serde_json::json!({"cniVersion": "1.1.0"});
+            let call = untouched.call("vlan-bridge", verb).stdin(conf.to_string());
+            let parts = ["CNI_NETNS", "is no network namespace", name];
+            none(untouched.complaint(
+                &format!("{verb} {name}"),
+                &call.env("CNI_NETNS", path(name)),
+                code,
+                &parts,
+            ));
+        }
+        untouched.call("vlan-bridge", "DEL").env("CNI_NETNS", path(name)).run().expect_ok();
     }
 }

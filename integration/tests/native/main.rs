@@ -20,6 +20,7 @@ mod input_ipam;
 mod input_node;
 mod input_tolerated;
 mod kill;
+mod lock;
 mod regression;
 mod regression_check;
 mod results;

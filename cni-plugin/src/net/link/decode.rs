@@ -29,6 +29,7 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
         port: None,
         forwarding: false,
     };
+    let mut parent_elsewhere = false;
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
@@ -37,11 +38,16 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
             LinkAttribute::OperState(state) => link.oper_up = state == State::Up,
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::Link(index) => link.parent = Some(index),
+            LinkAttribute::LinkNetNsId(_) => parent_elsewhere = true,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::AfSpecUnspec(families) => link.accept_ra = accept_ra(&families),
             LinkAttribute::LinkInfo(infos) => read_info(&mut link, infos),
             _ => {}
         }
+    }
+    // An index of another namespace is no parent here. A veth's other end may well be elsewhere.
+    if parent_elsewhere && matches!(link.kind, Kind::Vlan { .. }) {
+        link.parent = None;
     }
     link
 }

@@ -93,7 +93,7 @@ fn an_address_from_a_router_advertisement_stays_on_an_operators_bridge() {
     let mut seen = complete();
     seen.bridge = Some(Link { accept_ra: Some(1), ..bridge() });
     assert_eq!(steps(&network(), &seen), [Step::RefuseAdvertisements("br136".into())]);
-    seen.surroundings.as_mut().unwrap().bridge_has_dynamic_address = true;
+    seen.bridge_has_dynamic_address = true;
     let plan = plan(&network(), &seen).unwrap();
     assert_eq!((plan.steps.len(), plan.warnings.len()), (0, 1));
 }
@@ -159,8 +159,7 @@ fn what_would_break_the_node_is_refused() {
 #[test]
 fn a_vlan_reaches_a_sub_interface_or_a_bridge_never_both() {
     let mut seen = bare();
-    let renamed = Link { name: "storage".into(), master: None, ..sub_interface() };
-    seen.surroundings.as_mut().unwrap().links.push(renamed);
+    seen.sub_interfaces.push(Link { name: "storage".into(), master: None, ..sub_interface() });
     refused(&network(), &seen, "VLAN 136 of bond0 is there already as storage");
     refused(&trunk(), &seen, "belongs to sub-interface storage");
 }
@@ -176,39 +175,63 @@ fn a_trunk_needs_a_bridge_that_filters_and_joins_none_of_its_default_vlans() {
         steps(&trunk(), &seen),
         [
             Step::Enslave { port: "bond0".into(), bridge: "br0".into() },
-            Step::Pin { name: "br0".into(), mac: None, mtu: 9000 },
+            Step::Pin { name: "br0".into(), mac: bond().mac, mtu: 9000 },
             Step::LeaveVlans { port: "bond0".into(), vlans: vec![Membership::access(1)] },
         ]
     );
 }
 
 #[test]
-fn a_trunk_that_lacks_a_vlan_is_looked_at_more_closely_before_it_joins() {
-    let options = Bridge { vlan_filtering: true, ..Bridge::default() };
-    let mut seen = Seen {
-        bridge: Some(link(BRIDGE, "br0", Kind::Bridge(options))),
-        master: Some(Link { master: Some(BRIDGE), ..bond() }),
-        ..Seen::default()
-    };
-    assert_eq!(plan(&trunk(), &seen).unwrap(), Plan { look_closer: true, ..Plan::default() });
-    let vlans = vec![Membership::tagged(136)];
-    seen.vlans = vec![PortVlans { port: BOND, bridge: Some(BRIDGE), vlans }];
-    assert_eq!(plan(&trunk(), &seen).unwrap(), Plan::default());
+fn a_bridge_has_one_way_out() {
+    let other = Kind::Vlan { id: 137, protocol: DOT1Q };
+    let mut seen = bare();
+    seen.bridge = Some(bridge());
+    let around = seen.surroundings.as_mut().unwrap();
+    around.links.push(Link { master: Some(BRIDGE), ..link(9, "bond0.137", other) });
+    refused(&network(), &seen, "br136 has the uplink bond0.137 already");
+
+    let around = seen.surroundings.as_mut().unwrap();
+    around.links[1] = Link { master: Some(BRIDGE), ..link(9, "tap0", Kind::Other("tun".into())) };
+    assert!(plan(&network(), &seen).is_ok(), "a virtual machine on an operator's bridge");
+    seen.bridge.as_mut().unwrap().alias = Some(crate::ownership::NODE_ALIAS.into());
+    refused(&network(), &seen, "br136 has the uplink tap0 already");
 }
 
 #[test]
-fn a_bridge_that_a_killed_add_left_nameless_is_marked_as_ours() {
-    let with_bridge = |change: fn(&mut Link)| {
-        let mut seen = complete();
-        change(seen.bridge.as_mut().expect("the bridge is there"));
-        steps(&network(), &seen)
+fn a_master_that_is_part_of_something_else_is_refused() {
+    let mut seen = bare();
+    seen.upper = Some(link(9, "bond1", Kind::Bond(Bond::default())));
+    refused(&network(), &seen, "bond0 is a member of bond bond1");
+    seen.upper = Some(link(9, "br7", Kind::Bridge(Bridge::default())));
+    refused(&network(), &seen, "would take VLAN 136 away from it");
+    let filtering = Bridge { vlan_filtering: true, ..Bridge::default() };
+    seen.upper = Some(link(9, "br7", Kind::Bridge(filtering)));
+    assert!(plan(&network(), &seen).is_ok(), "the bridge does not use the VLAN");
+    seen.vlans = vec![PortVlans { port: BOND, bridge: Some(9), vlans: vec![Membership::tagged(136)] }];
+    refused(&network(), &seen, "carries VLAN 136 into bridge br7 already");
+}
+
+#[test]
+fn the_nodes_side_of_a_vlan_is_that_or_nothing() {
+    let options = Bridge { vlan_filtering: true, ..Bridge::default() };
+    let side = |id: u16, parent: u32| Link {
+        parent: Some(parent),
+        ..link(9, "br0.136", Kind::Vlan { id, protocol: DOT1Q })
     };
-    let mark = Step::MarkAsOurs("br136".into());
-    assert!(with_bridge(|bridge| bridge.up = false).contains(&mark));
-    assert!(with_bridge(|_| ()).is_empty(), "a bridge that is up is finished");
-    let delayed = |bridge: &mut Link| {
-        bridge.up = false;
-        bridge.kind = Kind::Bridge(Bridge { forward_delay: 1500, ..Bridge::default() });
-    };
-    assert!(!with_bridge(delayed).contains(&mark));
+    let mut seen = bare();
+    seen.bridge = Some(link(BRIDGE, "br0", Kind::Bridge(options)));
+    seen.node_side = Some(side(136, BRIDGE));
+    assert!(plan(&trunk(), &seen).is_ok());
+    for wrong in [side(999, BRIDGE), side(136, BOND)] {
+        seen.node_side = Some(wrong);
+        refused(&trunk(), &seen, "br0.136 is there already and is not VLAN 136 of bridge br0");
+    }
+}
+
+#[test]
+fn a_pod_without_a_vlan_needs_a_default_one() {
+    let options = Bridge { vlan_filtering: true, ..Bridge::default() };
+    let mut seen = bare();
+    seen.bridge = Some(link(BRIDGE, "br0", Kind::Bridge(options)));
+    refused(&configured(r#""bridge": "br0", "uplink": {"master": "bond0"}"#), &seen, "has no default VLAN");
 }

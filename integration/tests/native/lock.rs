@@ -1,0 +1,77 @@
+//! The node's lock: who has to wait for it does, and not for ever.
+
+use crate::attached::Clean;
+use integration::{Outcome, Pod, Scratch, Site, Snapshot, poll};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// Less than an ADD waits for the lock.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// A node without a bridge, whose lock is its own, unlike that of the other tests' nodes, and taken.
+struct Locked {
+    clean: Clean,
+    folder: Scratch,
+    held: File,
+}
+
+impl Locked {
+    fn new() -> Locked {
+        let (clean, folder) = (Clean::new(), Scratch::new("lock"));
+        clean.make_bare();
+        let held = File::create(folder.path().join("node.lock")).unwrap();
+        held.lock().unwrap();
+        Locked { clean, folder, held }
+    }
+
+    /// An ADD that finds this lock in the lock's place.
+    fn add(&self, pod: &Pod) -> Outcome {
+        let mount = format!("mount --bind {} /run/vlan-bridge && exec \"$0\"", self.folder.path().display());
+        self.clean.plugin().call("ADD", &pod.eth0()).run_under(&["sh", "-c", &mount])
+    }
+
+    /// Whether a process has the lock's file open and goes on waiting: a hundred naps are more than an ADD takes otherwise.
+    fn somebody_waits(&self) -> bool {
+        let lock = fs::metadata(self.folder.path().join("node.lock")).unwrap();
+        let is_open_in = |process: &Path| {
+            let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+            let mut found = open.filter_map(|fd| fs::metadata(fd.path()).ok());
+            found.any(|file| (file.dev(), file.ino()) == (lock.dev(), lock.ino()))
+        };
+        let naps = |process: &Path| {
+            let status = fs::read_to_string(process.join("status")).ok()?;
+            let naps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            naps.trim().parse::<u64>().ok()
+        };
+        let ours = fs::canonicalize("/proc/self").unwrap();
+        let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+        let mut others = processes.filter(|process| *process != ours);
+        others.any(|process| is_open_in(&process) && naps(&process).is_some_and(|naps| naps > 100))
+    }
+}
+
+#[test]
+fn an_add_that_needs_the_lock_waits_for_it() {
+    let (locked, pod) = (Locked::new(), Pod::new());
+    std::thread::scope(|scope| {
+        let add = scope.spawn(|| locked.add(&pod));
+        poll(LIMIT, "an ADD that waits", || locked.somebody_waits());
+        assert!(!add.is_finished() && !locked.clean.site.node.has_link("br136"));
+        locked.held.unlock().unwrap();
+        add.join().unwrap().expect_ok();
+    });
+    assert!(pod.pings(Site::GATEWAY));
+}
+
+#[test]
+fn an_add_does_not_wait_for_ever() {
+    let (locked, pod) = (Locked::new(), Pod::new());
+    let before = [Snapshot::of(&locked.clean.site.node), Snapshot::of(&pod)];
+    let outcome = locked.add(&pod);
+    assert_eq!(outcome.error_code(), 11, "{outcome}");
+    assert!(outcome.error_text().contains("/run/vlan-bridge/node.lock"), "{outcome}");
+    before[0].assert_unchanged(&locked.clean.site.node);
+    before[1].assert_unchanged(&pod);
+}
