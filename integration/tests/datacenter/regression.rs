@@ -79,7 +79,7 @@ fn a_vlan_of_a_trunk_that_goes_to_a_sub_interface_is_refused_and_noticed() {
     for operators in [true, false] {
         if operators {
             node.ip(OPERATORS);
-            node.bridge("vlan add dev bond0 vid 2-4094");
+            node.bridge("vlan add dev bond0 vid 50-137");
         }
         let attached = attach(&node, &trunk(&node, 136));
         attached.pod.wait_for("172.20.56.1");
@@ -152,13 +152,9 @@ fn what_an_operator_made_is_as_it_was_after_an_uplink_that_the_kernel_refused() 
 fn an_uplink_or_a_name_that_is_in_use_otherwise_is_refused() {
     let datacenter = DataCenter::new();
     let node = datacenter.node(BondMode::ActiveBackup);
-    // A member of a bond; its own sub-interface; the trunk of a bridge.
-    for (uplink, vlan) in [
-        (json!({"master": "nic0"}), None),
-        (json!({"master": "nic0", "vlan": 136}), None),
-        (json!({"master": "nic0"}), Some(136)),
-    ] {
-        refused(&node, &list(&node, "br0", uplink, vlan), &["uplink.master", "nic0", "bond0"]);
+    // A member of the bond, itself and under a sub-interface of its own.
+    for uplink in [json!({"master": "nic0"}), json!({"master": "nic0", "vlan": 136})] {
+        refused(&node, &list(&node, "br0", uplink, None), &["uplink.master", "nic0", "bond0"]);
     }
     assert_eq!(node.plugin(&list(&node, "br0", json!({"master": "nic0"}), None)).status().error_code(), 50);
 
