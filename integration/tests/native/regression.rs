@@ -41,7 +41,7 @@ fn only_link_local_addresses_may_be_on_an_uplink() {
         refused(&site, &site.list(), &["nic0", "10.44.0.5"]);
     }
     let site = Site::new();
-    site.node.ip("addr add 169.254.3.4/16 dev nic0 scope link\naddr add 169.254.3.5/16 dev nic0\n\
+    site.node.ip("addr add 169.254.3.4/24 dev nic0 scope link\naddr add 169.254.4.5/24 dev nic0\n\
                   addr add fe80::7/64 dev nic0 nodad");
     let pod = Pod::new();
     site.node.plugin(&site.list()).add(&pod.eth0()).expect_ok();
