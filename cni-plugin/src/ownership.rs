@@ -63,7 +63,8 @@ impl Attachment<'_> {
     }
 
     fn alias(&self, state: &str) -> String {
-        let mut alias = format!("{}{} {}", network_prefix(self.network, state), self.ifname, self.container_id);
+        let mut alias =
+            format!("{}{} {}", network_prefix(self.network, state), self.ifname, self.container_id);
         alias.truncate(LONGEST_ALIAS);
         alias
     }

@@ -90,7 +90,10 @@ fn addresses_and_routes_that_the_kernel_refuses_are_taken_back() {
         (vec![good, "::1/128"], json!([])),
         // The same route twice; one through a router of the other family; a scope that is wider
         // than its router's.
-        (vec![good], json!([{"dst": "10.0.0.0/8", "gw": "172.20.56.1"}, {"dst": "10.0.0.0/8", "gw": "172.20.56.1"}])),
+        (
+            vec![good],
+            json!([{"dst": "10.0.0.0/8", "gw": "172.20.56.1"}, {"dst": "10.0.0.0/8", "gw": "172.20.56.1"}]),
+        ),
         (vec![good, "2001:db8::9/64"], json!([{"dst": "10.0.0.0/8", "gw": "2001:db8::1"}])),
         (vec![good], json!([{"dst": "10.0.0.0/8", "gw": "172.20.56.1", "scope": 255}])),
     ] {
@@ -195,7 +198,11 @@ fn a_bridge_that_goes_meanwhile_fails_the_add() {
     outcome.error_code();
     assert_eq!(ipam.calls(), ["ADD", "DEL"]);
     before.assert_unchanged(&pod);
-    assert_eq!(clean.site.node.ip_json("link show type veth").as_array().unwrap().len(), 1, "nic0 alone is left");
+    assert_eq!(
+        clean.site.node.ip_json("link show type veth").as_array().unwrap().len(),
+        1,
+        "nic0 alone is left"
+    );
 }
 
 #[test]

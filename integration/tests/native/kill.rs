@@ -12,8 +12,8 @@ const CHANGING: [&str; 9] =
 
 /// What an IPAM plugin changes its store with.
 const STORING: [&str; 12] = [
-    "open", "openat", "write", "link", "linkat", "rename", "renameat", "unlink", "unlinkat", "mkdir", "fsync",
-    "flock",
+    "open", "openat", "write", "link", "linkat", "rename", "renameat", "unlink", "unlinkat", "mkdir",
+    "fsync", "flock",
 ];
 
 /// No call here makes so many of one system call: the rounds have an end.
@@ -108,14 +108,19 @@ fn an_add_that_was_killed_in_any_thread_succeeds_when_repeated() {
 fn del_clears_what_a_killed_add_left() {
     let (clean, pod) = (Clean::new(), Pod::new());
     let add = clean.plugin().call("ADD", &pod.eth0());
-    at_every_point(Threads::All, &add, || (), |nth| {
-        let (with, without) = (pod.eth0(), pod.eth0().without_netns());
-        let order = if nth % 2 == 0 { [&with, &without] } else { [&without, &with] };
-        for attachment in order {
-            clean.plugin().del(attachment).expect_ok();
-        }
-        clean.assert_nothing_left(&pod);
-    });
+    at_every_point(
+        Threads::All,
+        &add,
+        || (),
+        |nth| {
+            let (with, without) = (pod.eth0(), pod.eth0().without_netns());
+            let order = if nth % 2 == 0 { [&with, &without] } else { [&without, &with] };
+            for attachment in order {
+                clean.plugin().del(attachment).expect_ok();
+            }
+            clean.assert_nothing_left(&pod);
+        },
+    );
 }
 
 #[test]
