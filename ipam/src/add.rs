@@ -9,7 +9,7 @@ use cni_conf::range::RangeSet;
 use cni_conf::request::Request;
 use serde_json::Value;
 
-use crate::allocate::assign;
+use crate::allocate::{again, assign};
 use crate::resolv_conf;
 use crate::store::{Claim, Netns, Owner, Record, Store, StoreError, clock};
 
@@ -53,12 +53,19 @@ fn claim_all(
     mut record: Record,
     wanted: &[Option<IpAddr>],
 ) -> Result<Vec<IpConfig>, CniError> {
-    if let Some(addr) = store.held_by(owner)?.first() {
+    let held = store.held_by(owner)?;
+    if let Some(addr) = held.first()
+        && !store.is_left_over(owner, &held)?
+    {
         let msg = format!("{owner} holds {addr} of network {} already: DEL comes first", request.name);
         return Err(CniError::new(code::ALREADY_ALLOCATED, msg));
     }
+    // What was left over is given to its own attachment again, and to nobody else.
+    let wanted = again(wanted, &held, &config.ranges);
+    let others: Vec<IpAddr> = held.into_iter().filter(|addr| !wanted.contains(&Some(*addr))).collect();
+    store.release_some(owner, &others)?;
     let mut ips = Vec::new();
-    for (i, (set, wanted)) in config.ranges.iter().zip(wanted).enumerate() {
+    for (i, (set, wanted)) in config.ranges.iter().zip(&wanted).enumerate() {
         let mut claim = |store: &mut Store, addr| store.claim(addr, owner, &mut record);
         let addr = match wanted {
             Some(addr) => claim_requested(*addr, set, claim(store, *addr)?)?,

@@ -49,6 +49,12 @@ pub(crate) fn assign(requested: &[IpAddr], sets: &[RangeSet]) -> Result<Vec<Opti
     Ok(assigned)
 }
 
+/// The addresses wanted, and, of a set of which any will do, one that the attachment held before.
+pub(crate) fn again(wanted: &[Option<IpAddr>], held: &[IpAddr], sets: &[RangeSet]) -> Vec<Option<IpAddr>> {
+    let before = |set: &RangeSet| held.iter().copied().find(|addr| set.offers(*addr));
+    wanted.iter().zip(sets).map(|(wanted, set)| wanted.or_else(|| before(set))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use cni_conf::ipam::IpamConfig;
@@ -79,5 +85,13 @@ mod tests {
         refused(&["10.0.1.1"], "10.0.1.1 is not in 10.0.0.0/24, 2001:db8::/64");
         refused(&["10.0.0.255"], "10.0.0.255 is not in");
         refused(&["10.0.0.2", "10.0.0.3"], "10.0.0.3 comes second to 10.0.0.2");
+    }
+
+    #[test]
+    fn what_was_held_comes_again_where_nothing_is_requested() {
+        let sets = sets(json!([[{"subnet": "10.0.0.0/24"}], [{"subnet": "2001:db8::/64"}]]));
+        let held = [ip("10.9.9.9"), ip("2001:db8::7"), ip("10.0.0.7")];
+        assert_eq!(again(&[None, None], &held, &sets), [Some(ip("10.0.0.7")), Some(ip("2001:db8::7"))]);
+        assert_eq!(again(&[Some(ip("10.0.0.9")), None], &[], &sets), [Some(ip("10.0.0.9")), None]);
     }
 }

@@ -18,6 +18,7 @@ mod input_tolerated;
 mod ipam;
 mod ipam_flat;
 mod ipam_kill;
+mod ipam_reboot;
 mod ipam_roll;
 mod kill;
 mod results;

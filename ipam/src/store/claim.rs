@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 
 use super::error::{StoreError, at};
 use super::files::{holder_at, remove, write_new};
 use super::holder::{Holder, Owner};
 use super::record::{self, Record};
-use super::{CLAIM, Store};
+use super::{CLAIM, Store, clock};
 
 /// The outcome of [`Store::claim`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,21 @@ impl Store {
             self.note_held(addr);
         }
         outcome
+    }
+
+    /// Whether what an attachment holds was left over by the last boot, as far as can be told of a lease that we did
+    /// not write: the lease is older than the boot by the clock. The clock may have been set, so this is a hint.
+    pub fn is_left_over(&mut self, owner: &Owner, held: &[IpAddr]) -> Result<bool, StoreError> {
+        let booted = clock().saturating_sub(u64::from(self.moment.uptime / 10));
+        for name in [record::of_owner(owner), record::of_container(&owner.container_id)] {
+            if self.record(&name)?.is_some_and(|record| !record.adopted) {
+                return Ok(false);
+            }
+        }
+        Ok(held.iter().all(|addr| {
+            let found = fs::symlink_metadata(self.lease(*addr));
+            found.is_ok_and(|found| u64::try_from(found.mtime()).is_ok_and(|written| written < booted))
+        }))
     }
 
     fn link(&mut self, addr: IpAddr, owner: &Owner) -> Result<Claim, StoreError> {

@@ -30,6 +30,19 @@ impl Store {
         Ok(released)
     }
 
+    /// Removes some of the leases of an attachment; its record stays.
+    ///
+    /// # Errors
+    /// The first lease that could not be removed.
+    pub fn release_some(&mut self, owner: &Owner, addrs: &[IpAddr]) -> Result<(), StoreError> {
+        for name in [record::of_owner(owner), record::of_container(&owner.container_id)] {
+            for addr in addrs {
+                self.free_lease(*addr, &name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what one record names and then the record, in this order: a lease whose record is gone would be found
     /// by nobody. A record stays while a lease of it does.
     fn release_record(&mut self, name: &str, released: &mut Vec<IpAddr>) -> Vec<StoreError> {
