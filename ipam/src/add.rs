@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::allocate::{again, assign};
 use crate::resolv_conf;
-use crate::store::{Claim, Netns, Owner, Record, Store, StoreError, clock};
+use crate::store::{Claim, Netns, Owner, Pool, Record, Store, StoreError, Usage, clock};
 
 /// Claims an address of each set for the attachment and answers with the result in the caller's version.
 ///
@@ -69,7 +69,10 @@ fn claim_all(
         let mut claim = |store: &mut Store, addr| store.claim(addr, owner, &mut record);
         let addr = match wanted {
             Some(addr) => claim_requested(*addr, set, claim(store, *addr)?)?,
-            None => claim_next(store, i, set, &request.name, claim)?,
+            None => {
+                let pool = Pool { index: i, set, cooldown: config.cooldown };
+                claim_next(store, &pool, &request.name, claim)?
+            }
         };
         // Only ranges of the set yield addresses, so there always is one.
         let Some(range) = set.range_of(addr) else { continue };
@@ -94,21 +97,29 @@ fn claim_requested(addr: IpAddr, set: &RangeSet, claim: Claim) -> Result<IpAddr,
 
 fn claim_next(
     store: &mut Store,
-    index: usize,
-    set: &RangeSet,
+    pool: &Pool<'_>,
     network: &str,
     mut claim: impl FnMut(&mut Store, IpAddr) -> Result<Claim, StoreError>,
 ) -> Result<IpAddr, CniError> {
-    while let Some(addr) = store.next_free(index, set)? {
+    while let Some(addr) = next(store, pool)? {
         match claim(store, addr)? {
             Claim::Won | Claim::AlreadyMine => return Ok(addr),
             // By somebody who does not know the lock. It is not offered again.
             Claim::Taken => log::warn!("{addr} of network {network} is in use, though it was free"),
         }
     }
-    let used = store.addresses()?.iter().filter(|addr| set.offers(**addr)).count();
-    let msg = format!("no free address in {set} of network {network}: {used} of {} in use", set.capacity());
+    let usage: Vec<String> = store.usage(pool)?.iter().map(Usage::to_string).collect();
+    let msg = format!("no free address in network {network}: {}", usage.join("; "));
     Err(CniError::new(code::TRY_AGAIN_LATER, msg))
+}
+
+/// The next address of a set. Before there is none, dead owners give back what they have.
+pub(crate) fn next(store: &mut Store, pool: &Pool<'_>) -> Result<Option<IpAddr>, StoreError> {
+    match store.next_free(pool)? {
+        None if store.reclaim()?.is_empty() => Ok(None),
+        None => store.next_free(pool),
+        some => Ok(some),
+    }
 }
 
 /// What the record says of the attachment besides its addresses. The namespace is looked at and not opened.

@@ -16,14 +16,17 @@ pub(crate) enum Offer {
 
 /// Whether a set gives an address of one of its ranges of its own accord.
 pub(crate) fn offer(set: &RangeSet, addr: IpAddr) -> Offer {
-    if set.offers(addr) { Offer::Yes } else { Offer::NotUntil(addr) }
+    match set.refused_until(addr) {
+        Some(last) => Offer::NotUntil(last),
+        None => Offer::Yes,
+    }
 }
 
 /// Which set each requested address is of: the first that has it and has none yet. `None` for a set of which any
 /// address will do.
 ///
 /// # Errors
-/// [`code::ADDRESS_UNAVAILABLE`] for a gateway, and for an address that no set has or that comes second in its set.
+/// [`code::ADDRESS_UNAVAILABLE`] for a gateway, an excluded address, and for an address that no set has or that comes second in its set.
 pub(crate) fn assign(requested: &[IpAddr], sets: &[RangeSet]) -> Result<Vec<Option<IpAddr>>, CniError> {
     let mut assigned = vec![None; sets.len()];
     for addr in requested {
@@ -33,6 +36,11 @@ pub(crate) fn assign(requested: &[IpAddr], sets: &[RangeSet]) -> Result<Vec<Opti
         };
         if sets.iter().any(|set| set.is_gateway(*addr)) {
             return refuse("is the gateway".into());
+        }
+        if let Some(set) =
+            sets.iter().find(|set| set.range_of(*addr).is_some() && set.refused_until(*addr).is_some())
+        {
+            return refuse(format!("is excluded from {set}"));
         }
         let mut offering = sets.iter().zip(&mut assigned).filter(|(set, _)| set.offers(*addr));
         match offering.next() {
@@ -72,7 +80,8 @@ mod tests {
 
     #[test]
     fn every_requested_address_finds_its_set_or_is_refused() {
-        let sets = sets(json!([[{"subnet": "10.0.0.0/24"}], [{"subnet": "2001:db8::/64"}]]));
+        let sets = sets(json!([[{"subnet": "10.0.0.0/24", "exclude": ["10.0.0.8/31"]}],
+            [{"subnet": "2001:db8::/64"}]]));
         assert_eq!(assign(&[], &sets), Ok(vec![None, None]));
         assert_eq!(assign(&[ip("2001:db8::7")], &sets), Ok(vec![None, Some(ip("2001:db8::7"))]));
         let refused = |requested: &[&str], part: &str| {
@@ -82,6 +91,7 @@ mod tests {
             assert!(error.msg.contains(part), "{}", error.msg);
         };
         refused(&["10.0.0.1"], "10.0.0.1 is the gateway");
+        refused(&["10.0.0.9"], "10.0.0.9 is excluded from 10.0.0.0/24");
         refused(&["10.0.1.1"], "10.0.1.1 is not in 10.0.0.0/24, 2001:db8::/64");
         refused(&["10.0.0.255"], "10.0.0.255 is not in");
         refused(&["10.0.0.2", "10.0.0.3"], "10.0.0.3 comes second to 10.0.0.2");

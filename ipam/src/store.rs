@@ -26,7 +26,9 @@ mod files;
 mod holder;
 mod index;
 mod moment;
+mod netns;
 mod ranges;
+mod reclaim;
 mod reconcile;
 mod record;
 mod release;
@@ -41,8 +43,10 @@ use files::{holder_at, remove, write_new};
 pub use holder::{Holder, Owner};
 use index::Index;
 pub(crate) use moment::{Moment, clock};
+pub use netns::Netns;
+pub use ranges::{Pool, Usage};
 use record::Found;
-pub use record::{Netns, Record};
+pub use record::Record;
 use table::Table;
 
 /// The file that everybody locks.

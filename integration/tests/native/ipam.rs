@@ -1,6 +1,6 @@
 //! The IPAM plugin by itself, on a store of its own, and host-local on the same store.
 
-use integration::{Attachment, Node, Outcome, Plugin};
+use integration::{Attachment, Call, Node, Outcome, Plugin, run_with};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,6 +23,11 @@ impl Ipam {
     /// With addresses from 10.1.0.2 to 10.1.0.`last`.
     pub fn until(last: u8) -> Ipam {
         Ipam::new(json!({"subnet": "10.1.0.0/24", "rangeEnd": format!("10.1.0.{last}")}))
+    }
+
+    /// The same store under another configuration.
+    pub fn with(self, ipam: Value) -> Ipam {
+        Ipam { ipam, ..self }
     }
 
     /// Ours.
@@ -94,4 +99,11 @@ pub fn address(outcome: Outcome) -> String {
     let result = outcome.expect_ok().json();
     let text = result["ips"][0]["address"].as_str().unwrap();
     text.split('/').next().unwrap().to_owned()
+}
+
+/// Runs a call in our own mount namespace, as a runtime runs all of its calls; [`Call::run`] gives each one of its
+/// own.
+#[track_caller]
+pub fn here(call: &Call<'_>) -> Outcome {
+    run_with(&mut call.bare_command(), call.input())
 }

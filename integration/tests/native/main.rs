@@ -16,6 +16,8 @@ mod input_ipam;
 mod input_node;
 mod input_tolerated;
 mod ipam;
+mod ipam_choice;
+mod ipam_dead;
 mod ipam_flat;
 mod ipam_kill;
 mod ipam_reboot;

@@ -44,6 +44,12 @@ pub(super) fn addresses(dir: &Path) -> Result<Vec<IpAddr>, StoreError> {
     Ok(entries.filter_map(|entry| address_of(&entry.ok()?)).collect())
 }
 
+/// The names in a directory, but for those that are no text. All at once: who asks may well remove some.
+pub(super) fn names(dir: &Path) -> Result<Vec<String>, StoreError> {
+    let entries = fs::read_dir(dir).map_err(at("read", dir))?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+}
+
 /// Addresses are the only names that are leases, and only as we and host-local write them.
 fn address_of(entry: &fs::DirEntry) -> Option<IpAddr> {
     let name = entry.file_name();

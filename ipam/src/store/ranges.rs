@@ -1,6 +1,7 @@
 //! The tables of the ranges: which address comes next, and keeping them up to date.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
@@ -15,27 +16,89 @@ use crate::allocate::offer;
 /// changed, so this many are a long history.
 const MAX_RANGES: usize = 32;
 
+/// A range set of the configuration, and how its addresses are given.
+#[derive(Debug, Clone, Copy)]
+pub struct Pool<'a> {
+    /// Its place among the sets; host-local numbers its files by it.
+    pub index: usize,
+    /// The set.
+    pub set: &'a RangeSet,
+    /// How long an address rests, in seconds.
+    pub cooldown: u32,
+}
+
+/// How many addresses of a range are in which state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// The range, as the configuration names it.
+    pub range: String,
+    /// Held by somebody.
+    pub used: u128,
+    /// Free, but not for long.
+    pub cooling: u128,
+    /// Seen to be in use by a machine that is not ours.
+    pub quarantined: u128,
+    /// All that may be given.
+    pub total: u128,
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Usage { range, used, cooling, quarantined, total } = self;
+        write!(f, "{range}: {used} used, {cooling} cooling, {quarantined} quarantined of {total}")
+    }
+}
+
 impl Store {
     /// The address of a set that is to be given next: one that was never given, else the one that has been free the
-    /// longest. `None` when all are held. It remains the next one until it is [claimed](Store::claim).
+    /// longest, which is also the one that has rested best. `None` when all are held. It remains the next one until
+    /// it is [claimed](Store::claim).
     ///
     /// # Errors
     /// When a table cannot be read or made.
-    pub fn next_free(&mut self, index: usize, set: &RangeSet) -> Result<Option<IpAddr>, StoreError> {
+    pub fn next_free(&mut self, pool: &Pool<'_>) -> Result<Option<IpAddr>, StoreError> {
         let ranges = self.side.ranges.clone();
+        let rested_since = self.rested_since(pool);
         let mut longest_free: Option<Rested> = None;
-        for range in &set.0 {
-            let table = self.table(range, index)?;
-            let offered = |addr| offer(set, addr);
+        for range in &pool.set.0 {
+            let table = self.table(range, pool.index)?;
+            let offered = |addr| offer(pool.set, addr);
             let rested = table.longest_free(offered).map_err(at("read", &ranges))?;
-            if (!table.is_large() || rested.is_none())
-                && let Some(addr) = table.fresh(offered).map_err(at("read", &ranges))?
-            {
+            // A large range has more fresh addresses than anybody should keep a record of.
+            let enough = table.is_large() && rested.is_some_and(|rested| rested.at <= rested_since);
+            if !enough && let Some(addr) = table.fresh(offered).map_err(at("read", &ranges))? {
                 return Ok(Some(addr));
             }
             longest_free = longest_free.into_iter().chain(rested).min_by_key(|rested| rested.at);
         }
         Ok(longest_free.map(|rested| rested.addr))
+    }
+
+    /// How each range of a set is used. Reads the names of all leases.
+    ///
+    /// # Errors
+    /// When a table or the directory cannot be read.
+    pub fn usage(&mut self, pool: &Pool<'_>) -> Result<Vec<Usage>, StoreError> {
+        let (held, ranges) = (self.addresses()?, self.side.ranges.clone());
+        let rested_since = self.rested_since(pool);
+        let mut usages = Vec::new();
+        for range in &pool.set.0 {
+            let used = held.iter().filter(|addr| range.contains(**addr) && pool.set.offers(**addr)).count();
+            let cooling = self.table(range, pool.index)?.freed_after(rested_since);
+            usages.push(Usage {
+                range: range.to_string(),
+                used: used as u128,
+                cooling: cooling.map_err(at("read", &ranges))?.into(),
+                quarantined: 0,
+                total: pool.set.capacity_of(range),
+            });
+        }
+        Ok(usages)
+    }
+
+    /// What became free until this moment of the boot has rested.
+    fn rested_since(&self, pool: &Pool<'_>) -> u32 {
+        self.moment.uptime.saturating_sub(pool.cooldown.saturating_mul(10))
     }
 
     /// Notes in every table that an address is held.

@@ -7,7 +7,6 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -15,12 +14,10 @@ use serde_json::{Value, json};
 use super::error::{StoreError, at};
 use super::files::open_new;
 use super::holder::{Holder, Owner, is_container_id};
+use super::netns::Netns;
 
 /// Longest record read, in bytes. A path has 4096 at most, and a pod's names some hundreds.
 const MAX_RECORD: u64 = 16 << 10;
-
-/// The mount namespace that we see paths in.
-const OWN_MOUNTS: &str = "/proc/self/ns/mnt";
 
 /// What is known of one holder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,32 +37,12 @@ pub struct Record {
     pub pod: Option<(String, String)>,
 }
 
-/// A network namespace as ADD saw it, without opening it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Netns {
-    /// `CNI_NETNS`
-    pub path: String,
-    /// Device and inode that the path led to.
-    pub id: (u64, u64),
-    /// Inode of the mount namespace that saw it.
-    pub mount_namespace: u64,
-}
-
 /// What was found in the place of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     Nothing,
     Torn,
     Record(Record),
-}
-
-impl Netns {
-    /// Looks at a namespace. `None` when there is nothing to see: then nobody will ever be able to say that it is gone.
-    pub(crate) fn see(path: &str) -> Option<Netns> {
-        let found = fs::metadata(path).ok()?;
-        let mount_namespace = fs::metadata(OWN_MOUNTS).ok()?.ino();
-        Some(Netns { path: path.to_owned(), id: (found.dev(), found.ino()), mount_namespace })
-    }
 }
 
 impl Record {
@@ -107,8 +84,9 @@ impl Record {
         let addresses = addresses.iter().map(|addr| addr.as_str()?.parse().ok());
         let netns = value.get("netns").and_then(|netns| {
             let id = (number(netns, "device")?, number(netns, "inode")?);
+            let anchor = (number(netns, "anchorDevice")?, number(netns, "anchorInode")?);
             let mount_namespace = number(netns, "mountNamespace")?;
-            Some(Netns { path: text(netns, "path")?, id, mount_namespace })
+            Some(Netns { path: text(netns, "path")?, id, mount_namespace, anchor })
         });
         let pod = text(&value, "podNamespace").zip(text(&value, "podName"));
         Some(Record {
@@ -127,9 +105,9 @@ impl Record {
         if self.adopted {
             value["adopted"] = true.into();
         }
-        if let Some(Netns { path, id, mount_namespace }) = &self.netns {
-            value["netns"] =
-                json!({"path": path, "device": id.0, "inode": id.1, "mountNamespace": mount_namespace});
+        if let Some(Netns { path, id, mount_namespace, anchor }) = &self.netns {
+            value["netns"] = json!({"path": path, "device": id.0, "inode": id.1,
+                "mountNamespace": mount_namespace, "anchorDevice": anchor.0, "anchorInode": anchor.1});
         }
         if let Some((namespace, name)) = &self.pod {
             value["podNamespace"] = namespace.as_str().into();
@@ -190,7 +168,12 @@ mod tests {
             boot: "b1".into(),
             since: 7,
             adopted: true,
-            netns: Some(Netns { path: "/run/netns/x".into(), id: (4, 99), mount_namespace: 5 }),
+            netns: Some(Netns {
+                path: "/run/netns/x".into(),
+                id: (4, 99),
+                mount_namespace: 5,
+                anchor: (6, 7),
+            }),
             pod: Some(("default".into(), "web-0".into())),
         };
         for record in [record, Record { boot: "b".into(), ..Record::default() }] {

@@ -1,9 +1,8 @@
 //! Giving addresses back.
 
-use std::fs;
 use std::net::IpAddr;
 
-use super::error::{StoreError, at};
+use super::error::StoreError;
 use super::files::{self, holder_at, remove};
 use super::holder::{Holder, Owner};
 use super::{Store, record};
@@ -45,7 +44,7 @@ impl Store {
 
     /// Removes what one record names and then the record, in this order: a lease whose record is gone would be found
     /// by nobody. A record stays while a lease of it does.
-    fn release_record(&mut self, name: &str, released: &mut Vec<IpAddr>) -> Vec<StoreError> {
+    pub(super) fn release_record(&mut self, name: &str, released: &mut Vec<IpAddr>) -> Vec<StoreError> {
         let path = self.side.owners.join(name);
         let record = match self.record(name) {
             Ok(Some(record)) => record,
@@ -121,10 +120,7 @@ impl Store {
             }
             return Ok((released, errors));
         }
-        let entries = fs::read_dir(&self.side.owners).map_err(at("read", &self.side.owners))?;
-        let names: Vec<String> =
-            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-        for name in names {
+        for name in files::names(&self.side.owners)? {
             if record::holder_of(&name).is_some_and(|holder| !keep(&holder)) {
                 errors.extend(self.release_record(&name, &mut released));
             }

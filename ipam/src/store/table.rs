@@ -188,6 +188,21 @@ impl Table {
         Ok(None)
     }
 
+    /// How many free addresses became free after `since`.
+    pub(super) fn freed_after(&self, since: u32) -> io::Result<u32> {
+        let (mut next, mut count) = (self.head.last_freed, 0);
+        while count < self.head.free
+            && let Some(position) = next.checked_sub(1)
+        {
+            let entry = self.entry(position)?;
+            if entry.state != State::Free || entry.at <= since {
+                break;
+            }
+            (next, count) = (entry.previous, count + 1);
+        }
+        Ok(count)
+    }
+
     /// Whether the longest-free address comes before one that was never given.
     pub(super) fn is_large(&self) -> bool {
         self.head.free >= MEMORY
