@@ -1,4 +1,5 @@
-//! The `ipam` section of vlan-bridge-ipam: host-local's keys with host-local's meaning, plus `slice`.
+//! The `ipam` section of vlan-bridge-ipam: host-local's keys with host-local's meaning, plus `slice`, `exclude`,
+//! `cooldown` and `statusOnExhaustion`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +8,17 @@ use serde_json::{Map, Value};
 use crate::cni::error::CniError;
 use crate::cni::result::{Route, convertible};
 use crate::cni::version::Version;
-use crate::range::{Range, RangeSet};
+use crate::range::{Range, RangeSet, excluded};
 use crate::section::Section;
 
 /// Where leases are kept unless `dataDir` says otherwise; host-local's default.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
+
+/// The longest `cooldown`: a day, in seconds.
+const MAX_COOLDOWN: u64 = 86_400;
+
+/// How long an address rests unless `cooldown` says otherwise, in seconds.
+pub const DEFAULT_COOLDOWN: u32 = 30;
 
 /// The checked `ipam` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +32,10 @@ pub struct IpamConfig {
     pub resolv_conf: Option<PathBuf>,
     /// `dataDir`: the directory that holds a directory of leases for each network.
     pub data_dir: PathBuf,
+    /// `cooldown`: how long, in seconds, an address that was given back rests while there are others.
+    pub cooldown: u32,
+    /// `statusOnExhaustion`: whether STATUS fails while no address is free.
+    pub status_on_exhaustion: bool,
     /// What an operator should know and no verb fails on: unknown keys, values without effect.
     pub warnings: Vec<String>,
 }
@@ -45,6 +56,7 @@ impl IpamConfig {
         }
         shorthand(&ipam, &mut ranges, &mut warnings)?;
         range_sets(&ipam, "ranges", &mut ranges, &mut warnings)?;
+        exclude_everywhere(&ipam, &mut ranges)?;
         if ranges.is_empty() {
             return Err(ipam.error("subnet", "neither subnet nor ranges: one of them must be given"));
         }
@@ -53,11 +65,14 @@ impl IpamConfig {
                 return Err(ipam.error("ranges", format_args!("the sets {other} and {set} overlap")));
             }
         }
+        let cooldown = ipam.uint("cooldown", 0..=MAX_COOLDOWN)?;
+        let cooldown = cooldown.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(DEFAULT_COOLDOWN);
+        let status_on_exhaustion = ipam.bool("statusOnExhaustion")?;
         let routes = routes(&ipam, &mut warnings)?;
         let resolv_conf = absolute(&ipam, "resolvConf")?;
         let data_dir = absolute(&ipam, "dataDir")?.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         warnings.extend(unknown(&ipam));
-        Ok(IpamConfig { ranges, routes, resolv_conf, data_dir, warnings })
+        Ok(IpamConfig { ranges, routes, resolv_conf, data_dir, cooldown, status_on_exhaustion, warnings })
     }
 
     /// Says, before anything is claimed, whether the addresses of this section have a result in `version`.
@@ -99,6 +114,21 @@ fn shorthand(
         }
     }
     Ok(())
+}
+
+/// What is excluded next to `ranges` is excluded of all of them.
+fn exclude_everywhere(ipam: &Section<'_>, sets: &mut [RangeSet]) -> Result<(), CniError> {
+    for net in excluded(ipam, None)? {
+        for range in sets.iter_mut().flat_map(|set| &mut set.0) {
+            if (range.subnet.contains(&net) || net.contains(&range.subnet)) && !range.exclude.contains(&net) {
+                range.exclude.push(net);
+            }
+        }
+    }
+    match sets.iter().find(|set| set.capacity() == 0) {
+        Some(set) => Err(ipam.error("exclude", format_args!("no address of {set} is left"))),
+        None => Ok(()),
+    }
 }
 
 fn range_sets(
@@ -213,7 +243,44 @@ mod tests {
         check(json!({"subnet": "10.0.0.0/24", "dataDir": "/a\u{0}b"}), "ipam.dataDir");
         check(json!({"subnet": "10.0.0.0/24", "resolvConf": 7}), "ipam.resolvConf: 7 is not a text");
         check(json!({"subnet": "10.0.0.0/24", "routes": [{}]}), "ipam.routes[0].dst: missing");
+        for (key, value) in [
+            ("exclude", json!(["x"])),
+            ("exclude", json!("10.0.0.5")),
+            ("cooldown", json!("30s")),
+            ("cooldown", json!(86_401)),
+            ("statusOnExhaustion", json!(1)),
+        ] {
+            check(json!({"subnet": "10.0.0.0/24", key: value}), &format!("ipam.{key}"));
+        }
+        check(
+            json!({"subnet": "10.0.0.0/24", "exclude": ["10.0.0.5/24"]}),
+            "ipam.exclude[0]: 10.0.0.5/24 has host bits",
+        );
+        check(
+            json!({"subnet": "10.0.0.0/24", "exclude": ["10.0.1.5"]}),
+            "ipam.exclude[0]: 10.0.1.5/32 is not within",
+        );
+        check(
+            json!({"subnet": "10.0.0.0/24", "exclude": ["10.0.0.0/24"]}),
+            "ipam.subnet: 10.0.0.0/24 has no address left",
+        );
         assert!(IpamConfig::parse(&Map::new()).unwrap_err().msg.starts_with("ipam: missing"));
+    }
+
+    #[test]
+    fn exclusions_next_to_ranges_are_of_all_of_them() {
+        let config = parse(json!({"exclude": ["10.1.0.5", "10.2.0.128/25"], "cooldown": 0, "ranges":
+            [[{"subnet": "10.1.0.0/24", "exclude": ["10.1.0.5", "10.1.0.8/29"]}, {"subnet": "10.2.0.0/24"}],
+             [{"subnet": "2001:db8::/64"}]]}))
+        .unwrap();
+        assert_eq!(config.warnings, [""; 0]);
+        assert_eq!((config.cooldown, config.status_on_exhaustion), (0, false));
+        let [set, v6] = &config.ranges[..] else { panic!("{:?}", config.ranges) };
+        assert_eq!(set.0.iter().map(|range| set.capacity_of(range)).collect::<Vec<_>>(), [253 - 9, 126]);
+        assert_eq!(v6.capacity(), (1 << 64) - 2);
+        let refused: Result<IpamConfig, CniError> =
+            parse(json!({"exclude": ["10.1.0.0/16"], "ranges": [[{"subnet": "10.1.0.0/24"}]]}));
+        assert!(refused.unwrap_err().msg.starts_with("ipam.exclude: no address of 10.1.0.0/24 is left"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use crate::cni::error::CniError;
-use crate::section::Section;
+use crate::section::{Section, parse_cidr, parse_ip};
 
 /// Consecutive addresses within one subnet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Range {
     pub last: IpAddr,
     /// The subnet's gateway, never handed out. A subnet of one address has none unless told.
     pub gateway: Option<IpAddr>,
+    /// `exclude`: addresses in use by machines that are not ours, never handed out.
+    pub exclude: Vec<IpNet>,
 }
 
 /// Ranges that are alternatives for one address. Never empty, of one family, without overlap.
@@ -30,13 +32,13 @@ pub struct Range {
 pub struct RangeSet(pub Vec<Range>);
 
 impl Range {
-    /// Reads the keys of one range: `subnet`, and `slice` or `rangeStart` and `rangeEnd`, and `gateway`.
+    /// Reads the keys of one range: `subnet`, and `slice` or `rangeStart` and `rangeEnd`, and `gateway` and `exclude`.
     ///
     /// Defaults are host-local's: every usable address, and the first usable as gateway. The network and broadcast
     /// address are taken out of a range that names them (host-local hands them out), with a word in `warnings`.
     ///
     /// # Errors
-    /// Host bits in `subnet` or `slice`; a slice, bound or gateway outside the subnet; a range without addresses.
+    /// Host bits in `subnet` or `slice`; a slice, bound, gateway or exclusion outside the subnet; a range without addresses.
     pub fn from_section(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Range, CniError> {
         let subnet = section.cidr("subnet")?;
         let subnet = section.require("subnet", subnet, "the network's subnet such as 172.20.56.0/24")?;
@@ -65,7 +67,7 @@ impl Range {
         let gateway = gateway(section, subnet, usable)?;
         let (first, last) = (bits(from).max(bits(usable.0)), bits(to).min(bits(usable.1)));
         let (first, last) = (address(first, subnet), address(last, subnet));
-        let range = Range { subnet, slice, first, last, gateway };
+        let range = Range { subnet, slice, first, last, gateway, exclude: excluded(section, Some(subnet))? };
         if range.is_empty() || (range.len() == 1 && gateway == Some(first)) {
             let key = if slice.is_some() { "slice" } else { "subnet" };
             let found = slice.unwrap_or(subnet);
@@ -134,7 +136,11 @@ impl RangeSet {
                 return Err(CniError::config(format!("{path}: {other} and {range} overlap")));
             }
         }
-        Ok(RangeSet(ranges))
+        let set = RangeSet(ranges);
+        if set.capacity() == 0 {
+            return Err(CniError::config(format!("{path}: {set} has no address left that is not excluded")));
+        }
+        Ok(set)
     }
 
     /// The range that holds an address.
@@ -149,17 +155,44 @@ impl RangeSet {
 
     /// Whether an address may be handed out.
     pub fn offers(&self, addr: IpAddr) -> bool {
-        self.range_of(addr).is_some() && !self.is_gateway(addr)
+        self.range_of(addr).is_some() && self.refused_until(addr).is_none()
+    }
+
+    /// The last address of the block around this one that is never handed out, whichever range it is in: a gateway
+    /// or an exclusion. `None` when the address is in none.
+    pub fn refused_until(&self, addr: IpAddr) -> Option<IpAddr> {
+        let gateways = self.0.iter().filter_map(|range| range.gateway).map(IpNet::from);
+        let excluded = self.0.iter().flat_map(|range| range.exclude.iter().copied());
+        let around = gateways.chain(excluded).filter(|net| net.contains(&addr));
+        around.map(|net| net.broadcast()).max()
     }
 
     /// How many addresses may be handed out.
     pub fn capacity(&self) -> u128 {
-        let span = self.0.iter().fold(0u128, |sum, range| sum.saturating_add(range.len()));
-        let mut gateways: Vec<IpAddr> = self.0.iter().filter_map(|range| range.gateway).collect();
-        gateways.sort_unstable();
-        gateways.dedup();
-        let held = gateways.iter().filter(|gateway| self.range_of(**gateway).is_some()).count();
-        span - held as u128
+        self.0.iter().fold(0, |sum, range| sum.saturating_add(self.capacity_of(range)))
+    }
+
+    /// How many addresses of one of the set's ranges may be handed out.
+    pub fn capacity_of(&self, range: &Range) -> u128 {
+        let gateways = self.0.iter().filter_map(|range| range.gateway).map(IpNet::from);
+        let excluded = self.0.iter().flat_map(|range| range.exclude.iter().copied());
+        let mut blocks: Vec<(u128, u128)> = gateways
+            .chain(excluded)
+            .filter(|net| net.addr().is_ipv4() == range.first.is_ipv4())
+            .map(|net| {
+                (bits(net.network()).max(bits(range.first)), bits(net.broadcast()).min(bits(range.last)))
+            })
+            .collect();
+        blocks.sort_unstable();
+        let (mut refused, mut next) = (0, bits(range.first));
+        for (first, last) in blocks {
+            let first = first.max(next);
+            if first <= last {
+                refused += last - first + 1;
+                next = last.saturating_add(1);
+            }
+        }
+        range.len().saturating_sub(refused)
     }
 
     /// Whether the set is of IPv4.
@@ -210,6 +243,26 @@ fn inside(section: &Section<'_>, key: &str, addr: IpAddr, subnet: IpNet) -> Resu
         return Ok(());
     }
     Err(section.error(key, format_args!("{addr} is not within subnet {subnet}")))
+}
+
+/// `exclude`: addresses and CIDRs, all within the subnet if there is one.
+///
+/// # Errors
+/// Anything else, host bits included.
+pub(crate) fn excluded(section: &Section<'_>, subnet: Option<IpNet>) -> Result<Vec<IpNet>, CniError> {
+    let mut nets = Vec::new();
+    for (i, text) in section.strings("exclude")?.iter().enumerate() {
+        let key = format!("exclude[{i}]");
+        let net = parse_cidr(text).or_else(|| parse_ip(text).map(IpNet::from));
+        let right = "an address or an address with a prefix length";
+        let net = net.ok_or_else(|| section.wrong(&key, &text.as_str().into(), right))?;
+        without_host_bits(section, &key, net)?;
+        if let Some(subnet) = subnet.filter(|subnet| !subnet.contains(&net)) {
+            return Err(section.error(&key, format_args!("{net} is not within subnet {subnet}")));
+        }
+        nets.push(net);
+    }
+    Ok(nets)
 }
 
 fn gateway(

@@ -14,9 +14,12 @@ use crate::store::{Owner, Store};
 pub(crate) fn check(request: &Request) -> Result<(), CniError> {
     let dir = IpamConfig::data_dir(&request.config);
     let owner = Owner::of(request);
-    let leases = Store::open(&dir, &request.name)?.map_or(Ok(Vec::new()), |store| store.leases())?;
-    if leases.iter().any(|lease| lease.holder.holds_for(&owner)) {
-        return Ok(());
+    if let Some(mut store) = Store::open(&dir, &request.name)? {
+        let held = store.held_by(&owner);
+        store.finish();
+        if !held?.is_empty() {
+            return Ok(());
+        }
     }
     let msg = format!("{owner} holds no address of network {} in {}", request.name, dir.display());
     Err(CniError::new(code::CHECK_FAILED, msg))

@@ -13,10 +13,12 @@ use crate::store::{Owner, Store};
 /// # Errors
 /// When the store cannot be read or a lease cannot be removed.
 pub(crate) fn del(request: &Request) -> Result<(), CniError> {
-    let Some(store) = Store::open(&IpamConfig::data_dir(&request.config), &request.name)? else {
+    let Some(mut store) = Store::open(&IpamConfig::data_dir(&request.config), &request.name)? else {
         return Ok(());
     };
-    for addr in store.release(&Owner::of(request))? {
+    let released = store.release(&Owner::of(request));
+    store.finish();
+    for addr in released? {
         log::info!("released {addr} of network {}", request.name);
     }
     Ok(())

@@ -16,17 +16,19 @@ pub(crate) fn gc(request: &Request) -> Result<(), CniError> {
         log::info!("no cni.dev/valid-attachments: nothing is released");
         return Ok(());
     };
-    let Some(store) = Store::open(&IpamConfig::data_dir(&request.config), &request.name)? else {
+    let Some(mut store) = Store::open(&IpamConfig::data_dir(&request.config), &request.name)? else {
         return Ok(());
     };
-    let (released, errors) = store.retain(|holder| match holder {
+    let outcome = store.retain(|holder| match holder {
         Holder::Attachment(owner) => {
             valid.iter().any(|(id, ifname)| *id == owner.container_id && *ifname == owner.ifname)
         }
         Holder::Container(held_by) => valid.iter().any(|(id, _)| id == held_by),
         Holder::Nobody => false,
         Holder::Unreadable => true,
-    })?;
+    });
+    store.finish();
+    let (released, errors) = outcome?;
     for addr in &released {
         log::info!("released {addr} of network {}: no valid attachment holds it", request.name);
     }

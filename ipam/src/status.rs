@@ -4,15 +4,41 @@ use cni_conf::cni::error::{CniError, code};
 use cni_conf::ipam::IpamConfig;
 use cni_conf::request::Request;
 
-use crate::store::Store;
+use crate::add::next;
+use crate::store::{Pool, Store, StoreError};
 
-/// Checks the configuration, and that a lease could be written. Ranges that are used up are no reason to fail: the
-/// runtime would report the whole node as not ready.
+/// Checks the configuration, and that a lease could be written. Ranges that are used up are no reason to fail, unless
+/// `statusOnExhaustion` says so: the runtime would report the whole node as not ready.
 ///
 /// # Errors
-/// [`code::INVALID_CONFIG`] as ADD, [`code::PLUGIN_NOT_AVAILABLE`] when the store cannot be written.
+/// [`code::INVALID_CONFIG`] as ADD, [`code::PLUGIN_NOT_AVAILABLE`] when the store cannot be written, or is used up.
 pub(crate) fn status(request: &Request) -> Result<(), CniError> {
     let config = IpamConfig::parse(&request.config)?;
-    Store::probe(&config.data_dir, &request.name)
-        .map_err(|error| CniError::new(code::PLUGIN_NOT_AVAILABLE, error.to_string()))
+    let unavailable = |error: StoreError| CniError::new(code::PLUGIN_NOT_AVAILABLE, error.to_string());
+    Store::probe(&config.data_dir, &request.name).map_err(unavailable)?;
+    if !config.status_on_exhaustion {
+        return Ok(());
+    }
+    let mut store = Store::create(&config.data_dir, &request.name).map_err(unavailable)?;
+    let outcome = exhausted(&mut store, &config);
+    store.finish();
+    match outcome.map_err(unavailable)? {
+        None => Ok(()),
+        Some(usage) => {
+            let msg = format!("no free address in network {}: {usage}", request.name);
+            Err(CniError::new(code::PLUGIN_NOT_AVAILABLE, msg))
+        }
+    }
+}
+
+/// The first set of which no address is free.
+fn exhausted(store: &mut Store, config: &IpamConfig) -> Result<Option<String>, StoreError> {
+    for (index, set) in config.ranges.iter().enumerate() {
+        let pool = Pool { index, set, cooldown: config.cooldown };
+        if next(store, &pool)?.is_none() {
+            let usage: Vec<String> = store.usage(&pool)?.iter().map(ToString::to_string).collect();
+            return Ok(Some(usage.join("; ")));
+        }
+    }
+    Ok(None)
 }

@@ -86,7 +86,10 @@ fn sixteen_pods_and_not_one_more() {
     let held = node.held();
     let full = node.add("c16").unwrap_err();
     assert_eq!(full.code, code::TRY_AGAIN_LATER);
-    assert_eq!(full.msg, "no free address in 172.20.56.16/28 of network vlan136: 16 of 16 in use");
+    assert_eq!(
+        full.msg,
+        "no free address in network vlan136: 172.20.56.16/28: 16 used, 0 cooling, 0 quarantined of 16"
+    );
     assert_eq!(node.held(), held);
     assert_eq!(node.call("STATUS", ""), Ok(None), "a full slice does not fail STATUS");
     assert_eq!(node.call("DEL", "c5"), Ok(None));

@@ -166,3 +166,17 @@ fn prints_what_the_operator_wrote() {
     check(json!({"subnet": "10.0.0.0/24", "slice": "10.0.0.16/28"}), "10.0.0.16/28");
     check(json!({"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.9"}), "10.0.0.9-10.0.0.254");
 }
+
+#[test]
+fn exclusions_are_passed_in_one_step() {
+    let set = set(&[
+        json!({"subnet": "10.0.0.0/24", "exclude": ["10.0.0.64/26", "10.0.0.64/27", "10.0.0.2", "10.0.0.1", "10.0.0.255"]}),
+    ])
+    .unwrap();
+    let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
+    assert_eq!(set.capacity(), 254 - 64 - 2);
+    assert_eq!(set.refused_until(ip(70)), Some(ip(127)));
+    assert_eq!(set.refused_until(ip(1)), Some(ip(1)));
+    assert_eq!(set.refused_until(ip(3)), None);
+    assert!(!set.offers(ip(2)) && !set.offers(ip(64)) && set.offers(ip(128)));
+}

@@ -11,6 +11,9 @@ pub enum StoreError {
     /// The network's name is no file name.
     #[error("{0:?} is not a network name")]
     Network(String),
+    /// Anybody could plant links there.
+    #[error("ipam.dataDir: {} is writable by everybody: only its owner may write there", .0.display())]
+    WorldWritable(PathBuf),
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -26,7 +29,7 @@ pub enum StoreError {
 impl From<StoreError> for CniError {
     fn from(error: StoreError) -> CniError {
         let code = match error {
-            StoreError::Network(_) => code::INVALID_CONFIG,
+            StoreError::Network(_) | StoreError::WorldWritable(_) => code::INVALID_CONFIG,
             StoreError::Io { .. } => code::IO_FAILURE,
         };
         CniError::new(code, error.to_string())

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use cni_conf::cni::env::{MAX_CONTAINER_ID, check_ifname, is_identifier};
 use cni_conf::request::Request;
 
 /// An attachment: a container and one of its interfaces.
@@ -39,13 +40,16 @@ impl Owner {
 }
 
 impl Holder {
-    /// Reads the content of a lease.
+    /// Reads the content of a lease. What it says is not ours to trust: a holder that no runtime can have named is
+    /// as good as unreadable.
     pub(super) fn parse(bytes: &[u8]) -> Holder {
         let Ok(text) = std::str::from_utf8(bytes) else { return Holder::Unreadable };
         let mut lines = text.trim().lines().map(str::trim);
         match (lines.next(), lines.next()) {
             (None | Some(""), _) => Holder::Nobody,
+            (Some(id), _) if !is_container_id(id) => Holder::Unreadable,
             (Some(id), None) => Holder::Container(id.to_owned()),
+            (Some(_), Some(ifname)) if check_ifname("interface", ifname).is_err() => Holder::Unreadable,
             (Some(id), Some(ifname)) => {
                 Holder::Attachment(Owner { container_id: id.to_owned(), ifname: ifname.to_owned() })
             }
@@ -60,6 +64,11 @@ impl Holder {
             Holder::Nobody | Holder::Unreadable => false,
         }
     }
+}
+
+/// Whether a text can be a container id.
+pub(super) fn is_container_id(text: &str) -> bool {
+    is_identifier(text) && text.len() <= MAX_CONTAINER_ID
 }
 
 impl fmt::Display for Owner {
@@ -83,7 +92,11 @@ mod tests {
         check("c1", Holder::Container("c1".into()));
         check("", Holder::Nobody);
         check("\r\n", Holder::Nobody);
-        assert_eq!(Holder::parse(&[0xff, 0xfe]), Holder::Unreadable);
+        for unreadable in
+            [&[0xff, 0xfe][..], &[0; 4096], b"../x\r\neth0", b"c1\r\n../x", b"a b", &[b'c'; 201]]
+        {
+            assert_eq!(Holder::parse(unreadable), Holder::Unreadable);
+        }
         assert_eq!(owner.record(), "c1\r\neth0");
     }
 }

@@ -23,6 +23,42 @@ impl DataDir {
         Store::create(&self.0, NETWORK).unwrap()
     }
 
+    /// One call: everything is known at its end.
+    fn call<T>(&self, work: impl FnOnce(&mut Store) -> T) -> T {
+        let mut store = self.store();
+        let outcome = work(&mut store);
+        store.finish();
+        outcome
+    }
+
+    fn claim(&self, addr: &str, id: &str, ifname: &str) -> Claim {
+        let owner = owner(id, ifname);
+        self.call(|store| {
+            let mut record = Record { addresses: store.held_by(&owner).unwrap(), ..Record::default() };
+            store.claim(ip(addr), &owner, &mut record).unwrap()
+        })
+    }
+
+    fn release(&self, id: &str, ifname: &str) -> Vec<String> {
+        let mut released = self.call(|store| store.release(&owner(id, ifname)).unwrap());
+        released.sort();
+        released.iter().map(IpAddr::to_string).collect()
+    }
+
+    /// The names of the records, sorted.
+    fn records(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.join(SIDE).join(NETWORK).join("owners")).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Whether the next call has to look at every lease.
+    fn is_dirty(&self) -> bool {
+        !Store::lock(&self.0, NETWORK, self.0.join(NETWORK)).unwrap().known
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.0.join(NETWORK).join(name)
     }
@@ -54,12 +90,10 @@ fn ip(text: &str) -> IpAddr {
 #[test]
 fn one_address_has_one_holder() {
     let dir = DataDir::new();
-    let store = dir.store();
-    let (mine, other) = (owner("c1", "eth0"), owner("c2", "eth0"));
-    assert_eq!(store.claim(ip("10.0.0.2"), &mine).unwrap(), Claim::Won);
-    assert_eq!(store.claim(ip("10.0.0.2"), &mine).unwrap(), Claim::AlreadyMine);
-    assert_eq!(store.claim(ip("10.0.0.2"), &other).unwrap(), Claim::Taken);
-    assert_eq!(store.claim(ip("10.0.0.2"), &owner("c1", "net1")).unwrap(), Claim::Taken);
+    assert_eq!(dir.claim("10.0.0.2", "c1", "eth0"), Claim::Won);
+    assert_eq!(dir.claim("10.0.0.2", "c1", "eth0"), Claim::AlreadyMine);
+    assert_eq!(dir.claim("10.0.0.2", "c2", "eth0"), Claim::Taken);
+    assert_eq!(dir.claim("10.0.0.2", "c1", "net1"), Claim::Taken);
     let path = dir.path("10.0.0.2");
     assert_eq!(fs::read(&path).unwrap(), b"c1\r\neth0");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -69,27 +103,31 @@ fn one_address_has_one_holder() {
 #[test]
 fn v6_names_are_host_locals() {
     let dir = DataDir::new();
-    dir.store().claim(ip("2001:DB8:0:0::2"), &owner("c1", "eth0")).unwrap();
+    dir.claim("2001:DB8:0:0::2", "c1", "eth0");
     assert_eq!(dir.files(), ["2001:db8::2"]);
 }
 
 #[test]
 fn an_empty_lease_is_free() {
     let dir = DataDir::new();
-    let store = dir.store();
-    fs::write(dir.path("10.0.0.2"), b"").unwrap();
-    assert_eq!(store.claim(ip("10.0.0.2"), &owner("c1", "eth0")).unwrap(), Claim::Won);
+    dir.call(|store| {
+        fs::write(dir.path("10.0.0.2"), b"").unwrap();
+        let mut record = Record::default();
+        assert_eq!(store.claim(ip("10.0.0.2"), &owner("c1", "eth0"), &mut record).unwrap(), Claim::Won);
+    });
     assert_eq!(fs::read(dir.path("10.0.0.2")).unwrap(), b"c1\r\neth0");
+    fs::write(dir.path("10.0.0.3"), b"").unwrap();
+    drop(dir.store());
+    assert_eq!(dir.files(), ["10.0.0.2"]);
 }
 
 #[test]
 fn what_a_killed_claim_left_does_no_harm() {
     let dir = DataDir::new();
-    let store = dir.store();
-    store.claim(ip("10.0.0.2"), &owner("c1", "eth0")).unwrap();
+    dir.claim("10.0.0.2", "c1", "eth0");
     // Killed between link and unlink: the draft is the lease under a second name.
     fs::hard_link(dir.path("10.0.0.2"), dir.path(CLAIM)).unwrap();
-    store.claim(ip("10.0.0.3"), &owner("c2", "eth0")).unwrap();
+    dir.claim("10.0.0.3", "c2", "eth0");
     assert_eq!(fs::read(dir.path("10.0.0.2")).unwrap(), b"c1\r\neth0");
     assert_eq!(fs::read(dir.path("10.0.0.3")).unwrap(), b"c2\r\neth0");
     assert_eq!(dir.files(), ["10.0.0.2", "10.0.0.3"]);
@@ -98,35 +136,124 @@ fn what_a_killed_claim_left_does_no_harm() {
 #[test]
 fn release_takes_the_attachments_leases_alone() {
     let dir = DataDir::new();
-    let store = dir.store();
     for (addr, id, ifname) in [
         ("10.0.0.2", "c1", "eth0"),
         ("2001:db8::2", "c1", "eth0"),
         ("10.0.0.3", "c1", "net1"),
         ("10.0.0.4", "c2", "eth0"),
     ] {
-        store.claim(ip(addr), &owner(id, ifname)).unwrap();
+        dir.claim(addr, id, ifname);
     }
     fs::write(dir.path("10.0.0.5"), b"c1").unwrap();
-    let mut released = store.release(&owner("c1", "eth0")).unwrap();
-    released.sort();
-    assert_eq!(released, [ip("10.0.0.2"), ip("2001:db8::2")]);
+    assert_eq!(dir.release("c1", "eth0"), ["10.0.0.2", "2001:db8::2"]);
     assert_eq!(dir.files(), ["10.0.0.3", "10.0.0.4", "10.0.0.5"]);
     // Nothing exact is left, so the lease that names the container alone is the attachment's.
-    assert_eq!(store.release(&owner("c1", "eth0")).unwrap(), [ip("10.0.0.5")]);
-    assert!(store.release(&owner("c1", "eth0")).unwrap().is_empty());
+    assert_eq!(dir.release("c1", "eth0"), ["10.0.0.5"]);
+    assert!(dir.release("c1", "eth0").is_empty());
+    assert_eq!(dir.records(), ["c1:net1", "c2:eth0"]);
+}
+
+#[test]
+fn a_record_whose_lease_is_another_holders_frees_nothing() {
+    let dir = DataDir::new();
+    dir.claim("10.0.0.2", "c1", "eth0");
+    // As when an ADD of c1 was killed before its lease was there, and c2 got the address.
+    let records = dir.0.join(SIDE).join(NETWORK).join("owners");
+    fs::rename(records.join("c1:eth0"), records.join("c0:eth0")).unwrap();
+    assert!(dir.release("c0", "eth0").is_empty());
+    assert_eq!((dir.files(), dir.records()), (vec!["10.0.0.2".to_owned()], vec![]));
+}
+
+#[test]
+fn everything_is_known_unless_somebody_else_was_here() {
+    let dir = DataDir::new();
+    dir.claim("10.0.0.2", "c1", "eth0");
+    assert!(!dir.is_dirty());
+    fs::write(dir.path("10.0.0.3"), b"c2\r\neth0").unwrap();
+    assert!(dir.is_dirty());
+    drop(dir.store());
+    assert!(dir.is_dirty(), "killed before the mark");
+    dir.call(|_| ());
+    assert_eq!(dir.records(), ["c1:eth0", "c2:eth0"]);
+    assert!(!dir.is_dirty());
+    fs::remove_file(dir.path("10.0.0.2")).unwrap();
+    fs::write(dir.path("10.0.0.2"), b"c3\r\neth0").unwrap();
+    dir.call(|_| ());
+    assert_eq!(dir.records(), ["c2:eth0", "c3:eth0"]);
+}
+
+#[test]
+fn what_is_known_can_be_lost() {
+    let dir = DataDir::new();
+    dir.claim("10.0.0.2", "c1", "eth0");
+    fs::remove_dir_all(dir.0.join(SIDE)).unwrap();
+    dir.call(|_| ());
+    assert_eq!(dir.records(), ["c1:eth0"]);
+    for (file, content) in
+        [("index", &[0xff; 5000][..]), ("owners/c1:eth0", b"\xff\xfe"), ("owners/c1:eth0", b"")]
+    {
+        fs::write(dir.0.join(SIDE).join(NETWORK).join(file), content).unwrap();
+        dir.call(|store| assert_eq!(store.held_by(&owner("c1", "eth0")).unwrap(), [ip("10.0.0.2")]));
+    }
+    // Cut off as it was made, before there was a lease.
+    fs::write(dir.0.join(SIDE).join(NETWORK).join("owners/c2:eth0"), b"").unwrap();
+    assert!(dir.release("c2", "eth0").is_empty());
+    assert_eq!(dir.records(), ["c1:eth0"]);
+    fs::write(dir.0.join(SIDE).join(NETWORK).join("owners/c1:eth0"), b"{}").unwrap();
+    assert_eq!(dir.release("c1", "eth0"), ["10.0.0.2"]);
+}
+
+#[test]
+fn a_torn_lease_is_written_anew() {
+    for torn in [&b""[..], b"c", b"c1\r\neth", b"\xff\xfe\xfd", &[0; 10_000]] {
+        let dir = DataDir::new();
+        dir.claim("10.0.0.2", "c1", "eth0");
+        fs::write(dir.path("10.0.0.2"), torn).unwrap();
+        fs::write(dir.path("10.0.0.9"), b"").unwrap();
+        dir.call(|_| ());
+        assert_eq!(fs::read(dir.path("10.0.0.2")).unwrap(), b"c1\r\neth0");
+        assert_eq!(dir.files(), ["10.0.0.2"]);
+        // Torn and not noticed, it still is the one that the record names.
+        fs::write(dir.path("10.0.0.2"), torn).unwrap();
+        assert_eq!(dir.release("c1", "eth0"), ["10.0.0.2"]);
+    }
+}
+
+#[test]
+fn what_nobody_can_read_is_kept_from_use() {
+    let dir = DataDir::new();
+    drop(dir.store());
+    fs::write(dir.path("10.0.0.2"), [0xff; 5000]).unwrap();
+    fs::write(dir.path("10.0.0.3"), b"../../etc/passwd\r\neth0").unwrap();
+    dir.call(|_| ());
+    assert_eq!(dir.records(), ["@10.0.0.2", "@10.0.0.3"]);
+    assert_eq!(dir.claim("10.0.0.2", "c1", "eth0"), Claim::Taken);
+}
+
+#[test]
+fn another_boot_frees_what_was_held_in_the_last() {
+    let dir = DataDir::new();
+    for (addr, id) in [("10.0.0.2", "c1"), ("10.0.0.3", "c2"), ("10.0.0.4", "c3")] {
+        dir.claim(addr, id, "eth0");
+    }
+    let side = dir.0.join(SIDE).join(NETWORK);
+    for file in ["index", "owners/c1:eth0", "owners/c2:eth0"] {
+        let text = fs::read_to_string(side.join(file)).unwrap();
+        fs::write(side.join(file), text.replace(&Moment::now().boot, "00000000-another-boot")).unwrap();
+    }
+    dir.call(|_| ());
+    assert_eq!((dir.files(), dir.records()), (vec!["10.0.0.4".to_owned()], vec!["c3:eth0".to_owned()]));
 }
 
 #[test]
 fn retain_skips_what_is_no_lease() {
     let dir = DataDir::new();
-    let store = dir.store();
-    store.claim(ip("10.0.0.2"), &owner("c1", "eth0")).unwrap();
-    store.remember(0, ip("10.0.0.2")).unwrap();
+    dir.claim("10.0.0.2", "c1", "eth0");
+    dir.call(|store| store.remember(0, ip("10.0.0.2")).unwrap());
     fs::write(dir.path(".hidden"), b"c9\r\neth0").unwrap();
     fs::write(dir.path("notes"), b"c9\r\neth0").unwrap();
     fs::create_dir(dir.path("10.0.0.9")).unwrap();
-    let (released, errors) = store.retain(|holder| *holder == Holder::Unreadable).unwrap();
+    let (released, errors) = dir.call(|store| store.retain(|holder| *holder == Holder::Unreadable).unwrap());
     assert_eq!((released, errors.len()), (vec![ip("10.0.0.2")], 0));
     assert_eq!(dir.files(), [".hidden", "10.0.0.9", "last_reserved_ip.0", "notes"]);
 }
@@ -134,12 +261,11 @@ fn retain_skips_what_is_no_lease() {
 #[test]
 fn retain_goes_on_past_errors() {
     let dir = DataDir::new();
-    let store = dir.store();
-    store.claim(ip("10.0.0.2"), &owner("c1", "eth0")).unwrap();
+    dir.claim("10.0.0.2", "c1", "eth0");
     // A directory cannot be unlinked, whoever asks.
     fs::create_dir(dir.path("10.0.0.1")).unwrap();
     fs::create_dir(dir.path("10.0.0.3")).unwrap();
-    let (released, errors) = store.retain(|_| false).unwrap();
+    let (released, errors) = dir.call(|store| store.retain(|_| false).unwrap());
     assert_eq!((released, errors.len()), (vec![ip("10.0.0.2")], 2));
     assert!(errors[0].to_string().starts_with("cannot remove "), "{}", errors[0]);
 }
@@ -147,18 +273,18 @@ fn retain_goes_on_past_errors() {
 #[test]
 fn what_is_no_file_is_taken() {
     let dir = DataDir::new();
-    let store = dir.store();
+    drop(dir.store());
     fs::create_dir(dir.path("10.0.0.2")).unwrap();
     std::os::unix::fs::symlink("/etc/hostname", dir.path("10.0.0.3")).unwrap();
     for addr in ["10.0.0.2", "10.0.0.3"] {
-        assert_eq!(store.claim(ip(addr), &owner("c1", "eth0")).unwrap(), Claim::Taken);
+        assert_eq!(dir.claim(addr, "c1", "eth0"), Claim::Taken);
     }
 }
 
 #[test]
 fn remembers_the_last_address_of_each_set() {
     let dir = DataDir::new();
-    let store = dir.store();
+    let mut store = dir.store();
     assert_eq!(store.last_reserved(0), None);
     store.remember(0, ip("10.0.0.2")).unwrap();
     store.remember(0, ip("10.0.0.3")).unwrap();
@@ -193,10 +319,23 @@ fn a_name_cannot_leave_the_data_directory() {
 fn probe_leaves_nothing_and_names_what_is_in_the_way() {
     let dir = DataDir::new();
     Store::probe(&dir.0, NETWORK).unwrap();
-    assert_eq!(dir.files(), [""; 0]);
+    assert!(!dir.0.join(NETWORK).exists() || dir.files().is_empty());
     fs::write(dir.0.join("file"), b"").unwrap();
     let error = Store::probe(&dir.0.join("file"), NETWORK).unwrap_err().to_string();
     assert!(error.starts_with("cannot create ") && error.contains("/file/vlan136"), "{error}");
+}
+
+#[test]
+fn a_directory_that_everybody_may_write_is_refused() {
+    let dir = DataDir::new();
+    fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o777)).unwrap();
+    for error in [
+        Store::create(&dir.0, NETWORK).unwrap_err(),
+        Store::open(&dir.0, NETWORK).unwrap_err(),
+        Store::probe(&dir.0, NETWORK).unwrap_err(),
+    ] {
+        assert!(matches!(error, StoreError::WorldWritable(_)), "{error}");
+    }
 }
 
 #[test]

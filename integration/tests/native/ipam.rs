@@ -1,0 +1,109 @@
+//! The IPAM plugin by itself, on a store of its own, and host-local on the same store.
+
+use integration::{Attachment, Call, Node, Outcome, Plugin, run_with};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+pub const NETWORK: &str = "vlan136";
+
+/// A node on which nothing but IPAM plugins run.
+pub struct Ipam {
+    pub node: Node,
+    ipam: Value,
+}
+
+impl Ipam {
+    /// With these keys in the section `ipam`.
+    pub fn new(ipam: Value) -> Ipam {
+        Ipam { node: Node::new("ipam"), ipam }
+    }
+
+    /// With addresses from 10.1.0.2 to 10.1.0.`last`.
+    pub fn until(last: u8) -> Ipam {
+        Ipam::new(json!({"subnet": "10.1.0.0/24", "rangeEnd": format!("10.1.0.{last}")}))
+    }
+
+    /// The same store under another configuration.
+    pub fn with(self, ipam: Value) -> Ipam {
+        Ipam { ipam, ..self }
+    }
+
+    /// Ours.
+    pub fn plugin(&self) -> Plugin<'_> {
+        self.of("vlan-bridge-ipam")
+    }
+
+    /// The reference's, for the same network.
+    pub fn host_local(&self) -> Plugin<'_> {
+        self.of("host-local")
+    }
+
+    fn of(&self, name: &str) -> Plugin<'_> {
+        let mut ipam = self.ipam.clone();
+        ipam["type"] = name.into();
+        self.node.plugin(&self.node.list(NETWORK, &[json!({"type": name, "ipam": ipam})]))
+    }
+
+    /// Where the leases are.
+    pub fn store(&self) -> PathBuf {
+        self.node.data_dir().join(NETWORK)
+    }
+
+    /// Where our records and tables are.
+    pub fn side(&self) -> PathBuf {
+        self.node.data_dir().join(".vlan-bridge").join(NETWORK)
+    }
+
+    /// Whose lease is of which address.
+    #[track_caller]
+    pub fn leases(&self) -> BTreeMap<String, String> {
+        let read = |addr: &String| fs::read_to_string(self.store().join(addr)).unwrap();
+        self.node.leases(NETWORK).into_iter().map(|addr| (addr.clone(), read(&addr))).collect()
+    }
+
+    /// The names of our records, sorted.
+    pub fn records(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.side().join("owners")) else { return Vec::new() };
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Writes so many leases as host-local would, from 10.1.0.2 on.
+    pub fn crowd(&self, count: u32) {
+        fs::create_dir_all(self.store()).unwrap();
+        for i in 0..count {
+            let [a, b, c, d] = (0x0a01_0002 + i).to_be_bytes();
+            fs::write(self.store().join(format!("{a}.{b}.{c}.{d}")), format!("crowd{i}\r\neth0")).unwrap();
+        }
+    }
+}
+
+/// `eth0` of a container that has no namespace of its own: IPAM has no use for one.
+pub fn eth0(id: &str) -> Attachment {
+    Attachment {
+        id: id.to_owned(),
+        netns: Some("/run/netns/none".into()),
+        ifname: "eth0".to_owned(),
+        args: String::new(),
+        capabilities: json!({}),
+    }
+}
+
+/// The first address of a result, without its prefix length.
+#[track_caller]
+pub fn address(outcome: Outcome) -> String {
+    let result = outcome.expect_ok().json();
+    let text = result["ips"][0]["address"].as_str().unwrap();
+    text.split('/').next().unwrap().to_owned()
+}
+
+/// Runs a call in our own mount namespace, as a runtime runs all of its calls; [`Call::run`] gives each one of its
+/// own.
+#[track_caller]
+pub fn here(call: &Call<'_>) -> Outcome {
+    run_with(&mut call.bare_command(), call.input())
+}

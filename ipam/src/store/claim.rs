@@ -1,0 +1,89 @@
+//! Taking an address.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+
+use super::error::{StoreError, at};
+use super::files::{holder_at, remove, write_new};
+use super::holder::{Holder, Owner};
+use super::record::{self, Record};
+use super::{CLAIM, Store, clock};
+
+/// The outcome of [`Store::claim`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// The address was free and is the claimant's now.
+    Won,
+    /// It was the claimant's before.
+    AlreadyMine,
+    /// Somebody else holds it.
+    Taken,
+}
+
+impl Store {
+    /// Takes one address, if it is free, and notes it in the attachment's record first. Whoever holds it keeps it.
+    ///
+    /// # Errors
+    /// When record or lease cannot be written.
+    pub fn claim(&mut self, addr: IpAddr, owner: &Owner, record: &mut Record) -> Result<Claim, StoreError> {
+        record.boot.clone_from(&self.moment.boot);
+        record.addresses.push(addr);
+        let path = self.side.owners.join(record::of_owner(owner));
+        let outcome = record.write(&path).and_then(|()| self.link(addr, owner));
+        if !matches!(outcome, Ok(Claim::Won | Claim::AlreadyMine)) {
+            record.addresses.pop();
+            if record.addresses.is_empty() { remove(&path) } else { record.write(&path) }?;
+        }
+        if outcome.is_ok() {
+            self.note_held(addr);
+        }
+        outcome
+    }
+
+    /// Whether what an attachment holds was left over by the last boot, as far as can be told of a lease that we did
+    /// not write: the lease is older than the boot by the clock. The clock may have been set, so this is a hint.
+    pub fn is_left_over(&mut self, owner: &Owner, held: &[IpAddr]) -> Result<bool, StoreError> {
+        let booted = clock().saturating_sub(u64::from(self.moment.uptime / 10));
+        for name in [record::of_owner(owner), record::of_container(&owner.container_id)] {
+            if self.record(&name)?.is_some_and(|record| !record.adopted) {
+                return Ok(false);
+            }
+        }
+        Ok(held.iter().all(|addr| {
+            let found = fs::symlink_metadata(self.lease(*addr));
+            found.is_ok_and(|found| u64::try_from(found.mtime()).is_ok_and(|written| written < booted))
+        }))
+    }
+
+    fn link(&mut self, addr: IpAddr, owner: &Owner) -> Result<Claim, StoreError> {
+        let (draft, path) = (self.dir.join(CLAIM), self.lease(addr));
+        self.changed = true;
+        write_new(&draft, owner.record().as_bytes())?;
+        let mut linked = fs::hard_link(&draft, &path);
+        if let Err(error) = &linked
+            && error.kind() == ErrorKind::AlreadyExists
+        {
+            match holder_at(&path)? {
+                Some(Holder::Attachment(holder)) if holder == *owner => {
+                    remove(&draft)?;
+                    return Ok(Claim::AlreadyMine);
+                }
+                // While we hold the lock nobody can be writing it.
+                Some(Holder::Nobody) => {
+                    log::warn!("{}: an empty lease, reclaimed", path.display());
+                    remove(&path)?;
+                    linked = fs::hard_link(&draft, &path);
+                }
+                _ => {}
+            }
+        }
+        remove(&draft)?;
+        match linked {
+            Ok(()) => Ok(Claim::Won),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Claim::Taken),
+            Err(error) => Err(at("create", &path)(error)),
+        }
+    }
+}

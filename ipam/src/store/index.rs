@@ -1,0 +1,114 @@
+//! Whether what we know is still all there is.
+//!
+//! Every change of a directory sets its modification time. After a change of ours that time is set back to a *mark*
+//! that is a few seconds old and noted here; when the two are the same, nobody else has changed the directory since,
+//! and nobody was killed half way through a change. The kernel's clock ticks too slowly to compare its own times
+//! (two changes within one tick look like one), but none of its ticks lies in the past.
+
+use std::fs::{File, FileTimes, Metadata, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::error::{StoreError, at};
+
+/// How far the mark lies in the past: more than any tick, and than the granularity of any file system.
+const AGE: Duration = Duration::from_secs(10);
+/// The index is one block, written in one call, so that it is never seen half written by who comes after a kill.
+const SIZE: usize = 4096;
+/// What the index of another layout would not say.
+const VERSION: u64 = 1;
+
+/// The state of a directory of leases that the records and ranges beside it describe.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Index {
+    /// The boot that it was written in.
+    pub(super) boot: String,
+    /// Device, inode and modification time of the directory.
+    pub(super) directory: (u64, u64, i64, i64),
+    /// Names of the ranges that have a table.
+    pub(super) ranges: Vec<String>,
+}
+
+impl Index {
+    /// Reads it; `None` when there is none that can be read.
+    pub(super) fn read(path: &Path) -> Option<Index> {
+        let mut bytes = Vec::with_capacity(SIZE);
+        File::open(path).ok()?.take(SIZE as u64).read_to_end(&mut bytes).ok()?;
+        Index::parse(&bytes)
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Index> {
+        let value: Value = serde_json::from_slice(bytes).ok()?;
+        let directory = value.get("directory")?;
+        let number = |key: &str| directory.get(key).and_then(Value::as_u64);
+        let time = |key: &str| directory.get(key).and_then(Value::as_i64);
+        let ranges = value.get("ranges")?.as_array()?.iter().map(|name| name.as_str().map(str::to_owned));
+        (value.get("version")?.as_u64()? == VERSION).then_some(())?;
+        Some(Index {
+            boot: value.get("boot")?.as_str()?.to_owned(),
+            directory: (number("device")?, number("inode")?, time("seconds")?, time("nanoseconds")?),
+            ranges: ranges.collect::<Option<_>>()?,
+        })
+    }
+
+    /// Whether the directory is as it was when this was written.
+    pub(super) fn describes(&self, directory: &Metadata) -> bool {
+        self.directory == state(directory)
+    }
+
+    /// Marks the directory and notes the mark.
+    pub(super) fn mark(&mut self, path: &Path, dir: &Path, handle: &File) -> Result<(), StoreError> {
+        let mark = SystemTime::now() - AGE;
+        handle.set_times(FileTimes::new().set_modified(mark)).map_err(at("mark", dir))?;
+        // As the file system keeps it: not all keep nanoseconds.
+        self.directory = state(&handle.metadata().map_err(at("read", dir))?);
+        let (device, inode, seconds, nanoseconds) = self.directory;
+        let value = json!({"version": VERSION, "boot": self.boot, "ranges": self.ranges, "directory":
+            {"device": device, "inode": inode, "seconds": seconds, "nanoseconds": nanoseconds}});
+        let mut text = value.to_string().into_bytes();
+        text.resize(SIZE.max(text.len()), b' ');
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        file.and_then(|file| file.write_all_at(&text, 0)).map_err(at("write", path))
+    }
+}
+
+fn state(directory: &Metadata) -> (u64, u64, i64, i64) {
+    (directory.dev(), directory.ino(), directory.mtime(), directory.mtime_nsec())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_mark_holds_until_the_directory_changes() {
+        let dir = std::env::temp_dir().join(format!("ipam-index-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let (path, leases) = (dir.join("index"), dir.join("leases"));
+        fs::create_dir(&leases).unwrap();
+        let handle = File::open(&leases).unwrap();
+        assert_eq!(Index::read(&path), None);
+        let mut index = Index { boot: "b1".into(), ranges: vec!["a-b".into()], ..Index::default() };
+        for round in 0..50 {
+            index.mark(&path, &leases, &handle).unwrap();
+            assert_eq!(Index::read(&path).as_ref(), Some(&index));
+            assert!(index.describes(&fs::metadata(&leases).unwrap()));
+            fs::write(leases.join(format!("{round}")), b"").unwrap();
+            assert!(!index.describes(&fs::metadata(&leases).unwrap()), "at once, within a tick of the clock");
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn anything_else_is_no_index() {
+        for bytes in [&b""[..], b"\0\0\0\0", b"{}", br#"{"version":2}"#, b"[1]"] {
+            assert_eq!(Index::parse(bytes), None);
+        }
+    }
+}

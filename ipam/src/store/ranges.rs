@@ -1,0 +1,163 @@
+//! The tables of the ranges: which address comes next, and keeping them up to date.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+
+use cni_conf::range::{Range, RangeSet};
+
+use super::error::{StoreError, at};
+use super::table::{Rested, Span, Table};
+use super::{Store, files};
+use crate::allocate::offer;
+
+/// So many ranges have a table; the index has room for no more. A range comes without one when the configuration is
+/// changed, so this many are a long history.
+const MAX_RANGES: usize = 32;
+
+/// A range set of the configuration, and how its addresses are given.
+#[derive(Debug, Clone, Copy)]
+pub struct Pool<'a> {
+    /// Its place among the sets; host-local numbers its files by it.
+    pub index: usize,
+    /// The set.
+    pub set: &'a RangeSet,
+    /// How long an address rests, in seconds.
+    pub cooldown: u32,
+}
+
+/// How many addresses of a range are in which state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// The range, as the configuration names it.
+    pub range: String,
+    /// Held by somebody.
+    pub used: u128,
+    /// Free, but not for long.
+    pub cooling: u128,
+    /// Seen to be in use by a machine that is not ours.
+    pub quarantined: u128,
+    /// All that may be given.
+    pub total: u128,
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Usage { range, used, cooling, quarantined, total } = self;
+        write!(f, "{range}: {used} used, {cooling} cooling, {quarantined} quarantined of {total}")
+    }
+}
+
+impl Store {
+    /// The address of a set that is to be given next: one that was never given, else the one that has been free the
+    /// longest, which is also the one that has rested best. `None` when all are held. It remains the next one until
+    /// it is [claimed](Store::claim).
+    ///
+    /// # Errors
+    /// When a table cannot be read or made.
+    pub fn next_free(&mut self, pool: &Pool<'_>) -> Result<Option<IpAddr>, StoreError> {
+        let ranges = self.side.ranges.clone();
+        let rested_since = self.rested_since(pool);
+        let mut longest_free: Option<Rested> = None;
+        for range in &pool.set.0 {
+            let table = self.table(range, pool.index)?;
+            let offered = |addr| offer(pool.set, addr);
+            let rested = table.longest_free(offered).map_err(at("read", &ranges))?;
+            // A large range has more fresh addresses than anybody should keep a record of.
+            let enough = table.is_large() && rested.is_some_and(|rested| rested.at <= rested_since);
+            if !enough && let Some(addr) = table.fresh(offered).map_err(at("read", &ranges))? {
+                return Ok(Some(addr));
+            }
+            longest_free = longest_free.into_iter().chain(rested).min_by_key(|rested| rested.at);
+        }
+        Ok(longest_free.map(|rested| rested.addr))
+    }
+
+    /// How each range of a set is used. Reads the names of all leases.
+    ///
+    /// # Errors
+    /// When a table or the directory cannot be read.
+    pub fn usage(&mut self, pool: &Pool<'_>) -> Result<Vec<Usage>, StoreError> {
+        let (held, ranges) = (self.addresses()?, self.side.ranges.clone());
+        let rested_since = self.rested_since(pool);
+        let mut usages = Vec::new();
+        for range in &pool.set.0 {
+            let used = held.iter().filter(|addr| range.contains(**addr) && pool.set.offers(**addr)).count();
+            let cooling = self.table(range, pool.index)?.freed_after(rested_since);
+            usages.push(Usage {
+                range: range.to_string(),
+                used: used as u128,
+                cooling: cooling.map_err(at("read", &ranges))?.into(),
+                quarantined: 0,
+                total: pool.set.capacity_of(range),
+            });
+        }
+        Ok(usages)
+    }
+
+    /// What became free until this moment of the boot has rested.
+    fn rested_since(&self, pool: &Pool<'_>) -> u32 {
+        self.moment.uptime.saturating_sub(pool.cooldown.saturating_mul(10))
+    }
+
+    /// Notes in every table that an address is held.
+    pub(super) fn note_held(&mut self, addr: IpAddr) {
+        self.note(addr, |table| table.hold(addr));
+    }
+
+    /// Notes in every table that an address is free.
+    pub(super) fn note_free(&mut self, addr: IpAddr) {
+        let now = self.moment.uptime;
+        self.note(addr, |table| table.free(addr, now));
+    }
+
+    /// A table that cannot be changed is no reason to fail: it will be made anew.
+    fn note(&mut self, addr: IpAddr, change: impl Fn(&mut Table) -> io::Result<()>) {
+        if !self.known {
+            return;
+        }
+        let spans = self.index.ranges.iter().filter_map(|name| Span::parse(name));
+        let spans: Vec<Span> = spans.filter(|span| span.covers(addr)).collect();
+        for span in spans {
+            let outcome = match self.opened(span) {
+                Some(table) => change(table),
+                None => Err(io::Error::other("not a table")),
+            };
+            if let Err(error) = outcome {
+                log::warn!("{}: {error}, to be made anew", self.side.ranges.join(span.name()).display());
+                self.known = false;
+            }
+        }
+    }
+
+    /// The table of a range of the configuration, made when there is none.
+    fn table(&mut self, range: &Range, set: usize) -> Result<&mut Table, StoreError> {
+        let span = Span { first: range.first, last: range.last };
+        let name = span.name();
+        if !self.index.ranges.contains(&name) || self.opened(span).is_none() {
+            let held: BTreeSet<IpAddr> = files::addresses(&self.dir)?.into_iter().collect();
+            let path = self.side.ranges.join(&name);
+            // Whatever is there is of another time.
+            files::remove(&path)?;
+            let table = Table::make(&path, span, &held, self.last_reserved(set), self.moment.uptime);
+            self.tables.insert(name.clone(), table.map_err(at("write", &path))?);
+            if !self.index.ranges.contains(&name) {
+                self.index.ranges.push(name.clone());
+                let surplus = self.index.ranges.len().saturating_sub(MAX_RANGES);
+                self.index.ranges.drain(..surplus);
+            }
+        }
+        let path = self.side.ranges.join(name);
+        self.opened(span).ok_or_else(|| at("read", &path)(io::Error::other("not a table")))
+    }
+
+    fn opened(&mut self, span: Span) -> Option<&mut Table> {
+        let name = span.name();
+        if !self.tables.contains_key(&name) {
+            let table = Table::open(&self.side.ranges.join(&name), span)?;
+            self.tables.insert(name.clone(), table);
+        }
+        self.tables.get_mut(&name)
+    }
+}

@@ -1,0 +1,177 @@
+//! Making records and tables anew from the leases, after somebody else changed those, after one of us was killed
+//! half way through a change, and after a reboot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+
+use super::error::{StoreError, at};
+use super::files::{self, Lease, remove, write_new};
+use super::holder::{Holder, Owner};
+use super::moment::clock;
+use super::record::{self, Found, Record};
+use super::table::{Span, Table};
+use super::{CLAIM, Index, Store};
+
+impl Store {
+    /// Looks at every lease and every record once. Leases are removed only where nobody can hold them: of an earlier
+    /// boot, or empty.
+    pub(super) fn reconcile(&mut self) -> Result<(), StoreError> {
+        log::info!("{}: somebody else was here, looking at every lease", self.dir.display());
+        self.changed = true;
+        for dir in [&self.side.owners, &self.side.ranges] {
+            files::make_private(dir)?;
+        }
+        remove(&self.dir.join(CLAIM))?;
+        let mut records = self.records()?;
+        let mut holders: BTreeMap<String, Vec<Lease>> = BTreeMap::new();
+        for lease in self.repaired(files::scan(&self.dir)?, &records)? {
+            holders.entry(record::file_name(&lease.holder, lease.addr)).or_default().push(lease);
+        }
+        let mut held = BTreeSet::new();
+        for (name, leases) in &holders {
+            match records.remove(name) {
+                Some(Some(record)) if self.moment.is_after(&record.boot) => {
+                    self.release_old(name, leases, &mut held)?;
+                }
+                record => {
+                    held.extend(leases.iter().map(|lease| lease.addr));
+                    self.keep(name, leases, record.flatten())?;
+                }
+            }
+        }
+        // What is left is of nobody who holds a lease.
+        for name in records.keys() {
+            remove(&self.side.owners.join(name))?;
+        }
+        self.remake_tables(&held)?;
+        self.known = true;
+        Ok(())
+    }
+
+    /// Every record by its name; one that is none, by its name alone.
+    fn records(&self) -> Result<BTreeMap<String, Option<Record>>, StoreError> {
+        let mut records = BTreeMap::new();
+        for entry in fs::read_dir(&self.side.owners).map_err(at("read", &self.side.owners))? {
+            let entry = entry.map_err(at("read", &self.side.owners))?;
+            if let Ok(name) = entry.file_name().into_string() {
+                let record = match Record::read(&entry.path()) {
+                    Found::Record(record) => Some(record),
+                    Found::Nothing | Found::Torn => None,
+                };
+                records.insert(name, record);
+            }
+        }
+        Ok(records)
+    }
+
+    /// The leases without empty ones. One that is torn is written anew where a record says what it was.
+    fn repaired(
+        &self,
+        mut leases: Vec<Lease>,
+        records: &BTreeMap<String, Option<Record>>,
+    ) -> Result<Vec<Lease>, StoreError> {
+        let mut owners: Option<BTreeMap<IpAddr, Owner>> = None;
+        let mut kept = Vec::new();
+        for mut lease in leases.drain(..) {
+            let known = records.contains_key(&record::file_name(&lease.holder, lease.addr));
+            if !known
+                && lease.is_file
+                && let Some(owner) = owners.get_or_insert_with(|| self.owners(records)).get(&lease.addr)
+                && record::is_cut(&lease.holder, &record::of_owner(owner))
+            {
+                log::warn!("{}: torn, it is of {owner}", lease.path.display());
+                let draft = self.dir.join(CLAIM);
+                write_new(&draft, owner.record().as_bytes())?;
+                fs::rename(&draft, &lease.path).map_err(at("write", &lease.path))?;
+                lease.holder = Holder::Attachment(owner.clone());
+            }
+            if lease.holder == Holder::Nobody {
+                log::warn!("{}: an empty lease, reclaimed", lease.path.display());
+                remove(&lease.path)?;
+                continue;
+            }
+            if lease.holder == Holder::Unreadable {
+                log::warn!("{}: not a lease, its address is kept from use", lease.path.display());
+            }
+            kept.push(lease);
+        }
+        Ok(kept)
+    }
+
+    /// Who holds what by the records.
+    fn owners(&self, records: &BTreeMap<String, Option<Record>>) -> BTreeMap<IpAddr, Owner> {
+        let mut owners = BTreeMap::new();
+        for (name, record) in records {
+            if let (Some(Holder::Attachment(owner)), Some(record)) = (record::holder_of(name), record) {
+                owners.extend(record.addresses.iter().map(|addr| (*addr, owner.clone())));
+            }
+        }
+        owners
+    }
+
+    /// Releases what was held before the machine was booted: no network namespace survives that.
+    fn release_old(
+        &self,
+        name: &str,
+        leases: &[Lease],
+        held: &mut BTreeSet<IpAddr>,
+    ) -> Result<(), StoreError> {
+        let mut stuck = Vec::new();
+        for lease in leases {
+            match fs::remove_file(&lease.path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    log::warn!("cannot remove {}: {error}", lease.path.display());
+                    stuck.push(lease.clone());
+                }
+                _ => log::info!("released {} of {name}: the machine was booted since", lease.addr),
+            }
+        }
+        if stuck.is_empty() {
+            return remove(&self.side.owners.join(name));
+        }
+        held.extend(stuck.iter().map(|lease| lease.addr));
+        self.keep(name, &stuck, None)
+    }
+
+    /// Brings the record of a holder up to date. One that we have not seen before is stamped with this boot.
+    fn keep(&self, name: &str, leases: &[Lease], record: Option<Record>) -> Result<(), StoreError> {
+        let mut addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.addr).collect();
+        addresses.sort_unstable();
+        let path = self.side.owners.join(name);
+        let record = match record {
+            Some(mut record) => {
+                record.addresses.sort_unstable();
+                if record.addresses == addresses {
+                    return Ok(());
+                }
+                Record { addresses, ..record }
+            }
+            None => Record {
+                addresses,
+                boot: self.moment.boot.clone(),
+                since: clock(),
+                adopted: true,
+                ..Record::default()
+            },
+        };
+        record.write(&path)
+    }
+
+    /// Makes every table anew. How long an address has been free is not known across a boot.
+    fn remake_tables(&mut self, held: &BTreeSet<IpAddr>) -> Result<(), StoreError> {
+        self.tables.clear();
+        if self.index.boot != self.moment.boot {
+            self.index = Index::default();
+        }
+        for name in self.index.ranges.clone() {
+            let path = self.side.ranges.join(&name);
+            let Some(span) = Span::parse(&name) else { continue };
+            let table =
+                Table::make(&path, span, held, None, self.moment.uptime).map_err(at("write", &path))?;
+            self.tables.insert(name, table);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! Giving addresses back.
+
+use std::net::IpAddr;
+
+use super::error::StoreError;
+use super::files::{self, holder_at, remove};
+use super::holder::{Holder, Owner};
+use super::{Store, record};
+
+impl Store {
+    /// Removes every lease of an attachment, or, when it has none, those that name its container alone. Tells which.
+    ///
+    /// # Errors
+    /// The first lease that could not be removed, after trying all.
+    pub fn release(&mut self, owner: &Owner) -> Result<Vec<IpAddr>, StoreError> {
+        if !self.known {
+            return self.release_unknown(owner);
+        }
+        let mut released = Vec::new();
+        for name in [record::of_owner(owner), record::of_container(&owner.container_id)] {
+            let errors = self.release_record(&name, &mut released);
+            if let Some(error) = errors.into_iter().next() {
+                return Err(error);
+            }
+            if !released.is_empty() {
+                break;
+            }
+        }
+        Ok(released)
+    }
+
+    /// Removes some of the leases of an attachment; its record stays.
+    ///
+    /// # Errors
+    /// The first lease that could not be removed.
+    pub fn release_some(&mut self, owner: &Owner, addrs: &[IpAddr]) -> Result<(), StoreError> {
+        for name in [record::of_owner(owner), record::of_container(&owner.container_id)] {
+            for addr in addrs {
+                self.free_lease(*addr, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what one record names and then the record, in this order: a lease whose record is gone would be found
+    /// by nobody. A record stays while a lease of it does.
+    pub(super) fn release_record(&mut self, name: &str, released: &mut Vec<IpAddr>) -> Vec<StoreError> {
+        let path = self.side.owners.join(name);
+        let record = match self.record(name) {
+            Ok(Some(record)) => record,
+            Ok(None) => return Vec::new(),
+            Err(error) => return vec![error],
+        };
+        let mut errors = Vec::new();
+        for addr in record.addresses {
+            match self.free_lease(addr, name) {
+                Ok(true) => released.push(addr),
+                Ok(false) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() {
+            errors.extend(remove(&path).err());
+        }
+        errors
+    }
+
+    /// Removes a lease that a record names, unless somebody else holds it by now.
+    fn free_lease(&mut self, addr: IpAddr, name: &str) -> Result<bool, StoreError> {
+        let path = self.lease(addr);
+        match holder_at(&path)? {
+            None => return Ok(false),
+            Some(holder) if record::file_name(&holder, addr) == name => {}
+            Some(holder)
+                if record::is_cut(&holder, name)
+                    && !self.side.owners.join(record::file_name(&holder, addr)).exists() =>
+            {
+                log::warn!("{}: torn, it is of {name}", path.display());
+            }
+            Some(holder) => {
+                log::info!("{}: it is of {holder:?} now and stays", path.display());
+                return Ok(false);
+            }
+        }
+        self.changed = true;
+        remove(&path)?;
+        self.note_free(addr);
+        Ok(true)
+    }
+
+    /// [`Store::release`] when there is nothing to go by but the leases themselves.
+    fn release_unknown(&mut self, owner: &Owner) -> Result<Vec<IpAddr>, StoreError> {
+        let leases = files::scan(&self.dir)?;
+        let exact = leases.iter().any(|lease| matches!(&lease.holder, Holder::Attachment(o) if o == owner));
+        let mut released = Vec::new();
+        for lease in leases.iter().filter(|lease| lease.holder.holds_for(owner)) {
+            if !exact || matches!(lease.holder, Holder::Attachment(_)) {
+                remove(&lease.path)?;
+                released.push(lease.addr);
+            }
+        }
+        Ok(released)
+    }
+
+    /// Removes every lease whose holder is not to be kept, going on past errors. Tells which, and the errors.
+    ///
+    /// # Errors
+    /// When the holders cannot be listed.
+    pub fn retain(
+        &mut self,
+        keep: impl Fn(&Holder) -> bool,
+    ) -> Result<(Vec<IpAddr>, Vec<StoreError>), StoreError> {
+        let (mut released, mut errors) = (Vec::new(), Vec::new());
+        if !self.known {
+            for lease in files::scan(&self.dir)?.iter().filter(|lease| !keep(&lease.holder)) {
+                match remove(&lease.path) {
+                    Ok(()) => released.push(lease.addr),
+                    Err(error) => errors.push(error),
+                }
+            }
+            return Ok((released, errors));
+        }
+        for name in files::names(&self.side.owners)? {
+            if record::holder_of(&name).is_some_and(|holder| !keep(&holder)) {
+                errors.extend(self.release_record(&name, &mut released));
+            }
+        }
+        Ok((released, errors))
+    }
+}

@@ -1,0 +1,98 @@
+//! A table's bytes.
+
+/// The first bytes of a table, with the version of its layout.
+const MAGIC: [u8; 8] = *b"vbrange1";
+/// How long the head is, in bytes.
+pub(super) const HEAD: u64 = 32;
+/// How long an entry is, in bytes.
+pub(super) const ENTRY: u64 = 16;
+
+/// What is known of one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum State {
+    /// Never given.
+    #[default]
+    Fresh,
+    Held,
+    Free,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Entry {
+    pub(super) state: State,
+    /// When it became free, in tenths of a second since the boot.
+    pub(super) at: u32,
+    /// Free: the next in the queue. Held: where the run of held addresses that it is in ended when the table was made.
+    pub(super) next: u32,
+    /// Free: the one before in the queue.
+    pub(super) previous: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Head {
+    /// Where the search for an address that was never given goes on.
+    pub(super) cursor: u32,
+    /// How many the cursor has not passed.
+    pub(super) left: u32,
+    /// The queue of free addresses.
+    pub(super) longest_free: u32,
+    pub(super) last_freed: u32,
+    pub(super) free: u32,
+}
+
+impl Head {
+    pub(super) fn decode(bytes: &[u8; HEAD as usize], window: u32) -> Option<Head> {
+        let word = |i: usize| word(bytes, i);
+        let head = Head {
+            cursor: word(2),
+            left: word(3),
+            longest_free: word(4),
+            last_freed: word(5),
+            free: word(6),
+        };
+        let sane = bytes[..8] == MAGIC
+            && head.cursor < window
+            && [head.left, head.longest_free, head.last_freed, head.free].iter().all(|n| *n <= window);
+        sane.then_some(head)
+    }
+
+    pub(super) fn encode(&self) -> [u8; HEAD as usize] {
+        let mut bytes = [0; HEAD as usize];
+        bytes[..8].copy_from_slice(&MAGIC);
+        let words = [self.cursor, self.left, self.longest_free, self.last_freed, self.free];
+        bytes[8..28].copy_from_slice(words.map(u32::to_le_bytes).as_flattened());
+        bytes
+    }
+}
+
+impl Entry {
+    pub(super) fn decode(bytes: &[u8; ENTRY as usize]) -> Entry {
+        let state = match bytes[0] {
+            1 => State::Held,
+            2 => State::Free,
+            _ => State::Fresh,
+        };
+        Entry { state, at: word(bytes, 1), next: word(bytes, 2), previous: word(bytes, 3) }
+    }
+
+    pub(super) fn encode(&self) -> [u8; ENTRY as usize] {
+        let state = match self.state {
+            State::Fresh => 0,
+            State::Held => 1,
+            State::Free => 2,
+        };
+        let mut bytes = [0; ENTRY as usize];
+        bytes
+            .copy_from_slice([state, self.at, self.next, self.previous].map(u32::to_le_bytes).as_flattened());
+        bytes
+    }
+}
+
+fn word(bytes: &[u8], i: usize) -> u32 {
+    bytes.get(i * 4..i * 4 + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+/// Where an entry begins.
+pub(super) fn offset(position: u32) -> u64 {
+    HEAD + ENTRY * u64::from(position)
+}
