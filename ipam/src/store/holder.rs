@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use cni_conf::cni::env::{MAX_CONTAINER_ID, check_ifname, is_identifier};
+use cni_conf::cni::env::{MAX_CONTAINER_ID, is_identifier};
+use cni_conf::ifname;
 use cni_conf::request::Request;
 
 /// An attachment: a container and one of its interfaces.
@@ -49,7 +50,7 @@ impl Holder {
             (None | Some(""), _) => Holder::Nobody,
             (Some(id), _) if !is_container_id(id) => Holder::Unreadable,
             (Some(id), None) => Holder::Container(id.to_owned()),
-            (Some(_), Some(ifname)) if check_ifname("interface", ifname).is_err() => Holder::Unreadable,
+            (Some(_), Some(ifname)) if ifname::check("interface", ifname).is_err() => Holder::Unreadable,
             (Some(id), Some(ifname)) => {
                 Holder::Attachment(Owner { container_id: id.to_owned(), ifname: ifname.to_owned() })
             }
