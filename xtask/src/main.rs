@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "a command line tool talks to its user on stdout")]
 
 mod bench;
+mod build;
 mod command;
 mod counts;
 mod demo;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 Usage: cargo xtask VERB [OPTIONS]
 
+  build   build the two static binaries that are shipped
   demo    bring up a small data centre, attach pods on two nodes and show the traffic
   test    check formatting, lints and house rules, then run every test
   bench   time our plugins against the packaged reference plugins
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let verb = args.remove(0);
     let outcome = match verb.as_str() {
         "bench" => bench::main(&args),
+        "build" => build::main(&args),
         "demo" => demo::main(&args),
         "test" => test::main(&args),
         "tidy" => tidy::main(&args),

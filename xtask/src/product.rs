@@ -2,8 +2,8 @@
 
 use crate::command::{cargo, output, run};
 use crate::workspace;
-use anyhow::Result;
-use std::path::PathBuf;
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The shipped binaries, which are also the names of their packages.
@@ -67,5 +67,17 @@ pub(crate) fn build(libc: Libc) -> Result<PathBuf> {
         command.env("RUSTFLAGS", format!("{flags} -C target-feature=+crt-static"));
     }
     run(&mut command)?;
-    Ok(workspace::target().join(triple).join("release"))
+    let folder = workspace::target().join(triple).join("release");
+    for name in BINARIES {
+        let binary = folder.join(name);
+        ensure!(is_static(&binary)?, "{} is not static", binary.display());
+    }
+    Ok(folder)
+}
+
+/// Whether a binary asks for no dynamic loader.
+fn is_static(binary: &Path) -> Result<bool> {
+    const LOADERS: [&[u8]; 2] = [b"/ld-linu", b"/ld-musl"];
+    let bytes = std::fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+    Ok(!bytes.windows(LOADERS[0].len()).any(|window| LOADERS.contains(&window)))
 }

@@ -1,4 +1,4 @@
-//! The only place that talks to the kernel: netlink, namespaces, packet sockets, sysctls.
+//! The only place that talks to the kernel: netlink, namespaces, sysctls, and the ICMPv6 socket that announces addresses.
 //!
 //! rtnetlink, netlink-packet-route and nix are named here and nowhere else, because their interfaces break often.
 

@@ -1,0 +1,31 @@
+//! `cargo xtask build`: the two binaries to install.
+
+use crate::product::{self, Libc};
+use anyhow::Result;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask build
+
+Builds the two binaries as they are shipped, small and static, and prints where they are. They are linked against
+musl where the toolchain has that target or rustup can add it, else against glibc.";
+
+/// Runs the verb.
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    match args {
+        [] => (),
+        [help] if help == "--help" || help == "-h" => {
+            println!("{USAGE}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return Ok(ExitCode::from(2));
+        }
+    }
+    let folder = product::build(Libc::best())?;
+    for name in product::BINARIES {
+        println!("{}", folder.join(name).display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
