@@ -133,14 +133,15 @@ impl Network {
             ));
         }
         if let Some(uplink) = &self.uplink {
-            for (key, on) in [
-                ("isDefaultGateway", self.is_default_gateway),
-                ("isGateway", self.is_gateway),
-                ("ipMasq", masquerade),
-            ] {
+            if masquerade {
+                return Err(CniError::config(
+                    "ipMasq: true excludes uplink: pods have addresses of the network itself, so there is nothing to masquerade; leave it out",
+                ));
+            }
+            for (key, on) in [("isDefaultGateway", self.is_default_gateway), ("isGateway", self.is_gateway)] {
                 if on {
                     return Err(CniError::config(format!(
-                        "{key}: true excludes uplink: the gateway is the router behind {}, and its address would be there twice",
+                        "{key}: true excludes uplink: the gateway is the router behind {}, and its address would be there twice; leave it out",
                         uplink.master
                     )));
                 }
