@@ -185,3 +185,24 @@ fn each_of_two_addresses_of_a_subnet_is_announced_as_its_own() {
         capture.frames().iter().filter_map(|frame| frame.arp()).filter(|arp| asks(*arp)).collect();
     assert!(crossed.is_empty(), "{crossed:?}");
 }
+
+#[test]
+fn an_interface_index_of_another_namespace_proves_nothing() {
+    let (clean, theirs, pod, elsewhere) = (Clean::new(), Pod::new(), Pod::new(), Pod::new());
+    let node = &clean.site.node;
+    // As the reference plugin attaches a pod. Another has an `eth0` of the same number as that pod's, and its peer,
+    // in a third namespace, that of the port.
+    node.ip(&format!(
+        "link add ref type veth peer name eth0 netns {}\nlink set ref master br136 up",
+        theirs.name()
+    ));
+    let number = &node.ip_json("link show dev ref")[0]["ifindex"];
+    elsewhere.ip(&format!("link add other index {number} type veth peer name eth0 netns {}", pod.name()));
+    assert_eq!(
+        pod.ip_json("link show dev eth0")[0]["ifindex"],
+        theirs.ip_json("link show dev eth0")[0]["ifindex"]
+    );
+    let before = Snapshot::of(&pod);
+    clean.plugin().del(&pod.eth0()).expect_ok();
+    before.assert_unchanged(&pod);
+}
