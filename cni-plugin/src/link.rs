@@ -33,6 +33,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// Index of the lower device of a VLAN sub-interface, or of the other end of a veth.
     pub parent: Option<u32>,
+    /// The namespace that `parent` is an index of, where that is another one (`IFLA_LINK_NETNSID`).
+    pub parent_namespace: Option<i32>,
     /// `IFLA_IFALIAS`: where we write whose the interface is.
     pub alias: Option<String>,
     /// Whether router advertisements configure the interface; none where IPv6 is off.

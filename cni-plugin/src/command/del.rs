@@ -11,7 +11,7 @@ use super::silence;
 use crate::delegate::Delegate;
 use crate::link::{Kind, Link};
 use crate::net::remove::Remover;
-use crate::net::{Conn, Namespace, NetError, link};
+use crate::net::{Conn, Namespace, NetError, link, netns};
 use crate::ownership::{Attachment, Progress, is_attachment};
 use crate::{pod, trunk};
 
@@ -82,7 +82,7 @@ async fn find<'a>(
     let Some(namespace) = namespace else { return Ok(None) };
     let conn = namespace.enter(Conn::open)??;
     let Some(link) = link::by_name(&conn, &env.ifname).await? else { return Ok(None) };
-    if !is_the_references(request, teardown, node, &link).await? {
+    if !is_the_references(request, teardown, node, namespace, &link).await? {
         log::warn!("{} in the container is not this network's: left alone", link.name);
         return Ok(None);
     }
@@ -96,11 +96,15 @@ async fn is_the_references(
     request: &Request,
     teardown: &Teardown,
     node: &Conn,
+    namespace: &Namespace,
     container: &Link,
 ) -> Result<bool, CniError> {
     let (Kind::Veth, Some(parent)) = (&container.kind, container.parent) else { return Ok(false) };
     let Some(host) = link::by_index(node, parent).await? else { return Ok(false) };
-    if host.parent != Some(container.index) || is_attachment(&host) {
+    // Indexes of different namespaces coincide all the time.
+    let pods_id = netns::id_of(node, namespace).await?;
+    let is_other_end = host.parent == Some(container.index) && host.parent_namespace == pods_id;
+    if !is_other_end || is_attachment(&host) {
         return Ok(false);
     }
     let bridge = link::by_name(node, &teardown.bridge).await?;

@@ -5,12 +5,14 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{FsType, fstatfs};
 
-use super::{NetError, Result};
+use super::{Conn, NetError, Result};
 
 /// `NSFS_MAGIC` of linux/magic.h: the file system that namespace files live on.
 const NSFS: FsType = FsType(0x6e73_6673);
@@ -74,6 +76,25 @@ fn leads_nowhere(error: &std::io::Error) -> bool {
     const NOWHERE: [Errno; 6] =
         [Errno::ENOENT, Errno::ENOTDIR, Errno::ELOOP, Errno::ENAMETOOLONG, Errno::ENXIO, Errno::ENODEV];
     error.raw_os_error().is_some_and(|errno| NOWHERE.contains(&Errno::from_raw(errno)))
+}
+
+/// `ip netns list-id`: the number by which links of `conn`'s namespace refer to this one (`IFLA_LINK_NETNSID`). None if
+/// no link has a reason to.
+pub async fn id_of(conn: &Conn, namespace: &Namespace) -> Result<Option<i32>> {
+    let mut message = NsidMessage::default();
+    message.attributes.push(NsidAttribute::Fd(namespace.as_raw_fd() as u32));
+    let action = || format!("look up the id of namespace {}", namespace.path);
+    let answers = conn.get(RouteNetlinkMessage::GetNsId(message), action).await?;
+    let id = answers.into_iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewNsId(message) => {
+            message.attributes.into_iter().find_map(|attribute| match attribute {
+                NsidAttribute::Id(id) => Some(id),
+                _ => None,
+            })
+        }
+        _ => None,
+    });
+    Ok(id.filter(|id| *id >= 0))
 }
 
 /// Namespaces of every kind live on one file system; `NS_GET_NSTYPE` (ioctl_nsfs(2)) tells them apart.

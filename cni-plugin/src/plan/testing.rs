@@ -32,6 +32,7 @@ pub fn link(index: u32, name: &str, kind: Kind) -> Link {
         promisc: false,
         master: None,
         parent: None,
+        parent_namespace: None,
         alias: None,
         accept_ra: Some(0),
         port: None,

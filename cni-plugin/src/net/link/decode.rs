@@ -24,12 +24,12 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
         promisc: flags.contains(LinkFlags::Promisc),
         master: None,
         parent: None,
+        parent_namespace: None,
         alias: None,
         accept_ra: None,
         port: None,
         forwarding: false,
     };
-    let mut parent_elsewhere = false;
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
@@ -38,7 +38,7 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
             LinkAttribute::OperState(state) => link.oper_up = state == State::Up,
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::Link(index) => link.parent = Some(index),
-            LinkAttribute::LinkNetNsId(_) => parent_elsewhere = true,
+            LinkAttribute::LinkNetNsId(id) => link.parent_namespace = Some(id),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::AfSpecUnspec(families) => link.accept_ra = accept_ra(&families),
             LinkAttribute::LinkInfo(infos) => read_info(&mut link, infos),
@@ -46,7 +46,7 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
         }
     }
     // An index of another namespace is no parent here. A veth's other end may well be elsewhere.
-    if parent_elsewhere && matches!(link.kind, Kind::Vlan { .. }) {
+    if link.parent_namespace.is_some() && matches!(link.kind, Kind::Vlan { .. }) {
         link.parent = None;
     }
     link
