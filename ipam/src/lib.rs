@@ -14,6 +14,7 @@ mod allocate;
 mod check;
 mod del;
 mod gc;
+pub mod operator;
 mod resolv_conf;
 mod status;
 pub mod store;

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cni_skel::plugin_main(concat!("vlan-bridge-ipam ", env!("CARGO_PKG_VERSION")), vlan_bridge_ipam::run)
+    let about = concat!("vlan-bridge-ipam ", env!("CARGO_PKG_VERSION"));
+    cni_skel::plugin_main_with_tool(about, vlan_bridge_ipam::run, vlan_bridge_ipam::operator::run)
 }

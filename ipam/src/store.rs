@@ -25,6 +25,7 @@ mod error;
 mod files;
 mod holder;
 mod index;
+mod inspect;
 mod moment;
 mod netns;
 mod ranges;
@@ -42,6 +43,7 @@ use error::at;
 use files::{holder_at, remove, write_new};
 pub use holder::{Holder, Owner};
 use index::Index;
+pub use inspect::{Cooling, Inspector, Known};
 pub(crate) use moment::{Moment, clock};
 pub use netns::Netns;
 pub use ranges::{Pool, Usage};
@@ -218,8 +220,15 @@ impl Store {
     pub fn remember(&mut self, set: usize, addr: IpAddr) -> Result<(), StoreError> {
         let path = self.dir.join(last_reserved(set));
         self.changed = true;
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(addr.to_string().as_bytes())).map_err(at("write", &path))
+        let text = addr.to_string();
+        // Not truncated to nothing first: ext4 takes that for the promise of a new version, and writes it to disk.
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        file.and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            let len = text.len() as u64;
+            if file.metadata()?.len() > len { file.set_len(len) } else { Ok(()) }
+        })
+        .map_err(at("write", &path))
     }
 
     /// Ends a call: from here on the records and tables describe the leases. Nothing goes wrong without it, but the

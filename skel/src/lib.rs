@@ -29,6 +29,10 @@ pub const MAX_STDIN: u64 = 4 << 20;
 /// What a plugin does for one request: the result's JSON for ADD, `None` for the verbs without output.
 pub type Run = fn(&Request) -> Result<Option<Value>, CniError>;
 
+/// What a plugin does for a person who calls it with these words: writes to `out`, and returns the exit code. An error
+/// of `out` is a reader who has seen enough.
+pub type ByHand = fn(words: &[String], out: &mut dyn Write) -> io::Result<u8>;
+
 /// An error and the version to say it in.
 type Failure = (CniError, Version);
 
@@ -40,8 +44,22 @@ static VERSION: OnceLock<Version> = OnceLock::new();
 /// VERSION is answered here, and so is a call by hand: `--version` and `--help` print what this is; anything else
 /// without `CNI_COMMAND` is an error.
 pub fn plugin_main(about: &str, run: Run) -> ExitCode {
+    main_with(about, run, None)
+}
+
+/// [`plugin_main`] of a plugin that can do something for a person: a call by hand whose first word does not begin
+/// with a dash goes to `tool`.
+pub fn plugin_main_with_tool(about: &str, run: Run, tool: ByHand) -> ExitCode {
+    main_with(about, run, Some(tool))
+}
+
+fn main_with(about: &str, run: Run, tool: Option<ByHand>) -> ExitCode {
     if env::var_os("CNI_COMMAND").is_none_or(|command| command.is_empty()) {
-        return by_hand(about);
+        let words: Vec<String> = env::args_os().skip(1).map(|word| word.to_string_lossy().into()).collect();
+        return match tool.filter(|_| words.first().is_some_and(|word| !word.starts_with('-'))) {
+            Some(tool) => use_by_hand(tool, &words),
+            None => by_hand(about, tool.is_some()),
+        };
     }
     answer_panics();
     let outcome = answer(|name| env::var_os(name), stdin(), run);
@@ -144,11 +162,25 @@ fn print(document: &Value) -> io::Result<()> {
     stdout.flush()
 }
 
+/// A person who knows what the plugin can be asked.
+fn use_by_hand(tool: ByHand, words: &[String]) -> ExitCode {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match tool(words, &mut out).and_then(|code| out.flush().map(|()| code)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "stdout: cannot write: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// A person, or a runtime that forgot `CNI_COMMAND`.
-fn by_hand(about: &str) -> ExitCode {
+fn by_hand(about: &str, has_tool: bool) -> ExitCode {
+    let more = if has_tool { "\n\nBy hand: see the word help" } else { "" };
     let help = format!(
         "{about}\nCNI versions: {}\n\nA CNI plugin: container runtimes call it with CNI_COMMAND and the other CNI_* \
-         variables in the\nenvironment and a network configuration on stdin.",
+         variables in the\nenvironment and a network configuration on stdin.{more}",
         Version::list()
     );
     let word = env::args_os().nth(1);

@@ -24,6 +24,7 @@ mod ipam_choice;
 mod ipam_dead;
 mod ipam_flat;
 mod ipam_kill;
+mod ipam_operator;
 mod ipam_reboot;
 mod ipam_roll;
 mod kill;

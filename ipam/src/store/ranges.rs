@@ -58,10 +58,11 @@ impl Store {
     /// When a table cannot be read or made.
     pub fn next_free(&mut self, pool: &Pool<'_>) -> Result<Option<IpAddr>, StoreError> {
         let ranges = self.side.ranges.clone();
-        let rested_since = self.rested_since(pool);
+        let rested_since = self.rested_since(pool.cooldown);
         let mut longest_free: Option<Rested> = None;
         for range in &pool.set.0 {
             let table = self.table(range, pool.index)?;
+            table.set_capacity(pool.set.capacity_of(range));
             let offered = |addr| offer(pool.set, addr);
             let rested = table.longest_free(offered).map_err(at("read", &ranges))?;
             // A large range has more fresh addresses than anybody should keep a record of.
@@ -80,7 +81,7 @@ impl Store {
     /// When a table or the directory cannot be read.
     pub fn usage(&mut self, pool: &Pool<'_>) -> Result<Vec<Usage>, StoreError> {
         let (held, ranges) = (self.addresses()?, self.side.ranges.clone());
-        let rested_since = self.rested_since(pool);
+        let rested_since = self.rested_since(pool.cooldown);
         let mut usages = Vec::new();
         for range in &pool.set.0 {
             let used = held.iter().filter(|addr| range.contains(**addr) && pool.set.offers(**addr)).count();
@@ -88,7 +89,7 @@ impl Store {
             usages.push(Usage {
                 range: range.to_string(),
                 used: used as u128,
-                cooling: cooling.map_err(at("read", &ranges))?.into(),
+                cooling: cooling.map_err(at("read", &ranges))?.len() as u128,
                 quarantined: 0,
                 total: pool.set.capacity_of(range),
             });
@@ -97,8 +98,8 @@ impl Store {
     }
 
     /// What became free until this moment of the boot has rested.
-    fn rested_since(&self, pool: &Pool<'_>) -> u32 {
-        self.moment.uptime.saturating_sub(pool.cooldown.saturating_mul(10))
+    pub(super) fn rested_since(&self, cooldown: u32) -> u32 {
+        self.moment.uptime.saturating_sub(cooldown.saturating_mul(10))
     }
 
     /// Notes in every table that an address is held.
@@ -152,7 +153,7 @@ impl Store {
         self.opened(span).ok_or_else(|| at("read", &path)(io::Error::other("not a table")))
     }
 
-    fn opened(&mut self, span: Span) -> Option<&mut Table> {
+    pub(super) fn opened(&mut self, span: Span) -> Option<&mut Table> {
         let name = span.name();
         if !self.tables.contains_key(&name) {
             let table = Table::open(&self.side.ranges.join(&name), span)?;

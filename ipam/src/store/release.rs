@@ -66,7 +66,7 @@ impl Store {
     }
 
     /// Removes a lease that a record names, unless somebody else holds it by now.
-    fn free_lease(&mut self, addr: IpAddr, name: &str) -> Result<bool, StoreError> {
+    pub(super) fn free_lease(&mut self, addr: IpAddr, name: &str) -> Result<bool, StoreError> {
         let path = self.lease(addr);
         match holder_at(&path)? {
             None => return Ok(false),

@@ -65,6 +65,11 @@ impl Span {
         format!("{}-{}", self.first, self.last)
     }
 
+    /// Whether an address is between the two.
+    pub(super) fn contains(&self, addr: IpAddr) -> bool {
+        addr.is_ipv4() == self.first.is_ipv4() && self.first <= addr && addr <= self.last
+    }
+
     /// How many addresses have an entry.
     fn window(&self) -> u32 {
         let len = (bits(self.last) - bits(self.first)).saturating_add(1);
@@ -115,7 +120,7 @@ impl Table {
         let window = span.window();
         let old = std::fs::read(path).ok().and_then(|bytes| Old::read(&bytes, window));
         let (mut head, mut free) = match old {
-            Some(old) => (Head { cursor: old.head.cursor, left: old.head.left, ..Head::default() }, old.free),
+            Some(old) => (Head { free: 0, ..old.head }, old.free),
             None => {
                 let cursor = last.and_then(|addr| span.position(addr)).map_or(0, |last| (last + 1) % window);
                 (Head { cursor, left: window, ..Head::default() }, Vec::new())
@@ -188,19 +193,32 @@ impl Table {
         Ok(None)
     }
 
-    /// How many free addresses became free after `since`.
-    pub(super) fn freed_after(&self, since: u32) -> io::Result<u32> {
-        let (mut next, mut count) = (self.head.last_freed, 0);
-        while count < self.head.free
+    /// The free addresses that became free after `since`, the last one first.
+    pub(super) fn freed_after(&self, since: u32) -> io::Result<Vec<Rested>> {
+        let (mut next, mut freed) = (self.head.last_freed, Vec::new());
+        while freed.len() < self.head.free as usize
             && let Some(position) = next.checked_sub(1)
         {
             let entry = self.entry(position)?;
             if entry.state != State::Free || entry.at <= since {
                 break;
             }
-            (next, count) = (entry.previous, count + 1);
+            freed.push(Rested { addr: self.span.address(position), at: entry.at });
+            next = entry.previous;
         }
-        Ok(count)
+        Ok(freed)
+    }
+
+    /// How many addresses of the range may be given, as the last ADD had it.
+    pub(super) fn capacity(&self) -> u32 {
+        self.head.capacity
+    }
+
+    /// Notes how many addresses of the range may be given.
+    pub(super) fn set_capacity(&mut self, capacity: u128) {
+        let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
+        self.changed |= self.head.capacity != capacity;
+        self.head.capacity = capacity;
     }
 
     /// Whether the longest-free address comes before one that was never given.

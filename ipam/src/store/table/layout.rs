@@ -38,6 +38,8 @@ pub(super) struct Head {
     pub(super) longest_free: u32,
     pub(super) last_freed: u32,
     pub(super) free: u32,
+    /// How many addresses may be given; all ones when there are more. For people.
+    pub(super) capacity: u32,
 }
 
 impl Head {
@@ -49,6 +51,7 @@ impl Head {
             longest_free: word(4),
             last_freed: word(5),
             free: word(6),
+            capacity: word(7),
         };
         let sane = bytes[..8] == MAGIC
             && head.cursor < window
@@ -59,8 +62,8 @@ impl Head {
     pub(super) fn encode(&self) -> [u8; HEAD as usize] {
         let mut bytes = [0; HEAD as usize];
         bytes[..8].copy_from_slice(&MAGIC);
-        let words = [self.cursor, self.left, self.longest_free, self.last_freed, self.free];
-        bytes[8..28].copy_from_slice(words.map(u32::to_le_bytes).as_flattened());
+        let words = [self.cursor, self.left, self.longest_free, self.last_freed, self.free, self.capacity];
+        bytes[8..32].copy_from_slice(words.map(u32::to_le_bytes).as_flattened());
         bytes
     }
 }

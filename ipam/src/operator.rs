@@ -1,0 +1,244 @@
+//! What a person can ask by hand: who holds what, and to have it back.
+
+use std::io::{self, BufRead, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use cni_conf::ipam::{DEFAULT_COOLDOWN, DEFAULT_DATA_DIR};
+
+use crate::store::{Store, StoreError};
+
+mod show;
+
+const USAGE: &str = "\
+Usage: vlan-bridge-ipam COMMAND [--network NAME] [--data-dir DIR] [-o json]
+
+  list              every address that is held or cools down, with its holder
+  show ADDRESS      all that is known of one address
+  usage             how many addresses of each range are in use
+  check             compare records and leases, and take back what dead owners hold
+  release ADDRESS   take an address back; asks first
+    --yes           do not ask
+    --force         even though its owner is alive
+
+  --network NAME    this network alone; all of the data directory otherwise
+  --data-dir DIR    where the leases are (default /var/lib/cni/networks)
+  -o json           for programs";
+
+/// Exit codes.
+const FAILED: u8 = 1;
+const MISUSED: u8 = 2;
+
+/// One call, understood.
+#[derive(Debug, PartialEq, Eq)]
+struct Call {
+    command: Command,
+    data_dir: PathBuf,
+    network: Option<String>,
+    json: bool,
+    yes: bool,
+    force: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Help,
+    List,
+    Show(IpAddr),
+    Usage,
+    Check,
+    Release(IpAddr),
+}
+
+/// Why a call did not come to its end.
+#[derive(Debug)]
+enum Failure {
+    /// The store, or what was asked for.
+    Said(String),
+    /// The reader of our output.
+    Output(io::Error),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure::Said(error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Output(error)
+    }
+}
+
+/// Does what the words ask for, and returns the exit code: 1 for what could not be done, 2 for what is no call.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
+    let call = match parse(words) {
+        Ok(call) => call,
+        Err(why) => {
+            complain(&format!("{why}\n\n{USAGE}"));
+            return Ok(MISUSED);
+        }
+    };
+    match perform(&call, out) {
+        Ok(()) => Ok(0),
+        Err(Failure::Output(error)) => Err(error),
+        Err(Failure::Said(why)) => {
+            out.flush()?;
+            complain(&why);
+            Ok(FAILED)
+        }
+    }
+}
+
+fn complain(text: &str) {
+    // With stderr closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn perform(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
+    match call.command {
+        Command::Help => writeln!(out, "{USAGE}").map_err(Failure::Output),
+        Command::List => show::list(call, out),
+        Command::Show(addr) => show::one(call, addr, out),
+        Command::Usage => show::usage(call, out),
+        Command::Check => check(call, out),
+        Command::Release(addr) => release(call, addr, out),
+    }
+}
+
+impl Call {
+    fn networks(&self) -> Result<Vec<String>, Failure> {
+        match &self.network {
+            Some(network) => Ok(vec![network.clone()]),
+            None => Ok(Store::networks(&self.data_dir)?),
+        }
+    }
+
+    /// Does something with the store of a network, under its lock; `None` when there is no such network.
+    fn with<T>(
+        &self,
+        network: &str,
+        work: impl FnOnce(&mut Store) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, Failure> {
+        let Some(mut store) = Store::open(&self.data_dir, network)? else { return Ok(None) };
+        let outcome = work(&mut store);
+        store.finish();
+        Ok(Some(outcome?))
+    }
+}
+
+/// Opening a store compares it already, if anybody else has changed it.
+fn check(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
+    for network in call.networks()? {
+        let done = call.with(&network, |store| Ok((store.reclaim()?, store.addresses()?.len())))?;
+        let Some((released, held)) = done else { continue };
+        for addr in &released {
+            writeln!(out, "{network}: released {addr}: the namespace of its owner is gone")?;
+        }
+        writeln!(out, "{network}: {held} addresses held, {} released", released.len())?;
+    }
+    Ok(())
+}
+
+fn release(call: &Call, addr: IpAddr, out: &mut dyn Write) -> Result<(), Failure> {
+    let (network, known) = show::find(call, addr)?;
+    let holder = show::named(&known.holder);
+    match known.is_alive() {
+        Some(true) if !call.force => {
+            let why =
+                format!("{addr} of network {network}: {holder} is alive: --force takes it all the same");
+            return Err(Failure::Said(why));
+        }
+        None if !call.yes => writeln!(out, "whether {holder} is alive cannot be known")?,
+        _ => {}
+    }
+    if !call.yes {
+        write!(out, "release {addr} of network {network}, held by {holder}? [y/N] ")?;
+        out.flush()?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        if !answer.trim().eq_ignore_ascii_case("y") {
+            return Err(Failure::Said("nothing is released".into()));
+        }
+    }
+    let inspected = known.holder;
+    let released = call.with(&network, |store| {
+        // Somebody may have come while we asked.
+        let same = store.inspector().look(addr)?.is_some_and(|known| known.holder == inspected);
+        if same { store.release_address(addr) } else { Ok(false) }
+    })?;
+    if released != Some(true) {
+        return Err(Failure::Said(format!(
+            "{addr} of network {network} has changed hands: nothing is released"
+        )));
+    }
+    writeln!(out, "released {addr} of network {network}, held by {holder}")?;
+    Ok(())
+}
+
+fn parse(words: &[String]) -> Result<Call, String> {
+    let mut call = Call {
+        command: Command::Help,
+        data_dir: DEFAULT_DATA_DIR.into(),
+        network: None,
+        json: false,
+        yes: false,
+        force: false,
+    };
+    let mut plain = Vec::new();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
+        match word.as_str() {
+            "--network" | "-n" => call.network = Some(value()?.clone()),
+            "--data-dir" => call.data_dir = value()?.into(),
+            "-o" | "--output" if value()? == "json" => call.json = true,
+            "-o" | "--output" => return Err(format!("{word} knows json alone")),
+            "--yes" | "-y" => call.yes = true,
+            "--force" => call.force = true,
+            "--help" | "-h" => plain.insert(0, "help"),
+            other if other.starts_with('-') => return Err(format!("unknown option {other}")),
+            other => plain.push(other),
+        }
+    }
+    let address = |text: &str| text.parse().map_err(|_| format!("{text:?} is not an address"));
+    call.command = match plain[..] {
+        ["help", ..] => Command::Help,
+        ["list"] => Command::List,
+        ["usage"] => Command::Usage,
+        ["check"] => Command::Check,
+        ["show", text] => Command::Show(address(text)?),
+        ["release", text] => Command::Release(address(text)?),
+        _ => return Err(format!("not a command: {}", plain.join(" "))),
+    };
+    Ok(call)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Call, String> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn understands_its_words_in_any_order() {
+        let call = read("release --yes 10.0.0.5 --network vlan136 -o json --data-dir /x").unwrap();
+        assert_eq!(call.command, Command::Release("10.0.0.5".parse().unwrap()));
+        assert_eq!(
+            (call.network.as_deref(), call.json, call.yes, call.force),
+            (Some("vlan136"), true, true, false)
+        );
+        assert_eq!(call.data_dir, PathBuf::from("/x"));
+        assert_eq!(read("list --help").unwrap().command, Command::Help);
+        for wrong in ["lists", "show", "show x", "list more", "list -o yaml", "list --network", "list --what"]
+        {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

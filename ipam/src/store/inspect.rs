@@ -1,0 +1,145 @@
+//! What operators want to know of a store.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use cni_conf::cni::env::is_identifier;
+
+use super::error::{StoreError, at};
+use super::files::{self, holder_at};
+use super::holder::Holder;
+use super::ranges::Usage;
+use super::record::{self, Found, Record};
+use super::table::Span;
+use super::{Store, remove};
+
+/// All that is known of a held address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Who holds it.
+    pub holder: Holder,
+    /// What we know beyond that.
+    pub record: Option<Record>,
+}
+
+impl Known {
+    /// Whether the holder's namespace is there; `None` when nobody can tell.
+    pub fn is_alive(&self) -> Option<bool> {
+        self.record.as_ref()?.netns.as_ref()?.is_alive()
+    }
+}
+
+/// A free address that rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cooling {
+    /// The address.
+    pub addr: IpAddr,
+    /// For how long it has been free, in seconds.
+    pub free_for: u32,
+}
+
+/// Looks at single leases, without the lock: what goes meanwhile is not there.
+#[derive(Debug, Clone)]
+pub struct Inspector {
+    dir: PathBuf,
+    owners: PathBuf,
+}
+
+impl Inspector {
+    /// What is known of an address; `None` when nobody holds it.
+    ///
+    /// # Errors
+    /// When the lease cannot be looked at.
+    pub fn look(&self, addr: IpAddr) -> Result<Option<Known>, StoreError> {
+        let Some(holder) = holder_at(&self.dir.join(addr.to_string()))? else { return Ok(None) };
+        let record = match Record::read(&self.owners.join(record::file_name(&holder, addr))) {
+            Found::Record(record) => Some(record),
+            Found::Nothing | Found::Torn => None,
+        };
+        Ok(Some(Known { holder, record }))
+    }
+}
+
+impl Store {
+    /// The networks that have leases in a data directory, sorted.
+    ///
+    /// # Errors
+    /// When it cannot be read; there being none is no error.
+    pub fn networks(data_dir: &Path) -> Result<Vec<String>, StoreError> {
+        match fs::metadata(data_dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(at("read", data_dir)(error)),
+            Ok(_) => {}
+        }
+        let mut names = files::names(data_dir)?;
+        names.retain(|name| is_identifier(name) && data_dir.join(name).is_dir());
+        names.sort();
+        Ok(names)
+    }
+
+    /// For looking at single leases after the lock is given up.
+    pub fn inspector(&self) -> Inspector {
+        Inspector { dir: self.dir.clone(), owners: self.side.owners.clone() }
+    }
+
+    /// The addresses that became free within the last `cooldown` seconds, by when they did.
+    ///
+    /// # Errors
+    /// When a table cannot be read.
+    pub fn cooling(&mut self, cooldown: u32) -> Result<Vec<Cooling>, StoreError> {
+        let (since, now) = (self.rested_since(cooldown), self.moment.uptime);
+        let mut cooling = Vec::new();
+        for span in self.spans() {
+            let path = self.side.ranges.join(span.name());
+            let Some(table) = self.opened(span) else { continue };
+            for rested in table.freed_after(since).map_err(at("read", &path))? {
+                cooling.push(Cooling { addr: rested.addr, free_for: now.saturating_sub(rested.at) / 10 });
+            }
+        }
+        cooling.sort_by_key(|cooling| (cooling.addr, cooling.free_for));
+        cooling.dedup_by_key(|cooling| cooling.addr);
+        Ok(cooling)
+    }
+
+    /// How each range is used that an ADD has asked for since the boot.
+    ///
+    /// # Errors
+    /// When a table or the directory cannot be read.
+    pub fn usage_of_all(&mut self, cooldown: u32) -> Result<Vec<Usage>, StoreError> {
+        let (held, cooling) = (self.addresses()?, self.cooling(cooldown)?);
+        let mut usages = Vec::new();
+        for span in self.spans() {
+            let Some(total) = self.opened(span).map(|table| table.capacity()) else { continue };
+            usages.push(Usage {
+                range: span.name(),
+                used: held.iter().filter(|addr| span.contains(**addr)).count() as u128,
+                cooling: cooling.iter().filter(|cooling| span.contains(cooling.addr)).count() as u128,
+                quarantined: 0,
+                total: total.into(),
+            });
+        }
+        Ok(usages)
+    }
+
+    /// Releases one address, whoever holds it.
+    ///
+    /// # Errors
+    /// When lease or record cannot be changed.
+    pub fn release_address(&mut self, addr: IpAddr) -> Result<bool, StoreError> {
+        let Some(holder) = holder_at(&self.lease(addr))? else { return Ok(false) };
+        let name = record::file_name(&holder, addr);
+        self.free_lease(addr, &name)?;
+        let path = self.side.owners.join(&name);
+        if let Some(mut record) = self.record(&name)? {
+            record.addresses.retain(|other| *other != addr);
+            if record.addresses.is_empty() { remove(&path) } else { record.write(&path) }?;
+        }
+        Ok(true)
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        self.index.ranges.iter().filter_map(|name| Span::parse(name)).collect()
+    }
+}
