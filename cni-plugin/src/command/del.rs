@@ -80,7 +80,13 @@ async fn find<'a>(
         );
     }
     let Some(namespace) = namespace else { return Ok(None) };
-    let conn = namespace.enter(Conn::open)??;
+    let conn = match namespace.enter(Conn::open) {
+        Ok(conn) => conn?,
+        Err(e) => {
+            log::warn!("{e}");
+            return Ok(None);
+        }
+    };
     let Some(link) = link::by_name(&conn, &env.ifname).await? else { return Ok(None) };
     if !is_the_references(request, teardown, node, namespace, &link).await? {
         log::warn!("{} in the container is not this network's: left alone", link.name);

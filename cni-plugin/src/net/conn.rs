@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
@@ -14,6 +14,14 @@ use super::{NetError, Result};
 #[derive(Clone, Debug)]
 pub struct Conn {
     handle: Handle,
+}
+
+/// What the kernel answered.
+#[derive(Debug, Default)]
+struct Answer {
+    objects: Vec<RouteNetlinkMessage>,
+    /// The list may lack some, or have some twice (`NLM_F_DUMP_INTR`).
+    interrupted: bool,
 }
 
 impl Conn {
@@ -43,16 +51,24 @@ impl Conn {
         message: RouteNetlinkMessage,
         action: impl FnOnce() -> String,
     ) -> Result<Vec<RouteNetlinkMessage>> {
-        self.exchange(message, NLM_F_REQUEST | NLM_F_ACK, action).await
+        Ok(self.exchange(message, NLM_F_REQUEST | NLM_F_ACK, action).await?.objects)
     }
 
-    /// Asks for all objects of a kind.
+    /// Asks for all objects of a kind, again if the kernel says that they changed while it listed them.
     pub(super) async fn dump(
         &self,
         message: RouteNetlinkMessage,
-        action: impl FnOnce() -> String,
+        action: impl Fn() -> String,
     ) -> Result<Vec<RouteNetlinkMessage>> {
-        self.exchange(message, NLM_F_REQUEST | NLM_F_DUMP, action).await
+        const ATTEMPTS: usize = 10;
+        let mut answer = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &action).await?;
+        for _ in 1..ATTEMPTS {
+            if !answer.interrupted {
+                break;
+            }
+            answer = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &action).await?;
+        }
+        Ok(answer.objects)
     }
 
     async fn exchange(
@@ -60,23 +76,24 @@ impl Conn {
         message: RouteNetlinkMessage,
         flags: u16,
         action: impl FnOnce() -> String,
-    ) -> Result<Vec<RouteNetlinkMessage>> {
+    ) -> Result<Answer> {
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         let request = NetlinkMessage::new(header, NetlinkPayload::from(message));
         let Ok(mut answers) = self.handle.clone().request(request) else {
             return Err(NetError::NoAnswer { action: action() });
         };
-        let mut objects = Vec::new();
+        let mut told = Answer::default();
         while let Some(answer) = answers.next().await {
+            told.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             match answer.payload {
-                NetlinkPayload::InnerMessage(object) => objects.push(object),
+                NetlinkPayload::InnerMessage(object) => told.objects.push(object),
                 NetlinkPayload::Error(refusal) if refusal.code.is_some() => {
                     return Err(NetError::new(action(), Errno::from_raw(-refusal.raw_code())));
                 }
                 _ => {}
             }
         }
-        Ok(objects)
+        Ok(told)
     }
 }

@@ -20,7 +20,7 @@ fn a_slice_of_16_takes_16_pods_and_the_17th_leaves_nothing() {
     let text = outcome.error_text();
     assert_eq!(outcome.error_code(), 11, "try again later: {outcome}");
     assert!(
-        text.contains("172.20.56.16/28") && text.contains("16 of 16"),
+        text.contains("172.20.56.16/28: 16 used") && text.contains("of 16"),
         "slice and count are told: {outcome}"
     );
     before.assert_unchanged(&node);

@@ -118,7 +118,7 @@ fn keys_that_contradict_each_other() {
         (json!({"uplink": {"name": "nic0.136"}}), 7, &["uplink.name", "uplink.vlan"]),
         (json!({"isGateway": true}), 7, &["isGateway", "uplink", "nic0"]),
         (json!({"isDefaultGateway": true}), 7, &["isDefaultGateway", "uplink", "nic0"]),
-        (json!({"ipMasq": true}), 7, &["ipMasq", "uplink", "nic0"]),
+        (json!({"ipMasq": true}), 7, &["ipMasq", "uplink", "true"]),
         (json!({"ipMasq": true, "uplink": null}), 7, &["ipMasq", "true", "not supported"]),
         (json!({"hairpinMode": true, "promiscMode": true}), 7, &["hairpinMode", "promiscMode"]),
         (json!({"disableContainerInterface": true}), 7, &["disableContainerInterface", "ipam"]),
