@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: our plugins' speed beside the reference's.
 
+use crate::command::usage;
 use crate::{product, provision, suite};
 use anyhow::{Result, anyhow};
 use std::process::{Command, ExitCode};
@@ -17,14 +18,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     let bench = match args {
         [] => "bench",
         [what] if what == "ipam" => "bench_ipam",
-        [help] if help == "--help" || help == "-h" => {
-            println!("{USAGE}");
-            return Ok(ExitCode::SUCCESS);
-        }
-        _ => {
-            eprintln!("{USAGE}");
-            return Ok(ExitCode::from(2));
-        }
+        other => return Ok(usage(other, USAGE)),
     };
     provision::install_programs(false)?;
     let product = product::ready()?;

@@ -1,5 +1,6 @@
 //! `cargo xtask build`: the two binaries to install.
 
+use crate::command::usage;
 use crate::product::{self, Libc};
 use anyhow::Result;
 use std::process::ExitCode;
@@ -14,14 +15,7 @@ musl where the toolchain has that target or rustup can add it, else against glib
 pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     match args {
         [] => (),
-        [help] if help == "--help" || help == "-h" => {
-            println!("{USAGE}");
-            return Ok(ExitCode::SUCCESS);
-        }
-        _ => {
-            eprintln!("{USAGE}");
-            return Ok(ExitCode::from(2));
-        }
+        other => return Ok(usage(other, USAGE)),
     }
     let folder = product::build(Libc::best())?;
     for name in product::BINARIES {

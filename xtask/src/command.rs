@@ -1,7 +1,17 @@
 //! Running other programs, with errors that say what was run.
 
 use anyhow::{Context, Result, bail};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
+
+/// What a verb does with arguments that ask for nothing it does: prints its usage, on stdout if that was asked for.
+pub(crate) fn usage(args: &[String], text: &str) -> ExitCode {
+    if matches!(args, [help] if help == "--help" || help == "-h") {
+        println!("{text}");
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("{text}");
+    ExitCode::from(2)
+}
 
 /// The command as a person would type it, for messages.
 pub(crate) fn shown(command: &Command) -> String {

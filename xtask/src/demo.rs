@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the product at work, for a person to watch.
 
+use crate::command::usage;
 use crate::product;
 use crate::{guest, provision, suite};
 use anyhow::{Result, anyhow};
@@ -19,14 +20,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     let native = match args {
         [] => false,
         [flag] if flag == "--native" => true,
-        [help] if help == "--help" || help == "-h" => {
-            println!("{USAGE}");
-            return Ok(ExitCode::SUCCESS);
-        }
-        _ => {
-            eprintln!("{USAGE}");
-            return Ok(ExitCode::from(2));
-        }
+        other => return Ok(usage(other, USAGE)),
     };
     provision::install_programs(!native)?;
     if native {
