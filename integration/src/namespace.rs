@@ -185,9 +185,22 @@ fn remove(path: &Path) {
     let _ = fs::remove_file(path);
 }
 
-/// Makes the folder and removes what killed runs left in it.
+/// Makes what is mounted in a folder later seen by programs that run already in a mount namespace of their own, a DHCP
+/// daemon for one. `ip netns` does the same to this folder; where it never ran and `/` is private, nobody has.
+fn share(folder: &Path) -> nix::Result<()> {
+    let mark =
+        || mount(None::<&str>, folder, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
+    mark().or_else(|_| {
+        // Only what is a mount can be marked.
+        mount(Some(folder), folder, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+        mark()
+    })
+}
+
+/// Makes the folder, shares it, and removes what killed runs left in it.
 fn sweep() {
     fs::create_dir_all(FOLDER).unwrap_or_else(|error| panic!("cannot make {FOLDER}: {error}"));
+    share(Path::new(FOLDER)).unwrap_or_else(|error| panic!("cannot share {FOLDER}: {error}"));
     for entry in fs::read_dir(FOLDER).expect("the folder was just made").flatten() {
         if entry.file_name().to_str().is_some_and(names::is_stale) {
             remove(&entry.path());

@@ -186,6 +186,8 @@ impl Add<'_> {
         };
         let change = link::Change {
             alias: Some(attachment.alias_while_adding()),
+            // A bridge port has no use for one, and the kernel walks the routes that it brings for every pod that comes or goes.
+            no_link_local: true,
             port: (flags != PortFlags::default()).then_some(flags),
             ..Default::default()
         };

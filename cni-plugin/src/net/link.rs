@@ -6,8 +6,8 @@ use cni_conf::cni::mac::MacAddr;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVlan,
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
+    InfoPortKind, InfoVeth, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use std::os::fd::AsRawFd;
 
@@ -174,6 +174,8 @@ pub struct Change {
     pub alias: Option<String>,
     /// `promisc on` or `off`.
     pub promisc: Option<bool>,
+    /// `addrgenmode none`: no IPv6 link-local address of its own. Comes too late for an interface that has a carrier.
+    pub no_link_local: bool,
     /// `type bridge_slave hairpin on …`.
     pub port: Option<PortFlags>,
     /// `type bridge forward_delay N`, in 1/100 s.
@@ -202,6 +204,10 @@ pub async fn change(conn: &Conn, index: u32, change: &Change, action: impl FnOnc
     }
     if let Some(alias) = &change.alias {
         message.attributes.push(LinkAttribute::IfAlias(alias.clone()));
+    }
+    if change.no_link_local {
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
     }
     if let Some(delay) = change.forward_delay {
         message
