@@ -11,6 +11,7 @@ use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::result::AddResult;
 use cni_conf::cni::version::Version;
+use cni_conf::network::OUR_IPAM;
 use cni_conf::request::Request;
 use serde_json::Value;
 
@@ -76,7 +77,12 @@ impl Delegate {
     }
 
     fn run(&self, command: Command) -> Result<Vec<u8>, CniError> {
-        let mut child = Process::new(&self.binary)
+        let mut process = Process::new(&self.binary);
+        if self.binary.ends_with(OUR_IPAM) {
+            // It ends with us, so that it takes no address when we are gone.
+            process.env("VLAN_BRIDGE_PID", std::process::id().to_string());
+        }
+        let mut child = process
             .env("CNI_COMMAND", command.as_str())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

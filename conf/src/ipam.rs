@@ -1,5 +1,5 @@
 //! The `ipam` section of vlan-bridge-ipam: host-local's keys with host-local's meaning, plus `slice`, `exclude`,
-//! `cooldown` and `statusOnExhaustion`.
+//! `cooldown`, `conflictDetection` and `statusOnExhaustion`.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::cni::error::CniError;
 use crate::cni::result::{Route, convertible};
 use crate::cni::version::Version;
+use crate::detection::Detection;
 use crate::range::{Range, RangeSet, excluded};
 use crate::section::Section;
 
@@ -34,6 +35,8 @@ pub struct IpamConfig {
     pub data_dir: PathBuf,
     /// `cooldown`: how long, in seconds, an address that was given back rests while there are others.
     pub cooldown: u32,
+    /// `conflictDetection`: how an address is looked for on the network before it is given; none where it is not.
+    pub detection: Option<Detection>,
     /// `statusOnExhaustion`: whether STATUS fails while no address is free.
     pub status_on_exhaustion: bool,
     /// What an operator should know and no verb fails on: unknown keys, values without effect.
@@ -67,12 +70,22 @@ impl IpamConfig {
         }
         let cooldown = ipam.uint("cooldown", 0..=MAX_COOLDOWN)?;
         let cooldown = cooldown.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(DEFAULT_COOLDOWN);
+        let detection = Detection::parse(&root, &ipam, &mut warnings)?;
         let status_on_exhaustion = ipam.bool("statusOnExhaustion")?;
         let routes = routes(&ipam, &mut warnings)?;
         let resolv_conf = absolute(&ipam, "resolvConf")?;
         let data_dir = absolute(&ipam, "dataDir")?.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         warnings.extend(unknown(&ipam));
-        Ok(IpamConfig { ranges, routes, resolv_conf, data_dir, cooldown, status_on_exhaustion, warnings })
+        Ok(IpamConfig {
+            ranges,
+            routes,
+            resolv_conf,
+            data_dir,
+            cooldown,
+            detection,
+            status_on_exhaustion,
+            warnings,
+        })
     }
 
     /// Says, before anything is claimed, whether the addresses of this section have a result in `version`.
@@ -177,7 +190,7 @@ fn absolute(section: &Section<'_>, key: &str) -> Result<Option<PathBuf>, CniErro
     Ok(Some(text.into()))
 }
 
-fn unknown(section: &Section<'_>) -> impl Iterator<Item = String> {
+pub(crate) fn unknown(section: &Section<'_>) -> impl Iterator<Item = String> {
     section.unknown().into_iter().map(|path| format!("{path}: unknown key, without effect"))
 }
 

@@ -7,6 +7,7 @@
 //! key, the value found and what would be right.
 
 pub mod cni;
+pub mod detection;
 pub mod ifname;
 pub mod ipam;
 pub mod network;

@@ -195,6 +195,31 @@ fn node_side_name(bridge: &str, vid: u16) -> String {
     format!("{bridge}.{vid}")
 }
 
+/// From where the node can see the pods' network, for an IPAM plugin: it knows the configuration and no more.
+pub(crate) struct Vantage {
+    /// The bridge, or its side of the pods' VLAN; none where pods' ports have VLANs and the node no side.
+    pub(crate) interface: Option<String>,
+    /// The bridge's port towards the network; none without `uplink`.
+    pub(crate) uplink: Option<String>,
+}
+
+impl Vantage {
+    /// Reads it from a whole configuration.
+    pub(crate) fn parse(root: &Section<'_>) -> Result<Vantage, CniError> {
+        let port_vlans = parse_port_vlans(root, &mut Vec::new())?;
+        let uplink = match root.section("uplink")? {
+            Some(keys) => Some(Uplink::parse(&keys, port_vlans.is_some())?.port_name().to_owned()),
+            None => None,
+        };
+        let bridge = ifname::read(root, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into());
+        let interface = match &port_vlans {
+            Some(vlans) => vlans.access.filter(|_| uplink.is_some()).map(|vid| node_side_name(&bridge, vid)),
+            None => Some(bridge),
+        };
+        Ok(Vantage { interface, uplink })
+    }
+}
+
 /// A bridge that filters by VLAN above a master, and the VLANs that a pod's port has there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trunk {

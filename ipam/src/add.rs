@@ -10,8 +10,27 @@ use cni_conf::request::Request;
 use serde_json::Value;
 
 use crate::allocate::{again, assign};
+use crate::detect::{BATCH, Detector};
 use crate::resolv_conf;
 use crate::store::{Claim, Netns, Owner, Pool, Record, Store, StoreError, Usage, clock};
+
+/// What one ADD asks for.
+struct Ask<'a> {
+    network: &'a str,
+    config: &'a IpamConfig,
+    owner: Owner,
+    /// The address that was requested of each set.
+    requested: Vec<Option<IpAddr>>,
+    record: Record,
+}
+
+/// How one look at the store ended.
+enum Look {
+    /// The addresses are the attachment's.
+    Given(Vec<IpConfig>),
+    /// Some of these must be looked for on the network first.
+    Unseen(Vec<IpAddr>),
+}
 
 /// Claims an address of each set for the attachment and answers with the result in the caller's version.
 ///
@@ -24,93 +43,148 @@ pub(crate) fn add(request: &Request) -> Result<Value, CniError> {
         log::warn!("{warning}");
     }
     config.check_version(request.version)?;
-    let wanted = assign(&request.requested_ips()?, &config.ranges)?;
+    let requested = assign(&request.requested_ips()?, &config.ranges)?;
     let dns = config.resolv_conf.as_deref().map_or(Ok(Dns::default()), resolv_conf::read)?;
-
-    let owner = Owner::of(request);
-    let record = describe(request);
-    let mut store = Store::create(&config.data_dir, &request.name)?;
-    let outcome = claim_all(&mut store, &config, request, &owner, record, &wanted).and_then(|ips| {
-        let result = AddResult { ips, routes: config.routes.clone(), dns, ..AddResult::default() };
-        result.to_json(request.version)
-    });
-    if let Err(error) = &outcome
-        && error.code != code::ALREADY_ALLOCATED
-        && let Err(error) = store.release(&owner)
-    {
-        log::error!("{error}; DEL or GC will release what {owner} holds");
-    }
-    store.finish();
-    outcome
+    let mut detector = Detector::prepare(&config, &request.name)?;
+    let (owner, record) = (Owner::of(request), describe(request));
+    let ask = Ask { network: &request.name, config: &config, owner, requested, record };
+    let ips = loop {
+        let mut store = Store::create(&config.data_dir, &request.name)?;
+        let looked = give(&mut store, &ask, detector.as_ref());
+        if let Err(error) = &looked
+            && error.code != code::ALREADY_ALLOCATED
+        {
+            give_back(&mut store, &ask.owner);
+        }
+        store.finish();
+        match (looked?, &mut detector) {
+            (Look::Given(ips), _) => break ips,
+            (Look::Unseen(batch), Some(detector)) => detector.look(&ask.owner, &batch)?,
+            // Without a detector nothing is unseen.
+            (Look::Unseen(_), None) => {}
+        }
+    };
+    let result = AddResult { ips, routes: config.routes.clone(), dns, ..AddResult::default() };
+    result.to_json(request.version).inspect_err(|_| match Store::create(&config.data_dir, &request.name) {
+        Ok(mut store) => {
+            give_back(&mut store, &ask.owner);
+            store.finish();
+        }
+        Err(error) => log::error!("{error}; DEL or GC will release what {} holds", ask.owner),
+    })
 }
 
-/// One address of each set.
-fn claim_all(
-    store: &mut Store,
-    config: &IpamConfig,
-    request: &Request,
-    owner: &Owner,
-    mut record: Record,
-    wanted: &[Option<IpAddr>],
-) -> Result<Vec<IpConfig>, CniError> {
-    let held = store.held_by(owner)?;
+fn give_back(store: &mut Store, owner: &Owner) {
+    if let Err(error) = store.release(owner) {
+        log::error!("{error}; DEL or GC will release what {owner} holds");
+    }
+}
+
+/// One address of each set, or those to look for on the network before.
+fn give(store: &mut Store, ask: &Ask<'_>, detector: Option<&Detector<'_>>) -> Result<Look, CniError> {
+    let held = store.held_by(&ask.owner)?;
     if let Some(addr) = held.first()
-        && !store.is_left_over(owner, &held)?
+        && !store.is_left_over(&ask.owner, &held)?
     {
-        let msg = format!("{owner} holds {addr} of network {} already: DEL comes first", request.name);
+        let msg = format!("{} holds {addr} of network {} already: DEL comes first", ask.owner, ask.network);
         return Err(CniError::new(code::ALREADY_ALLOCATED, msg));
     }
-    // What was left over is given to its own attachment again, and to nobody else.
-    let wanted = again(wanted, &held, &config.ranges);
-    let others: Vec<IpAddr> = held.into_iter().filter(|addr| !wanted.contains(&Some(*addr))).collect();
-    store.release_some(owner, &others)?;
-    let mut ips = Vec::new();
-    for (i, (set, wanted)) in config.ranges.iter().zip(&wanted).enumerate() {
-        let mut claim = |store: &mut Store, addr| store.claim(addr, owner, &mut record);
-        let addr = match wanted {
-            Some(addr) => claim_requested(*addr, set, claim(store, *addr)?)?,
-            None => {
-                let pool = Pool { index: i, set, cooldown: config.cooldown };
-                claim_next(store, &pool, &request.name, claim)?
+    loop {
+        let chosen = choose(store, ask, &held, detector)?;
+        if detector.is_some() && chosen.iter().any(|addr| !store.is_clear(*addr)) {
+            return Ok(Look::Unseen(batch(store, ask, &chosen)?));
+        }
+        let others: Vec<IpAddr> = held.iter().copied().filter(|addr| !chosen.contains(addr)).collect();
+        store.release_some(&ask.owner, &others)?;
+        if let Some(ips) = claim_all(store, ask, &chosen)? {
+            return Ok(Look::Given(ips));
+        }
+    }
+}
+
+/// The address of each set: the requested one, the one that was left over, which its own attachment is given again and
+/// nobody else, or the next.
+fn choose(
+    store: &mut Store,
+    ask: &Ask<'_>,
+    held: &[IpAddr],
+    detector: Option<&Detector<'_>>,
+) -> Result<Vec<IpAddr>, CniError> {
+    let mut held = held.to_vec();
+    held.retain(|addr| detector.is_none() || store.quarantined(*addr).is_none());
+    let mut chosen = Vec::new();
+    for (pool, wanted) in ask.pools().zip(again(&ask.requested, &held, &ask.config.ranges)) {
+        let Some(addr) = wanted else {
+            match next(store, &pool)? {
+                Some(addr) => chosen.push(addr),
+                None => return Err(used_up(store, &pool, ask.network)?),
             }
+            continue;
         };
+        if store.is_anothers(addr, &ask.owner)? {
+            return Err(unavailable(addr, pool.set, "in use"));
+        }
+        // What an earlier ADD has seen may be over.
+        if detector.is_some_and(Detector::has_probed)
+            && let Some(seen) = store.quarantined(addr)
+        {
+            return Err(unavailable(addr, pool.set, &format!("used by {} on the network", seen.mac)));
+        }
+        chosen.push(addr);
+    }
+    Ok(chosen)
+}
+
+/// The chosen addresses that nobody has looked for, and those that come after them, for others who will want them.
+fn batch(store: &mut Store, ask: &Ask<'_>, chosen: &[IpAddr]) -> Result<Vec<IpAddr>, CniError> {
+    let mut batch = chosen.to_vec();
+    for pool in ask.pools() {
+        batch.extend(store.upcoming(&pool, BATCH)?.into_iter().filter(|addr| !chosen.contains(addr)));
+    }
+    batch.retain(|addr| !store.is_clear(*addr));
+    batch.truncate(BATCH.max(chosen.len()));
+    Ok(batch)
+}
+
+impl Ask<'_> {
+    fn pools(&self) -> impl Iterator<Item = Pool<'_>> {
+        let cooldown = self.config.cooldown;
+        self.config.ranges.iter().enumerate().map(move |(index, set)| Pool { index, set, cooldown })
+    }
+}
+
+/// Claims the chosen address of each set. `None` if one was taken that was chosen because it was free.
+fn claim_all(store: &mut Store, ask: &Ask<'_>, chosen: &[IpAddr]) -> Result<Option<Vec<IpConfig>>, CniError> {
+    let (mut ips, mut record) = (Vec::new(), ask.record.clone());
+    for (i, (set, addr)) in ask.config.ranges.iter().zip(chosen).enumerate() {
+        if store.claim(*addr, &ask.owner, &mut record)? == Claim::Taken {
+            if ask.requested[i].is_some() {
+                return Err(unavailable(*addr, set, "in use"));
+            }
+            // By somebody who does not know the lock. It is not offered again.
+            log::warn!("{addr} of network {} is in use, though it was free", ask.network);
+            store.release(&ask.owner)?;
+            return Ok(None);
+        }
         // Only ranges of the set yield addresses, so there always is one.
-        let Some(range) = set.range_of(addr) else { continue };
-        ips.push(IpConfig { address: range.with_prefix(addr), gateway: range.gateway, interface: None });
-        if let Err(error) = store.remember(i, addr) {
+        let Some(range) = set.range_of(*addr) else { continue };
+        ips.push(IpConfig { address: range.with_prefix(*addr), gateway: range.gateway, interface: None });
+        if let Err(error) = store.remember(i, *addr) {
             // A hint for host-local where to go on.
             log::warn!("{error}");
         }
     }
-    Ok(ips)
+    Ok(Some(ips))
 }
 
-fn claim_requested(addr: IpAddr, set: &RangeSet, claim: Claim) -> Result<IpAddr, CniError> {
-    match claim {
-        Claim::Won | Claim::AlreadyMine => Ok(addr),
-        Claim::Taken => {
-            let msg = format!("the requested address {addr} of {set} is in use");
-            Err(CniError::new(code::ADDRESS_UNAVAILABLE, msg))
-        }
-    }
+fn unavailable(addr: IpAddr, set: &RangeSet, why: &str) -> CniError {
+    CniError::new(code::ADDRESS_UNAVAILABLE, format!("the requested address {addr} of {set} is {why}"))
 }
 
-fn claim_next(
-    store: &mut Store,
-    pool: &Pool<'_>,
-    network: &str,
-    mut claim: impl FnMut(&mut Store, IpAddr) -> Result<Claim, StoreError>,
-) -> Result<IpAddr, CniError> {
-    while let Some(addr) = next(store, pool)? {
-        match claim(store, addr)? {
-            Claim::Won | Claim::AlreadyMine => return Ok(addr),
-            // By somebody who does not know the lock. It is not offered again.
-            Claim::Taken => log::warn!("{addr} of network {network} is in use, though it was free"),
-        }
-    }
+fn used_up(store: &mut Store, pool: &Pool<'_>, network: &str) -> Result<CniError, StoreError> {
     let usage: Vec<String> = store.usage(pool)?.iter().map(Usage::to_string).collect();
     let msg = format!("no free address in network {network}: {}", usage.join("; "));
-    Err(CniError::new(code::TRY_AGAIN_LATER, msg))
+    Ok(CniError::new(code::TRY_AGAIN_LATER, msg))
 }
 
 /// The next address of a set. Before there is none, dead owners give back what they have.

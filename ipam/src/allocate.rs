@@ -1,5 +1,6 @@
 //! Which address comes next. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_conf::cni::error::{CniError, code};
@@ -14,10 +15,11 @@ pub(crate) enum Offer {
     NotUntil(IpAddr),
 }
 
-/// Whether a set gives an address of one of its ranges of its own accord.
-pub(crate) fn offer(set: &RangeSet, addr: IpAddr) -> Offer {
+/// Whether a set gives an address of one of its ranges of its own accord; those set aside it does not.
+pub(crate) fn offer(set: &RangeSet, aside: &BTreeSet<IpAddr>, addr: IpAddr) -> Offer {
     match set.refused_until(addr) {
         Some(last) => Offer::NotUntil(last),
+        None if aside.contains(&addr) => Offer::NotUntil(addr),
         None => Offer::Yes,
     }
 }

@@ -1,7 +1,8 @@
 //! The CNI IPAM plugin `vlan-bridge-ipam`: hands out addresses of this node's slice of a subnet.
 //!
 //! One file a verb; `allocate` says which address comes next, without I/O; `store` keeps who holds what, in
-//! host-local's directory layout, so that a node can change plugins with containers running. The container's
+//! host-local's directory layout, so that a node can change plugins with containers running; `detect` looks for an
+//! address on the network before it is given, with the frames of `probe`; `net` talks to the kernel. The container's
 //! network namespace is never opened: the caller configures the interface.
 
 use cni_conf::cni::env::Command;
@@ -13,8 +14,11 @@ mod add;
 mod allocate;
 mod check;
 mod del;
+mod detect;
 mod gc;
+mod net;
 pub mod operator;
+mod probe;
 mod resolv_conf;
 mod status;
 pub mod store;
@@ -33,6 +37,15 @@ pub fn run(request: &Request) -> Result<Option<Value>, CniError> {
         // The caller answers VERSION; there is nothing of ours to say.
         Command::Version => Ok(None),
     }
+}
+
+/// The variable in which `vlan-bridge` tells its process id to the IPAM plugin that it starts.
+const STARTED_BY: &str = "VLAN_BRIDGE_PID";
+
+/// Where `vlan-bridge` has started this process: ends it when `vlan-bridge` is killed. False if that has happened already.
+pub fn end_with_plugin() -> bool {
+    let parent = std::env::var(STARTED_BY).ok().and_then(|pid| pid.parse().ok());
+    parent.is_none_or(net::end_with)
 }
 
 #[cfg(test)]

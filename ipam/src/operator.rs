@@ -13,7 +13,7 @@ mod show;
 const USAGE: &str = "\
 Usage: vlan-bridge-ipam COMMAND [--network NAME] [--data-dir DIR] [-o json]
 
-  list              every address that is held or cools down, with its holder
+  list              every address that is held, cools down or is quarantined, with its holder
   show ADDRESS      all that is known of one address
   usage             how many addresses of each range are in use
   check             compare records and leases, and take back what dead owners hold

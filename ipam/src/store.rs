@@ -36,6 +36,7 @@ mod release;
 mod table;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 pub use claim::Claim;
 pub use error::StoreError;
@@ -50,6 +51,8 @@ pub use ranges::{Pool, Usage};
 use record::Found;
 pub use record::Record;
 use table::Table;
+use verdict::Verdicts;
+pub use verdict::{Quarantined, Window};
 
 /// The file that everybody locks.
 const LOCK: &str = "lock";
@@ -69,6 +72,8 @@ pub struct Store {
     moment: Moment,
     index: Index,
     tables: BTreeMap<String, Table>,
+    /// What probing has found, once somebody asks.
+    verdicts: Option<Verdicts>,
     /// Whether records and tables describe the leases. If they could not be brought up to date, a full disk being the
     /// most likely reason, leases can still be released, the slow way.
     known: bool,
@@ -84,6 +89,9 @@ struct Side {
     index: PathBuf,
     owners: PathBuf,
     ranges: PathBuf,
+    verdicts: PathBuf,
+    /// Locked by who is probing.
+    turn: PathBuf,
 }
 
 impl Store {
@@ -157,6 +165,7 @@ impl Store {
             moment,
             index,
             tables: BTreeMap::new(),
+            verdicts: None,
             known,
             changed: false,
             _lock: lock,
@@ -184,6 +193,15 @@ impl Store {
             }
         }
         Ok(held)
+    }
+
+    /// Whether somebody else holds an address.
+    ///
+    /// # Errors
+    /// When its lease cannot be looked at.
+    pub fn is_anothers(&self, addr: IpAddr, owner: &Owner) -> Result<bool, StoreError> {
+        let holder = holder_at(&self.lease(addr))?;
+        Ok(holder.is_some_and(|holder| holder != Holder::Nobody && !holder.holds_for(owner)))
     }
 
     /// A holder's record. One that is torn may have named anything, so everything is looked at.
@@ -246,6 +264,19 @@ impl Store {
         }
     }
 
+    /// Waits for its turn to probe. It ends with the descriptor, and so with the process. The leases are not locked: whoever
+    /// probes waits for the network.
+    ///
+    /// # Errors
+    /// When the lock cannot be taken.
+    pub fn turn_to_probe(data_dir: &Path, network: &str) -> Result<File, StoreError> {
+        let path = Side::of(data_dir, network).turn;
+        let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let turn = options.map_err(at("open", &path))?;
+        turn.lock().map_err(at("lock", &path))?;
+        Ok(turn)
+    }
+
     fn lease(&self, addr: IpAddr) -> PathBuf {
         self.dir.join(addr.to_string())
     }
@@ -254,7 +285,13 @@ impl Store {
 impl Side {
     fn of(data_dir: &Path, network: &str) -> Side {
         let dir = data_dir.join(SIDE).join(network);
-        Side { index: dir.join("index"), owners: dir.join("owners"), ranges: dir.join("ranges") }
+        Side {
+            index: dir.join("index"),
+            owners: dir.join("owners"),
+            ranges: dir.join("ranges"),
+            verdicts: dir.join("verdicts"),
+            turn: dir.join("probing"),
+        }
     }
 }
 

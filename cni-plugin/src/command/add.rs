@@ -126,24 +126,26 @@ impl Add<'_> {
     async fn attach(&self, seen: &uplink::Seen, undo: &mut UndoLog) -> Result<Value, CniError> {
         let bridge = seen.bridge.as_ref().ok_or_else(|| NetError::gone(&self.network.bridge))?;
         let mtu = uplink::pod_mtu(&self.network, seen);
-        let (made, leased) = if self.network.ipam.as_deref() == Some(OUR_IPAM) {
+        let side_by_side =
+            self.network.ipam.as_deref() == Some(OUR_IPAM) && self.network.port_vlans.is_none();
+        let ((host, container), node_side, leased) = if side_by_side {
             // Ours never looks into the pod, so it works while the kernel makes the veth.
             let mut lease_undo = UndoLog::default();
             let (made, leased) =
                 futures_util::join!(self.make_veth(bridge, mtu, undo), self.lease(&mut lease_undo));
             undo.append(lease_undo);
-            (made?, leased?)
+            (made?, None, leased?)
         } else {
-            // Any other may want a finished interface there, dhcp for one.
-            (self.make_veth(bridge, mtu, undo).await?, self.lease(undo).await?)
+            // Any other may want a finished interface there, dhcp for one. Ours probes from the node's side of the VLAN.
+            let made = self.make_veth(bridge, mtu, undo).await?;
+            let node_side = trunk::join(&self.node, &self.network).await?;
+            (made, node_side, self.lease(undo).await?)
         };
-        let (host, container) = made;
         let mut result = leased.unwrap_or_default();
         result.interfaces = self.interfaces(bridge, &host, &container);
         result = complete(&self.network, result, CONTAINER_INTERFACE);
         // What cannot be said in the caller's version must not be set up.
         let document = result.to_json(self.request.version)?;
-        let node_side = trunk::join(&self.node, &self.network).await?;
         self.pod.configure(&self.network, &container, &result).await?;
         if self.network.is_gateway {
             self.make_gateway(node_side.as_ref().unwrap_or(bridge), &result).await?;

@@ -6,39 +6,69 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::{Call, DEFAULT_COOLDOWN, Failure};
-use crate::store::{Cooling, Holder, Inspector, Known, Usage, clock};
+use crate::store::{Cooling, Holder, Inspector, Known, Quarantined, Store, StoreError, Usage, clock};
 
 /// Every address, network by network, in order. Each is looked at as it is printed, without the lock.
 pub(super) fn list(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
     let mut lines = Lines::begin(call, out)?;
     lines.heading(&format!(
-        "{:15} {:39} {:8} {:13} {:10} {:>12} {:9} POD",
+        "{:15} {:39} {:11} {:13} {:10} {:>12} {:9} POD",
         "NETWORK", "ADDRESS", "STATE", "CONTAINER", "INTERFACE", "SINCE", "NAMESPACE"
     ))?;
     for network in call.networks()? {
-        let seen = call.with(&network, |store| {
-            Ok((store.addresses()?, store.cooling(DEFAULT_COOLDOWN)?, store.inspector()))
-        })?;
-        let Some((mut held, cooling, inspector)) = seen else { continue };
+        let seen = call.with(&network, |store| Ok((store.addresses()?, free(store)?, store.inspector())))?;
+        let Some((mut held, free, inspector)) = seen else { continue };
         held.sort_unstable();
-        let mut cooling = cooling.into_iter().peekable();
+        let mut free = free.into_iter().peekable();
         for addr in held {
-            while let Some(cooling) = cooling.next_if(|cooling| cooling.addr < addr) {
-                lines.cooling(&network, cooling)?;
+            while let Some(free) = free.next_if(|free| free.addr() < addr) {
+                lines.free(&network, free)?;
             }
             lines.held(&network, addr, &inspector)?;
         }
-        for cooling in cooling {
-            lines.cooling(&network, cooling)?;
+        for free in free {
+            lines.free(&network, free)?;
         }
     }
     lines.end()
 }
 
+/// A free address that is not like any other.
+#[derive(Clone, Copy)]
+enum Free {
+    Cooling(Cooling),
+    /// And for how many seconds yet.
+    Quarantined(IpAddr, Quarantined, u32),
+}
+
+impl Free {
+    fn addr(&self) -> IpAddr {
+        match self {
+            Free::Cooling(cooling) => cooling.addr,
+            Free::Quarantined(addr, ..) => *addr,
+        }
+    }
+}
+
+/// Those of a network, in order.
+fn free(store: &mut Store) -> Result<Vec<Free>, StoreError> {
+    let mut free: Vec<Free> = store.cooling(DEFAULT_COOLDOWN)?.into_iter().map(Free::Cooling).collect();
+    free.extend(
+        store.all_quarantined().into_iter().map(|(addr, seen, left)| Free::Quarantined(addr, seen, left)),
+    );
+    free.sort_by_key(Free::addr);
+    Ok(free)
+}
+
 /// All that is known of one address.
 pub(super) fn one(call: &Call, addr: IpAddr, out: &mut dyn Write) -> Result<(), Failure> {
-    let (network, known) = find(call, addr)?;
-    let value = describe(&network, addr, &known);
+    let value = match find_quarantined(call, addr)? {
+        Some((network, free)) => describe_free(&network, free),
+        None => {
+            let (network, known) = find(call, addr)?;
+            describe(&network, addr, &known)
+        }
+    };
     if call.json {
         writeln!(out, "{value}")?;
         return Ok(());
@@ -88,6 +118,17 @@ pub(super) fn find(call: &Call, addr: IpAddr) -> Result<(String, Known), Failure
     }
 }
 
+/// The network in which an address is quarantined, if nobody holds it.
+fn find_quarantined(call: &Call, addr: IpAddr) -> Result<Option<(String, Free)>, Failure> {
+    for network in call.networks()? {
+        let all = call.with(&network, |store| Ok(store.all_quarantined()))?.unwrap_or_default();
+        if let Some((addr, seen, left)) = all.into_iter().find(|(other, ..)| *other == addr) {
+            return Ok(Some((network, Free::Quarantined(addr, seen, left))));
+        }
+    }
+    Ok(None)
+}
+
 /// A holder, for people.
 pub(super) fn named(holder: &Holder) -> String {
     match holder {
@@ -121,6 +162,17 @@ fn describe(network: &str, addr: IpAddr, known: &Known) -> Value {
         value["pod"] = format!("{namespace}/{name}").into();
     }
     value
+}
+
+fn describe_free(network: &str, free: Free) -> Value {
+    let addr = free.addr().to_string();
+    match free {
+        Free::Cooling(Cooling { free_for, .. }) => {
+            json!({"network": network, "address": addr, "state": "cooling", "freeFor": free_for})
+        }
+        Free::Quarantined(_, seen, left) => json!({"network": network, "address": addr,
+            "state": "quarantined", "mac": seen.mac.to_string(), "secondsLeft": left}),
+    }
 }
 
 fn namespace(known: &Known) -> &'static str {
@@ -174,7 +226,7 @@ impl<'a> Lines<'a> {
         });
         let id: String = text("container").chars().take(13).collect();
         let line = format!(
-            "{network:15} {:39} {:8} {id:13} {:10} {since:>12} {:9} {}",
+            "{network:15} {:39} {:11} {id:13} {:10} {since:>12} {:9} {}",
             addr.to_string(),
             text("state"),
             text("interface"),
@@ -184,14 +236,19 @@ impl<'a> Lines<'a> {
         self.line(&line, &value)
     }
 
-    fn cooling(&mut self, network: &str, cooling: Cooling) -> Result<(), Failure> {
-        let Cooling { addr, free_for } = cooling;
-        let value = json!({"network": network, "address": addr.to_string(), "state": "cooling",
-            "freeFor": free_for});
-        let since = format!("{} ago", ago(free_for.into()));
+    fn free(&mut self, network: &str, free: Free) -> Result<(), Failure> {
+        let (state, since, note) = match free {
+            Free::Cooling(Cooling { free_for, .. }) => {
+                ("cooling", format!("{} ago", ago(free_for.into())), String::new())
+            }
+            Free::Quarantined(_, seen, left) => {
+                ("quarantined", "-".to_owned(), format!("used by {}, for {left} s more", seen.mac))
+            }
+        };
+        let addr = free.addr().to_string();
         let line =
-            format!("{network:15} {:39} {:8} {:13} {:10} {since:>12}", addr.to_string(), "cooling", "-", "-");
-        self.line(&line, &value)
+            format!("{network:15} {addr:39} {state:11} {:13} {:10} {since:>12} {:9} {note}", "-", "-", "-");
+        self.line(&line, &describe_free(network, free))
     }
 
     fn end(self) -> Result<(), Failure> {

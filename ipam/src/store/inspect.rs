@@ -90,6 +90,7 @@ impl Store {
     /// When a table cannot be read.
     pub fn cooling(&mut self, cooldown: u32) -> Result<Vec<Cooling>, StoreError> {
         let (since, now) = (self.rested_since(cooldown), self.moment.uptime);
+        let aside = self.all_quarantined();
         let mut cooling = Vec::new();
         for span in self.spans() {
             let path = self.side.ranges.join(span.name());
@@ -98,6 +99,7 @@ impl Store {
                 cooling.push(Cooling { addr: rested.addr, free_for: now.saturating_sub(rested.at) / 10 });
             }
         }
+        cooling.retain(|cooling: &Cooling| !aside.iter().any(|(addr, ..)| *addr == cooling.addr));
         cooling.sort_by_key(|cooling| (cooling.addr, cooling.free_for));
         cooling.dedup_by_key(|cooling| cooling.addr);
         Ok(cooling)
@@ -109,6 +111,7 @@ impl Store {
     /// When a table or the directory cannot be read.
     pub fn usage_of_all(&mut self, cooldown: u32) -> Result<Vec<Usage>, StoreError> {
         let (held, cooling) = (self.addresses()?, self.cooling(cooldown)?);
+        let aside = self.all_quarantined();
         let mut usages = Vec::new();
         for span in self.spans() {
             let Some(total) = self.opened(span).map(|table| table.capacity()) else { continue };
@@ -116,7 +119,7 @@ impl Store {
                 range: span.name(),
                 used: held.iter().filter(|addr| span.contains(**addr)).count() as u128,
                 cooling: cooling.iter().filter(|cooling| span.contains(cooling.addr)).count() as u128,
-                quarantined: 0,
+                quarantined: aside.iter().filter(|(addr, ..)| span.contains(*addr)).count() as u128,
                 total: total.into(),
             });
         }

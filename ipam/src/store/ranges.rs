@@ -59,11 +59,12 @@ impl Store {
     pub fn next_free(&mut self, pool: &Pool<'_>) -> Result<Option<IpAddr>, StoreError> {
         let ranges = self.side.ranges.clone();
         let rested_since = self.rested_since(pool.cooldown);
+        let aside = self.set_aside(pool)?;
+        let offered = |addr| offer(pool.set, &aside, addr);
         let mut longest_free: Option<Rested> = None;
         for range in &pool.set.0 {
             let table = self.table(range, pool.index)?;
             table.set_capacity(pool.set.capacity_of(range));
-            let offered = |addr| offer(pool.set, addr);
             let rested = table.longest_free(offered).map_err(at("read", &ranges))?;
             // A large range has more fresh addresses than anybody should keep a record of.
             let enough = table.is_large() && rested.is_some_and(|rested| rested.at <= rested_since);
@@ -75,22 +76,53 @@ impl Store {
         Ok(longest_free.map(|rested| rested.addr))
     }
 
+    /// Up to `most` addresses of a set that will be given next, in about that order.
+    ///
+    /// # Errors
+    /// When a table cannot be read or made.
+    pub fn upcoming(&mut self, pool: &Pool<'_>, most: usize) -> Result<Vec<IpAddr>, StoreError> {
+        let ranges = self.side.ranges.clone();
+        let aside = self.set_aside(pool)?;
+        let mut upcoming = Vec::new();
+        for range in &pool.set.0 {
+            let table = self.table(range, pool.index)?;
+            let some = table.upcoming(|addr| offer(pool.set, &aside, addr), most - upcoming.len());
+            upcoming.extend(some.map_err(at("read", &ranges))?);
+        }
+        Ok(upcoming)
+    }
+
+    /// The addresses of a set that are quarantined. They stand in the queue of their tables, from where they are taken
+    /// again when their time is over.
+    fn set_aside(&mut self, pool: &Pool<'_>) -> Result<BTreeSet<IpAddr>, StoreError> {
+        let (now, ranges) = (self.moment.uptime, self.side.ranges.clone());
+        let all = self.all_quarantined();
+        let aside: BTreeSet<IpAddr> =
+            all.into_iter().map(|(addr, ..)| addr).filter(|addr| pool.set.offers(*addr)).collect();
+        for addr in &aside {
+            let Some(range) = pool.set.range_of(*addr) else { continue };
+            self.table(range, pool.index)?.set_aside(*addr, now).map_err(at("write", &ranges))?;
+        }
+        Ok(aside)
+    }
+
     /// How each range of a set is used. Reads the names of all leases.
     ///
     /// # Errors
     /// When a table or the directory cannot be read.
     pub fn usage(&mut self, pool: &Pool<'_>) -> Result<Vec<Usage>, StoreError> {
         let (held, ranges) = (self.addresses()?, self.side.ranges.clone());
-        let rested_since = self.rested_since(pool.cooldown);
+        let (rested_since, aside) = (self.rested_since(pool.cooldown), self.set_aside(pool)?);
         let mut usages = Vec::new();
         for range in &pool.set.0 {
             let used = held.iter().filter(|addr| range.contains(**addr) && pool.set.offers(**addr)).count();
-            let cooling = self.table(range, pool.index)?.freed_after(rested_since);
+            let cooling =
+                self.table(range, pool.index)?.freed_after(rested_since).map_err(at("read", &ranges))?;
             usages.push(Usage {
                 range: range.to_string(),
                 used: used as u128,
-                cooling: cooling.map_err(at("read", &ranges))?.len() as u128,
-                quarantined: 0,
+                cooling: cooling.iter().filter(|rested| !aside.contains(&rested.addr)).count() as u128,
+                quarantined: aside.iter().filter(|addr| range.contains(**addr)).count() as u128,
                 total: pool.set.capacity_of(range),
             });
         }

@@ -162,20 +162,54 @@ impl Table {
         let window = self.span.window();
         while self.head.left > 0 {
             let position = self.head.cursor;
-            let addr = self.span.address(position);
-            let entry = self.entry(position)?;
-            let end = match (entry.state, offered(addr)) {
-                (State::Fresh, Offer::Yes) => return Ok(Some(addr)),
-                (State::Held, _) => entry.next.max(position + 1),
-                (_, Offer::NotUntil(last)) => self.span.position(last).map_or(window, |last| last + 1),
-                _ => position + 1,
+            let Some(end) = self.passes(position, &offered)? else {
+                return Ok(Some(self.span.address(position)));
             };
-            let end = end.min(window);
             self.head.left = self.head.left.saturating_sub(end - position);
             self.head.cursor = end % window;
             self.changed = true;
         }
         Ok(None)
+    }
+
+    /// The search for an address that was never given stops at a position (none), or goes on at another.
+    fn passes(&self, position: u32, offered: &impl Fn(IpAddr) -> Offer) -> io::Result<Option<u32>> {
+        let window = self.span.window();
+        let entry = self.entry(position)?;
+        let end = match (entry.state, offered(self.span.address(position))) {
+            (State::Fresh, Offer::Yes) => return Ok(None),
+            (State::Held, _) => entry.next.max(position + 1),
+            (_, Offer::NotUntil(last)) => self.span.position(last).map_or(window, |last| last + 1),
+            _ => position + 1,
+        };
+        Ok(Some(end.min(window)))
+    }
+
+    /// Up to `most` addresses, in about the order in which they will be given.
+    pub(super) fn upcoming(&self, offered: impl Fn(IpAddr) -> Offer, most: usize) -> io::Result<Vec<IpAddr>> {
+        let (window, mut found) = (self.span.window(), Vec::new());
+        let (mut position, mut left) = (self.head.cursor, self.head.left);
+        while left > 0 && found.len() < most {
+            let end = match self.passes(position, &offered)? {
+                Some(end) => end,
+                None => {
+                    found.push(self.span.address(position));
+                    position + 1
+                }
+            };
+            left = left.saturating_sub(end - position);
+            position = end % window;
+        }
+        let mut next = self.head.longest_free;
+        for _ in 0..self.head.free {
+            let Some(position) = next.checked_sub(1).filter(|_| found.len() < most) else { break };
+            let (entry, addr) = (self.entry(position)?, self.span.address(position));
+            if entry.state == State::Free && offered(addr) == Offer::Yes {
+                found.push(addr);
+            }
+            next = entry.next;
+        }
+        Ok(found)
     }
 
     /// The address that has been free the longest of those that are offered.
@@ -258,6 +292,14 @@ impl Table {
         self.head.free += 1;
         self.changed = true;
         Ok(())
+    }
+
+    /// Puts an address that was never given into the queue, so that it comes again although the search has passed it.
+    pub(super) fn set_aside(&mut self, addr: IpAddr, now: u32) -> io::Result<()> {
+        match self.span.position(addr) {
+            Some(position) if self.entry(position)?.state == State::Fresh => self.free(addr, now),
+            _ => Ok(()),
+        }
     }
 
     /// Writes the head, if it has changed.

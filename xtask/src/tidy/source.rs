@@ -17,8 +17,11 @@ struct Rule {
 const RULES: [Rule; 7] = [
     // rtnetlink and its kin break their interfaces often: one room has to change.
     Rule {
-        message: "only cni-plugin/src/net talks to the kernel",
-        about: |path| is_product(path) && !path.starts_with("cni-plugin/src/net"),
+        message: "only the rooms called net talk to the kernel",
+        about: |path| {
+            is_product(path)
+                && !["cni-plugin/src/net", "ipam/src/net"].iter().any(|room| path.starts_with(room))
+        },
         in_tests: false,
         banned: &[
             "libc",

@@ -1,0 +1,167 @@
+//! Looks for an address on the network before it is given (RFC 5227, in the time that the start of a pod has).
+//!
+//! The wait is paid once for a burst: who has the turn probes the addresses that come next along with its own, and
+//! those who wait meanwhile find the verdict. The store is not locked while the network is waited for.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::mac::MacAddr;
+use cni_conf::detection::Detection;
+use cni_conf::ipam::IpamConfig;
+
+use crate::net::{Interface, PacketSocket, has_carrier, wait};
+use crate::probe::{ARP, IPV6, claim, ethertype, question};
+use crate::store::{Owner, Store, Window};
+
+/// So many addresses are probed in one window: a whole /28. Of a burst, one ADD in so many waits for a window of its own.
+pub(crate) const BATCH: usize = 16;
+/// After so many windows in which every address that could be given was somebody else's, something is wrong with the network.
+const MOST_WINDOWS: u32 = 4;
+/// Longer than any frame that says something about an address; of others the beginning is enough.
+const FRAME: usize = 256;
+
+/// One ADD's probing.
+#[derive(Debug)]
+pub(crate) struct Detector<'a> {
+    config: &'a IpamConfig,
+    network: &'a str,
+    settings: &'a Detection,
+    interface: Interface,
+    /// Whose turn it is to probe: held from the first address on that nobody has looked for.
+    turn: Option<File>,
+    /// Open until the end: closing them takes longer than anybody should have to wait who waits for the turn.
+    sockets: Vec<PacketSocket>,
+    windows: u32,
+}
+
+impl Detector<'_> {
+    /// `None` where the configuration switches it off, and where nobody could answer.
+    ///
+    /// # Errors
+    /// The interface that the configuration asks to probe from is not there.
+    pub(crate) fn prepare<'a>(
+        config: &'a IpamConfig,
+        network: &'a str,
+    ) -> Result<Option<Detector<'a>>, CniError> {
+        let Some(settings) = &config.detection else { return Ok(None) };
+        let failed = |error: io::Error| failure(settings, &error);
+        if let Some(uplink) = &settings.uplink
+            && has_carrier(uplink).map_err(failed)? != Some(true)
+        {
+            log::warn!(
+                "{uplink} has no carrier, so nobody could say that an address is in use: given unprobed"
+            );
+            return Ok(None);
+        }
+        let Some(interface) = Interface::find(&settings.interface).map_err(failed)? else {
+            let msg = format!("there is no interface {} to probe from", settings.interface);
+            if settings.asked_for {
+                return Err(CniError::config(format!("ipam.conflictDetection: {msg}")));
+            }
+            log::warn!("{msg}: addresses are given unprobed");
+            return Ok(None);
+        };
+        let sockets = Vec::new();
+        Ok(Some(Detector { config, network, settings, interface, turn: None, sockets, windows: 0 }))
+    }
+
+    /// Takes the turn, or, with the turn, probes and notes the verdicts. Either way the store is to be looked at again.
+    ///
+    /// # Errors
+    /// No sockets, no lock, no store; and too many conflicts.
+    pub(crate) fn look(&mut self, owner: &Owner, batch: &[IpAddr]) -> Result<(), CniError> {
+        if self.turn.is_none() {
+            self.turn = Some(Store::turn_to_probe(&self.config.data_dir, self.network)?);
+            return Ok(());
+        }
+        let conflicts = self.probe(batch).map_err(|error| failure(self.settings, &error))?;
+        let window = Window { probed: batch, conflicts: &conflicts, quarantine: self.settings.quarantine };
+        let mut store = Store::create(&self.config.data_dir, self.network)?;
+        let noted = store.note_window(owner, &window);
+        store.finish();
+        noted?;
+        self.windows += 1;
+        if self.windows < MOST_WINDOWS {
+            return Ok(());
+        }
+        let on = &self.settings.interface;
+        let msg = match conflicts.iter().next() {
+            Some((addr, mac)) => format!(
+                "other machines use every address that was probed on {on}, {addr} is {mac}'s: does a router there answer for others (proxy ARP)?"
+            ),
+            None => format!("every address that was probed on {on} was taken meanwhile"),
+        };
+        Err(CniError::new(code::TRY_AGAIN_LATER, msg))
+    }
+
+    /// Whether this ADD has looked at the network itself.
+    pub(crate) fn has_probed(&self) -> bool {
+        self.windows > 0
+    }
+
+    /// One window: sends every probe of every address, and hears who uses one.
+    fn probe(&mut self, batch: &[IpAddr]) -> io::Result<BTreeMap<IpAddr, MacAddr>> {
+        let (own, interval) = (self.interface.mac, self.settings.interval);
+        if self.sockets.is_empty() {
+            for ethertype in [ARP, IPV6] {
+                self.sockets.push(PacketSocket::open(self.interface, ethertype)?);
+            }
+        }
+        let mut conflicts = BTreeMap::new();
+        let start = Instant::now();
+        for round in 0..self.settings.count {
+            let begin = start + interval * round;
+            self.listen(begin + jitter(interval / 2), batch, &mut conflicts)?;
+            for addr in batch {
+                let socket = &self.sockets[usize::from(ethertype(*addr) != ARP)];
+                socket.send(&question(*addr, own))?;
+            }
+        }
+        self.listen(start + interval * self.settings.count, batch, &mut conflicts)?;
+        Ok(conflicts)
+    }
+
+    /// Hears what is said until then.
+    fn listen(
+        &self,
+        until: Instant,
+        batch: &[IpAddr],
+        conflicts: &mut BTreeMap<IpAddr, MacAddr>,
+    ) -> io::Result<()> {
+        let mut buffer = [0; FRAME];
+        loop {
+            for socket in &self.sockets {
+                while let Some(frame) = socket.receive(&mut buffer)? {
+                    let heard = claim(frame, self.interface.mac).filter(|(addr, _)| batch.contains(addr));
+                    conflicts.extend(heard);
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            wait(&self.sockets, left)?;
+        }
+    }
+}
+
+fn failure(settings: &Detection, error: &io::Error) -> CniError {
+    let msg = format!(
+        "cannot probe for addresses on {}: {error}; \"conflictDetection\": \"off\" does without",
+        settings.interface
+    );
+    CniError::new(code::IO_FAILURE, msg)
+}
+
+/// A random part of a time: machines that begin at the same moment shall not probe at the same moment.
+fn jitter(most: Duration) -> Duration {
+    // The standard library seeds each process's hash keys from the kernel and changes them with every state.
+    let random = RandomState::new().build_hasher().finish();
+    most.mul_f64(random as f64 / u64::MAX as f64)
+}

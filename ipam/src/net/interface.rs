@@ -1,0 +1,64 @@
+//! netdevice(7): what an interface is.
+
+use std::ffi::c_char;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use cni_conf::cni::mac::MacAddr;
+
+/// An interface that frames can be sent from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Interface {
+    /// Its index.
+    pub(crate) index: i32,
+    /// Its Ethernet address.
+    pub(crate) mac: MacAddr,
+}
+
+impl Interface {
+    /// Looks one up by name; `None` when there is none.
+    pub(crate) fn find(name: &str) -> io::Result<Option<Interface>> {
+        let Some(found) = ask(name, libc::SIOCGIFINDEX)? else { return Ok(None) };
+        // SAFETY: the kernel has filled in this member of the union.
+        let index = unsafe { found.ifr_ifru.ifru_ifindex };
+        let Some(found) = ask(name, libc::SIOCGIFHWADDR)? else { return Ok(None) };
+        // SAFETY: the kernel has filled in this member of the union.
+        let [a, b, c, d, e, f, ..] = unsafe { found.ifr_ifru.ifru_hwaddr.sa_data };
+        Ok(Some(Interface { index, mac: MacAddr([a, b, c, d, e, f].map(|byte| byte as u8)) }))
+    }
+}
+
+/// Whether an interface is up and has a carrier (`IFF_UP`, `IFF_RUNNING`); `None` when there is none of that name.
+pub(crate) fn has_carrier(name: &str) -> io::Result<Option<bool>> {
+    const PASSES: i32 = libc::IFF_UP | libc::IFF_RUNNING;
+    let found = ask(name, libc::SIOCGIFFLAGS)?;
+    // SAFETY: the kernel has filled in this member of the union.
+    Ok(found.map(|found| i32::from(unsafe { found.ifr_ifru.ifru_flags }) & PASSES == PASSES))
+}
+
+fn ask(name: &str, request: libc::c_ulong) -> io::Result<Option<libc::ifreq>> {
+    // SAFETY: a plain system call; the result is checked.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: all-zero is a valid value of this plain C structure.
+    let mut question: libc::ifreq = unsafe { mem::zeroed() };
+    // One byte stays for the closing NUL.
+    let room = question.ifr_name.len() - 1;
+    for (to, from) in question.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *to = from as c_char;
+    }
+    // SAFETY: these requests take a pointer to such a structure, which outlives the call. The type of the request differs
+    // between C libraries.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), request as _, &raw mut question) } {
+        0.. => Ok(Some(question)),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            error => Err(error),
+        },
+    }
+}

@@ -1,0 +1,69 @@
+//! ARP for IPv4 over Ethernet (RFC 826), as RFC 5227 uses it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use cni_conf::cni::mac::MacAddr;
+
+use super::{ARP, ethernet};
+
+/// Hardware type 1, protocol type 0x0800, lengths 6 and 4.
+const ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
+const REQUEST: [u8; 2] = [0, 1];
+const LENGTH: usize = 28;
+const BROADCAST: [u8; 6] = [0xff; 6];
+
+/// An ARP probe: a request whose sender has no address yet.
+pub(super) fn probe(addr: Ipv4Addr, own: MacAddr) -> Vec<u8> {
+    let mut frame = ethernet(BROADCAST, own, ARP);
+    let nobody = [0; 4];
+    for part in [&ETHERNET_IPV4[..], &REQUEST, &own.0, &nobody, &[0; 6], &addr.octets()] {
+        frame.extend_from_slice(part);
+    }
+    frame
+}
+
+/// The address that a packet's sender has, or, if it is a probe, wants (RFC 5227 section 2.1.1), and the sender.
+pub(super) fn claim(packet: &[u8]) -> Option<(IpAddr, MacAddr)> {
+    let packet: &[u8; LENGTH] = packet.first_chunk()?;
+    if packet[..6] != ETHERNET_IPV4 {
+        return None;
+    }
+    let address =
+        |start: usize| Ipv4Addr::new(packet[start], packet[start + 1], packet[start + 2], packet[start + 3]);
+    let (sender, target) = (address(14), address(24));
+    let mac = MacAddr(packet[8..14].try_into().ok()?);
+    match (sender.is_unspecified(), packet[6..8] == REQUEST) {
+        (false, _) => Some((sender.into(), mac)),
+        (true, true) => Some((target.into(), mac)),
+        (true, false) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_is_42_bytes_and_in_nobodys_name() {
+        let own = MacAddr([2, 0, 0, 0, 0, 1]);
+        let frame = probe(Ipv4Addr::new(172, 20, 56, 16), own);
+        assert_eq!(frame.len(), 42);
+        assert_eq!(frame[..14], [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 6]);
+        assert_eq!(frame[28..32], [0; 4]);
+        assert_eq!(frame[38..], [172, 20, 56, 16]);
+    }
+
+    #[test]
+    fn a_senders_own_address_counts_in_requests_and_replies() {
+        let mut packet = probe(Ipv4Addr::new(10, 0, 0, 5), MacAddr([2; 6])).split_off(14);
+        packet[14..18].copy_from_slice(&[10, 0, 0, 9]);
+        let expected = Some((IpAddr::from([10, 0, 0, 9]), MacAddr([2; 6])));
+        assert_eq!(claim(&packet), expected);
+        packet[7] = 2;
+        assert_eq!(claim(&packet), expected);
+        packet[14..18].fill(0);
+        assert_eq!(claim(&packet), None, "a reply from nobody");
+        packet[4] = 8;
+        assert_eq!(claim(&packet), None, "not Ethernet");
+    }
+}

@@ -1,0 +1,103 @@
+//! Neighbour discovery (RFC 4861), as duplicate address detection uses it.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use cni_conf::cni::mac::MacAddr;
+
+use super::{IPV6, ethernet, multicast};
+
+const ICMPV6: u8 = 58;
+/// RFC 4861 section 7.1: a message that a router forwarded has another one, and is ignored.
+const HOP_LIMIT: u8 = 255;
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+/// Length of the IPv6 header, and of a message without options.
+const HEADER: usize = 40;
+const MESSAGE: u16 = 24;
+
+/// The solicitation of duplicate address detection: from nobody, to the target's solicited-node group (RFC 4291
+/// section 2.7.1).
+pub(super) fn solicitation(addr: Ipv6Addr, own: MacAddr) -> Vec<u8> {
+    let [.., a, b, c] = addr.octets();
+    let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
+    let mut message = [&[SOLICITATION, 0, 0, 0, 0, 0, 0, 0], &addr.octets()[..]].concat();
+    let sum = checksum(Ipv6Addr::UNSPECIFIED, group, &message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut frame = ethernet(multicast(group), own, IPV6);
+    let [high, low] = MESSAGE.to_be_bytes();
+    for part in [
+        &[0x60, 0, 0, 0, high, low, ICMPV6, HOP_LIMIT][..],
+        &Ipv6Addr::UNSPECIFIED.octets(),
+        &group.octets(),
+        &message,
+    ] {
+        frame.extend_from_slice(part);
+    }
+    frame
+}
+
+/// The address that a packet says is in use: the target of an advertisement, or of somebody else's detection.
+pub(super) fn claim(packet: &[u8]) -> Option<IpAddr> {
+    let (header, message) = packet.split_at_checked(HEADER)?;
+    if header[0] >> 4 != 6 || header[6] != ICMPV6 || header[7] != HOP_LIMIT {
+        return None;
+    }
+    let message: &[u8; MESSAGE as usize] = message.first_chunk()?;
+    let from: [u8; 16] = header[8..24].try_into().ok()?;
+    let target: [u8; 16] = message[8..24].try_into().ok()?;
+    let claims = match message[0] {
+        ADVERTISEMENT => true,
+        // From an address, it only asks for a neighbour.
+        SOLICITATION => Ipv6Addr::from(from).is_unspecified(),
+        _ => false,
+    };
+    claims.then(|| Ipv6Addr::from(target).into())
+}
+
+/// The Internet checksum over the message and its pseudo-header (RFC 8200 section 8.1).
+fn checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let summed = [&from.octets()[..], &to.octets(), &length, &[0, 0, 0, ICMPV6], message].concat();
+    let mut sum: u32 = summed
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet() -> Vec<u8> {
+        solicitation("2001:db8::16".parse().unwrap(), MacAddr([2; 6])).split_off(14)
+    }
+
+    #[test]
+    fn a_solicitation_sums_up_to_nothing() {
+        let packet = packet();
+        let address =
+            |start: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&packet[start..start + 16]).unwrap());
+        assert_eq!(address(24), "ff02::1:ff00:16".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(checksum(address(8), address(24), &packet[40..]), 0);
+    }
+
+    #[test]
+    fn advertisements_and_detection_claim_and_questions_do_not() {
+        let target: IpAddr = "2001:db8::16".parse().unwrap();
+        let claimed = |change: fn(&mut [u8])| {
+            let mut packet = packet();
+            change(&mut packet);
+            claim(&packet)
+        };
+        assert_eq!(claimed(|_| {}), Some(target));
+        assert_eq!(claimed(|packet| packet[23] = 1), None, "from an address");
+        assert_eq!(claimed(|packet| (packet[23], packet[40]) = (1, 136)), Some(target));
+        assert_eq!(claimed(|packet| packet[40] = 134), None, "a router's");
+        assert_eq!(claimed(|packet| packet[7] = 254), None, "forwarded");
+        assert_eq!(claimed(|packet| packet[6] = 17), None, "UDP");
+    }
+}

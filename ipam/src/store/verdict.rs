@@ -1,0 +1,248 @@
+//! What probing found: which addresses nobody on the network uses, for a short time, and which somebody else does.
+//!
+//! One small file beside the records. Times are those of the boot, so a boot begins with none. It is read by who is
+//! about to give an address and by nobody who gives one back.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::net::IpAddr;
+use std::path::Path;
+
+use cni_conf::cni::mac::MacAddr;
+use serde_json::{Map, Value, json};
+
+use super::Store;
+use super::error::{StoreError, at};
+use super::files::open_new;
+use super::holder::Owner;
+use super::moment::Moment;
+
+/// How long nobody's use of an address is believed, in tenths of a second: as long as a burst of pods takes to start.
+const CLEAR_FOR: u32 = 100;
+/// So many addresses are known to be clear at the most: what four windows find.
+const MAX_CLEAR: usize = 64;
+/// So many are quarantined at the most; what comes beyond is found by the next probe.
+const MAX_QUARANTINED: usize = 4096;
+/// Longest file read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// An address that a machine that is not ours was seen to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quarantined {
+    /// The MAC that answered for it, or probed for it.
+    pub mac: MacAddr,
+    /// When it was seen, in tenths of a second since the boot.
+    pub(super) at: u32,
+    /// When it is offered again.
+    pub(super) until: u32,
+}
+
+/// Everything that probing has found and that still counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Verdicts {
+    /// When each was found to be nobody's.
+    clear: BTreeMap<IpAddr, u32>,
+    quarantined: BTreeMap<IpAddr, Quarantined>,
+}
+
+impl Verdicts {
+    /// Reads what still counts. A file that is none is worth nothing: it is written anew by the next probe.
+    fn read(path: &Path, moment: &Moment) -> Verdicts {
+        let mut bytes = Vec::new();
+        match File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Verdicts::default(),
+            Err(error) => {
+                log::warn!("cannot read {}: {error}", path.display());
+                return Verdicts::default();
+            }
+        }
+        let Some((boot, mut verdicts)) = Verdicts::parse(&bytes) else {
+            log::warn!("{}: no verdicts, they will be written anew", path.display());
+            return Verdicts::default();
+        };
+        if boot != moment.boot {
+            return Verdicts::default();
+        }
+        let now = moment.uptime;
+        verdicts.clear.retain(|_, at| (*at..at.saturating_add(CLEAR_FOR)).contains(&now));
+        verdicts.quarantined.retain(|_, seen| (seen.at..seen.until).contains(&now));
+        verdicts
+    }
+
+    /// Reads the content of the file: the boot that it is of, and what was found.
+    pub(super) fn parse(bytes: &[u8]) -> Option<(String, Verdicts)> {
+        let value: Value = serde_json::from_slice(bytes).ok()?;
+        let number = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
+        let mut verdicts = Verdicts::default();
+        for (addr, at) in value.get("clear")?.as_object()? {
+            verdicts.clear.insert(addr.parse().ok()?, number(at)?);
+        }
+        for (addr, seen) in value.get("quarantined")?.as_object()? {
+            let mac = seen.get("mac")?.as_str()?.parse().ok()?;
+            let (at, until) = (number(seen.get("at")?)?, number(seen.get("until")?)?);
+            verdicts.quarantined.insert(addr.parse().ok()?, Quarantined { mac, at, until });
+        }
+        Some((value.get("boot")?.as_str()?.to_owned(), verdicts))
+    }
+
+    fn write(&self, path: &Path, boot: &str) -> Result<(), StoreError> {
+        let clear: Map<String, Value> =
+            self.clear.iter().map(|(addr, at)| (addr.to_string(), (*at).into())).collect();
+        let quarantined: Map<String, Value> = self
+            .quarantined
+            .iter()
+            .map(|(addr, seen)| {
+                let seen = json!({"mac": seen.mac.to_string(), "at": seen.at, "until": seen.until});
+                (addr.to_string(), seen)
+            })
+            .collect();
+        let text = json!({"boot": boot, "clear": clear, "quarantined": quarantined}).to_string();
+        let _ = fs::remove_file(path);
+        open_new(path)?.write_all(text.as_bytes()).map_err(|error| {
+            let _ = fs::remove_file(path);
+            at("write", path)(error)
+        })
+    }
+
+    /// Notes what a window has found.
+    fn note(&mut self, seen: &Window<'_>, now: u32) {
+        for addr in seen.probed {
+            match seen.conflicts.get(addr) {
+                Some(mac) => {
+                    self.clear.remove(addr);
+                    let until = now.saturating_add(seen.quarantine.saturating_mul(10));
+                    self.quarantined.insert(*addr, Quarantined { mac: *mac, at: now, until });
+                }
+                None => {
+                    self.quarantined.remove(addr);
+                    self.clear.insert(*addr, now);
+                }
+            }
+        }
+        let surplus = |len: usize, most: usize| len.saturating_sub(most);
+        for _ in 0..surplus(self.clear.len(), MAX_CLEAR) {
+            let oldest = self.clear.iter().min_by_key(|(_, at)| **at).map(|(addr, _)| *addr);
+            oldest.and_then(|addr| self.clear.remove(&addr));
+        }
+        for _ in 0..surplus(self.quarantined.len(), MAX_QUARANTINED) {
+            self.quarantined.pop_last();
+        }
+    }
+}
+
+/// What probing found in one go.
+#[derive(Debug)]
+pub struct Window<'a> {
+    /// The addresses that were probed.
+    pub probed: &'a [IpAddr],
+    /// Those of them that somebody else uses, and the MAC seen.
+    pub conflicts: &'a BTreeMap<IpAddr, MacAddr>,
+    /// How long those are not offered, in seconds.
+    pub quarantine: u32,
+}
+
+impl Store {
+    /// Whether an address was found to be nobody's a short time ago.
+    pub fn is_clear(&mut self, addr: IpAddr) -> bool {
+        self.verdicts().clear.contains_key(&addr)
+    }
+
+    /// Who uses an address that is set aside.
+    pub fn quarantined(&mut self, addr: IpAddr) -> Option<Quarantined> {
+        self.verdicts().quarantined.get(&addr).copied()
+    }
+
+    /// Every address that is set aside, and for how many seconds yet.
+    pub fn all_quarantined(&mut self) -> Vec<(IpAddr, Quarantined, u32)> {
+        let now = self.moment.uptime;
+        let all: Vec<_> = self.verdicts().quarantined.iter().map(|(addr, seen)| (*addr, *seen)).collect();
+        all.into_iter()
+            // One that was requested, and not probed, may be held all the same.
+            .filter(|(addr, _)| !self.lease(*addr).exists())
+            .map(|(addr, seen)| (addr, seen, seen.until.saturating_sub(now).div_ceil(10)))
+            .collect()
+    }
+
+    /// Notes what probing has found for an attachment. Of an address that another has taken meanwhile nothing is noted: who
+    /// answers for it may be its new holder.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn note_window(&mut self, owner: &Owner, window: &Window<'_>) -> Result<(), StoreError> {
+        let mut probed = Vec::new();
+        for addr in window.probed {
+            if !self.is_anothers(*addr, owner)? {
+                probed.push(*addr);
+            }
+        }
+        for (addr, mac) in window.conflicts {
+            log::warn!(
+                "{addr} is used by {mac}, a machine that is not ours: not offered for {} s",
+                window.quarantine
+            );
+        }
+        let (now, path, boot) = (self.moment.uptime, self.side.verdicts.clone(), self.moment.boot.clone());
+        let verdicts = self.verdicts();
+        verdicts.note(&Window { probed: &probed, ..*window }, now);
+        verdicts.write(&path, &boot)
+    }
+
+    fn verdicts(&mut self) -> &mut Verdicts {
+        let (path, moment) = (&self.side.verdicts, &self.moment);
+        self.verdicts.get_or_insert_with(|| Verdicts::read(path, moment))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn noted(probed: &[IpAddr], conflicts: &[(IpAddr, MacAddr)], now: u32) -> Verdicts {
+        let mut verdicts = Verdicts::default();
+        let conflicts: BTreeMap<IpAddr, MacAddr> = conflicts.iter().copied().collect();
+        verdicts.note(&Window { probed, conflicts: &conflicts, quarantine: 60 }, now);
+        verdicts
+    }
+
+    #[test]
+    fn a_verdict_counts_for_its_time_and_in_its_boot() {
+        let dir = std::env::temp_dir().join(format!("ipam-verdicts-{}", std::process::id()));
+        let mac = MacAddr([2, 0, 0, 0, 0, 9]);
+        let (free, used) = (addr("10.0.0.5"), addr("2001:db8::6"));
+        noted(&[free, used], &[(used, mac)], 1000).write(&dir, "b1").unwrap();
+        let read = |boot: &str, uptime: u32| {
+            let read = Verdicts::read(&dir, &Moment { boot: boot.into(), uptime });
+            (read.clear.contains_key(&free), read.quarantined.get(&used).map(|seen| seen.mac))
+        };
+        assert_eq!(read("b1", 1000), (true, Some(mac)));
+        assert_eq!(read("b1", 1099), (true, Some(mac)));
+        assert_eq!(read("b1", 1100), (false, Some(mac)));
+        assert_eq!(read("b1", 1599), (false, Some(mac)));
+        assert_eq!(read("b1", 1600), (false, None));
+        assert_eq!(read("b2", 1000), (false, None));
+        // Written in the future of this boot: no boot id, then.
+        assert_eq!(read("b1", 999), (false, None));
+        fs::write(&dir, "{").unwrap();
+        assert_eq!(read("b1", 1000), (false, None));
+        fs::remove_file(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_later_window_has_the_last_word_and_the_oldest_are_forgotten() {
+        let mac = MacAddr([2, 0, 0, 0, 0, 9]);
+        let many: Vec<IpAddr> = (0..=MAX_CLEAR as u8).map(|i| addr(&format!("10.0.0.{i}"))).collect();
+        let mut verdicts = noted(&many[..1], &[(many[0], mac)], 1);
+        assert!(verdicts.quarantined.contains_key(&many[0]));
+        verdicts.note(&Window { probed: &many[..1], conflicts: &BTreeMap::new(), quarantine: 1 }, 2);
+        assert!(verdicts.quarantined.is_empty() && verdicts.clear.contains_key(&many[0]));
+        verdicts.note(&Window { probed: &many[1..], conflicts: &BTreeMap::new(), quarantine: 1 }, 3);
+        assert_eq!(verdicts.clear.len(), MAX_CLEAR);
+        assert!(!verdicts.clear.contains_key(&many[0]));
+    }
+}
