@@ -12,6 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// Sends a whole frame out of an interface of the calling thread's namespace.
+pub(crate) fn send(interface: &str, frame: &[u8]) -> std::io::Result<()> {
+    PacketSocket::open(interface)?.send(frame)
+}
+
 /// Everything that passes an interface, in both directions, from the moment this value exists.
 ///
 /// A sniffer that hears nothing would prove any absence, so this one is heard to hear: a marker frame of our

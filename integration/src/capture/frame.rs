@@ -1,11 +1,12 @@
 //! Ethernet frames, as far as the tests look into them.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// IEEE 802 local experimental ethertype 1: nobody else's.
 const MARKER: u16 = 0x88b5;
 const ARP: u16 = 0x0806;
 const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
 const TAGGED: [u16; 2] = [0x8100, 0x88a8];
 
 /// A frame with its VLAN tags, outermost first, wherever the kernel kept them.
@@ -56,6 +57,22 @@ impl Frame {
             return None;
         }
         Some((self.address_at(14)?, self.address_at(24)?))
+    }
+
+    /// The address that an ARP probe asks for (RFC 5227 section 1.1): a request in nobody's name.
+    pub fn arp_probe(&self) -> Option<Ipv4Addr> {
+        let (sender, target) = self.arp()?;
+        (sender.is_unspecified() && self.payload[6..8] == [0, 1]).then_some(target)
+    }
+
+    /// The address that duplicate address detection asks for (RFC 4862 section 5.4): a solicitation from nobody.
+    pub fn detection(&self) -> Option<Ipv6Addr> {
+        let address = |start: usize| {
+            let bytes: [u8; 16] = self.payload.get(start..start + 16)?.try_into().ok()?;
+            Some(Ipv6Addr::from(bytes))
+        };
+        let solicits = self.ethertype == IPV6 && self.payload.get(40) == Some(&135);
+        (solicits && address(8)?.is_unspecified()).then(|| address(48)).flatten()
     }
 
     /// Source and destination of an IPv4 packet.

@@ -4,6 +4,7 @@
 
 mod attach;
 mod concurrent;
+mod conflict;
 mod failover;
 mod regression;
 mod rig;

@@ -1,0 +1,252 @@
+//! Addresses that machines which are not ours use: none of them is given to a pod.
+
+use integration::{Capture, Frame, Outcome, Plugin, Pod, Site, note, plugin, poll, run};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Long enough to step in between two probes.
+const SLOW: u64 = 300;
+
+/// The site's own network with these keys in its section `ipam`.
+fn with(site: &Site, ipam: Value) -> Plugin<'_> {
+    let mut conf = site.conf();
+    conf["ipam"].as_object_mut().unwrap().extend(ipam.as_object().unwrap().clone());
+    site.node.plugin(&site.node.list(Site::NETWORK, &[conf]))
+}
+
+fn addresses(outcome: &Outcome) -> Vec<String> {
+    assert!(outcome.ok(), "{outcome}");
+    let result = outcome.json();
+    let ips = result["ips"].as_array().unwrap().iter();
+    ips.map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().to_owned()).collect()
+}
+
+/// How often each address was asked for in nobody's name.
+fn asked(capture: &Capture) -> BTreeMap<IpAddr, usize> {
+    let mut asked = BTreeMap::new();
+    for addr in capture.frames().iter().filter_map(question) {
+        *asked.entry(addr).or_default() += 1;
+    }
+    asked
+}
+
+fn question(frame: &Frame) -> Option<IpAddr> {
+    // The pods' own link-local addresses are detected by the kernel.
+    let of_the_network = |addr: &std::net::Ipv6Addr| !addr.is_unicast_link_local();
+    frame.arp_probe().map(IpAddr::from).or_else(|| frame.detection().filter(of_the_network).map(IpAddr::from))
+}
+
+fn mac(site: &Site) -> String {
+    site.router.ip_json("link show dev port")[0]["address"].as_str().unwrap().to_owned()
+}
+
+fn listed(site: &Site, state: &str) -> Vec<Value> {
+    let mut command = Command::new(plugin("vlan-bridge-ipam"));
+    command.args(["list", "-o", "json", "--data-dir"]).arg(site.node.data_dir()).env_remove("CNI_COMMAND");
+    let listed = run(&mut command).expect_ok().json();
+    listed.as_array().unwrap().iter().filter(|item| item["state"] == state).cloned().collect()
+}
+
+const DUAL: &str = "2001:db8::/64";
+
+fn dual_stack() -> Value {
+    json!({"ranges": [[{"subnet": DUAL, "slice": "2001:db8::10/124", "gateway": "2001:db8::1"}]]})
+}
+
+#[test]
+fn an_address_that_somebody_answers_for_is_set_aside_and_the_next_is_given() {
+    let site = Site::new();
+    site.router.ip("addr add 172.20.56.16/24 dev port\naddr add 2001:db8::10/64 dev port nodad");
+    let (plugin, pods) = (with(&site, dual_stack()), [Pod::new(), Pod::new()]);
+    let first = plugin.add(&pods[0].eth0());
+    assert_eq!(addresses(&first), ["172.20.56.17", "2001:db8::11"]);
+    assert!(first.stderr.contains("172.20.56.16") && first.stderr.contains(&mac(&site)), "{first}");
+    let set_aside = listed(&site, "quarantined");
+    let shown: Vec<&Value> = set_aside.iter().map(|item| &item["address"]).collect();
+    assert_eq!(shown, ["172.20.56.16", "2001:db8::10"]);
+    assert!(set_aside.iter().all(|item| item["mac"] == mac(&site)), "{set_aside:?}");
+    assert_eq!(addresses(&plugin.add(&pods[1].eth0())), ["172.20.56.18", "2001:db8::12"]);
+}
+
+#[test]
+fn a_requested_address_of_somebody_elses_is_refused_until_it_is_free() {
+    let site = Site::new();
+    site.router.ip("addr add 172.20.56.20/24 dev port");
+    let (plugin, pod) = (with(&site, json!({})), Pod::new());
+    let wanted = pod.eth0().args("IP=172.20.56.20");
+    let refused = plugin.add(&wanted);
+    assert_eq!(refused.error_code(), 111);
+    assert!(refused.error_text().contains(&mac(&site)), "{refused}");
+    assert!(site.node.leases(Site::NETWORK).is_empty() && !pod.has_link("eth0"));
+    site.router.ip("addr del 172.20.56.20/24 dev port");
+    assert_eq!(addresses(&plugin.add(&wanted)), ["172.20.56.20"]);
+    assert!(listed(&site, "quarantined").is_empty());
+}
+
+#[test]
+fn a_quarantine_ends() {
+    let site = Site::new();
+    site.router.ip("addr add 172.20.56.16/24 dev port");
+    let plugin = with(&site, json!({"slice": "172.20.56.16/31", "conflictDetection": {"quarantine": 2}}));
+    let pods = [Pod::new(), Pod::new()];
+    assert_eq!(addresses(&plugin.add(&pods[0].eth0())), ["172.20.56.17"]);
+    let full = plugin.add(&pods[1].eth0());
+    assert_eq!(full.error_code(), 11);
+    assert!(full.error_text().contains("1 used, 0 cooling, 1 quarantined of 2"), "{full}");
+    site.router.ip("addr del 172.20.56.16/24 dev port");
+    poll(Duration::from_secs(20), "the end of the quarantine", || {
+        let again = plugin.add(&pods[1].eth0());
+        again.ok() && addresses(&again) == ["172.20.56.16"]
+    });
+}
+
+/// An ARP probe of a machine with this MAC.
+fn rival(mac: [u8; 6], addr: [u8; 4]) -> Vec<u8> {
+    let parts: [&[u8]; 7] =
+        [&[0xff; 6], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &mac, &[0; 4], &[0; 6], &addr];
+    parts.concat()
+}
+
+#[test]
+fn who_probes_at_the_same_moment_is_a_conflict_and_who_asks_for_another_is_none() {
+    let site = Site::new();
+    let plugin = with(&site, json!({"conflictDetection": {"intervalMs": SLOW}}));
+    let heard = Capture::start(&site.router, "port");
+    let pod = Pod::new();
+    let outcome = std::thread::scope(|scope| {
+        let adding = scope.spawn(|| plugin.add(&pod.eth0()));
+        heard.wait_for("a probe", |frame| frame.arp_probe().is_some());
+        site.router.send_frame("port", &rival([2, 0, 0, 0, 0, 0x99], [172, 20, 56, 16]));
+        site.router.send_frame("port", &rival([2, 0, 0, 0, 0, 0x99], [172, 20, 56, 99]));
+        adding.join().unwrap()
+    });
+    assert_eq!(addresses(&outcome), ["172.20.56.17"]);
+    let set_aside = listed(&site, "quarantined");
+    assert_eq!(set_aside.len(), 1, "{set_aside:?}");
+    assert_eq!(
+        (&set_aside[0]["address"], &set_aside[0]["mac"]),
+        (&json!("172.20.56.16"), &json!("02:00:00:00:00:99"))
+    );
+}
+
+#[test]
+fn a_conflict_is_found_though_the_first_probe_is_lost() {
+    let site = Site::new();
+    site.router.ip("addr add 172.20.56.16/24 dev port");
+    site.router.nft(
+        "table netdev lossy { chain in { type filter hook ingress device port priority 0; \
+         ether type arp arp daddr ip 172.20.56.16 limit rate 1/day burst 1 packets counter drop; }\n}\n",
+    );
+    let pod = Pod::new();
+    assert_eq!(addresses(&with(&site, json!({})).add(&pod.eth0())), ["172.20.56.17"]);
+    let dropped = site.router.run("nft list table netdev lossy").expect_ok();
+    assert!(dropped.stdout.contains("counter packets 1 "), "{dropped}");
+}
+
+#[test]
+fn probing_changes_no_neighbours_cache() {
+    let site = Site::new();
+    let candidates = 17..=31;
+    for i in candidates.clone() {
+        site.router.ip(&format!(
+            "neigh replace 172.20.56.{i} lladdr 02:00:00:00:01:{i} dev port nud stale\n\
+             neigh replace 2001:db8::{i} lladdr 02:00:00:00:01:{i} dev port nud stale"
+        ));
+    }
+    let seen = || -> BTreeMap<String, String> {
+        let all = site.router.ip_json("neigh show dev port");
+        let entry = |entry: &Value| (entry["dst"].as_str().unwrap().to_owned(), entry.to_string());
+        all.as_array().unwrap().iter().map(entry).filter(|(addr, _)| !addr.starts_with("fe80")).collect()
+    };
+    let (before, heard, pod) = (seen(), Capture::start(&site.router, "port"), Pod::new());
+    let ipam =
+        json!({"ranges": [[{"subnet": DUAL, "rangeStart": "2001:db8::16", "rangeEnd": "2001:db8::31"}]]});
+    assert_eq!(addresses(&with(&site, ipam).add(&pod.eth0()))[0], "172.20.56.16");
+    let asked: BTreeSet<IpAddr> = asked(&heard).into_keys().collect();
+    assert!(asked.contains(&"172.20.56.17".parse().unwrap()), "they were asked for: {asked:?}");
+    let mut after = seen();
+    // The pod has told the segment of its own.
+    after.retain(|addr, _| before.contains_key(addr));
+    assert_eq!(after, before);
+}
+
+#[test]
+fn of_a_burst_one_add_in_eight_probes_at_the_most() {
+    let site = Site::new();
+    let plugin = with(&site, json!({"slice": "172.20.56.32/27"}));
+    let (heard, pods): (_, Vec<Pod>) =
+        (Capture::start(&site.router, "port"), (0..32).map(|_| Pod::new()).collect());
+    let given: BTreeSet<String> = std::thread::scope(|scope| {
+        let calls: Vec<_> =
+            pods.iter().map(|pod| scope.spawn(|| addresses(&plugin.add(&pod.eth0())).remove(0))).collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    assert_eq!(given.len(), pods.len());
+    let asked = asked(&heard);
+    let (frames, most) = (asked.values().sum::<usize>(), pods.len() / 8 * 16 * 3);
+    note(&format!("32 ADDs at once sent {frames} probes for {} addresses", asked.len()));
+    assert!(frames <= most, "{frames} probes: {asked:?}");
+    for addr in &given {
+        assert!(asked.get(&addr.parse().unwrap()).is_some_and(|times| *times >= 3), "{addr} of {asked:?}");
+    }
+}
+
+#[test]
+fn nobody_is_asked_where_it_is_off_or_there_is_no_uplink_or_nobody_could_answer() {
+    let site = Site::new();
+    let heard = Capture::start(&site.router, "port");
+    let add = |plugin: &Plugin<'_>| {
+        let pod = Pod::new();
+        let outcome = plugin.add(&pod.eth0());
+        plugin.del(&pod.eth0()).expect_ok();
+        (addresses(&outcome), outcome.stderr)
+    };
+    add(&with(&site, json!({"conflictDetection": "off"})));
+    let mut local = site.conf();
+    local.as_object_mut().unwrap().remove("uplink");
+    add(&site.node.plugin(&site.node.list(Site::NETWORK, &[local])));
+    assert_eq!(asked(&heard), BTreeMap::new());
+    add(&with(&site, json!({})));
+    assert!(!asked(&heard).is_empty(), "the control");
+    drop(heard);
+    site.router.ip("link set port down");
+    let (_, log) = add(&with(&site, json!({})));
+    assert!(log.contains("nic0 has no carrier"), "{log}");
+}
+
+#[test]
+fn a_plugin_that_is_killed_while_it_probes_takes_its_ipam_along() {
+    let site = Site::new();
+    let plugin = with(&site, json!({"conflictDetection": {"intervalMs": 2000}}));
+    let (heard, pod) = (Capture::start(&site.router, "port"), Pod::new());
+    let call = plugin.call("ADD", &pod.eth0());
+    let mut adding = site.node.enter(|| {
+        let mut command = call.bare_command();
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(call.input()).unwrap();
+        child
+    });
+    heard.wait_for("a probe", |frame| frame.arp_probe().is_some());
+    adding.kill().unwrap();
+    adding.wait().unwrap();
+    plugin.del(&pod.eth0()).expect_ok();
+    // Whoever waits for the turn to probe would wait for the orphan.
+    let next = Pod::new();
+    let quick = with(&site, json!({}));
+    assert_eq!(addresses(&quick.add(&next.eth0())), ["172.20.56.16"]);
+    assert_eq!(site.node.leases(Site::NETWORK), ["172.20.56.16"]);
+}
+
+#[test]
+fn an_interface_to_probe_from_that_is_not_there_is_an_error_where_it_was_asked_for() {
+    let site = Site::new();
+    let pod = Pod::new();
+    let refused = with(&site, json!({"conflictDetection": {"interface": "nowhere"}})).add(&pod.eth0());
+    assert_eq!(refused.error_code(), 7);
+    assert!(refused.error_text().contains("no interface nowhere to probe from"), "{refused}");
+}
