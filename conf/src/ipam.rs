@@ -191,7 +191,7 @@ fn absolute(section: &Section<'_>, key: &str) -> Result<Option<PathBuf>, CniErro
 }
 
 pub(crate) fn unknown(section: &Section<'_>) -> impl Iterator<Item = String> {
-    section.unknown().into_iter().map(|path| format!("{path}: unknown key, without effect"))
+    section.unknown().into_iter().map(|key| key.to_string())
 }
 
 #[cfg(test)]
@@ -306,10 +306,10 @@ mod tests {
             config.warnings,
             [
                 "ipam.gateway: without effect: no subnet next to it",
-                "ipam.ranges[0][0].y: unknown key, without effect",
+                "ipam.ranges[0][0].y: unknown key, ignored",
                 "ipam.routes[0].dst: 10.1.2.3/8 has host bits set: 10.0.0.0/8 is meant",
-                "ipam.routes[0].x: unknown key, without effect",
-                "ipam.future: unknown key, without effect",
+                "ipam.routes[0].x: unknown key, ignored",
+                "ipam.future: unknown key, ignored",
             ]
         );
         assert_eq!(config.routes[0].dst.to_string(), "10.0.0.0/8");

@@ -10,7 +10,7 @@ use crate::cni::result::Dns;
 use crate::ifname;
 use crate::ipam::IpamConfig;
 use crate::request::{Request, is_common_key};
-use crate::section::Section;
+use crate::section::{Section, UnknownKey};
 use crate::uplink::{Uplink, UplinkPort, VLAN_IDS};
 
 /// The IPAM plugin that is ours; its keys are checked before anything is touched.
@@ -84,6 +84,12 @@ impl Network {
     /// Checks a configuration whole. The second value lists what is odd but not wrong, for the log.
     pub fn parse(request: &Request) -> Result<(Network, Vec<String>), CniError> {
         let section = Section::new(&request.config, "");
+        if section.value("plugins").is_some() {
+            return Err(section.error(
+                "plugins",
+                "this is a network list; a plugin is given one entry of it, with the list's name and cniVersion",
+            ));
+        }
         let mut odd = Vec::new();
         let port_vlans = parse_port_vlans(&section, &mut odd)?;
         let uplink = match section.section("uplink")? {
@@ -116,8 +122,8 @@ impl Network {
         let masquerade = section.bool("ipMasq")?;
         section.str("ipMasqBackend")?;
         network.check(masquerade)?;
-        odd.extend(section.unknown().into_iter().filter(|key| !is_common_key(key)));
-        Ok((network, odd.into_iter().map(|key| format!("{key}: unknown key, ignored")).collect()))
+        odd.extend(section.unknown().into_iter().filter(|key| !is_common_key(&key.path)));
+        Ok((network, odd.iter().map(UnknownKey::to_string).collect()))
     }
 
     /// What no single key can tell: contradictions between keys.
@@ -284,7 +290,7 @@ impl Teardown {
 }
 
 /// Reads the pods' VLANs; keys that nobody knows go to `odd`.
-fn parse_port_vlans(section: &Section<'_>, odd: &mut Vec<String>) -> Result<Option<PortVlans>, CniError> {
+fn parse_port_vlans(section: &Section<'_>, odd: &mut Vec<UnknownKey>) -> Result<Option<PortVlans>, CniError> {
     let access = section.number_or_zero("vlan", "a VLAN id", VLAN_IDS, "none")?.map(|vid| vid as u16);
     let keep_default = section.opt_bool("preserveDefaultVlan")?.unwrap_or(true);
     let mut trunk = Vec::new();
@@ -318,7 +324,7 @@ fn parse_port_vlans(section: &Section<'_>, odd: &mut Vec<String>) -> Result<Opti
     Ok(Some(PortVlans { access, trunk, keep_default }))
 }
 
-fn parse_dns(section: &Section<'_>, odd: &mut Vec<String>) -> Result<Dns, CniError> {
+fn parse_dns(section: &Section<'_>, odd: &mut Vec<UnknownKey>) -> Result<Dns, CniError> {
     let Some(keys) = section.section("dns")? else { return Ok(Dns::default()) };
     let dns = Dns::from_section(&keys)?;
     odd.extend(keys.unknown());

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -20,13 +20,35 @@ use crate::cni::error::CniError;
 pub struct Section<'a> {
     map: &'a Map<String, Value>,
     path: String,
+    /// Keys that were asked for and are there, as they are spelt there.
     asked: RefCell<BTreeSet<&'a str>>,
+    /// Every key that was asked for.
+    known: RefCell<BTreeSet<String>>,
+}
+
+/// A key that nobody asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownKey {
+    /// Where it stands in the configuration.
+    pub path: String,
+    /// The key that may be meant.
+    similar: Option<String>,
+}
+
+impl fmt::Display for UnknownKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: unknown key, ignored", self.path)?;
+        match &self.similar {
+            Some(similar) => write!(f, "; is {similar} meant?"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl<'a> Section<'a> {
     /// A section at a path such as `ipam.ranges[0][1]`; the configuration itself has the empty path.
     pub fn new(map: &'a Map<String, Value>, path: impl Into<String>) -> Section<'a> {
-        Section { map, path: path.into(), asked: RefCell::default() }
+        Section { map, path: path.into(), asked: RefCell::default(), known: RefCell::default() }
     }
 
     /// The path of one of this section's keys.
@@ -46,6 +68,7 @@ impl<'a> Section<'a> {
 
     /// The raw value of a key.
     pub fn value(&self, key: &str) -> Option<&'a Value> {
+        self.known.borrow_mut().insert(key.to_owned());
         let (found, value) = self
             .map
             .get_key_value(key)
@@ -215,10 +238,20 @@ impl<'a> Section<'a> {
         list.iter().enumerate().map(text).collect()
     }
 
-    /// The paths of the keys that nobody asked for. Call it when everything was read.
-    pub fn unknown(&self) -> Vec<String> {
+    /// The keys that nobody asked for. Call it when everything was read.
+    pub fn unknown(&self) -> Vec<UnknownKey> {
         let asked = self.asked.borrow();
-        self.map.keys().filter(|key| !asked.contains(key.as_str())).map(|key| self.path(key)).collect()
+        let unasked = self.map.keys().filter(|key| !asked.contains(key.as_str()));
+        unasked.map(|key| UnknownKey { path: self.path(key), similar: self.similar(key) }).collect()
+    }
+
+    /// The key that a mistyped one may be: two letters off at the most, and less than half of it.
+    fn similar(&self, key: &str) -> Option<String> {
+        const FARTHEST: usize = 2;
+        let distance = |known: &String| strsim::osa_distance(&known.to_lowercase(), &key.to_lowercase());
+        let known = self.known.borrow();
+        let (nearest, by) = known.iter().map(|known| (known, distance(known))).min_by_key(|(_, by)| *by)?;
+        (by <= FARTHEST && by * 2 < nearest.len()).then(|| nearest.clone())
     }
 }
 
@@ -322,7 +355,7 @@ mod tests {
             assert_eq!(section.str("bridge"), Ok(Some("a")));
             assert_eq!(section.uint("vlan", 0..=9), Ok(Some(8)));
             assert_eq!(section.str("none"), Ok(None));
-            assert_eq!(section.unknown(), ["uplink.VLAN"]);
+            assert_eq!(paths(section), ["uplink.VLAN"]);
         });
     }
 
@@ -332,8 +365,32 @@ mod tests {
         with(&config, |section| {
             let inner = &section.sections("list").unwrap()[0];
             assert_eq!(inner.uint("a", 0..=1), Ok(Some(1)));
-            assert_eq!(inner.unknown(), ["uplink.list[0].b"]);
-            assert_eq!(section.unknown(), ["uplink.x"]);
+            assert_eq!(paths(inner), ["uplink.list[0].b"]);
+            assert_eq!(paths(section), ["uplink.x"]);
+        });
+    }
+
+    fn paths(section: &Section<'_>) -> Vec<String> {
+        section.unknown().into_iter().map(|key| key.path).collect()
+    }
+
+    #[test]
+    fn a_mistyped_key_is_recognised() {
+        let config = json!({"slize": 1, "Mastre": 1, "id": 1, "other": 1});
+        with(&config, |section| {
+            for key in ["slice", "master", "mtu", "name", "x"] {
+                section.value(key);
+            }
+            let told: Vec<String> = section.unknown().iter().map(ToString::to_string).collect();
+            assert_eq!(
+                told,
+                [
+                    "uplink.Mastre: unknown key, ignored; is master meant?",
+                    "uplink.id: unknown key, ignored",
+                    "uplink.other: unknown key, ignored",
+                    "uplink.slize: unknown key, ignored; is slice meant?",
+                ]
+            );
         });
     }
 

@@ -44,11 +44,16 @@ fn check(what: &str, list: &str) {
 }
 
 #[test]
-fn every_sample_is_taken() {
+fn every_sample_is_taken_and_in_the_table() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples");
+    let table = std::fs::read_to_string(folder.join("README.md")).unwrap();
     let mut samples = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "conflist") {
+            continue;
+        }
+        assert!(table.contains(path.file_name().unwrap().to_str().unwrap()), "{}", path.display());
         check(&path.display().to_string(), &std::fs::read_to_string(&path).unwrap());
         samples += 1;
     }

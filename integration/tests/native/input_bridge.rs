@@ -46,7 +46,8 @@ fn flags_that_are_none() {
 
 #[test]
 fn names_that_no_interface_can_have() {
-    let rows: [Row; 16] = [
+    let rows: [Row; 17] = [
+        (json!({"plugins": []}), 7, &["plugins", "one entry"]),
         (json!({"bridge": 7}), 7, &["bridge", "7"]),
         (json!({"bridge": "a/b"}), 7, &["bridge", "a/b"]),
         (json!({"bridge": ".."}), 7, &["bridge", "\"..\""]),

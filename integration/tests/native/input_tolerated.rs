@@ -27,6 +27,7 @@ fn an_unknown_key_is_a_warning_that_names_it() {
         (json!({"uplink": {"futureKey": 1}}), "uplink.futureKey"),
         (json!({"dns": {"futureKey": []}}), "dns.futureKey"),
         (json!({"ipam": {"futureKey": 1}}), "ipam.futureKey"),
+        (json!({"ipam": {"exclud": []}}), "ipam.exclud"),
         (json!({"ipam": {"routes": [{"dst": "10.0.0.0/8", "futureKey": 1}]}}), "ipam.routes[0].futureKey"),
         (
             json!({"ipam": {"ranges": [[{"subnet": "2001:db8::/64", "futureKey": 1}]]}}),
