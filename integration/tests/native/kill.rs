@@ -210,7 +210,8 @@ fn a_del_whose_ipam_was_killed_succeeds_when_repeated() {
 #[test]
 fn an_add_killed_with_its_ipam_succeeds_when_repeated() {
     let (clean, pod) = (Clean::new(), Pod::new());
-    ipam_at_every_point("ADD", "kill -9 $PPID", |ipam| {
+    // An IPAM plugin that knew would not even begin.
+    ipam_at_every_point("ADD", "kill -9 $PPID; unset VLAN_BRIDGE_PID", |ipam| {
         let outcome = ipam.before(clean.plugin().call("ADD", &pod.eth0())).run();
         assert_eq!(outcome.status.signal(), Some(SIGKILL), "{outcome}");
         add_again(&clean, &pod);
