@@ -25,6 +25,7 @@ mod ipam_choice;
 mod ipam_dead;
 mod ipam_flat;
 mod ipam_kill;
+mod ipam_model;
 mod ipam_operator;
 mod ipam_reboot;
 mod ipam_roll;
