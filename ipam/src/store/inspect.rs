@@ -136,7 +136,7 @@ impl Store {
         self.free_lease(addr, &name)?;
         let path = self.side.owners.join(&name);
         if let Some(mut record) = self.record(&name)? {
-            record.addresses.retain(|other| *other != addr);
+            record.take(addr);
             if record.addresses.is_empty() { remove(&path) } else { record.write(&path) }?;
         }
         Ok(true)

@@ -55,9 +55,9 @@ impl Model {
     pub(super) fn look(&mut self) {
         let known = std::mem::take(&mut self.known);
         self.leases.retain(|_, lease| {
-            !known.get(&lease.owner).is_some_and(|known| {
-                known.boot != self.boot && known.papers.contains(&lease.paper)
-            })
+            !known
+                .get(&lease.owner)
+                .is_some_and(|known| known.boot != self.boot && known.papers.contains(&lease.paper))
         });
         let owners: BTreeSet<u8> = self.leases.values().map(|lease| lease.owner).collect();
         for owner in owners {
@@ -92,7 +92,12 @@ impl Model {
     }
 
     /// Whether an ADD of ours is refused; the model is as that ADD finds it, after whatever it takes back.
-    pub(super) fn refuses(&mut self, owner: u8, ask: Option<IpAddr>, sets: &[BTreeSet<IpAddr>]) -> Option<u64> {
+    pub(super) fn refuses(
+        &mut self,
+        owner: u8,
+        ask: Option<IpAddr>,
+        sets: &[BTreeSet<IpAddr>],
+    ) -> Option<u64> {
         self.look();
         if !self.held_by(owner).is_empty() {
             return Some(HOLDS_ALREADY);

@@ -1,6 +1,6 @@
 //! Takes the steps with the real binaries, and compares.
 
-use super::model::{Known, Lease, Model, Paper};
+use super::model::{Known, Lease, Model};
 use super::{By, Step, Verb};
 use crate::ipam::{Ipam, NETWORK};
 use integration::{Attachment, Background, Call, Outcome, plugin, run_killed_at, run_quickly};
@@ -229,7 +229,11 @@ impl<'a> Run<'a> {
             self.model.reclaim();
         }
         let outcome = quickly(&self.rig.ipam.plugin().call_without_attachment("STATUS"));
-        if self.model.capacity(&sets()) == 0 { expect_code(&outcome, 50)? } else { expect_ok(&outcome)? }
+        if self.model.capacity(&sets()) == 0 {
+            expect_code(&outcome, 50)?
+        } else {
+            expect_ok(&outcome)?
+        }
         self.compare_records()
     }
 
@@ -294,46 +298,42 @@ impl<'a> Run<'a> {
             expect(!is_new || verb == Verb::Add && now.owner == owner, || format!("{addr}: {now:?}"))?;
         }
         self.model.leases = after;
-        self.known_by_the_records(verb == Verb::Add, owner);
+        self.known_by_the_records();
         Ok(())
     }
 
     /// After a kill the records alone say how far it came.
-    fn known_by_the_records(&mut self, is_add: bool, added: u8) {
-        let folder = self.rig.ipam.side().join("owners");
-        let old = std::mem::take(&mut self.model.known);
+    fn known_by_the_records(&mut self) {
+        self.model.known.clear();
         for owner in 0..super::OWNERS {
-            let Ok(bytes) = fs::read(folder.join(record(owner))) else { continue };
-            let Ok(record) = serde_json::from_slice::<Value>(&bytes) else { continue };
-            let listed = |addr: &IpAddr| {
-                record["addresses"].as_array().unwrap().contains(&json!(addr.to_string()))
+            let Ok(bytes) = fs::read(self.rig.ipam.side().join("owners").join(record(owner))) else {
+                continue;
             };
-            let held = self.model.held_by(owner);
-            let mut papers: BTreeSet<Paper> =
-                held.iter().filter(|addr| listed(addr)).map(|addr| self.model.leases[addr].paper).collect();
-            if record["adopted"] != true && !(is_add && owner == added) {
-                // It was not this call that wrote the record, so it is of what was known before.
-                papers = old.get(&owner).map(|known| known.papers.clone()).unwrap_or_default();
-            }
+            let Ok(record) = serde_json::from_slice::<Value>(&bytes) else { continue };
+            let papers = record["leases"].as_object().unwrap().values().map(|lease| {
+                let number = |key: &str| lease[key].as_i64().unwrap();
+                (lease["inode"].as_u64().unwrap(), number("seconds"), number("nanoseconds"))
+            });
             let boot = record["boot"].as_str().unwrap().parse().unwrap();
             let path = record["netns"]["path"].as_str();
             let process = path.map(|path| path.split('/').nth(2).unwrap().parse().unwrap());
-            self.model.known.insert(owner, Known { boot, process, papers });
+            self.model.known.insert(owner, Known { boot, process, papers: papers.collect() });
         }
     }
 
     /// Whether the leases are the model's.
     fn compare(&self) -> Judged {
         let leases = self.leases()?;
-        expect(leases == self.model.leases, || format!("there is {leases:?}\ninstead of {:?}", self.model.leases))
+        expect(leases == self.model.leases, || {
+            format!("there is {leases:?}\ninstead of {:?}", self.model.leases)
+        })
     }
 
     /// Whether the records are, which must be after a call of ours that came to its end.
     fn compare_records(&self) -> Judged {
         self.compare()?;
         let expected: Vec<String> = self.model.known.keys().map(|owner| record(*owner)).collect();
-        let mut records = self.rig.ipam.records();
-        records.retain(|r| expected.contains(r));
+        let records = self.rig.ipam.records();
         expect(records == expected, || format!("records {records:?} instead of {expected:?}"))
     }
 
@@ -354,7 +354,9 @@ impl<'a> Run<'a> {
     fn insert(&mut self, owner: u8, given: &[IpAddr]) -> Judged {
         let leases = self.leases()?;
         for addr in given {
-            let Some(lease) = leases.get(addr) else { return Err(format!("{addr} was given, without a lease")) };
+            let Some(lease) = leases.get(addr) else {
+                return Err(format!("{addr} was given, without a lease"));
+            };
             expect(!self.model.leases.contains_key(addr), || format!("{addr} was given twice"))?;
             expect(lease.owner == owner && sets().iter().any(|set| set.contains(addr)), || {
                 format!("{addr}: {lease:?}")
