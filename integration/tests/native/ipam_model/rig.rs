@@ -32,7 +32,7 @@ fn sets() -> [BTreeSet<IpAddr>; 2] {
 
 /// Two of a container have its id in common.
 fn names(owner: u8) -> (String, &'static str) {
-    (format!("c{}", owner / 2), if owner % 2 == 0 { "eth0" } else { "net1" })
+    (format!("c{}", owner / 2), if owner.is_multiple_of(2) { "eth0" } else { "net1" })
 }
 
 fn lease(owner: u8) -> String {
