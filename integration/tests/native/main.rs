@@ -29,6 +29,7 @@ mod ipam_model;
 mod ipam_operator;
 mod ipam_reboot;
 mod ipam_roll;
+mod ipam_storm;
 mod kill;
 mod lock;
 mod regression;
