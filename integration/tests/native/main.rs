@@ -23,6 +23,7 @@ mod input_tolerated;
 mod ipam;
 mod ipam_choice;
 mod ipam_dead;
+mod ipam_disk;
 mod ipam_flat;
 mod ipam_kill;
 mod ipam_model;
