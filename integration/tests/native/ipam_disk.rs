@@ -152,12 +152,9 @@ fn a_read_only_disk() {
         }
         disk.remount(MsFlags::MS_RDONLY);
         let before = (disk.ipam.leases(), disk.ipam.records());
-        for (outcome, code) in [
-            (disk.call("ADD", "c3"), 5),
-            (disk.call("DEL", "c1"), 5),
-            (disk.gc(), 5),
-            (disk.status(), 50),
-        ] {
+        for (outcome, code) in
+            [(disk.call("ADD", "c3"), 5), (disk.call("DEL", "c1"), 5), (disk.gc(), 5), (disk.status(), 50)]
+        {
             assert_eq!(outcome.error_code(), code, "{outcome}");
             assert!(outcome.error_text().contains("Read-only file system"), "{outcome}");
         }

@@ -89,7 +89,8 @@ impl Storm<'_> {
 
 #[test]
 fn two_hundred_at_once_never_share_an_address_and_lose_none() {
-    let ipam = Ipam::new(json!({"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.4", "rangeEnd": "10.1.0.253"}));
+    let ipam =
+        Ipam::new(json!({"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.4", "rangeEnd": "10.1.0.253"}));
     let seconds = std::env::var(LASTS_VARIABLE).map_or(LASTS, |text| text.parse().expect("seconds"));
     let mut seed = [0; 4];
     File::open("/dev/urandom").unwrap().read_exact(&mut seed).unwrap();
@@ -117,8 +118,7 @@ fn two_hundred_at_once_never_share_an_address_and_lose_none() {
     for (addr, owner) in &owners {
         assert_eq!(held.get(addr), Some(&format!("{owner}\r\neth0")), "{addr}");
     }
-    let kept: Vec<Value> =
-        owners.values().map(|id| json!({"containerID": id, "ifname": "eth0"})).collect();
+    let kept: Vec<Value> = owners.values().map(|id| json!({"containerID": id, "ifname": "eth0"})).collect();
     ipam.plugin().with("cni.dev/valid-attachments", kept.into()).gc().expect_ok();
     assert_eq!(ipam.leases().into_keys().collect::<Vec<_>>(), owners.keys().cloned().collect::<Vec<_>>());
     assert_eq!(ipam.records().len(), owners.len());

@@ -1,13 +1,14 @@
 //! The files in a directory of leases, and how they are read, made and removed.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{StoreError, at};
 use super::holder::Holder;
+use super::open;
 
 /// Longest lease read, in bytes; a real one has at most an id, CR LF and an interface name.
 const MAX_LEASE: u64 = 4096;
@@ -89,9 +90,8 @@ pub(super) fn holder_at(path: &Path) -> Result<Option<Holder>, StoreError> {
 }
 
 fn read_holder(path: &Path) -> Holder {
-    let mut bytes = Vec::new();
-    match File::open(path).and_then(|file| file.take(MAX_LEASE).read_to_end(&mut bytes)) {
-        Ok(_) => Holder::parse(&bytes),
+    match open::read(path, MAX_LEASE) {
+        Ok(bytes) => Holder::parse(&bytes),
         Err(error) => {
             log::warn!("cannot read {}: {error}", path.display());
             Holder::Unreadable
@@ -106,8 +106,7 @@ pub(super) fn make_private(dir: &Path) -> Result<(), StoreError> {
 
 /// Makes a file, which must not be there.
 pub(super) fn open_new(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.map_err(at("create", path))
+    open::options().write(true).create_new(true).open(path).map_err(at("create", path))
 }
 
 /// Makes a file with this content, in the place of a file that was left there. Tells which it is.

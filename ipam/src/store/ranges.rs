@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use cni_conf::range::{Range, RangeSet};
 
 use super::error::{StoreError, at};
-use super::table::{Rested, Span, Table};
+use super::table::{Rested, Span, Table, WINDOW};
 use super::{Store, files};
 use crate::allocate::offer;
 
@@ -127,6 +127,28 @@ impl Store {
             });
         }
         Ok(usages)
+    }
+
+    /// Makes the tables of a set anew, believing nothing of the old ones, if they have lost addresses: none is offered
+    /// although not all are in use. Tells whether they had.
+    ///
+    /// # Errors
+    /// When a table or the directory cannot be read.
+    pub fn repair(&mut self, pool: &Pool<'_>) -> Result<bool, StoreError> {
+        let usages = self.usage(pool)?;
+        // Of a larger range only so many are offered anyway.
+        let lost = |usage: &Usage| usage.total <= WINDOW && usage.used + usage.quarantined < usage.total;
+        if !usages.iter().any(lost) {
+            return Ok(false);
+        }
+        for range in &pool.set.0 {
+            let name = Span { first: range.first, last: range.last }.name();
+            log::warn!("{}: it has lost addresses, made anew", self.side.ranges.join(&name).display());
+            self.tables.remove(&name);
+            self.index.ranges.retain(|other| *other != name);
+        }
+        self.changed = true;
+        Ok(true)
     }
 
     /// What became free until this moment of the boot has rested.

@@ -5,8 +5,8 @@
 //! that cannot be read.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::fs;
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -16,6 +16,7 @@ use super::error::{StoreError, at};
 use super::files::{Lease, Stamp, open_new};
 use super::holder::{Holder, Owner, is_container_id};
 use super::netns::Netns;
+use super::open;
 
 /// Longest record read, in bytes. A path has 4096 at most, and a pod's names some hundreds.
 const MAX_RECORD: u64 = 16 << 10;
@@ -69,15 +70,14 @@ impl Record {
 
     /// Reads a record: none, one, or, with a word in the log, one that is torn.
     pub(super) fn read(path: &Path) -> Found {
-        let mut bytes = Vec::new();
-        match File::open(path).and_then(|file| file.take(MAX_RECORD).read_to_end(&mut bytes)) {
-            Ok(_) => {}
+        let bytes = match open::read(path, MAX_RECORD) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Found::Nothing,
             Err(error) => {
                 log::warn!("cannot read {}: {error}", path.display());
                 return Found::Torn;
             }
-        }
+        };
         if let Some(record) = Record::parse(&bytes) {
             return Found::Record(record);
         }
