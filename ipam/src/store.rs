@@ -159,10 +159,10 @@ impl Store {
         lock.lock().map_err(at("lock", &path))?;
         let now = handle.metadata().map_err(at("read", &dir))?;
         let side = Side::of(data_dir, network);
-        side.check(data_dir)?;
+        let is_whole = side.check(data_dir)?;
         let index = Index::read(&side.index);
-        let known =
-            index.as_ref().is_some_and(|index| index.describes(&now) && !moment.is_after(&index.boot));
+        let known = is_whole
+            && index.as_ref().is_some_and(|index| index.describes(&now) && !moment.is_after(&index.boot));
         let index = index.unwrap_or_default();
         Ok(Store {
             dir,
@@ -301,16 +301,17 @@ impl Side {
         }
     }
 
-    /// Whether the directories are ours alone, where there are any.
-    fn check(&self, data_dir: &Path) -> Result<(), StoreError> {
+    /// Whether all directories are there. Those that are must be ours alone.
+    fn check(&self, data_dir: &Path) -> Result<bool, StoreError> {
+        let mut is_whole = true;
         for dir in [&data_dir.join(SIDE), &self.dir, &self.owners, &self.ranges] {
             match fs::symlink_metadata(dir) {
                 Ok(found) => check_directory(dir, &found)?,
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => is_whole = false,
                 Err(error) => return Err(at("read", dir)(error)),
             }
         }
-        Ok(())
+        Ok(is_whole)
     }
 }
 

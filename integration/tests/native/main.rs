@@ -22,6 +22,7 @@ mod input_node;
 mod input_tolerated;
 mod ipam;
 mod ipam_choice;
+mod ipam_damage;
 mod ipam_dead;
 mod ipam_disk;
 mod ipam_flat;

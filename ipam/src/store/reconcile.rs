@@ -17,8 +17,11 @@ use super::{CLAIM, Index, Store};
 impl Store {
     /// Looks at every lease and every record once. Leases are removed only where nobody can hold them: of an earlier
     /// boot, or empty.
-    pub(super) fn reconcile(&mut self) -> Result<(), StoreError> {
-        log::info!("{}: somebody else was here, looking at every lease", self.dir.display());
+    ///
+    /// # Errors
+    /// When anything of it cannot be read or written.
+    pub(crate) fn reconcile(&mut self) -> Result<(), StoreError> {
+        log::info!("{}: looking at every lease", self.dir.display());
         self.changed = true;
         for dir in [&self.side.owners, &self.side.ranges] {
             files::make_private(dir)?;
