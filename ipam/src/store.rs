@@ -119,7 +119,7 @@ impl Store {
     /// When the lock cannot be taken.
     pub fn open(data_dir: &Path, network: &str) -> Result<Option<Store>, StoreError> {
         let dir = directory(data_dir, network)?;
-        match fs::metadata(&dir) {
+        match fs::symlink_metadata(&dir) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(at("read", &dir)(error)),
