@@ -144,10 +144,8 @@ impl Store {
         for range in &pool.set.0 {
             let name = Span { first: range.first, last: range.last }.name();
             log::warn!("{}: it has lost addresses, made anew", self.side.ranges.join(&name).display());
-            self.tables.remove(&name);
-            self.index.ranges.retain(|other| *other != name);
+            self.give_up(&name);
         }
-        self.changed = true;
         Ok(true)
     }
 
@@ -167,7 +165,15 @@ impl Store {
         self.note(addr, |table| table.free(addr, now));
     }
 
-    /// A table that cannot be changed is no reason to fail: it will be made anew.
+    /// Has a table made anew when it is asked for next, from the leases alone.
+    fn give_up(&mut self, name: &str) {
+        self.tables.remove(name);
+        self.index.ranges.retain(|other| other != name);
+        self.changed = true;
+    }
+
+    /// A table that cannot be changed is no reason to fail: it will be made anew. Until then it would offer the same address
+    /// again and again.
     fn note(&mut self, addr: IpAddr, change: impl Fn(&mut Table) -> io::Result<()>) {
         if !self.known {
             return;
@@ -181,7 +187,7 @@ impl Store {
             };
             if let Err(error) = outcome {
                 log::warn!("{}: {error}, to be made anew", self.side.ranges.join(span.name()).display());
-                self.known = false;
+                self.give_up(&span.name());
             }
         }
     }
