@@ -11,7 +11,7 @@ fn every_input_of_the_corpus_does_no_harm() {
         let mut count = 0;
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            println!("{}", path.display());
+            eprintln!("{}", path.display());
             target(&std::fs::read(&path).unwrap());
             count += 1;
         }

@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 /// The targets: programs of `fuzz/libfuzzer`, folders of `fuzz/corpus`.
 const TARGETS: [&str; 2] = ["configuration", "store"];
 const SECONDS: u32 = 60;
+const MEMORY: &str = "/dev/shm";
 
 const USAGE: &str = "\
 Usage: cargo xtask fuzz [TARGET] [--seconds N]
@@ -74,6 +75,10 @@ fn fuzz(program: &Path, target: &str, seconds: u32) -> Result<()> {
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()));
     command.env("RUSTC_BOOTSTRAP", "1");
+    // A store is made for each input: in memory, where there is such a place.
+    if Path::new(MEMORY).is_dir() {
+        command.env("TMPDIR", MEMORY);
+    }
     run(&mut command)
 }
 

@@ -66,10 +66,9 @@ impl Storm<'_> {
         for round in 0.. {
             let attachment = eth0(&format!("c{number}x{round}"));
             let verb = |verb| self.ipam.plugin().call(verb, &attachment);
-            match self.run(&verb("ADD"), &mut dice) {
+            if let Some(outcome) = self.run(&verb("ADD"), &mut dice) {
                 // There are more addresses than callers, and each has one at the most.
-                Some(outcome) => self.hold(&outcome.expect_ok(), &attachment.id),
-                None => {}
+                self.hold(&outcome.expect_ok(), &attachment.id);
             }
             if Instant::now() >= self.end {
                 return;
