@@ -7,6 +7,7 @@ mod delegate;
 mod link;
 mod lock;
 mod net;
+mod nft;
 mod observe;
 mod ownership;
 mod plan;
