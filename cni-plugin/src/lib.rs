@@ -13,6 +13,7 @@ mod ownership;
 mod plan;
 mod pod;
 mod random;
+mod record;
 mod trunk;
 mod undo;
 
