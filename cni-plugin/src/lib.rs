@@ -6,6 +6,7 @@ mod config;
 mod delegate;
 mod link;
 mod lock;
+mod nat;
 mod net;
 mod nft;
 mod observe;

@@ -302,3 +302,8 @@ pub fn interface(name: &str) -> Vec<u8> {
     key.resize(IFNAMSIZ, 0);
     key
 }
+
+/// The interface name that such a key is.
+pub fn interface_name(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).trim_end_matches('\0').to_owned()
+}

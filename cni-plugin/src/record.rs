@@ -6,12 +6,13 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
-use cni_conf::ports::PortMapping;
+use cni_conf::ports::{PortMapping, Protocol};
 use cni_conf::section::{Section, parse_cidr};
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -47,6 +48,22 @@ impl Record {
     /// Whose record it is.
     pub fn attachment(&self) -> Attachment<'_> {
         Attachment { network: &self.network, container_id: &self.container_id, ifname: &self.ifname }
+    }
+
+    /// One that has something of every kind, to see whether the kernel could do it.
+    pub fn example() -> Record {
+        let port = PortMapping { host_port: 1, container_port: 1, protocol: Protocol::Tcp, host_ip: None };
+        Record {
+            network: String::new(),
+            container_id: String::new(),
+            ifname: String::new(),
+            netns: String::new(),
+            device: String::new(),
+            mac: None,
+            addresses: vec![IpNet::from(IpAddr::from([192, 0, 2, 1]))],
+            masquerade: true,
+            ports: vec![port],
+        }
     }
 
     fn to_json(&self) -> Value {
@@ -155,6 +172,16 @@ impl Records {
     /// Every record that can be read, by the name of its veth.
     pub fn all(&self) -> Vec<(String, Record)> {
         self.names().into_iter().filter_map(|name| self.read(&name).map(|record| (name, record))).collect()
+    }
+
+    /// Whether there is a record with this veth's name, readable or not.
+    pub fn has(&self, veth: &str) -> bool {
+        self.folder.join(veth).symlink_metadata().is_ok()
+    }
+
+    /// Whether there are none at all, drafts included.
+    pub fn is_empty(&self) -> bool {
+        fs::read_dir(&self.folder).is_ok_and(|mut entries| entries.next().is_none()) || !self.folder.exists()
     }
 
     fn names(&self) -> Vec<String> {

@@ -41,10 +41,15 @@ impl Protocol {
         }
     }
 
+    const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+    /// The one with this number.
+    pub fn of_number(number: u8) -> Option<Protocol> {
+        Protocol::ALL.into_iter().find(|protocol| protocol.number() == number)
+    }
+
     fn parse(text: &str) -> Option<Protocol> {
-        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
-            .into_iter()
-            .find(|protocol| text.eq_ignore_ascii_case(protocol.name()))
+        Protocol::ALL.into_iter().find(|protocol| text.eq_ignore_ascii_case(protocol.name()))
     }
 }
 

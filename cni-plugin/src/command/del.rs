@@ -13,7 +13,7 @@ use crate::link::{Kind, Link};
 use crate::net::remove::Remover;
 use crate::net::{Conn, Namespace, NetError, link, netns};
 use crate::ownership::{Attachment, Progress, is_attachment};
-use crate::{pod, trunk};
+use crate::{nat, pod, trunk};
 
 /// Detaches a pod. An attachment that is gone, in part or whole, is no error.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -27,7 +27,11 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     if let Some(found) = &found {
         silence(&found.conn, &found.link, teardown.ipam.as_deref()).await?;
     }
-    // A lease that cannot be given back now must not keep the link; the runtime repeats a DEL that failed.
+    // Before the address can be another's. What fails here or below must not keep the rest; the runtime repeats a DEL that failed.
+    let env = &request.env;
+    let attachment =
+        Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname };
+    let undone = nat::detach(&node, &attachment.host_interface(), teardown.has_nat).await;
     let released = release(&teardown, request);
     let remove = async { found.map_or(Ok(()), Found::remove) };
     let (released, removed) = match teardown.ipam.as_deref() {
@@ -36,6 +40,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         _ => (released.await, remove.await),
     };
     removed?;
+    undone?;
     if let Some(trunk) = &teardown.trunk {
         trunk::leave(&node, trunk).await?;
     }

@@ -5,6 +5,7 @@
 pub mod addr;
 pub mod announce;
 pub mod conn;
+pub mod conntrack;
 pub mod link;
 pub mod neigh;
 pub mod netfilter;

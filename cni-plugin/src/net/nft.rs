@@ -140,6 +140,20 @@ impl Nft {
         }))
     }
 
+    /// The names of a table's chains.
+    pub fn chains(&self, table: Table) -> Result<Vec<String>> {
+        let told = self
+            .socket
+            .request(get(kind::GET_CHAIN, table, NLM_F_DUMP), || format!("nft list table {table}"))?;
+        let of_this_table =
+            |chain: &&Vec<u8>| attribute(chain, attr::CHAIN_TABLE).map(text).as_deref() == Some(table.name);
+        Ok(told
+            .iter()
+            .filter(of_this_table)
+            .filter_map(|chain| attribute(chain, attr::CHAIN_NAME).map(text))
+            .collect())
+    }
+
     /// The rules of a chain, in order.
     pub fn rules(&self, table: Table, chain: &str) -> Result<Vec<Rule>> {
         let mut message = get(kind::GET_RULE, table, NLM_F_DUMP);

@@ -73,6 +73,13 @@ impl Message {
         self
     }
 
+    /// Attributes that the kernel sent, as they are.
+    pub fn raw(&mut self, attributes: &[u8]) -> &mut Message {
+        self.bytes.extend_from_slice(attributes);
+        self.pad();
+        self
+    }
+
     /// The whole message, its length filled in.
     pub fn finish(mut self) -> Vec<u8> {
         let length = self.bytes.len() as u32;

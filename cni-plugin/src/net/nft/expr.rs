@@ -14,9 +14,11 @@ fn number_of(reg: Reg) -> u32 {
     FIRST_REGISTER + reg.0
 }
 
+type Fill<'a> = Box<dyn FnOnce(&mut Message) + 'a>;
+
 /// Name and attributes of an expression (`NFTA_EXPR_*`).
 pub(super) fn encode(item: &mut Message, expr: &Expr) {
-    let (name, fill): (&str, Box<dyn FnOnce(&mut Message) + '_>) = match expr {
+    let (name, fill): (&str, Fill<'_>) = match expr {
         Expr::Meta { key, to } => ("meta", Box::new(|m| load(m, *key as u32, *to))),
         Expr::Ct { key, to } => ("ct", Box::new(|m| load_ct(m, *key as u32, *to))),
         Expr::SetMark(from) => ("meta", Box::new(|m| set_mark(m, *from))),
@@ -37,6 +39,7 @@ pub(super) fn encode(item: &mut Message, expr: &Expr) {
             ("nat", Box::new(|m| dnat(m, u32::from(*family as u8), *address, *port)))
         }
         Expr::Masquerade => ("masq", Box::new(|_| ())),
+        Expr::Counter => ("counter", Box::new(|_| ())),
     };
     item.text(NAME, name).nested(DATA, fill);
 }
