@@ -14,6 +14,7 @@
 //! | a plugin run with any environment and stdin | [`Node::plugin`], [`Plugin`] |
 //! | frames on an interface, tags included | [`Capture`] |
 //! | proof that nothing was touched or left | [`Snapshot`] |
+//! | an exchange over TCP or UDP, and whom the server saw | [`Server`], [`ask`] |
 //! | to wait for something | [`poll`], the only place that sleeps |
 //!
 //! ```no_run
@@ -42,6 +43,7 @@
 mod capture;
 mod client;
 mod datacenter;
+mod exchange;
 mod icmpv6;
 mod names;
 mod namespace;
@@ -59,6 +61,7 @@ mod wait;
 pub use capture::{Capture, Frame};
 pub use client::Client;
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
+pub use exchange::{Server, Transport, ask};
 pub use namespace::Namespace;
 pub use node::Node;
 pub use ping::Pings;

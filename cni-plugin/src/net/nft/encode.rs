@@ -53,6 +53,7 @@ pub(super) mod attr {
     pub const SET_DATA_TYPE: u16 = 6;
     pub const SET_DATA_LENGTH: u16 = 7;
     pub const SET_ID: u16 = 10;
+    pub const SET_USERDATA: u16 = 13;
 
     pub const ELEMENTS_TABLE: u16 = 1;
     pub const ELEMENTS_SET: u16 = 2;
@@ -157,6 +158,14 @@ fn add_set(message: &mut Message, table: Table, set: &Set, id: u32) {
         None => {}
     }
     message.number(attr::SET_ID, id);
+    if set.key == [Type::Interface] {
+        // `nft` prints names backwards unless it is told that they are in host byte order.
+        const KEY_BYTE_ORDER: u8 = 0;
+        const HOST: u32 = 1;
+        let mut order = vec![KEY_BYTE_ORDER, size_of::<u32>() as u8];
+        order.extend(HOST.to_ne_bytes());
+        message.bytes(attr::SET_USERDATA, &order);
+    }
 }
 
 /// `nft` packs the types of a concatenation into one number, six bits each.
