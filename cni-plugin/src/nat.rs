@@ -47,14 +47,15 @@ impl Nat {
         Ok(Nat { nft: Nft::open()?, records: Records::of_this_node()? })
     }
 
-    /// Fails, naming the module, where the kernel lacks a part. Changes nothing. A node that has our table has all parts.
+    /// Makes the frame where it is not there: if the kernel lacks a part, this fails, naming the module, and changes nothing. `veth`
+    /// is who is about to be put in.
+    pub async fn prepare(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
+        if self.nft.has_table(TABLE)? { Ok(()) } else { self.rebuild(node, Some(veth), None).await }
+    }
+
+    /// Whether [`Nat::prepare`] would succeed. Changes nothing.
     pub fn probe(&self) -> Result<(), CniError> {
-        if self.nft.has_table(TABLE)? {
-            return Ok(());
-        }
-        let mut changes = frame::frame();
-        changes.extend(plan::chains(&Record::example()).iter().flat_map(plan::SubnetChain::make));
-        Ok(self.nft.check(&changes)?)
+        if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&frame::frame())?) }
     }
 
     /// Writes the record and puts the elements in. A port that a live attachment has is an error that names it.
@@ -82,17 +83,14 @@ impl Nat {
 
     async fn put_in(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
         let veth = record.attachment().host_interface();
-        let (mut with_chains, mut stale) = (false, Vec::new());
+        let mut stale = Vec::new();
         for _ in 0..ATTEMPTS {
             let lock = RecordLock::shared()?;
             self.records.write(record)?;
-            let Some(obstacle) = self.try_put_in(record, with_chains, &stale)? else { return Ok(()) };
+            let Some(obstacle) = self.try_put_in(record, &stale)? else { return Ok(()) };
             drop(lock);
             match obstacle {
-                Obstacle::Missing => {
-                    self.rebuild(node, Some(&veth), None).await?;
-                    with_chains = true;
-                }
+                Obstacle::Missing => self.rebuild(node, Some(&veth), None).await?,
                 Obstacle::Held(held) => self.evict(node, &held).await?,
                 Obstacle::Stale(elements) => stale = elements,
             }
@@ -101,15 +99,14 @@ impl Nat {
         Err(CniError::new(code::TRY_AGAIN_LATER, why))
     }
 
-    fn try_put_in(
-        &self,
-        record: &Record,
-        with_chains: bool,
-        stale: &[Element],
-    ) -> Result<Option<Obstacle>, CniError> {
+    /// The kernel keeps who sends a transaction that fails waiting for 10 ms and more (RCU), so it is asked first for what is
+    /// likely to be missing.
+    fn try_put_in(&self, record: &Record, stale: &[Element]) -> Result<Option<Obstacle>, CniError> {
         let mut changes = Vec::new();
-        if with_chains {
-            changes.extend(plan::chains(record).iter().flat_map(plan::SubnetChain::make));
+        for chain in plan::chains(record) {
+            if self.nft.chain(TABLE, &chain.name)?.is_none() {
+                changes.extend(chain.make());
+            }
         }
         changes.extend(stale.iter().map(delete));
         changes.extend(plan::elements(record).into_iter().map(create));
@@ -177,7 +174,8 @@ impl Nat {
         if let Some(record) = &record {
             self.forget_udp_of_the_pod(record);
         }
-        if !all_there {
+        // The flush of which this call knows nothing else: it has taken out nothing itself.
+        if !all_there || !self.nft.has_table(TABLE)? {
             self.rebuild(node, None, record.as_ref()).await?;
         }
         self.end_with_the_last(record.as_ref())
@@ -187,8 +185,7 @@ impl Nat {
     fn take_out(&self, record: &Record) -> Result<bool, CniError> {
         let deletions = plan::elements(record).iter().map(delete).collect();
         let all_there = self.commit_what_can(deletions, Refusal::not_found)?;
-        let chains = plan::chains(record);
-        self.delete_unused(chains.iter().map(|chain| chain.name.as_str()))?;
+        self.delete_unused(plan::chains(record).iter().map(|chain| (chain.name.as_str(), chain.rules())))?;
         Ok(all_there)
     }
 
@@ -201,6 +198,7 @@ impl Nat {
             }
         }
         let lock = RecordLock::alone()?;
+        self.records.remove_drafts()?;
         self.sweep(|comment| {
             plan::is_of_network(comment, network) && plan::veth_of(comment).is_some_and(stale)
         })?;
@@ -225,18 +223,23 @@ impl Nat {
             return Ok(());
         }
         self.commit_what_can(deletions, Refusal::not_found)?;
-        let chains = self.nft.chains(TABLE)?;
-        let of_subnets = |name: &&str| SUBNET_CHAINS.iter().any(|prefix| name.starts_with(prefix));
-        self.delete_unused(chains.iter().map(String::as_str).filter(of_subnets))
+        self.delete_unused(self.nft.chains(TABLE)?.iter().filter_map(|name| {
+            let (_, rules) = SUBNET_CHAINS.iter().find(|(prefix, _)| name.starts_with(prefix))?;
+            Some((name.as_str(), *rules))
+        }))
     }
 
-    /// Deletes those of the chains that nothing leads to. The kernel does not let go of others.
-    fn delete_unused<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<(), CniError> {
-        for name in names {
-            let deletion = Change::DeleteChain { table: TABLE, name: name.to_owned() };
-            self.commit_what_can(vec![deletion], |refusal| refusal.not_found() || refusal.exists())?;
+    /// Deletes those of the chains that nothing leads to: whose uses are no more than their rules. If another pod has come
+    /// meanwhile, the kernel does not let go of its chain.
+    fn delete_unused<'a>(&self, chains: impl Iterator<Item = (&'a str, u32)>) -> Result<(), CniError> {
+        let mut deletions = Vec::new();
+        for (name, rules) in chains {
+            if self.nft.chain(TABLE, name)?.is_some_and(|chain| chain.uses <= rules) {
+                deletions.push(Change::DeleteChain { table: TABLE, name: name.to_owned() });
+            }
         }
-        Ok(())
+        let in_use = |refusal: &Refusal| refusal.not_found() || refusal.exists();
+        self.commit_what_can(deletions, in_use).map(drop)
     }
 
     /// Commits changes without those that are refused for a reason that does not matter. False if there were any.
@@ -260,7 +263,7 @@ impl Nat {
     }
 
     /// Takes the table away when the last attachment has gone; what leads into it from elsewhere goes first.
-    fn end_with_the_last(&self, last: Option<&Record>) -> Result<(), CniError> {
+    pub fn end_with_the_last(&self, last: Option<&Record>) -> Result<(), CniError> {
         if !self.records.is_empty() {
             return Ok(());
         }
@@ -277,7 +280,7 @@ impl Nat {
             self.set_localnet(&device, false)?;
         }
         let mut changes = self.forward_deletions()?;
-        changes.push(Change::DeleteTable(TABLE));
+        changes.extend(self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE)));
         self.commit_what_can(changes, Refusal::not_found).map(drop)
     }
 
@@ -289,13 +292,35 @@ impl Nat {
 }
 
 /// Undoes NAT of an attachment whose veth may be gone, where it has any: by its record, or, if the configuration `may_have` some,
-/// by the comments of the elements.
-pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<(), CniError> {
+/// by the comments of the elements. Returns the socket that was needed, which is slow to be closed.
+pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nft>, CniError> {
     let records = Records::of_this_node()?;
-    if may_have || records.has(veth) { Nat::open()?.remove(node, veth).await } else { Ok(()) }
+    if !may_have && !records.has(veth) {
+        return Ok(None);
+    }
+    let nat = Nat { nft: Nft::open()?, records };
+    nat.remove(node, veth).await?;
+    Ok(Some(nat.nft))
 }
 
-/// The same for every attachment of a network but those whose veths are `wanted`.
+/// Puts back what a firewall's restart took, where any attachment of the node has NAT: for who has none itself, and is not failed by
+/// it. Who has some notices by itself.
+pub async fn mend(node: &Conn) {
+    let mended = async {
+        let records = Records::of_this_node()?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        let nat = Nat { nft: Nft::open()?, records };
+        if nat.nft.has_table(TABLE)? { Ok(()) } else { nat.rebuild(node, None, None).await }
+    };
+    let mended: Result<(), CniError> = mended.await;
+    if let Err(e) = mended {
+        log::error!("other pods' NAT: {e}");
+    }
+}
+
+/// Undoes NAT of every attachment of a network but those whose veths are `wanted`.
 pub async fn collect(node: &Conn, network: &str, wanted: &[String], may_have: bool) -> Result<(), CniError> {
     let records = Records::of_this_node()?;
     if may_have || !records.is_empty() { Nat::open()?.collect(node, network, wanted).await } else { Ok(()) }

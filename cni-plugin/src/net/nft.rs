@@ -3,6 +3,8 @@
 mod encode;
 mod expr;
 
+use std::os::fd::{AsRawFd, RawFd};
+
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use nix::errno::Errno;
 
@@ -76,6 +78,11 @@ impl Nft {
     /// Opens a socket in the namespace of the calling thread.
     pub fn open() -> Result<Nft> {
         Ok(Nft { socket: NetfilterSocket::open()? })
+    }
+
+    /// The socket, for connection tracking: closing another one could wait for what was deleted through this one.
+    pub fn socket(&self) -> &NetfilterSocket {
+        &self.socket
     }
 
     /// Makes all changes or none. The outer error is one of the socket's, the inner one lists what was refused.
@@ -200,6 +207,12 @@ impl Nft {
         Ok(lists
             .flat_map(|list| attributes(list).filter_map(|(_, element)| decode_element(element)))
             .collect())
+    }
+}
+
+impl AsRawFd for Nft {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 
