@@ -71,11 +71,14 @@ fn main() {
     heading("another pod that asks for the same port");
     let second = Pod::new();
     let refused = client.add(&second.eth0().capabilities(json!({"portMappings": [mapping("tcp")]})));
-    println!("{}", refused.error_text());
+    assert_eq!(refused.error_code(), 104);
+    println!("{}", refused.json()["msg"].as_str().unwrap());
 
     heading("a firewall's restart: nft flush ruleset");
     node.nft("flush ruleset");
-    println!("CHECK of pod a: {}", client.check(&with_ports).error_text());
+    let checked = client.check(&with_ports);
+    assert_eq!(checked.error_code(), 101);
+    println!("CHECK of pod a: {}", checked.json()["msg"].as_str().unwrap());
     let third = Pod::new();
     client.add(&third.eth0()).expect_ok();
     println!("ADD of any pod puts back the rules of all:");
