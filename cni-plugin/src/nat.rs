@@ -6,39 +6,25 @@
 
 mod flush;
 mod forward;
+mod put_in;
 mod repair;
 
-use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::error::CniError;
 
 use crate::lock::RecordLock;
+use crate::net::Conn;
 use crate::net::nft::{Nft, Refusal, explain};
-use crate::net::sysctl::{InterfaceSysctls, enable_forwarding};
-use crate::net::{Conn, link};
+use crate::net::sysctl::InterfaceSysctls;
 use crate::nft::{Change, Element};
-use crate::ownership::is_attachment;
 use crate::plan::nat::frame::{self, TABLE};
 use crate::plan::nat::{self as plan, SUBNET_CHAINS};
 use crate::record::{Record, Records};
-
-/// How often an ADD tries again after somebody else has changed what it found: the first pod of a network or a node, or one that took
-/// a dead holder's port, was quicker.
-const ATTEMPTS: usize = 20;
 
 /// The node's packet filter and the records of what is in it.
 #[derive(Debug)]
 pub struct Nat {
     nft: Nft,
     records: Records,
-}
-
-/// Why an attachment's elements could not be put in.
-enum Obstacle {
-    /// The frame or a chain is not there.
-    Missing,
-    /// Others have what these comments tell.
-    Held(Vec<(Element, String)>),
-    /// Elements of our own are there from an earlier attempt.
-    Stale(Vec<Element>),
 }
 
 impl Nat {
@@ -58,108 +44,6 @@ impl Nat {
         if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&frame::frame())?) }
     }
 
-    /// Writes the record and puts the elements in. A port that a live attachment has is an error that names it.
-    pub async fn install(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
-        for mapping in &record.ports {
-            if plan::targets(record, mapping).is_empty() {
-                return Err(CniError::config(format!(
-                    "runtimeConfig.portMappings: host port {mapping}: the pod has no address of that family"
-                )));
-            }
-        }
-        self.put_in(node, record).await?;
-        for ipv6 in [false, true] {
-            if record.addresses.iter().any(|net| net.addr().is_ipv6() == ipv6) {
-                enable_forwarding(ipv6)?;
-            }
-        }
-        if let Some(device) = plan::localnet_device(record) {
-            self.set_localnet(device, true)?;
-        }
-        self.let_forward(record)?;
-        self.forget_udp_of_the_node(node, record).await;
-        Ok(())
-    }
-
-    async fn put_in(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
-        let veth = record.attachment().host_interface();
-        let mut stale = Vec::new();
-        for _ in 0..ATTEMPTS {
-            let lock = RecordLock::shared()?;
-            self.records.write(record)?;
-            let Some(obstacle) = self.try_put_in(record, &stale)? else { return Ok(()) };
-            drop(lock);
-            match obstacle {
-                Obstacle::Missing => self.rebuild(node, Some(&veth), None).await?,
-                Obstacle::Held(held) => self.evict(node, &held).await?,
-                Obstacle::Stale(elements) => stale = elements,
-            }
-        }
-        let why = "the packet filter changes all the time: not put in after 20 attempts";
-        Err(CniError::new(code::TRY_AGAIN_LATER, why))
-    }
-
-    /// The kernel keeps who sends a transaction that fails waiting for 10 ms and more (RCU), so it is asked first for what is
-    /// likely to be missing.
-    fn try_put_in(&self, record: &Record, stale: &[Element]) -> Result<Option<Obstacle>, CniError> {
-        let mut changes = Vec::new();
-        for chain in plan::chains(record) {
-            if self.nft.chain(TABLE, &chain.name)?.is_none() {
-                changes.extend(chain.make());
-            }
-        }
-        changes.extend(stale.iter().map(delete));
-        changes.extend(plan::elements(record).into_iter().map(create));
-        changes.extend(
-            plan::device_elements(record)
-                .into_iter()
-                .map(|element| Change::AddElement { table: TABLE, element }),
-        );
-        let Err(refusals) = self.nft.try_commit(&changes)? else { return Ok(None) };
-        if refusals.iter().any(Refusal::not_found) {
-            return Ok(Some(Obstacle::Missing));
-        }
-        let own = plan::owner(&record.attachment());
-        let (mut held, mut stale) = (Vec::new(), Vec::new());
-        for refusal in &refusals {
-            let refused = refusal.change.and_then(|index| changes.get(index));
-            let (Some(Change::CreateElement { element, .. }), true) = (refused, refusal.exists()) else {
-                return Err(explain(&changes, &refusals).into());
-            };
-            match self.nft.element(TABLE, element.set, &element.key)? {
-                Some(there) if there.comment == own => stale.push(element.clone()),
-                Some(there) => held.push((element.clone(), there.comment)),
-                // It has gone meanwhile.
-                None => {}
-            }
-        }
-        Ok(Some(if held.is_empty() { Obstacle::Stale(stale) } else { Obstacle::Held(held) }))
-    }
-
-    /// Takes from dead holders what is in our way, with all that they have. A live one is an error.
-    async fn evict(&self, node: &Conn, held: &[(Element, String)]) -> Result<(), CniError> {
-        let _lock = RecordLock::alone()?;
-        for (element, comment) in held {
-            // It may have gone, or gone to another, before we had the lock.
-            match self.nft.element(TABLE, element.set, &element.key)? {
-                Some(there) if there.comment == *comment => {}
-                _ => continue,
-            }
-            let veth = plan::veth_of(comment).unwrap_or_default();
-            if link::by_name(node, veth).await?.is_some_and(|link| is_attachment(&link)) {
-                return Err(CniError::new(
-                    code::PORT_TAKEN,
-                    format!("{}: held by {}", plan::what(element), plan::describe(comment)),
-                ));
-            }
-            log::warn!("{}: taken from {}, which is gone", plan::what(element), plan::describe(comment));
-            // Whoever detaches it from now on must not find keys that are another's by then.
-            self.records.remove(veth)?;
-            self.sweep(|comment| plan::veth_of(comment) == Some(veth))?;
-        }
-        Ok(())
-    }
-
     /// Takes an attachment's elements out and removes its record. What is not there is no error. Without a record they are looked
     /// for by their comments.
     pub async fn remove(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
@@ -174,9 +58,11 @@ impl Nat {
         if let Some(record) = &record {
             self.forget_udp_of_the_pod(record);
         }
-        // The flush of which this call knows nothing else: it has taken out nothing itself.
-        if !all_there || !self.nft.has_table(TABLE)? {
-            self.rebuild(node, None, record.as_ref()).await?;
+        // Without a record, nothing was there to be missed.
+        if (!all_there || !self.nft.has_table(TABLE)?)
+            && let Err(e) = self.rebuild(node, None, record.as_ref()).await
+        {
+            log::error!("other pods' NAT: {e}");
         }
         self.end_with_the_last(record.as_ref())
     }
@@ -298,9 +184,21 @@ pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nf
     if !may_have && !records.has(veth) {
         return Ok(None);
     }
-    let nat = Nat { nft: Nft::open()?, records };
-    nat.remove(node, veth).await?;
-    Ok(Some(nat.nft))
+    let known = records.has(veth);
+    let removed = async {
+        let nat = Nat { nft: Nft::open()?, records };
+        nat.remove(node, veth).await?;
+        Ok(Some(nat.nft))
+    };
+    match removed.await {
+        // A kernel without nf_tables, for one: ADD was refused for it, and nothing can be there.
+        Err(e) if !known => {
+            let e: CniError = e;
+            log::warn!("no rules of {veth} were looked for: {e}");
+            Ok(None)
+        }
+        other => other,
+    }
 }
 
 /// Puts back what a firewall's restart took, where any attachment of the node has NAT: for who has none itself, and is not failed by
@@ -323,17 +221,24 @@ pub async fn mend(node: &Conn) {
 /// Undoes NAT of every attachment of a network but those whose veths are `wanted`.
 pub async fn collect(node: &Conn, network: &str, wanted: &[String], may_have: bool) -> Result<(), CniError> {
     let records = Records::of_this_node()?;
-    if may_have || !records.is_empty() { Nat::open()?.collect(node, network, wanted).await } else { Ok(()) }
+    let known = !records.is_empty();
+    if !may_have && !known {
+        return Ok(());
+    }
+    let collected = async { Nat::open()?.collect(node, network, wanted).await };
+    match collected.await {
+        Err(e) if !known => {
+            log::warn!("no rules of network {network} were looked for: {e}");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// For CHECK: what of an attachment's NAT is no longer as ADD left it. `expected`: by its configuration it has some.
 pub fn difference(veth: &str, expected: bool) -> Result<Option<String>, CniError> {
     let records = Records::of_this_node()?;
     if expected || records.has(veth) { Nat::open()?.difference(veth, expected) } else { Ok(None) }
-}
-
-fn create(element: Element) -> Change {
-    Change::CreateElement { table: TABLE, element }
 }
 
 fn delete(element: &Element) -> Change {

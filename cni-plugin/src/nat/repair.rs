@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use cni_conf::cni::error::CniError;
 
-use super::{Nat, create};
+use super::Nat;
+use super::put_in::create;
 use crate::lock::RecordLock;
 use crate::net::nft::Refusal;
 use crate::net::{Conn, link};

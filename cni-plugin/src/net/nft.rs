@@ -128,6 +128,11 @@ impl Nft {
         match self.socket.request(message, || format!("nft list table {table}")) {
             Ok(_) => Ok(true),
             Err(e) if e.not_found() => Ok(false),
+            // Whom the message is for, the kernel does not know.
+            Err(NetError::Kernel { errno: Errno::EINVAL | Errno::EOPNOTSUPP, .. }) => Err(NetError::new(
+                "nft: no nf_tables (does this kernel have it? modprobe nf_tables)",
+                Errno::EOPNOTSUPP,
+            )),
             Err(e) => Err(e),
         }
     }

@@ -35,7 +35,27 @@ fn a_kernel_that_lacks_a_part_is_told_which_before_anything_is_touched() {
         before.assert_unchanged(&node);
         before_in_pod.assert_unchanged(&pod);
     }
+    let order = std::fs::read_to_string(Path::new(MODULES).join("order")).unwrap();
+    let parts: Vec<&str> = order
+        .lines()
+        .filter_map(|line| line.split(' ').next()?.strip_suffix(".ko"))
+        .filter(|name| name.starts_with("nft_") || *name == "nf_tables")
+        .collect();
+    for module in parts.iter().rev() {
+        node.run(&format!("rmmod {module}")).expect_ok();
+    }
+    let outcome = plugin(&node).add(&pod.eth0());
+    let del = plugin(&node).del(&pod.eth0());
+    let gc = plugin(&node).with("cni.dev/valid-attachments", json!([])).gc();
+    for module in &parts {
+        node.run(&format!("insmod {MODULES}/{module}.ko")).expect_ok();
+    }
+    assert!(outcome.error_text().contains("modprobe nf_tables"), "{outcome}");
+    del.expect_ok();
+    gc.expect_ok();
+    before.assert_unchanged(&node);
     plugin(&node).add(&pod.eth0()).expect_ok();
+    plugin(&node).del(&pod.eth0()).expect_ok();
 }
 
 /// The paths are walked natively (`native/nat_paths.rs`); this is the least on another kernel.
