@@ -15,6 +15,7 @@
 //! | frames on an interface, tags included | [`Capture`] |
 //! | proof that nothing was touched or left | [`Snapshot`] |
 //! | a program killed at one of its system calls | [`run_killed_at`] |
+//! | an exchange over TCP or UDP, and whom the server saw | [`Server`], [`ask`] |
 //! | to wait for something | [`poll`], the only place that sleeps |
 //!
 //! ```no_run
@@ -43,6 +44,7 @@
 mod capture;
 mod client;
 mod datacenter;
+mod exchange;
 mod icmpv6;
 mod kill;
 mod names;
@@ -61,6 +63,7 @@ mod wait;
 pub use capture::{Capture, Frame};
 pub use client::Client;
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
+pub use exchange::{Server, Transport, ask};
 pub use kill::run_killed_at;
 pub use namespace::Namespace;
 pub use node::Node;

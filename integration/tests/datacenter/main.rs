@@ -7,6 +7,7 @@ mod clock;
 mod concurrent;
 mod conflict;
 mod failover;
+mod nat;
 mod regression;
 mod rig;
 mod slice;
