@@ -119,6 +119,15 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             }
             Ok(())
         }
+        Step::AnswerForItself(name) => {
+            let before = find(conn, name).await?.arp_ignore;
+            if InterfaceSysctls::ipv4().write(name, "arp_ignore", "1")?
+                && let Some(value) = before
+            {
+                undo.push(Undo::AnswerArp { name: name.clone(), value });
+            }
+            Ok(())
+        }
         Step::Enslave { port, bridge } => {
             let bridge = find(conn, bridge).await?;
             set(conn, port, link::Change { master: Some(bridge.index), ..Default::default() }).await?;

@@ -1,6 +1,8 @@
 //! The way back from an operation that failed half way.
 
 use crate::delegate::Delegate;
+use crate::host_access;
+use crate::link::HostRoute;
 use crate::net::sysctl::InterfaceSysctls;
 use crate::net::{Conn, NetError, link, port, remove};
 use crate::plan::vlan::Membership;
@@ -40,6 +42,15 @@ pub enum Undo {
         /// Value of `accept_ra`.
         value: i32,
     },
+    /// Answer ARP requests again as before.
+    AnswerArp {
+        /// Interface.
+        name: String,
+        /// Value of `arp_ignore`.
+        value: i32,
+    },
+    /// Take a pod's way from its node away.
+    RemoveHostAccess(Vec<HostRoute>),
     /// Give the bridge its forward delay back.
     ForwardDelay {
         /// Bridge.
@@ -109,6 +120,10 @@ async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
         Undo::AcceptAdvertisements { name, value } => {
             InterfaceSysctls::ipv6().write(&name, "accept_ra", &value.to_string()).map(drop)
         }
+        Undo::AnswerArp { name, value } => {
+            InterfaceSysctls::ipv4().write(&name, "arp_ignore", &value.to_string()).map(drop)
+        }
+        Undo::RemoveHostAccess(routes) => host_access::remove(&routes),
         Undo::ForwardDelay { name, ticks } => {
             change(name, link::Change { forward_delay: Some(ticks), ..Default::default() }).await
         }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::cni::error::CniError;
 use crate::cni::mac::MacAddr;
 use crate::cni::result::Dns;
+use crate::host_access::{HostAccess, Without};
 use crate::ifname;
 use crate::ipam::IpamConfig;
 use crate::request::{Request, is_common_key};
@@ -60,6 +61,8 @@ pub struct Network {
     pub dns: Dns,
     /// The IPAM plugin; none for a layer 2 attachment.
     pub ipam: Option<String>,
+    /// The pods' way to their own node (`hostAccess`); none where it is off or has no place.
+    pub host_access: Option<HostAccess>,
 }
 
 /// VLANs of a pod's port on a bridge that filters (`vlan`, `vlanTrunk`, `preserveDefaultVlan`).
@@ -95,6 +98,13 @@ impl Network {
             None => None,
         };
         let is_default_gateway = section.bool("isDefaultGateway")?;
+        let ipam = ipam_type(&section)?;
+        let without = match (&uplink, &ipam, &port_vlans) {
+            (None, _, _) => Some(Without::Uplink),
+            (_, None, _) => Some(Without::Ipam),
+            (_, _, Some(PortVlans { access: None, .. })) => Some(Without::Vlan),
+            _ => None,
+        };
         let network = Network {
             bridge: ifname::read(&section, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into()),
             is_gateway: section.bool("isGateway")? || is_default_gateway,
@@ -110,8 +120,9 @@ impl Network {
             port_vlans,
             mac: request.requested_mac()?,
             dns: parse_dns(&section, &mut odd)?,
-            ipam: ipam_type(&section)?,
+            ipam,
             uplink,
+            host_access: HostAccess::parse(&section, without)?,
         };
         let masquerade = section.bool("ipMasq")?;
         section.str("ipMasqBackend")?;
@@ -189,6 +200,11 @@ impl Network {
         let vid = self.port_vlans.as_ref()?.access?;
         (self.uplink.is_some() || self.is_gateway).then(|| (node_side_name(&self.bridge, vid), vid))
     }
+
+    /// Name of the node's own device on the pods' network: [`Network::node_side`], or the bridge.
+    pub fn node_device(&self) -> String {
+        self.node_side().map_or_else(|| self.bridge.clone(), |(name, _)| name)
+    }
 }
 
 fn node_side_name(bridge: &str, vid: u16) -> String {
@@ -219,6 +235,8 @@ impl Trunk {
 pub struct Teardown {
     /// The bridge.
     pub bridge: String,
+    /// There is an uplink, be it a broken one, so the node may have routes to pods.
+    pub has_uplink: bool,
     /// The trunk uplink, if it is one.
     pub trunk: Option<Trunk>,
     /// The IPAM plugin.
@@ -254,7 +272,8 @@ impl Teardown {
         });
         let bridge = bridge.unwrap_or_else(|| DEFAULT_BRIDGE.into());
         let trunk = Trunk::of(&bridge, uplink.as_ref(), port_vlans.as_ref());
-        (Teardown { bridge, trunk, ipam }, warnings)
+        let has_uplink = section.value("uplink").is_some();
+        (Teardown { bridge, has_uplink, trunk, ipam }, warnings)
     }
 }
 

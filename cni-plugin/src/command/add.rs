@@ -1,5 +1,7 @@
 //! ADD: bridge and uplink, then veth and IPAM side by side, then addresses, routes and announcements.
 
+use std::net::IpAddr;
+
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::result::{AddResult, Interface, convertible};
@@ -17,7 +19,7 @@ use crate::plan::pod::{GatewayStep, complete, gateway_addresses};
 use crate::plan::{uplink, vlan};
 use crate::pod::{self, Pod};
 use crate::undo::{Undo, UndoLog};
-use crate::{config, random, trunk};
+use crate::{config, host_access, random, trunk};
 
 /// How often an address that a killed ADD of the same attachment left behind is given back and asked for anew.
 const LEASE_ATTEMPTS: usize = 3;
@@ -93,6 +95,8 @@ impl Add<'_> {
             }
             log::warn!("{name} is left of an ADD that did not end: clearing it and its address away");
             self.silence().await;
+            let metric = self.attachment().metric();
+            host_access::remove(&host_access::routes_of(&self.node, metric, &AddResult::default()).await?)?;
             if let Some(delegate) = &self.delegate {
                 delegate.call(Command::Del).await?;
             }
@@ -145,8 +149,16 @@ impl Add<'_> {
         let document = result.to_json(self.request.version)?;
         let node_side = trunk::join(&self.node, &self.network).await?;
         self.pod.configure(&self.network, &container, &result).await?;
+        let device = node_side.as_ref().unwrap_or(bridge);
         if self.network.is_gateway {
-            self.make_gateway(node_side.as_ref().unwrap_or(bridge), &result).await?;
+            self.make_gateway(device, &result).await?;
+        }
+        if let Some(wanted) = &self.network.host_access {
+            let pods: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
+            let ways = host_access::ways(&self.node, wanted, device, &pods).await?;
+            let metric = self.attachment().metric();
+            let ends = host_access::Ends { device, host: &host, container: &container, metric };
+            host_access::give(&self.pod, &ends, &ways, undo)?;
         }
         self.pod.announce(&self.node, &host, &container, &result).await;
         // The kernel refuses the master in it if the bridge has gone meanwhile.

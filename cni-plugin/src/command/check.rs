@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::delegate::Delegate;
 use crate::net::{Conn, addr, link, port, route, rule};
 use crate::plan::{check, uplink};
-use crate::{config, observe, pod};
+use crate::{config, host_access, observe, pod};
 
 /// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -55,6 +55,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         vlans: if network.port_vlans.is_some() { port::vlans(&node).await? } else { Vec::new() },
     };
     check::compare(&network, &request.env.ifname, &previous, &seen).map_err(failed)?;
+    host_access::check(&node, &inside, &network, &previous, &seen).await?;
     if let Some(name) = &network.ipam {
         Delegate::find(name, request)?.call(Command::Check).await?;
     }

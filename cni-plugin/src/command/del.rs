@@ -13,7 +13,7 @@ use crate::link::{Kind, Link};
 use crate::net::remove::Remover;
 use crate::net::{Conn, Namespace, NetError, link, netns};
 use crate::ownership::{Attachment, Progress, is_attachment};
-use crate::{pod, trunk};
+use crate::{host_access, pod, trunk};
 
 /// Detaches a pod. An attachment that is gone, in part or whole, is no error.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -27,6 +27,8 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     if let Some(found) = &found {
         silence(&found.conn, &found.link, teardown.ipam.as_deref()).await?;
     }
+    // Another pod may have the addresses as soon as they are given back.
+    let unreached = unreach(request, &teardown, &node).await;
     // A lease that cannot be given back now must not keep the link; the runtime repeats a DEL that failed.
     let released = release(&teardown, request);
     let remove = async { found.map_or(Ok(()), Found::remove) };
@@ -36,10 +38,23 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         _ => (released.await, remove.await),
     };
     removed?;
+    unreached?;
     if let Some(trunk) = &teardown.trunk {
         trunk::leave(&node, trunk).await?;
     }
     released.map(|()| None)
+}
+
+/// Takes the node's ways to the pod away. A result that cannot be read says nothing about the addresses.
+async fn unreach(request: &Request, teardown: &Teardown, node: &Conn) -> Result<(), NetError> {
+    if !teardown.has_uplink {
+        return Ok(());
+    }
+    let env = &request.env;
+    let attachment =
+        Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname };
+    let previous = request.prev_result().ok().flatten().unwrap_or_default();
+    host_access::remove(&host_access::routes_of(node, attachment.metric(), &previous).await?)
 }
 
 async fn release(teardown: &Teardown, request: &Request) -> Result<(), CniError> {

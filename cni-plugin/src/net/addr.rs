@@ -42,6 +42,15 @@ fn message(interface: u32, net: IpNet) -> AddressMessage {
     message
 }
 
+/// `ip address show` of one family.
+pub async fn of_family(conn: &Conn, ipv6: bool) -> Result<Vec<Address>> {
+    let mut message = AddressMessage::default();
+    message.header.family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let answers =
+        conn.dump(RouteNetlinkMessage::GetAddress(message), || "list the node's addresses".into()).await?;
+    Ok(answers.into_iter().filter_map(from_message).collect())
+}
+
 /// `ip address show dev INTERFACE`. The kernel sends those of all interfaces; ours are picked out here.
 pub async fn list(conn: &Conn, interface: u32) -> Result<Vec<Address>> {
     let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
@@ -74,6 +83,8 @@ fn from_message(answer: RouteNetlinkMessage) -> Option<Address> {
         },
         tentative: flags.contains(AddressFlags::Tentative),
         duplicate: flags.contains(AddressFlags::Dadfailed),
+        secondary: flags.contains(AddressFlags::Secondary),
+        deprecated: flags.contains(AddressFlags::Deprecated),
         dynamic: !flags.contains(AddressFlags::Permanent),
     })
 }

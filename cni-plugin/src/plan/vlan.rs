@@ -2,7 +2,7 @@
 
 use cni_conf::network::{Network, PortVlans as WantedVlans};
 
-use super::Step;
+use super::{Step, host_access};
 use crate::link::Link;
 
 /// One VLAN that a bridge port takes part in.
@@ -84,6 +84,7 @@ pub fn join(
         steps.push(Step::CreateVlan { name: name.clone(), parent: bridge.name.clone(), id: vid });
         steps.push(Step::RefuseAdvertisements(name.clone()));
     }
+    steps.extend(host_access::of_device(network, &name, node_side));
     if node_side.is_none_or(|link| !link.up) {
         steps.push(Step::Up(name));
     }
