@@ -152,14 +152,17 @@ pub async fn check(
     let failed = |why: String| CniError::new(code::CHECK_FAILED, why);
     let (Some(wanted), Some(container)) = (&network.host_access, &seen.container) else { return Ok(()) };
     let name = network.node_device();
-    let device = link::by_name(node, &name).await?.ok_or_else(|| failed(format!("interface {name} is gone")))?;
+    let device =
+        link::by_name(node, &name).await?.ok_or_else(|| failed(format!("interface {name} is gone")))?;
     let pods: Vec<IpAddr> =
         check::own_addresses(previous, &container.name).map(|ip| ip.address.addr()).collect();
     let ways = ways(node, wanted, &device, &pods).await?;
     let taken = look(node, pod, &device, container, &ways).await?;
     let is_routed = |to| check::is_on_link(to, container, seen);
     for address in plan::compare(&taken, &device, container, is_routed).map_err(failed)? {
-        log::warn!("the node has had {address} only since this pod was attached: pods attached from now on reach it directly");
+        log::warn!(
+            "the node has had {address} only since this pod was attached: pods attached from now on reach it directly"
+        );
     }
     Ok(())
 }

@@ -63,9 +63,13 @@ impl HostAccess {
 impl Without {
     fn needed(self) -> &'static str {
         match self {
-            Without::Uplink => "needs uplink: on a bridge of this node alone it is isGateway that leads to the node",
+            Without::Uplink => {
+                "needs uplink: on a bridge of this node alone it is isGateway that leads to the node"
+            }
             Without::Ipam => "needs ipam: a pod without addresses is out of reach for the node",
-            Without::Vlan => "needs vlan beside vlanTrunk: the node answers in the VLAN that is the pod's own",
+            Without::Vlan => {
+                "needs vlan beside vlanTrunk: the node answers in the VLAN that is the pod's own"
+            }
         }
     }
 }
@@ -76,7 +80,8 @@ fn parse_addresses(section: &Section<'_>) -> Result<Vec<HostAddress>, CniError> 
         .into_iter()
         .enumerate()
         .map(|(i, entry)| {
-            let net = if entry.contains('/') { parse_cidr(&entry) } else { parse_ip(&entry).map(IpNet::from) };
+            let net =
+                if entry.contains('/') { parse_cidr(&entry) } else { parse_ip(&entry).map(IpNet::from) };
             match net {
                 Some(net) => Ok(HostAddress::Within(net.trunc())),
                 None if is_interface(&entry) => Ok(HostAddress::Of(entry)),

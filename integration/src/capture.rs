@@ -85,6 +85,17 @@ impl Capture {
     }
 }
 
+impl Namespace {
+    /// Sends a frame of a test's own making through an interface, from its destination address on.
+    #[track_caller]
+    pub fn send_frame(&self, interface: &str, frame: &[u8]) {
+        let sent = self.enter(|| PacketSocket::open(interface)?.send(frame));
+        sent.unwrap_or_else(|error| {
+            panic!("cannot send a frame through {interface} of {}: {error}", self.name())
+        });
+    }
+}
+
 impl Drop for Capture {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);

@@ -61,13 +61,9 @@ impl Batch {
     /// Opens a socket in the namespace of the calling thread.
     pub fn open() -> Result<Batch> {
         let failed = |e| NetError::new("open a netlink socket", e);
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
-        )
-        .map_err(failed)?;
+        let socket =
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
+                .map_err(failed)?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed)?;
         Ok(Batch(socket))
     }
@@ -92,7 +88,9 @@ impl Batch {
         let mut buffer = [0u8; 4096];
         let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)
             .map_err(|e| NetError::new(request.action.clone(), e))?;
-        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&buffer[..length]).map(|answer| answer.payload) {
+        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&buffer[..length])
+            .map(|answer| answer.payload)
+        {
             Ok(NetlinkPayload::Error(answer)) => request.judge(answer.raw_code()),
             _ => Err(NetError::NoAnswer { action: request.action.clone() }),
         }

@@ -43,7 +43,12 @@ pub fn permanent(interface: u32, address: IpAddr, mac: MacAddr) -> Request {
     message.header.state = NeighbourState::Permanent;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
     let action = format!("ip neigh replace {address} lladdr {mac} dev {interface} nud permanent");
-    Request::new(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, Fine::Never, action)
+    Request::new(
+        RouteNetlinkMessage::NewNeighbour(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+        Fine::Never,
+        action,
+    )
 }
 
 /// `ip neigh del ADDRESS dev INTERFACE`; one that is gone is fine.

@@ -69,7 +69,12 @@ fn removal_by(pod: IpAddr, mut by: Vec<RouteAttribute>) -> Request {
     message.header.protocol = OURS;
     message.header.scope = RouteScope::NoWhere;
     message.attributes.append(&mut by);
-    Request::new(RouteNetlinkMessage::DelRoute(message), 0, Fine::IfGone, format!("ip route del {pod} proto 117"))
+    Request::new(
+        RouteNetlinkMessage::DelRoute(message),
+        0,
+        Fine::IfGone,
+        format!("ip route del {pod} proto 117"),
+    )
 }
 
 /// `ip route get ADDRESS`: by which interface and from which address the node would send there; none if it could not.

@@ -97,9 +97,7 @@ fn leads_elsewhere(link: &Link, device: &Link, seen: &Seen) -> bool {
 /// the first of the pod's family that they have. None if they have none: then the node needs no route either.
 pub fn source(pod: IpAddr, chosen: &[IpAddr], without_us: Option<IpAddr>) -> Option<IpAddr> {
     let same_family = |ip: &IpAddr| ip.is_ipv4() == pod.is_ipv4();
-    without_us
-        .filter(|ip| chosen.contains(ip))
-        .or_else(|| chosen.iter().copied().find(|ip| same_family(ip)))
+    without_us.filter(|ip| chosen.contains(ip)).or_else(|| chosen.iter().copied().find(|ip| same_family(ip)))
 }
 
 /// What CHECK finds of the ways between a pod and its node.
@@ -267,8 +265,9 @@ mod tests {
 
     #[test]
     fn a_device_is_told_once_what_it_answers_for() {
-        let network =
-            network(r#""bridge": "br136", "uplink": {"master": "bond0", "vlan": 136}, "ipam": {"type": "x"}"#);
+        let network = network(
+            r#""bridge": "br136", "uplink": {"master": "bond0", "vlan": 136}, "ipam": {"type": "x"}"#,
+        );
         let with = |arp_ignore| Link { arp_ignore, ..link(6, "br136", bridge()) };
         let step = Some(Step::AnswerForItself("br136".into()));
         assert_eq!(of_device(&network, "br136", None), step);

@@ -186,10 +186,7 @@ mod tests {
             r#"{"ips": [{"address": "10.22.0.2/16", "gateway": "10.22.0.1"},
                         {"address": "2001:db8::2/64", "gateway": "2001:db8::1"}]}"#,
         );
-        let present: Vec<Address> = present
-            .iter()
-            .map(|net| address(1, net))
-            .collect();
+        let present: Vec<Address> = present.iter().map(|net| address(1, net)).collect();
         gateway_addresses("cni0", force, &result, &present)
     }
 

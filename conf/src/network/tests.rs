@@ -108,11 +108,9 @@ fn a_teardown_makes_do_with_what_can_be_read() {
     let broken =
         r#""bridge": 7, "vlan": "x", "uplink": {"vlan": 136}, "mtu": -1, "ipam": {"type": "host-local"}"#;
     let (teardown, warnings) = Teardown::parse(&request(broken));
-    assert_eq!(teardown, Teardown {
-            bridge: "cni0".into(),
-            has_uplink: true,
-            trunk: None,
-            ipam: Some("host-local".into())
-        });
+    assert_eq!(
+        teardown,
+        Teardown { bridge: "cni0".into(), has_uplink: true, trunk: None, ipam: Some("host-local".into()) }
+    );
     assert_eq!(warnings.len(), 3, "{warnings:?}");
 }

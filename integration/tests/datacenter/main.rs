@@ -5,6 +5,7 @@
 mod attach;
 mod concurrent;
 mod failover;
+mod paths;
 mod regression;
 mod rig;
 mod slice;

@@ -2,9 +2,9 @@
 
 use cni_conf::cni::mac::MacAddr;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, BondFailOverMac, BondMode, BridgePortState, BridgeStpState, InfoBond,
-    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage, State, VlanProtocol,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BondFailOverMac, BondMode, BridgePortState, BridgeStpState,
+    InfoBond, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, State, VlanProtocol,
 };
 
 use crate::link::{Bond, Bridge, Kind, Link, PortFlags};
