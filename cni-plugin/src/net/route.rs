@@ -32,11 +32,12 @@ pub async fn add(conn: &Conn, interface: u32, route: &Route, onlink: bool) -> Re
     conn.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE, action).await
 }
 
-/// `ip route add ADDRESS dev INTERFACE proto 117`, in a pod: there on the link, whatever the router knows. One that another
-/// network of the pod brought stays.
+/// `ip route add ADDRESS dev INTERFACE metric INTERFACE proto 117`, in a pod: there on the link, whatever the router knows. The
+/// metric, which is the interface's index, prefers the one that another network of the pod brought before.
 pub fn on_link(interface: u32, address: IpAddr) -> Request {
     let mut message = message(interface, &Route::to(address.into(), None), false);
     message.header.protocol = OURS;
+    message.attributes.push(RouteAttribute::Priority(interface));
     let action = format!("ip route add {address} dev {interface} in the container");
     Request::new(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, Fine::IfThere, action)
 }
