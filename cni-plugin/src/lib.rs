@@ -7,12 +7,15 @@ mod delegate;
 mod host_access;
 mod link;
 mod lock;
+mod nat;
 mod net;
+mod nft;
 mod observe;
 mod ownership;
 mod plan;
 mod pod;
 mod random;
+mod record;
 mod trunk;
 mod undo;
 

@@ -13,11 +13,13 @@ use super::silence;
 use crate::apply;
 use crate::delegate::Delegate;
 use crate::link::{Link, PortFlags};
+use crate::nat::{self, Nat};
 use crate::net::{Conn, Namespace, NetError, addr, link, neigh, port, remove, sysctl};
 use crate::ownership::{Attachment, Progress};
 use crate::plan::pod::{GatewayStep, complete, gateway_addresses};
 use crate::plan::{uplink, vlan};
 use crate::pod::{self, Pod};
+use crate::record::Record;
 use crate::undo::{Undo, UndoLog};
 use crate::{config, host_access, random, trunk};
 
@@ -34,7 +36,11 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let namespace = pod::required_namespace(&request.env, code::INVALID_ENVIRONMENT)?;
     let node = Conn::open()?;
     let pod = Pod::open(&namespace)?;
-    let add = Add { request, network, delegate, node, pod, namespace };
+    let nat = network.has_nat().then(Nat::open).transpose()?;
+    if let Some(nat) = &nat {
+        nat.probe()?;
+    }
+    let add = Add { request, network, delegate, node, pod, namespace, nat };
     add.clear_debris().await?;
     let seen = apply::ensure_uplink(&add.node, &add.network).await?;
     let mut undo = UndoLog::default();
@@ -60,6 +66,8 @@ struct Add<'a> {
     node: Conn,
     pod: Pod,
     namespace: Namespace,
+    /// None where the configuration asks for nothing of the kind.
+    nat: Option<Nat>,
 }
 
 impl Add<'_> {
@@ -75,9 +83,10 @@ impl Add<'_> {
     async fn clear_debris(&self) -> Result<(), CniError> {
         let ifname = &self.request.env.ifname;
         let name = self.attachment().host_interface();
-        if let Some(host) = link::by_name(&self.node, &name).await? {
+        let host = link::by_name(&self.node, &name).await?;
+        if let Some(host) = &host {
             let refuse = |why: String| Err(CniError::new(code::INTERFACE_EXISTS, why));
-            match self.attachment().progress(&host) {
+            match self.attachment().progress(host) {
                 Progress::Adding => {}
                 Progress::Ready => {
                     let id = &self.request.env.container_id;
@@ -95,6 +104,10 @@ impl Add<'_> {
             }
             log::warn!("{name} is left of an ADD that did not end: clearing it and its address away");
             self.silence().await;
+        }
+        // Also of one whose veth has gone since, with its namespace.
+        nat::detach(&self.node, &name, false).await?;
+        if let Some(host) = host {
             let metric = self.attachment().metric();
             host_access::remove(&host_access::routes_of(&self.node, metric, &AddResult::default()).await?)?;
             if let Some(delegate) = &self.delegate {
@@ -160,6 +173,12 @@ impl Add<'_> {
             let ends = host_access::Ends { device, host: &host, container: &container, metric };
             host_access::give(&self.pod, &ends, &ways, undo)?;
         }
+        if let Some(nat) = &self.nat {
+            let record = self.record(node_side.as_ref().unwrap_or(bridge), &container, &result);
+            // Whatever it fails at, some of it may be there.
+            undo.push(Undo::RemoveNat { veth: host.name.clone() });
+            nat.install(&self.node, &record).await?;
+        }
         self.pod.announce(&self.node, &host, &container, &result).await;
         // The kernel refuses the master in it if the bridge has gone meanwhile.
         let ready = link::Change {
@@ -192,7 +211,8 @@ impl Add<'_> {
         undo.push(Undo::RemoveLink(host_name.clone()));
         let host = link::by_name(&self.node, &host_name).await?.ok_or_else(|| NetError::gone(&host_name))?;
         let flags = PortFlags {
-            hairpin: self.network.hairpin,
+            // With br_netfilter, what a pod sends to its own host port is turned back within the bridge.
+            hairpin: self.network.hairpin || !self.network.ports.is_empty(),
             isolated: self.network.isolated,
             locked: self.network.mac_spoof_check,
         };
@@ -306,6 +326,20 @@ impl Add<'_> {
             }
         }
         Ok(())
+    }
+
+    fn record(&self, device: &Link, container: &Link, result: &AddResult) -> Record {
+        Record {
+            network: self.request.name.clone(),
+            container_id: self.request.env.container_id.clone(),
+            ifname: self.request.env.ifname.clone(),
+            netns: self.namespace.path().to_owned(),
+            device: device.name.clone(),
+            mac: container.mac,
+            addresses: result.ips.iter().map(|ip| ip.address).collect(),
+            masquerade: self.network.masquerade,
+            ports: self.network.ports.clone(),
+        }
     }
 
     async fn set_host(&self, host: &Link, change: link::Change) -> Result<(), NetError> {

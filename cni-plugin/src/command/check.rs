@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use crate::delegate::Delegate;
 use crate::net::{Conn, addr, link, port, route, rule};
+use crate::ownership::Attachment;
 use crate::plan::{check, uplink};
-use crate::{config, host_access, observe, pod};
+use crate::{config, host_access, nat, observe, pod};
 
 /// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -56,6 +57,14 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     };
     check::compare(&network, &request.env.ifname, &previous, &seen).map_err(failed)?;
     host_access::check(&node, &inside, &network, &previous, &seen).await?;
+    let attachment = Attachment {
+        network: &request.name,
+        container_id: &request.env.container_id,
+        ifname: &request.env.ifname,
+    };
+    if let Some(difference) = nat::difference(&attachment.host_interface(), network.has_nat())? {
+        return Err(failed(format!("{difference}; the next ADD or DEL with NAT on this node puts it back")));
+    }
     if let Some(name) = &network.ipam {
         Delegate::find(name, request)?.call(Command::Check).await?;
     }

@@ -13,7 +13,7 @@ use crate::link::{Kind, Link};
 use crate::net::remove::Remover;
 use crate::net::{Conn, Namespace, NetError, link, netns};
 use crate::ownership::{Attachment, Progress, is_attachment};
-use crate::{host_access, pod, trunk};
+use crate::{host_access, nat, pod, trunk};
 
 /// Detaches a pod. An attachment that is gone, in part or whole, is no error.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -27,9 +27,12 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     if let Some(found) = &found {
         silence(&found.conn, &found.link, teardown.ipam.as_deref()).await?;
     }
-    // Another pod may have the addresses as soon as they are given back.
-    let unreached = unreach(request, &teardown, &node).await;
-    // A lease that cannot be given back now must not keep the link; the runtime repeats a DEL that failed.
+    // Before the addresses can be another's. What fails here or below must not keep the rest; the runtime repeats a DEL that failed.
+    let env = &request.env;
+    let attachment =
+        Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname };
+    let unreached = unreach(request, &teardown, &attachment, &node).await;
+    let undone = nat::detach(&node, &attachment.host_interface(), teardown.has_nat).await;
     let released = release(&teardown, request);
     let remove = async { found.map_or(Ok(()), Found::remove) };
     let (released, removed) = match teardown.ipam.as_deref() {
@@ -39,6 +42,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     };
     removed?;
     unreached?;
+    undone?;
     if let Some(trunk) = &teardown.trunk {
         trunk::leave(&node, trunk).await?;
     }
@@ -46,13 +50,15 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
 }
 
 /// Takes the node's ways to the pod away. A result that cannot be read says nothing about the addresses.
-async fn unreach(request: &Request, teardown: &Teardown, node: &Conn) -> Result<(), NetError> {
+async fn unreach(
+    request: &Request,
+    teardown: &Teardown,
+    attachment: &Attachment<'_>,
+    node: &Conn,
+) -> Result<(), NetError> {
     if !teardown.has_uplink {
         return Ok(());
     }
-    let env = &request.env;
-    let attachment =
-        Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname };
     let previous = request.prev_result().ok().flatten().unwrap_or_default();
     host_access::remove(&host_access::routes_of(node, attachment.metric(), &previous).await?)
 }

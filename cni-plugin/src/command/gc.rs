@@ -10,7 +10,7 @@ use crate::delegate::Delegate;
 use crate::link::Link;
 use crate::net::{Conn, link, remove, route};
 use crate::ownership::{Attachment, belongs_to};
-use crate::{host_access, trunk};
+use crate::{host_access, nat, trunk};
 
 /// Removes stale veths, then has IPAM remove stale leases. A list of valid attachments that is absent is not an empty
 /// one: then nothing is touched. Goes on past errors and returns the first.
@@ -27,7 +27,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         })
         .collect();
     let node = Conn::open()?;
-    let mut outcome = Ok(());
+    let mut outcome = nat::collect(&node, &request.name, &wanted, teardown.has_nat).await;
     let routes = route::all_ours(&node).await?;
     let links = link::all(&node).await?;
     let is_stale = |link: &&Link| belongs_to(link, &request.name) && !wanted.contains(&link.name);

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod host_access;
+pub mod nat;
 pub mod pod;
 mod refusal;
 pub mod status;
