@@ -242,24 +242,13 @@ impl Nat {
     /// Commits changes without those that are refused for a reason that does not matter. False if there were any.
     fn commit_what_can(
         &self,
-        mut changes: Vec<Change>,
+        changes: Vec<Change>,
         does_not_matter: impl Fn(&Refusal) -> bool,
     ) -> Result<bool, CniError> {
-        let mut all = true;
-        while !changes.is_empty() {
-            let Err(refusals) = self.nft.try_commit(&changes)? else { break };
-            let refused: Vec<usize> = refusals.iter().filter_map(|refusal| refusal.change).collect();
-            if refused.len() < refusals.len() || !refusals.iter().all(&does_not_matter) {
-                return Err(explain(&changes, &refusals).into());
-            }
-            all = false;
-            let mut index = 0..;
-            changes.retain(|_| index.next().is_none_or(|index| !refused.contains(&index)));
-        }
-        Ok(all)
+        Ok(self.nft.commit_what_can(changes, does_not_matter)?)
     }
 
-    /// Takes the table away when the last attachment has gone; what leads into it from elsewhere goes first.
+    /// Takes our tables away, the guard's too, when the last attachment has gone; what leads into one from elsewhere goes first.
     fn end_with_the_last(&self, last: Option<&Record>) -> Result<(), CniError> {
         if !self.records.is_empty() {
             return Ok(());
@@ -278,7 +267,7 @@ impl Nat {
             self.set_localnet(&device, false)?;
         }
         let mut changes = self.forward_deletions()?;
-        changes.push(Change::DeleteTable(TABLE));
+        changes.extend([TABLE, crate::plan::guard::frame::TABLE].map(Change::DeleteTable));
         self.commit_what_can(changes, Refusal::not_found).map(drop)
     }
 

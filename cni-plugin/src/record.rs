@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::lock::FOLDER;
 use crate::net::netns;
 use crate::ownership::Attachment;
+use crate::plan::guard::Limits;
 
 /// One attachment's record. Keys that a release does not know are passed over, keys that are not there mean "nothing of the kind".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Record {
     pub masquerade: bool,
     /// The pod's host ports.
     pub ports: Vec<PortMapping>,
+    /// What the pod may send; none if it may send anything.
+    pub guard: Option<Limits>,
 }
 
 impl Record {
@@ -63,7 +66,13 @@ impl Record {
             addresses: vec![IpNet::from(IpAddr::from([192, 0, 2, 1]))],
             masquerade: true,
             ports: vec![port],
+            guard: None,
         }
+    }
+
+    /// Whether it has anything in the table of NAT mode.
+    pub fn has_nat(&self) -> bool {
+        self.masquerade || !self.ports.is_empty()
     }
 
     fn to_json(&self) -> Value {
@@ -77,6 +86,7 @@ impl Record {
             "addresses": self.addresses.iter().map(IpNet::to_string).collect::<Vec<_>>(),
             "masquerade": self.masquerade,
             "ports": self.ports.iter().map(PortMapping::to_json).collect::<Vec<_>>(),
+            "guard": self.guard.as_ref().map(Limits::to_json),
         })
     }
 
@@ -101,6 +111,7 @@ impl Record {
             addresses: section.strings("addresses")?.iter().map(address).collect::<Result<_, _>>()?,
             masquerade: section.bool("masquerade")?,
             ports: PortMapping::parse_list(&section, "ports")?,
+            guard: section.section("guard")?.map(|keys| Limits::from_section(&keys)).transpose()?,
         })
     }
 }
@@ -218,6 +229,11 @@ mod tests {
             addresses: vec!["10.22.0.2/16".parse().unwrap(), "fd00:22::2/64".parse().unwrap()],
             masquerade: true,
             ports: PortMapping::parse_list(&section, "ports").unwrap(),
+            guard: Some(Limits {
+                by_address: true,
+                allowed: vec!["10.22.0.100".parse().unwrap()],
+                trunk: Some(Some(136)),
+            }),
         }
     }
 
@@ -255,7 +271,7 @@ mod tests {
         }
         // A later release's record has more keys.
         let mut value: Value = serde_json::from_str(&text).unwrap();
-        value["guard"] = json!({"since": 7});
+        value["later"] = json!({"since": 7});
         fs::write(records.folder.join(&name), value.to_string()).unwrap();
         assert_eq!(records.read(&name), Some(record()));
         fs::remove_dir_all(&records.folder).unwrap();

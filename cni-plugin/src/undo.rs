@@ -5,7 +5,7 @@ use crate::link::HostRoute;
 use crate::net::sysctl::InterfaceSysctls;
 use crate::net::{Conn, NetError, link, port, remove};
 use crate::plan::vlan::Membership;
-use crate::{host_access, nat};
+use crate::{guard, host_access, nat};
 use cni_conf::cni::env::Command;
 
 /// What takes one change back.
@@ -57,6 +57,11 @@ pub enum Undo {
         name: String,
         /// Delay in 1/100 s.
         ticks: u32,
+    },
+    /// Take an attachment's guard out of the packet filter.
+    RemoveGuard {
+        /// The veth's end on the node.
+        veth: String,
     },
     /// Take an attachment's rules out of the packet filter, and its record away.
     RemoveNat {
@@ -131,6 +136,9 @@ async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
         Undo::RemoveHostAccess(routes) => host_access::remove(&routes),
         Undo::ForwardDelay { name, ticks } => {
             change(name, link::Change { forward_delay: Some(ticks), ..Default::default() }).await
+        }
+        Undo::RemoveGuard { veth } => {
+            return guard::detach(conn, &veth, true).await.map_err(|e| e.msg);
         }
         Undo::RemoveNat { veth } => return nat::detach(conn, &veth, true).await.map_err(|e| e.msg),
         Undo::ReleaseLease(delegate) => {

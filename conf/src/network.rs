@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::cni::error::CniError;
 use crate::cni::mac::MacAddr;
 use crate::cni::result::Dns;
+use crate::guard::Guard;
 use crate::host_access::{HostAccess, Without};
 use crate::ifname;
 use crate::ipam::IpamConfig;
@@ -71,6 +72,8 @@ pub struct Network {
     pub ipam: Option<String>,
     /// The pods' way to their own node (`hostAccess`); none where it is off or has no place.
     pub host_access: Option<HostAccess>,
+    /// What a pod may send (`guard`); none where it may send anything.
+    pub guard: Option<Guard>,
 }
 
 /// VLANs of a pod's port on a bridge that filters (`vlan`, `vlanTrunk`, `preserveDefaultVlan`).
@@ -130,9 +133,10 @@ impl Network {
             port_vlans,
             mac: request.requested_mac()?,
             dns: parse_dns(&section, &mut odd)?,
+            host_access: HostAccess::parse(&section, without)?,
+            guard: Guard::parse(&section, uplink.is_some(), ipam.as_deref())?,
             ipam,
             uplink,
-            host_access: HostAccess::parse(&section, without)?,
         };
         let backend = masquerade_backend(&section)?;
         network.check()?;
@@ -142,6 +146,7 @@ impl Network {
         if network.masquerade {
             warnings.extend(backend);
         }
+        warnings.extend(network.guard.as_ref().and_then(|guard| guard.warning(network.ipam.as_deref())));
         if network.masquerade && network.ipam.is_none() {
             warnings.push("ipMasq: true without ipam: there is no address to masquerade".into());
         }
@@ -264,6 +269,8 @@ pub struct Teardown {
     pub bridge: String,
     /// There is an uplink, be it a broken one, so the node may have routes to pods.
     pub has_uplink: bool,
+    /// Pods may be guarded.
+    pub has_guard: bool,
     /// The trunk uplink, if it is one.
     pub trunk: Option<Trunk>,
     /// The IPAM plugin.
@@ -303,7 +310,8 @@ impl Teardown {
         let bridge = bridge.unwrap_or_else(|| DEFAULT_BRIDGE.into());
         let trunk = Trunk::of(&bridge, uplink.as_ref(), port_vlans.as_ref());
         let has_uplink = section.value("uplink").is_some();
-        (Teardown { bridge, has_uplink, trunk, ipam, has_nat }, warnings)
+        let has_guard = section.opt_bool("guard").unwrap_or(None).unwrap_or(has_uplink);
+        (Teardown { bridge, has_uplink, has_guard, trunk, ipam, has_nat }, warnings)
     }
 }
 

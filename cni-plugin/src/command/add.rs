@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::mac::MacAddr;
 use cni_conf::cni::result::{AddResult, Interface, convertible};
 use cni_conf::network::{Network, OUR_IPAM};
 use cni_conf::request::Request;
@@ -12,10 +13,13 @@ use serde_json::Value;
 use super::silence;
 use crate::apply;
 use crate::delegate::Delegate;
+use crate::guard::{self, Guard};
 use crate::link::{Link, PortFlags};
 use crate::nat::{self, Nat};
 use crate::net::{Conn, Namespace, NetError, addr, link, neigh, port, remove, sysctl};
 use crate::ownership::{Attachment, Progress};
+use crate::plan::guard::{Limits, Port};
+use crate::plan::nat::owner;
 use crate::plan::pod::{GatewayStep, complete, gateway_addresses};
 use crate::plan::{uplink, vlan};
 use crate::pod::{self, Pod};
@@ -40,7 +44,11 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     if let Some(nat) = &nat {
         nat.probe()?;
     }
-    let add = Add { request, network, delegate, node, pod, namespace, nat };
+    let guard = network.guard.is_some().then(Guard::open).transpose()?;
+    if let Some(guard) = &guard {
+        guard.probe()?;
+    }
+    let add = Add { request, network, delegate, node, pod, namespace, nat, guard };
     add.clear_debris().await?;
     let seen = apply::ensure_uplink(&add.node, &add.network).await?;
     let mut undo = UndoLog::default();
@@ -68,6 +76,8 @@ struct Add<'a> {
     namespace: Namespace,
     /// None where the configuration asks for nothing of the kind.
     nat: Option<Nat>,
+    /// None where a pod may send anything.
+    guard: Option<Guard>,
 }
 
 impl Add<'_> {
@@ -106,6 +116,7 @@ impl Add<'_> {
             self.silence().await;
         }
         // Also of one whose veth has gone since, with its namespace.
+        guard::detach(&self.node, &name, self.guard.is_some()).await?;
         nat::detach(&self.node, &name, false).await?;
         if let Some(host) = host {
             let metric = self.attachment().metric();
@@ -173,8 +184,11 @@ impl Add<'_> {
             let ends = host_access::Ends { device, host: &host, container: &container, metric };
             host_access::give(&self.pod, &ends, &ways, undo)?;
         }
+        let record = self.record(device, &container, &result);
+        if let Some(guard) = &self.guard {
+            guard.open_for(&self.node, &record).await?;
+        }
         if let Some(nat) = &self.nat {
-            let record = self.record(node_side.as_ref().unwrap_or(bridge), &container, &result);
             // Whatever it fails at, some of it may be there.
             undo.push(Undo::RemoveNat { veth: host.name.clone() });
             nat.install(&self.node, &record).await?;
@@ -222,6 +236,7 @@ impl Add<'_> {
             ..Default::default()
         };
         self.set_host(&host, change).await?;
+        self.close(&host_name, veth.pod_mac, undo).await?;
         self.keep_mtu(bridge, mtu).await?;
         self.join_vlans(bridge, &host).await?;
         if self.network.mac_spoof_check {
@@ -236,6 +251,16 @@ impl Add<'_> {
             self.pod.up(&container).await?;
         }
         Ok((host, container))
+    }
+
+    /// Before the pod's end is up, so that nothing forged is ever let through.
+    async fn close(&self, veth: &str, mac: MacAddr, undo: &mut UndoLog) -> Result<(), CniError> {
+        let (Some(guard), Some(limits)) = (&self.guard, guard::limits(&self.network)) else { return Ok(()) };
+        let limits = Limits { allowed: Vec::new(), ..limits };
+        let comment = owner(&self.attachment());
+        undo.push(Undo::RemoveGuard { veth: veth.to_owned() });
+        let port = Port { veth, mac, addresses: &[], limits: &limits, comment: &comment };
+        guard.close(&self.node, &port).await
     }
 
     /// The kernel lowers the MTU of a bridge with that of its ports until somebody sets it.
@@ -265,7 +290,7 @@ impl Add<'_> {
     }
 
     /// `macspoofchk`: the port is locked, so only the addresses pinned to it are let in, in each of its VLANs.
-    async fn pin_mac(&self, host: &Link, mac: cni_conf::cni::mac::MacAddr) -> Result<(), CniError> {
+    async fn pin_mac(&self, host: &Link, mac: MacAddr) -> Result<(), CniError> {
         let port = link::by_index(&self.node, host.index).await?;
         if !port.and_then(|link| link.port).is_some_and(|flags| flags.locked) {
             return Err(CniError::new(
@@ -339,6 +364,7 @@ impl Add<'_> {
             addresses: result.ips.iter().map(|ip| ip.address).collect(),
             masquerade: self.network.masquerade,
             ports: self.network.ports.clone(),
+            guard: guard::limits(&self.network),
         }
     }
 

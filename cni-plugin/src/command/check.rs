@@ -9,7 +9,7 @@ use crate::delegate::Delegate;
 use crate::net::{Conn, addr, link, port, route, rule};
 use crate::ownership::Attachment;
 use crate::plan::{check, uplink};
-use crate::{config, host_access, nat, observe, pod};
+use crate::{config, guard, host_access, nat, observe, pod};
 
 /// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -42,6 +42,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         Some(index) => link::by_index(&node, index).await?,
         None => None,
     };
+    let mac = container.as_ref().and_then(|container| container.mac);
     let seen = check::Seen {
         bridge: uplink.bridge,
         addresses: match &container {
@@ -62,6 +63,13 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         container_id: &request.env.container_id,
         ifname: &request.env.ifname,
     };
+    if network.guard.is_some()
+        && let Some(difference) = guard::difference(&attachment.host_interface(), mac)?
+    {
+        return Err(failed(format!(
+            "{difference}; the next ADD or DEL of a guarded pod puts back what is gone"
+        )));
+    }
     if let Some(difference) = nat::difference(&attachment.host_interface(), network.has_nat())? {
         return Err(failed(format!("{difference}; the next ADD or DEL with NAT on this node puts it back")));
     }

@@ -13,7 +13,7 @@ use crate::link::{Kind, Link};
 use crate::net::remove::Remover;
 use crate::net::{Conn, Namespace, NetError, link, netns};
 use crate::ownership::{Attachment, Progress, is_attachment};
-use crate::{host_access, nat, pod, trunk};
+use crate::{guard, host_access, nat, pod, trunk};
 
 /// Detaches a pod. An attachment that is gone, in part or whole, is no error.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -32,7 +32,9 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let attachment =
         Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname };
     let unreached = unreach(request, &teardown, &attachment, &node).await;
-    let undone = nat::detach(&node, &attachment.host_interface(), teardown.has_nat).await;
+    let veth = attachment.host_interface();
+    let unguarded = guard::detach(&node, &veth, teardown.has_guard).await;
+    let undone = nat::detach(&node, &veth, teardown.has_nat).await;
     let released = release(&teardown, request);
     let remove = async { found.map_or(Ok(()), Found::remove) };
     let (released, removed) = match teardown.ipam.as_deref() {
@@ -42,6 +44,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     };
     removed?;
     unreached?;
+    unguarded?;
     undone?;
     if let Some(trunk) = &teardown.trunk {
         trunk::leave(&node, trunk).await?;

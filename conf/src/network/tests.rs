@@ -115,6 +115,7 @@ fn a_teardown_makes_do_with_what_can_be_read() {
         Teardown {
             bridge: "cni0".into(),
             has_uplink: true,
+            has_guard: true,
             trunk: None,
             ipam: Some("host-local".into()),
             has_nat: false
