@@ -47,7 +47,7 @@ pub fn limits(network: &Network) -> Option<Limits> {
 impl Guard {
     /// Opens a socket in the namespace of the calling thread.
     pub fn open() -> Result<Guard, CniError> {
-        Ok(Guard { nft: Nft::open()?, records: Records::of_this_node()? })
+        Ok(Guard { nft: Nft::open()?, records: Records::of_guards()? })
     }
 
     /// Fails, naming the module, where the kernel lacks a part. Changes nothing. A node that has our table has all parts.
@@ -90,17 +90,27 @@ impl Guard {
         Err(CniError::new(code::TRY_AGAIN_LATER, why))
     }
 
-    /// Takes an attachment's elements out. Its record stays, for what else was made from it. What is not there is no error.
+    /// Takes an attachment's elements out, and then its record. What is not there is no error.
     async fn remove(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
         let whole = {
             let _lock = RecordLock::shared()?;
-            let there = match self.records.read(veth).filter(|record| record.guard.is_some()) {
+            let there = match self.records.read(veth) {
                 Some(record) => elements_of(&record).iter().rev().map(delete).collect(),
                 None => self.left_of(veth)?,
             };
-            self.nft.commit_what_can(there, Refusal::not_found)?
+            let whole = self.nft.commit_what_can(there, Refusal::not_found)?;
+            self.records.remove(veth)?;
+            whole
         };
-        if whole { Ok(()) } else { self.rebuild(node, false).await }
+        if !whole {
+            self.rebuild(node, false).await?;
+        }
+        // The table stays, as bridge and uplink do: the next first pod finds it.
+        if self.records.is_empty() {
+            let _lock = RecordLock::alone()?;
+            self.records.end();
+        }
+        Ok(())
     }
 
     /// What takes out the elements of an attachment without a record: by its port, with which their keys begin. The list is asked for
@@ -134,7 +144,7 @@ impl Guard {
         let mut live = 0;
         for (veth, record) in self.records.all() {
             let Some(link) = link::by_name(node, &veth).await? else { continue };
-            if record.guard.is_some() && record.attachment().progress(&link) != Progress::Foreign {
+            if record.attachment().progress(&link) != Progress::Foreign {
                 changes.extend(elements_of(&record).into_iter().map(add));
                 live += 1;
             }
@@ -167,7 +177,7 @@ impl Guard {
 
     /// What of an attachment's guard is no longer as it was put in, in words.
     fn difference(&self, veth: &str, mac: Option<MacAddr>) -> Result<Option<String>, CniError> {
-        let Some(record) = self.records.read(veth).filter(|record| record.guard.is_some()) else {
+        let Some(record) = self.records.read(veth) else {
             return Ok(Some(format!("the guard's record of {veth} is gone")));
         };
         if record.mac != mac {
@@ -189,11 +199,7 @@ impl Guard {
 
 /// Takes an attachment's guard out, where it `may_have` one or its record says so.
 pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<(), CniError> {
-    if may_have || Records::of_this_node()?.has(veth) {
-        Guard::open()?.remove(node, veth).await
-    } else {
-        Ok(())
-    }
+    if may_have || Records::of_guards()?.has(veth) { Guard::open()?.remove(node, veth).await } else { Ok(()) }
 }
 
 /// For CHECK: what of an attachment's guard is no longer as ADD left it. `mac` is the pod's now.

@@ -248,7 +248,7 @@ impl Nat {
         Ok(self.nft.commit_what_can(changes, does_not_matter)?)
     }
 
-    /// Takes our tables away, the guard's too, when the last attachment has gone; what leads into one from elsewhere goes first.
+    /// Takes the table away when the last attachment has gone; what leads into it from elsewhere goes first.
     fn end_with_the_last(&self, last: Option<&Record>) -> Result<(), CniError> {
         if !self.records.is_empty() {
             return Ok(());
@@ -267,7 +267,7 @@ impl Nat {
             self.set_localnet(&device, false)?;
         }
         let mut changes = self.forward_deletions()?;
-        changes.extend([TABLE, crate::plan::guard::frame::TABLE].map(Change::DeleteTable));
+        changes.push(Change::DeleteTable(TABLE));
         self.commit_what_can(changes, Refusal::not_found).map(drop)
     }
 

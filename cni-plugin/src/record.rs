@@ -1,7 +1,8 @@
 //! What was given to an attachment outside its veth, written down in `/run`: rules in the node's packet filter do not say what they
 //! were made from, and after a firewall's restart they are gone.
 //!
-//! One file an attachment, in a folder for each network namespace that is a node: `/run/vlan-bridge/attachments/NODE/VETH`. Like the
+//! One file an attachment, in a folder for each network namespace that is a node: `/run/vlan-bridge/attachments/NODE/VETH`, and
+//! `/run/vlan-bridge/guards/NODE/VETH` for the guard. Like the
 //! rules it goes with the boot. An attachment that needs nothing of the kind has none.
 
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -70,11 +71,6 @@ impl Record {
         }
     }
 
-    /// Whether it has anything in the table of NAT mode.
-    pub fn has_nat(&self) -> bool {
-        self.masquerade || !self.ports.is_empty()
-    }
-
     fn to_json(&self) -> Value {
         json!({
             "network": self.network,
@@ -125,7 +121,16 @@ pub struct Records {
 impl Records {
     /// Those of the calling thread's namespace.
     pub fn of_this_node() -> Result<Records, CniError> {
-        let folder = PathBuf::from(format!("{FOLDER}/attachments/{}", netns::identity()?));
+        Records::below("attachments")
+    }
+
+    /// Those of its guarded pods: a table of their own, and what goes with the last record of one stays with those of the other.
+    pub fn of_guards() -> Result<Records, CniError> {
+        Records::below("guards")
+    }
+
+    fn below(folder: &str) -> Result<Records, CniError> {
+        let folder = PathBuf::from(format!("{FOLDER}/{folder}/{}", netns::identity()?));
         Ok(Records { folder })
     }
 

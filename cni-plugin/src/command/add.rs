@@ -186,7 +186,9 @@ impl Add<'_> {
         }
         let record = self.record(device, &container, &result);
         if let Some(guard) = &self.guard {
-            guard.open_for(&self.node, &record).await?;
+            let limits = guard::limits(&self.network);
+            let guarded = Record { guard: limits, masquerade: false, ports: Vec::new(), ..record.clone() };
+            guard.open_for(&self.node, &guarded).await?;
         }
         if let Some(nat) = &self.nat {
             // Whatever it fails at, some of it may be there.
@@ -364,7 +366,7 @@ impl Add<'_> {
             addresses: result.ips.iter().map(|ip| ip.address).collect(),
             masquerade: self.network.masquerade,
             ports: self.network.ports.clone(),
-            guard: guard::limits(&self.network),
+            guard: None,
         }
     }
 

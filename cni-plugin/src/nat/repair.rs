@@ -48,7 +48,7 @@ impl Nat {
         }
         for record in &live {
             changes.extend(plan::elements(record).into_iter().map(create));
-            let shared = plan::device_elements(record).into_iter().filter(|_| record.has_nat());
+            let shared = plan::device_elements(record).into_iter();
             changes.extend(shared.map(|element| Change::AddElement { table: TABLE, element }));
         }
         // An attachment under way may want what a finished one has; it will be refused by itself.
@@ -91,9 +91,6 @@ impl Nat {
         let Some(record) = self.records.read(veth) else {
             return Ok(expected.then(|| format!("the record of {veth} is gone")));
         };
-        if !expected && !record.has_nat() {
-            return Ok(None);
-        }
         if let Some(chain) = self.broken_chain()? {
             return Ok(Some(format!("chain {chain} of table {TABLE} is gone or changed")));
         }

@@ -13,6 +13,7 @@ mod check_gc;
 mod check_status;
 mod failure;
 mod frames;
+mod guard;
 mod host_access;
 mod input;
 mod input_bridge;

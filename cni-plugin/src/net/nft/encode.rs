@@ -53,6 +53,7 @@ pub(super) mod attr {
     pub const SET_DATA_TYPE: u16 = 6;
     pub const SET_DATA_LENGTH: u16 = 7;
     pub const SET_ID: u16 = 10;
+    pub const SET_USERDATA: u16 = 13;
 
     pub const ELEMENTS_TABLE: u16 = 1;
     pub const ELEMENTS_SET: u16 = 2;
@@ -157,6 +158,11 @@ fn add_set(message: &mut Message, table: Table, set: &Set, id: u32) {
         None => {}
     }
     message.number(attr::SET_ID, id);
+    if set.key == [Type::Interface] {
+        // `NFTNL_UDATA_SET_KEYBYTEORDER`: `nft` prints a text that is in the machine's order, and nothing else.
+        let [a, b, c, d] = 1_u32.to_ne_bytes();
+        message.bytes(attr::SET_USERDATA, &[0, 4, a, b, c, d]);
+    }
 }
 
 /// `nft` packs the types of a concatenation into one number, six bits each.
