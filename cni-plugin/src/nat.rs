@@ -72,8 +72,8 @@ impl Nat {
                 enable_forwarding(ipv6)?;
             }
         }
-        if plan::needs_localnet(record) {
-            self.set_localnet(&record.device, true)?;
+        if let Some(device) = plan::localnet_device(record) {
+            self.set_localnet(device, true)?;
         }
         self.let_forward(record)?;
         self.forget_udp_of_the_node(node, record).await;
@@ -90,7 +90,7 @@ impl Nat {
             drop(lock);
             match obstacle {
                 Obstacle::Missing => {
-                    self.rebuild(node, Some(&veth)).await?;
+                    self.rebuild(node, Some(&veth), None).await?;
                     with_chains = true;
                 }
                 Obstacle::Held(held) => self.evict(node, &held).await?,
@@ -178,7 +178,7 @@ impl Nat {
             self.forget_udp_of_the_pod(record);
         }
         if !all_there {
-            self.rebuild(node, None).await?;
+            self.rebuild(node, None, record.as_ref()).await?;
         }
         self.end_with_the_last(record.as_ref())
     }
@@ -261,8 +261,7 @@ impl Nat {
         let mut devices: Vec<String> =
             switched_on.map(|element| crate::nft::interface_name(&element.key)).collect();
         // After a flush the set is empty.
-        devices
-            .extend(last.filter(|record| plan::needs_localnet(record)).map(|record| record.device.clone()));
+        devices.extend(last.and_then(plan::localnet_device).map(str::to_owned));
         for device in devices {
             self.set_localnet(&device, false)?;
         }

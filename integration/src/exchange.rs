@@ -1,28 +1,44 @@
-//! Real exchanges over TCP and UDP. A ping proves little of a path: it counts a reply from the wrong address.
+//! Real exchanges over TCP and UDP. A ping is no proof of a path with address translation: it takes an answer from a wrong address.
 
 use crate::Namespace;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long a client waits for an answer; a lost datagram or connection request is sent once more within it.
-const PATIENCE: Duration = Duration::from_millis(2500);
-const ATTEMPTS: u32 = 2;
-/// How often a server looks whether it is to end.
-const BREATH: Duration = Duration::from_millis(50);
-
-/// How two machines talk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// One echo request: no more than that something answers.
-    Ping,
-    /// A connection: the client is told whom the server sees.
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP
     Tcp,
-    /// A datagram and its answer, from the address that was asked.
+    /// UDP
+    Udp,
+}
+
+impl Transport {
+    /// Both.
+    pub const ALL: [Transport; 2] = [Transport::Tcp, Transport::Udp];
+
+    /// As `protocol` of a port mapping has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        }
+    }
+}
+
+/// A transport protocol, or no more than a question whether somebody is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// One echo request. The kernel answers, and does not say whom it saw.
+    Ping,
+    /// An exchange over TCP.
+    Tcp,
+    /// An exchange over UDP.
     Udp,
 }
 
@@ -31,88 +47,137 @@ impl Protocol {
     pub const ALL: [Protocol; 3] = [Protocol::Ping, Protocol::Tcp, Protocol::Udp];
 }
 
-/// A server on one address and port of a namespace, for TCP and UDP, that tells every client whom it sees. It ends when
-/// dropped.
+impl Namespace {
+    /// Asks a [`Server`] whom it sees, as [`ask`] does. The answer to a ping is the address that was asked.
+    #[track_caller]
+    pub fn asks(&self, protocol: Protocol, to: SocketAddr) -> Option<IpAddr> {
+        match protocol {
+            Protocol::Ping => self.pings(&to.ip().to_string()).then(|| to.ip()),
+            Protocol::Tcp => ask(self, Transport::Tcp, to),
+            Protocol::Udp => ask(self, Transport::Udp, to),
+        }
+    }
+}
+
+/// A server that tells every client which address it came from, until it is dropped.
 #[derive(Debug)]
 pub struct Server {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    socket: Socket,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(Arc<TcpListener>),
+    Udp(Arc<UdpSocket>),
 }
 
 impl Server {
-    /// Starts one.
+    /// Listens in a namespace, on all its addresses of both families.
     #[track_caller]
-    pub fn start(namespace: &Namespace, address: SocketAddr) -> Server {
-        let open = || Ok::<_, std::io::Error>((TcpListener::bind(address)?, UdpSocket::bind(address)?));
-        let (listener, socket) = namespace
-            .enter(open)
-            .unwrap_or_else(|error| panic!("cannot listen on {address} in {}: {error}", namespace.name()));
-        socket.set_read_timeout(Some(BREATH)).expect("a time-out can be set");
-        // The time-out of a listener is that of its accept(2), but the standard library sets only a stream's.
-        let same = TcpStream::from(OwnedFd::from(listener.try_clone().expect("a socket can be cloned")));
-        same.set_read_timeout(Some(BREATH)).expect("a time-out can be set");
-        let stop = Arc::new(AtomicBool::new(false));
-        let (tcp_stop, udp_stop) = (Arc::clone(&stop), Arc::clone(&stop));
-        let tcp = std::thread::spawn(move || {
-            while !tcp_stop.load(Ordering::Relaxed) {
-                if let Ok((mut stream, peer)) = listener.accept() {
-                    // The client may be gone already.
-                    let _ = stream.write_all(peer.ip().to_string().as_bytes());
-                }
-            }
+    pub fn start(namespace: &Namespace, transport: Transport, port: u16) -> Server {
+        Server::on(namespace, transport, (IpAddr::from([0u16; 8]), port).into())
+    }
+
+    /// Listens in a namespace, on one address: over UDP its answers come from there, whatever the routes would choose.
+    #[track_caller]
+    pub fn on(namespace: &Namespace, transport: Transport, address: SocketAddr) -> Server {
+        let bound = namespace.enter(|| match transport {
+            Transport::Tcp => TcpListener::bind(address).map(|socket| Socket::Tcp(Arc::new(socket))),
+            Transport::Udp => UdpSocket::bind(address).map(|socket| Socket::Udp(Arc::new(socket))),
         });
-        let udp = std::thread::spawn(move || {
-            let mut question = [0; 64];
-            while !udp_stop.load(Ordering::Relaxed) {
-                if let Ok((_, peer)) = socket.recv_from(&mut question) {
-                    let _ = socket.send_to(peer.ip().to_string().as_bytes(), peer);
-                }
-            }
-        });
-        Server { stop, threads: vec![tcp, udp] }
+        let socket = bound.unwrap_or_else(|error| panic!("cannot listen on {address}: {error}"));
+        let over = Arc::new(AtomicBool::new(false));
+        let thread = match &socket {
+            Socket::Tcp(socket) => serve_tcp(socket.clone(), over.clone()),
+            Socket::Udp(socket) => serve_udp(socket.clone(), over.clone()),
+        };
+        Server { socket, over, thread: Some(thread) }
+    }
+
+    fn fd(&self) -> RawFd {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.as_raw_fd(),
+            Socket::Udp(socket) => socket.as_raw_fd(),
+        }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
+        self.over.store(true, Ordering::Relaxed);
+        // SAFETY: a system call on a socket that is open; it wakes whoever waits on it.
+        unsafe { libc::shutdown(self.fd(), libc::SHUT_RDWR) };
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-impl Namespace {
-    /// Asks a [`Server`] whom it sees; none if no answer came from the address that was asked. A ping is answered by the
-    /// kernel, which sees nobody: then it is the address that was asked.
-    pub fn asks(&self, protocol: Protocol, to: SocketAddr) -> Option<IpAddr> {
-        match protocol {
-            Protocol::Ping => self.pings(&to.ip().to_string()).then(|| to.ip()),
-            Protocol::Tcp => self.enter(|| ask_tcp(to)),
-            Protocol::Udp => self.enter(|| ask_udp(to)),
+fn serve_tcp(socket: Arc<TcpListener>, over: Arc<AtomicBool>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        while !over.load(Ordering::Relaxed) {
+            if let Ok((mut stream, peer)) = socket.accept() {
+                // The client may have given up.
+                let _ = stream.write_all(told(peer).as_bytes());
+            }
+        }
+    })
+}
+
+fn serve_udp(socket: Arc<UdpSocket>, over: Arc<AtomicBool>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut question = [0; 64];
+        while !over.load(Ordering::Relaxed) {
+            if let Ok((_, peer)) = socket.recv_from(&mut question)
+                && !over.load(Ordering::Relaxed)
+            {
+                let _ = socket.send_to(told(peer).as_bytes(), peer);
+            }
+        }
+    })
+}
+
+fn told(peer: SocketAddr) -> String {
+    peer.ip().to_canonical().to_string()
+}
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Asks a server from within a namespace, and returns the address that it saw. `None` if no answer comes, or one from
+/// another address than the one that was asked.
+pub fn ask(from: &Namespace, transport: Transport, to: SocketAddr) -> Option<IpAddr> {
+    let answer = from.enter(|| match transport {
+        Transport::Tcp => ask_tcp(to),
+        Transport::Udp => ask_udp(to),
+    });
+    match answer {
+        Ok(text) => Some(text.parse().unwrap_or_else(|_| panic!("{to} answered {text:?}"))),
+        Err(error) => {
+            assert_ne!(error.kind(), ErrorKind::InvalidInput, "{error}");
+            None
         }
     }
 }
 
-fn ask_tcp(to: SocketAddr) -> Option<IpAddr> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    text.parse().ok()
+fn ask_tcp(to: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
-fn ask_udp(to: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(to).ok()?;
-    socket.set_read_timeout(Some(PATIENCE / ATTEMPTS)).ok()?;
+fn ask_udp(to: SocketAddr) -> std::io::Result<String> {
+    let any = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0u16; 8]) };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    // A connected socket takes answers from nobody else.
+    socket.connect(to)?;
+    socket.send(b"who am I")?;
     let mut answer = [0; 64];
-    for _ in 0..ATTEMPTS {
-        socket.send(b"who am I?").ok()?;
-        if let Ok(length) = socket.recv(&mut answer) {
-            return std::str::from_utf8(&answer[..length]).ok()?.parse().ok();
-        }
-    }
-    None
+    let length = socket.recv(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }

@@ -13,7 +13,7 @@
 //! | plugins run as a runtime runs them | [`Node::client`], [`Client`] |
 //! | a plugin run with any environment and stdin | [`Node::plugin`], [`Plugin`] |
 //! | frames on an interface, tags included | [`Capture`] |
-//! | a TCP or UDP exchange, and whom the server saw | [`Server`], [`Namespace::asks`] |
+//! | a TCP or UDP exchange, and whom the server saw | [`Server`], [`ask`], [`Namespace::asks`] |
 //! | proof that nothing was touched or left | [`Snapshot`] |
 //! | to wait for something | [`poll`], the only place that sleeps |
 //!
@@ -61,7 +61,7 @@ mod wait;
 pub use capture::{Capture, Frame};
 pub use client::Client;
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
-pub use exchange::{Protocol, Server};
+pub use exchange::{Protocol, Server, Transport, ask};
 pub use namespace::Namespace;
 pub use node::Node;
 pub use ping::Pings;

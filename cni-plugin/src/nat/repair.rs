@@ -16,9 +16,14 @@ use crate::record::Record;
 
 impl Nat {
     /// Makes the frame, if it is not as it should be, with the elements of all live attachments, in one transaction. `but` one, which
-    /// the caller is about to put in. Where there is nobody to make it for, it is not made.
-    pub(super) async fn rebuild(&self, node: &Conn, but: Option<&str>) -> Result<(), CniError> {
-        let live = self.put_back(node, but).await?;
+    /// the caller is about to put in. Where there is nobody to make it for, it is not made. `gone` is who has just been taken out.
+    pub(super) async fn rebuild(
+        &self,
+        node: &Conn,
+        but: Option<&str>,
+        gone: Option<&Record>,
+    ) -> Result<(), CniError> {
+        let live = self.put_back(node, but, gone).await?;
         if !live.is_empty() {
             log::warn!("the rules of {} pods were gone from the packet filter and are back", live.len());
         }
@@ -30,12 +35,28 @@ impl Nat {
     }
 
     /// Returns whose elements are back; nobody's if the frame was whole.
-    async fn put_back(&self, node: &Conn, but: Option<&str>) -> Result<Vec<Record>, CniError> {
+    async fn put_back(
+        &self,
+        node: &Conn,
+        but: Option<&str>,
+        gone: Option<&Record>,
+    ) -> Result<Vec<Record>, CniError> {
         let _lock = RecordLock::alone()?;
         if self.broken_chain()?.is_none() {
             return Ok(Vec::new());
         }
-        let live = self.live(node, but).await?;
+        let all = self.records.all();
+        let live = self.live(node, but, &all).await?;
+        // The set that said on which devices it is switched on has been lost.
+        let (own, others): (Vec<_>, Vec<_>) = all.iter().partition(|(veth, _)| Some(veth.as_str()) == but);
+        let own = own.into_iter().map(|(_, record)| record);
+        let others = others.into_iter().map(|(_, record)| record);
+        let needed: BTreeSet<&str> = own.chain(&live).filter_map(plan::localnet_device).collect();
+        for device in others.chain(gone).filter_map(plan::localnet_device) {
+            if !needed.contains(device) {
+                self.set_localnet(device, false)?;
+            }
+        }
         if live.is_empty() && but.is_none() {
             return Ok(live);
         }
@@ -57,18 +78,20 @@ impl Nat {
     }
 
     /// The records of attachments whose veth is there, finished ones first. Records of others go.
-    async fn live(&self, node: &Conn, but: Option<&str>) -> Result<Vec<Record>, CniError> {
+    async fn live(
+        &self,
+        node: &Conn,
+        but: Option<&str>,
+        all: &[(String, Record)],
+    ) -> Result<Vec<Record>, CniError> {
         let (mut finished, mut under_way) = (Vec::new(), Vec::new());
-        for (veth, record) in self.records.all() {
-            if Some(veth.as_str()) == but {
-                continue;
-            }
-            match link::by_name(node, &veth).await? {
-                None => self.records.remove(&veth)?,
+        for (veth, record) in all.iter().filter(|(veth, _)| Some(veth.as_str()) != but) {
+            match link::by_name(node, veth).await? {
+                None => self.records.remove(veth)?,
                 Some(link) => match record.attachment().progress(&link) {
-                    Progress::Ready => finished.push(record),
-                    Progress::Adding => under_way.push(record),
-                    Progress::Foreign => self.records.remove(&veth)?,
+                    Progress::Ready => finished.push(record.clone()),
+                    Progress::Adding => under_way.push(record.clone()),
+                    Progress::Foreign => self.records.remove(veth)?,
                 },
             }
         }

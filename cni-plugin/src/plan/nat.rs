@@ -151,15 +151,16 @@ pub fn device_elements(record: &Record) -> Vec<Element> {
     let device =
         |set| Element { set, key: nft::interface(&record.device), value: None, comment: String::new() };
     let mut elements = vec![device(frame::DEVICES)];
-    if needs_localnet(record) {
+    if localnet_device(record).is_some() {
         elements.push(device(LOCALNET));
     }
     elements
 }
 
-/// Whether 127.0.0.1 leads to a port of the pod.
-pub fn needs_localnet(record: &Record) -> bool {
-    record.ports.iter().any(|mapping| targets(record, mapping).iter().any(IpAddr::is_ipv4))
+/// The device by which 127.0.0.1 leads to a port of the pod; none if it does not.
+pub fn localnet_device(record: &Record) -> Option<&str> {
+    let is_ipv4 = |mapping| targets(record, mapping).iter().any(IpAddr::is_ipv4);
+    record.ports.iter().any(is_ipv4).then_some(record.device.as_str())
 }
 
 /// The comment of an attachment's elements: its veth, by which they are found, and whose they are.

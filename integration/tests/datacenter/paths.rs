@@ -3,7 +3,7 @@
 
 use crate::attach::{addresses, attach};
 use integration::{
-    BondMode, BondedNode, Capture, DataCenter, Frame, Namespace, Pod, Protocol, Server, note, poll,
+    BondMode, BondedNode, Capture, DataCenter, Frame, Namespace, Pod, Protocol, Server, Transport, note, poll,
 };
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
@@ -26,8 +26,11 @@ impl<'a> Party<'a> {
     }
 
     fn serve(&self) -> Vec<Server> {
-        let listen = |address: &IpAddr| Server::start(self.namespace, SocketAddr::new(*address, PORT));
-        self.addresses.iter().map(listen).collect()
+        let listen = |address: &IpAddr| {
+            let address = SocketAddr::new(*address, PORT);
+            Transport::ALL.map(|transport| Server::on(self.namespace, transport, address))
+        };
+        self.addresses.iter().flat_map(listen).collect()
     }
 }
 
@@ -201,7 +204,7 @@ fn without_host_access_strict_filtering_drops_what_a_pod_sends_to_its_node() {
     let node = datacenter.node(BondMode::ActiveBackup);
     node.join(52);
     let own = SocketAddr::new(node.address(52).parse().unwrap(), PORT);
-    let _server = Server::start(&node, own);
+    let _server = Server::on(&node, Transport::Tcp, own);
     let mut list = node.list136();
     list["plugins"][0]["hostAccess"] = json!(false);
     let control = attach(&node, &list);

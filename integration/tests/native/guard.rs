@@ -1,7 +1,9 @@
 //! What a pod may send: nothing forged is seen at the switch or at another pod, and all that is the pod's own passes.
 
 use crate::attached::{Clean, host_interface};
-use integration::{Background, Capture, Frame, Namespace, Pod, Protocol, Server, Site, Snapshot, poll};
+use integration::{
+    Background, Capture, Frame, Namespace, Pod, Protocol, Server, Site, Snapshot, Transport, poll,
+};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -280,7 +282,7 @@ fn guarded_pods_talk_to_each_other_to_the_router_and_to_their_node() {
     for (server, addresses) in &parties {
         for (index, address) in addresses.iter().enumerate() {
             let to = SocketAddr::new(address.parse().unwrap(), 7000);
-            let _server = Server::start(server, to);
+            let _servers = Transport::ALL.map(|transport| Server::on(server, transport, to));
             for (client, own) in [(&scene.pod, [OWN, OWN6]), (&scene.neighbour, [NEIGHBOUR, NEIGHBOUR6])] {
                 if own == *addresses {
                     continue;

@@ -1,7 +1,7 @@
 //! A pod and its own node: what an ADD gives them, what CHECK sees of it, and that nothing of it is left.
 
 use crate::attached::Clean;
-use integration::{Capture, Frame, Namespace, Pod, Protocol, Server, Site, Snapshot};
+use integration::{Capture, Frame, Namespace, Pod, Protocol, Server, Site, Snapshot, Transport};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -35,7 +35,7 @@ fn talk(node: &Namespace, pod: &Pod, of_pod: &[IpAddr]) {
         let ends = [(node, of_node, pod as &Namespace, *of_pod), (pod, *of_pod, node, of_node)];
         for (client, from, server, to) in ends {
             let to = SocketAddr::new(to, PORT);
-            let _server = Server::start(server, to);
+            let _servers = Transport::ALL.map(|transport| Server::on(server, transport, to));
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 assert_eq!(client.asks(protocol, to), Some(from), "{protocol:?} from {from} to {to}");
             }

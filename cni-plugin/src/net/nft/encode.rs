@@ -159,9 +159,12 @@ fn add_set(message: &mut Message, table: Table, set: &Set, id: u32) {
     }
     message.number(attr::SET_ID, id);
     if set.key == [Type::Interface] {
-        // `NFTNL_UDATA_SET_KEYBYTEORDER`: `nft` prints a text that is in the machine's order, and nothing else.
-        let [a, b, c, d] = 1_u32.to_ne_bytes();
-        message.bytes(attr::SET_USERDATA, &[0, 4, a, b, c, d]);
+        // `nft` prints names backwards unless it is told that they are in host byte order.
+        const KEY_BYTE_ORDER: u8 = 0;
+        const HOST: u32 = 1;
+        let mut order = vec![KEY_BYTE_ORDER, size_of::<u32>() as u8];
+        order.extend(HOST.to_ne_bytes());
+        message.bytes(attr::SET_USERDATA, &order);
     }
 }
 
