@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_conf::cni::error::{CniError, code};
-use cni_conf::cni::result::AddResult;
+use cni_conf::cni::result::{AddResult, Route};
 use cni_conf::host_access::HostAccess;
 use cni_conf::network::Network;
+
+use ipnet::IpNet;
 
 use crate::link::{HostRoute, Link};
 use crate::net::sysctl::InterfaceSysctls;
@@ -27,6 +29,17 @@ pub struct Ways {
     pub to_node: Vec<IpAddr>,
     /// Each address of the pod that the node has on the link, and from which of its own it sends there.
     pub to_pod: Vec<(IpAddr, IpAddr)>,
+    /// Destinations for which the pod's way leads through the node, and by which of its addresses.
+    pub services: Vec<(IpNet, IpAddr)>,
+}
+
+impl Ways {
+    /// The node's address of each family, from which it sends to the pod.
+    pub fn sources(&self) -> Vec<IpAddr> {
+        let mut sources: Vec<IpAddr> = self.to_pod.iter().map(|(_, source)| *source).collect();
+        sources.dedup_by_key(|source| source.is_ipv4());
+        sources
+    }
 }
 
 /// Looks which ways a pod with these addresses has to its node. `device` is the node's own on the pods' network.
@@ -54,7 +67,13 @@ pub async fn ways(node: &Conn, wanted: &HostAccess, device: &Link, pods: &[IpAdd
     let to_pod = pods.iter().zip(without_us).filter_map(|(pod, without_us)| {
         plan::source(*pod, &to_node, without_us).map(|source| (*pod, source))
     });
-    Ok(Ways { to_pod: to_pod.collect(), to_node })
+    let to_pod: Vec<(IpAddr, IpAddr)> = to_pod.collect();
+    let through = |net: &IpNet| {
+        let of_family = |(pod, _): &&(IpAddr, IpAddr)| pod.is_ipv4() == net.addr().is_ipv4();
+        to_pod.iter().find(of_family).map(|(_, source)| (*net, *source))
+    };
+    let services = wanted.services.iter().filter_map(through).collect();
+    Ok(Ways { services, to_pod, to_node })
 }
 
 /// Both ends of an attachment, and the node's device beside them.
@@ -81,7 +100,9 @@ pub fn give(pod: &Pod, ends: &Ends<'_>, ways: &Ways, undo: &mut UndoLog) -> Resu
     log::debug!("host access: {ways:?}");
     let inside = ends.container.index;
     let on_link = |ip: &IpAddr| [neigh::permanent(inside, *ip, node_mac), route::on_link(inside, *ip)];
-    pod.batch.send(&ways.to_node.iter().flat_map(on_link).collect::<Vec<Request>>())?;
+    let mut of_pod: Vec<Request> = ways.to_node.iter().flat_map(on_link).collect();
+    of_pod.extend(ways.services.iter().map(|(net, node)| route::through_node(inside, *net, *node)));
+    pod.batch.send(&of_pod)?;
     if ways.to_pod.iter().any(|(pod, _)| pod.is_ipv6()) {
         InterfaceSysctls::ipv6().write(&ends.device.name, "disable_ipv6", "0")?;
     }
@@ -158,7 +179,12 @@ pub async fn check(
         check::own_addresses(previous, &container.name).map(|ip| ip.address.addr()).collect();
     let ways = ways(node, wanted, &device, &pods).await?;
     let taken = look(node, pod, &device, container, &ways).await?;
-    let is_routed = |to| check::is_on_link(to, container, seen);
+    let is_routed = |to: IpAddr| check::is_routed(&Route::to(to.into(), None), container, seen);
+    for (net, node) in &ways.services {
+        if !check::is_routed(&Route::to(*net, Some(*node)), container, seen) {
+            return Err(failed(format!("route {net} via the node's {node} is gone from the container")));
+        }
+    }
     for address in plan::compare(&taken, &device, container, is_routed).map_err(failed)? {
         log::warn!(
             "the node has had {address} only since this pod was attached: pods attached from now on reach it directly"

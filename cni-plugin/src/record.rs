@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::ports::{PortMapping, Protocol};
-use cni_conf::section::{Section, parse_cidr};
+use cni_conf::section::{Section, parse_cidr, parse_ip};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
@@ -44,6 +44,9 @@ pub struct Record {
     pub masquerade: bool,
     /// The pod's host ports.
     pub ports: Vec<PortMapping>,
+    /// On a network with an uplink: the node's address of each family, from which it talks for those whose answers would not come back
+    /// through it. None in NAT mode, where the node is the pod's router.
+    pub sources: Vec<IpAddr>,
     /// What the pod may send; none if it may send anything.
     pub guard: Option<Limits>,
 }
@@ -67,6 +70,7 @@ impl Record {
             addresses: vec![IpNet::from(IpAddr::from([192, 0, 2, 1]))],
             masquerade: true,
             ports: vec![port],
+            sources: Vec::new(),
             guard: None,
         }
     }
@@ -82,6 +86,7 @@ impl Record {
             "addresses": self.addresses.iter().map(IpNet::to_string).collect::<Vec<_>>(),
             "masquerade": self.masquerade,
             "ports": self.ports.iter().map(PortMapping::to_json).collect::<Vec<_>>(),
+            "sources": self.sources.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
             "guard": self.guard.as_ref().map(Limits::to_json),
         })
     }
@@ -97,6 +102,9 @@ impl Record {
         let address = |text: &String| {
             parse_cidr(text).ok_or_else(|| section.wrong("addresses", &text.as_str().into(), "addresses"))
         };
+        let source = |text: &String| {
+            parse_ip(text).ok_or_else(|| section.wrong("sources", &text.as_str().into(), "addresses"))
+        };
         Ok(Record {
             network: text("network")?,
             container_id: text("containerID")?,
@@ -107,6 +115,7 @@ impl Record {
             addresses: section.strings("addresses")?.iter().map(address).collect::<Result<_, _>>()?,
             masquerade: section.bool("masquerade")?,
             ports: PortMapping::parse_list(&section, "ports")?,
+            sources: section.strings("sources")?.iter().map(source).collect::<Result<_, _>>()?,
             guard: section.section("guard")?.map(|keys| Limits::from_section(&keys)).transpose()?,
         })
     }
@@ -234,6 +243,7 @@ mod tests {
             addresses: vec!["10.22.0.2/16".parse().unwrap(), "fd00:22::2/64".parse().unwrap()],
             masquerade: true,
             ports: PortMapping::parse_list(&section, "ports").unwrap(),
+            sources: vec!["10.51.0.11".parse().unwrap()],
             guard: Some(Limits {
                 by_address: true,
                 allowed: vec!["10.22.0.100".parse().unwrap()],

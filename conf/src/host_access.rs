@@ -1,4 +1,5 @@
-//! `hostAccess` and `hostAddresses`: the pods' way to their own node and back, beside the VLANs' router.
+//! `hostAccess`, `hostAddresses` and `serviceCIDRs`: the pods' way to their own node and back, beside the VLANs' router, and what
+//! takes it.
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -12,6 +13,8 @@ use crate::section::{Section, parse_cidr, parse_ip};
 pub struct HostAccess {
     /// Which of the node's addresses (`hostAddresses`); none for the primary ones.
     pub addresses: Vec<HostAddress>,
+    /// Destinations that go to the pod's node, which knows who answers for them (`serviceCIDRs`).
+    pub services: Vec<IpNet>,
 }
 
 /// One entry of `hostAddresses`.
@@ -35,28 +38,29 @@ pub(crate) enum Without {
 }
 
 impl HostAccess {
-    /// Reads both keys. On by default where it has a place; asked for where it has none, it is refused.
+    /// Reads the three keys. On by default where it has a place; asked for where it has none, it is refused.
     pub(crate) fn parse(
         section: &Section<'_>,
         without: Option<Without>,
     ) -> Result<Option<HostAccess>, CniError> {
         let wanted = section.opt_bool("hostAccess")?;
-        let addresses = parse_addresses(section)?;
-        let asked_for = match wanted {
-            Some(true) => Some("hostAccess: true"),
-            _ if !addresses.is_empty() => Some("hostAddresses"),
+        let (addresses, services) = (parse_addresses(section)?, parse_services(section)?);
+        let needs_it = match (addresses.is_empty(), services.is_empty()) {
+            (false, _) => Some("hostAddresses"),
+            (_, false) => Some("serviceCIDRs"),
             _ => None,
         };
+        let asked_for = (wanted == Some(true)).then_some("hostAccess: true").or(needs_it);
         if let (Some(key), Some(without)) = (asked_for, without) {
             return Err(CniError::config(format!("{key} {}; leave it out", without.needed())));
         }
-        if wanted == Some(false) && !addresses.is_empty() {
-            return Err(CniError::config(
-                "hostAddresses and hostAccess: false exclude each other: leave one of them out",
-            ));
+        if let (Some(false), Some(key)) = (wanted, needs_it) {
+            return Err(CniError::config(format!(
+                "{key} and hostAccess: false exclude each other: leave one of them out"
+            )));
         }
         let on = wanted != Some(false) && without.is_none();
-        Ok(on.then_some(HostAccess { addresses }))
+        Ok(on.then_some(HostAccess { addresses, services }))
     }
 }
 
@@ -91,6 +95,17 @@ fn parse_addresses(section: &Section<'_>) -> Result<Vec<HostAddress>, CniError> 
                     "an address, a subnet such as 10.52.0.0/24, or the name of an interface",
                 )),
             }
+        })
+        .collect()
+}
+
+fn parse_services(section: &Section<'_>) -> Result<Vec<IpNet>, CniError> {
+    let right = "a subnet such as 10.96.0.0/12, of a prefix length above 0";
+    let entries = section.strings("serviceCIDRs")?.into_iter().enumerate();
+    entries
+        .map(|(i, entry)| match parse_cidr(&entry) {
+            Some(net) if net.prefix_len() > 0 && net.trunc() == net => Ok(net),
+            _ => Err(section.wrong(&format!("serviceCIDRs[{i}]"), &entry.into(), right)),
         })
         .collect()
 }
@@ -134,7 +149,7 @@ mod tests {
             within("fd00::/64"),
             HostAddress::Of("bond0.52".into()),
         ];
-        assert_eq!(parse(keys, None), Ok(Some(HostAccess { addresses })));
+        assert_eq!(parse(keys, None), Ok(Some(HostAccess { addresses, ..HostAccess::default() })));
     }
 
     #[test]
@@ -143,7 +158,14 @@ mod tests {
             let error = parse(&format!(r#"{{"hostAddresses": ["{entry}"]}}"#), None).unwrap_err();
             assert!(error.starts_with(&format!("hostAddresses[0]: {entry:?} is not an address")), "{error}");
         }
-        let both = parse(r#"{"hostAccess": false, "hostAddresses": ["eth0"]}"#, None).unwrap_err();
-        assert!(both.contains("exclude each other"), "{both}");
+        for key in ["hostAddresses", "serviceCIDRs"] {
+            let keys = format!(r#"{{"hostAccess": false, "{key}": ["10.96.0.0/12"]}}"#);
+            let both = parse(&keys, None).unwrap_err();
+            assert!(both.contains(&format!("{key} and hostAccess: false exclude each other")), "{both}");
+        }
+        for entry in ["10.96.0.1/12", "10.96.0.0", "0.0.0.0/0", "eth0"] {
+            let error = parse(&format!(r#"{{"serviceCIDRs": ["{entry}"]}}"#), None).unwrap_err();
+            assert!(error.starts_with(&format!("serviceCIDRs[0]: {entry:?} is not a subnet")), "{error}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::cni::error::CniError;
@@ -171,9 +172,9 @@ impl Network {
                     "ipMasq: true excludes uplink: pods have addresses of the network itself, so there is nothing to masquerade; leave it out",
                 ));
             }
-            if !self.ports.is_empty() {
+            if !self.ports.is_empty() && self.host_access.is_none() && self.ipam.is_some() {
                 return Err(CniError::config(
-                    "runtimeConfig.portMappings: this release has no host ports on a network with uplink; leave the capability portMappings out, or chain the plugin portmap",
+                    "runtimeConfig.portMappings needs hostAccess on a network with uplink: the pod's answers have to come back through its node; leave the capability portMappings or hostAccess: false out",
                 ));
             }
             for (key, on) in [("isDefaultGateway", self.is_default_gateway), ("isGateway", self.is_gateway)] {
@@ -218,7 +219,12 @@ impl Network {
 
     /// Whether an attachment needs rules in the node's packet filter.
     pub fn has_nat(&self) -> bool {
-        self.masquerade && self.ipam.is_some() || !self.ports.is_empty()
+        self.masquerade && self.ipam.is_some() || !self.ports.is_empty() || !self.services().is_empty()
+    }
+
+    /// What goes from the pod to its node because the node knows who answers for it.
+    pub fn services(&self) -> &[IpNet] {
+        self.host_access.as_ref().map_or(&[], |access| &access.services)
     }
 
     /// The uplink as a trunk, if it is one.
@@ -306,7 +312,9 @@ impl Teardown {
             lenient(e);
             None
         });
-        let has_nat = section.bool("ipMasq").unwrap_or(true) || declares_ports(&section).unwrap_or(true);
+        let has_nat = section.bool("ipMasq").unwrap_or(true)
+            || declares_ports(&section).unwrap_or(true)
+            || section.value("serviceCIDRs").is_some();
         let bridge = bridge.unwrap_or_else(|| DEFAULT_BRIDGE.into());
         let trunk = Trunk::of(&bridge, uplink.as_ref(), port_vlans.as_ref());
         let has_uplink = section.value("uplink").is_some();

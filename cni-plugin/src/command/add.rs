@@ -177,14 +177,15 @@ impl Add<'_> {
         if self.network.is_gateway {
             self.make_gateway(device, &result).await?;
         }
+        let mut record = self.record(device, &container, &result);
         if let Some(wanted) = &self.network.host_access {
             let pods: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
             let ways = host_access::ways(&self.node, wanted, device, &pods).await?;
             let metric = self.attachment().metric();
             let ends = host_access::Ends { device, host: &host, container: &container, metric };
             host_access::give(&self.pod, &ends, &ways, undo)?;
+            record.sources = ways.sources();
         }
-        let record = self.record(device, &container, &result);
         if let Some(guard) = &self.guard {
             let limits = guard::limits(&self.network);
             let guarded = Record { guard: limits, masquerade: false, ports: Vec::new(), ..record.clone() };
@@ -227,8 +228,10 @@ impl Add<'_> {
         undo.push(Undo::RemoveLink(host_name.clone()));
         let host = link::by_name(&self.node, &host_name).await?.ok_or_else(|| NetError::gone(&host_name))?;
         let flags = PortFlags {
-            // With br_netfilter, what a pod sends to its own host port is turned back within the bridge.
-            hairpin: self.network.hairpin || !self.network.ports.is_empty(),
+            // With br_netfilter, what a pod sends to its own host port or service is turned back within the bridge.
+            hairpin: self.network.hairpin
+                || !self.network.ports.is_empty()
+                || !self.network.services().is_empty(),
             isolated: self.network.isolated,
             locked: self.network.mac_spoof_check,
         };
@@ -366,6 +369,7 @@ impl Add<'_> {
             addresses: result.ips.iter().map(|ip| ip.address).collect(),
             masquerade: self.network.masquerade,
             ports: self.network.ports.clone(),
+            sources: Vec::new(),
             guard: None,
         }
     }

@@ -42,6 +42,15 @@ pub fn on_link(interface: u32, address: IpAddr) -> Request {
     Request::new(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, Fine::IfThere, action)
 }
 
+/// `ip route add NET via NODE dev INTERFACE onlink metric INTERFACE proto 117`, in a pod: what its node knows more about than the router.
+pub fn through_node(interface: u32, net: IpNet, node: IpAddr) -> Request {
+    let mut message = message(interface, &Route::to(net, Some(node)), true);
+    message.header.protocol = OURS;
+    message.attributes.push(RouteAttribute::Priority(interface));
+    let action = format!("ip route add {net} via {node} dev {interface} onlink in the container");
+    Request::new(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, Fine::IfThere, action)
+}
+
 /// `ip route replace ADDRESS dev INTERFACE src SOURCE metric METRIC proto 117`, in the node.
 pub fn to_pod(route: &HostRoute, source: IpAddr) -> Request {
     let HostRoute { address: pod, interface, metric } = *route;

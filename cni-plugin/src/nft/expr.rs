@@ -182,6 +182,13 @@ pub enum Expr {
         /// Its port.
         port: Reg,
     },
+    /// `[ nat snat FAMILY addr_min reg ]`
+    Snat {
+        /// `Ipv4` or `Ipv6`.
+        family: Family,
+        /// The new source.
+        address: Reg,
+    },
     /// `[ masq ]`
     Masquerade,
     /// `[ counter pkts 0 bytes 0 ]`
@@ -194,7 +201,7 @@ impl Expr {
         match self {
             Expr::Ct { .. } => Some("nft_ct"),
             Expr::AddressType { .. } => Some("nft_fib_inet"),
-            Expr::Dnat { .. } => Some("nft_nat"),
+            Expr::Dnat { .. } | Expr::Snat { .. } => Some("nft_nat"),
             Expr::Masquerade => Some("nft_masq"),
             _ => None,
         }

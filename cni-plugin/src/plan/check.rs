@@ -1,7 +1,5 @@
 //! CHECK: is an attachment still what ADD reported?
 
-use std::net::IpAddr;
-
 use cni_conf::cni::result::{AddResult, Interface, IpConfig, Route};
 use cni_conf::network::Network;
 use ipnet::IpNet;
@@ -138,10 +136,9 @@ fn compare_addresses(
     Ok(())
 }
 
-/// True if the pod has this address on the link.
-pub fn is_on_link(to: IpAddr, container: &Link, seen: &Seen) -> bool {
-    let wanted = Route::to(to.into(), None);
-    seen.routes.iter().any(|installed| is_installed(&wanted, installed, container, seen))
+/// True if the pod has this route.
+pub fn is_routed(wanted: &Route, container: &Link, seen: &Seen) -> bool {
+    seen.routes.iter().any(|installed| is_installed(wanted, installed, container, seen))
 }
 
 /// The route is where it belongs, or in a table that a rule for one of the pod's addresses leads to: that is how a

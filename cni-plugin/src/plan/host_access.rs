@@ -243,6 +243,7 @@ mod tests {
                 HostAddress::Of("bond0.99".into()),
                 HostAddress::Within("10.54.0.0/16".parse().unwrap()),
             ],
+            ..HostAccess::default()
         };
         let device = link(6, "br136", bridge());
         let chosen = addresses(&wanted, &device, &seen());

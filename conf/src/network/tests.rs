@@ -74,7 +74,8 @@ fn contradictions_name_both_keys() {
     refused(r#""hairpinMode": true, "promiscMode": true"#, "hairpinMode and promiscMode");
     refused(r#""disableContainerInterface": true, "ipam": {"type": "x"}"#, "disableContainerInterface");
     let port = r#""capabilities": {"portMappings": true}, "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80}]}"#;
-    refused(&format!("{uplink}, {port}"), "no host ports on a network with uplink");
+    let off = r#""hostAccess": false, "ipam": {"type": "x"}"#;
+    refused(&format!("{uplink}, {port}, {off}"), "portMappings needs hostAccess on a network with uplink");
     refused(port, "portMappings needs a configuration with ipam");
     refused(r#""vlanTrunk": [{"minID": 9, "maxID": 8}]"#, "vlanTrunk[0].minID: 9 is above maxID 8");
     refused(r#""uplink": {"master": "a-very-long-nic", "vlan": 4094}"#, "at most 15");

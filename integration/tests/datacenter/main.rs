@@ -8,6 +8,7 @@ mod failover;
 mod paths;
 mod regression;
 mod rig;
+mod services;
 mod slice;
 mod traffic;
 mod trunk;

@@ -71,7 +71,7 @@ fn set_rp_filter(node: &Namespace, value: &str) {
     }
 }
 
-fn set_br_netfilter(node: &Namespace, value: &str) {
+pub(crate) fn set_br_netfilter(node: &Namespace, value: &str) {
     for key in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
         node.set_sysctl(&format!("net/bridge/{key}"), value);
     }
