@@ -16,8 +16,8 @@ use crate::lock::RecordLock;
 use crate::net::nft::{Nft, Refusal, explain};
 use crate::net::{Conn, link};
 use crate::nft::{self, Change, Element};
-use crate::ownership::Progress;
-use crate::plan::guard::frame::{self, PORTS, TABLE};
+use crate::ownership::{Attachment, Progress};
+use crate::plan::guard::frame::{self, MACS, PORTS, TABLE};
 use crate::plan::guard::{Limits, Port, elements, what};
 use crate::plan::nat::owner;
 use crate::record::{Record, Records};
@@ -176,22 +176,19 @@ impl Guard {
     }
 
     /// What of an attachment's guard is no longer as it was put in, in words.
-    fn difference(&self, veth: &str, mac: Option<MacAddr>) -> Result<Option<String>, CniError> {
-        let Some(record) = self.records.read(veth) else {
-            return Ok(Some(format!("the guard's record of {veth} is gone")));
-        };
-        if record.mac != mac {
-            let why =
-                "the guard knows the pod by another MAC: a chained plugin that changes it needs guard: false";
-            return Ok(Some(why.into()));
-        }
+    fn difference(&self, port: &Port<'_>) -> Result<Option<String>, CniError> {
         if let Some(chain) = self.broken_chain()? {
             return Ok(Some(format!("chain {chain} of table {TABLE} is gone or changed")));
         }
-        for element in elements_of(&record) {
-            if self.nft.element(TABLE, element.set, &element.key)?.is_none() {
-                return Ok(Some(format!("{} is gone from table {TABLE}", what(&element))));
+        for element in elements(port) {
+            if self.nft.element(TABLE, element.set, &element.key)?.is_some() {
+                continue;
             }
+            let hint = match element.set {
+                MACS => format!(", {} (a chained plugin that changes it needs guard: false)", port.mac),
+                _ => String::new(),
+            };
+            return Ok(Some(format!("{}{hint} is gone from table {TABLE}", what(&element))));
         }
         Ok(None)
     }
@@ -202,9 +199,17 @@ pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<(), CniEr
     if may_have || Records::of_guards()?.has(veth) { Guard::open()?.remove(node, veth).await } else { Ok(()) }
 }
 
-/// For CHECK: what of an attachment's guard is no longer as ADD left it. `mac` is the pod's now.
-pub fn difference(veth: &str, mac: Option<MacAddr>) -> Result<Option<String>, CniError> {
-    Guard::open()?.difference(veth, mac)
+/// For CHECK: what of an attachment's guard is no longer as ADD left it. By the configuration and by what the pod is now: the
+/// record is for repair.
+pub fn difference(
+    network: &Network,
+    attachment: &Attachment<'_>,
+    mac: MacAddr,
+    addresses: &[IpAddr],
+) -> Result<Option<String>, CniError> {
+    let Some(limits) = limits(network) else { return Ok(None) };
+    let veth = attachment.host_interface();
+    Guard::open()?.difference(&Port { veth: &veth, mac, addresses, limits: &limits, comment: "" })
 }
 
 /// The ports that are guarded, by the names of their veths.

@@ -243,7 +243,13 @@ impl Change {
     pub fn modules(&self) -> Vec<&'static str> {
         match self {
             Change::AddChain { hook: Some(hook), .. } if hook.kind == "nat" => vec!["nft_chain_nat"],
-            Change::AddRule { exprs, .. } => exprs.iter().filter_map(Expr::module).collect(),
+            Change::AddRule { table, exprs, .. } => {
+                let mut modules: Vec<&str> = exprs.iter().filter_map(Expr::module).collect();
+                if table.family == Family::Bridge {
+                    modules.push("nft_meta_bridge");
+                }
+                modules
+            }
             _ => vec!["nf_tables"],
         }
     }

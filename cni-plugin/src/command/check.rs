@@ -1,5 +1,7 @@
 //! CHECK: everything is still as ADD reported it.
 
+use std::net::IpAddr;
+
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::request::Request;
@@ -63,8 +65,10 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         container_id: &request.env.container_id,
         ifname: &request.env.ifname,
     };
-    if network.guard.is_some()
-        && let Some(difference) = guard::difference(&attachment.host_interface(), mac)?
+    let addresses: Vec<IpAddr> =
+        check::own_addresses(&previous, attachment.ifname).map(|ip| ip.address.addr()).collect();
+    if let Some(mac) = mac
+        && let Some(difference) = guard::difference(&network, &attachment, mac, &addresses)?
     {
         return Err(failed(format!(
             "{difference}; the next ADD or DEL of a guarded pod puts back what is gone"

@@ -31,10 +31,10 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let env = &request.env;
     let attachment =
         Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname };
-    let unreached = unreach(request, &teardown, &attachment, &node).await;
-    let veth = attachment.host_interface();
-    let unguarded = guard::detach(&node, &veth, teardown.has_guard).await;
-    let undone = nat::detach(&node, &veth, teardown.has_nat).await;
+    let withdrawn = match is_anothers(&attachment, &node).await? {
+        true => Ok(()),
+        false => withdraw(request, &teardown, &attachment, &node).await,
+    };
     let released = release(&teardown, request);
     let remove = async { found.map_or(Ok(()), Found::remove) };
     let (released, removed) = match teardown.ipam.as_deref() {
@@ -43,27 +43,36 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         _ => (released.await, remove.await),
     };
     removed?;
-    unreached?;
-    unguarded?;
-    undone?;
+    withdrawn?;
     if let Some(trunk) = &teardown.trunk {
         trunk::leave(&node, trunk).await?;
     }
     released.map(|()| None)
 }
 
-/// Takes the node's ways to the pod away. A result that cannot be read says nothing about the addresses.
-async fn unreach(
+/// True if another network's attachment of the same container has the veth, and with it all that goes by its name.
+async fn is_anothers(attachment: &Attachment<'_>, node: &Conn) -> Result<bool, NetError> {
+    let host = link::by_name(node, &attachment.host_interface()).await?;
+    Ok(host.is_some_and(|host| attachment.progress(&host) == Progress::Foreign))
+}
+
+/// Takes away what the attachment has outside its veth: the node's ways to the pod, its guard, its rules. A result that cannot be
+/// read says nothing about the addresses.
+async fn withdraw(
     request: &Request,
     teardown: &Teardown,
     attachment: &Attachment<'_>,
     node: &Conn,
-) -> Result<(), NetError> {
-    if !teardown.has_uplink {
-        return Ok(());
+) -> Result<(), CniError> {
+    let mut outcome = Ok(());
+    if teardown.has_uplink {
+        let previous = request.prev_result().ok().flatten().unwrap_or_default();
+        let routes = host_access::routes_of(node, attachment.metric(), &previous).await;
+        outcome = routes.and_then(|routes| host_access::remove(&routes)).map_err(CniError::from);
     }
-    let previous = request.prev_result().ok().flatten().unwrap_or_default();
-    host_access::remove(&host_access::routes_of(node, attachment.metric(), &previous).await?)
+    let veth = attachment.host_interface();
+    outcome = outcome.and(guard::detach(node, &veth, teardown.has_guard).await);
+    outcome.and(nat::detach(node, &veth, teardown.has_nat).await)
 }
 
 async fn release(teardown: &Teardown, request: &Request) -> Result<(), CniError> {

@@ -119,7 +119,7 @@ fn keys_that_contradict_each_other() {
         (json!({"isGateway": true}), 7, &["isGateway", "uplink", "nic0"]),
         (json!({"isDefaultGateway": true}), 7, &["isDefaultGateway", "uplink", "nic0"]),
         (json!({"ipMasq": true}), 7, &["ipMasq", "uplink", "true"]),
-        (json!({"ipMasq": true, "uplink": null}), 7, &["ipMasq", "true", "not supported"]),
+        (json!({"serviceCIDRs": ["10.96.0.0/12"], "hostAccess": false}), 7, &["serviceCIDRs", "hostAccess"]),
         (json!({"hairpinMode": true, "promiscMode": true}), 7, &["hairpinMode", "promiscMode"]),
         (json!({"disableContainerInterface": true}), 7, &["disableContainerInterface", "ipam"]),
         (json!({"bridge": "nic0"}), 7, &["bridge", "nic0", "uplink"]),
