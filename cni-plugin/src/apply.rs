@@ -133,6 +133,15 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             }
             Ok(())
         }
+        Step::LooseFilter(name) => {
+            let before = find(conn, name).await?.rp_filter;
+            if InterfaceSysctls::ipv4().write(name, "rp_filter", "2")?
+                && let Some(value) = before
+            {
+                undo.push(Undo::ReversePath { name: name.clone(), value });
+            }
+            Ok(())
+        }
         Step::Enslave { port, bridge } => {
             let bridge = find(conn, bridge).await?;
             set(conn, port, link::Change { master: Some(bridge.index), ..Default::default() }).await?;

@@ -41,6 +41,8 @@ pub struct Link {
     pub accept_ra: Option<i32>,
     /// Which ARP requests the node leaves unanswered there (`arp_ignore`); none where IPv4 is off.
     pub arp_ignore: Option<i32>,
+    /// How strictly the node looks there at where packets come from (`rp_filter`); none where IPv4 is off.
+    pub rp_filter: Option<i32>,
     /// Options as a bridge port; none on what is no bridge port.
     pub port: Option<PortFlags>,
     /// As a bridge port, it lets frames through (spanning tree state `forwarding`).

@@ -49,6 +49,13 @@ pub enum Undo {
         /// Value of `arp_ignore`.
         value: i32,
     },
+    /// Filter reverse paths again as before.
+    ReversePath {
+        /// Interface.
+        name: String,
+        /// Value of `rp_filter`.
+        value: i32,
+    },
     /// Take a pod's way from its node away.
     RemoveHostAccess(Vec<HostRoute>),
     /// Give the bridge its forward delay back.
@@ -132,6 +139,9 @@ async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
         }
         Undo::AnswerArp { name, value } => {
             InterfaceSysctls::ipv4().write(&name, "arp_ignore", &value.to_string()).map(drop)
+        }
+        Undo::ReversePath { name, value } => {
+            InterfaceSysctls::ipv4().write(&name, "rp_filter", &value.to_string()).map(drop)
         }
         Undo::RemoveHostAccess(routes) => host_access::remove(&routes),
         Undo::ForwardDelay { name, ticks } => {

@@ -36,6 +36,8 @@ pub enum Step {
     RefuseAdvertisements(String),
     /// `sysctl net.ipv4.conf.NAME.arp_ignore=1`.
     AnswerForItself(String),
+    /// `sysctl net.ipv4.conf.NAME.rp_filter=2`.
+    LooseFilter(String),
     /// `ip link set PORT master BRIDGE`.
     Enslave {
         /// The interface that becomes a port.
@@ -106,6 +108,7 @@ impl fmt::Display for Step {
             Step::MarkAsOurs(name) => write!(f, "ip link set {name} alias {NODE_ALIAS}"),
             Step::RefuseAdvertisements(name) => write!(f, "sysctl -w net/ipv6/conf/{name}/accept_ra=0"),
             Step::AnswerForItself(name) => write!(f, "sysctl -w net/ipv4/conf/{name}/arp_ignore=1"),
+            Step::LooseFilter(name) => write!(f, "sysctl -w net/ipv4/conf/{name}/rp_filter=2"),
             Step::Enslave { port, bridge } => write!(f, "ip link set {port} master {bridge}"),
             Step::Pin { name, mac: Some(mac), mtu } => {
                 write!(f, "ip link set {name} address {mac} mtu {mtu}")

@@ -36,6 +36,7 @@ pub fn link(index: u32, name: &str, kind: Kind) -> Link {
         alias: None,
         accept_ra: Some(0),
         arp_ignore: Some(1),
+        rp_filter: Some(1),
         port: None,
         forwarding: false,
     }

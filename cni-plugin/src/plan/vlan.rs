@@ -56,6 +56,11 @@ pub fn default_to_leave(network: &Network, bridge: &Link) -> Option<Membership> 
     (leave && default != 0 && !kept_by_wish).then(|| Membership::access(default))
 }
 
+/// `rp_filter` 2: the source has to be reachable, by whichever interface (RFC 3704 section 2.4). With br_netfilter, the kernel changes the
+/// destination of a frame while it is on the bridge, and then holds its source against the bridge's own device, which has no part in the
+/// pods' VLAN: it would drop what a pod sends to a service. The device itself hears nothing, so nothing is given away.
+const LOOSE: i32 = 2;
+
 /// Steps that bring the VLANs of a pod's port onto the uplink, if there is one, and the node's own side of them into
 /// being. None where all is there. The caller holds the node's lock, and the pod's port has joined its VLANs already: a
 /// DEL that looks for VLANs out of use under that lock then sees it.
@@ -79,6 +84,9 @@ pub fn join(
     if !takes_part(seen, bridge.index, vid) {
         let vlans = vec![Membership::tagged(vid)];
         steps.push(Step::JoinVlansSelf { bridge: bridge.name.clone(), vlans });
+    }
+    if network.has_nat() && crate::ownership::is_ours(bridge) && bridge.rp_filter != Some(LOOSE) {
+        steps.push(Step::LooseFilter(bridge.name.clone()));
     }
     if node_side.is_none() {
         steps.push(Step::CreateVlan { name: name.clone(), parent: bridge.name.clone(), id: vid });

@@ -170,6 +170,7 @@ fn services_and_host_ports(trunk: bool) {
     for pod in [&client.pod, &same_node.pod] {
         plugin.del(&pod.eth0()).expect_ok();
     }
+    node1.nft("delete table inet proxy");
     let rules = node1.run("nft list ruleset").expect_ok().stdout;
     assert!(!rules.contains("172.20.56."), "{rules}");
     assert_eq!(node1.run("ip route show proto 117").expect_ok().stdout, "");

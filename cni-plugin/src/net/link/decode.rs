@@ -28,6 +28,7 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
         alias: None,
         accept_ra: None,
         arp_ignore: None,
+        rp_filter: None,
         port: None,
         forwarding: false,
     };
@@ -43,7 +44,7 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::AfSpecUnspec(families) => {
                 link.accept_ra = accept_ra(&families);
-                link.arp_ignore = arp_ignore(&families);
+                (link.arp_ignore, link.rp_filter) = ipv4_settings(&families).unzip();
             }
             LinkAttribute::LinkInfo(infos) => read_info(&mut link, infos),
             _ => {}
@@ -66,10 +67,11 @@ fn accept_ra(families: &[AfSpecUnspec]) -> Option<i32> {
     })
 }
 
-fn arp_ignore(families: &[AfSpecUnspec]) -> Option<i32> {
+/// `arp_ignore` and `rp_filter`
+fn ipv4_settings(families: &[AfSpecUnspec]) -> Option<(i32, i32)> {
     families.iter().find_map(|family| match family {
         AfSpecUnspec::Inet(settings) => settings.iter().find_map(|setting| match setting {
-            AfSpecInet::DevConf(conf) => Some(conf.arp_ignore),
+            AfSpecInet::DevConf(conf) => Some((conf.arp_ignore, conf.rp_filter)),
             _ => None,
         }),
         _ => None,
