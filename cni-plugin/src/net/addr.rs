@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Conn, Result};
@@ -22,6 +24,17 @@ pub async fn add(conn: &Conn, interface: u32, net: IpNet, detect_duplicates: boo
     }
     let action = || format!("add address {net} to interface {interface}");
     conn.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, action).await
+}
+
+/// `ip address add NET dev INTERFACE scope host`: never a source of what leaves the node. One that is there is fine.
+pub async fn add_for_the_host(conn: &Conn, interface: u32, net: IpNet) -> Result<()> {
+    let mut message = message(interface, net);
+    message.header.scope = AddressScope::Host;
+    let action = || format!("add address {net} to interface {interface}");
+    match conn.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, action).await {
+        Err(e) if e.exists() => Ok(()),
+        other => other,
+    }
 }
 
 /// `ip address del NET dev INTERFACE`.

@@ -1,6 +1,9 @@
 //! The second topology: VLANs of the ports of a bridge that filters, and of its uplink.
 
+use std::net::Ipv4Addr;
+
 use cni_conf::network::{Network, PortVlans as WantedVlans};
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{Step, host_access};
 use crate::link::Link;
@@ -60,6 +63,10 @@ pub fn default_to_leave(network: &Network, bridge: &Link) -> Option<Membership> 
 /// destination of a frame while it is on the bridge, and then holds its source against the bridge's own device, which has no part in the
 /// pods' VLAN: it would drop what a pod sends to a service. The device itself hears nothing, so nothing is given away.
 const LOOSE: i32 = 2;
+
+/// Without any address on the device, the kernel does not even look as loosely as that. This one is nobody's (RFC 7600 section 6,
+/// "IPv4 dummy address").
+pub const DUMMY: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 0, 8), 32));
 
 /// Steps that bring the VLANs of a pod's port onto the uplink, if there is one, and the node's own side of them into
 /// being. None where all is there. The caller holds the node's lock, and the pod's port has joined its VLANs already: a

@@ -66,7 +66,7 @@ struct Exchange<'a> {
 }
 
 /// Tries every exchange in both families over both transports; prints a line for each, and returns what failed.
-fn try_all(title: &str, exchanges: &[Exchange<'_>]) -> Vec<String> {
+fn try_all<'a>(title: &str, exchanges: impl IntoIterator<Item = &'a Exchange<'a>>) -> Vec<String> {
     let (mut table, mut failures) = (title.to_owned(), Vec::new());
     for exchange in exchanges {
         table += &format!("\n{:>46}", exchange.what);
@@ -160,7 +160,10 @@ fn services_and_host_ports(trunk: bool) {
     for br_netfilter in ["0", "1"] {
         [&node1, &node2].into_iter().for_each(|node| set_br_netfilter(node, br_netfilter));
         let topology = if trunk { "trunk" } else { "sub-interface" };
-        failures.extend(try_all(&format!("{topology}, br_netfilter {br_netfilter}"), &exchanges));
+        // There the kernel takes the answer for a martian, while it is on the bridge.
+        let at_localhost = |exchange: &&Exchange| exchange.to[0].ip().is_loopback();
+        let possible = exchanges.iter().filter(|one| !(trunk && br_netfilter == "1" && at_localhost(one)));
+        failures.extend(try_all(&format!("{topology}, br_netfilter {br_netfilter}"), possible));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert_eq!(dropped_by_rp_filter(&node1), before, "reverse path filtering has dropped something");
