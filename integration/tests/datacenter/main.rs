@@ -5,6 +5,7 @@
 mod attach;
 mod concurrent;
 mod failover;
+mod guard;
 mod paths;
 mod regression;
 mod rig;
