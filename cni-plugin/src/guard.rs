@@ -194,9 +194,27 @@ impl Guard {
     }
 }
 
-/// Takes an attachment's guard out, where it `may_have` one or its record says so.
-pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<(), CniError> {
-    if may_have || Records::of_guards()?.has(veth) { Guard::open()?.remove(node, veth).await } else { Ok(()) }
+/// Takes an attachment's guard out, where it `may_have` one or its record says so. Returns the socket, whose closing would wait for what
+/// was deleted.
+pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nft>, CniError> {
+    let known = Records::of_guards()?.has(veth);
+    if !may_have && !known {
+        return Ok(None);
+    }
+    let removed = async {
+        let guard = Guard::open()?;
+        guard.remove(node, veth).await?;
+        Ok(Some(guard.nft))
+    };
+    match removed.await {
+        // A kernel without nf_tables, for one: ADD was refused for it, and nothing can be there.
+        Err(e) if !known => {
+            let e: CniError = e;
+            log::warn!("no guard of {veth} was looked for: {e}");
+            Ok(None)
+        }
+        other => other,
+    }
 }
 
 /// For CHECK: what of an attachment's guard is no longer as ADD left it. By the configuration and by what the pod is now: the

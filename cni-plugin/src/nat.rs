@@ -6,23 +6,19 @@
 
 mod flush;
 mod forward;
+mod put_in;
 mod repair;
 
-use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::error::CniError;
 
 use crate::lock::RecordLock;
-use crate::net::nft::{Nft, Refusal, explain};
-use crate::net::sysctl::{InterfaceSysctls, enable_forwarding};
-use crate::net::{Conn, link};
+use crate::net::Conn;
+use crate::net::nft::{Nft, Refusal};
+use crate::net::sysctl::InterfaceSysctls;
 use crate::nft::{Change, Element};
-use crate::ownership::is_attachment;
 use crate::plan::nat::frame::{self, TABLE};
 use crate::plan::nat::{self as plan, SUBNET_CHAINS};
 use crate::record::{Record, Records};
-
-/// How often an ADD tries again after somebody else has changed what it found: the first pod of a network or a node, or one that took
-/// a dead holder's port, was quicker.
-const ATTEMPTS: usize = 20;
 
 /// The node's packet filter and the records of what is in it.
 #[derive(Debug)]
@@ -31,136 +27,21 @@ pub struct Nat {
     records: Records,
 }
 
-/// Why an attachment's elements could not be put in.
-enum Obstacle {
-    /// The frame or a chain is not there.
-    Missing,
-    /// Others have what these comments tell.
-    Held(Vec<(Element, String)>),
-    /// Elements of our own are there from an earlier attempt.
-    Stale(Vec<Element>),
-}
-
 impl Nat {
     /// Opens a socket in the namespace of the calling thread.
     pub fn open() -> Result<Nat, CniError> {
         Ok(Nat { nft: Nft::open()?, records: Records::of_this_node()? })
     }
 
-    /// Fails, naming the module, where the kernel lacks a part. Changes nothing. A node that has our table has all parts.
+    /// Makes the frame where it is not there: if the kernel lacks a part, this fails, naming the module, and changes nothing. `veth`
+    /// is who is about to be put in.
+    pub async fn prepare(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
+        if self.nft.has_table(TABLE)? { Ok(()) } else { self.rebuild(node, Some(veth), None).await }
+    }
+
+    /// Whether [`Nat::prepare`] would succeed. Changes nothing.
     pub fn probe(&self) -> Result<(), CniError> {
-        if self.nft.has_table(TABLE)? {
-            return Ok(());
-        }
-        let mut changes = frame::frame();
-        changes.extend(plan::chains(&Record::example()).iter().flat_map(plan::SubnetChain::make));
-        Ok(self.nft.check(&changes)?)
-    }
-
-    /// Writes the record and puts the elements in. A port that a live attachment has is an error that names it.
-    pub async fn install(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
-        for mapping in &record.ports {
-            if plan::targets(record, mapping).is_empty() {
-                return Err(CniError::config(format!(
-                    "runtimeConfig.portMappings: host port {mapping}: the pod has no address of that family"
-                )));
-            }
-        }
-        self.put_in(node, record).await?;
-        for ipv6 in [false, true] {
-            if record.addresses.iter().any(|net| net.addr().is_ipv6() == ipv6) {
-                enable_forwarding(ipv6)?;
-            }
-        }
-        if let Some(device) = plan::localnet_device(record) {
-            self.set_localnet(device, true)?;
-        }
-        self.let_forward(record)?;
-        self.forget_udp_of_the_node(node, record).await;
-        Ok(())
-    }
-
-    async fn put_in(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
-        let veth = record.attachment().host_interface();
-        let (mut with_chains, mut stale) = (false, Vec::new());
-        for _ in 0..ATTEMPTS {
-            let lock = RecordLock::shared()?;
-            self.records.write(record)?;
-            let Some(obstacle) = self.try_put_in(record, with_chains, &stale)? else { return Ok(()) };
-            drop(lock);
-            match obstacle {
-                Obstacle::Missing => {
-                    self.rebuild(node, Some(&veth), None).await?;
-                    with_chains = true;
-                }
-                Obstacle::Held(held) => self.evict(node, &held).await?,
-                Obstacle::Stale(elements) => stale = elements,
-            }
-        }
-        let why = "the packet filter changes all the time: not put in after 20 attempts";
-        Err(CniError::new(code::TRY_AGAIN_LATER, why))
-    }
-
-    fn try_put_in(
-        &self,
-        record: &Record,
-        with_chains: bool,
-        stale: &[Element],
-    ) -> Result<Option<Obstacle>, CniError> {
-        let mut changes = Vec::new();
-        if with_chains {
-            changes.extend(plan::chains(record).iter().flat_map(plan::SubnetChain::make));
-        }
-        changes.extend(stale.iter().map(delete));
-        changes.extend(plan::elements(record).into_iter().map(create));
-        changes.extend(
-            plan::device_elements(record)
-                .into_iter()
-                .map(|element| Change::AddElement { table: TABLE, element }),
-        );
-        let Err(refusals) = self.nft.try_commit(&changes)? else { return Ok(None) };
-        if refusals.iter().any(Refusal::not_found) {
-            return Ok(Some(Obstacle::Missing));
-        }
-        let own = plan::owner(&record.attachment());
-        let (mut held, mut stale) = (Vec::new(), Vec::new());
-        for refusal in &refusals {
-            let refused = refusal.change.and_then(|index| changes.get(index));
-            let (Some(Change::CreateElement { element, .. }), true) = (refused, refusal.exists()) else {
-                return Err(explain(&changes, &refusals).into());
-            };
-            match self.nft.element(TABLE, element.set, &element.key)? {
-                Some(there) if there.comment == own => stale.push(element.clone()),
-                Some(there) => held.push((element.clone(), there.comment)),
-                // It has gone meanwhile.
-                None => {}
-            }
-        }
-        Ok(Some(if held.is_empty() { Obstacle::Stale(stale) } else { Obstacle::Held(held) }))
-    }
-
-    /// Takes from dead holders what is in our way, with all that they have. A live one is an error.
-    async fn evict(&self, node: &Conn, held: &[(Element, String)]) -> Result<(), CniError> {
-        let _lock = RecordLock::alone()?;
-        for (element, comment) in held {
-            // It may have gone, or gone to another, before we had the lock.
-            match self.nft.element(TABLE, element.set, &element.key)? {
-                Some(there) if there.comment == *comment => {}
-                _ => continue,
-            }
-            let veth = plan::veth_of(comment).unwrap_or_default();
-            if link::by_name(node, veth).await?.is_some_and(|link| is_attachment(&link)) {
-                return Err(CniError::new(
-                    code::PORT_TAKEN,
-                    format!("{}: held by {}", plan::what(element), plan::describe(comment)),
-                ));
-            }
-            log::warn!("{}: taken from {}, which is gone", plan::what(element), plan::describe(comment));
-            // Whoever detaches it from now on must not find keys that are another's by then.
-            self.records.remove(veth)?;
-            self.sweep(|comment| plan::veth_of(comment) == Some(veth))?;
-        }
-        Ok(())
+        if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&frame::frame())?) }
     }
 
     /// Takes an attachment's elements out and removes its record. What is not there is no error. Without a record they are looked
@@ -177,8 +58,11 @@ impl Nat {
         if let Some(record) = &record {
             self.forget_udp_of_the_pod(record);
         }
-        if !all_there {
-            self.rebuild(node, None, record.as_ref()).await?;
+        // Without a record, nothing was there to be missed.
+        if (!all_there || !self.nft.has_table(TABLE)?)
+            && let Err(e) = self.rebuild(node, None, record.as_ref()).await
+        {
+            log::error!("other pods' NAT: {e}");
         }
         self.end_with_the_last(record.as_ref())
     }
@@ -187,8 +71,7 @@ impl Nat {
     fn take_out(&self, record: &Record) -> Result<bool, CniError> {
         let deletions = plan::elements(record).iter().map(delete).collect();
         let all_there = self.commit_what_can(deletions, Refusal::not_found)?;
-        let chains = plan::chains(record);
-        self.delete_unused(chains.iter().map(|chain| chain.name.as_str()))?;
+        self.delete_unused(plan::chains(record).iter().map(|chain| (chain.name.as_str(), chain.rules())))?;
         Ok(all_there)
     }
 
@@ -201,6 +84,7 @@ impl Nat {
             }
         }
         let lock = RecordLock::alone()?;
+        self.records.remove_drafts()?;
         self.sweep(|comment| {
             plan::is_of_network(comment, network) && plan::veth_of(comment).is_some_and(stale)
         })?;
@@ -225,18 +109,23 @@ impl Nat {
             return Ok(());
         }
         self.commit_what_can(deletions, Refusal::not_found)?;
-        let chains = self.nft.chains(TABLE)?;
-        let of_subnets = |name: &&str| SUBNET_CHAINS.iter().any(|prefix| name.starts_with(prefix));
-        self.delete_unused(chains.iter().map(String::as_str).filter(of_subnets))
+        self.delete_unused(self.nft.chains(TABLE)?.iter().filter_map(|name| {
+            let (_, rules) = SUBNET_CHAINS.iter().find(|(prefix, _)| name.starts_with(prefix))?;
+            Some((name.as_str(), *rules))
+        }))
     }
 
-    /// Deletes those of the chains that nothing leads to. The kernel does not let go of others.
-    fn delete_unused<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<(), CniError> {
-        for name in names {
-            let deletion = Change::DeleteChain { table: TABLE, name: name.to_owned() };
-            self.commit_what_can(vec![deletion], |refusal| refusal.not_found() || refusal.exists())?;
+    /// Deletes those of the chains that nothing leads to: whose uses are no more than their rules. If another pod has come
+    /// meanwhile, the kernel does not let go of its chain.
+    fn delete_unused<'a>(&self, chains: impl Iterator<Item = (&'a str, u32)>) -> Result<(), CniError> {
+        let mut deletions = Vec::new();
+        for (name, rules) in chains {
+            if self.nft.chain(TABLE, name)?.is_some_and(|chain| chain.uses <= rules) {
+                deletions.push(Change::DeleteChain { table: TABLE, name: name.to_owned() });
+            }
         }
-        Ok(())
+        let in_use = |refusal: &Refusal| refusal.not_found() || refusal.exists();
+        self.commit_what_can(deletions, in_use).map(drop)
     }
 
     /// Commits changes without those that are refused for a reason that does not matter. False if there were any.
@@ -249,7 +138,7 @@ impl Nat {
     }
 
     /// Takes the table away when the last attachment has gone; what leads into it from elsewhere goes first.
-    fn end_with_the_last(&self, last: Option<&Record>) -> Result<(), CniError> {
+    pub fn end_with_the_last(&self, last: Option<&Record>) -> Result<(), CniError> {
         if !self.records.is_empty() {
             return Ok(());
         }
@@ -266,7 +155,7 @@ impl Nat {
             self.set_localnet(&device, false)?;
         }
         let mut changes = self.forward_deletions()?;
-        changes.push(Change::DeleteTable(TABLE));
+        changes.extend(self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE)));
         self.commit_what_can(changes, Refusal::not_found).map(drop)
     }
 
@@ -278,26 +167,67 @@ impl Nat {
 }
 
 /// Undoes NAT of an attachment whose veth may be gone, where it has any: by its record, or, if the configuration `may_have` some,
-/// by the comments of the elements.
-pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<(), CniError> {
+/// by the comments of the elements. Returns the socket that was needed, which is slow to be closed.
+pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nft>, CniError> {
     let records = Records::of_this_node()?;
-    if may_have || records.has(veth) { Nat::open()?.remove(node, veth).await } else { Ok(()) }
+    if !may_have && !records.has(veth) {
+        return Ok(None);
+    }
+    let known = records.has(veth);
+    let removed = async {
+        let nat = Nat { nft: Nft::open()?, records };
+        nat.remove(node, veth).await?;
+        Ok(Some(nat.nft))
+    };
+    match removed.await {
+        // A kernel without nf_tables, for one: ADD was refused for it, and nothing can be there.
+        Err(e) if !known => {
+            let e: CniError = e;
+            log::warn!("no rules of {veth} were looked for: {e}");
+            Ok(None)
+        }
+        other => other,
+    }
 }
 
-/// The same for every attachment of a network but those whose veths are `wanted`.
+/// Puts back what a firewall's restart took, where any attachment of the node has NAT: for who has none itself, and is not failed by
+/// it. Who has some notices by itself.
+pub async fn mend(node: &Conn) {
+    let mended = async {
+        let records = Records::of_this_node()?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        let nat = Nat { nft: Nft::open()?, records };
+        if nat.nft.has_table(TABLE)? { Ok(()) } else { nat.rebuild(node, None, None).await }
+    };
+    let mended: Result<(), CniError> = mended.await;
+    if let Err(e) = mended {
+        log::error!("other pods' NAT: {e}");
+    }
+}
+
+/// Undoes NAT of every attachment of a network but those whose veths are `wanted`.
 pub async fn collect(node: &Conn, network: &str, wanted: &[String], may_have: bool) -> Result<(), CniError> {
     let records = Records::of_this_node()?;
-    if may_have || !records.is_empty() { Nat::open()?.collect(node, network, wanted).await } else { Ok(()) }
+    let known = !records.is_empty();
+    if !may_have && !known {
+        return Ok(());
+    }
+    let collected = async { Nat::open()?.collect(node, network, wanted).await };
+    match collected.await {
+        Err(e) if !known => {
+            log::warn!("no rules of network {network} were looked for: {e}");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// For CHECK: what of an attachment's NAT is no longer as ADD left it. `expected`: by its configuration it has some.
 pub fn difference(veth: &str, expected: bool) -> Result<Option<String>, CniError> {
     let records = Records::of_this_node()?;
     if expected || records.has(veth) { Nat::open()?.difference(veth, expected) } else { Ok(None) }
-}
-
-fn create(element: Element) -> Change {
-    Change::CreateElement { table: TABLE, element }
 }
 
 fn delete(element: &Element) -> Change {

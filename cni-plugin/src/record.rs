@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
-use cni_conf::ports::{PortMapping, Protocol};
+use cni_conf::ports::PortMapping;
 use cni_conf::section::{Section, parse_cidr, parse_ip};
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -55,24 +55,6 @@ impl Record {
     /// Whose record it is.
     pub fn attachment(&self) -> Attachment<'_> {
         Attachment { network: &self.network, container_id: &self.container_id, ifname: &self.ifname }
-    }
-
-    /// One that has something of every kind, to see whether the kernel could do it.
-    pub fn example() -> Record {
-        let port = PortMapping { host_port: 1, container_port: 1, protocol: Protocol::Tcp, host_ip: None };
-        Record {
-            network: String::new(),
-            container_id: String::new(),
-            ifname: String::new(),
-            netns: String::new(),
-            device: String::new(),
-            mac: None,
-            addresses: vec![IpNet::from(IpAddr::from([192, 0, 2, 1]))],
-            masquerade: true,
-            ports: vec![port],
-            sources: Vec::new(),
-            guard: None,
-        }
     }
 
     fn to_json(&self) -> Value {
@@ -185,18 +167,27 @@ impl Records {
 
     /// Removes the record of the attachment with this veth, and what an ADD left that was killed while it wrote one.
     pub fn remove(&self, veth: &str) -> Result<(), CniError> {
-        for name in [veth.to_owned(), format!(".{veth}")] {
-            match fs::remove_file(self.folder.join(&name)) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(self.failed("remove", &name, &e)),
-                _ => {}
-            }
+        self.discard(veth)?;
+        self.discard(&format!(".{veth}"))
+    }
+
+    fn discard(&self, name: &str) -> Result<(), CniError> {
+        match fs::remove_file(self.folder.join(name)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(self.failed("remove", name, &e)),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Removes what ADDs left that were killed while they wrote a record. Only for who holds the lock alone.
+    pub fn remove_drafts(&self) -> Result<(), CniError> {
+        let entries = self.entries();
+        entries.iter().filter(|name| name.starts_with('.')).try_for_each(|draft| self.discard(draft))
     }
 
     /// Every record that can be read, by the name of its veth.
     pub fn all(&self) -> Vec<(String, Record)> {
-        self.names().into_iter().filter_map(|name| self.read(&name).map(|record| (name, record))).collect()
+        let names = self.entries().into_iter().filter(|name| !name.starts_with('.'));
+        names.filter_map(|name| self.read(&name).map(|record| (name, record))).collect()
     }
 
     /// Whether there is a record with this veth's name, readable or not.
@@ -209,10 +200,9 @@ impl Records {
         fs::read_dir(&self.folder).is_ok_and(|mut entries| entries.next().is_none()) || !self.folder.exists()
     }
 
-    fn names(&self) -> Vec<String> {
+    fn entries(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
-        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names.filter(|name| !name.starts_with('.')).collect()
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
     /// Removes the folder if nothing is in it. True if it is gone.

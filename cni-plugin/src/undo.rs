@@ -148,9 +148,9 @@ async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
             change(name, link::Change { forward_delay: Some(ticks), ..Default::default() }).await
         }
         Undo::RemoveGuard { veth } => {
-            return guard::detach(conn, &veth, true).await.map_err(|e| e.msg);
+            return guard::detach(conn, &veth, true).await.map(drop).map_err(|e| e.msg);
         }
-        Undo::RemoveNat { veth } => return nat::detach(conn, &veth, true).await.map_err(|e| e.msg),
+        Undo::RemoveNat { veth } => return nat::detach(conn, &veth, true).await.map(drop).map_err(|e| e.msg),
         Undo::ReleaseLease(delegate) => {
             return delegate.call(Command::Del).await.map(drop).map_err(|e| e.msg);
         }

@@ -41,30 +41,23 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let node = Conn::open()?;
     let pod = Pod::open(&namespace)?;
     let nat = network.has_nat().then(Nat::open).transpose()?;
-    if let Some(nat) = &nat {
-        nat.probe()?;
-    }
     let guard = network.guard.is_some().then(Guard::open).transpose()?;
     if let Some(guard) = &guard {
         guard.probe()?;
     }
     let add = Add { request, network, delegate, node, pod, namespace, nat, guard };
-    add.clear_debris().await?;
-    let seen = apply::ensure_uplink(&add.node, &add.network).await?;
-    let mut undo = UndoLog::default();
-    match add.attach(&seen, &mut undo).await {
-        Ok(result) => Ok(Some(result)),
-        Err(e) => {
-            add.silence().await;
-            undo.unwind(&add.node).await;
-            if let Some(trunk) = add.network.trunk()
-                && let Err(also) = trunk::leave(&add.node, &trunk).await
-            {
-                log::error!("could not leave the VLANs of {}: {also}", trunk.master);
-            }
-            Err(e)
-        }
+    match &add.nat {
+        // First of all, for the kernel may lack what it takes.
+        Some(nat) => nat.prepare(&add.node, &add.attachment().host_interface()).await?,
+        None => nat::mend(&add.node).await,
     }
+    let added = add.run().await;
+    if let (Err(_), Some(nat)) = (&added, &add.nat)
+        && let Err(also) = nat.end_with_the_last(None)
+    {
+        log::error!("{also}");
+    }
+    added.map(Some)
 }
 
 struct Add<'a> {
@@ -87,6 +80,24 @@ impl Add<'_> {
             container_id: &self.request.env.container_id,
             ifname: &self.request.env.ifname,
         }
+    }
+
+    /// What fails half way is taken back.
+    async fn run(&self) -> Result<Value, CniError> {
+        self.clear_debris().await?;
+        let seen = apply::ensure_uplink(&self.node, &self.network).await?;
+        let mut undo = UndoLog::default();
+        let attached = self.attach(&seen, &mut undo).await;
+        if attached.is_err() {
+            self.silence().await;
+            undo.unwind(&self.node).await;
+            if let Some(trunk) = self.network.trunk()
+                && let Err(also) = trunk::leave(&self.node, &trunk).await
+            {
+                log::error!("could not leave the VLANs of {}: {also}", trunk.master);
+            }
+        }
+        attached
     }
 
     /// Refuses an interface that is there, and clears away what an ADD of this attachment left that was killed.

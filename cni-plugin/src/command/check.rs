@@ -75,7 +75,9 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         )));
     }
     if let Some(difference) = nat::difference(&attachment.host_interface(), network.has_nat())? {
-        return Err(failed(format!("{difference}; the next ADD or DEL with NAT on this node puts it back")));
+        return Err(failed(format!(
+            "{difference}; after a firewall's restart the next ADD or DEL on this node puts everything back"
+        )));
     }
     if let Some(name) = &network.ipam {
         Delegate::find(name, request)?.call(Command::Check).await?;

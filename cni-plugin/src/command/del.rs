@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::silence;
 use crate::delegate::Delegate;
 use crate::link::{Kind, Link};
+use crate::net::nft::Nft;
 use crate::net::remove::Remover;
 use crate::net::{Conn, Namespace, NetError, link, netns};
 use crate::ownership::{Attachment, Progress, is_attachment};
@@ -31,12 +32,12 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let env = &request.env;
     let attachment =
         Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname };
-    let withdrawn = match is_anothers(&attachment, &node).await? {
-        true => Ok(()),
+    let (withdrawn, sockets) = match is_anothers(&attachment, &node).await? {
+        true => (Ok(()), Vec::new()),
         false => withdraw(request, &teardown, &attachment, &node).await,
     };
     let released = release(&teardown, request);
-    let remove = async { found.map_or(Ok(()), Found::remove) };
+    let remove = async { found.map_or(Ok(()), |found| found.remove(&sockets)) };
     let (released, removed) = match teardown.ipam.as_deref() {
         // Ours never looks at the link, which is silent by now, so neither waits for the other.
         Some(OUR_IPAM) => futures_util::join!(released, remove),
@@ -57,13 +58,13 @@ async fn is_anothers(attachment: &Attachment<'_>, node: &Conn) -> Result<bool, N
 }
 
 /// Takes away what the attachment has outside its veth: the node's ways to the pod, its guard, its rules. A result that cannot be
-/// read says nothing about the addresses.
+/// read says nothing about the addresses. Returns the sockets whose closing would wait for what was deleted.
 async fn withdraw(
     request: &Request,
     teardown: &Teardown,
     attachment: &Attachment<'_>,
     node: &Conn,
-) -> Result<(), CniError> {
+) -> (Result<(), CniError>, Vec<Nft>) {
     let mut outcome = Ok(());
     if teardown.has_uplink {
         let previous = request.prev_result().ok().flatten().unwrap_or_default();
@@ -71,8 +72,22 @@ async fn withdraw(
         outcome = routes.and_then(|routes| host_access::remove(&routes)).map_err(CniError::from);
     }
     let veth = attachment.host_interface();
-    outcome = outcome.and(guard::detach(node, &veth, teardown.has_guard).await);
-    outcome.and(nat::detach(node, &veth, teardown.has_nat).await)
+    let (mut sockets, mut had_nat) = (Vec::new(), false);
+    match guard::detach(node, &veth, teardown.has_guard).await {
+        Ok(socket) => sockets.extend(socket),
+        Err(e) => outcome = outcome.and(Err(e)),
+    }
+    match nat::detach(node, &veth, teardown.has_nat).await {
+        Ok(socket) => {
+            had_nat = socket.is_some();
+            sockets.extend(socket);
+        }
+        Err(e) => outcome = outcome.and(Err(e)),
+    }
+    if !had_nat {
+        nat::mend(node).await;
+    }
+    (outcome, sockets)
 }
 
 async fn release(teardown: &Teardown, request: &Request) -> Result<(), CniError> {
@@ -156,11 +171,11 @@ async fn is_the_references(
 }
 
 impl Found<'_> {
-    fn remove(self) -> Result<(), NetError> {
+    fn remove(self, along: &[Nft]) -> Result<(), NetError> {
         let remover = match self.namespace {
             Some(namespace) => namespace.enter(Remover::open)??,
             None => Remover::open()?,
         };
-        remover.remove(self.link.index, &self.link.name)
+        remover.remove(self.link.index, &self.link.name, along)
     }
 }

@@ -7,7 +7,6 @@ use cni_conf::ports::{PortMapping, Protocol};
 
 use super::Nat;
 use crate::net::conntrack::{self, Entry};
-use crate::net::netfilter::NetfilterSocket;
 use crate::net::{Conn, NetError, addr};
 use crate::plan::nat as plan;
 use crate::record::Record;
@@ -16,9 +15,12 @@ impl Nat {
     /// When host ports have been mapped: what goes to them on the node's own addresses. An attachment is good without it: what fails
     /// is logged.
     pub(super) async fn forget_udp_of_the_node(&self, node: &Conn, record: &Record) {
+        if !may_have_entries(record) {
+            return;
+        }
         let mut found = Vec::new();
         for (mapping, target) in udp(record) {
-            log_failure(entries(mapping, target).map(|entries| found.extend(entries)));
+            log_failure(self.entries(mapping, target).map(|entries| found.extend(entries)));
         }
         if found.is_empty() {
             return;
@@ -29,17 +31,35 @@ impl Nat {
         };
         // What goes through the node to the same port of somebody else is none of our business.
         found.retain(|entry| entry.destination.is_loopback() || own.contains(&entry.destination));
-        log_failure(forget(&found));
+        log_failure(self.forget(&found));
     }
 
     /// When host ports are no longer mapped: what went to the pod.
     pub(super) fn forget_udp_of_the_pod(&self, record: &Record) {
+        if !may_have_entries(record) {
+            return;
+        }
         for (mapping, target) in udp(record) {
-            log_failure(entries(mapping, target).and_then(|mut entries| {
+            log_failure(self.entries(mapping, target).and_then(|mut entries| {
                 entries.retain(|entry| entry.answers == target);
-                forget(&entries)
+                self.forget(&entries)
             }));
         }
+    }
+
+    /// What goes to a host port in the family of the pod's address.
+    fn entries(&self, mapping: &PortMapping, target: IpAddr) -> Result<Vec<Entry>, NetError> {
+        let protocol = mapping.protocol.number();
+        let mut entries =
+            conntrack::to_port(self.nft.socket(), target.is_ipv4(), protocol, mapping.host_port)?;
+        if let Some(host) = mapping.host_ip.filter(|ip| !ip.is_unspecified()) {
+            entries.retain(|entry| entry.destination == host);
+        }
+        Ok(entries)
+    }
+
+    fn forget(&self, entries: &[Entry]) -> Result<(), NetError> {
+        entries.iter().try_for_each(|entry| conntrack::delete(self.nft.socket(), entry))
     }
 }
 
@@ -48,20 +68,9 @@ fn udp(record: &Record) -> impl Iterator<Item = (&PortMapping, IpAddr)> {
     udp.flat_map(|mapping| plan::targets(record, mapping).into_iter().map(move |target| (mapping, target)))
 }
 
-/// What goes to a host port in the family of the pod's address.
-fn entries(mapping: &PortMapping, target: IpAddr) -> Result<Vec<Entry>, NetError> {
-    let socket = NetfilterSocket::open()?;
-    let mut entries =
-        conntrack::to_port(&socket, target.is_ipv4(), mapping.protocol.number(), mapping.host_port)?;
-    if let Some(host) = mapping.host_ip.filter(|ip| !ip.is_unspecified()) {
-        entries.retain(|entry| entry.destination == host);
-    }
-    Ok(entries)
-}
-
-fn forget(entries: &[Entry]) -> Result<(), NetError> {
-    let socket = NetfilterSocket::open()?;
-    entries.iter().try_for_each(|entry| conntrack::delete(&socket, entry))
+fn may_have_entries(record: &Record) -> bool {
+    let ports: Vec<u16> = udp(record).map(|(mapping, _)| mapping.host_port).collect();
+    !ports.is_empty() && conntrack::may_have_udp(&ports)
 }
 
 fn log_failure(done: Result<(), NetError>) {

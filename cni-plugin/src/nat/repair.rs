@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use cni_conf::cni::error::CniError;
 
-use super::{Nat, create};
+use super::Nat;
+use super::put_in::create;
 use crate::lock::RecordLock;
 use crate::net::nft::Refusal;
 use crate::net::{Conn, link};
@@ -60,7 +61,9 @@ impl Nat {
         if live.is_empty() && but.is_none() {
             return Ok(live);
         }
-        let mut changes = frame::frame();
+        let mut changes = Vec::new();
+        changes.extend(self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE)));
+        changes.extend(frame::frame());
         let mut made = BTreeSet::new();
         for chain in live.iter().flat_map(plan::chains) {
             if made.insert(chain.name.clone()) {
@@ -102,7 +105,7 @@ impl Nat {
     /// A chain of the frame that is not as it was made.
     fn broken_chain(&self) -> Result<Option<String>, CniError> {
         for (name, uses) in frame::uses() {
-            if self.nft.chain(TABLE, &name)?.is_none_or(|chain| chain.uses != uses) {
+            if self.nft.chain(TABLE, &name)?.is_none_or(|chain| chain.uses < uses) {
                 return Ok(Some(name));
             }
         }

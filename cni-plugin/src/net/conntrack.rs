@@ -36,6 +36,26 @@ pub struct Entry {
     zone: Option<Vec<u8>>,
 }
 
+/// Whether there may be an entry of UDP to one of these ports, in the namespace of the calling thread. The text of a short list is
+/// there at once; [`to_port`] locks each of the table's buckets in turn, which takes 10 ms however few entries there are.
+pub fn may_have_udp(ports: &[u16]) -> bool {
+    const SHORT: usize = 4000;
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let count = read("/proc/sys/net/netfilter/nf_conntrack_count").and_then(|text| text.trim().parse().ok());
+    match count {
+        Some(0) => false,
+        // `ipv4 2 udp 17 29 src=192.0.2.9 dst=192.0.2.1 sport=7777 dport=53 …`, then the same of the answers.
+        Some(..SHORT) => read("/proc/thread-self/net/nf_conntrack").is_none_or(|list| {
+            let to_port = |line: &str| {
+                let port = line.split(' ').find_map(|word| word.strip_prefix("dport=")?.parse().ok());
+                port.is_some_and(|port: u16| ports.contains(&port))
+            };
+            list.lines().any(|line| line.contains(" udp ") && to_port(line))
+        }),
+        _ => true,
+    }
+}
+
 /// `conntrack -L -p PROTOCOL --orig-port-dst PORT` of one family. Linux 5.8 looks for them itself, older kernels send all.
 pub fn to_port(socket: &NetfilterSocket, ipv4: bool, protocol: u8, port: u16) -> Result<Vec<Entry>> {
     let mut message = Message::new(GET, NLM_F_REQUEST | NLM_F_DUMP, 1, family(ipv4), 0);

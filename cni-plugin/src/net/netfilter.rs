@@ -5,7 +5,7 @@
 
 pub mod message;
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -24,7 +24,8 @@ const PORTION: usize = 32 * 1024;
 /// What a socket's send buffer takes by default on any kernel, in bytes.
 const SENDS_UNASKED: usize = 64 * 1024;
 
-/// A socket in the namespace of the thread that opened it.
+/// A socket in the namespace of the thread that opened it. While rules that were deleted are being freed, closing any such socket of
+/// the namespace waits for RCU readers, 10 ms and more (`nft_rcv_nl_event`); who exits with one waits as well.
 #[derive(Debug)]
 pub struct NetfilterSocket {
     socket: OwnedFd,
@@ -83,6 +84,12 @@ impl NetfilterSocket {
             }
         }
         Ok(Vec::new())
+    }
+}
+
+impl AsRawFd for NetfilterSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 

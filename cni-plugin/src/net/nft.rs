@@ -3,6 +3,8 @@
 mod encode;
 mod expr;
 
+use std::os::fd::{AsRawFd, RawFd};
+
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use nix::errno::Errno;
 
@@ -78,6 +80,11 @@ impl Nft {
         Ok(Nft { socket: NetfilterSocket::open()? })
     }
 
+    /// The socket, for connection tracking: closing another one could wait for what was deleted through this one.
+    pub fn socket(&self) -> &NetfilterSocket {
+        &self.socket
+    }
+
     /// Makes all changes or none. The outer error is one of the socket's, the inner one lists what was refused.
     pub fn try_commit(&self, changes: &[Change]) -> Result<Result<(), Vec<Refusal>>> {
         self.send(changes, true)
@@ -141,6 +148,11 @@ impl Nft {
         match self.socket.request(message, || format!("nft list table {table}")) {
             Ok(_) => Ok(true),
             Err(e) if e.not_found() => Ok(false),
+            // Whom the message is for, the kernel does not know.
+            Err(NetError::Kernel { errno: Errno::EINVAL | Errno::EOPNOTSUPP, .. }) => Err(NetError::new(
+                "nft: no nf_tables (does this kernel have it? modprobe nf_tables)",
+                Errno::EOPNOTSUPP,
+            )),
             Err(e) => Err(e),
         }
     }
@@ -220,6 +232,12 @@ impl Nft {
         Ok(lists
             .flat_map(|list| attributes(list).filter_map(|(_, element)| decode_element(element)))
             .collect())
+    }
+}
+
+impl AsRawFd for Nft {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 

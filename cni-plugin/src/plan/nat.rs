@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::nft::{self, Change, Element, Expr, Field, LONGEST_COMMENT, Value, Verdict};
 use crate::ownership::{self, Attachment};
 use crate::record::Record;
-use frame::{ADDRESS_PORTS, HAIRPIN, LOCALNET, MASQUERADE, PORTS, SOURCES, TABLE, of_family};
+use frame::{ADDRESS_PORTS, HAIRPIN, LOCALNET, MASQUERADE, MASQUERADED, PORTS, SOURCES, TABLE, of_family};
 
 /// A chain that the pods of one network and subnet share. It goes with the last of them: the kernel keeps it for as long as an
 /// element leads to it.
@@ -41,10 +41,15 @@ impl SubnetChain {
         }));
         changes
     }
+
+    /// How many rules it has.
+    pub fn rules(&self) -> u32 {
+        self.rules.len() as u32
+    }
 }
 
-/// What the names of the chains of subnets begin with.
-pub const SUBNET_CHAINS: [&str; 2] = [MASQUERADE_CHAIN, HAIRPIN_CHAIN];
+/// What the names of the chains of subnets begin with, and how many rules they have.
+pub const SUBNET_CHAINS: [(&str, u32); 2] = [(MASQUERADE_CHAIN, 3), (HAIRPIN_CHAIN, 2)];
 const MASQUERADE_CHAIN: &str = "masquerade-";
 const HAIRPIN_CHAIN: &str = "hairpin-";
 
@@ -83,16 +88,20 @@ fn masquerade_rules(net: &IpNet) -> Vec<Vec<Expr>> {
         rule.push(Expr::Verdict(Verdict::Return));
         rule
     };
-    vec![stays(net), stays(&multicast), vec![Expr::Masquerade]]
+    vec![stays(net), stays(&multicast), vec![masquerade()]]
+}
+
+fn masquerade() -> Expr {
+    Expr::Verdict(Verdict::Goto(MASQUERADED.into()))
 }
 
 /// What came to a host port and goes to a pod whose answer would not come back this way: from the pod's own subnet, from the pod
 /// itself, and from the node, whose source may be 127.0.0.1.
 fn hairpin_rules(net: &IpNet) -> Vec<Vec<Expr>> {
     let mut from_the_node = matches::local(Field::Source);
-    from_the_node.push(Expr::Masquerade);
+    from_the_node.push(masquerade());
     let mut from_the_subnet = matches::within(Field::Source, net);
-    from_the_subnet.push(Expr::Masquerade);
+    from_the_subnet.push(masquerade());
     vec![from_the_node, from_the_subnet]
 }
 

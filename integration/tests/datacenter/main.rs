@@ -6,6 +6,7 @@ mod attach;
 mod concurrent;
 mod failover;
 mod guard;
+mod nat;
 mod paths;
 mod regression;
 mod rig;

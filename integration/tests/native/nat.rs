@@ -2,8 +2,6 @@
 
 use integration::{Attachment, Namespace, Node, Plugin, Pod, Snapshot};
 use serde_json::{Value, json};
-use std::fs;
-use std::path::PathBuf;
 
 /// A node with two addresses of each family on `nic0`, and a machine on the same segment, which knows no way to the pods.
 pub struct Nat {
@@ -93,14 +91,6 @@ impl Nat {
         self.node.run(&format!("nft list {TABLE}")).stdout.matches(text).count()
     }
 
-    /// The folder of this node's records.
-    pub fn records(&self) -> PathBuf {
-        let folders = fs::read_dir("/run/vlan-bridge/attachments").into_iter().flatten().flatten();
-        let name = self.node.enter(identity);
-        let mut folders = folders.map(|folder| folder.path());
-        folders.find(|folder| folder.ends_with(&name)).unwrap_or_else(|| PathBuf::from("/nonexistent"))
-    }
-
     /// Panics unless the node is as it was without pods: no rule, no link, no record, no lease, nothing of 127.0.0.0/8 let in.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
@@ -108,26 +98,12 @@ impl Nat {
         for bridge in ["cni0", "cni1"] {
             assert_eq!(self.node.sysctl(&format!("net/ipv4/conf/{bridge}/route_localnet")), "0", "{bridge}");
         }
-        assert!(!self.records().exists(), "{} is left", self.records().display());
+        let records = self.node.records();
+        assert!(!records.exists(), "{} is left", records.display());
         for network in ["local", "other"] {
             assert!(self.node.leases(network).is_empty(), "leases of {network} are left");
         }
     }
-}
-
-/// The cookie of the calling thread's network namespace.
-fn identity() -> String {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-    use std::os::fd::AsRawFd;
-    let any = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::empty(), None).unwrap();
-    let mut cookie = 0u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the kernel writes a number to a number.
-    let told = unsafe {
-        libc::getsockopt(any.as_raw_fd(), libc::SOL_SOCKET, 71, (&raw mut cookie).cast(), &raw mut length)
-    };
-    assert_eq!(told, 0);
-    cookie.to_string()
 }
 
 /// A pod's `eth0` with host ports: `(host port, protocol, pod's port, host address or "")`.

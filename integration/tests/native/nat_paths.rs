@@ -96,6 +96,12 @@ fn try_all(surroundings: Surroundings) -> Vec<String> {
         path("pod -> node's other address, no port", &same_bridge, text(OTHER), 9, [None, None]),
     ];
     let failures = walk(&paths, surroundings);
+    if surroundings.forward_drops {
+        // The control: without our rule the policy drops.
+        nat.node.nft("flush chain ip filter FORWARD");
+        let to = SocketAddr::new(NODE[0].parse().unwrap(), MAPPED);
+        assert_eq!(ask(&nat.machine, Transport::Tcp, to), None, "nothing is dropped here");
+    }
     nat.local().del(&pod.eth0()).expect_ok();
     nat.local().del(&same_bridge.eth0()).expect_ok();
     nat.other().del(&other_bridge.eth0()).expect_ok();

@@ -1,7 +1,7 @@
 //! A firewall's restart takes our rules along: CHECK says so, and the next call of any pod puts all of them back.
 
 use crate::nat::{MACHINE, NODE, Nat, with_ports};
-use integration::{Pod, Server, Transport, ask};
+use integration::{Pod, Server, Transport, ask, note};
 use serde_json::json;
 use std::net::SocketAddr;
 
@@ -35,9 +35,13 @@ fn after_a_flush_the_next_add_and_the_next_del_put_back_everybodys_rules() {
     };
     assert!(reaches());
 
-    for by_add in [true, false] {
+    // By a pod with NAT and by one without.
+    let plain = nat.node.plugin(&nat.list("plain", "cni1", &json!({"capabilities": null})));
+    for (by_add, plugin) in
+        [(true, nat.local()), (false, nat.local()), (true, plain.clone()), (false, plain.clone())]
+    {
         if !by_add {
-            nat.local().add(&third.eth0()).expect_ok();
+            plugin.add(&third.eth0()).expect_ok();
         }
         nat.node.nft("flush ruleset");
         let outcome = nat.local().check(&eth0, &result);
@@ -45,13 +49,13 @@ fn after_a_flush_the_next_add_and_the_next_del_put_back_everybodys_rules() {
         assert!(outcome.error_text().contains("table inet vlan-bridge is gone"), "{outcome}");
         assert!(!reaches());
         let restored = if by_add {
-            nat.local().add(&third.eth0()).expect_ok()
+            plugin.add(&third.eth0()).expect_ok()
         } else {
-            nat.local().del(&third.eth0()).expect_ok()
+            plugin.del(&third.eth0()).expect_ok()
         };
         assert!(restored.stderr.contains("the rules of 2 pods were gone"), "{restored}");
         if by_add {
-            nat.local().del(&third.eth0()).expect_ok();
+            plugin.del(&third.eth0()).expect_ok();
         }
         assert_eq!(elements(&nat), before, "by ADD: {by_add}");
         nat.local().check(&eth0, &result).expect_ok();
@@ -94,12 +98,11 @@ fn the_dead_are_not_put_back() {
 #[test]
 fn a_forward_policy_of_drop_has_one_rule_of_ours_for_as_long_as_there_are_pods() {
     let (nat, one, two) = (Nat::new(), Pod::new(), Pod::new());
-    nat.node.nft(
-        "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n\
-         iifname \"docker0\" counter accept\n }\n}",
-    );
+    nat.node.run("iptables -P FORWARD DROP").expect_ok();
+    nat.node.run("iptables -A FORWARD -i docker0 -j ACCEPT").expect_ok();
     let theirs = nat.rules();
-    let ours = || nat.node.run("nft list table ip filter").expect_ok().stdout.matches("vlan-bridge").count();
+    // What iptables cannot read, it refuses to print.
+    let ours = || nat.node.run("iptables -S FORWARD").expect_ok().stdout.matches("vlan-bridge").count();
     let eth0 = with_ports(&one, &[(8080, "tcp", 80, "")]);
     let result = nat.local().add(&eth0).expect_ok().json();
     nat.local().add(&two.eth0()).expect_ok();
@@ -117,6 +120,21 @@ fn a_forward_policy_of_drop_has_one_rule_of_ours_for_as_long_as_there_are_pods()
         nat.local().del(&pod.eth0()).expect_ok();
     }
     assert_eq!(nat.rules(), theirs);
+}
+
+/// Where we cannot write, an operator has to: the log says what.
+#[test]
+fn legacy_iptables_is_the_operators() {
+    let (nat, pod) = (Nat::new(), Pod::new());
+    if !nat.node.run("iptables-legacy -P FORWARD DROP").ok() {
+        return note("this kernel has no legacy iptables: its warning is not tried");
+    }
+    let added = nat.local().add(&pod.eth0()).expect_ok();
+    let command =
+        "iptables-legacy -A FORWARD -i cni0 -j ACCEPT; iptables-legacy -A FORWARD -o cni0 -j ACCEPT";
+    assert!(added.stderr.contains(command), "{added}");
+    nat.local().status().expect_ok();
+    nat.local().del(&pod.eth0()).expect_ok();
 }
 
 /// STATUS needs no rules to be there, only a kernel that could take them.

@@ -41,7 +41,7 @@ fn without_its_record_an_attachment_is_found_by_the_comments() {
     nat.other().add(&with_ports(&stays, &[(9090, "tcp", 80, "")])).expect_ok();
     let subnet = "10.22.0.0/24";
     assert!(nat.count(subnet) > 0);
-    for record in fs::read_dir(nat.records()).unwrap().flatten() {
+    for record in fs::read_dir(nat.node.records()).unwrap().flatten() {
         let text = fs::read_to_string(record.path()).unwrap();
         if text.contains(pod.id()) {
             // Torn, as by a full disk.
@@ -65,11 +65,13 @@ fn gc_removes_what_nobody_knows_of_and_leaves_the_rest() {
     gc(json!([kept.eth0().valid()]));
     assert_eq!((nat.count(pod.id()), nat.count(kept.id())), (0, 6), "{}", nat.rules());
     // One whose record is gone as well.
-    for record in fs::read_dir(nat.records()).unwrap().flatten() {
+    for record in fs::read_dir(nat.node.records()).unwrap().flatten() {
         if fs::read_to_string(record.path()).unwrap().contains(kept.id()) {
             fs::remove_file(record.path()).unwrap();
         }
     }
+    // And what was killed while it wrote one.
+    fs::write(nat.node.records().join(".veth0123456789a"), "{").unwrap();
     gc(json!([]));
     assert_eq!(nat.count(kept.id()), 0, "{}", nat.rules());
     assert!(nat.count(elsewhere.id()) > 0);

@@ -89,10 +89,12 @@ const BEFORE_SNAT: i32 = SNAT - 1;
 const BEFORE_FILTER: i32 = -1;
 
 const HOST_PORTS: &str = "host-ports";
+/// The chain that gives a packet the node's address.
+pub const MASQUERADED: &str = "masqueraded";
 
-/// The table anew: whatever there is under its name goes, in the same transaction.
+/// The table, where there is none.
 pub fn frame() -> Vec<Change> {
-    let mut changes = vec![Change::AddTable(TABLE), Change::DeleteTable(TABLE), Change::AddTable(TABLE)];
+    let mut changes = vec![Change::AddTable(TABLE)];
     changes.extend(SETS.map(|set| Change::AddSet { table: TABLE, set }));
     // With route_localnet a device takes packets of 127.0.0.0/8, which nobody but the node itself has to send or to get.
     let loopback = ipnet::IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8);
@@ -126,6 +128,9 @@ pub fn frame() -> Vec<Change> {
         Hook { kind: "nat", point: HookPoint::Postrouting, priority: SNAT },
         postrouting_rules(),
     ));
+    // Subnets' chains lead here. So a kernel that cannot masquerade is found out with the first pod, before it is attached.
+    changes.push(Change::AddChain { table: TABLE, name: MASQUERADED.into(), hook: None });
+    changes.extend(rules(MASQUERADED, vec![vec![Expr::Masquerade]]));
     changes
 }
 
@@ -244,7 +249,7 @@ pub fn accept(table: Table) -> Change {
     Change::AddRule { table, chain: OTHERS_CHAIN.into(), exprs, comment: ACCEPT_COMMENT.into() }
 }
 
-/// Each chain of the frame and how many rules it has and lead to it: what a look at the kernel's chain must show.
+/// Each chain of the frame and how many rules it has and lead to it: what a look at the kernel's chain must show at least.
 pub fn uses() -> Vec<(String, u32)> {
     let changes = frame();
     let in_or_to = |name: &str, change: &Change| match change {

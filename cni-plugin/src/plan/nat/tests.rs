@@ -55,6 +55,10 @@ fn pods_of_one_network_and_subnet_share_their_chains() {
     let one = record();
     let mut two = Record { addresses: vec!["10.22.0.3/16".parse().unwrap()], ..record() };
     assert_eq!(chains(&one)[..2], chains(&two)[..]);
+    for chain in chains(&one) {
+        let (_, rules) = SUBNET_CHAINS.iter().find(|(prefix, _)| chain.name.starts_with(prefix)).unwrap();
+        assert_eq!(chain.rules(), *rules);
+    }
     two.network = "other".into();
     assert_ne!(chains(&one)[0].name, chains(&two)[0].name);
     assert!(chains(&Record { masquerade: false, ports: Vec::new(), ..one }).is_empty());
