@@ -2,11 +2,14 @@
 
 use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::cni::error::CniError;
 use crate::cni::mac::MacAddr;
 use crate::cni::result::Dns;
+use crate::guard::Guard;
+use crate::host_access::{HostAccess, Without};
 use crate::ifname;
 use crate::ipam::IpamConfig;
 use crate::ports::PortMapping;
@@ -68,6 +71,10 @@ pub struct Network {
     pub dns: Dns,
     /// The IPAM plugin; none for a layer 2 attachment.
     pub ipam: Option<String>,
+    /// The pods' way to their own node (`hostAccess`); none where it is off or has no place.
+    pub host_access: Option<HostAccess>,
+    /// What a pod may send (`guard`); none where it may send anything.
+    pub guard: Option<Guard>,
 }
 
 /// VLANs of a pod's port on a bridge that filters (`vlan`, `vlanTrunk`, `preserveDefaultVlan`).
@@ -109,6 +116,13 @@ impl Network {
             None => None,
         };
         let is_default_gateway = section.bool("isDefaultGateway")?;
+        let ipam = ipam_type(&section)?;
+        let without = match (&uplink, &ipam, &port_vlans) {
+            (None, _, _) => Some(Without::Uplink),
+            (_, None, _) => Some(Without::Ipam),
+            (_, _, Some(PortVlans { access: None, .. })) => Some(Without::Vlan),
+            _ => None,
+        };
         let network = Network {
             bridge: ifname::read(&section, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into()),
             is_gateway: section.bool("isGateway")? || is_default_gateway,
@@ -126,7 +140,9 @@ impl Network {
             port_vlans,
             mac: request.requested_mac()?,
             dns: parse_dns(&section, &mut odd)?,
-            ipam: ipam_type(&section)?,
+            host_access: HostAccess::parse(&section, without)?,
+            guard: Guard::parse(&section, uplink.is_some(), ipam.as_deref())?,
+            ipam,
             uplink,
         };
         let backend = masquerade_backend(&section)?;
@@ -136,6 +152,7 @@ impl Network {
         if network.masquerade {
             warnings.extend(backend);
         }
+        warnings.extend(network.guard.as_ref().and_then(|guard| guard.warning(network.ipam.as_deref())));
         if network.masquerade && network.ipam.is_none() {
             warnings.push("ipMasq: true without ipam: there is no address to masquerade".into());
         }
@@ -160,9 +177,9 @@ impl Network {
                     "ipMasq: true excludes uplink: pods have addresses of the network itself, so there is nothing to masquerade; leave it out",
                 ));
             }
-            if !self.ports.is_empty() {
+            if !self.ports.is_empty() && self.host_access.is_none() && self.ipam.is_some() {
                 return Err(CniError::config(
-                    "runtimeConfig.portMappings: this release has no host ports on a network with uplink; leave the capability portMappings out, or chain the plugin portmap",
+                    "runtimeConfig.portMappings needs hostAccess on a network with uplink: the pod's answers have to come back through its node; leave the capability portMappings or hostAccess: false out",
                 ));
             }
             for (key, on) in [("isDefaultGateway", self.is_default_gateway), ("isGateway", self.is_gateway)] {
@@ -207,7 +224,12 @@ impl Network {
 
     /// Whether an attachment needs rules in the node's packet filter.
     pub fn has_nat(&self) -> bool {
-        self.masquerade && self.ipam.is_some() || !self.ports.is_empty()
+        self.masquerade && self.ipam.is_some() || !self.ports.is_empty() || !self.services().is_empty()
+    }
+
+    /// What goes from the pod to its node because the node knows who answers for it.
+    pub fn services(&self) -> &[IpNet] {
+        self.host_access.as_ref().map_or(&[], |access| &access.services)
     }
 
     /// The uplink as a trunk, if it is one.
@@ -220,6 +242,11 @@ impl Network {
     pub fn node_side(&self) -> Option<(String, u16)> {
         let vid = self.port_vlans.as_ref()?.access?;
         (self.uplink.is_some() || self.is_gateway).then(|| (node_side_name(&self.bridge, vid), vid))
+    }
+
+    /// Name of the node's own device on the pods' network: [`Network::node_side`], or the bridge.
+    pub fn node_device(&self) -> String {
+        self.node_side().map_or_else(|| self.bridge.clone(), |(name, _)| name)
     }
 }
 
@@ -276,6 +303,10 @@ impl Trunk {
 pub struct Teardown {
     /// The bridge.
     pub bridge: String,
+    /// There is an uplink, be it a broken one, so the node may have routes to pods.
+    pub has_uplink: bool,
+    /// Pods may be guarded.
+    pub has_guard: bool,
     /// The trunk uplink, if it is one.
     pub trunk: Option<Trunk>,
     /// The IPAM plugin.
@@ -311,10 +342,14 @@ impl Teardown {
             lenient(e);
             None
         });
-        let has_nat = section.bool("ipMasq").unwrap_or(true) || declares_ports(&section).unwrap_or(true);
+        let has_nat = section.bool("ipMasq").unwrap_or(true)
+            || declares_ports(&section).unwrap_or(true)
+            || section.value("serviceCIDRs").is_some();
         let bridge = bridge.unwrap_or_else(|| DEFAULT_BRIDGE.into());
         let trunk = Trunk::of(&bridge, uplink.as_ref(), port_vlans.as_ref());
-        (Teardown { bridge, trunk, ipam, has_nat }, warnings)
+        let has_uplink = section.value("uplink").is_some();
+        let has_guard = section.opt_bool("guard").unwrap_or(None).unwrap_or(has_uplink);
+        (Teardown { bridge, has_uplink, has_guard, trunk, ipam, has_nat }, warnings)
     }
 }
 

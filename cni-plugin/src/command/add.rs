@@ -1,7 +1,10 @@
 //! ADD: bridge and uplink, then veth and IPAM side by side, then addresses, routes and announcements.
 
+use std::net::IpAddr;
+
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::mac::MacAddr;
 use cni_conf::cni::result::{AddResult, Interface, convertible};
 use cni_conf::network::{Network, OUR_IPAM};
 use cni_conf::request::Request;
@@ -10,16 +13,19 @@ use serde_json::Value;
 use super::silence;
 use crate::apply;
 use crate::delegate::Delegate;
+use crate::guard::{self, Guard};
 use crate::link::{Link, PortFlags};
 use crate::nat::{self, Nat};
 use crate::net::{Conn, Namespace, NetError, addr, link, neigh, port, remove, sysctl};
 use crate::ownership::{Attachment, Progress};
+use crate::plan::guard::{Limits, Port};
+use crate::plan::nat::owner;
 use crate::plan::pod::{GatewayStep, complete, gateway_addresses};
 use crate::plan::{uplink, vlan};
 use crate::pod::{self, Pod};
 use crate::record::Record;
 use crate::undo::{Undo, UndoLog};
-use crate::{config, random, trunk};
+use crate::{config, host_access, random, trunk};
 
 /// How often an address that a killed ADD of the same attachment left behind is given back and asked for anew.
 const LEASE_ATTEMPTS: usize = 3;
@@ -35,7 +41,11 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let node = Conn::open()?;
     let pod = Pod::open(&namespace)?;
     let nat = network.has_nat().then(Nat::open).transpose()?;
-    let add = Add { request, network, delegate, node, pod, namespace, nat };
+    let guard = network.guard.is_some().then(Guard::open).transpose()?;
+    if let Some(guard) = &guard {
+        guard.probe()?;
+    }
+    let add = Add { request, network, delegate, node, pod, namespace, nat, guard };
     match &add.nat {
         // First of all, for the kernel may lack what it takes.
         Some(nat) => nat.prepare(&add.node, &add.attachment().host_interface()).await?,
@@ -59,6 +69,8 @@ struct Add<'a> {
     namespace: Namespace,
     /// None where the configuration asks for nothing of the kind.
     nat: Option<Nat>,
+    /// None where a pod may send anything.
+    guard: Option<Guard>,
 }
 
 impl Add<'_> {
@@ -115,8 +127,11 @@ impl Add<'_> {
             self.silence().await;
         }
         // Also of one whose veth has gone since, with its namespace.
+        guard::detach(&self.node, &name, self.guard.is_some()).await?;
         nat::detach(&self.node, &name, false).await?;
         if let Some(host) = host {
+            let metric = self.attachment().metric();
+            host_access::remove(&host_access::routes_of(&self.node, metric, &AddResult::default()).await?)?;
             if let Some(delegate) = &self.delegate {
                 delegate.call(Command::Del).await?;
             }
@@ -171,11 +186,25 @@ impl Add<'_> {
         // What cannot be said in the caller's version must not be set up.
         let document = result.to_json(self.request.version)?;
         self.pod.configure(&self.network, &container, &result).await?;
+        let device = node_side.as_ref().unwrap_or(bridge);
         if self.network.is_gateway {
-            self.make_gateway(node_side.as_ref().unwrap_or(bridge), &result).await?;
+            self.make_gateway(device, &result).await?;
+        }
+        let mut record = self.record(device, &container, &result);
+        if let Some(wanted) = &self.network.host_access {
+            let pods: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
+            let ways = host_access::ways(&self.node, wanted, device, &pods).await?;
+            let metric = self.attachment().metric();
+            let ends = host_access::Ends { device, host: &host, container: &container, metric };
+            host_access::give(&self.pod, &ends, &ways, undo)?;
+            record.sources = ways.sources();
+        }
+        if let Some(guard) = &self.guard {
+            let limits = guard::limits(&self.network);
+            let guarded = Record { guard: limits, masquerade: false, ports: Vec::new(), ..record.clone() };
+            guard.open_for(&self.node, &guarded).await?;
         }
         if let Some(nat) = &self.nat {
-            let record = self.record(node_side.as_ref().unwrap_or(bridge), &container, &result);
             // Whatever it fails at, some of it may be there.
             undo.push(Undo::RemoveNat { veth: host.name.clone() });
             nat.install(&self.node, &record).await?;
@@ -212,8 +241,10 @@ impl Add<'_> {
         undo.push(Undo::RemoveLink(host_name.clone()));
         let host = link::by_name(&self.node, &host_name).await?.ok_or_else(|| NetError::gone(&host_name))?;
         let flags = PortFlags {
-            // With br_netfilter, what a pod sends to its own host port is turned back within the bridge.
-            hairpin: self.network.hairpin || !self.network.ports.is_empty(),
+            // With br_netfilter, what a pod sends to its own host port or service is turned back within the bridge.
+            hairpin: self.network.hairpin
+                || !self.network.ports.is_empty()
+                || !self.network.services().is_empty(),
             isolated: self.network.isolated,
             locked: self.network.mac_spoof_check,
         };
@@ -225,6 +256,7 @@ impl Add<'_> {
             ..Default::default()
         };
         self.set_host(&host, change).await?;
+        self.close(&host_name, veth.pod_mac, undo).await?;
         self.keep_mtu(bridge, mtu).await?;
         self.join_vlans(bridge, &host).await?;
         if self.network.mac_spoof_check {
@@ -239,6 +271,16 @@ impl Add<'_> {
             self.pod.up(&container).await?;
         }
         Ok((host, container))
+    }
+
+    /// Before the pod's end is up, so that nothing forged is ever let through.
+    async fn close(&self, veth: &str, mac: MacAddr, undo: &mut UndoLog) -> Result<(), CniError> {
+        let (Some(guard), Some(limits)) = (&self.guard, guard::limits(&self.network)) else { return Ok(()) };
+        let limits = Limits { allowed: Vec::new(), ..limits };
+        let comment = owner(&self.attachment());
+        undo.push(Undo::RemoveGuard { veth: veth.to_owned() });
+        let port = Port { veth, mac, addresses: &[], limits: &limits, comment: &comment };
+        guard.close(&self.node, &port).await
     }
 
     /// The kernel lowers the MTU of a bridge with that of its ports until somebody sets it.
@@ -268,7 +310,7 @@ impl Add<'_> {
     }
 
     /// `macspoofchk`: the port is locked, so only the addresses pinned to it are let in, in each of its VLANs.
-    async fn pin_mac(&self, host: &Link, mac: cni_conf::cni::mac::MacAddr) -> Result<(), CniError> {
+    async fn pin_mac(&self, host: &Link, mac: MacAddr) -> Result<(), CniError> {
         let port = link::by_index(&self.node, host.index).await?;
         if !port.and_then(|link| link.port).is_some_and(|flags| flags.locked) {
             return Err(CniError::new(
@@ -342,6 +384,8 @@ impl Add<'_> {
             addresses: result.ips.iter().map(|ip| ip.address).collect(),
             masquerade: self.network.masquerade,
             ports: self.network.ports.clone(),
+            sources: Vec::new(),
+            guard: None,
         }
     }
 

@@ -54,7 +54,25 @@ pub fn enable_forwarding(ipv6: bool) -> Result<()> {
     let path = if ipv6 { "/proc/sys/net/ipv6/conf/all/forwarding" } else { "/proc/sys/net/ipv4/ip_forward" };
     let failed = |e: std::io::Error| NetError::io(format!("switch forwarding on in {path}"), &e);
     if std::fs::read_to_string(path).map_err(failed)?.trim() != "1" {
+        if ipv6 {
+            keep_advertisements()?;
+        }
         std::fs::write(path, "1").map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// A node that forwards takes no router advertisements any more, and with them loses the addresses and the default route that it may
+/// live on, unless `accept_ra` is 2 (kernel documentation, networking/ip-sysctl). So it becomes 2 where it is 1.
+fn keep_advertisements() -> Result<()> {
+    const FOLDER: &str = "/proc/sys/net/ipv6/conf";
+    let failed = |e: std::io::Error| NetError::io(format!("keep accept_ra below {FOLDER}"), &e);
+    for entry in std::fs::read_dir(FOLDER).map_err(failed)?.flatten() {
+        let path = entry.path().join("accept_ra");
+        // An interface may go while we look.
+        if std::fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1") {
+            std::fs::write(&path, "2").map_err(failed)?;
+        }
     }
     Ok(())
 }
