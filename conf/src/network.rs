@@ -15,7 +15,15 @@ use crate::ipam::IpamConfig;
 use crate::ports::PortMapping;
 use crate::request::{Request, is_common_key};
 use crate::section::{Section, UnknownKey};
-use crate::uplink::{Uplink, UplinkPort, VLAN_IDS};
+use crate::uplink::Uplink;
+
+mod teardown;
+mod vlans;
+
+pub use teardown::Teardown;
+pub(crate) use vlans::Vantage;
+pub use vlans::{PortVlans, Trunk};
+use vlans::{node_side_name, parse_port_vlans};
 
 /// The IPAM plugin that is ours; its keys are checked before anything is touched.
 pub const OUR_IPAM: &str = "vlan-bridge-ipam";
@@ -75,24 +83,6 @@ pub struct Network {
     pub host_access: Option<HostAccess>,
     /// What a pod may send (`guard`); none where it may send anything.
     pub guard: Option<Guard>,
-}
-
-/// VLANs of a pod's port on a bridge that filters (`vlan`, `vlanTrunk`, `preserveDefaultVlan`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortVlans {
-    /// The port's own VLAN, untagged towards the pod.
-    pub access: Option<u16>,
-    /// VLANs that the pod sends and receives tagged, in ascending order.
-    pub trunk: Vec<u16>,
-    /// The port stays in the bridge's default VLAN too.
-    pub keep_default: bool,
-}
-
-impl PortVlans {
-    /// Every VLAN that the port takes part in by configuration.
-    pub fn ids(&self) -> impl Iterator<Item = u16> + '_ {
-        self.access.into_iter().chain(self.trunk.iter().copied().filter(|vid| Some(*vid) != self.access))
-    }
 }
 
 impl Network {
@@ -248,144 +238,6 @@ impl Network {
     pub fn node_device(&self) -> String {
         self.node_side().map_or_else(|| self.bridge.clone(), |(name, _)| name)
     }
-}
-
-fn node_side_name(bridge: &str, vid: u16) -> String {
-    format!("{bridge}.{vid}")
-}
-
-/// From where the node can see the pods' network, for an IPAM plugin: it knows the configuration and no more.
-pub(crate) struct Vantage {
-    /// The bridge, or its side of the pods' VLAN; none where pods' ports have VLANs and the node no side.
-    pub(crate) interface: Option<String>,
-    /// The bridge's port towards the network; none without `uplink`.
-    pub(crate) uplink: Option<String>,
-}
-
-impl Vantage {
-    /// Reads it from a whole configuration.
-    pub(crate) fn parse(root: &Section<'_>) -> Result<Vantage, CniError> {
-        let port_vlans = parse_port_vlans(root, &mut Vec::new())?;
-        let uplink = match root.section("uplink")? {
-            Some(keys) => Some(Uplink::parse(&keys, port_vlans.is_some())?.port_name().to_owned()),
-            None => None,
-        };
-        let bridge = ifname::read(root, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into());
-        let interface = match &port_vlans {
-            Some(vlans) => vlans.access.filter(|_| uplink.is_some()).map(|vid| node_side_name(&bridge, vid)),
-            None => Some(bridge),
-        };
-        Ok(Vantage { interface, uplink })
-    }
-}
-
-/// A bridge that filters by VLAN above a master, and the VLANs that a pod's port has there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trunk {
-    /// Name of the bridge.
-    pub bridge: String,
-    /// Name of the uplink's master, which is a port of the bridge.
-    pub master: String,
-    /// VLANs of the pod's port.
-    pub vids: Vec<u16>,
-}
-
-impl Trunk {
-    fn of(bridge: &str, uplink: Option<&Uplink>, vlans: Option<&PortVlans>) -> Option<Trunk> {
-        let uplink = uplink.filter(|uplink| uplink.port == UplinkPort::Trunk)?;
-        Some(Trunk { bridge: bridge.to_owned(), master: uplink.master.clone(), vids: vlans?.ids().collect() })
-    }
-}
-
-/// As much of a configuration as DEL and GC need. Nothing that is wrong in it can fail them: an attachment whose
-/// configuration has been broken since must still go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Teardown {
-    /// The bridge.
-    pub bridge: String,
-    /// There is an uplink, be it a broken one, so the node may have routes to pods.
-    pub has_uplink: bool,
-    /// Pods may be guarded.
-    pub has_guard: bool,
-    /// The trunk uplink, if it is one.
-    pub trunk: Option<Trunk>,
-    /// The IPAM plugin.
-    pub ipam: Option<String>,
-    /// An attachment may have rules in the node's packet filter, as far as this configuration tells.
-    pub has_nat: bool,
-}
-
-impl Teardown {
-    /// Reads what can be read, and says what could not.
-    pub fn parse(request: &Request) -> (Teardown, Vec<String>) {
-        let section = Section::new(&request.config, "");
-        let mut warnings = Vec::new();
-        let mut lenient = |error: CniError| warnings.push(error.msg);
-        let bridge = ifname::read(&section, "bridge").unwrap_or_else(|e| {
-            lenient(e);
-            None
-        });
-        // Unknown keys were warned of by ADD.
-        let port_vlans = parse_port_vlans(&section, &mut Vec::new()).unwrap_or_else(|e| {
-            lenient(e);
-            None
-        });
-        let uplink = section.section("uplink").and_then(|keys| match keys {
-            Some(keys) => Uplink::parse(&keys, port_vlans.is_some()).map(Some),
-            None => Ok(None),
-        });
-        let uplink = uplink.unwrap_or_else(|e| {
-            lenient(e);
-            None
-        });
-        let ipam = ipam_type(&section).unwrap_or_else(|e| {
-            lenient(e);
-            None
-        });
-        let has_nat = section.bool("ipMasq").unwrap_or(true)
-            || declares_ports(&section).unwrap_or(true)
-            || section.value("serviceCIDRs").is_some();
-        let bridge = bridge.unwrap_or_else(|| DEFAULT_BRIDGE.into());
-        let trunk = Trunk::of(&bridge, uplink.as_ref(), port_vlans.as_ref());
-        let has_uplink = section.value("uplink").is_some();
-        let has_guard = section.opt_bool("guard").unwrap_or(None).unwrap_or(has_uplink);
-        (Teardown { bridge, has_uplink, has_guard, trunk, ipam, has_nat }, warnings)
-    }
-}
-
-/// Reads the pods' VLANs; keys that nobody knows go to `odd`.
-fn parse_port_vlans(section: &Section<'_>, odd: &mut Vec<UnknownKey>) -> Result<Option<PortVlans>, CniError> {
-    let access = section.number_or_zero("vlan", "a VLAN id", VLAN_IDS, "none")?.map(|vid| vid as u16);
-    let keep_default = section.opt_bool("preserveDefaultVlan")?.unwrap_or(true);
-    let mut trunk = Vec::new();
-    for entry in section.sections("vlanTrunk")? {
-        let id = entry.number("id", "a VLAN id", VLAN_IDS)?;
-        let (low, high) =
-            (entry.number("minID", "a VLAN id", VLAN_IDS)?, entry.number("maxID", "a VLAN id", VLAN_IDS)?);
-        odd.extend(entry.unknown());
-        match (id, low, high) {
-            (Some(id), None, None) => trunk.push(id as u16),
-            (None, Some(low), Some(high)) if low <= high => trunk.extend(low as u16..=high as u16),
-            (None, Some(low), Some(high)) => {
-                return Err(CniError::config(format!(
-                    "{}: {low} is above maxID {high}",
-                    entry.path("minID")
-                )));
-            }
-            _ => {
-                return Err(CniError::config(format!(
-                    "{}: either id, or minID and maxID together",
-                    entry.path("id").trim_end_matches(".id")
-                )));
-            }
-        }
-    }
-    trunk.sort_unstable();
-    trunk.dedup();
-    if access.is_none() && trunk.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(PortVlans { access, trunk, keep_default }))
 }
 
 /// `runtimeConfig.portMappings`, where our own entry of the list declares the capability: what a runtime passes beside that is for

@@ -1,6 +1,7 @@
 use super::*;
 use crate::cni::env::Environment;
 use crate::cni::error::code;
+use crate::uplink::UplinkPort;
 
 fn request(keys: &str) -> Request {
     let config = format!(r#"{{"cniVersion": "1.1.0", "name": "net", "type": "vlan-bridge", {keys}}}"#);
