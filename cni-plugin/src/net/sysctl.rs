@@ -1,5 +1,6 @@
 //! The sysctls that are a network namespace's own.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -16,35 +17,53 @@ use super::{NetError, Result};
 pub struct InterfaceSysctls {
     folder: Option<File>,
     family: &'static str,
+    /// The interface's own folder that was opened last: the kernel looks a name up among those of its like in all
+    /// namespaces, and every pod has an `eth0`.
+    last: RefCell<Option<(String, File)>>,
 }
 
 impl InterfaceSysctls {
     /// Opens the folder of IPv4 in the namespace of the calling thread.
     pub fn ipv4() -> InterfaceSysctls {
-        InterfaceSysctls { folder: File::open("/proc/sys/net/ipv4/conf").ok(), family: "ipv4" }
+        InterfaceSysctls::of("ipv4")
     }
 
     /// Opens the folder of IPv6 in the namespace of the calling thread. A kernel without IPv6 has none.
     pub fn ipv6() -> InterfaceSysctls {
-        InterfaceSysctls { folder: File::open("/proc/sys/net/ipv6/conf").ok(), family: "ipv6" }
+        InterfaceSysctls::of("ipv6")
+    }
+
+    fn of(family: &'static str) -> InterfaceSysctls {
+        let folder = File::open(format!("/proc/sys/net/{family}/conf")).ok();
+        InterfaceSysctls { folder, family, last: RefCell::default() }
     }
 
     /// `sysctl -w net.FAMILY.conf.INTERFACE.KEY=VALUE`. False if the kernel has no such setting.
     pub fn write(&self, interface: &str, key: &str, value: &str) -> Result<bool> {
-        let Some(folder) = &self.folder else { return Ok(false) };
         let failed =
             |e: Errno| NetError::new(format!("set net.{}.conf.{interface}.{key} to {value}", self.family), e);
-        let path = format!("{interface}/{key}");
-        match openat(folder.as_fd(), path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
-            Ok(file) => {
-                File::from(file)
-                    .write_all(value.as_bytes())
+        match self.open(interface, key) {
+            Ok(Some(mut file)) => {
+                file.write_all(value.as_bytes())
                     .map_err(|e| failed(Errno::from_raw(e.raw_os_error().unwrap_or(nix::libc::EIO))))?;
                 Ok(true)
             }
-            Err(Errno::ENOENT) => Ok(false),
+            Ok(None) | Err(Errno::ENOENT) => Ok(false),
             Err(e) => Err(failed(e)),
         }
+    }
+
+    fn open(&self, interface: &str, key: &str) -> nix::Result<Option<File>> {
+        let Some(all) = &self.folder else { return Ok(None) };
+        let mut last = self.last.borrow_mut();
+        if last.as_ref().is_none_or(|(name, _)| name != interface) {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let own = openat(all.as_fd(), interface, flags, Mode::empty())?;
+            *last = Some((interface.to_owned(), own.into()));
+        }
+        let Some((_, own)) = &*last else { return Ok(None) };
+        let file = openat(own.as_fd(), key, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(Some(file.into()))
     }
 }
 

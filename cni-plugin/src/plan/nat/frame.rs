@@ -119,14 +119,15 @@ pub fn frame() -> Vec<Change> {
         changes.extend(base_chain(name, Hook { kind: "nat", point, priority: DNAT }, vec![to_the_node]));
     }
     changes.extend(base_chain(
-        "by-the-node",
-        Hook { kind: "nat", point: HookPoint::Postrouting, priority: BEFORE_SNAT },
-        by_the_node_rules(),
-    ));
-    changes.extend(base_chain(
         "postrouting",
         Hook { kind: "nat", point: HookPoint::Postrouting, priority: SNAT },
         postrouting_rules(),
+    ));
+    // After rules that need one module each: then what the kernel lacks is named alone.
+    changes.extend(base_chain(
+        "by-the-node",
+        Hook { kind: "nat", point: HookPoint::Postrouting, priority: BEFORE_SNAT },
+        by_the_node_rules(),
     ));
     // Subnets' chains lead here. So a kernel that cannot masquerade is found out with the first pod, before it is attached.
     changes.push(Change::AddChain { table: TABLE, name: MASQUERADED.into(), hook: None });
