@@ -12,6 +12,7 @@
 //! | a container | [`Pod`] |
 //! | plugins run as a runtime runs them | [`Node::client`], [`Client`] |
 //! | a plugin run with any environment and stdin | [`Node::plugin`], [`Plugin`] |
+//! | `vlan-bridgectl` on a node with files of its own | [`Ctl`] |
 //! | frames on an interface, tags included | [`Capture`] |
 //! | proof that nothing was touched or left | [`Snapshot`] |
 //! | to wait for something | [`poll`], the only place that sleeps |
@@ -41,6 +42,7 @@
 
 mod capture;
 mod client;
+mod ctl;
 mod datacenter;
 mod icmpv6;
 mod names;
@@ -58,6 +60,7 @@ mod wait;
 
 pub use capture::{Capture, Frame};
 pub use client::Client;
+pub use ctl::Ctl;
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
 pub use namespace::Namespace;
 pub use node::Node;

@@ -20,6 +20,7 @@ mod input_environment;
 mod input_ipam;
 mod input_node;
 mod input_tolerated;
+mod install;
 mod ipam;
 mod ipam_choice;
 mod ipam_dead;

@@ -20,7 +20,9 @@ const RULES: [Rule; 7] = [
         message: "only the rooms called net talk to the kernel",
         about: |path| {
             is_product(path)
-                && !["cni-plugin/src/net", "ipam/src/net"].iter().any(|room| path.starts_with(room))
+                && !["cni-plugin/src/net", "ctl/src/net", "ipam/src/net"]
+                    .iter()
+                    .any(|room| path.starts_with(room))
         },
         in_tests: false,
         banned: &[
@@ -120,7 +122,9 @@ fn is_rust(path: &str) -> bool {
 
 fn is_product(path: &str) -> bool {
     is_rust(path)
-        && ["cni-plugin/src/", "conf/src/", "ipam/src/", "skel/src/"].iter().any(|dir| path.starts_with(dir))
+        && ["cni-plugin/src/", "conf/src/", "ctl/src/", "ipam/src/", "skel/src/"]
+            .iter()
+            .any(|dir| path.starts_with(dir))
 }
 
 fn is_test_file(path: &str) -> bool {
