@@ -79,10 +79,7 @@ fn plan(call: &Install) -> Result<Plan> {
     };
     let bin_dirs = chosen_dirs(&call.places.bin_dir, runtimes::bin_dirs);
     let conf_dirs = chosen_dirs(&call.places.conf_dir, runtimes::conf_dirs);
-    let version = match &call.cni_version {
-        Some(text) => Version::parse(text)?,
-        None => runtimes::common_cni(&runtimes),
-    };
+    let version = call.cni_version.as_deref().map(Version::parse).transpose()?;
     let mut plan = Plan {
         binaries: binaries::plan(call.from.as_deref(), &bin_dirs)?,
         runtimes,
@@ -91,7 +88,7 @@ fn plan(call: &Install) -> Result<Plan> {
     };
     for template in list::templates(call)? {
         let mut content = template.content;
-        plan.warnings.extend(list::set_version(&mut content, version, call.cni_version.is_some()));
+        plan.warnings.extend(list::set_version(&mut content, version, &plan.runtimes));
         let slices = if list::wants_slice(&content) {
             let chosen = slice::choose(call, cluster.as_ref())?;
             list::set_slices(&mut content, &chosen)?;

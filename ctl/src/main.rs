@@ -4,6 +4,7 @@
 mod cli;
 mod files;
 mod install;
+mod kubernetes;
 mod lists;
 mod manifest;
 mod node;

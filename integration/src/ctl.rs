@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The folders of a machine that the node has instead of the machine's; the tool reads and writes them.
-const OWN: [&str; 3] = ["/etc", "/var/lib", "/run/secrets"];
+const OWN: [&str; 4] = ["/etc", "/opt/cni", "/run/secrets", "/var/lib"];
 
-/// A node's tool. What it finds in `/etc`, `/var/lib` and `/run/secrets` is the node's own, and empty at first.
+/// A node's tool. What it finds in the folders `OWN` is the node's own, and empty at first.
 #[derive(Debug)]
 pub struct Ctl<'a> {
     node: &'a Node,

@@ -11,6 +11,7 @@ use super::binaries::Binary;
 use super::slice::Chosen;
 use crate::cli::{Described, Install};
 use crate::lists::{self, OUR_PLUGIN, Ours};
+use crate::runtimes::{self, Runtime};
 
 /// A list that is the same on every node.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,28 +69,28 @@ fn described(name: &str, facts: &Described) -> Result<Value> {
         }
         None => plugin["isDefaultGateway"] = true.into(),
     }
-    Ok(json!({"cniVersion": Version::NEWEST.as_str(), "name": name, "plugins": [plugin]}))
+    Ok(json!({"name": name, "plugins": [plugin]}))
 }
 
 /// Lowers the list's version to what the runtimes accept, or sets the one that was asked for. Returns a word on what a
 /// list loses.
-pub(super) fn set_version(list: &mut Value, version: Version, asked: bool) -> Option<String> {
-    let own = list["cniVersion"].as_str().and_then(|text| Version::parse(text).ok());
-    let version = match own {
+pub(super) fn set_version(list: &mut Value, asked: Option<Version>, runtimes: &[Runtime]) -> Option<String> {
+    let accepted = runtimes::common_cni(runtimes);
+    let own = match list["cniVersion"].as_str().map(Version::parse) {
         // What is wrong with it is said when the list is checked.
-        None if list["cniVersion"].is_string() && !asked => return None,
-        Some(own) if !asked => own.min(version),
-        _ => version,
+        Some(Err(_)) if asked.is_none() => return None,
+        Some(Ok(own)) => Some(own),
+        _ => None,
     };
+    let version = asked.unwrap_or_else(|| own.map_or(accepted, |own| own.min(accepted)));
     list["cniVersion"] = version.as_str().into();
-    let lost = own.is_some_and(|own| own >= Version::V1_1_0) && version < Version::V1_1_0;
-    lost.then(|| {
-        format!(
-            "cniVersion: {} instead of {}: a runtime of this node takes no newer one, and does without GC and STATUS",
-            version.as_str(),
-            own.map_or("", Version::as_str)
-        )
-    })
+    let own = own.filter(|own| *own >= Version::V1_1_0 && version < Version::V1_1_0 && asked.is_none())?;
+    let why = match runtimes.is_empty() {
+        true => "no runtime was found, and older ones take no newer version",
+        false => "a runtime of this node takes no newer version",
+    };
+    let (version, own) = (version.as_str(), own.as_str());
+    Some(format!("cniVersion: {version} instead of {own}: {why}; GC and STATUS are not called"))
 }
 
 /// The objects in which a slice may stand: those with a subnet, in every entry of ours whose addresses are ours to give.

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::cli::Install;
-use crate::files;
-use crate::node;
+use crate::kubernetes::Api;
+use crate::{files, node};
 
 /// The Node's annotation that names its slice.
 pub(super) const ANNOTATION: &str = "cni.vlan-bridge/slice";
@@ -138,15 +138,61 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Asks the API server, from within a pod.
-    pub(super) fn find(_call: &Install) -> Result<Option<Cluster>> {
-        Ok(None)
+    /// Asks the API server, from within a pod; none elsewhere, and where there is nothing to ask for.
+    ///
+    /// # Errors
+    /// An API server that does not answer: what it would say goes before a mapping file.
+    pub(super) fn find(call: &Install) -> Result<Option<Cluster>> {
+        if !call.slice.is_empty() || (call.network.is_empty() && call.described.name.is_none()) {
+            return Ok(None);
+        }
+        let Some(api) = Api::find()? else { return Ok(None) };
+        let name = node::name(call.node.as_deref())?;
+        let node = api.node(&name)?;
+        let mut cluster = Cluster { chosen: of_node(&name, &node)?, ..Cluster::default() };
+        let runtime = node.pointer("/status/nodeInfo/containerRuntimeVersion").and_then(Value::as_str);
+        cluster.runtime = runtime.map(str::to_owned);
+        match api.nodes()? {
+            Ok(nodes) => {
+                for node in nodes {
+                    let Some(name) = node["metadata"]["name"].as_str() else { continue };
+                    // A slip in another Node is for that node to complain of.
+                    let chosen = of_node(name, &node).ok().flatten();
+                    cluster.others.extend(chosen.map(|chosen| (name.to_owned(), chosen.slices)));
+                }
+            }
+            Err(why) => {
+                cluster.unseen =
+                    Some(format!("whether another node has the same slice was not looked at: {why}"));
+            }
+        }
+        Ok(Some(cluster))
     }
 
     /// The node's runtime as its kubelet calls it.
     pub(super) fn runtime(&self) -> Option<&str> {
         self.runtime.as_deref()
     }
+}
+
+/// The slices that a Node names: by annotation, or else by what the controller manager gave it.
+fn of_node(name: &str, node: &Value) -> Result<Option<Chosen>> {
+    if let Some(text) = node["metadata"]["annotations"][ANNOTATION].as_str() {
+        let slices =
+            parse_slices(text).map_err(|why| anyhow!("annotation {ANNOTATION} of Node {name}: {why}"))?;
+        return Ok(Some(Chosen { slices, source: format!("annotation of Node {name}") }));
+    }
+    let spec = &node["spec"];
+    let several = spec["podCIDRs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let texts: Vec<&str> = several.iter().filter_map(Value::as_str).collect();
+    let texts = if texts.is_empty() { spec["podCIDR"].as_str().into_iter().collect() } else { texts };
+    let texts: Vec<&str> = texts.into_iter().filter(|text| !text.is_empty()).collect();
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    let slices =
+        parse_slices(&texts.join(",")).map_err(|why| anyhow!("spec.podCIDRs of Node {name}: {why}"))?;
+    Ok(Some(Chosen { slices, source: format!("spec.podCIDRs of Node {name}") }))
 }
 
 fn shown(slices: &[IpNet]) -> String {

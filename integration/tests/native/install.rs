@@ -11,7 +11,7 @@ const PREVIOUS: &str = "/var/lib/vlan-bridge/previous/10-vlan136.conflist";
 /// A template as all nodes share it, at `/etc/10-vlan136.conflist`.
 fn with_template(ctl: &Ctl, list: &Value) -> String {
     ctl.write("/etc/10-vlan136.conflist", &list.to_string());
-    "install --network /etc/10-vlan136.conflist --bin-dir /var/lib/bin".into()
+    "install --network /etc/10-vlan136.conflist".into()
 }
 
 fn template() -> Value {
@@ -42,16 +42,17 @@ fn a_node_gets_plugins_and_list_and_gives_them_back() {
     list["plugins"][0]["ipam"]["dataDir"] = json!(site.node.data_dir());
     let line = with_template(&ctl, &list) + " --slice 172.20.56.16/28";
     let told = ctl.run(&line).expect_ok();
-    for text in ["new       /var/lib/bin/vlan-bridge: 0.1.0", "CNI 1.0.0, slice 172.20.56.16/28 (--slice)"] {
+    for text in ["new       /opt/cni/bin/vlan-bridge: 0.1.0", "CNI 1.0.0, slice 172.20.56.16/28 (--slice)"] {
         assert!(told.stdout.contains(text), "{told}");
     }
     for name in ["vlan-bridge", "vlan-bridge-ipam"] {
-        let path = ctl.path(&format!("/var/lib/bin/{name}"));
+        let path = ctl.path(&format!("/opt/cni/bin/{name}"));
         assert_eq!(fs::read(&path).unwrap(), fs::read(product().join(name)).unwrap());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
     }
     // No runtime was found, so the list is one that every runtime takes.
     assert_eq!(installed(&ctl)["cniVersion"], "1.0.0");
+    assert!(told.stderr.contains("cniVersion: 1.0.0 instead of 1.1.0: no runtime was found"), "{told}");
     assert_eq!(installed(&ctl)["plugins"][0]["ipam"]["slice"], "172.20.56.16/28");
 
     // The list works as it is.
@@ -65,7 +66,7 @@ fn a_node_gets_plugins_and_list_and_gives_them_back() {
     let told = ctl.run("uninstall").expect_ok();
     assert!(told.stdout.contains("removed   interface br136"), "{told}");
     assert!(
-        !ctl.has(LIST) && !ctl.has("/var/lib/bin/vlan-bridge") && !ctl.has("/var/lib/bin/vlan-bridge-ipam")
+        !ctl.has(LIST) && !ctl.has("/opt/cni/bin/vlan-bridge") && !ctl.has("/opt/cni/bin/vlan-bridge-ipam")
     );
     before.assert_unchanged(&site.node);
     assert_eq!(ctl.run("uninstall").expect_ok().stdout, "nothing was installed\n");
@@ -101,7 +102,7 @@ fn a_list_is_replaced_in_one_step_and_the_old_one_kept() {
     assert_eq!(ctl.read(PREVIOUS), "{\"name\": \"by hand\"}");
     let first = ctl.read(LIST);
     let told = ctl.run(&format!("{line} --slice 172.20.56.32/28")).expect_ok();
-    assert!(told.stdout.contains("unchanged /var/lib/bin/vlan-bridge"), "{told}");
+    assert!(told.stdout.contains("unchanged /opt/cni/bin/vlan-bridge"), "{told}");
     assert_eq!(ctl.read(PREVIOUS), first);
     // Once more changes nothing, the one that is kept included.
     let told = ctl.run(&format!("{line} --slice 172.20.56.32/28")).expect_ok();
@@ -150,9 +151,9 @@ fn what_is_wrong_leaves_the_node_as_it_is() {
     for (list, words, named) in cases {
         ctl.write("/etc/10-vlan136.conflist", &list.to_string());
         ctl.write(LIST, "as it was");
-        refused(&ctl.run(&format!("install --bin-dir /var/lib/bin {words}")), named);
+        refused(&ctl.run(&format!("install {words}")), named);
         assert_eq!(ctl.read(LIST), "as it was", "{words}");
-        assert!(!ctl.has("/var/lib/bin") && !ctl.has("/var/lib/vlan-bridge"), "{words}");
+        assert!(!ctl.has("/opt/cni/bin") && !ctl.has("/var/lib/vlan-bridge"), "{words}");
     }
 }
 
@@ -187,7 +188,8 @@ fn runtimes_say_where_things_go_and_which_version_is_spoken() {
     // A second, older runtime takes the list back to what both know.
     ctl.program("podman", "podman version 4.3.1");
     let told = ctl.run(&format!("{line} --conf-dir /etc/cni/net.d")).expect_ok();
-    assert!(told.stderr.contains("cniVersion: 1.0.0 instead of 1.1.0"), "{told}");
+    assert!(told.stdout.contains("found     podman 4.3.1, up to CNI 1.0.0"), "{told}");
+    assert!(ctl.has("/opt/cni/bin/vlan-bridge"), "podman does not look where containerd does");
     assert_eq!(installed(&ctl)["cniVersion"], "1.0.0");
     ctl.write("/etc/containerd/config.toml", "version = [");
     refused(&ctl.run(line), &["/etc/containerd/config.toml"]);

@@ -21,6 +21,7 @@ mod input_ipam;
 mod input_node;
 mod input_tolerated;
 mod install;
+mod install_kubernetes;
 mod ipam;
 mod ipam_choice;
 mod ipam_dead;
