@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::{install, uninstall};
+use crate::{doctor, install, uninstall};
 
 /// Exit codes.
 const FAILED: u8 = 1;
@@ -25,6 +25,7 @@ struct Cli {
 enum Verb {
     Install(Box<Install>),
     Uninstall(Uninstall),
+    Doctor(Doctor),
 }
 
 /// How facts are printed.
@@ -123,6 +124,26 @@ pub(crate) struct Uninstall {
     pub(crate) output: Output,
 }
 
+/// Check what experienced people would check by hand, and say what mends what is wrong.
+///
+/// Each line is ok, warn or fail, with what was seen, why it matters, and the command that mends it. The exit status is 1 if
+/// anything fails. Nothing is changed; the pods' networks are asked by ARP and neighbour discovery, in nobody's name.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// A network list that is in no folder where runtimes look (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network: Vec<PathBuf>,
+    /// Where runtimes look for network lists [default: as their configuration says, else /etc/cni/net.d]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) conf_dir: Option<PathBuf>,
+    /// Send nothing: whether the VLANs pass and addresses are used twice is then not told
+    #[arg(long)]
+    pub(crate) no_probe: bool,
+    /// What is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
 /// Does what the words ask for, and returns the exit code: 1 for what could not be done, 2 for what is no call.
 ///
 /// # Errors
@@ -141,11 +162,13 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
         }
     };
     let outcome = match &cli.verb {
-        Verb::Install(call) => install::run(call, out),
-        Verb::Uninstall(call) => uninstall::run(call, out),
+        Verb::Install(call) => install::run(call, out).map(|()| true),
+        Verb::Uninstall(call) => uninstall::run(call, out).map(|()| true),
+        Verb::Doctor(call) => doctor::run(call, out),
     };
     match outcome {
-        Ok(()) => Ok(0),
+        Ok(true) => Ok(0),
+        Ok(false) => Ok(FAILED),
         Err(error) => match error.downcast::<io::Error>() {
             // The reader of our output.
             Ok(error) => Err(error),

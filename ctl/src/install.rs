@@ -2,7 +2,7 @@
 //!
 //! Everything is read, decided and checked before the first byte is written.
 
-mod binaries;
+pub(crate) mod binaries;
 mod list;
 mod slice;
 

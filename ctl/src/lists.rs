@@ -87,6 +87,26 @@ impl Found {
     pub(crate) fn name(&self) -> Option<&str> {
         self.content.as_ref().ok()?["name"].as_str()
     }
+
+    /// The types of its plugins, in order.
+    pub(crate) fn types(&self) -> Vec<&str> {
+        self.entries().iter().filter_map(|plugin| plugin["type"].as_str()).collect()
+    }
+
+    /// The types of the IPAM plugins that they call.
+    pub(crate) fn ipam_types(&self) -> Vec<&str> {
+        self.entries().iter().filter_map(|plugin| plugin["ipam"]["type"].as_str()).collect()
+    }
+
+    fn entries(&self) -> &[Value] {
+        let Ok(content) = &self.content else { return &[] };
+        content["plugins"].as_array().map_or(std::slice::from_ref(content), Vec::as_slice)
+    }
+
+    /// Whether an entry of it is ours.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.types().contains(&OUR_PLUGIN)
+    }
 }
 
 /// Every list of a folder, in the order in which runtimes go through them: by name.

@@ -2,6 +2,7 @@
 
 use crate::{Node, Outcome, Scratch, programs, run};
 use nix::mount::{MsFlags, mount};
+use serde_json::Value;
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -18,6 +19,19 @@ const OWN: [&str; 4] = ["/etc", "/opt/cni", "/run/secrets", "/var/lib"];
 pub struct Ctl<'a> {
     node: &'a Node,
     root: Scratch,
+}
+
+/// A line of `vlan-bridgectl doctor`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// `ok`, `warn` or `fail`.
+    pub verdict: String,
+    /// Which check says so.
+    pub check: String,
+    /// What it saw.
+    pub seen: String,
+    /// The commands that mend it.
+    pub mend: Vec<String>,
 }
 
 impl<'a> Ctl<'a> {
@@ -84,6 +98,29 @@ impl<'a> Ctl<'a> {
             });
         }
         command
+    }
+
+    /// What `doctor` finds, whatever its exit status.
+    #[track_caller]
+    pub fn doctor(&self, words: &str) -> Vec<Finding> {
+        let outcome = self.run(&format!("doctor -o json {words}"));
+        let all = outcome.json();
+        let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+        let findings = all.as_array().into_iter().flatten().map(|finding| Finding {
+            verdict: text(finding, "verdict"),
+            check: text(finding, "check"),
+            seen: text(finding, "seen"),
+            mend: finding["mend"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|line| line.as_str().unwrap_or_default().to_owned())
+                .collect(),
+        });
+        let findings: Vec<Finding> = findings.collect();
+        let fails = findings.iter().any(|finding| finding.verdict == "fail");
+        assert_eq!(outcome.status.code(), Some(i32::from(fails)), "{outcome}");
+        findings
     }
 
     /// Runs the tool with the words of a line.

@@ -60,7 +60,7 @@ mod wait;
 
 pub use capture::{Capture, Frame};
 pub use client::Client;
-pub use ctl::Ctl;
+pub use ctl::{Ctl, Finding};
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
 pub use namespace::Namespace;
 pub use node::Node;

@@ -5,6 +5,7 @@
 mod attach;
 mod concurrent;
 mod conflict;
+mod doctor;
 mod failover;
 mod regression;
 mod rig;
