@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::{doctor, install, uninstall};
+use crate::{doctor, install, status, uninstall};
 
 /// Exit codes.
 const FAILED: u8 = 1;
@@ -25,6 +25,7 @@ struct Cli {
 enum Verb {
     Install(Box<Install>),
     Uninstall(Uninstall),
+    Status(Status),
     Doctor(Doctor),
 }
 
@@ -124,6 +125,20 @@ pub(crate) struct Uninstall {
     pub(crate) output: Output,
 }
 
+/// Show the node on one screen: bonds, VLANs, bridges, pods with their addresses, and how each range is used.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// A network list that is in no folder where runtimes look (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network: Vec<PathBuf>,
+    /// Where runtimes look for network lists [default: as their configuration says, else /etc/cni/net.d]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) conf_dir: Option<PathBuf>,
+    /// What is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
 /// Check what experienced people would check by hand, and say what mends what is wrong.
 ///
 /// Each line is ok, warn or fail, with what was seen, why it matters, and the command that mends it. The exit status is 1 if
@@ -164,6 +179,7 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
     let outcome = match &cli.verb {
         Verb::Install(call) => install::run(call, out).map(|()| true),
         Verb::Uninstall(call) => uninstall::run(call, out).map(|()| true),
+        Verb::Status(call) => status::run(call, out).map(|()| true),
         Verb::Doctor(call) => doctor::run(call, out),
     };
     match outcome {

@@ -1,4 +1,5 @@
-//! The tool `vlan-bridgectl`: puts the plugins and a node's network list in their places and takes them away again.
+//! The tool `vlan-bridgectl`: puts the plugins and a node's network list in their places, takes them away again, and
+//! tells how the node is.
 //! `docs/architecture.md` has the map of this crate.
 
 mod bond;
@@ -15,6 +16,7 @@ mod node;
 mod observe;
 mod probe;
 mod runtimes;
+mod status;
 mod uninstall;
 
 use std::process::ExitCode;

@@ -10,6 +10,7 @@ mod failover;
 mod regression;
 mod rig;
 mod slice;
+mod status;
 mod traffic;
 mod trunk;
 mod uplink;

@@ -37,8 +37,8 @@ const RULES: [Rule; 7] = [
     },
     // What decides can then be tested without a kernel.
     Rule {
-        message: "a plan does no I/O",
-        about: |path| path.starts_with("cni-plugin/src/plan"),
+        message: "plans and the doctor's checks do no I/O",
+        about: |path| path.starts_with("cni-plugin/src/plan") || path.starts_with("ctl/src/doctor/"),
         in_tests: true,
         banned: &["std::fs", "std::process", "std::env", "std::io", "crate::net", "tokio"],
     },
