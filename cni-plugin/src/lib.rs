@@ -6,12 +6,15 @@ mod config;
 mod delegate;
 pub mod link;
 mod lock;
+mod nat;
 pub mod net;
+mod nft;
 mod observe;
 pub mod ownership;
 mod plan;
 mod pod;
 mod random;
+mod record;
 mod trunk;
 mod undo;
 

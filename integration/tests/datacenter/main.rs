@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod attach;
+mod clock;
 mod concurrent;
 mod conflict;
 mod doctor;
 mod failover;
+mod nat;
 mod regression;
 mod rig;
 mod slice;
