@@ -6,15 +6,15 @@ mod config;
 mod delegate;
 pub mod link;
 mod lock;
-mod nat;
+pub mod nat;
 pub mod net;
-mod nft;
+pub mod nft;
 mod observe;
 pub mod ownership;
 mod plan;
 mod pod;
 mod random;
-mod record;
+pub mod record;
 mod trunk;
 mod undo;
 

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod configuration;
+mod filter;
 mod finding;
 mod kernel;
 mod routing;
@@ -18,7 +19,7 @@ use crate::observe;
 use finding::{Finding, Verdict};
 
 /// Every check, in the order in which one would look.
-const CHECKS: [fn(&Facts) -> Vec<Finding>; 14] = [
+const CHECKS: [fn(&Facts) -> Vec<Finding>; 16] = [
     configuration::lists,
     configuration::plugins,
     configuration::definitions,
@@ -31,6 +32,8 @@ const CHECKS: [fn(&Facts) -> Vec<Finding>; 14] = [
     uplink::mtu,
     uplink::misplaced_addresses,
     routing::reverse_path,
+    filter::forwarding,
+    filter::rules,
     addresses::vlan,
     addresses::leases,
 ];

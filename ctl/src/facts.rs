@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use cni_conf::cni::mac::MacAddr;
 use vlan_bridge::link::{Address, Installed, Kind, Link, SourceRule};
 use vlan_bridge::ownership::is_attachment;
+use vlan_bridge::record::Record;
 use vlan_bridge_ipam::store::{Known, Usage};
 
 use crate::bond::Bond;
@@ -37,6 +38,16 @@ pub(crate) struct Facts {
     /// Every plugin that the lists of ours name.
     pub(crate) plugins: Vec<Plugin>,
     pub(crate) definitions: Vec<Definition>,
+    /// What was given to attachments outside their veths, by the name of the veth.
+    pub(crate) records: BTreeMap<String, Record>,
+    /// Attachments whose rules in the packet filter are not as they were put in, and what is missing.
+    pub(crate) broken_rules: Vec<(String, String)>,
+    /// Why the packet filter cannot do what the networks ask for.
+    pub(crate) filter_lacks: Option<String>,
+    /// Tables whose chain FORWARD drops what no rule of it accepts, `ip filter` for one.
+    pub(crate) forward_drops: Vec<String>,
+    /// Whether legacy iptables filters as well: its policy cannot be seen from here.
+    pub(crate) legacy_filter: bool,
     /// Packets that reverse-path filtering has dropped since the boot (`IPReversePathFilter`).
     pub(crate) rp_filtered: Option<u64>,
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use anyhow::Result;
+use cni_conf::ports::PortMapping;
 use serde_json::{Value, json};
 use vlan_bridge::link::{Kind, Link};
-use vlan_bridge::ownership::{Attachment, is_ours};
+use vlan_bridge::ownership::{Attachment, Progress, attachment_of, is_ours};
 use vlan_bridge_ipam::store::{Holder, Known};
 
 use crate::cli::{Output, Status};
@@ -135,15 +136,17 @@ fn pods(facts: &Facts) -> Vec<Value> {
         let bridge = facts.links.iter().find(|other| Some(other.index) == link.master);
         let mut value = json!({"addresses": [], "interface": null, "port": link.name,
             "bridge": bridge.map(|bridge| &bridge.name), "state": state(link)});
-        // `vlan-bridge pod NETWORK IFNAME CONTAINER`
-        let words: Vec<&str> = link.alias.as_deref().unwrap_or_default().splitn(5, ' ').collect();
-        if let [_, progress, network, ifname, container] = words[..] {
-            value["network"] = network.into();
-            value["interface"] = ifname.into();
-            value["container"] = container.into();
-            if progress != "pod" {
-                value["state"] = progress.into();
+        if let Some(attachment) = attachment_of(link) {
+            value["network"] = attachment.network.into();
+            value["interface"] = attachment.ifname.into();
+            value["container"] = attachment.container_id.into();
+            if attachment.progress(link) == Progress::Adding {
+                value["state"] = "adding".into();
             }
+        }
+        if let Some(record) = facts.records.get(&link.name) {
+            value["masquerade"] = record.masquerade.into();
+            value["hostPorts"] = record.ports.iter().map(PortMapping::to_json).collect();
         }
         by_veth.insert(link.name.clone(), value);
     }
@@ -189,15 +192,24 @@ fn pod_line(pod: &Value) -> String {
     // A container's id is long, and its first letters tell it from others.
     let container: String = text("container").chars().take(13).collect();
     let named = pod["pod"].as_str().map_or(container, str::to_owned);
+    let ports: Vec<String> = pod["hostPorts"].as_array().into_iter().flatten().map(port).collect();
+    let ports = if ports.is_empty() { String::new() } else { format!(" ports {}", ports.join(", ")) };
     let state = text("state");
     let state = if state == "up" { String::new() } else { format!(" ({state})") };
     format!(
-        "{addresses:24} {:15} {:12} {:16} {:20} {named}{state}",
+        "{addresses:24} {:15} {:12} {:16} {:20} {named}{ports}{state}",
         text("network"),
         text("interface"),
         text("port"),
         text("bridge")
     )
+}
+
+/// A host port: `8080->80/tcp`, with the node's address where it is one address's alone.
+fn port(mapping: &Value) -> String {
+    let ip = mapping["hostIP"].as_str().map_or(String::new(), |ip| format!("{ip}:"));
+    let protocol = mapping["protocol"].as_str().unwrap_or("tcp");
+    format!("{ip}{}->{}/{protocol}", mapping["hostPort"], mapping["containerPort"])
 }
 
 #[cfg(test)]
@@ -207,9 +219,13 @@ mod tests {
     #[test]
     fn a_pod_is_one_line() {
         let pod = json!({"addresses": ["10.0.0.5", "fd00::5"], "network": "n", "interface": "eth0", "port": "veth1",
-            "bridge": "br0", "container": "0123456789abcdef", "state": "up"});
+            "bridge": "br0", "container": "0123456789abcdef", "state": "up",
+            "hostPorts": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
         let line = pod_line(&pod);
-        assert!(line.starts_with("10.0.0.5,fd00::5 ") && line.ends_with("0123456789abc"), "{line}");
+        assert!(
+            line.starts_with("10.0.0.5,fd00::5 ") && line.ends_with("0123456789abc ports 8080->80/tcp"),
+            "{line}"
+        );
         let detached = json!({"addresses": [], "state": "detached", "pod": "shop/web-0"});
         assert!(pod_line(&detached).ends_with("shop/web-0 (detached)"), "{}", pod_line(&detached));
     }

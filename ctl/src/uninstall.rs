@@ -1,13 +1,14 @@
 //! `uninstall`: takes back what install and the plugins put there, lists first, so that no runtime calls a plugin that is gone.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail};
-use serde_json::json;
+use anyhow::{Result, anyhow, bail};
+use serde_json::{Value, json};
 use vlan_bridge::link::{Kind, Link};
 use vlan_bridge::net::{Conn, addr, remove};
-use vlan_bridge::ownership::{is_attachment, is_ours};
+use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
 
 use crate::cli::{self, Output, Uninstall};
 use crate::manifest::{self, Manifest};
@@ -31,13 +32,14 @@ pub(crate) fn run(call: &Uninstall, out: &mut dyn Write) -> Result<()> {
             bail!("{}", refusal(&attached));
         }
         let mut done = Done::default();
-        // They are in the lists, which go first.
-        let uplinks = uplinks()?;
-        take_files(&mut done)?;
+        let manifest = Manifest::read()?;
+        let lists = known_lists(&manifest)?;
+        take(&manifest.lists, &mut done)?;
         for link in attached {
-            remove::link(&conn, link.index, &link.name).await?;
-            done.interfaces.push(link.name.clone());
+            detach(&conn, link, &lists, &manifest, &mut done).await?;
         }
+        take(&manifest.binaries, &mut done)?;
+        let uplinks = uplinks(&lists);
         take_interfaces(&conn, &uplinks, &mut done).await?;
         Manifest::remove()?;
         Ok(done)
@@ -58,30 +60,89 @@ fn refusal(attached: &[&Link]) -> String {
     )
 }
 
-/// The ports by which bridges of this node reach their networks, as far as lists tell, those of earlier included.
-fn uplinks() -> Result<Vec<String>> {
-    let mut paths = Manifest::read()?.lists;
+/// Every list that may have made something here, those of earlier included.
+fn known_lists(manifest: &Manifest) -> Result<Vec<Value>> {
+    let mut paths = manifest.lists.clone();
     let mut folders = runtimes::conf_dirs(&runtimes::find(None)?);
     folders.push(manifest::kept());
     for folder in folders {
         paths.extend(lists::in_folder(&folder)?.into_iter().map(|found| found.path));
     }
-    let contents = paths.iter().filter_map(|path| lists::read(path).ok());
-    let ours = contents.filter_map(|list| lists::check(&list.into()).ok()).flatten();
-    Ok(ours.filter_map(|ours| Some(ours.network.uplink?.port_name().to_owned())).collect())
+    Ok(paths.iter().filter_map(|path| lists::read(path).ok()).map(Value::from).collect())
 }
 
-fn take_files(done: &mut Done) -> Result<()> {
-    let manifest = Manifest::read()?;
-    for list in &manifest.lists {
-        if let Some(content) = files::read(list)? {
-            files::put(&manifest::previous(list), &content, 0o644)?;
+/// The ports by which bridges of this node reach their networks, as far as lists tell.
+fn uplinks(lists: &[Value]) -> Vec<String> {
+    let ours = lists.iter().filter_map(|list| lists::check(list).ok()).flatten();
+    ours.filter_map(|ours| Some(ours.network.uplink?.port_name().to_owned())).collect()
+}
+
+/// Removes files of ours. A list is kept where no runtime looks.
+fn take(paths: &[PathBuf], done: &mut Done) -> Result<()> {
+    for path in paths {
+        if path.extension().is_some_and(|extension| extension == "conflist")
+            && let Some(content) = files::read(path)?
+        {
+            files::put(&manifest::previous(path), &content, 0o644)?;
         }
-    }
-    for path in manifest.lists.iter().chain(&manifest.binaries) {
         if files::remove(path)? {
             done.files.push(path.clone());
         }
+    }
+    Ok(())
+}
+
+/// Takes a pod's interface away, with all that the plugin gave it: its own DEL knows best. Where that cannot be called, the
+/// interface alone goes.
+async fn detach(
+    conn: &Conn,
+    link: &Link,
+    lists: &[Value],
+    manifest: &Manifest,
+    done: &mut Done,
+) -> Result<()> {
+    let attachment = attachment_of(link);
+    let outcome = match &attachment {
+        Some(attachment) => del(attachment, lists, &manifest.binaries),
+        None => Err(anyhow!("nobody knows whose it is")),
+    };
+    if let Err(why) = outcome {
+        done.left.push(format!("what belongs to {}, its address included: {why:#}", link.name));
+    }
+    remove::link(conn, link.index, &link.name).await?;
+    done.interfaces.push(link.name.clone());
+    Ok(())
+}
+
+/// Calls the plugin's DEL for an attachment, as a runtime does of a pod whose namespace it has lost.
+fn del(attachment: &Attachment<'_>, lists: &[Value], binaries: &[PathBuf]) -> Result<()> {
+    let list = lists.iter().find(|list| list["name"] == attachment.network);
+    let list = list.ok_or_else(|| anyhow!("no list describes network {}", attachment.network))?;
+    let entries = list["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let entry = entries.iter().find(|entry| entry["type"] == lists::OUR_PLUGIN);
+    let mut config =
+        entry.ok_or_else(|| anyhow!("no plugin of ours in network {}", attachment.network))?.clone();
+    for key in ["cniVersion", "name"] {
+        config[key] = list[key].clone();
+    }
+    let is_plugin =
+        |path: &&PathBuf| path.file_name().is_some_and(|name| name == lists::OUR_PLUGIN) && path.exists();
+    let plugin = binaries.iter().find(is_plugin).ok_or_else(|| anyhow!("the plugin is gone"))?;
+    let mut child = Command::new(plugin)
+        .env("CNI_COMMAND", "DEL")
+        .env("CNI_CONTAINERID", attachment.container_id)
+        .env("CNI_IFNAME", attachment.ifname)
+        .env("CNI_NETNS", "")
+        .env("CNI_PATH", plugin.parent().unwrap_or(Path::new("/")))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(config.to_string().as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stdout).trim());
     }
     Ok(())
 }

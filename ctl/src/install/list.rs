@@ -67,7 +67,11 @@ fn described(name: &str, facts: &Described) -> Result<Value> {
                 plugin["uplink"]["vlan"] = vlan.into();
             }
         }
-        None => plugin["isDefaultGateway"] = true.into(),
+        None => {
+            plugin["isDefaultGateway"] = true.into();
+            plugin["ipMasq"] = true.into();
+            plugin["capabilities"] = json!({"portMappings": true});
+        }
     }
     Ok(json!({"name": name, "plugins": [plugin]}))
 }

@@ -118,6 +118,19 @@ const BREAKAGES: &[Breakage] = &[
         ["warn", "settings", "log_martians is on", "sysctl -w net.ipv4.conf.all.log_martians=0"],
     ),
     breakage(
+        |scene| {
+            scene.node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
+            scene.node.nft("table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}");
+        },
+        |scene| scene.node.nft("delete table ip filter"),
+        [
+            "warn",
+            "forward",
+            "chain FORWARD of table ip filter drops",
+            "sysctl -w net.bridge.bridge-nf-call-iptables=0",
+        ],
+    ),
+    breakage(
         |scene| scene.ip("link set bond0.136 nomaster"),
         |scene| scene.ip("link set bond0.136 master br136"),
         ["fail", "bridge", "bond0.136 is no port of br136", "ip link set bond0.136 master br136 up"],

@@ -76,7 +76,9 @@ fn a_node_gets_plugins_and_list_and_gives_them_back() {
 fn force_takes_attached_pods_away_and_nothing_of_others() {
     let site = Site::new();
     let ctl = Ctl::new(&site.node);
-    let line = with_template(&ctl, &template()) + " --slice 172.20.56.16/28 -o json";
+    let mut list = template();
+    list["plugins"][0]["ipam"]["dataDir"] = json!(site.node.data_dir());
+    let line = with_template(&ctl, &list) + " --slice 172.20.56.16/28 -o json";
     let told = ctl.run(&line).expect_ok().json();
     assert_eq!((&told["lists"][0]["state"], &told["binaries"][1]["before"]), (&json!("new"), &Value::Null));
     let before = Snapshot::of(&site.node);
@@ -86,6 +88,7 @@ fn force_takes_attached_pods_away_and_nothing_of_others() {
     let told = ctl.run("uninstall --force").expect_ok();
     assert!(told.stderr.contains("left br136: tap0 is a port of it"), "{told}");
     assert!(!pod.has_link("eth0") && site.node.has_link("br136"));
+    assert!(site.node.leases(Site::NETWORK).is_empty(), "the plugin's own DEL was called");
     site.node.ip("link del tap0");
     ctl.run("uninstall").expect_ok();
     before.assert_unchanged(&site.node);

@@ -12,6 +12,7 @@ mod check;
 mod check_gc;
 mod check_status;
 mod conflict;
+mod doctor;
 mod failure;
 mod frames;
 mod input;
