@@ -19,9 +19,10 @@ use crate::observe;
 use finding::{Finding, Verdict};
 
 /// Every check, in the order in which one would look.
-const CHECKS: [fn(&Facts) -> Vec<Finding>; 16] = [
+const CHECKS: [fn(&Facts) -> Vec<Finding>; 17] = [
     configuration::lists,
     configuration::plugins,
+    configuration::status,
     configuration::definitions,
     kernel::modules,
     kernel::settings,

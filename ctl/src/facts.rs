@@ -59,6 +59,8 @@ pub(crate) struct Network {
     /// The list that it is in.
     pub(crate) path: PathBuf,
     pub(crate) leases: Leases,
+    /// What the plugin's STATUS says; none where there is no plugin to ask.
+    pub(crate) status: Option<Result<(), String>>,
     /// From where it was asked who answers; none where nobody asked.
     pub(crate) asked: Option<Asked>,
 }

@@ -90,8 +90,8 @@ fn plan(call: &Install) -> Result<Plan> {
         let mut content = template.content;
         plan.warnings.extend(list::set_version(&mut content, version, &plan.runtimes));
         let slices = if list::wants_slice(&content) {
-            let chosen = slice::choose(call, cluster.as_ref())?;
-            list::set_slices(&mut content, &chosen)?;
+            let mut chosen = slice::choose(call, cluster.as_ref())?;
+            plan.warnings.extend(list::set_slices(&mut content, &mut chosen)?);
             Some(chosen)
         } else {
             None

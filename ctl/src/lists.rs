@@ -35,18 +35,25 @@ pub(crate) struct Ours {
 /// # Errors
 /// What an ADD would say.
 pub(crate) fn check(list: &Value) -> Result<Vec<Ours>> {
-    let Some(plugins) = list["plugins"].as_array() else {
+    if !list["plugins"].is_array() {
         bail!("plugins: missing: must be a list of plugins: this is no network list");
-    };
-    let entries = plugins.iter().filter(|plugin| plugin["type"] == OUR_PLUGIN);
-    entries.map(|entry| check_entry(list, entry)).collect()
+    }
+    entries(list).map(check_entry).collect()
 }
 
-fn check_entry(list: &Value, entry: &Value) -> Result<Ours> {
-    let mut config = entry.clone();
-    for key in ["cniVersion", "name"] {
-        config[key] = list[key].clone();
-    }
+/// Our entries of a list, as libcni hands them to the plugin: with the list's name and version.
+pub(crate) fn entries(list: &Value) -> impl Iterator<Item = Value> {
+    let plugins = list["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
+    plugins.iter().filter(|plugin| plugin["type"] == OUR_PLUGIN).map(|plugin| {
+        let mut config = plugin.clone();
+        for key in ["cniVersion", "name"] {
+            config[key] = list[key].clone();
+        }
+        config
+    })
+}
+
+fn check_entry(config: Value) -> Result<Ours> {
     // What a runtime says of an ADD; nothing of it is looked at here.
     let environment = Environment::parse(|name| {
         let value = match name {

@@ -14,6 +14,7 @@ mod lists;
 mod manifest;
 mod node;
 mod observe;
+mod plugin;
 mod probe;
 mod runtimes;
 mod status;

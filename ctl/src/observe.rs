@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use cni_conf::cni::version::Version;
 use serde_json::Value;
 use vlan_bridge::link::Link;
 use vlan_bridge::nat::{self, Nat};
@@ -18,8 +19,8 @@ use vlan_bridge_ipam::store::{Store, StoreError};
 use crate::bond::Bond;
 use crate::facts::{Asked, Facts, Leases, Modules, Network, Plugin, Sysctls, is_bond};
 use crate::install::binaries::{self, PLUGINS};
-use crate::lists::{self, Ours};
-use crate::{definitions, files, node, probe, runtimes};
+use crate::lists::{self, OUR_PLUGIN, Ours};
+use crate::{definitions, files, node, plugin, probe, runtimes};
 
 /// What `cooldown` is where nobody says otherwise; which address rests is not told here.
 use cni_conf::ipam::DEFAULT_COOLDOWN;
@@ -84,13 +85,23 @@ fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
     for (path, content) in all {
         match lists::check(&content) {
             Err(why) => facts.refused.push((path, format!("{why:#}"))),
-            Ok(entries) => facts.networks.extend(entries.into_iter().map(|ours| {
-                let leases = leases(&ours);
-                Network { leases, ours, path: path.clone(), asked: None }
-            })),
+            Ok(checked) => facts.networks.extend(checked.into_iter().zip(lists::entries(&content)).map(
+                |(ours, entry)| {
+                    let (leases, status) = (leases(&ours), status(&facts.bin_dirs, entry));
+                    Network { leases, ours, path: path.clone(), status, asked: None }
+                },
+            )),
         }
     }
     Ok(())
+}
+
+/// STATUS came with 1.1.0, whatever the list's own version is.
+fn status(bin_dirs: &[PathBuf], mut entry: Value) -> Option<Result<(), String>> {
+    entry["cniVersion"] = Version::V1_1_0.as_str().into();
+    let plugin =
+        bin_dirs.iter().map(|dir| dir.join(OUR_PLUGIN)).find(|path| binaries::is_executable(path))?;
+    Some(plugin::call(&plugin, "STATUS", &entry, None).map_err(|why| format!("{why:#}")))
 }
 
 fn leases(ours: &Ours) -> Leases {

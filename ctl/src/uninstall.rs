@@ -1,8 +1,7 @@
 //! `uninstall`: takes back what install and the plugins put there, lists first, so that no runtime calls a plugin that is gone.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
@@ -11,8 +10,9 @@ use vlan_bridge::net::{Conn, addr, remove};
 use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
 
 use crate::cli::{self, Output, Uninstall};
+use crate::lists::OUR_PLUGIN;
 use crate::manifest::{self, Manifest};
-use crate::{files, lists, node, runtimes};
+use crate::{files, lists, node, plugin, runtimes};
 
 /// What was taken away, and what is left on purpose.
 #[derive(Default)]
@@ -118,33 +118,12 @@ async fn detach(
 fn del(attachment: &Attachment<'_>, lists: &[Value], binaries: &[PathBuf]) -> Result<()> {
     let list = lists.iter().find(|list| list["name"] == attachment.network);
     let list = list.ok_or_else(|| anyhow!("no list describes network {}", attachment.network))?;
-    let entries = list["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let entry = entries.iter().find(|entry| entry["type"] == lists::OUR_PLUGIN);
-    let mut config =
-        entry.ok_or_else(|| anyhow!("no plugin of ours in network {}", attachment.network))?.clone();
-    for key in ["cniVersion", "name"] {
-        config[key] = list[key].clone();
-    }
     let is_plugin =
-        |path: &&PathBuf| path.file_name().is_some_and(|name| name == lists::OUR_PLUGIN) && path.exists();
+        |path: &&PathBuf| path.file_name().is_some_and(|name| name == OUR_PLUGIN) && path.exists();
     let plugin = binaries.iter().find(is_plugin).ok_or_else(|| anyhow!("the plugin is gone"))?;
-    let mut child = Command::new(plugin)
-        .env("CNI_COMMAND", "DEL")
-        .env("CNI_CONTAINERID", attachment.container_id)
-        .env("CNI_IFNAME", attachment.ifname)
-        .env("CNI_NETNS", "")
-        .env("CNI_PATH", plugin.parent().unwrap_or(Path::new("/")))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(config.to_string().as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stdout).trim());
-    }
-    Ok(())
+    let entry = lists::entries(list).next();
+    let entry = entry.ok_or_else(|| anyhow!("no plugin of ours in network {}", attachment.network))?;
+    plugin::call(plugin, "DEL", &entry, Some(attachment))
 }
 
 /// Bridges that the plugins made, then sub-interfaces: those that nobody else uses.

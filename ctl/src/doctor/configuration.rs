@@ -154,6 +154,22 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
     }
 }
 
+/// What the plugin itself says of each network: whether an ADD would be refused, and why.
+pub(super) fn status(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "status";
+    let asked =
+        facts.networks.iter().filter_map(|network| Some((&network.ours.name, network.status.as_ref()?)));
+    let judge = |(name, status): (&String, &Result<(), String>)| match status {
+        Ok(()) => Finding::ok(CHECK, format!("the plugin can serve network {name}")),
+        Err(why) => {
+            let seen = format!("the plugin cannot serve network {name}: {why}");
+            Finding::fail(CHECK, seen, "the runtime reports the node as not ready, or ADDs fail")
+                .mend("as the plugin says")
+        }
+    };
+    asked.map(judge).collect()
+}
+
 /// What an interface is to a network of ours.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {

@@ -128,30 +128,37 @@ pub(super) fn wants_slice(list: &Value) -> bool {
     has_uplink && ranges(&mut list).iter().any(|range| !PARTS.iter().any(|part| range.contains_key(*part)))
 }
 
-/// Puts each slice into the range whose subnet it is a part of.
+/// Puts each slice into the range whose subnet it is a part of, and leaves in `chosen` those that have found one: a node of
+/// two families, or of several networks, has slices that are not this list's. Returns a word on each of these.
 ///
 /// # Errors
-/// A slice that is in no subnet of the list.
-pub(super) fn set_slices(list: &mut Value, chosen: &Chosen) -> Result<()> {
-    let mut ranges = ranges(list);
-    let subnet_of = |range: &Map<String, Value>| range["subnet"].as_str()?.parse::<IpNet>().ok();
-    for slice in &chosen.slices {
-        let within = |range: &&mut Map<String, Value>| {
-            range.get("subnet").is_some_and(|_| subnet_of(range).is_some_and(|subnet| subnet.contains(slice)))
+/// A range that gets none although there is one of its family: it is outside of the range's subnet.
+pub(super) fn set_slices(list: &mut Value, chosen: &mut Chosen) -> Result<Vec<String>> {
+    let mut unused = Vec::new();
+    let mut open: Vec<(IpNet, &mut Map<String, Value>)> = ranges(list)
+        .into_iter()
+        .filter(|range| !PARTS.iter().any(|part| range.contains_key(*part)))
+        // What is wrong with a subnet is said when the list is checked.
+        .filter_map(|range| Some((range.get("subnet")?.as_str()?.parse().ok()?, range)))
+        .collect();
+    chosen.slices.retain(|slice| {
+        let Some(at) = open.iter().position(|(subnet, _)| subnet.contains(slice)) else {
+            unused.push(*slice);
+            return false;
         };
-        let free = |range: &&mut Map<String, Value>| !PARTS.iter().any(|part| range.contains_key(*part));
-        let Some(range) = ranges.iter_mut().find(|range| within(range) && free(range)) else {
-            let subnets: Vec<String> =
-                ranges.iter().filter_map(|range| Some(range.get("subnet")?.as_str()?.to_owned())).collect();
-            bail!(
-                "slice {slice}, from {}, is within no subnet of the list that has none yet: {}",
-                chosen.source,
-                subnets.join(", ")
-            );
-        };
+        let (_, range) = open.remove(at);
         range.insert("slice".into(), slice.to_string().into());
+        true
+    });
+    for (subnet, _) in &open {
+        if let Some(slice) = unused.iter().find(|slice| slice.addr().is_ipv4() == subnet.addr().is_ipv4()) {
+            bail!("slice {slice}, from {}, is not within subnet {subnet}", chosen.source);
+        }
     }
-    Ok(())
+    Ok(unused
+        .iter()
+        .map(|slice| format!("slice {slice}, from {}, is of no subnet of the list", chosen.source))
+        .collect())
 }
 
 /// On a network that other nodes are on too, no node may give out a whole subnet.

@@ -136,6 +136,16 @@ const BREAKAGES: &[Breakage] = &[
         ["fail", "bridge", "bond0.136 is no port of br136", "ip link set bond0.136 master br136 up"],
     ),
     breakage(
+        |scene| {
+            let mut list = scene.list();
+            list["name"] = json!("taken");
+            list["plugins"][0]["bridge"] = json!("br137");
+            scene.ctl.write("/etc/cni/net.d/90-taken.conflist", &list.to_string());
+        },
+        |scene| fs::remove_file(scene.ctl.path("/etc/cni/net.d/90-taken.conflist")).unwrap(),
+        ["fail", "status", "cannot serve network taken: ", "as the plugin says"],
+    ),
+    breakage(
         |scene| scene.ip("link set br136 down"),
         |scene| scene.ip("link set br136 up"),
         ["fail", "bridge", "br136 is down", "ip link set br136 up"],

@@ -7,7 +7,7 @@ use serde_json::json;
 const LIST: &str = "/etc/cni/net.d/10-local.conflist";
 
 /// A node with one pod that has a host port, made by what `install` put there.
-fn with_pod<'a>(node: &'a Node, ctl: &Ctl<'_>) -> (Pod, serde_json::Value) {
+fn with_pod(node: &Node, ctl: &Ctl<'_>) -> (Pod, serde_json::Value) {
     ctl.run("install --name local --subnet 10.22.0.0/16").expect_ok();
     let mut list: serde_json::Value = serde_json::from_str(&ctl.read(LIST)).unwrap();
     list["plugins"][0]["ipam"]["dataDir"] = json!(node.data_dir());

@@ -129,12 +129,11 @@ fn what_is_wrong_leaves_the_node_as_it_is() {
         }
         list
     };
-    let cases: [(Value, String, &[&str]); 12] = [
+    let cases: [(Value, String, &[&str]); 11] = [
         (template(), both(""), &["no slice for node", "--slice", "--mapping"]),
         (template(), both("--slice 10.0.0.0/28"), &["10.0.0.0/28", "--slice", "172.20.56.0/24"]),
         (template(), both("--slice 172.20.56.17/28"), &["ipam.slice", "host bits", "172.20.56.16/28"]),
         (template(), both("--node who --mapping /etc/slices"), &["node who", "/etc/slices has no line"]),
-        (template(), both("--node this --mapping /etc/slices"), &["fd00::/64", "/etc/slices"]),
         (template(), both("--mapping /etc/none --node n"), &["/etc/none", "no such file"]),
         (
             template(),
@@ -158,6 +157,34 @@ fn what_is_wrong_leaves_the_node_as_it_is() {
         assert_eq!(ctl.read(LIST), "as it was", "{words}");
         assert!(!ctl.has("/opt/cni/bin") && !ctl.has("/var/lib/vlan-bridge"), "{words}");
     }
+}
+
+#[test]
+fn each_range_gets_the_slice_of_its_subnet() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.write("/etc/slices", "this 172.20.57.16/28,fd00:0:0:1::/64,172.20.56.16/28\n");
+    let mut list = template();
+    let line = with_template(&ctl, &list) + " --mapping /etc/slices --node this";
+    let told = ctl.run(&line).expect_ok();
+    assert!(
+        told.stderr.contains("slice 172.20.57.16/28, from /etc/slices, is of no subnet of the list"),
+        "{told}"
+    );
+    assert_eq!(installed(&ctl)["plugins"][0]["ipam"]["slice"], "172.20.56.16/28");
+    let ranges = json!([[{"subnet": "172.20.56.0/24"}], [{"subnet": "fd00::/48"}]]);
+    list["plugins"][0]["ipam"] = json!({"type": "vlan-bridge-ipam", "ranges": ranges});
+    with_template(&ctl, &list);
+    ctl.run(&line).expect_ok();
+    let ranges = &installed(&ctl)["plugins"][0]["ipam"]["ranges"];
+    assert_eq!(
+        (&ranges[0][0]["slice"], &ranges[1][0]["slice"]),
+        (&json!("172.20.56.16/28"), &json!("fd00:0:0:1::/64"))
+    );
+    refused(
+        &ctl.run(&line.replace("--mapping /etc/slices", "--slice 172.20.56.16/28")),
+        &["no slice of fd00::/48"],
+    );
 }
 
 #[test]
