@@ -8,6 +8,7 @@ mod command;
 mod counts;
 mod demo;
 mod guest;
+mod oci;
 mod product;
 mod provision;
 mod suite;
