@@ -68,7 +68,7 @@ pub use plugin::{Call, Plugin};
 pub use pod::{Attachment, Pod};
 pub use process::{Background, Outcome, note, run, run_all, run_with};
 pub use programs::{client, peer, peers, plugin, product};
-pub use runtime::{Containerd, Cri, GREETING, Host, IMAGE, Podman, Port, Release, Sandbox};
+pub use runtime::{Containerd, Cri, Host, IMAGE, Podman, Port, Release, Sandbox, User, greets};
 pub use scratch::Scratch;
 pub use site::Site;
 pub use snapshot::Snapshot;

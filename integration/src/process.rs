@@ -3,7 +3,7 @@
 use crate::poll;
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -134,11 +134,6 @@ impl Background {
     /// Its stdout, if that was piped and nobody took it yet.
     pub(crate) fn take_stdout(&mut self) -> ChildStdout {
         self.child.stdout.take().expect("stdout is piped")
-    }
-
-    /// Its stdin, if that was piped and nobody took it yet.
-    pub(crate) fn take_stdin(&mut self) -> ChildStdin {
-        self.child.stdin.take().expect("stdin is piped")
     }
 
     /// Whether it still runs.

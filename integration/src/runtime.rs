@@ -6,22 +6,22 @@ mod podman;
 
 pub use containerd::{Containerd, Release};
 pub use cri::{Cri, Port, Sandbox};
-pub use podman::Podman;
+pub use podman::{Podman, User};
 
-use crate::{Background, Namespace, Outcome, Scratch, names, poll, programs, run};
+use crate::{Namespace, Outcome, Scratch, names, poll, programs, run};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::IpAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// The image that every runtime is given: busybox, serving `GREETING` on port 80.
 pub const IMAGE: &str = "localhost/pod:1";
 /// What a container of [`IMAGE`] answers to who asks for `/`.
-pub const GREETING: &str = "a pod\n";
+const GREETING: &str = "a pod\n";
 
 /// Where runtimes look for network lists and plugins: `ctr` looks nowhere else.
 const LISTS: &str = "/etc/cni/net.d";
@@ -36,10 +36,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Host {
     /// Its first process, as seen from outside.
     first: u32,
-    /// Ends the first process when it is closed.
-    stdin: Option<ChildStdin>,
-    /// Takes away what outlives processes.
-    keeper: Background,
+    /// Takes away what outlives processes. Its stdin is what keeps the first process.
+    keeper: Child,
     _folder: Scratch,
 }
 
@@ -50,13 +48,12 @@ impl Host {
         let mut command = namespace.command("bash");
         command.args(["-c", include_str!("runtime/host.sh"), "host.sh"]).arg(folder.path());
         command.arg(programs::runtimes().join(packages)).arg(names::unique("host"));
-        let mut keeper = Background::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
-        let stdin = keeper.take_stdin();
+        let keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut host = Host { first: 0, keeper: keeper.expect("there is a bash"), _folder: folder };
         let mut line = String::new();
-        let read = BufReader::new(keeper.take_stdout()).read_line(&mut line);
-        let first = read.ok().and_then(|_| line.trim().parse().ok());
-        let first = first.unwrap_or_else(|| panic!("a host for {packages} cannot be made: see above"));
-        let host = Host { first, stdin: Some(stdin), keeper, _folder: folder };
+        let told = BufReader::new(host.keeper.stdout.take().expect("stdout is piped")).read_line(&mut line);
+        let first = told.ok().and_then(|_| line.trim().parse().ok());
+        host.first = first.unwrap_or_else(|| panic!("a host for {packages} cannot be made: see above"));
         fs::copy(programs::runtimes().join("pod.tar"), host.path("/pod.tar")).expect("the image is there");
         host.install();
         host
@@ -97,9 +94,7 @@ impl Host {
         let root = self.path("");
         command.arg(format!("--target={}", self.first)).args(["--mount", "--net", "--pid", "--cgroup"]);
         command.arg(format!("--root={}", root.display())).arg(format!("--wd={}", root.display()));
-        // A control group is not entered with its namespace.
-        let join = "echo 0 >/sys/fs/cgroup/cgroup.procs && exec \"$0\" \"$@\"";
-        command.args(["/bin/bash", "-c", join]).arg(program).env_clear();
+        command.arg("/join").arg(program).env_clear();
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/root");
         command
     }
@@ -144,12 +139,23 @@ impl Host {
     }
 }
 
+/// Whether a container of [`IMAGE`] answers at an address.
+pub fn greets(from: &Namespace, to: SocketAddr) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let fetch = || {
+        let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    };
+    from.enter(fetch).is_ok_and(|answer| answer.ends_with(GREETING))
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
-        drop(self.stdin.take());
-        // The keeper has a folder of control groups to clear when all processes are gone.
-        if !std::thread::panicking() {
-            poll(LIMIT, "the end of a host", || !self.keeper.is_alive());
-        }
+        drop(self.keeper.stdin.take());
+        // Not killed: it has control groups to remove when all processes are gone.
+        let _ = self.keeper.wait();
     }
 }

@@ -52,7 +52,11 @@ impl Image<'_> {
         });
         let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string().into_bytes();
         let mut files = vec![
-            File { path: "oci-layout".into(), mode: 0o644, content: br#"{"imageLayoutVersion":"1.0.0"}"#.into() },
+            File {
+                path: "oci-layout".into(),
+                mode: 0o644,
+                content: br#"{"imageLayoutVersion":"1.0.0"}"#.into(),
+            },
             File { path: "index.json".into(), mode: 0o644, content: index },
         ];
         for blob in [manifest, config, layer] {

@@ -30,6 +30,7 @@ impl Release {
 const CONFIGURATION: &str = r#"version = 2
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "localhost/pod:1"
+restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/opt/cni/bin"
 conf_dir = "/etc/cni/net.d"

@@ -45,10 +45,9 @@ impl Cri {
     /// # Errors
     /// What the runtime says.
     pub fn run(&self, name: &str, ports: &[Port]) -> Result<Sandbox, String> {
-        let ports = ports.iter().map(|port| PortMapping {
-            container_port: port.container.into(),
-            host_port: port.host.into(),
-        });
+        let ports = ports
+            .iter()
+            .map(|port| PortMapping { container_port: port.container.into(), host_port: port.host.into() });
         let config = PodSandboxConfig {
             metadata: Some(Metadata {
                 name: name.into(),
@@ -105,7 +104,9 @@ impl Cri {
         let told = |error: String| format!("{method}: {error}");
         let bytes = runtime.block_on(async {
             let exchange = exchange(&self.socket, method, frame(request));
-            tokio::time::timeout(LIMIT, exchange).await.map_err(|_| told(format!("no answer in {LIMIT:?}")))?
+            tokio::time::timeout(LIMIT, exchange)
+                .await
+                .map_err(|_| told(format!("no answer in {LIMIT:?}")))?
         });
         let bytes = bytes.map_err(told)?;
         // What comes before the message: a byte on compression, which nobody asked for, and the length.
@@ -130,7 +131,8 @@ async fn exchange(socket: &PathBuf, method: &str, request: Bytes) -> Result<Vec<
     // It is driven in the background until the runtime of this call is dropped.
     tokio::spawn(connection);
     let (bytes, end) = answer(client, method, request).await.map_err(|error| error.to_string())?;
-    let field = |name: &str| end.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let field =
+        |name: &str| end.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     match field("grpc-status").as_deref() {
         Some("0") => Ok(bytes),
         code => Err(format!("{} (status {code:?})", field("grpc-message").unwrap_or_default())),
