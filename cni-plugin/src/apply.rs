@@ -107,6 +107,11 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             };
             link::add_bridge(conn, &bridge).await?;
             undo.push(Undo::RemoveLink(name.clone()));
+            if mac.is_none() {
+                // Its link-local address comes of a random MAC. While that is tentative, a second or two from the first pod
+                // on, the kernel looks for no neighbour behind it (ndisc_send_ns), and what comes for the pod is lost.
+                InterfaceSysctls::ipv6().write(name, "accept_dad", "0")?;
+            }
             mark_as_ours(conn, name).await
         }
         Step::MarkAsOurs(name) => mark_as_ours(conn, name).await,

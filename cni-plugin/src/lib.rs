@@ -6,12 +6,15 @@ mod config;
 mod delegate;
 mod link;
 mod lock;
+mod nat;
 mod net;
+mod nft;
 mod observe;
 mod ownership;
 mod plan;
 mod pod;
 mod random;
+mod record;
 mod trunk;
 mod undo;
 

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use cni_conf::cni::error::{CniError, code};
 
-const FOLDER: &str = "/run/vlan-bridge";
+/// Where everything of ours is that goes with the boot.
+pub const FOLDER: &str = "/run/vlan-bridge";
 
 /// How long to wait for the lock. A holder sends a handful of netlink messages, so fifty first ADDs at once are through within
 /// a second: who has not got it by then waits for a process that is stopped. A failed ADD may wait a second time, to leave its
@@ -28,22 +29,45 @@ pub struct NodeLock {
 impl NodeLock {
     /// Takes the lock, waiting for it up to [`LIMIT`]; after that the runtime is asked to try again later.
     pub fn acquire() -> Result<NodeLock, CniError> {
-        let path = format!("{FOLDER}/node.lock");
-        let failed = |e: std::io::Error| CniError::new(code::IO_FAILURE, format!("lock {path}: {e}"));
-        DirBuilder::new().recursive(true).mode(0o700).create(FOLDER).map_err(failed)?;
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(NodeLock { _file: file }),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOOK_AGAIN),
-                Err(TryLockError::WouldBlock) => {
-                    let waited = LIMIT.as_secs();
-                    let why = format!("lock {path}: another process has held it for {waited} s");
-                    return Err(CniError::new(code::TRY_AGAIN_LATER, why));
-                }
-                Err(TryLockError::Error(e)) => return Err(failed(e)),
+        Ok(NodeLock { _file: take("node.lock", File::try_lock)? })
+    }
+}
+
+/// Held while records of attachments and the rules made from them are changed: shared with others for one's own attachment, alone
+/// for those of all.
+#[derive(Debug)]
+pub struct RecordLock {
+    _file: File,
+}
+
+impl RecordLock {
+    /// For one's own attachment.
+    pub fn shared() -> Result<RecordLock, CniError> {
+        Ok(RecordLock { _file: take("attachments.lock", File::try_lock_shared)? })
+    }
+
+    /// For all attachments.
+    pub fn alone() -> Result<RecordLock, CniError> {
+        Ok(RecordLock { _file: take("attachments.lock", File::try_lock)? })
+    }
+}
+
+fn take(name: &str, try_lock: fn(&File) -> Result<(), TryLockError>) -> Result<File, CniError> {
+    let path = format!("{FOLDER}/{name}");
+    let failed = |e: std::io::Error| CniError::new(code::IO_FAILURE, format!("lock {path}: {e}"));
+    DirBuilder::new().recursive(true).mode(0o700).create(FOLDER).map_err(failed)?;
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match try_lock(&file) {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOOK_AGAIN),
+            Err(TryLockError::WouldBlock) => {
+                let waited = LIMIT.as_secs();
+                let why = format!("lock {path}: another process has held it for {waited} s");
+                return Err(CniError::new(code::TRY_AGAIN_LATER, why));
             }
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
         }
     }
 }

@@ -83,14 +83,17 @@ impl Attachment<'_> {
         }
     }
 
-    /// FNV-1a, 64 bits, over what identifies the attachment. Written out because names that live in the kernel
-    /// must not change with a library.
     fn hash(&self) -> u64 {
-        const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-        const PRIME: u64 = 0x0000_0100_0000_01b3;
-        let bytes = self.container_id.bytes().chain([0]).chain(self.ifname.bytes());
-        bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+        hash(&[self.container_id, self.ifname])
     }
+}
+
+/// FNV-1a, 64 bits, over texts without NUL. Written out because names that live in the kernel must not change with a library.
+pub fn hash(texts: &[&str]) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let bytes = texts.join("\0");
+    bytes.bytes().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
 const ADDING: &str = "adding";

@@ -1,6 +1,7 @@
 //! The way back from an operation that failed half way.
 
 use crate::delegate::Delegate;
+use crate::nat;
 use crate::net::sysctl::InterfaceSysctls;
 use crate::net::{Conn, NetError, link, port, remove};
 use crate::plan::vlan::Membership;
@@ -46,6 +47,11 @@ pub enum Undo {
         name: String,
         /// Delay in 1/100 s.
         ticks: u32,
+    },
+    /// Take an attachment's rules out of the packet filter, and its record away.
+    RemoveNat {
+        /// The veth's end on the node.
+        veth: String,
     },
     /// Give addresses back to IPAM (its DEL).
     ReleaseLease(Delegate),
@@ -112,6 +118,7 @@ async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
         Undo::ForwardDelay { name, ticks } => {
             change(name, link::Change { forward_delay: Some(ticks), ..Default::default() }).await
         }
+        Undo::RemoveNat { veth } => return nat::detach(conn, &veth, true).await.map(drop).map_err(|e| e.msg),
         Undo::ReleaseLease(delegate) => {
             return delegate.call(Command::Del).await.map(drop).map_err(|e| e.msg);
         }

@@ -9,12 +9,16 @@ use crate::cni::mac::MacAddr;
 use crate::cni::result::Dns;
 use crate::ifname;
 use crate::ipam::IpamConfig;
+use crate::ports::PortMapping;
 use crate::request::{Request, is_common_key};
 use crate::section::{Section, UnknownKey};
 use crate::uplink::{Uplink, UplinkPort, VLAN_IDS};
 
 /// The IPAM plugin that is ours; its keys are checked before anything is touched.
 pub const OUR_IPAM: &str = "vlan-bridge-ipam";
+
+/// The capability by which a runtime tells which ports of the node lead to the pod.
+const PORT_MAPPINGS: &str = "portMappings";
 
 /// The bridge of the reference plugin where none is named.
 const DEFAULT_BRIDGE: &str = "cni0";
@@ -36,6 +40,10 @@ pub struct Network {
     pub is_gateway: bool,
     /// The pod's default route goes to that gateway (`isDefaultGateway`).
     pub is_default_gateway: bool,
+    /// What leaves a pod's subnet gets the node's address (`ipMasq`).
+    pub masquerade: bool,
+    /// Ports of the node that lead to the pod (capability `portMappings`, where our own entry of the list declares it).
+    pub ports: Vec<PortMapping>,
     /// A conflicting address of the bridge is replaced instead of refused (`forceAddress`).
     pub force_address: bool,
     /// MTU in bytes of the veth pair and of a bridge that we make; none for the uplink's, or the kernel's default.
@@ -105,6 +113,8 @@ impl Network {
             bridge: ifname::read(&section, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into()),
             is_gateway: section.bool("isGateway")? || is_default_gateway,
             is_default_gateway,
+            masquerade: section.bool("ipMasq")?,
+            ports: parse_ports(request)?,
             force_address: section.bool("forceAddress")?,
             mtu: section.number_or_zero("mtu", "an MTU in bytes", MTUS, "the default")?.map(|mtu| mtu as u32),
             hairpin: section.bool("hairpinMode")?,
@@ -119,15 +129,21 @@ impl Network {
             ipam: ipam_type(&section)?,
             uplink,
         };
-        let masquerade = section.bool("ipMasq")?;
-        section.str("ipMasqBackend")?;
-        network.check(masquerade)?;
+        let backend = masquerade_backend(&section)?;
+        network.check()?;
         odd.extend(section.unknown().into_iter().filter(|key| !is_common_key(&key.path)));
-        Ok((network, odd.iter().map(UnknownKey::to_string).collect()))
+        let mut warnings: Vec<String> = odd.iter().map(UnknownKey::to_string).collect();
+        if network.masquerade {
+            warnings.extend(backend);
+        }
+        if network.masquerade && network.ipam.is_none() {
+            warnings.push("ipMasq: true without ipam: there is no address to masquerade".into());
+        }
+        Ok((network, warnings))
     }
 
     /// What no single key can tell: contradictions between keys.
-    fn check(&self, masquerade: bool) -> Result<(), CniError> {
+    fn check(&self) -> Result<(), CniError> {
         if self.hairpin && self.promisc {
             return Err(CniError::config(
                 "hairpinMode and promiscMode exclude each other: both true would double frames",
@@ -139,9 +155,14 @@ impl Network {
             ));
         }
         if let Some(uplink) = &self.uplink {
-            if masquerade {
+            if self.masquerade {
                 return Err(CniError::config(
                     "ipMasq: true excludes uplink: pods have addresses of the network itself, so there is nothing to masquerade; leave it out",
+                ));
+            }
+            if !self.ports.is_empty() {
+                return Err(CniError::config(
+                    "runtimeConfig.portMappings: this release has no host ports on a network with uplink; leave the capability portMappings out, or chain the plugin portmap",
                 ));
             }
             for (key, on) in [("isDefaultGateway", self.is_default_gateway), ("isGateway", self.is_gateway)] {
@@ -162,9 +183,9 @@ impl Network {
         if let Some((name, _)) = self.node_side() {
             ifname::check_length("bridge (with its VLAN)", &name)?;
         }
-        if masquerade {
+        if !self.ports.is_empty() && self.ipam.is_none() {
             return Err(CniError::config(
-                "ipMasq: true is not supported by this release: chain a plugin that masquerades, or leave it out",
+                "runtimeConfig.portMappings needs a configuration with ipam: without an address of the pod host ports lead nowhere",
             ));
         }
         Ok(())
@@ -182,6 +203,11 @@ impl Network {
             ))),
             None => Ok(()),
         }
+    }
+
+    /// Whether an attachment needs rules in the node's packet filter.
+    pub fn has_nat(&self) -> bool {
+        self.masquerade && self.ipam.is_some() || !self.ports.is_empty()
     }
 
     /// The uplink as a trunk, if it is one.
@@ -254,6 +280,8 @@ pub struct Teardown {
     pub trunk: Option<Trunk>,
     /// The IPAM plugin.
     pub ipam: Option<String>,
+    /// An attachment may have rules in the node's packet filter, as far as this configuration tells.
+    pub has_nat: bool,
 }
 
 impl Teardown {
@@ -283,9 +311,10 @@ impl Teardown {
             lenient(e);
             None
         });
+        let has_nat = section.bool("ipMasq").unwrap_or(true) || declares_ports(&section).unwrap_or(true);
         let bridge = bridge.unwrap_or_else(|| DEFAULT_BRIDGE.into());
         let trunk = Trunk::of(&bridge, uplink.as_ref(), port_vlans.as_ref());
-        (Teardown { bridge, trunk, ipam }, warnings)
+        (Teardown { bridge, trunk, ipam, has_nat }, warnings)
     }
 }
 
@@ -322,6 +351,30 @@ fn parse_port_vlans(section: &Section<'_>, odd: &mut Vec<UnknownKey>) -> Result<
         return Ok(None);
     }
     Ok(Some(PortVlans { access, trunk, keep_default }))
+}
+
+/// `runtimeConfig.portMappings`, where our own entry of the list declares the capability: what a runtime passes beside that is for
+/// a chained plugin.
+fn parse_ports(request: &Request) -> Result<Vec<PortMapping>, CniError> {
+    match request.runtime_config()? {
+        Some(filled) if declares_ports(&request.root())? => PortMapping::parse_list(&filled, PORT_MAPPINGS),
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn declares_ports(section: &Section<'_>) -> Result<bool, CniError> {
+    section.section("capabilities")?.map_or(Ok(false), |declared| declared.bool(PORT_MAPPINGS))
+}
+
+/// `ipMasqBackend`: a word for the log where it asks for what we do otherwise.
+fn masquerade_backend(section: &Section<'_>) -> Result<Option<String>, CniError> {
+    match section.str("ipMasqBackend")? {
+        None | Some("" | "nftables") => Ok(None),
+        Some("iptables") => {
+            Ok(Some("ipMasqBackend: \"iptables\" is done with nftables, which works beside iptables".into()))
+        }
+        Some(other) => Err(section.wrong("ipMasqBackend", &other.into(), "one of nftables, iptables")),
+    }
 }
 
 fn parse_dns(section: &Section<'_>, odd: &mut Vec<UnknownKey>) -> Result<Dns, CniError> {

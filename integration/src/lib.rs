@@ -15,6 +15,8 @@
 //! | a plugin run with any environment and stdin | [`Node::plugin`], [`Plugin`] |
 //! | frames on an interface, tags included | [`Capture`] |
 //! | proof that nothing was touched or left | [`Snapshot`] |
+//! | a program killed at one of its system calls | [`run_killed_at`] |
+//! | an exchange over TCP or UDP, and whom the server saw | [`Server`], [`ask`] |
 //! | to wait for something | [`poll`], the only place that sleeps |
 //!
 //! ```no_run
@@ -43,7 +45,9 @@
 mod capture;
 mod client;
 mod datacenter;
+mod exchange;
 mod icmpv6;
+mod kill;
 mod names;
 mod namespace;
 mod node;
@@ -61,12 +65,14 @@ mod wait;
 pub use capture::{Capture, Frame};
 pub use client::Client;
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
+pub use exchange::{Server, Transport, ask};
+pub use kill::run_killed_at;
 pub use namespace::Namespace;
 pub use node::Node;
 pub use ping::Pings;
 pub use plugin::{Call, Plugin};
 pub use pod::{Attachment, Pod};
-pub use process::{Background, Outcome, note, run, run_all, run_with};
+pub use process::{Background, Outcome, note, run, run_all, run_quickly, run_with};
 pub use programs::{client, peer, peers, plugin, product};
 pub use runtime::{Containerd, Cri, Host, IMAGE, Podman, Port, Release, Sandbox, User, greets};
 pub use scratch::Scratch;

@@ -6,6 +6,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -129,6 +131,22 @@ impl Namespace {
     pub fn read(&self, path: &str) -> String {
         let text = self.enter(|| fs::read_to_string(path));
         text.unwrap_or_else(|error| panic!("cannot read {path} in {}: {error}", self.name))
+    }
+
+    /// The number that no other namespace has in this boot (`SO_NETNS_COOKIE`).
+    pub fn cookie(&self) -> u64 {
+        const COOKIE: libc::c_int = 71;
+        self.enter(|| {
+            let any = UnixDatagram::unbound().expect("a socket can be had");
+            let mut cookie = 0u64;
+            let mut length = size_of::<u64>() as libc::socklen_t;
+            let into = (&raw mut cookie).cast();
+            // SAFETY: the kernel writes at most `length` bytes to a number of that size.
+            let told =
+                unsafe { libc::getsockopt(any.as_raw_fd(), libc::SOL_SOCKET, COOKIE, into, &raw mut length) };
+            assert_eq!(told, 0, "this kernel has no cookies: Linux 5.14 or newer");
+            cookie
+        })
     }
 
     /// Calls `action` on a thread of its own inside the namespace, with the namespace's `/sys`. Sockets made and

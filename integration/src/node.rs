@@ -35,6 +35,11 @@ impl Node {
         self.folder.path().join("cache")
     }
 
+    /// Where our plugin keeps its records of this node's attachments; there as long as there are any.
+    pub fn records(&self) -> PathBuf {
+        PathBuf::from(format!("/run/vlan-bridge/attachments/{}", self.namespace.cookie()))
+    }
+
     /// A folder for whatever else a test needs.
     pub fn folder(&self) -> &Scratch {
         &self.folder
@@ -79,6 +84,13 @@ impl Node {
             .collect();
         held.sort();
         held
+    }
+}
+
+impl Drop for Node {
+    /// Pods that were attached to the end leave their records behind, in a folder that all nodes share.
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.records());
     }
 }
 

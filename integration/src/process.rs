@@ -1,8 +1,10 @@
 //! Programs run to their end, with everything they said.
 
 use crate::poll;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll as poll_streams};
 use serde_json::Value;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -99,6 +101,55 @@ pub fn run_with(command: &mut Command, input: &[u8]) -> Outcome {
         stream.recv_timeout(RELEASE).unwrap_or_else(|_| panic!("`{shown}` is gone, its output is still open"))
     };
     Outcome { status: status.expect("polled for"), stdout: text(stdout), stderr: text(stderr), shown }
+}
+
+/// Runs a program as [`run_with`] does, without threads and pauses: for the thousands of short calls of one test. The
+/// input has to fit into a pipe, and so has what the program says.
+#[track_caller]
+pub fn run_quickly(command: &mut Command, input: &[u8]) -> Outcome {
+    let mut child = start(command, input);
+    collected(&mut child, command, |child| child.wait().expect("a child can be waited for"))
+}
+
+/// Starts a program and gives it its input.
+#[track_caller]
+pub(crate) fn start(command: &mut Command, input: &[u8]) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child =
+        command.spawn().unwrap_or_else(|error| panic!("cannot run `{}`: {error}", shown(command)));
+    // A program may well exit before it has read everything.
+    let _ = child.stdin.take().expect("stdin is piped").write_all(input);
+    child
+}
+
+/// What a program said and how it ended, which `end` waits for.
+#[track_caller]
+pub(crate) fn collected(
+    child: &mut Child,
+    command: &Command,
+    end: impl FnOnce(&mut Child) -> ExitStatus,
+) -> Outcome {
+    let shown = shown(command);
+    let stdout = to_its_end(child.stdout.take().expect("stdout is piped"), &shown);
+    let stderr = to_its_end(child.stderr.take().expect("stderr is piped"), &shown);
+    Outcome { status: end(child), stdout, stderr, shown }
+}
+
+/// Reads a stream to its end, for as long as any program may take.
+#[track_caller]
+fn to_its_end(mut stream: impl Read + AsFd, shown: &str) -> String {
+    let limit = PollTimeout::try_from(LIMIT).expect("the limit is no long time");
+    let mut bytes = Vec::new();
+    loop {
+        let mut waiting = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+        let ready = poll_streams(&mut waiting, limit).expect("a stream can be waited for");
+        assert!(ready > 0, "waited {LIMIT:?} in vain: the end of `{shown}`");
+        let mut buffer = [0; 4096];
+        match stream.read(&mut buffer).expect("a pipe can be read") {
+            0 => return String::from_utf8_lossy(&bytes).into_owned(),
+            count => bytes.extend_from_slice(&buffer[..count]),
+        }
+    }
 }
 
 /// Runs programs all at the same time; the outcomes are in the order of the commands.

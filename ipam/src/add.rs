@@ -187,13 +187,17 @@ fn used_up(store: &mut Store, pool: &Pool<'_>, network: &str) -> Result<CniError
     Ok(CniError::new(code::TRY_AGAIN_LATER, msg))
 }
 
-/// The next address of a set. Before there is none, dead owners give back what they have.
+/// The next address of a set. Before there is none, dead owners give back what they have, and tables that have lost
+/// addresses are made anew.
 pub(crate) fn next(store: &mut Store, pool: &Pool<'_>) -> Result<Option<IpAddr>, StoreError> {
-    match store.next_free(pool)? {
-        None if store.reclaim()?.is_empty() => Ok(None),
-        None => store.next_free(pool),
-        some => Ok(some),
+    let mut next = store.next_free(pool)?;
+    if next.is_none() && !store.reclaim()?.is_empty() {
+        next = store.next_free(pool)?;
     }
+    if next.is_none() && store.repair(pool)? {
+        next = store.next_free(pool)?;
+    }
+    Ok(next)
 }
 
 /// What the record says of the attachment besides its addresses. The namespace is looked at and not opened.

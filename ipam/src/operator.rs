@@ -131,10 +131,12 @@ impl Call {
     }
 }
 
-/// Opening a store compares it already, if anybody else has changed it.
 fn check(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
     for network in call.networks()? {
-        let done = call.with(&network, |store| Ok((store.reclaim()?, store.addresses()?.len())))?;
+        let done = call.with(&network, |store| {
+            store.reconcile()?;
+            Ok((store.reclaim()?, store.addresses()?.len()))
+        })?;
         let Some((released, held)) = done else { continue };
         for addr in &released {
             writeln!(out, "{network}: released {addr}: the namespace of its owner is gone")?;

@@ -12,10 +12,10 @@
 //! `docs/ipam.md` has the order of all steps, and what each kill between two of them leaves.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use cni_conf::cni::env::is_identifier;
@@ -28,6 +28,7 @@ mod index;
 mod inspect;
 mod moment;
 mod netns;
+mod open;
 mod ranges;
 mod reclaim;
 mod reconcile;
@@ -59,6 +60,8 @@ const LOCK: &str = "lock";
 /// Where the next lease is written before it is linked into place. One name is enough, the lock sees to that; the
 /// leading dot keeps it from being taken for an address.
 const CLAIM: &str = ".claim";
+/// The longest address, and some space.
+const MAX_LAST: u64 = 64;
 /// Our own directory in the data directory.
 const SIDE: &str = ".vlan-bridge";
 
@@ -86,6 +89,7 @@ pub struct Store {
 /// Where the files are that are ours alone.
 #[derive(Debug)]
 struct Side {
+    dir: PathBuf,
     index: PathBuf,
     owners: PathBuf,
     ranges: PathBuf,
@@ -115,7 +119,7 @@ impl Store {
     /// When the lock cannot be taken.
     pub fn open(data_dir: &Path, network: &str) -> Result<Option<Store>, StoreError> {
         let dir = directory(data_dir, network)?;
-        match fs::metadata(&dir) {
+        match fs::symlink_metadata(&dir) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(at("read", &dir)(error)),
@@ -136,6 +140,8 @@ impl Store {
     pub fn probe(data_dir: &Path, network: &str) -> Result<(), StoreError> {
         let dir = directory(data_dir, network)?;
         make(&dir)?;
+        open_directory(&dir)?;
+        Side::of(data_dir, network).check(data_dir)?;
         // Not in the directory of leases: that would look like somebody else's change.
         let side = data_dir.join(SIDE);
         files::make_private(&side)?;
@@ -148,15 +154,15 @@ impl Store {
         let moment = Moment::now();
         let path = dir.join(LOCK);
         // host-local opens it without writing; neither of us needs what it holds.
-        let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let lock = options.map_err(at("open", &path))?;
+        let handle = open_directory(&dir)?;
+        let lock = open::to_write(&path).map_err(at("open", &path))?;
         lock.lock().map_err(at("lock", &path))?;
-        let handle = File::open(&dir).map_err(at("open", &dir))?;
         let now = handle.metadata().map_err(at("read", &dir))?;
         let side = Side::of(data_dir, network);
+        let is_whole = side.check(data_dir)?;
         let index = Index::read(&side.index);
-        let known =
-            index.as_ref().is_some_and(|index| index.describes(&now) && !moment.is_after(&index.boot));
+        let known = is_whole
+            && index.as_ref().is_some_and(|index| index.describes(&now) && !moment.is_after(&index.boot));
         let index = index.unwrap_or_default();
         Ok(Store {
             dir,
@@ -228,7 +234,8 @@ impl Store {
 
     /// The address of a range set that was handed out last, by host-local or by us. A hint: an unreadable one is none.
     pub fn last_reserved(&self, set: usize) -> Option<IpAddr> {
-        fs::read_to_string(self.dir.join(last_reserved(set))).ok()?.trim().parse().ok()
+        let bytes = open::read(&self.dir.join(last_reserved(set)), MAX_LAST).ok()?;
+        std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
     }
 
     /// Notes for host-local the address of a range set that was handed out last.
@@ -240,13 +247,13 @@ impl Store {
         self.changed = true;
         let text = addr.to_string();
         // Not truncated to nothing first: ext4 takes that for the promise of a new version, and writes it to disk.
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        file.and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            let len = text.len() as u64;
-            if file.metadata()?.len() > len { file.set_len(len) } else { Ok(()) }
-        })
-        .map_err(at("write", &path))
+        open::to_write(&path)
+            .and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                let len = text.len() as u64;
+                if file.metadata()?.len() > len { file.set_len(len) } else { Ok(()) }
+            })
+            .map_err(at("write", &path))
     }
 
     /// Ends a call: from here on the records and tables describe the leases. Nothing goes wrong without it, but the
@@ -271,8 +278,7 @@ impl Store {
     /// When the lock cannot be taken.
     pub fn turn_to_probe(data_dir: &Path, network: &str) -> Result<File, StoreError> {
         let path = Side::of(data_dir, network).turn;
-        let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let turn = options.map_err(at("open", &path))?;
+        let turn = open::to_write(&path).map_err(at("open", &path))?;
         turn.lock().map_err(at("lock", &path))?;
         Ok(turn)
     }
@@ -291,7 +297,36 @@ impl Side {
             ranges: dir.join("ranges"),
             verdicts: dir.join("verdicts"),
             turn: dir.join("probing"),
+            dir,
         }
+    }
+
+    /// Whether all directories are there. Those that are must be ours alone.
+    fn check(&self, data_dir: &Path) -> Result<bool, StoreError> {
+        let mut is_whole = true;
+        for dir in [&data_dir.join(SIDE), &self.dir, &self.owners, &self.ranges] {
+            match fs::symlink_metadata(dir) {
+                Ok(found) => check_directory(dir, &found)?,
+                Err(error) if error.kind() == ErrorKind::NotFound => is_whole = false,
+                Err(error) => return Err(at("read", dir)(error)),
+            }
+        }
+        Ok(is_whole)
+    }
+}
+
+/// Opens a directory of leases, unless anybody could plant something there, or has put a link in its place.
+fn open_directory(dir: &Path) -> Result<File, StoreError> {
+    let found = fs::symlink_metadata(dir).map_err(at("read", dir))?;
+    check_directory(dir, &found)?;
+    open::directory(dir).map_err(at("open", dir))
+}
+
+fn check_directory(dir: &Path, found: &Metadata) -> Result<(), StoreError> {
+    match found {
+        found if found.is_symlink() => Err(StoreError::Link(dir.to_owned())),
+        found if found.mode() & 0o002 != 0 => Err(StoreError::WorldWritable(dir.to_owned())),
+        _ => Ok(()),
     }
 }
 

@@ -7,6 +7,7 @@ mod build;
 mod command;
 mod counts;
 mod demo;
+mod fuzz;
 mod guest;
 mod oci;
 mod product;
@@ -26,6 +27,7 @@ Usage: cargo xtask VERB [OPTIONS]
   demo    bring up a small data centre, attach pods on two nodes and show the traffic
   test    check formatting, lints and house rules, then run every test
   bench   time our plugins against the packaged reference plugins
+  fuzz    fuzz the configuration and the files of the address store
   vm      boot a guest kernel that has bonding and VLANs, and run a command in it
   tidy    check the house rules that a program can check
 
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         "bench" => bench::main(&args),
         "build" => build::main(&args),
         "demo" => demo::main(&args),
+        "fuzz" => fuzz::main(&args),
         "test" => test::main(&args),
         "tidy" => tidy::main(&args),
         "vm" => vm::main(&args),

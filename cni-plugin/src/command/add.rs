@@ -11,11 +11,13 @@ use super::silence;
 use crate::apply;
 use crate::delegate::Delegate;
 use crate::link::{Link, PortFlags};
+use crate::nat::{self, Nat};
 use crate::net::{Conn, Namespace, NetError, addr, link, neigh, port, remove, sysctl};
 use crate::ownership::{Attachment, Progress};
 use crate::plan::pod::{GatewayStep, complete, gateway_addresses};
 use crate::plan::{uplink, vlan};
 use crate::pod::{self, Pod};
+use crate::record::Record;
 use crate::undo::{Undo, UndoLog};
 use crate::{config, random, trunk};
 
@@ -32,23 +34,20 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let namespace = pod::required_namespace(&request.env, code::INVALID_ENVIRONMENT)?;
     let node = Conn::open()?;
     let pod = Pod::open(&namespace)?;
-    let add = Add { request, network, delegate, node, pod, namespace };
-    add.clear_debris().await?;
-    let seen = apply::ensure_uplink(&add.node, &add.network).await?;
-    let mut undo = UndoLog::default();
-    match add.attach(&seen, &mut undo).await {
-        Ok(result) => Ok(Some(result)),
-        Err(e) => {
-            add.silence().await;
-            undo.unwind(&add.node).await;
-            if let Some(trunk) = add.network.trunk()
-                && let Err(also) = trunk::leave(&add.node, &trunk).await
-            {
-                log::error!("could not leave the VLANs of {}: {also}", trunk.master);
-            }
-            Err(e)
-        }
+    let nat = network.has_nat().then(Nat::open).transpose()?;
+    let add = Add { request, network, delegate, node, pod, namespace, nat };
+    match &add.nat {
+        // First of all, for the kernel may lack what it takes.
+        Some(nat) => nat.prepare(&add.node, &add.attachment().host_interface()).await?,
+        None => nat::mend(&add.node).await,
     }
+    let added = add.run().await;
+    if let (Err(_), Some(nat)) = (&added, &add.nat)
+        && let Err(also) = nat.end_with_the_last(None)
+    {
+        log::error!("{also}");
+    }
+    added.map(Some)
 }
 
 struct Add<'a> {
@@ -58,6 +57,8 @@ struct Add<'a> {
     node: Conn,
     pod: Pod,
     namespace: Namespace,
+    /// None where the configuration asks for nothing of the kind.
+    nat: Option<Nat>,
 }
 
 impl Add<'_> {
@@ -69,13 +70,32 @@ impl Add<'_> {
         }
     }
 
+    /// What fails half way is taken back.
+    async fn run(&self) -> Result<Value, CniError> {
+        self.clear_debris().await?;
+        let seen = apply::ensure_uplink(&self.node, &self.network).await?;
+        let mut undo = UndoLog::default();
+        let attached = self.attach(&seen, &mut undo).await;
+        if attached.is_err() {
+            self.silence().await;
+            undo.unwind(&self.node).await;
+            if let Some(trunk) = self.network.trunk()
+                && let Err(also) = trunk::leave(&self.node, &trunk).await
+            {
+                log::error!("could not leave the VLANs of {}: {also}", trunk.master);
+            }
+        }
+        attached
+    }
+
     /// Refuses an interface that is there, and clears away what an ADD of this attachment left that was killed.
     async fn clear_debris(&self) -> Result<(), CniError> {
         let ifname = &self.request.env.ifname;
         let name = self.attachment().host_interface();
-        if let Some(host) = link::by_name(&self.node, &name).await? {
+        let host = link::by_name(&self.node, &name).await?;
+        if let Some(host) = &host {
             let refuse = |why: String| Err(CniError::new(code::INTERFACE_EXISTS, why));
-            match self.attachment().progress(&host) {
+            match self.attachment().progress(host) {
                 Progress::Adding => {}
                 Progress::Ready => {
                     let id = &self.request.env.container_id;
@@ -93,6 +113,10 @@ impl Add<'_> {
             }
             log::warn!("{name} is left of an ADD that did not end: clearing it and its address away");
             self.silence().await;
+        }
+        // Also of one whose veth has gone since, with its namespace.
+        nat::detach(&self.node, &name, false).await?;
+        if let Some(host) = host {
             if let Some(delegate) = &self.delegate {
                 delegate.call(Command::Del).await?;
             }
@@ -150,6 +174,12 @@ impl Add<'_> {
         if self.network.is_gateway {
             self.make_gateway(node_side.as_ref().unwrap_or(bridge), &result).await?;
         }
+        if let Some(nat) = &self.nat {
+            let record = self.record(node_side.as_ref().unwrap_or(bridge), &container, &result);
+            // Whatever it fails at, some of it may be there.
+            undo.push(Undo::RemoveNat { veth: host.name.clone() });
+            nat.install(&self.node, &record).await?;
+        }
         self.pod.announce(&self.node, &host, &container, &result).await;
         // The kernel refuses the master in it if the bridge has gone meanwhile.
         let ready = link::Change {
@@ -182,7 +212,8 @@ impl Add<'_> {
         undo.push(Undo::RemoveLink(host_name.clone()));
         let host = link::by_name(&self.node, &host_name).await?.ok_or_else(|| NetError::gone(&host_name))?;
         let flags = PortFlags {
-            hairpin: self.network.hairpin,
+            // With br_netfilter, what a pod sends to its own host port is turned back within the bridge.
+            hairpin: self.network.hairpin || !self.network.ports.is_empty(),
             isolated: self.network.isolated,
             locked: self.network.mac_spoof_check,
         };
@@ -298,6 +329,20 @@ impl Add<'_> {
             }
         }
         Ok(())
+    }
+
+    fn record(&self, device: &Link, container: &Link, result: &AddResult) -> Record {
+        Record {
+            network: self.request.name.clone(),
+            container_id: self.request.env.container_id.clone(),
+            ifname: self.request.env.ifname.clone(),
+            netns: self.namespace.path().to_owned(),
+            device: device.name.clone(),
+            mac: container.mac,
+            addresses: result.ips.iter().map(|ip| ip.address).collect(),
+            masquerade: self.network.masquerade,
+            ports: self.network.ports.clone(),
+        }
     }
 
     async fn set_host(&self, host: &Link, change: link::Change) -> Result<(), NetError> {

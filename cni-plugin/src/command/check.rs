@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use crate::delegate::Delegate;
 use crate::net::{Conn, addr, link, port, route, rule};
+use crate::ownership::Attachment;
 use crate::plan::{check, uplink};
-use crate::{config, observe, pod};
+use crate::{config, nat, observe, pod};
 
 /// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -55,6 +56,16 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         vlans: if network.port_vlans.is_some() { port::vlans(&node).await? } else { Vec::new() },
     };
     check::compare(&network, &request.env.ifname, &previous, &seen).map_err(failed)?;
+    let attachment = Attachment {
+        network: &request.name,
+        container_id: &request.env.container_id,
+        ifname: &request.env.ifname,
+    };
+    if let Some(difference) = nat::difference(&attachment.host_interface(), network.has_nat())? {
+        return Err(failed(format!(
+            "{difference}; after a firewall's restart the next ADD or DEL on this node puts everything back"
+        )));
+    }
     if let Some(name) = &network.ipam {
         Delegate::find(name, request)?.call(Command::Check).await?;
     }

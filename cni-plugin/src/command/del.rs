@@ -10,10 +10,11 @@ use serde_json::Value;
 use super::silence;
 use crate::delegate::Delegate;
 use crate::link::{Kind, Link};
+use crate::net::nft::Nft;
 use crate::net::remove::Remover;
 use crate::net::{Conn, Namespace, NetError, link, netns};
 use crate::ownership::{Attachment, Progress, is_attachment};
-use crate::{pod, trunk};
+use crate::{nat, pod, trunk};
 
 /// Detaches a pod. An attachment that is gone, in part or whole, is no error.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -27,15 +28,26 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     if let Some(found) = &found {
         silence(&found.conn, &found.link, teardown.ipam.as_deref()).await?;
     }
-    // A lease that cannot be given back now must not keep the link; the runtime repeats a DEL that failed.
+    // Before the address can be another's. What fails here or below must not keep the rest; the runtime repeats a DEL that failed.
+    let env = &request.env;
+    let attachment =
+        Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname };
+    let (undone, socket) = match nat::detach(&node, &attachment.host_interface(), teardown.has_nat).await {
+        Ok(socket) => (Ok(()), socket),
+        Err(e) => (Err(e), None),
+    };
+    if socket.is_none() {
+        nat::mend(&node).await;
+    }
     let released = release(&teardown, request);
-    let remove = async { found.map_or(Ok(()), Found::remove) };
+    let remove = async { found.map_or(Ok(()), |found| found.remove(socket.as_ref())) };
     let (released, removed) = match teardown.ipam.as_deref() {
         // Ours never looks at the link, which is silent by now, so neither waits for the other.
         Some(OUR_IPAM) => futures_util::join!(released, remove),
         _ => (released.await, remove.await),
     };
     removed?;
+    undone?;
     if let Some(trunk) = &teardown.trunk {
         trunk::leave(&node, trunk).await?;
     }
@@ -123,11 +135,11 @@ async fn is_the_references(
 }
 
 impl Found<'_> {
-    fn remove(self) -> Result<(), NetError> {
+    fn remove(self, along: Option<&Nft>) -> Result<(), NetError> {
         let remover = match self.namespace {
             Some(namespace) => namespace.enter(Remover::open)??,
             None => Remover::open()?,
         };
-        remover.remove(self.link.index, &self.link.name)
+        remover.remove(self.link.index, &self.link.name, along)
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::delegate::Delegate;
 use crate::net::{Conn, link, remove};
 use crate::ownership::{Attachment, belongs_to};
-use crate::trunk;
+use crate::{nat, trunk};
 
 /// Removes stale veths, then has IPAM remove stale leases. A list of valid attachments that is absent is not an empty
 /// one: then nothing is touched. Goes on past errors and returns the first.
@@ -26,7 +26,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         })
         .collect();
     let node = Conn::open()?;
-    let mut outcome = Ok(());
+    let mut outcome = nat::collect(&node, &request.name, &wanted, teardown.has_nat).await;
     for stale in link::all(&node).await?.iter().filter(|link| belongs_to(link, &request.name)) {
         if wanted.contains(&stale.name) {
             continue;

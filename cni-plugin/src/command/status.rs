@@ -6,6 +6,7 @@ use cni_conf::request::Request;
 use serde_json::Value;
 
 use crate::delegate::Delegate;
+use crate::nat::Nat;
 use crate::net::Conn;
 use crate::plan::{status, uplink};
 use crate::{config, observe};
@@ -16,6 +17,9 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let unavailable = |e: CniError| e.with_code(code::PLUGIN_NOT_AVAILABLE);
     let network = config::checked(request).map_err(unavailable)?;
     let node = Conn::open().map_err(CniError::from).map_err(unavailable)?;
+    if network.has_nat() {
+        Nat::open().and_then(|nat| nat.probe()).map_err(unavailable)?;
+    }
     let seen = observe::uplink(&node, &network).await.map_err(CniError::from).map_err(unavailable)?;
     status::uplink_carries(&network, &seen)?;
     if !uplink::plan(&network, &seen).is_ok_and(|plan| plan.steps.is_empty()) {

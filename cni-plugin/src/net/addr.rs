@@ -44,13 +44,16 @@ fn message(interface: u32, net: IpNet) -> AddressMessage {
 
 /// `ip address show dev INTERFACE`. The kernel sends those of all interfaces; ours are picked out here.
 pub async fn list(conn: &Conn, interface: u32) -> Result<Vec<Address>> {
+    let mut addresses = all(conn).await?;
+    addresses.retain(|address| address.interface == interface);
+    Ok(addresses)
+}
+
+/// `ip address show`
+pub async fn all(conn: &Conn) -> Result<Vec<Address>> {
     let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    let answers = conn.dump(request, || format!("list addresses of interface {interface}")).await?;
-    Ok(answers
-        .into_iter()
-        .filter_map(from_message)
-        .filter(|address| address.interface == interface)
-        .collect())
+    let answers = conn.dump(request, || "list addresses".into()).await?;
+    Ok(answers.into_iter().filter_map(from_message).collect())
 }
 
 fn from_message(answer: RouteNetlinkMessage) -> Option<Address> {

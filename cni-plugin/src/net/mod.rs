@@ -5,9 +5,12 @@
 pub mod addr;
 pub mod announce;
 pub mod conn;
+pub mod conntrack;
 pub mod link;
 pub mod neigh;
+pub mod netfilter;
 pub mod netns;
+pub mod nft;
 pub mod port;
 pub mod remove;
 pub mod route;

@@ -10,6 +10,7 @@ use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::statfs::{FsType, fstatfs};
 
 use super::{Conn, NetError, Result};
@@ -95,6 +96,26 @@ pub async fn id_of(conn: &Conn, namespace: &Namespace) -> Result<Option<i32>> {
         _ => None,
     });
     Ok(id.filter(|id| *id >= 0))
+}
+
+/// A name for the calling thread's namespace that no other has in this boot: its cookie (`SO_NETNS_COOKIE`, Linux 5.14), or, on older
+/// kernels, the number of its file, which another namespace may get after it.
+pub fn identity() -> Result<String> {
+    const COOKIE: libc::c_int = 71;
+    let failed = |e| NetError::new("look up our own network namespace", e);
+    let any =
+        socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to a number of that size.
+    let told = unsafe {
+        libc::getsockopt(any.as_raw_fd(), libc::SOL_SOCKET, COOKIE, (&raw mut cookie).cast(), &raw mut length)
+    };
+    if told == 0 {
+        return Ok(cookie.to_string());
+    }
+    let own = std::fs::metadata(OWN).map_err(|e| NetError::io("look up our own network namespace", &e))?;
+    Ok(format!("file-{}", own.ino()))
 }
 
 /// Namespaces of every kind live on one file system; `NS_GET_NSTYPE` (ioctl_nsfs(2)) tells them apart.

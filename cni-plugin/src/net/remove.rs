@@ -60,15 +60,18 @@ impl Remover {
     }
 
     /// Removes the interface and returns when its removal has been announced, or with the kernel's refusal.
-    /// An interface that is gone already is no error.
-    pub fn remove(self, index: u32, name: &str) -> Result<()> {
+    /// An interface that is gone already is no error. The child takes `along` a socket that may wait when it is closed.
+    pub fn remove(self, index: u32, name: &str, along: Option<&impl AsRawFd>) -> Result<()> {
         let failed = |e| NetError::new(format!("remove interface {name}"), e);
         let (verdict, child_end) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
         let request = delete_request(index);
         // SAFETY: the child makes system calls on memory prepared above and exits; it takes no lock, allocates
         // nothing and runs none of the parent's destructors.
         let told = match unsafe { fork() } {
-            Ok(ForkResult::Child) => run_child(self.request.as_raw_fd(), child_end.as_raw_fd(), &request),
+            Ok(ForkResult::Child) => {
+                let netlink = self.request.as_raw_fd();
+                run_child(netlink, child_end.as_raw_fd(), along.map_or(netlink, AsRawFd::as_raw_fd), &request)
+            }
             Ok(ForkResult::Parent { .. }) => {
                 drop(child_end);
                 wait(&self.announcements, verdict, index).map_err(failed)?
@@ -96,15 +99,17 @@ fn delete_request(index: u32) -> [u8; 32] {
     message
 }
 
-/// The child: lets go of everything that a runtime may wait for, asks, and writes the kernel's error number.
-fn run_child(netlink: RawFd, verdict: RawFd, request: &[u8]) -> ! {
-    // SAFETY: system calls on two descriptors of ours and on buffers of this frame; every other descriptor of this
+/// The child: lets go of everything that a runtime may wait for, but for `along`, asks, and writes the kernel's error number.
+fn run_child(netlink: RawFd, verdict: RawFd, along: RawFd, request: &[u8]) -> ! {
+    let mut kept = [netlink, verdict, along];
+    kept.sort_unstable();
+    // SAFETY: system calls on descriptors of ours and on buffers of this frame; every other descriptor of this
     // process is closed, and nothing uses them after.
     unsafe {
-        let (low, high) = (netlink.min(verdict), netlink.max(verdict));
-        close_range(0, low - 1);
-        close_range(low + 1, high - 1);
-        close_range(high + 1, RawFd::MAX);
+        close_range(0, kept[0] - 1);
+        close_range(kept[0] + 1, kept[1] - 1);
+        close_range(kept[1] + 1, kept[2] - 1);
+        close_range(kept[2] + 1, RawFd::MAX);
         libc::chdir(c"/".as_ptr());
         let errno = ask(netlink, request);
         libc::write(verdict, (&raw const errno).cast(), size_of::<i32>());

@@ -1,6 +1,7 @@
 //! Pure decisions: what the configuration wants and what is there, turned into the steps to take. No I/O.
 
 pub mod check;
+pub mod nat;
 pub mod pod;
 mod refusal;
 pub mod status;

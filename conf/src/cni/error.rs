@@ -39,6 +39,8 @@ pub mod code {
     pub const KERNEL_REFUSED: u32 = 102;
     /// The IPAM plugin was not found, could not be executed or gave no JSON.
     pub const DELEGATE_FAILED: u32 = 103;
+    /// A host port is held by another attachment.
+    pub const PORT_TAKEN: u32 = 104;
     /// IPAM: container and interface hold an address already.
     pub const ALREADY_ALLOCATED: u32 = 110;
     /// IPAM: a requested address is taken, outside the ranges, or the gateway.

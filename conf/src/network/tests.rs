@@ -73,7 +73,9 @@ fn contradictions_name_both_keys() {
     refused(r#""uplink": {"master": "bond0", "name": "x"}"#, "uplink.name names a sub-interface");
     refused(r#""hairpinMode": true, "promiscMode": true"#, "hairpinMode and promiscMode");
     refused(r#""disableContainerInterface": true, "ipam": {"type": "x"}"#, "disableContainerInterface");
-    refused(r#""ipMasq": true"#, "ipMasq: true is not supported");
+    let port = r#""capabilities": {"portMappings": true}, "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80}]}"#;
+    refused(&format!("{uplink}, {port}"), "no host ports on a network with uplink");
+    refused(port, "portMappings needs a configuration with ipam");
     refused(r#""vlanTrunk": [{"minID": 9, "maxID": 8}]"#, "vlanTrunk[0].minID: 9 is above maxID 8");
     refused(r#""uplink": {"master": "a-very-long-nic", "vlan": 4094}"#, "at most 15");
 }
@@ -108,6 +110,32 @@ fn a_teardown_makes_do_with_what_can_be_read() {
     let broken =
         r#""bridge": 7, "vlan": "x", "uplink": {"vlan": 136}, "mtu": -1, "ipam": {"type": "host-local"}"#;
     let (teardown, warnings) = Teardown::parse(&request(broken));
-    assert_eq!(teardown, Teardown { bridge: "cni0".into(), trunk: None, ipam: Some("host-local".into()) });
+    assert_eq!(
+        teardown,
+        Teardown { bridge: "cni0".into(), trunk: None, ipam: Some("host-local".into()), has_nat: false }
+    );
     assert_eq!(warnings.len(), 3, "{warnings:?}");
+}
+
+#[test]
+fn host_ports_are_ours_only_where_our_entry_declares_them() {
+    let ports = |declared: &str| {
+        let keys = format!(
+            r#""ipam": {{"type": "x"}}, "capabilities": {declared},
+               "runtimeConfig": {{"portMappings": [{{"hostPort": 8080, "containerPort": 80}}]}}"#
+        );
+        parsed(&keys).ports.len()
+    };
+    assert_eq!(ports(r#"{"portMappings": true}"#), 1);
+    assert_eq!((ports(r#"{"portMappings": false}"#), ports("{}"), ports("null")), (0, 0, 0));
+}
+
+#[test]
+fn masquerading_is_done_with_nftables_and_says_so() {
+    let warnings = |keys: &str| Network::parse(&request(keys)).unwrap().1;
+    let ipam = r#""ipam": {"type": "x"}, "ipMasq": true"#;
+    assert_eq!(warnings(&format!(r#"{ipam}, "ipMasqBackend": "nftables""#)), [""; 0]);
+    let told = warnings(&format!(r#"{ipam}, "ipMasqBackend": "iptables""#));
+    assert!(told[0].starts_with("ipMasqBackend: \"iptables\" is done with nftables"), "{told:?}");
+    refused(r#""ipMasqBackend": "pf""#, "ipMasqBackend: \"pf\" is not one of nftables, iptables");
 }

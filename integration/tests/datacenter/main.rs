@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod attach;
+mod clock;
 mod concurrent;
 mod conflict;
 mod failover;
+mod nat;
 mod regression;
 mod rig;
 mod slice;

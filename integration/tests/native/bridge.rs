@@ -1,6 +1,6 @@
 //! Without an uplink, ours does what the reference `bridge` does: every test runs both side by side.
 
-use integration::{Node, Outcome, Plugin, Pod, Snapshot};
+use integration::{Node, Outcome, Plugin, Pod};
 use serde_json::{Value, json};
 
 const BOTH: [&str; 2] = ["bridge", "vlan-bridge"];
@@ -163,16 +163,6 @@ fn contradictory_keys_are_refused_before_anything_is_made() {
             }
         });
     }
-}
-
-#[test]
-fn masquerading_is_a_clear_error_for_now() {
-    let (node, pod) = (Node::new("node"), Pod::new());
-    let before = Snapshot::of(&node);
-    let outcome = plugin(&node, "vlan-bridge", &json!({"ipMasq": true})).add(&pod.eth0());
-    assert_eq!(outcome.error_code(), 7, "{outcome}");
-    assert!(outcome.error_text().contains("ipMasq: true"), "{outcome}");
-    before.assert_unchanged(&node);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Every key of `vlan-bridge`: wrong type, out of range, contradictory.
 
 use crate::input::{Row, Untouched};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The rows of every key that is a flag.
 fn flags() -> Vec<Row> {
@@ -111,6 +111,11 @@ fn numbers_out_of_range() {
     Untouched::new().refuses("vlan-bridge", &rows);
 }
 
+/// Host ports that our entry declares.
+fn ports(mappings: &Value) -> Value {
+    json!({"capabilities": {"portMappings": true}, "runtimeConfig": {"portMappings": mappings}})
+}
+
 #[test]
 fn keys_that_contradict_each_other() {
     let rows: [Row; 12] = [
@@ -120,7 +125,7 @@ fn keys_that_contradict_each_other() {
         (json!({"isGateway": true}), 7, &["isGateway", "uplink", "nic0"]),
         (json!({"isDefaultGateway": true}), 7, &["isDefaultGateway", "uplink", "nic0"]),
         (json!({"ipMasq": true}), 7, &["ipMasq", "uplink", "true"]),
-        (json!({"ipMasq": true, "uplink": null}), 7, &["ipMasq", "true", "not supported"]),
+        (ports(&json!([{"hostPort": 80, "containerPort": 80}])), 7, &["portMappings", "uplink"]),
         (json!({"hairpinMode": true, "promiscMode": true}), 7, &["hairpinMode", "promiscMode"]),
         (json!({"disableContainerInterface": true}), 7, &["disableContainerInterface", "ipam"]),
         (json!({"bridge": "nic0"}), 7, &["bridge", "nic0", "uplink"]),
@@ -133,7 +138,24 @@ fn keys_that_contradict_each_other() {
 
 #[test]
 fn everything_else() {
-    let rows: [Row; 23] = [
+    let rows: [Row; 28] = [
+        (json!({"ipMasqBackend": "pf"}), 7, &["ipMasqBackend", "\"pf\"", "nftables, iptables"]),
+        (
+            json!({"capabilities": {"portMappings": "yes"}, "runtimeConfig": {}}),
+            7,
+            &["capabilities.portMappings", "yes"],
+        ),
+        (ports(&json!({})), 7, &["runtimeConfig.portMappings", "{}", "a list"]),
+        (
+            ports(&json!([{"containerPort": 80}])),
+            7,
+            &["runtimeConfig.portMappings[0].hostPort", "1 to 65535"],
+        ),
+        (
+            ports(&json!([{"hostPort": 1, "containerPort": 80}, {"hostPort": 1, "containerPort": 81}])),
+            7,
+            &["portMappings[1]", "1/tcp"],
+        ),
         (json!({"uplink": "nic0"}), 7, &["uplink", "\"nic0\""]),
         (json!({"uplink": ["nic0"]}), 7, &["uplink", "[\"nic0\"]"]),
         (json!({"ipMasqBackend": 7}), 7, &["ipMasqBackend", "7"]),

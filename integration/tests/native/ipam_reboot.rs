@@ -72,18 +72,30 @@ fn check_after_a_reboot_fails_and_a_late_del_frees_nothing_of_others() {
 fn what_host_local_wrote_is_stamped_when_it_is_seen_first() {
     let ipam = Ipam::until(5);
     let (one, two, three) = (Boot::new(&ipam, 1), Boot::new(&ipam, 2), Boot::new(&ipam, 3));
+    // Neither a clock that was set back nor one that was set forward makes a difference.
     ipam.host_local().add(&eth0("seen")).expect_ok();
+    written(&ipam, "10.1.0.2", SystemTime::now() + DAY);
     one.add("c1").expect_ok();
     ipam.host_local().add(&eth0("unseen")).expect_ok();
-    // Neither a clock that was set back nor one that was set forward makes a difference.
-    for (addr, at) in [("10.1.0.2", SystemTime::now() + DAY), ("10.1.0.4", SystemTime::UNIX_EPOCH + DAY)] {
-        written(&ipam, addr, at);
-    }
+    written(&ipam, "10.1.0.4", SystemTime::UNIX_EPOCH + DAY);
     two.add("c2").expect_ok();
     let holders = |ipam: &Ipam| ipam.leases().into_values().collect::<Vec<_>>();
     assert_eq!(holders(&ipam), ["unseen\r\neth0", "c2\r\neth0"], "seen in boot 1 is free in boot 2");
     three.call("DEL", &eth0("nobody")).expect_ok();
     assert!(ipam.leases().is_empty(), "first seen in boot 2 is free in boot 3");
+}
+
+#[test]
+fn a_container_that_host_local_started_again_is_another_one() {
+    let ipam = Ipam::until(5);
+    let (one, two, three) = (Boot::new(&ipam, 1), Boot::new(&ipam, 2), Boot::new(&ipam, 3));
+    one.add("c1").expect_ok();
+    ipam.host_local().del(&eth0("c1")).expect_ok();
+    ipam.host_local().add(&eth0("c1").args("IP=10.1.0.2")).expect_ok();
+    two.add("c2").expect_ok();
+    assert_eq!(ipam.leases()["10.1.0.2"], "c1\r\neth0", "what was known of it was of the one before");
+    three.add("c3").expect_ok();
+    assert_eq!(ipam.leases().into_values().collect::<Vec<_>>(), ["c3\r\neth0"], "it was seen in boot 2");
 }
 
 #[test]

@@ -23,7 +23,7 @@ const SIGKILL: i32 = 9;
 
 /// Which of the plugin's threads are killed at a system call of theirs. Its IPAM plugin never is.
 #[derive(Clone, Copy)]
-enum Threads {
+pub enum Threads {
     Main,
     All,
 }
@@ -46,9 +46,15 @@ fn killed(call: &Call<'_>, syscall: &str, nth: usize, threads: Threads) -> Optio
 
 /// Kills `call` at every point in turn. `prepare` comes before each, `judge` after it; it comes after the unharmed run
 /// that ends each round as well.
-fn at_every_point(threads: Threads, call: &Call<'_>, prepare: impl Fn(), judge: impl Fn(usize)) {
+pub fn at_every_point(
+    syscalls: &[&str],
+    threads: Threads,
+    call: &Call<'_>,
+    prepare: impl Fn(),
+    judge: impl Fn(usize),
+) {
     let mut points = 0;
-    for syscall in CHANGING {
+    for syscall in syscalls {
         for nth in 1..FAR {
             prepare();
             let outcome = killed(call, syscall, nth, threads);
@@ -87,7 +93,7 @@ fn killed_and_repeated(threads: Threads) {
     let (clean, pod) = (Clean::new(), Pod::new());
     let add = clean.plugin().call("ADD", &pod.eth0());
     let prepare = || clean.make_bare();
-    at_every_point(threads, &add, prepare, |_| {
+    at_every_point(&CHANGING, threads, &add, prepare, |_| {
         add_again(&clean, &pod);
         clean.plugin().del(&pod.eth0()).expect_ok();
         clean.assert_nothing_left(&pod);
@@ -109,6 +115,7 @@ fn del_clears_what_a_killed_add_left() {
     let (clean, pod) = (Clean::new(), Pod::new());
     let add = clean.plugin().call("ADD", &pod.eth0());
     at_every_point(
+        &CHANGING,
         Threads::All,
         &add,
         || (),
@@ -129,7 +136,7 @@ fn a_del_that_was_killed_succeeds_when_repeated() {
     let del = clean.plugin().call("DEL", &pod.eth0());
     let prepare = || drop(clean.plugin().add(&pod.eth0()).expect_ok());
     for threads in [Threads::Main, Threads::All] {
-        at_every_point(threads, &del, prepare, |_| {
+        at_every_point(&CHANGING, threads, &del, prepare, |_| {
             clean.plugin().del(&pod.eth0()).expect_ok();
             clean.assert_nothing_left(&pod);
             clean.plugin().del(&pod.eth0().without_netns()).expect_ok();

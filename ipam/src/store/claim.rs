@@ -4,9 +4,10 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::error::{StoreError, at};
-use super::files::{holder_at, remove, write_new};
+use super::files::{Stamp, holder_at, remove, write_new};
 use super::holder::{Holder, Owner};
 use super::record::{self, Record};
 use super::{CLAIM, Store, clock};
@@ -28,13 +29,26 @@ impl Store {
     /// # Errors
     /// When record or lease cannot be written.
     pub fn claim(&mut self, addr: IpAddr, owner: &Owner, record: &mut Record) -> Result<Claim, StoreError> {
-        record.boot.clone_from(&self.moment.boot);
-        record.addresses.push(addr);
         let path = self.side.owners.join(record::of_owner(owner));
-        let outcome = record.write(&path).and_then(|()| self.link(addr, owner));
-        if !matches!(outcome, Ok(Claim::Won | Claim::AlreadyMine)) {
-            record.addresses.pop();
-            if record.addresses.is_empty() { remove(&path) } else { record.write(&path) }?;
+        let draft = self.dir.join(CLAIM);
+        self.changed = true;
+        let stamp = write_new(&draft, owner.record().as_bytes())?;
+        record.boot.clone_from(&self.moment.boot);
+        record.add(addr, stamp);
+        let outcome = record.write(&path).and_then(|()| self.link(&draft, addr, owner));
+        remove(&draft)?;
+        match outcome {
+            Ok(Claim::Won) => {}
+            Ok(Claim::AlreadyMine) => {
+                let lease = self.lease(addr);
+                let found = fs::symlink_metadata(&lease).map_err(at("read", &lease))?;
+                record.add(addr, Stamp::of(&found));
+                record.write(&path)?;
+            }
+            Ok(Claim::Taken) | Err(_) => {
+                record.take(addr);
+                if record.addresses.is_empty() { remove(&path) } else { record.write(&path) }?;
+            }
         }
         if outcome.is_ok() {
             self.note_held(addr);
@@ -57,29 +71,23 @@ impl Store {
         }))
     }
 
-    fn link(&mut self, addr: IpAddr, owner: &Owner) -> Result<Claim, StoreError> {
-        let (draft, path) = (self.dir.join(CLAIM), self.lease(addr));
-        self.changed = true;
-        write_new(&draft, owner.record().as_bytes())?;
-        let mut linked = fs::hard_link(&draft, &path);
+    fn link(&self, draft: &Path, addr: IpAddr, owner: &Owner) -> Result<Claim, StoreError> {
+        let path = self.lease(addr);
+        let mut linked = fs::hard_link(draft, &path);
         if let Err(error) = &linked
             && error.kind() == ErrorKind::AlreadyExists
         {
             match holder_at(&path)? {
-                Some(Holder::Attachment(holder)) if holder == *owner => {
-                    remove(&draft)?;
-                    return Ok(Claim::AlreadyMine);
-                }
+                Some(Holder::Attachment(holder)) if holder == *owner => return Ok(Claim::AlreadyMine),
                 // While we hold the lock nobody can be writing it.
                 Some(Holder::Nobody) => {
                     log::warn!("{}: an empty lease, reclaimed", path.display());
                     remove(&path)?;
-                    linked = fs::hard_link(&draft, &path);
+                    linked = fs::hard_link(draft, &path);
                 }
                 _ => {}
             }
         }
-        remove(&draft)?;
         match linked {
             Ok(()) => Ok(Claim::Won),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Claim::Taken),

@@ -14,6 +14,9 @@ pub enum StoreError {
     /// Anybody could plant links there.
     #[error("ipam.dataDir: {} is writable by everybody: only its owner may write there", .0.display())]
     WorldWritable(PathBuf),
+    /// It may lead anywhere.
+    #[error("{} is a symbolic link: ipam.dataDir holds directories and files alone", .0.display())]
+    Link(PathBuf),
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -30,7 +33,7 @@ impl From<StoreError> for CniError {
     fn from(error: StoreError) -> CniError {
         let code = match error {
             StoreError::Network(_) | StoreError::WorldWritable(_) => code::INVALID_CONFIG,
-            StoreError::Io { .. } => code::IO_FAILURE,
+            StoreError::Link(_) | StoreError::Io { .. } => code::IO_FAILURE,
         };
         CniError::new(code, error.to_string())
     }

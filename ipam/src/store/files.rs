@@ -1,13 +1,14 @@
 //! The files in a directory of leases, and how they are read, made and removed.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{StoreError, at};
 use super::holder::Holder;
+use super::open;
 
 /// Longest lease read, in bytes; a real one has at most an id, CR LF and an interface name.
 const MAX_LEASE: u64 = 4096;
@@ -22,6 +23,22 @@ pub(super) struct Lease {
     pub(super) path: PathBuf,
     /// Whether it is a file at all.
     pub(super) is_file: bool,
+    /// Which file it is.
+    pub(super) stamp: Stamp,
+}
+
+/// One file, and no later one of the same name: inode and modification time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stamp {
+    pub(super) inode: u64,
+    pub(super) seconds: i64,
+    pub(super) nanoseconds: i64,
+}
+
+impl Stamp {
+    pub(super) fn of(found: &Metadata) -> Stamp {
+        Stamp { inode: found.ino(), seconds: found.mtime(), nanoseconds: found.mtime_nsec() }
+    }
 }
 
 /// Every lease in a directory, in no order. A lease that cannot be read is [`Holder::Unreadable`].
@@ -30,10 +47,15 @@ pub(super) fn scan(dir: &Path) -> Result<Vec<Lease>, StoreError> {
     for entry in fs::read_dir(dir).map_err(at("read", dir))? {
         let entry = entry.map_err(at("read", dir))?;
         let Some(addr) = address_of(&entry) else { continue };
-        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         let path = entry.path();
+        let found = match entry.metadata() {
+            // Somebody who does not know the lock.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            found => found.map_err(at("read", &path))?,
+        };
+        let is_file = found.is_file();
         let holder = if is_file { read_holder(&path) } else { Holder::Unreadable };
-        leases.push(Lease { addr, holder, path, is_file });
+        leases.push(Lease { addr, holder, path, is_file, stamp: Stamp::of(&found) });
     }
     Ok(leases)
 }
@@ -68,9 +90,8 @@ pub(super) fn holder_at(path: &Path) -> Result<Option<Holder>, StoreError> {
 }
 
 fn read_holder(path: &Path) -> Holder {
-    let mut bytes = Vec::new();
-    match File::open(path).and_then(|file| file.take(MAX_LEASE).read_to_end(&mut bytes)) {
-        Ok(_) => Holder::parse(&bytes),
+    match open::read(path, MAX_LEASE) {
+        Ok(bytes) => Holder::parse(&bytes),
         Err(error) => {
             log::warn!("cannot read {}: {error}", path.display());
             Holder::Unreadable
@@ -85,12 +106,11 @@ pub(super) fn make_private(dir: &Path) -> Result<(), StoreError> {
 
 /// Makes a file, which must not be there.
 pub(super) fn open_new(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.map_err(at("create", path))
+    open::options().write(true).create_new(true).open(path).map_err(at("create", path))
 }
 
-/// Makes a file with this content, in the place of a file that was left there.
-pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+/// Makes a file with this content, in the place of a file that was left there. Tells which it is.
+pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<Stamp, StoreError> {
     let mut file = match open_new(path) {
         Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
             remove(path)?;
@@ -98,7 +118,8 @@ pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {
         }
         file => file?,
     };
-    file.write_all(content).map_err(|error| {
+    let written = file.write_all(content).and_then(|()| file.metadata());
+    written.map(|found| Stamp::of(&found)).map_err(|error| {
         // A full disk; what is left behind is in nobody's way, and the next one removes it.
         let _ = fs::remove_file(path);
         at("write", path)(error)

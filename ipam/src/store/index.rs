@@ -5,15 +5,15 @@
 //! and nobody was killed half way through a change. The kernel's clock ticks too slowly to compare its own times
 //! (two changes within one tick look like one), but none of its ticks lies in the past.
 
-use std::fs::{File, FileTimes, Metadata, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{File, FileTimes, Metadata};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
 use super::error::{StoreError, at};
+use super::open;
 
 /// How far the mark lies in the past: more than any tick, and than the granularity of any file system.
 const AGE: Duration = Duration::from_secs(10);
@@ -36,9 +36,7 @@ pub(super) struct Index {
 impl Index {
     /// Reads it; `None` when there is none that can be read.
     pub(super) fn read(path: &Path) -> Option<Index> {
-        let mut bytes = Vec::with_capacity(SIZE);
-        File::open(path).ok()?.take(SIZE as u64).read_to_end(&mut bytes).ok()?;
-        Index::parse(&bytes)
+        Index::parse(&open::read(path, SIZE as u64).ok()?)
     }
 
     fn parse(bytes: &[u8]) -> Option<Index> {
@@ -71,8 +69,7 @@ impl Index {
             {"device": device, "inode": inode, "seconds": seconds, "nanoseconds": nanoseconds}});
         let mut text = value.to_string().into_bytes();
         text.resize(SIZE.max(text.len()), b' ');
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-        file.and_then(|file| file.write_all_at(&text, 0)).map_err(at("write", path))
+        open::to_write(path).and_then(|file| file.write_all_at(&text, 0)).map_err(at("write", path))
     }
 }
 

@@ -74,7 +74,9 @@ impl Store {
             Ok(_) => {}
         }
         let mut names = files::names(data_dir)?;
-        names.retain(|name| is_identifier(name) && data_dir.join(name).is_dir());
+        let is_directory =
+            |name: &String| fs::symlink_metadata(data_dir.join(name)).is_ok_and(|found| found.is_dir());
+        names.retain(|name| is_identifier(name) && is_directory(name));
         names.sort();
         Ok(names)
     }
@@ -136,7 +138,7 @@ impl Store {
         self.free_lease(addr, &name)?;
         let path = self.side.owners.join(&name);
         if let Some(mut record) = self.record(&name)? {
-            record.addresses.retain(|other| *other != addr);
+            record.take(addr);
             if record.addresses.is_empty() { remove(&path) } else { record.write(&path) }?;
         }
         Ok(true)

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use cni_conf::range::{Range, RangeSet};
 
 use super::error::{StoreError, at};
-use super::table::{Rested, Span, Table};
+use super::table::{Rested, Span, Table, WINDOW};
 use super::{Store, files};
 use crate::allocate::offer;
 
@@ -129,6 +129,26 @@ impl Store {
         Ok(usages)
     }
 
+    /// Makes the tables of a set anew, believing nothing of the old ones, if they have lost addresses: none is offered
+    /// although not all are in use. Tells whether they had.
+    ///
+    /// # Errors
+    /// When a table or the directory cannot be read.
+    pub fn repair(&mut self, pool: &Pool<'_>) -> Result<bool, StoreError> {
+        let usages = self.usage(pool)?;
+        // Of a larger range only so many are offered anyway.
+        let lost = |usage: &Usage| usage.total <= WINDOW && usage.used + usage.quarantined < usage.total;
+        if !usages.iter().any(lost) {
+            return Ok(false);
+        }
+        for range in &pool.set.0 {
+            let name = Span { first: range.first, last: range.last }.name();
+            log::warn!("{}: it has lost addresses, made anew", self.side.ranges.join(&name).display());
+            self.give_up(&name);
+        }
+        Ok(true)
+    }
+
     /// What became free until this moment of the boot has rested.
     pub(super) fn rested_since(&self, cooldown: u32) -> u32 {
         self.moment.uptime.saturating_sub(cooldown.saturating_mul(10))
@@ -145,7 +165,15 @@ impl Store {
         self.note(addr, |table| table.free(addr, now));
     }
 
-    /// A table that cannot be changed is no reason to fail: it will be made anew.
+    /// Has a table made anew when it is asked for next, from the leases alone.
+    fn give_up(&mut self, name: &str) {
+        self.tables.remove(name);
+        self.index.ranges.retain(|other| other != name);
+        self.changed = true;
+    }
+
+    /// A table that cannot be changed is no reason to fail: it will be made anew. Until then it would offer the same address
+    /// again and again.
     fn note(&mut self, addr: IpAddr, change: impl Fn(&mut Table) -> io::Result<()>) {
         if !self.known {
             return;
@@ -159,7 +187,7 @@ impl Store {
             };
             if let Err(error) = outcome {
                 log::warn!("{}: {error}, to be made anew", self.side.ranges.join(span.name()).display());
-                self.known = false;
+                self.give_up(&span.name());
             }
         }
     }

@@ -17,8 +17,11 @@ use super::{CLAIM, Index, Store};
 impl Store {
     /// Looks at every lease and every record once. Leases are removed only where nobody can hold them: of an earlier
     /// boot, or empty.
-    pub(super) fn reconcile(&mut self) -> Result<(), StoreError> {
-        log::info!("{}: somebody else was here, looking at every lease", self.dir.display());
+    ///
+    /// # Errors
+    /// When anything of it cannot be read or written.
+    pub(crate) fn reconcile(&mut self) -> Result<(), StoreError> {
+        log::info!("{}: looking at every lease", self.dir.display());
         self.changed = true;
         for dir in [&self.side.owners, &self.side.ranges] {
             files::make_private(dir)?;
@@ -26,20 +29,20 @@ impl Store {
         remove(&self.dir.join(CLAIM))?;
         let mut records = self.records()?;
         let mut holders: BTreeMap<String, Vec<Lease>> = BTreeMap::new();
-        for lease in self.repaired(files::scan(&self.dir)?, &records)? {
+        for lease in self.repaired(files::scan(&self.dir)?, &mut records)? {
             holders.entry(record::file_name(&lease.holder, lease.addr)).or_default().push(lease);
         }
         let mut held = BTreeSet::new();
         for (name, leases) in &holders {
-            match records.remove(name) {
-                Some(Some(record)) if self.moment.is_after(&record.boot) => {
-                    self.release_old(name, leases, &mut held)?;
-                }
-                record => {
-                    held.extend(leases.iter().map(|lease| lease.addr));
-                    self.keep(name, leases, record.flatten())?;
-                }
+            let mut record = records.remove(name).flatten();
+            let mut kept = leases.clone();
+            if let Some(record) = record.take_if(|record| self.moment.is_after(&record.boot)) {
+                let (old, since) = kept.into_iter().partition(|lease| record.is_of(lease));
+                kept = since;
+                kept.extend(self.release_old(name, old)?);
             }
+            held.extend(kept.iter().map(|lease| lease.addr));
+            self.keep(name, &kept, record)?;
         }
         // What is left is of nobody who holds a lease.
         for name in records.keys() {
@@ -70,7 +73,7 @@ impl Store {
     fn repaired(
         &self,
         mut leases: Vec<Lease>,
-        records: &BTreeMap<String, Option<Record>>,
+        records: &mut BTreeMap<String, Option<Record>>,
     ) -> Result<Vec<Lease>, StoreError> {
         let mut owners: Option<BTreeMap<IpAddr, Owner>> = None;
         let mut kept = Vec::new();
@@ -83,7 +86,12 @@ impl Store {
             {
                 log::warn!("{}: torn, it is of {owner}", lease.path.display());
                 let draft = self.dir.join(CLAIM);
-                write_new(&draft, owner.record().as_bytes())?;
+                lease.stamp = write_new(&draft, owner.record().as_bytes())?;
+                let name = record::of_owner(owner);
+                if let Some(Some(record)) = records.get_mut(&name) {
+                    record.add(lease.addr, lease.stamp);
+                    record.write(&self.side.owners.join(name))?;
+                }
                 fs::rename(&draft, &lease.path).map_err(at("write", &lease.path))?;
                 lease.holder = Holder::Attachment(owner.clone());
             }
@@ -111,51 +119,39 @@ impl Store {
         owners
     }
 
-    /// Releases what was held before the machine was booted: no network namespace survives that.
-    fn release_old(
-        &self,
-        name: &str,
-        leases: &[Lease],
-        held: &mut BTreeSet<IpAddr>,
-    ) -> Result<(), StoreError> {
+    /// Releases what was held before the machine was booted: no network namespace survives that. Gives back what cannot
+    /// be removed.
+    fn release_old(&self, name: &str, leases: Vec<Lease>) -> Result<Vec<Lease>, StoreError> {
         let mut stuck = Vec::new();
         for lease in leases {
             match fs::remove_file(&lease.path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     log::warn!("cannot remove {}: {error}", lease.path.display());
-                    stuck.push(lease.clone());
+                    stuck.push(lease);
                 }
                 _ => log::info!("released {} of {name}: the machine was booted since", lease.addr),
             }
         }
-        if stuck.is_empty() {
-            return remove(&self.side.owners.join(name));
-        }
-        held.extend(stuck.iter().map(|lease| lease.addr));
-        self.keep(name, &stuck, None)
+        Ok(stuck)
     }
 
-    /// Brings the record of a holder up to date. One that we have not seen before is stamped with this boot.
+    /// Brings the record of a holder up to date. Leases that it is not about are stamped with this boot, and no more is
+    /// known of them: what was known was of another container of the same name.
     fn keep(&self, name: &str, leases: &[Lease], record: Option<Record>) -> Result<(), StoreError> {
-        let mut addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.addr).collect();
-        addresses.sort_unstable();
         let path = self.side.owners.join(name);
-        let record = match record {
-            Some(mut record) => {
-                record.addresses.sort_unstable();
-                if record.addresses == addresses {
-                    return Ok(());
-                }
-                Record { addresses, ..record }
-            }
-            None => Record {
-                addresses,
-                boot: self.moment.boot.clone(),
-                since: clock(),
-                adopted: true,
-                ..Record::default()
-            },
-        };
+        if leases.is_empty() {
+            return remove(&path);
+        }
+        let old = record.filter(|record| leases.iter().all(|lease| record.is_of(lease)));
+        if old.as_ref().is_some_and(|record| record.addresses.len() == leases.len()) {
+            return Ok(());
+        }
+        let unseen =
+            Record { boot: self.moment.boot.clone(), since: clock(), adopted: true, ..Record::default() };
+        let mut record = Record { addresses: Vec::new(), stamps: BTreeMap::new(), ..old.unwrap_or(unseen) };
+        for lease in leases {
+            record.add(lease.addr, lease.stamp);
+        }
         record.write(&path)
     }
 

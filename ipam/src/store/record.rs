@@ -4,17 +4,19 @@
 //! `<container>:<interface>`, `<container>:` for a lease that names a container alone, and `@<address>` for a lease
 //! that cannot be read.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::error::{StoreError, at};
-use super::files::open_new;
+use super::files::{Lease, Stamp, open_new};
 use super::holder::{Holder, Owner, is_container_id};
 use super::netns::Netns;
+use super::open;
 
 /// Longest record read, in bytes. A path has 4096 at most, and a pod's names some hundreds.
 const MAX_RECORD: u64 = 16 << 10;
@@ -24,6 +26,8 @@ const MAX_RECORD: u64 = 16 << 10;
 pub struct Record {
     /// What it holds, or was about to hold when its ADD was killed: only the lease says which.
     pub addresses: Vec<IpAddr>,
+    /// Which file the lease of each is. One that somebody else gave since, to a holder of the same name, is another.
+    pub(crate) stamps: BTreeMap<IpAddr, Stamp>,
     /// The boot it was seen in first.
     pub boot: String,
     /// Seconds since 1970, by the clock of then.
@@ -46,17 +50,34 @@ pub(super) enum Found {
 }
 
 impl Record {
+    /// Notes an address and its lease.
+    pub(super) fn add(&mut self, addr: IpAddr, stamp: Stamp) {
+        if self.stamps.insert(addr, stamp).is_none() {
+            self.addresses.push(addr);
+        }
+    }
+
+    /// Takes an address out.
+    pub(super) fn take(&mut self, addr: IpAddr) {
+        self.addresses.retain(|other| *other != addr);
+        self.stamps.remove(&addr);
+    }
+
+    /// Whether it is this lease that the record is about.
+    pub(super) fn is_of(&self, lease: &Lease) -> bool {
+        self.stamps.get(&lease.addr) == Some(&lease.stamp)
+    }
+
     /// Reads a record: none, one, or, with a word in the log, one that is torn.
     pub(super) fn read(path: &Path) -> Found {
-        let mut bytes = Vec::new();
-        match File::open(path).and_then(|file| file.take(MAX_RECORD).read_to_end(&mut bytes)) {
-            Ok(_) => {}
+        let bytes = match open::read(path, MAX_RECORD) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Found::Nothing,
             Err(error) => {
                 log::warn!("cannot read {}: {error}", path.display());
                 return Found::Torn;
             }
-        }
+        };
         if let Some(record) = Record::parse(&bytes) {
             return Found::Record(record);
         }
@@ -89,8 +110,15 @@ impl Record {
             Some(Netns { path: text(netns, "path")?, id, mount_namespace, anchor })
         });
         let pod = text(&value, "podNamespace").zip(text(&value, "podName"));
+        let stamps = value.get("leases").and_then(Value::as_object);
+        let stamps = stamps.into_iter().flatten().map(|(addr, stamp)| {
+            let whole = |key: &str| stamp.get(key).and_then(Value::as_i64);
+            let (seconds, nanoseconds) = (whole("seconds")?, whole("nanoseconds")?);
+            Some((addr.parse().ok()?, Stamp { inode: number(stamp, "inode")?, seconds, nanoseconds }))
+        });
         Some(Record {
             addresses: addresses.collect::<Option<_>>()?,
+            stamps: stamps.collect::<Option<_>>()?,
             boot: text(&value, "boot")?,
             since: number(&value, "since").unwrap_or(0),
             adopted: value.get("adopted").and_then(Value::as_bool).unwrap_or(false),
@@ -102,6 +130,10 @@ impl Record {
     fn to_json(&self) -> Value {
         let addresses: Vec<String> = self.addresses.iter().map(IpAddr::to_string).collect();
         let mut value = json!({"addresses": addresses, "boot": self.boot, "since": self.since});
+        for (addr, Stamp { inode, seconds, nanoseconds }) in &self.stamps {
+            let stamp = json!({"inode": inode, "seconds": seconds, "nanoseconds": nanoseconds});
+            value["leases"][addr.to_string()] = stamp;
+        }
         if self.adopted {
             value["adopted"] = true.into();
         }
@@ -163,8 +195,10 @@ mod tests {
 
     #[test]
     fn comes_back_as_it_was_written() {
+        let stamp = Stamp { inode: u64::MAX, seconds: -1, nanoseconds: 999_999_999 };
         let record = Record {
             addresses: vec!["10.0.0.2".parse().unwrap(), "2001:db8::2".parse().unwrap()],
+            stamps: BTreeMap::from([("10.0.0.2".parse().unwrap(), stamp)]),
             boot: "b1".into(),
             since: 7,
             adopted: true,

@@ -102,7 +102,8 @@ impl Store {
         Ok(released)
     }
 
-    /// Removes every lease whose holder is not to be kept, going on past errors. Tells which, and the errors.
+    /// Removes every lease whose holder is not to be kept, going on past errors. Tells which, and the errors. Every lease
+    /// is looked at, so that one whose record was lost is found at last.
     ///
     /// # Errors
     /// When the holders cannot be listed.
@@ -111,6 +112,10 @@ impl Store {
         keep: impl Fn(&Holder) -> bool,
     ) -> Result<(Vec<IpAddr>, Vec<StoreError>), StoreError> {
         let (mut released, mut errors) = (Vec::new(), Vec::new());
+        if let Err(error) = self.reconcile() {
+            log::warn!("{error}; GC goes by the leases alone");
+            self.known = false;
+        }
         if !self.known {
             for lease in files::scan(&self.dir)?.iter().filter(|lease| !keep(&lease.holder)) {
                 match remove(&lease.path) {

@@ -9,12 +9,13 @@
 //! plus one; zero is none. Entries behind the end of the file are all zero.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::open;
 use crate::allocate::Offer;
 use layout::{ENTRY, Entry, HEAD, Head, State, offset};
 
@@ -24,7 +25,7 @@ mod tests;
 
 /// How many addresses of a range are handed out of their own accord, from its first on. Of a larger range, such as a
 /// v6 /64, the others can be requested.
-const WINDOW: u128 = 1 << 20;
+pub(super) const WINDOW: u128 = 1 << 20;
 /// So many free addresses are remembered before the longest-free one is used again although there are others that
 /// never were: what a large range costs on disk stays bounded.
 const MEMORY: u32 = 1 << 16;
@@ -99,7 +100,7 @@ impl Span {
 impl Table {
     /// Opens a table. `None` when there is none, or something else in its place.
     pub(super) fn open(path: &Path, span: Span) -> Option<Table> {
-        let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+        let file = open::options().read(true).write(true).open(path).ok()?;
         let mut bytes = [0; HEAD as usize];
         file.read_exact_at(&mut bytes, 0).ok()?;
         let head = Head::decode(&bytes, span.window())?;
@@ -118,7 +119,7 @@ impl Table {
     ) -> io::Result<Table> {
         let held: BTreeSet<u32> = held.iter().filter_map(|addr| span.position(*addr)).collect();
         let window = span.window();
-        let old = std::fs::read(path).ok().and_then(|bytes| Old::read(&bytes, window));
+        let old = open::read(path, offset(window)).ok().and_then(|bytes| Old::read(&bytes, window));
         let (mut head, mut free) = match old {
             Some(old) => (Head { free: 0, ..old.head }, old.free),
             None => {
@@ -151,8 +152,9 @@ impl Table {
         head.last_freed = free.last().map_or(0, |(_, position)| position + 1);
         head.free = u32::try_from(free.len()).unwrap_or(u32::MAX);
         bytes[..HEAD as usize].copy_from_slice(&head.encode());
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        // Whatever is in its place, even something that is no file, or of which nobody knows how large it is.
+        let _ = std::fs::remove_file(path);
+        let file = open::options().read(true).write(true).create_new(true).open(path)?;
         file.write_all_at(&bytes, 0)?;
         Ok(Table { file, span, head, changed: false })
     }
@@ -331,7 +333,11 @@ impl Table {
         Ok(())
     }
 
+    /// What is known of an address; nothing of one that the range does not have.
     fn entry(&self, position: u32) -> io::Result<Entry> {
+        if position >= self.span.window() {
+            return Ok(Entry::default());
+        }
         let mut bytes = [0; ENTRY as usize];
         match self.file.read_exact_at(&mut bytes, offset(position)) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Entry::default()),
@@ -341,6 +347,9 @@ impl Table {
     }
 
     fn put(&self, position: u32, entry: Entry) -> io::Result<()> {
+        if position >= self.span.window() {
+            return Err(io::Error::other("an entry leads out of the table"));
+        }
         self.file.write_all_at(&entry.encode(), offset(position))
     }
 }

@@ -4,8 +4,8 @@
 //! about to give an address and by nobody who gives one back.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::fs;
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -17,6 +17,7 @@ use super::error::{StoreError, at};
 use super::files::open_new;
 use super::holder::Owner;
 use super::moment::Moment;
+use super::open;
 
 /// How long nobody's use of an address is believed, in tenths of a second: as long as a burst of pods takes to start.
 const CLEAR_FOR: u32 = 100;
@@ -49,15 +50,14 @@ pub(super) struct Verdicts {
 impl Verdicts {
     /// Reads what still counts. A file that is none is worth nothing: it is written anew by the next probe.
     fn read(path: &Path, moment: &Moment) -> Verdicts {
-        let mut bytes = Vec::new();
-        match File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes)) {
-            Ok(_) => {}
+        let bytes = match open::read(path, MAX_FILE) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Verdicts::default(),
             Err(error) => {
                 log::warn!("cannot read {}: {error}", path.display());
                 return Verdicts::default();
             }
-        }
+        };
         let Some((boot, mut verdicts)) = Verdicts::parse(&bytes) else {
             log::warn!("{}: no verdicts, they will be written anew", path.display());
             return Verdicts::default();

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the rig calls, and the package that brings it. A program that is there is left alone.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("bash", "bash"),
     ("busybox", "busybox-static"),
     ("depmod", "kmod"),
     ("ip", "iproute2"),
+    ("iptables", "iptables"),
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
     ("strace", "strace"),

@@ -1,0 +1,246 @@
+//! NAT mode at work: puts an attachment's elements into the node's packet filter and takes them out. `plan::nat` says what they are.
+//!
+//! The kernel is who decides: elements are created, not added, so that a port that somebody has is refused, and a chain that something
+//! leads to cannot be deleted. Each attachment's record is written before its elements and removed after them
+//! (docs/architecture.md has the order of steps, and what a kill leaves).
+
+mod flush;
+mod forward;
+mod put_in;
+mod repair;
+
+use cni_conf::cni::error::CniError;
+
+use crate::lock::RecordLock;
+use crate::net::Conn;
+use crate::net::nft::{Nft, Refusal, explain};
+use crate::net::sysctl::InterfaceSysctls;
+use crate::nft::{Change, Element};
+use crate::plan::nat::frame::{self, TABLE};
+use crate::plan::nat::{self as plan, SUBNET_CHAINS};
+use crate::record::{Record, Records};
+
+/// The node's packet filter and the records of what is in it.
+#[derive(Debug)]
+pub struct Nat {
+    nft: Nft,
+    records: Records,
+}
+
+impl Nat {
+    /// Opens a socket in the namespace of the calling thread.
+    pub fn open() -> Result<Nat, CniError> {
+        Ok(Nat { nft: Nft::open()?, records: Records::of_this_node()? })
+    }
+
+    /// Makes the frame where it is not there: if the kernel lacks a part, this fails, naming the module, and changes nothing. `veth`
+    /// is who is about to be put in.
+    pub async fn prepare(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
+        if self.nft.has_table(TABLE)? { Ok(()) } else { self.rebuild(node, Some(veth), None).await }
+    }
+
+    /// Whether [`Nat::prepare`] would succeed. Changes nothing.
+    pub fn probe(&self) -> Result<(), CniError> {
+        if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&frame::frame())?) }
+    }
+
+    /// Takes an attachment's elements out and removes its record. What is not there is no error. Without a record they are looked
+    /// for by their comments.
+    pub async fn remove(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
+        let lock = RecordLock::shared()?;
+        let record = self.records.read(veth);
+        let all_there = match &record {
+            Some(record) => self.take_out(record)?,
+            None => self.sweep(|comment| plan::veth_of(comment) == Some(veth)).map(|()| true)?,
+        };
+        self.records.remove(veth)?;
+        drop(lock);
+        if let Some(record) = &record {
+            self.forget_udp_of_the_pod(record);
+        }
+        // Without a record, nothing was there to be missed.
+        if (!all_there || !self.nft.has_table(TABLE)?)
+            && let Err(e) = self.rebuild(node, None, record.as_ref()).await
+        {
+            log::error!("other pods' NAT: {e}");
+        }
+        self.end_with_the_last(record.as_ref())
+    }
+
+    /// True if all elements were there to be taken out.
+    fn take_out(&self, record: &Record) -> Result<bool, CniError> {
+        let deletions = plan::elements(record).iter().map(delete).collect();
+        let all_there = self.commit_what_can(deletions, Refusal::not_found)?;
+        self.delete_unused(plan::chains(record).iter().map(|chain| (chain.name.as_str(), chain.rules())))?;
+        Ok(all_there)
+    }
+
+    /// Removes what belongs to no attachment that is wanted: of this network, by the names of their veths.
+    pub async fn collect(&self, node: &Conn, network: &str, wanted: &[String]) -> Result<(), CniError> {
+        let stale = |veth: &str| !wanted.iter().any(|name| name == veth);
+        for (veth, record) in self.records.all() {
+            if record.network == network && stale(&veth) {
+                self.remove(node, &veth).await?;
+            }
+        }
+        let lock = RecordLock::alone()?;
+        self.records.remove_drafts()?;
+        self.sweep(|comment| {
+            plan::is_of_network(comment, network) && plan::veth_of(comment).is_some_and(stale)
+        })?;
+        drop(lock);
+        self.end_with_the_last(None)
+    }
+
+    /// Removes the elements whose comment is like that, and chains that nothing leads to any more.
+    fn sweep(&self, is_meant: impl Fn(&str) -> bool) -> Result<(), CniError> {
+        let mut deletions = Vec::new();
+        for set in frame::MAPS {
+            let elements = self.nft.elements(TABLE, set)?.into_iter();
+            deletions.extend(
+                elements.filter(|element| is_meant(&element.comment)).map(|element| Change::DeleteElement {
+                    table: TABLE,
+                    set,
+                    key: element.key,
+                }),
+            );
+        }
+        if deletions.is_empty() {
+            return Ok(());
+        }
+        self.commit_what_can(deletions, Refusal::not_found)?;
+        self.delete_unused(self.nft.chains(TABLE)?.iter().filter_map(|name| {
+            let (_, rules) = SUBNET_CHAINS.iter().find(|(prefix, _)| name.starts_with(prefix))?;
+            Some((name.as_str(), *rules))
+        }))
+    }
+
+    /// Deletes those of the chains that nothing leads to: whose uses are no more than their rules. If another pod has come
+    /// meanwhile, the kernel does not let go of its chain.
+    fn delete_unused<'a>(&self, chains: impl Iterator<Item = (&'a str, u32)>) -> Result<(), CniError> {
+        let mut deletions = Vec::new();
+        for (name, rules) in chains {
+            if self.nft.chain(TABLE, name)?.is_some_and(|chain| chain.uses <= rules) {
+                deletions.push(Change::DeleteChain { table: TABLE, name: name.to_owned() });
+            }
+        }
+        let in_use = |refusal: &Refusal| refusal.not_found() || refusal.exists();
+        self.commit_what_can(deletions, in_use).map(drop)
+    }
+
+    /// Commits changes without those that are refused for a reason that does not matter. False if there were any.
+    fn commit_what_can(
+        &self,
+        mut changes: Vec<Change>,
+        does_not_matter: impl Fn(&Refusal) -> bool,
+    ) -> Result<bool, CniError> {
+        let mut all = true;
+        while !changes.is_empty() {
+            let Err(refusals) = self.nft.try_commit(&changes)? else { break };
+            let refused: Vec<usize> = refusals.iter().filter_map(|refusal| refusal.change).collect();
+            if refused.len() < refusals.len() || !refusals.iter().all(&does_not_matter) {
+                return Err(explain(&changes, &refusals).into());
+            }
+            all = false;
+            let mut index = 0..;
+            changes.retain(|_| index.next().is_none_or(|index| !refused.contains(&index)));
+        }
+        Ok(all)
+    }
+
+    /// Takes the table away when the last attachment has gone; what leads into it from elsewhere goes first.
+    pub fn end_with_the_last(&self, last: Option<&Record>) -> Result<(), CniError> {
+        if !self.records.is_empty() {
+            return Ok(());
+        }
+        let _lock = RecordLock::alone()?;
+        if !self.records.end() {
+            return Ok(());
+        }
+        let switched_on = self.nft.elements(TABLE, frame::LOCALNET)?.into_iter();
+        let mut devices: Vec<String> =
+            switched_on.map(|element| crate::nft::interface_name(&element.key)).collect();
+        // After a flush the set is empty.
+        devices.extend(last.and_then(plan::localnet_device).map(str::to_owned));
+        for device in devices {
+            self.set_localnet(&device, false)?;
+        }
+        let mut changes = self.forward_deletions()?;
+        changes.extend(self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE)));
+        self.commit_what_can(changes, Refusal::not_found).map(drop)
+    }
+
+    /// Whether a device takes and gives packets of 127.0.0.0/8. One that is gone does not.
+    fn set_localnet(&self, device: &str, on: bool) -> Result<(), CniError> {
+        InterfaceSysctls::ipv4().write(device, "route_localnet", if on { "1" } else { "0" })?;
+        Ok(())
+    }
+}
+
+/// Undoes NAT of an attachment whose veth may be gone, where it has any: by its record, or, if the configuration `may_have` some,
+/// by the comments of the elements. Returns the socket that was needed, which is slow to be closed.
+pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nft>, CniError> {
+    let records = Records::of_this_node()?;
+    if !may_have && !records.has(veth) {
+        return Ok(None);
+    }
+    let known = records.has(veth);
+    let removed = async {
+        let nat = Nat { nft: Nft::open()?, records };
+        nat.remove(node, veth).await?;
+        Ok(Some(nat.nft))
+    };
+    match removed.await {
+        // A kernel without nf_tables, for one: ADD was refused for it, and nothing can be there.
+        Err(e) if !known => {
+            let e: CniError = e;
+            log::warn!("no rules of {veth} were looked for: {e}");
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+/// Puts back what a firewall's restart took, where any attachment of the node has NAT: for who has none itself, and is not failed by
+/// it. Who has some notices by itself.
+pub async fn mend(node: &Conn) {
+    let mended = async {
+        let records = Records::of_this_node()?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        let nat = Nat { nft: Nft::open()?, records };
+        if nat.nft.has_table(TABLE)? { Ok(()) } else { nat.rebuild(node, None, None).await }
+    };
+    let mended: Result<(), CniError> = mended.await;
+    if let Err(e) = mended {
+        log::error!("other pods' NAT: {e}");
+    }
+}
+
+/// Undoes NAT of every attachment of a network but those whose veths are `wanted`.
+pub async fn collect(node: &Conn, network: &str, wanted: &[String], may_have: bool) -> Result<(), CniError> {
+    let records = Records::of_this_node()?;
+    let known = !records.is_empty();
+    if !may_have && !known {
+        return Ok(());
+    }
+    let collected = async { Nat::open()?.collect(node, network, wanted).await };
+    match collected.await {
+        Err(e) if !known => {
+            log::warn!("no rules of network {network} were looked for: {e}");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// For CHECK: what of an attachment's NAT is no longer as ADD left it. `expected`: by its configuration it has some.
+pub fn difference(veth: &str, expected: bool) -> Result<Option<String>, CniError> {
+    let records = Records::of_this_node()?;
+    if expected || records.has(veth) { Nat::open()?.difference(veth, expected) } else { Ok(None) }
+}
+
+fn delete(element: &Element) -> Change {
+    Change::DeleteElement { table: TABLE, set: element.set, key: element.key.clone() }
+}

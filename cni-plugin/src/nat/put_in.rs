@@ -1,0 +1,139 @@
+//! ADD's part: the record, the elements, and what they need of the node.
+
+use cni_conf::cni::error::{CniError, code};
+
+use super::{Nat, delete};
+use crate::lock::RecordLock;
+use crate::net::nft::{Refusal, explain};
+use crate::net::sysctl::enable_forwarding;
+use crate::net::{Conn, link};
+use crate::nft::{Change, Element};
+use crate::ownership::is_attachment;
+use crate::plan::nat as plan;
+use crate::plan::nat::frame::TABLE;
+use crate::record::Record;
+
+/// How often an ADD tries again after somebody else has changed what it found: the first pod of a network or a node, or one that took
+/// a dead holder's port, was quicker.
+const ATTEMPTS: usize = 20;
+
+/// Why an attachment's elements could not be put in.
+enum Obstacle {
+    /// The frame or a chain is not there.
+    Missing,
+    /// Others have what these comments tell.
+    Held(Vec<(Element, String)>),
+    /// Elements of our own are there from an earlier attempt.
+    Stale(Vec<Element>),
+}
+
+impl Nat {
+    /// Writes the record and puts the elements in. A port that a live attachment has is an error that names it.
+    pub async fn install(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
+        for mapping in &record.ports {
+            if plan::targets(record, mapping).is_empty() {
+                return Err(CniError::config(format!(
+                    "runtimeConfig.portMappings: host port {mapping}: the pod has no address of that family"
+                )));
+            }
+        }
+        self.put_in(node, record).await?;
+        for ipv6 in [false, true] {
+            if record.addresses.iter().any(|net| net.addr().is_ipv6() == ipv6) {
+                enable_forwarding(ipv6)?;
+            }
+        }
+        if let Some(device) = plan::localnet_device(record) {
+            self.set_localnet(device, true)?;
+        }
+        self.let_forward(record)?;
+        self.forget_udp_of_the_node(node, record).await;
+        Ok(())
+    }
+
+    async fn put_in(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
+        let veth = record.attachment().host_interface();
+        let mut stale = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let lock = RecordLock::shared()?;
+            self.records.write(record)?;
+            let Some(obstacle) = self.try_put_in(record, &stale)? else { return Ok(()) };
+            drop(lock);
+            match obstacle {
+                Obstacle::Missing => self.rebuild(node, Some(&veth), None).await?,
+                Obstacle::Held(held) => self.evict(node, &held).await?,
+                Obstacle::Stale(elements) => stale = elements,
+            }
+        }
+        let why = "the packet filter changes all the time: not put in after 20 attempts";
+        Err(CniError::new(code::TRY_AGAIN_LATER, why))
+    }
+
+    /// The kernel keeps who sends a transaction that fails waiting for 10 ms and more (RCU), so it is asked first for what is
+    /// likely to be missing.
+    fn try_put_in(&self, record: &Record, stale: &[Element]) -> Result<Option<Obstacle>, CniError> {
+        let mut changes = Vec::new();
+        for chain in plan::chains(record) {
+            if self.nft.chain(TABLE, &chain.name)?.is_none() {
+                changes.extend(chain.make());
+            }
+        }
+        changes.extend(stale.iter().map(delete));
+        changes.extend(plan::elements(record).into_iter().map(create));
+        changes.extend(
+            plan::device_elements(record)
+                .into_iter()
+                .map(|element| Change::AddElement { table: TABLE, element }),
+        );
+        let Err(refusals) = self.nft.try_commit(&changes)? else { return Ok(None) };
+        if refusals.iter().any(Refusal::not_found) {
+            return Ok(Some(Obstacle::Missing));
+        }
+        let own = plan::owner(&record.attachment());
+        let (mut held, mut stale) = (Vec::new(), Vec::new());
+        for refusal in &refusals {
+            let refused = refusal.change.and_then(|index| changes.get(index));
+            let (Some(Change::CreateElement { element, .. }), true) = (refused, refusal.exists()) else {
+                return Err(explain(&changes, &refusals).into());
+            };
+            match self.nft.element(TABLE, element.set, &element.key)? {
+                Some(there) if there.comment == own => stale.push(element.clone()),
+                Some(there) => held.push((element.clone(), there.comment)),
+                // It has gone meanwhile.
+                None => {}
+            }
+        }
+        Ok(Some(if held.is_empty() { Obstacle::Stale(stale) } else { Obstacle::Held(held) }))
+    }
+
+    /// Takes from dead holders what is in our way, with all that they have. A live one is an error.
+    async fn evict(&self, node: &Conn, held: &[(Element, String)]) -> Result<(), CniError> {
+        let _lock = RecordLock::alone()?;
+        for (element, comment) in held {
+            // It may have gone, or gone to another, before we had the lock.
+            match self.nft.element(TABLE, element.set, &element.key)? {
+                Some(there) if there.comment == *comment => {}
+                _ => continue,
+            }
+            let Some(veth) = plan::veth_of(comment) else {
+                let why = format!("{}: in table {TABLE} already, and not by us", plan::what(element));
+                return Err(CniError::new(code::PORT_TAKEN, why));
+            };
+            if link::by_name(node, veth).await?.is_some_and(|link| is_attachment(&link)) {
+                return Err(CniError::new(
+                    code::PORT_TAKEN,
+                    format!("{}: held by {}", plan::what(element), plan::describe(comment)),
+                ));
+            }
+            log::warn!("{}: taken from {}, which is gone", plan::what(element), plan::describe(comment));
+            // Whoever detaches it from now on must not find keys that are another's by then.
+            self.records.remove(veth)?;
+            self.sweep(|comment| plan::veth_of(comment) == Some(veth))?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn create(element: Element) -> Change {
+    Change::CreateElement { table: TABLE, element }
+}

@@ -1,0 +1,132 @@
+//! After `nft flush ruleset`: notices, and puts everything back from the records.
+
+use std::collections::BTreeSet;
+
+use cni_conf::cni::error::CniError;
+
+use super::Nat;
+use super::put_in::create;
+use crate::lock::RecordLock;
+use crate::net::nft::Refusal;
+use crate::net::{Conn, link};
+use crate::nft::Change;
+use crate::ownership::Progress;
+use crate::plan::nat as plan;
+use crate::plan::nat::frame::{self, TABLE};
+use crate::record::Record;
+
+impl Nat {
+    /// Makes the frame, if it is not as it should be, with the elements of all live attachments, in one transaction. `but` one, which
+    /// the caller is about to put in. Where there is nobody to make it for, it is not made. `gone` is who has just been taken out.
+    pub(super) async fn rebuild(
+        &self,
+        node: &Conn,
+        but: Option<&str>,
+        gone: Option<&Record>,
+    ) -> Result<(), CniError> {
+        let live = self.put_back(node, but, gone).await?;
+        if !live.is_empty() {
+            log::warn!("the rules of {} pods were gone from the packet filter and are back", live.len());
+        }
+        for record in &live {
+            self.let_forward(record)?;
+            self.forget_udp_of_the_node(node, record).await;
+        }
+        Ok(())
+    }
+
+    /// Returns whose elements are back; nobody's if the frame was whole.
+    async fn put_back(
+        &self,
+        node: &Conn,
+        but: Option<&str>,
+        gone: Option<&Record>,
+    ) -> Result<Vec<Record>, CniError> {
+        let _lock = RecordLock::alone()?;
+        if self.broken_chain()?.is_none() {
+            return Ok(Vec::new());
+        }
+        let all = self.records.all();
+        let live = self.live(node, but, &all).await?;
+        // The set that said on which devices it is switched on has been lost.
+        let (own, others): (Vec<_>, Vec<_>) = all.iter().partition(|(veth, _)| Some(veth.as_str()) == but);
+        let own = own.into_iter().map(|(_, record)| record);
+        let others = others.into_iter().map(|(_, record)| record);
+        let needed: BTreeSet<&str> = own.chain(&live).filter_map(plan::localnet_device).collect();
+        for device in others.chain(gone).filter_map(plan::localnet_device) {
+            if !needed.contains(device) {
+                self.set_localnet(device, false)?;
+            }
+        }
+        if live.is_empty() && but.is_none() {
+            return Ok(live);
+        }
+        let mut changes = Vec::new();
+        changes.extend(self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE)));
+        changes.extend(frame::frame());
+        let mut made = BTreeSet::new();
+        for chain in live.iter().flat_map(plan::chains) {
+            if made.insert(chain.name.clone()) {
+                changes.extend(chain.make());
+            }
+        }
+        for record in &live {
+            changes.extend(plan::elements(record).into_iter().map(create));
+            let shared = plan::device_elements(record).into_iter();
+            changes.extend(shared.map(|element| Change::AddElement { table: TABLE, element }));
+        }
+        // An attachment under way may want what a finished one has; it will be refused by itself.
+        self.commit_what_can(changes, Refusal::exists)?;
+        Ok(live)
+    }
+
+    /// The records of attachments whose veth is there, finished ones first. Records of others go.
+    async fn live(
+        &self,
+        node: &Conn,
+        but: Option<&str>,
+        all: &[(String, Record)],
+    ) -> Result<Vec<Record>, CniError> {
+        let (mut finished, mut under_way) = (Vec::new(), Vec::new());
+        for (veth, record) in all.iter().filter(|(veth, _)| Some(veth.as_str()) != but) {
+            match link::by_name(node, veth).await? {
+                None => self.records.remove(veth)?,
+                Some(link) => match record.attachment().progress(&link) {
+                    Progress::Ready => finished.push(record.clone()),
+                    Progress::Adding => under_way.push(record.clone()),
+                    Progress::Foreign => self.records.remove(veth)?,
+                },
+            }
+        }
+        finished.append(&mut under_way);
+        Ok(finished)
+    }
+
+    /// A chain of the frame that is not as it was made.
+    fn broken_chain(&self) -> Result<Option<String>, CniError> {
+        for (name, uses) in frame::uses() {
+            if self.nft.chain(TABLE, &name)?.is_none_or(|chain| chain.uses < uses) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What of an attachment is no longer as it was put in, in words. `expected`: by its configuration it has something.
+    pub(super) fn difference(&self, veth: &str, expected: bool) -> Result<Option<String>, CniError> {
+        let Some(record) = self.records.read(veth) else {
+            return Ok(expected.then(|| format!("the record of {veth} is gone")));
+        };
+        if let Some(chain) = self.broken_chain()? {
+            return Ok(Some(format!("chain {chain} of table {TABLE} is gone or changed")));
+        }
+        let own = plan::owner(&record.attachment());
+        for element in plan::elements(&record) {
+            match self.nft.element(TABLE, element.set, &element.key)? {
+                Some(there) if there.comment == own => {}
+                _ => return Ok(Some(format!("{} is gone from table {TABLE}", plan::what(&element)))),
+            }
+        }
+        self.forward_difference(&record)
+    }
+}

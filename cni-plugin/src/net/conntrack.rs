@@ -1,0 +1,133 @@
+//! `conntrack`: connections that the kernel remembers, by their port on the node.
+//!
+//! A UDP conversation goes on by its entry for as long as packets come, whatever the rules say by now.
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+
+use super::Result;
+use super::netfilter::message::{Message, attribute, attributes};
+use super::netfilter::{CTNETLINK, NetfilterSocket};
+
+/// `IPCTNL_MSG_CT_GET`, `_DELETE`
+const GET: u16 = CTNETLINK << 8 | 1;
+const DELETE: u16 = CTNETLINK << 8 | 2;
+
+/// `CTA_*`
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const ZONE: u16 = 18;
+const FILTER: u16 = 25;
+const TUPLE_IP: u16 = 1;
+const TUPLE_PROTOCOL: u16 = 2;
+const PROTOCOL_NUMBER: u16 = 1;
+const DESTINATION_PORT: u16 = 3;
+
+/// A remembered connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where its first packet was sent to.
+    pub destination: IpAddr,
+    /// Who answers: another one if the destination was changed.
+    pub answers: IpAddr,
+    ipv4: bool,
+    original: Vec<u8>,
+    zone: Option<Vec<u8>>,
+}
+
+/// Whether there may be an entry of UDP to one of these ports, in the namespace of the calling thread. The text of a short list is
+/// there at once; [`to_port`] locks each of the table's buckets in turn, which takes 10 ms however few entries there are.
+pub fn may_have_udp(ports: &[u16]) -> bool {
+    const SHORT: usize = 4000;
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let count = read("/proc/sys/net/netfilter/nf_conntrack_count").and_then(|text| text.trim().parse().ok());
+    match count {
+        Some(0) => false,
+        // `ipv4 2 udp 17 29 src=192.0.2.9 dst=192.0.2.1 sport=7777 dport=53 …`, then the same of the answers.
+        Some(..SHORT) => read("/proc/thread-self/net/nf_conntrack").is_none_or(|list| {
+            let to_port = |line: &str| {
+                let port = line.split(' ').find_map(|word| word.strip_prefix("dport=")?.parse().ok());
+                port.is_some_and(|port: u16| ports.contains(&port))
+            };
+            list.lines().any(|line| line.contains(" udp ") && to_port(line))
+        }),
+        _ => true,
+    }
+}
+
+/// `conntrack -L -p PROTOCOL --orig-port-dst PORT` of one family. Linux 5.8 looks for them itself, older kernels send all.
+pub fn to_port(socket: &NetfilterSocket, ipv4: bool, protocol: u8, port: u16) -> Result<Vec<Entry>> {
+    let mut message = Message::new(GET, NLM_F_REQUEST | NLM_F_DUMP, 1, family(ipv4), 0);
+    message.nested(TUPLE_ORIGINAL, |tuple| {
+        tuple.nested(TUPLE_PROTOCOL, |part| {
+            part.bytes(PROTOCOL_NUMBER, &[protocol]).bytes(DESTINATION_PORT, &port.to_be_bytes());
+        });
+    });
+    message.nested(FILTER, |filter| {
+        const ORIGINAL_FLAGS: u16 = 1;
+        const REPLY_FLAGS: u16 = 2;
+        /// `CTA_FILTER_FLAG(CTA_PROTO_NUM)` and that of the destination port.
+        const BY_PORT: u32 = 1 << 3 | 1 << 5;
+        filter.bytes(ORIGINAL_FLAGS, &BY_PORT.to_ne_bytes()).bytes(REPLY_FLAGS, &0u32.to_ne_bytes());
+    });
+    let told = socket.request(message, || format!("list connections to port {port}"))?;
+    let wanted = |entry: &&Vec<u8>| {
+        let part = |kind| {
+            attribute(entry, TUPLE_ORIGINAL)
+                .and_then(|tuple| attribute(tuple, TUPLE_PROTOCOL))
+                .and_then(|tuple| attribute(tuple, kind))
+        };
+        part(PROTOCOL_NUMBER) == Some(&[protocol]) && part(DESTINATION_PORT) == Some(&port.to_be_bytes())
+    };
+    Ok(told.iter().filter(wanted).filter_map(|entry| decode(entry, ipv4)).collect())
+}
+
+fn decode(entry: &[u8], ipv4: bool) -> Option<Entry> {
+    let original = attribute(entry, TUPLE_ORIGINAL)?;
+    Some(Entry {
+        destination: address(original, Side::Destination)?,
+        answers: address(attribute(entry, TUPLE_REPLY)?, Side::Source)?,
+        ipv4,
+        original: original.to_vec(),
+        zone: attribute(entry, ZONE).map(<[u8]>::to_vec),
+    })
+}
+
+enum Side {
+    Source,
+    Destination,
+}
+
+/// `CTA_IP_V4_SRC`, `_V4_DST`, `_V6_SRC`, `_V6_DST`
+fn address(tuple: &[u8], side: Side) -> Option<IpAddr> {
+    let kinds = match side {
+        Side::Source => [1, 3],
+        Side::Destination => [2, 4],
+    };
+    let (_, value) = attributes(attribute(tuple, TUPLE_IP)?).find(|(kind, _)| kinds.contains(kind))?;
+    match value.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(value).ok()?)),
+        _ => Some(IpAddr::from(<[u8; 16]>::try_from(value).ok()?)),
+    }
+}
+
+/// `conntrack -D`. One that is gone already is no error.
+pub fn delete(socket: &NetfilterSocket, entry: &Entry) -> Result<()> {
+    let mut message = Message::new(DELETE, NLM_F_REQUEST | NLM_F_ACK, 1, family(entry.ipv4), 0);
+    message.nested(TUPLE_ORIGINAL, |tuple| {
+        tuple.raw(&entry.original);
+    });
+    if let Some(zone) = &entry.zone {
+        message.bytes(ZONE, zone);
+    }
+    match socket.request(message, || format!("forget a connection to {}", entry.destination)) {
+        Err(e) if e.not_found() => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+fn family(ipv4: bool) -> u8 {
+    use nix::libc::{AF_INET, AF_INET6};
+    if ipv4 { AF_INET as u8 } else { AF_INET6 as u8 }
+}

@@ -1,0 +1,200 @@
+//! Netlink messages of netfilter: `struct nlmsghdr`, `struct nfgenmsg`, attributes.
+
+use nix::errno::Errno;
+
+/// `struct nlmsghdr` and `struct nfgenmsg`.
+const HEADER: usize = 16;
+const GENERIC: usize = 4;
+/// `struct nlattr`
+const ATTRIBUTE: usize = 4;
+
+const NLA_F_NESTED: u16 = 0x8000;
+/// The bits of an attribute's type that are no flags.
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+/// `NLM_F_DUMP_INTR`
+const INTERRUPTED: u16 = 0x10;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// Below are the protocol's own message types.
+const NLMSG_MIN_TYPE: u16 = 0x10;
+
+/// A message being written.
+#[derive(Debug)]
+pub struct Message {
+    bytes: Vec<u8>,
+}
+
+impl Message {
+    /// A message of a subsystem: `kind` is the subsystem's number in the upper byte and the message's in the lower;
+    /// `resource` is only used by batches.
+    pub fn new(kind: u16, flags: u16, sequence: u32, family: u8, resource: u16) -> Message {
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(&flags.to_ne_bytes());
+        bytes.extend_from_slice(&sequence.to_ne_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&[family, 0]);
+        bytes.extend_from_slice(&resource.to_be_bytes());
+        Message { bytes }
+    }
+
+    /// An attribute of plain bytes.
+    pub fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Message {
+        let length = (ATTRIBUTE + value.len()) as u16;
+        self.bytes.extend_from_slice(&length.to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(value);
+        self.pad();
+        self
+    }
+
+    /// A number in network byte order, as netfilter has it.
+    pub fn number(&mut self, kind: u16, value: u32) -> &mut Message {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    /// A text with its closing NUL.
+    pub fn text(&mut self, kind: u16, value: &str) -> &mut Message {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.bytes(kind, &bytes)
+    }
+
+    /// An attribute that holds others.
+    pub fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Message)) -> &mut Message {
+        let start = self.bytes.len();
+        self.bytes(kind | NLA_F_NESTED, &[]);
+        fill(self);
+        let length = (self.bytes.len() - start) as u16;
+        self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        self
+    }
+
+    /// Attributes that the kernel sent, as they are.
+    pub fn raw(&mut self, attributes: &[u8]) -> &mut Message {
+        self.bytes.extend_from_slice(attributes);
+        self.pad();
+        self
+    }
+
+    /// The whole message, its length filled in.
+    pub fn finish(mut self) -> Vec<u8> {
+        let length = self.bytes.len() as u32;
+        self.bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        self.bytes
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+/// One message of the kernel's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The sequence number of the message that it answers.
+    pub sequence: u32,
+    /// Why it was refused; none for an object or an acknowledgement.
+    pub error: Option<Errno>,
+    /// The list that it is part of may lack some, or have some twice (`NLM_F_DUMP_INTR`).
+    pub interrupted: bool,
+    /// The attributes of an object.
+    pub payload: Vec<u8>,
+}
+
+/// Takes what was received apart.
+pub fn answers(received: &[u8]) -> Vec<Answer> {
+    let mut told = Vec::new();
+    let mut rest = received;
+    while let (Some(size), Some(kind), Some(flags), Some(sequence)) =
+        (u32_at(rest, 0), u16_at(rest, 4), u16_at(rest, 6), u32_at(rest, 8))
+    {
+        let interrupted = flags & INTERRUPTED != 0;
+        let size = (size as usize).max(HEADER);
+        let body = rest.get(HEADER..size).unwrap_or_default();
+        let answer =
+            |error, payload: &[u8]| Answer { sequence, error, interrupted, payload: payload.to_vec() };
+        match kind {
+            NLMSG_ERROR | NLMSG_DONE => {
+                let code = u32_at(body, 0).unwrap_or_default() as i32;
+                told.push(answer((code != 0).then(|| Errno::from_raw(-code)), &[]));
+            }
+            NLMSG_MIN_TYPE.. => told.push(answer(None, body.get(GENERIC..).unwrap_or_default())),
+            _ => {}
+        }
+        rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
+    }
+    told
+}
+
+/// The attributes of a message or of another attribute, in order: type without flags, and value.
+pub fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let size = (u16_at(rest, 0)? as usize).max(ATTRIBUTE);
+        let kind = u16_at(rest, 2)? & NLA_TYPE_MASK;
+        let value = rest.get(ATTRIBUTE..size)?;
+        rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// The value of the first attribute of a type.
+pub fn attribute(within: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(within).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
+/// A number in network byte order.
+pub fn number(value: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))
+}
+
+/// A text, without its closing NUL.
+pub fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_reads_back() {
+        let mut message = Message::new(0x0a03, 5, 7, 1, 0);
+        message.text(1, "abc").nested(2, |inner| {
+            inner.number(1, 0xfffe).bytes(3, &[9, 8, 7]);
+        });
+        let bytes = message.finish();
+        assert_eq!(u32_at(&bytes, 0), Some(bytes.len() as u32));
+        let told = answers(&bytes);
+        assert_eq!((told.len(), told[0].sequence, told[0].error), (1, 7, None));
+        let payload = &told[0].payload;
+        assert_eq!(attribute(payload, 1).map(text).as_deref(), Some("abc"));
+        let nested = attribute(payload, 2).unwrap();
+        assert_eq!(attribute(nested, 1).and_then(number), Some(0xfffe));
+        assert_eq!(attribute(nested, 3), Some(&[9, 8, 7][..]));
+        assert_eq!(attributes(nested).count(), 2);
+    }
+
+    #[test]
+    fn what_is_cut_short_ends_the_reading() {
+        let mut message = Message::new(0x0a03, 5, 7, 1, 0);
+        message.bytes(1, &[1; 40]);
+        let bytes = message.finish();
+        for length in 0..bytes.len() {
+            for answer in answers(&bytes[..length]) {
+                assert_eq!(attribute(&answer.payload, 1), None);
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! `nft`: changes to the ruleset in one transaction, and looks at what is there.
+
+mod encode;
+mod expr;
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use nix::errno::Errno;
+
+use super::netfilter::message::{Message, attribute, attributes, number, text};
+use super::netfilter::{NFTABLES, NetfilterSocket, UNSPEC};
+use super::{NetError, Result};
+use crate::nft::{Change, Table};
+use encode::{attr, encode, kind};
+
+/// `NFNL_MSG_BATCH_BEGIN` and `_END`
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+/// The sequence number of a batch's own messages; changes count from the next on.
+const OF_THE_BATCH: u32 = 0;
+
+/// A conversation with nf_tables of one network namespace.
+#[derive(Debug)]
+pub struct Nft {
+    socket: NetfilterSocket,
+}
+
+/// One change of a transaction that the kernel refused. Nothing of the transaction was done then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its place in the transaction; none if the whole was refused.
+    pub change: Option<usize>,
+    /// Why.
+    pub errno: Errno,
+}
+
+impl Refusal {
+    /// True if the change is about something that is not there.
+    pub fn not_found(&self) -> bool {
+        self.errno == Errno::ENOENT
+    }
+
+    /// True if what was to be made is there already. (Before Linux 5.12 another value for a key of a map was EBUSY.)
+    pub fn exists(&self) -> bool {
+        matches!(self.errno, Errno::EEXIST | Errno::EBUSY)
+    }
+}
+
+/// A chain as the kernel has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Its policy is drop.
+    pub drops: bool,
+    /// How many rules it has, and how many rules and elements lead to it.
+    pub uses: u32,
+}
+
+/// A rule as the kernel has it, as far as we ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its number.
+    pub handle: u64,
+    /// Its comment.
+    pub comment: String,
+}
+
+/// An element as the kernel has it, as far as we ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Element {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its comment.
+    pub comment: String,
+}
+
+impl Nft {
+    /// Opens a socket in the namespace of the calling thread.
+    pub fn open() -> Result<Nft> {
+        Ok(Nft { socket: NetfilterSocket::open()? })
+    }
+
+    /// The socket, for connection tracking: closing another one could wait for what was deleted through this one.
+    pub fn socket(&self) -> &NetfilterSocket {
+        &self.socket
+    }
+
+    /// Makes all changes or none. The outer error is one of the socket's, the inner one lists what was refused.
+    pub fn try_commit(&self, changes: &[Change]) -> Result<Result<(), Vec<Refusal>>> {
+        self.send(changes, true)
+    }
+
+    /// Makes all changes or none.
+    pub fn commit(&self, changes: &[Change]) -> Result<()> {
+        self.send(changes, true)?.map_err(|refusals| explain(changes, &refusals))
+    }
+
+    /// Has the kernel check the changes without making them (`nft --check`), loading modules as needed.
+    pub fn check(&self, changes: &[Change]) -> Result<()> {
+        self.send(changes, false)?.map_err(|refusals| explain(changes, &refusals))
+    }
+
+    /// A batch without its end is gone through and then dropped.
+    fn send(&self, changes: &[Change], for_good: bool) -> Result<Result<(), Vec<Refusal>>> {
+        let begin = |kind| Message::new(kind, NLM_F_REQUEST, OF_THE_BATCH, UNSPEC, NFTABLES).finish();
+        let mut batch = begin(BATCH_BEGIN);
+        for (index, change) in changes.iter().enumerate() {
+            batch.extend(encode(change, index as u32 + 1));
+        }
+        if for_good {
+            batch.extend(begin(BATCH_END));
+        }
+        let told = self.socket.exchange(&batch).map_err(|e| NetError::new("nft: send a transaction", e))?;
+        let refusals: Vec<Refusal> = told
+            .iter()
+            .filter_map(|answer| {
+                let change = (answer.sequence as usize).checked_sub(1);
+                answer.error.map(|errno| Refusal { change, errno })
+            })
+            .collect();
+        Ok(if refusals.is_empty() { Ok(()) } else { Err(refusals) })
+    }
+
+    /// Whether a table is there.
+    pub fn has_table(&self, table: Table) -> Result<bool> {
+        let mut message = get(kind::GET_TABLE, table, NLM_F_ACK);
+        message.text(attr::TABLE_NAME, table.name);
+        match self.socket.request(message, || format!("nft list table {table}")) {
+            Ok(_) => Ok(true),
+            Err(e) if e.not_found() => Ok(false),
+            // Whom the message is for, the kernel does not know.
+            Err(NetError::Kernel { errno: Errno::EINVAL | Errno::EOPNOTSUPP, .. }) => Err(NetError::new(
+                "nft: no nf_tables (does this kernel have it? modprobe nf_tables)",
+                Errno::EOPNOTSUPP,
+            )),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// A chain; none if it or its table is not there.
+    pub fn chain(&self, table: Table, name: &str) -> Result<Option<Chain>> {
+        let mut message = get(kind::GET_CHAIN, table, NLM_F_ACK);
+        message.text(attr::CHAIN_TABLE, table.name).text(attr::CHAIN_NAME, name);
+        let told = match self.socket.request(message, || format!("nft list chain {table} {name}")) {
+            Err(e) if e.not_found() => return Ok(None),
+            other => other?,
+        };
+        const NF_DROP: u32 = 0;
+        Ok(told.first().map(|chain| Chain {
+            drops: attribute(chain, attr::CHAIN_POLICY).and_then(number) == Some(NF_DROP),
+            uses: attribute(chain, attr::CHAIN_USE).and_then(number).unwrap_or_default(),
+        }))
+    }
+
+    /// The names of a table's chains.
+    pub fn chains(&self, table: Table) -> Result<Vec<String>> {
+        let told = self
+            .socket
+            .request(get(kind::GET_CHAIN, table, NLM_F_DUMP), || format!("nft list table {table}"))?;
+        let of_this_table =
+            |chain: &&Vec<u8>| attribute(chain, attr::CHAIN_TABLE).map(text).as_deref() == Some(table.name);
+        Ok(told
+            .iter()
+            .filter(of_this_table)
+            .filter_map(|chain| attribute(chain, attr::CHAIN_NAME).map(text))
+            .collect())
+    }
+
+    /// The rules of a chain, in order.
+    pub fn rules(&self, table: Table, chain: &str) -> Result<Vec<Rule>> {
+        let mut message = get(kind::GET_RULE, table, NLM_F_DUMP);
+        message.text(attr::RULE_TABLE, table.name).text(attr::RULE_CHAIN, chain);
+        let told = self.socket.request(message, || format!("nft list chain {table} {chain}"))?;
+        let of_this_chain = |rule: &&Vec<u8>| {
+            // Old kernels list those of all chains.
+            attribute(rule, attr::RULE_CHAIN).map(text).as_deref() == Some(chain)
+                && attribute(rule, attr::RULE_TABLE).map(text).as_deref() == Some(table.name)
+        };
+        Ok(told
+            .iter()
+            .filter(of_this_chain)
+            .filter_map(|rule| {
+                let handle = attribute(rule, attr::RULE_HANDLE)?.try_into().ok()?;
+                let comment = attribute(rule, attr::RULE_USERDATA).map(encode::comment_of);
+                Some(Rule { handle: u64::from_be_bytes(handle), comment: comment.unwrap_or_default() })
+            })
+            .collect())
+    }
+
+    /// All elements of a set; none if the set or its table is not there.
+    pub fn elements(&self, table: Table, set: &str) -> Result<Vec<Element>> {
+        let mut message = get(kind::GET_ELEMENT, table, NLM_F_DUMP);
+        message.text(attr::ELEMENTS_TABLE, table.name).text(attr::ELEMENTS_SET, set);
+        self.list_elements(message, || format!("nft list set {table} {set}"))
+    }
+
+    /// The element with a key; none if there is no such element, set or table.
+    pub fn element(&self, table: Table, set: &str, key: &[u8]) -> Result<Option<Element>> {
+        let mut message = get(kind::GET_ELEMENT, table, NLM_F_ACK);
+        message.text(attr::ELEMENTS_TABLE, table.name).text(attr::ELEMENTS_SET, set);
+        encode::elements(&mut message, |element| encode::key(element, key));
+        let told = self.list_elements(message, || format!("nft get element {table} {set}"))?;
+        Ok(told.into_iter().next())
+    }
+
+    fn list_elements(&self, message: Message, action: impl Fn() -> String) -> Result<Vec<Element>> {
+        let told = match self.socket.request(message, action) {
+            Err(e) if e.not_found() => return Ok(Vec::new()),
+            other => other?,
+        };
+        let lists = told.iter().filter_map(|portion| attribute(portion, attr::ELEMENTS_LIST));
+        Ok(lists
+            .flat_map(|list| attributes(list).filter_map(|(_, element)| decode_element(element)))
+            .collect())
+    }
+}
+
+impl AsRawFd for Nft {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+fn decode_element(element: &[u8]) -> Option<Element> {
+    let key = attribute(element, attr::ELEMENT_KEY).and_then(|key| attribute(key, attr::DATA_VALUE))?;
+    let comment = attribute(element, attr::ELEMENT_USERDATA).map(encode::comment_of);
+    Some(Element { key: key.to_vec(), comment: comment.unwrap_or_default() })
+}
+
+fn get(kind: u16, table: Table, flags: u16) -> Message {
+    Message::new(kind, NLM_F_REQUEST | flags, 1, table.family as u8, 0)
+}
+
+/// The first refusal in words, with what is usually behind it. The later ones follow from the first.
+pub fn explain(changes: &[Change], refusals: &[Refusal]) -> NetError {
+    let Some(first) = refusals.iter().min_by_key(|refusal| refusal.change) else {
+        return NetError::NoAnswer { action: "nft: a transaction".into() };
+    };
+    let Some(change) = first.change.and_then(|index| changes.get(index)) else {
+        // The kernel does not know whom the batch is for.
+        let hint = if first.errno == Errno::EOPNOTSUPP { " (modprobe nf_tables)" } else { "" };
+        return NetError::new(format!("nft: a transaction{hint}"), first.errno);
+    };
+    let lacks = matches!(first.errno, Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT);
+    if change.adds() && lacks {
+        let modules = change.modules();
+        let why = format!("{change} (does this kernel have it? modprobe {})", modules.join(" "));
+        return NetError::new(why, first.errno);
+    }
+    NetError::new(change.to_string(), first.errno)
+}

@@ -1,0 +1,233 @@
+//! NAT mode in the node's packet filter: what an attachment has there. [`frame`] is what all of them share.
+//!
+//! `nft list table inet vlan-bridge` shows it. Sets and maps have an element for each pod and port: what a packet meets does not
+//! grow with the number of pods, nor does the work to add one.
+
+pub mod frame;
+pub mod matches;
+
+use std::net::IpAddr;
+
+use cni_conf::ports::{PortMapping, Protocol};
+use ipnet::IpNet;
+
+use crate::nft::{self, Change, Element, Expr, Field, LONGEST_COMMENT, Value, Verdict};
+use crate::ownership::{self, Attachment};
+use crate::record::Record;
+use frame::{ADDRESS_PORTS, HAIRPIN, LOCALNET, MASQUERADE, MASQUERADED, PORTS, TABLE, of_family};
+
+/// A chain that the pods of one network and subnet share. It goes with the last of them: the kernel keeps it for as long as an
+/// element leads to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubnetChain {
+    /// Its name.
+    pub name: String,
+    rules: Vec<Vec<Expr>>,
+    comment: String,
+}
+
+impl SubnetChain {
+    /// Makes the chain, or makes it anew where it is there already.
+    pub fn make(&self) -> Vec<Change> {
+        let mut changes = vec![
+            Change::AddChain { table: TABLE, name: self.name.clone(), hook: None },
+            Change::FlushChain { table: TABLE, name: self.name.clone() },
+        ];
+        changes.extend(self.rules.iter().map(|exprs| Change::AddRule {
+            table: TABLE,
+            chain: self.name.clone(),
+            exprs: exprs.clone(),
+            comment: self.comment.clone(),
+        }));
+        changes
+    }
+
+    /// How many rules it has.
+    pub fn rules(&self) -> u32 {
+        self.rules.len() as u32
+    }
+}
+
+/// What the names of the chains of subnets begin with, and how many rules they have.
+pub const SUBNET_CHAINS: [(&str, u32); 2] = [(MASQUERADE_CHAIN, 3), (HAIRPIN_CHAIN, 2)];
+const MASQUERADE_CHAIN: &str = "masquerade-";
+const HAIRPIN_CHAIN: &str = "hairpin-";
+
+/// The chains that the elements of an attachment lead to.
+pub fn chains(record: &Record) -> Vec<SubnetChain> {
+    let chain = |prefix: &str, net: &IpNet, rules| SubnetChain {
+        name: chain_name(prefix, record, net),
+        rules,
+        comment: cut(format!("network {}", record.network)),
+    };
+    let mut chains = Vec::new();
+    for net in &record.addresses {
+        if record.masquerade {
+            chains.push(chain(MASQUERADE_CHAIN, net, masquerade_rules(net)));
+        }
+        if !record.ports.is_empty() {
+            chains.push(chain(HAIRPIN_CHAIN, net, hairpin_rules(net)));
+        }
+    }
+    chains
+}
+
+fn chain_name(prefix: &str, record: &Record, net: &IpNet) -> String {
+    let subnet = net.trunc().to_string();
+    format!("{prefix}{:016x}", ownership::hash(&[record.network.as_str(), subnet.as_str()]))
+}
+
+/// What leaves the subnet gets the node's address; multicast leaves as it is, as with the reference plugin.
+fn masquerade_rules(net: &IpNet) -> Vec<Vec<Expr>> {
+    let multicast = match net {
+        IpNet::V4(_) => IpNet::new_assert(IpAddr::from([224, 0, 0, 0]), 4),
+        IpNet::V6(_) => IpNet::new_assert(IpAddr::from([0xff00, 0, 0, 0, 0, 0, 0, 0]), 8),
+    };
+    let stays = |subnet: &IpNet| {
+        let mut rule = matches::within(Field::Destination, subnet);
+        rule.push(Expr::Verdict(Verdict::Return));
+        rule
+    };
+    vec![stays(net), stays(&multicast), vec![masquerade()]]
+}
+
+fn masquerade() -> Expr {
+    Expr::Verdict(Verdict::Goto(MASQUERADED.into()))
+}
+
+/// What came to a host port and goes to a pod whose answer would not come back this way: from the pod's own subnet, from the pod
+/// itself, and from the node, whose source may be 127.0.0.1.
+fn hairpin_rules(net: &IpNet) -> Vec<Vec<Expr>> {
+    let mut from_the_node = matches::local(Field::Source);
+    from_the_node.push(masquerade());
+    let mut from_the_subnet = matches::within(Field::Source, net);
+    from_the_subnet.push(masquerade());
+    vec![from_the_node, from_the_subnet]
+}
+
+/// The elements of an attachment.
+pub fn elements(record: &Record) -> Vec<Element> {
+    let comment = owner(&record.attachment());
+    let mut elements = Vec::new();
+    for net in &record.addresses {
+        let ip = net.addr();
+        let mut leads_to = |set: [&'static str; 2], prefix| {
+            elements.push(Element {
+                set: of_family(set, ip),
+                key: nft::address(ip),
+                value: Some(Value::Verdict(Verdict::Goto(chain_name(prefix, record, net)))),
+                comment: comment.clone(),
+            });
+        };
+        if record.masquerade {
+            leads_to(MASQUERADE, MASQUERADE_CHAIN);
+        }
+        if !record.ports.is_empty() {
+            leads_to(HAIRPIN, HAIRPIN_CHAIN);
+        }
+    }
+    for mapping in &record.ports {
+        let targets = targets(record, mapping);
+        elements.extend(targets.into_iter().map(|target| port_element(mapping, target, &comment)));
+    }
+    elements
+}
+
+/// The addresses of a pod that a host port leads to: its first of each family that the host port is of.
+pub fn targets(record: &Record, mapping: &PortMapping) -> Vec<IpAddr> {
+    let wanted = |ip: &IpAddr| mapping.host_ip.is_none_or(|host| host.is_ipv4() == ip.is_ipv4());
+    let of = |ipv4: bool| record.addresses.iter().map(IpNet::addr).find(|ip| ip.is_ipv4() == ipv4);
+    [true, false].into_iter().filter_map(of).filter(wanted).collect()
+}
+
+fn port_element(mapping: &PortMapping, target: IpAddr, comment: &str) -> Element {
+    let (protocol, port) = ([mapping.protocol.number()], mapping.host_port.to_be_bytes());
+    let (set, key) = match mapping.host_ip.filter(|ip| !ip.is_unspecified()) {
+        Some(host) => (ADDRESS_PORTS, nft::key(&[&nft::address(host), &protocol, &port])),
+        None => (PORTS, nft::key(&[&protocol, &port])),
+    };
+    let value = nft::key(&[&nft::address(target), &mapping.container_port.to_be_bytes()]);
+    Element {
+        set: of_family(set, target),
+        key,
+        value: Some(Value::Bytes(value)),
+        comment: comment.to_owned(),
+    }
+}
+
+/// What the attachments on one device share.
+pub fn device_elements(record: &Record) -> Vec<Element> {
+    let device =
+        |set| Element { set, key: nft::interface(&record.device), value: None, comment: String::new() };
+    let mut elements = vec![device(frame::DEVICES)];
+    if localnet_device(record).is_some() {
+        elements.push(device(LOCALNET));
+    }
+    elements
+}
+
+/// The device by which 127.0.0.1 leads to a port of the pod; none if it does not.
+pub fn localnet_device(record: &Record) -> Option<&str> {
+    let is_ipv4 = |mapping| targets(record, mapping).iter().any(IpAddr::is_ipv4);
+    record.ports.iter().any(is_ipv4).then_some(record.device.as_str())
+}
+
+/// The comment of an attachment's elements: its veth, by which they are found, and whose they are.
+pub fn owner(attachment: &Attachment<'_>) -> String {
+    let Attachment { network, container_id, ifname } = attachment;
+    cut(format!("{} {network} {ifname} {container_id}", attachment.host_interface()))
+}
+
+fn cut(mut comment: String) -> String {
+    while comment.len() > LONGEST_COMMENT {
+        comment.pop();
+    }
+    comment
+}
+
+/// The name of the veth in a comment.
+pub fn veth_of(comment: &str) -> Option<&str> {
+    comment.split(' ').next().filter(|veth| !veth.is_empty())
+}
+
+/// Whether a comment is of an attachment to this network. Of a long comment, which is cut, as far as it goes.
+pub fn is_of_network(comment: &str, network: &str) -> bool {
+    let mut words = comment.splitn(3, ' ').skip(1);
+    match (words.next(), words.next()) {
+        (Some(name), Some(_)) => name == network,
+        (Some(name), None) => comment.len() == LONGEST_COMMENT && network.starts_with(name),
+        _ => false,
+    }
+}
+
+/// What an element stands for, in words: `host port 8080/tcp`.
+pub fn what(element: &Element) -> String {
+    let ip = |bytes: &[u8]| match <[u8; 4]>::try_from(bytes) {
+        Ok(octets) => IpAddr::from(octets).to_string(),
+        Err(_) => {
+            <[u8; 16]>::try_from(bytes).map(|octets| IpAddr::from(octets).to_string()).unwrap_or_default()
+        }
+    };
+    if !PORTS.contains(&element.set) && !ADDRESS_PORTS.contains(&element.set) {
+        return format!("address {} of the pod", ip(&element.key));
+    }
+    // protocol, port: of four bytes each, at the end.
+    let (address, port) = element.key.split_at(element.key.len().saturating_sub(8));
+    let number = port.get(4..6).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]])).unwrap_or_default();
+    let protocol = port.first().and_then(|number| Protocol::of_number(*number)).map_or("?", Protocol::name);
+    match address.is_empty() {
+        true => format!("host port {number}/{protocol}"),
+        false => format!("host port {number}/{protocol} of {}", ip(address)),
+    }
+}
+
+/// A comment in words.
+pub fn describe(comment: &str) -> String {
+    let mut words = comment.splitn(4, ' ').skip(1);
+    let mut word = || words.next().unwrap_or("unknown");
+    let (network, ifname, container) = (word(), word(), word());
+    format!("container {container}, interface {ifname}, network {network}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! What all attachments with NAT share: the table, its sets and maps, and the chains that look things up in them.
+
+use std::net::IpAddr;
+
+use super::matches::{address, connection, family, interface_in, local, mark, marked, within};
+use crate::nft::{
+    Base, Change, Ct, Expr, Family, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, Type, Verdict,
+};
+
+/// Our table.
+pub const TABLE: Table = Table { family: Family::Inet, name: "vlan-bridge" };
+
+/// Pod's address: to the masquerading of its subnet. IPv4, IPv6.
+pub const MASQUERADE: [&str; 2] = ["masquerade4", "masquerade6"];
+/// Pod's address: to what becomes of a packet that came to one of its host ports.
+pub const HAIRPIN: [&str; 2] = ["hairpin4", "hairpin6"];
+/// Host port: to pod's address and port.
+pub const PORTS: [&str; 2] = ["ports4", "ports6"];
+/// Host port of one of the node's addresses: the same. It goes before the port of all addresses.
+pub const ADDRESS_PORTS: [&str; 2] = ["address-ports4", "address-ports6"];
+/// The devices by which pods with NAT are reached.
+pub const DEVICES: &str = "devices";
+/// Those on which we have switched `route_localnet` on.
+pub const LOCALNET: &str = "localnet";
+
+/// The maps whose elements are attachments'.
+pub const MAPS: [&str; 8] = [
+    MASQUERADE[0],
+    MASQUERADE[1],
+    HAIRPIN[0],
+    HAIRPIN[1],
+    PORTS[0],
+    PORTS[1],
+    ADDRESS_PORTS[0],
+    ADDRESS_PORTS[1],
+];
+
+/// The one of two sets that is for the family of an address.
+pub fn of_family(sets: [&'static str; 2], ip: IpAddr) -> &'static str {
+    sets[usize::from(ip.is_ipv6())]
+}
+
+const SETS: [Set; 10] = [
+    Set { name: MASQUERADE[0], key: &[Type::Ipv4], map: Some(MapOf::Verdicts) },
+    Set { name: MASQUERADE[1], key: &[Type::Ipv6], map: Some(MapOf::Verdicts) },
+    Set { name: HAIRPIN[0], key: &[Type::Ipv4], map: Some(MapOf::Verdicts) },
+    Set { name: HAIRPIN[1], key: &[Type::Ipv6], map: Some(MapOf::Verdicts) },
+    Set {
+        name: PORTS[0],
+        key: &[Type::Protocol, Type::Port],
+        map: Some(MapOf::Values(&[Type::Ipv4, Type::Port])),
+    },
+    Set {
+        name: PORTS[1],
+        key: &[Type::Protocol, Type::Port],
+        map: Some(MapOf::Values(&[Type::Ipv6, Type::Port])),
+    },
+    Set {
+        name: ADDRESS_PORTS[0],
+        key: &[Type::Ipv4, Type::Protocol, Type::Port],
+        map: Some(MapOf::Values(&[Type::Ipv4, Type::Port])),
+    },
+    Set {
+        name: ADDRESS_PORTS[1],
+        key: &[Type::Ipv6, Type::Protocol, Type::Port],
+        map: Some(MapOf::Values(&[Type::Ipv6, Type::Port])),
+    },
+    Set { name: DEVICES, key: &[Type::Interface], map: None },
+    Set { name: LOCALNET, key: &[Type::Interface], map: None },
+];
+
+/// `IPS_DST_NAT` of linux/netfilter/nf_conntrack_common.h: the destination has been changed.
+const DNATED: u32 = 1 << 5;
+/// `NF_CT_STATE_BIT` of established and related.
+const KNOWN: u32 = 1 << 1 | 1 << 2;
+
+/// The priorities of iptables' tables (linux/netfilter_ipv4.h).
+const RAW: i32 = -300;
+const DNAT: i32 = -100;
+const SNAT: i32 = 100;
+const BEFORE_FILTER: i32 = -1;
+
+const HOST_PORTS: &str = "host-ports";
+/// The chain that gives a packet the node's address.
+pub const MASQUERADED: &str = "masqueraded";
+
+/// The table, where there is none.
+pub fn frame() -> Vec<Change> {
+    let mut changes = vec![Change::AddTable(TABLE)];
+    changes.extend(SETS.map(|set| Change::AddSet { table: TABLE, set }));
+    // With route_localnet a device takes packets of 127.0.0.0/8, which nobody but the node itself has to send or to get.
+    let loopback = ipnet::IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8);
+    let keep_out = |field| {
+        [
+            within(field, &loopback),
+            interface_in(Meta::InputInterface, LOCALNET),
+            vec![Expr::Verdict(Verdict::Drop)],
+        ]
+        .concat()
+    };
+    changes.extend(base_chain(
+        "raw",
+        Hook { kind: "filter", point: HookPoint::Prerouting, priority: RAW },
+        vec![keep_out(Field::Destination), keep_out(Field::Source)],
+    ));
+    changes.push(Change::AddChain { table: TABLE, name: HOST_PORTS.into(), hook: None });
+    changes.extend(rules(HOST_PORTS, host_port_rules()));
+    for (name, point) in [("prerouting", HookPoint::Prerouting), ("output", HookPoint::Output)] {
+        let to_the_node =
+            [local(Field::Destination), vec![Expr::Verdict(Verdict::Jump(HOST_PORTS.into()))]].concat();
+        changes.extend(base_chain(name, Hook { kind: "nat", point, priority: DNAT }, vec![to_the_node]));
+    }
+    changes.extend(base_chain(
+        "postrouting",
+        Hook { kind: "nat", point: HookPoint::Postrouting, priority: SNAT },
+        postrouting_rules(),
+    ));
+    // Subnets' chains lead here. So a kernel that cannot masquerade is found out with the first pod, before it is attached.
+    changes.push(Change::AddChain { table: TABLE, name: MASQUERADED.into(), hook: None });
+    changes.extend(rules(MASQUERADED, vec![vec![Expr::Masquerade]]));
+    changes
+}
+
+/// A port of one address goes before that of all. To `::1` nothing is mapped: the answer could not come back, for the kernel takes no
+/// packet of `::1` from a device.
+fn host_port_rules() -> Vec<Vec<Expr>> {
+    let one = ipnet::IpNet::from(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]));
+    let not_localhost = [within(Field::Destination, &one), vec![Expr::Verdict(Verdict::Return)]].concat();
+    let mut rules = vec![not_localhost];
+    for (of, registers, index) in [(Family::Ipv4, 1, 0), (Family::Ipv6, 4, 1)] {
+        let dnat = |map, key| {
+            [
+                Expr::Map { key, map, to: Reg(0) },
+                Expr::Dnat { family: of, address: Reg(0), port: Reg(registers) },
+            ]
+        };
+        let protocol_and_port = |first| {
+            [
+                Expr::Meta { key: Meta::Protocol, to: Reg(first) },
+                Expr::Payload { base: Base::Transport, offset: 2, length: 2, to: Reg(first + 1) },
+            ]
+        };
+        let mut one_address = family(of);
+        one_address.push(address(of, Field::Destination, Reg(0)));
+        one_address.extend(protocol_and_port(registers));
+        one_address.extend(dnat(ADDRESS_PORTS[index], Reg(0)));
+        let mut all_addresses = family(of);
+        all_addresses.extend(protocol_and_port(0));
+        all_addresses.extend(dnat(PORTS[index], Reg(0)));
+        rules.extend([one_address, all_addresses]);
+    }
+    rules
+}
+
+fn postrouting_rules() -> Vec<Vec<Expr>> {
+    let look_up = |index: usize, field, map: [&'static str; 2]| {
+        let of = [Family::Ipv4, Family::Ipv6][index];
+        let mut exprs = family(of);
+        exprs.push(address(of, field, Reg(0)));
+        exprs.push(Expr::VerdictMap { key: Reg(0), map: map[index] });
+        exprs
+    };
+    let dnated =
+        |index| [connection(Ct::Status, DNATED), look_up(index, Field::Destination, HAIRPIN)].concat();
+    vec![dnated(0), dnated(1), look_up(0, Field::Source, MASQUERADE), look_up(1, Field::Source, MASQUERADE)]
+}
+
+fn base_chain(name: &str, hook: Hook, exprs: Vec<Vec<Expr>>) -> Vec<Change> {
+    let mut changes = vec![Change::AddChain { table: TABLE, name: name.into(), hook: Some(hook) }];
+    changes.extend(rules(name, exprs));
+    changes
+}
+
+fn rules(chain: &str, rules: Vec<Vec<Expr>>) -> impl Iterator<Item = Change> {
+    let rule = |exprs| Change::AddRule { table: TABLE, chain: chain.into(), exprs, comment: String::new() };
+    rules.into_iter().map(rule).collect::<Vec<_>>().into_iter()
+}
+
+/// The chain that marks what pods send and what is theirs to get. Made only where another table's policy is drop, so that other
+/// nodes' packets do not pay for it.
+pub const FORWARD: &str = "forward";
+
+/// The bit of a packet's mark that says so. Kubernetes has bits 14 and 15, the reference portmap 13, network policies those from 16 on.
+const FORWARDED: u32 = 1 << 12;
+
+/// What marks packets for [`accept`]: all from pods, and to pods what they have asked for or what came to a host port.
+pub fn forward() -> Vec<Change> {
+    let from = interface_in(Meta::InputInterface, DEVICES);
+    let to = || interface_in(Meta::OutputInterface, DEVICES);
+    let exprs = vec![
+        [from, mark(FORWARDED)].concat(),
+        [to(), connection(Ct::State, KNOWN), mark(FORWARDED)].concat(),
+        [to(), connection(Ct::Status, DNATED), mark(FORWARDED)].concat(),
+    ];
+    let hook = Hook { kind: "filter", point: HookPoint::Forward, priority: BEFORE_FILTER };
+    let mut changes = base_chain(FORWARD, hook, exprs);
+    // Where the chain is there already it is made anew.
+    changes.insert(1, Change::FlushChain { table: TABLE, name: FORWARD.into() });
+    changes
+}
+
+/// The tables in which iptables-nft keeps its own, and the chain there whose policy an accept of ours does not override.
+pub const OTHERS: [Table; 2] =
+    [Table { family: Family::Ipv4, name: "filter" }, Table { family: Family::Ipv6, name: "filter" }];
+/// That chain.
+pub const OTHERS_CHAIN: &str = "FORWARD";
+
+/// Comment of the one rule that we have in such a table.
+pub const ACCEPT_COMMENT: &str = "vlan-bridge: pods with NAT";
+
+/// That rule: what is marked passes. iptables can print and delete it: a mark, a counter, a comment, a verdict. At the end of its
+/// chain, so that rules which refuse something are kept, and only the policy is met.
+pub fn accept(table: Table) -> Change {
+    let mut exprs = marked(FORWARDED);
+    exprs.extend([Expr::Counter, Expr::Verdict(Verdict::Accept)]);
+    Change::AddRule { table, chain: OTHERS_CHAIN.into(), exprs, comment: ACCEPT_COMMENT.into() }
+}
+
+/// Each chain of the frame and how many rules it has and lead to it: what a look at the kernel's chain must show at least.
+pub fn uses() -> Vec<(String, u32)> {
+    let changes = frame();
+    let in_or_to = |name: &str, change: &Change| match change {
+        Change::AddRule { chain, exprs, .. } => {
+            let leads = |expr: &&Expr| matches!(expr, Expr::Verdict(Verdict::Jump(to)) if to == name);
+            u32::from(chain == name) + exprs.iter().filter(leads).count() as u32
+        }
+        _ => 0,
+    };
+    let names = changes.iter().filter_map(|change| match change {
+        Change::AddChain { name, .. } => Some(name.clone()),
+        _ => None,
+    });
+    names.map(|name| (name.clone(), changes.iter().map(|change| in_or_to(&name, change)).sum())).collect()
+}

@@ -1,0 +1,78 @@
+//! What rules look at, put together from single expressions.
+
+use ipnet::IpNet;
+
+use crate::nft::{self, Base, Ct, Expr, Family, Field, Meta, Reg};
+
+const FIRST: Reg = Reg(0);
+
+/// `meta nfproto ipv4`: whether a packet is IPv4 or IPv6, in a table that sees both.
+pub fn family(family: Family) -> Vec<Expr> {
+    vec![Expr::Meta { key: Meta::Family, to: FIRST }, Expr::Equal { reg: FIRST, value: vec![family as u8] }]
+}
+
+/// `ip saddr` into a register: of an IPv4 or IPv6 header, which must have been made sure of.
+pub fn address(family: Family, field: Field, to: Reg) -> Expr {
+    let (offset, length) = match (family, field) {
+        (Family::Ipv6, Field::Source) => (8, 16),
+        (Family::Ipv6, Field::Destination) => (24, 16),
+        (_, Field::Source) => (12, 4),
+        (_, Field::Destination) => (16, 4),
+    };
+    Expr::Payload { base: Base::Network, offset, length, to }
+}
+
+/// `ip saddr NET`
+pub fn within(field: Field, net: &IpNet) -> Vec<Expr> {
+    let of = if net.addr().is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+    let mut exprs = family(of);
+    exprs.push(address(of, field, FIRST));
+    if net.prefix_len() < net.max_prefix_len() {
+        let mask = nft::address(net.netmask());
+        exprs.push(Expr::Bitwise { reg: FIRST, xor: vec![0; mask.len()], mask });
+    }
+    exprs.push(Expr::Equal { reg: FIRST, value: nft::address(net.network()) });
+    exprs
+}
+
+/// `fib saddr type local`: the address is one of the node's own.
+pub fn local(field: Field) -> Vec<Expr> {
+    /// `RTN_LOCAL` of linux/rtnetlink.h.
+    const LOCAL: u32 = 2;
+    vec![
+        Expr::AddressType { of: field, to: FIRST },
+        Expr::Equal { reg: FIRST, value: LOCAL.to_ne_bytes().to_vec() },
+    ]
+}
+
+/// `iifname @SET`, `oifname @SET`
+pub fn interface_in(key: Meta, set: &'static str) -> Vec<Expr> {
+    vec![Expr::Meta { key, to: FIRST }, Expr::Lookup { key: FIRST, set }]
+}
+
+/// `ct status BITS`, `ct state BITS`: any of these bits.
+pub fn connection(key: Ct, bits: u32) -> Vec<Expr> {
+    vec![Expr::Ct { key, to: FIRST }, any_of(bits), Expr::NotEqual { reg: FIRST, value: vec![0; 4] }]
+}
+
+fn any_of(bits: u32) -> Expr {
+    Expr::Bitwise { reg: FIRST, mask: bits.to_ne_bytes().to_vec(), xor: vec![0; 4] }
+}
+
+/// `meta mark & BITS == BITS`
+pub fn marked(bits: u32) -> Vec<Expr> {
+    vec![
+        Expr::Meta { key: Meta::Mark, to: FIRST },
+        any_of(bits),
+        Expr::Equal { reg: FIRST, value: bits.to_ne_bytes().to_vec() },
+    ]
+}
+
+/// `meta mark set meta mark | BITS`
+pub fn mark(bits: u32) -> Vec<Expr> {
+    vec![
+        Expr::Meta { key: Meta::Mark, to: FIRST },
+        Expr::Bitwise { reg: FIRST, mask: (!bits).to_ne_bytes().to_vec(), xor: bits.to_ne_bytes().to_vec() },
+        Expr::SetMark(FIRST),
+    ]
+}

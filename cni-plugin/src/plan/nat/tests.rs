@@ -1,0 +1,84 @@
+use cni_conf::section::Section;
+use serde_json::json;
+
+use super::*;
+
+fn record() -> Record {
+    let keys = json!({"ports": [
+        {"hostPort": 8080, "containerPort": 80},
+        {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.7"},
+        {"hostPort": 54, "containerPort": 5353, "protocol": "udp", "hostIP": "::"},
+    ]});
+    let section = Section::new(keys.as_object().unwrap(), "");
+    Record {
+        network: "local".into(),
+        container_id: "0a1b".into(),
+        ifname: "eth0".into(),
+        netns: "/run/netns/p".into(),
+        device: "cni0".into(),
+        mac: None,
+        addresses: vec!["10.22.0.2/16".parse().unwrap(), "fd00:22::2/64".parse().unwrap()],
+        masquerade: true,
+        ports: PortMapping::parse_list(&section, "ports").unwrap(),
+    }
+}
+
+#[test]
+fn an_attachment_has_an_element_for_each_address_and_port() {
+    let elements = elements(&record());
+    let sets: Vec<&str> = elements.iter().map(|element| element.set).collect();
+    assert_eq!(
+        sets,
+        [
+            "masquerade4",
+            "hairpin4",
+            "masquerade6",
+            "hairpin6",
+            "ports4",
+            "ports6",
+            "address-ports4",
+            "ports6"
+        ]
+    );
+    assert!(elements.iter().all(|element| element.comment == "veth135e6cbfc22 local eth0 0a1b"));
+    // tcp . 8080 : 10.22.0.2 . 80
+    assert_eq!(elements[4].key, [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
+    assert_eq!(elements[4].value, Some(Value::Bytes(vec![10, 22, 0, 2, 0, 80, 0, 0])));
+    // 192.0.2.7 . udp . 53 : 10.22.0.2 . 5353
+    assert_eq!(elements[6].key, [192, 0, 2, 7, 17, 0, 0, 0, 0, 53, 0, 0]);
+}
+
+#[test]
+fn pods_of_one_network_and_subnet_share_their_chains() {
+    let one = record();
+    let mut two = Record { addresses: vec!["10.22.0.3/16".parse().unwrap()], ..record() };
+    assert_eq!(chains(&one)[..2], chains(&two)[..]);
+    for chain in chains(&one) {
+        let (_, rules) = SUBNET_CHAINS.iter().find(|(prefix, _)| chain.name.starts_with(prefix)).unwrap();
+        assert_eq!(chain.rules(), *rules);
+    }
+    two.network = "other".into();
+    assert_ne!(chains(&one)[0].name, chains(&two)[0].name);
+    assert!(chains(&Record { masquerade: false, ports: Vec::new(), ..one }).is_empty());
+}
+
+#[test]
+fn a_comment_tells_whose_an_element_is() {
+    let id = "f".repeat(64);
+    for network in ["local", &"n".repeat(100), &"n".repeat(180)] {
+        let attachment = Attachment { network, container_id: &id, ifname: "eth0" };
+        let comment = owner(&attachment);
+        assert_eq!(veth_of(&comment), Some(attachment.host_interface().as_str()));
+        assert!(is_of_network(&comment, network), "{comment}");
+        assert!(!is_of_network(&comment, "loc") && !is_of_network(&comment, "other"), "{comment}");
+    }
+    assert!(!is_of_network("", "local") && !is_of_network("x", "local") && veth_of("").is_none());
+    assert_eq!(describe("veth1 local eth0 0a1b"), "container 0a1b, interface eth0, network local");
+}
+
+#[test]
+fn the_frame_counts_its_own_rules() {
+    let uses = frame::uses();
+    let of = |name: &str| uses.iter().find(|(chain, _)| chain == name).unwrap().1;
+    assert_eq!((of("raw"), of("host-ports"), of("prerouting"), of("postrouting")), (2, 7, 1, 4));
+}

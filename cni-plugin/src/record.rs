@@ -1,0 +1,254 @@
+//! What was given to an attachment outside its veth, written down in `/run`: rules in the node's packet filter do not say what they
+//! were made from, and after a firewall's restart they are gone.
+//!
+//! One file an attachment, in a folder for each network namespace that is a node: `/run/vlan-bridge/attachments/NODE/VETH`. Like the
+//! rules it goes with the boot. An attachment that needs nothing of the kind has none.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::mac::MacAddr;
+use cni_conf::ports::PortMapping;
+use cni_conf::section::{Section, parse_cidr};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use crate::lock::FOLDER;
+use crate::net::netns;
+use crate::ownership::Attachment;
+
+/// One attachment's record. Keys that a release does not know are passed over, keys that are not there mean "nothing of the kind".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Network name.
+    pub network: String,
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `CNI_IFNAME`.
+    pub ifname: String,
+    /// `CNI_NETNS` of the ADD, for a reader.
+    pub netns: String,
+    /// The node's device in the pod's subnet: the bridge, or its side of the pods' VLAN.
+    pub device: String,
+    /// The pod's MAC.
+    pub mac: Option<MacAddr>,
+    /// The pod's addresses with the prefix lengths of their subnets.
+    pub addresses: Vec<IpNet>,
+    /// What leaves the pod's subnet is masqueraded.
+    pub masquerade: bool,
+    /// The pod's host ports.
+    pub ports: Vec<PortMapping>,
+}
+
+impl Record {
+    /// Whose record it is.
+    pub fn attachment(&self) -> Attachment<'_> {
+        Attachment { network: &self.network, container_id: &self.container_id, ifname: &self.ifname }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "network": self.network,
+            "containerID": self.container_id,
+            "ifname": self.ifname,
+            "netns": self.netns,
+            "device": self.device,
+            "mac": self.mac.map(|mac| mac.to_string()),
+            "addresses": self.addresses.iter().map(IpNet::to_string).collect::<Vec<_>>(),
+            "masquerade": self.masquerade,
+            "ports": self.ports.iter().map(PortMapping::to_json).collect::<Vec<_>>(),
+        })
+    }
+
+    fn from_json(value: &Value) -> Result<Record, CniError> {
+        let map = value.as_object().ok_or_else(|| CniError::config("not a JSON object"))?;
+        let section = Section::new(map, "");
+        let text = |key: &str| section.require(key, section.str(key)?, "a text").map(str::to_owned);
+        let mac = match section.str("mac")? {
+            Some(mac) => Some(MacAddr::parse_unicast(mac).map_err(|e| section.error("mac", e))?),
+            None => None,
+        };
+        let address = |text: &String| {
+            parse_cidr(text).ok_or_else(|| section.wrong("addresses", &text.as_str().into(), "addresses"))
+        };
+        Ok(Record {
+            network: text("network")?,
+            container_id: text("containerID")?,
+            ifname: text("ifname")?,
+            netns: text("netns")?,
+            device: text("device")?,
+            mac,
+            addresses: section.strings("addresses")?.iter().map(address).collect::<Result<_, _>>()?,
+            masquerade: section.bool("masquerade")?,
+            ports: PortMapping::parse_list(&section, "ports")?,
+        })
+    }
+}
+
+/// The records of the node that we run on.
+#[derive(Clone, Debug)]
+pub struct Records {
+    folder: PathBuf,
+}
+
+impl Records {
+    /// Those of the calling thread's namespace.
+    pub fn of_this_node() -> Result<Records, CniError> {
+        let folder = PathBuf::from(format!("{FOLDER}/attachments/{}", netns::identity()?));
+        Ok(Records { folder })
+    }
+
+    /// Writes the record of an attachment, in place of one that is there.
+    pub fn write(&self, record: &Record) -> Result<(), CniError> {
+        let name = record.attachment().host_interface();
+        let failed = |e| self.failed("write", &name, &e);
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
+        // Renamed into place, so that a record is whole or not there. Names with a dot are no records.
+        let draft = self.folder.join(format!(".{name}"));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)
+            .map_err(failed)?;
+        file.write_all(record.to_json().to_string().as_bytes()).map_err(failed)?;
+        fs::rename(&draft, self.folder.join(&name)).map_err(failed)
+    }
+
+    /// The record of the attachment with this veth. None if there is none; one that cannot be read counts as none and is logged.
+    pub fn read(&self, veth: &str) -> Option<Record> {
+        let read = match fs::read(self.folder.join(veth)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return None,
+            Err(e) => Err(e.to_string()),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|e| e.to_string())
+                .and_then(|value| Record::from_json(&value).map_err(|e| e.msg)),
+        };
+        match read {
+            // A name that somebody else's record stands under proves nothing.
+            Ok(record) if record.attachment().host_interface() == veth => Some(record),
+            Ok(_) => self.unreadable(veth, "it is another attachment's"),
+            Err(why) => self.unreadable(veth, &why),
+        }
+    }
+
+    fn unreadable(&self, veth: &str, why: &str) -> Option<Record> {
+        log::warn!("record {} cannot be used: {why}", self.folder.join(veth).display());
+        None
+    }
+
+    /// Removes the record of the attachment with this veth, and what an ADD left that was killed while it wrote one.
+    pub fn remove(&self, veth: &str) -> Result<(), CniError> {
+        self.discard(veth)?;
+        self.discard(&format!(".{veth}"))
+    }
+
+    fn discard(&self, name: &str) -> Result<(), CniError> {
+        match fs::remove_file(self.folder.join(name)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(self.failed("remove", name, &e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what ADDs left that were killed while they wrote a record. Only for who holds the lock alone.
+    pub fn remove_drafts(&self) -> Result<(), CniError> {
+        let entries = self.entries();
+        entries.iter().filter(|name| name.starts_with('.')).try_for_each(|draft| self.discard(draft))
+    }
+
+    /// Every record that can be read, by the name of its veth.
+    pub fn all(&self) -> Vec<(String, Record)> {
+        let names = self.entries().into_iter().filter(|name| !name.starts_with('.'));
+        names.filter_map(|name| self.read(&name).map(|record| (name, record))).collect()
+    }
+
+    /// Whether there is a record with this veth's name, readable or not.
+    pub fn has(&self, veth: &str) -> bool {
+        self.folder.join(veth).symlink_metadata().is_ok()
+    }
+
+    /// Whether there are none at all, drafts included.
+    pub fn is_empty(&self) -> bool {
+        fs::read_dir(&self.folder).is_ok_and(|mut entries| entries.next().is_none()) || !self.folder.exists()
+    }
+
+    fn entries(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// Removes the folder if nothing is in it. True if it is gone.
+    pub fn end(&self) -> bool {
+        fs::remove_dir(&self.folder).is_ok() || !self.folder.exists()
+    }
+
+    fn failed(&self, what: &str, name: &str, error: &std::io::Error) -> CniError {
+        let path = self.folder.join(name);
+        CniError::new(code::IO_FAILURE, format!("{what} record {}: {error}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let keys = json!({"ports": [{"hostPort": 8080, "containerPort": 80, "hostIP": "192.0.2.7"}]});
+        let section = Section::new(keys.as_object().unwrap(), "");
+        Record {
+            network: "local".into(),
+            container_id: "0a1b".into(),
+            ifname: "eth0".into(),
+            netns: "/run/netns/p".into(),
+            device: "cni0".into(),
+            mac: "02:00:00:00:00:2a".parse().ok(),
+            addresses: vec!["10.22.0.2/16".parse().unwrap(), "fd00:22::2/64".parse().unwrap()],
+            masquerade: true,
+            ports: PortMapping::parse_list(&section, "ports").unwrap(),
+        }
+    }
+
+    fn records(name: &str) -> Records {
+        let folder = std::env::temp_dir().join(format!("vlbr-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        Records { folder }
+    }
+
+    #[test]
+    fn a_record_reads_back_and_goes() {
+        let (records, record) = (records("back"), record());
+        let name = record.attachment().host_interface();
+        assert_eq!(records.read(&name), None);
+        assert!(records.end());
+        records.write(&record).unwrap();
+        assert_eq!(records.read(&name).as_ref(), Some(&record));
+        assert_eq!(records.all(), [(name.clone(), record)]);
+        assert!(!records.end());
+        records.remove(&name).unwrap();
+        records.remove(&name).unwrap();
+        assert!(records.all().is_empty() && records.end() && !records.folder.exists());
+    }
+
+    #[test]
+    fn what_is_no_record_is_passed_over() {
+        let records = records("torn");
+        records.write(&record()).unwrap();
+        let name = record().attachment().host_interface();
+        let text = fs::read_to_string(records.folder.join(&name)).unwrap();
+        let other = name.replace('1', "2");
+        for (name, text) in [(&name, &text[..text.len() / 2]), (&name, ""), (&name, "[]"), (&other, &text)] {
+            fs::write(records.folder.join(name), text).unwrap();
+            assert_eq!(records.read(name), None, "{text}");
+        }
+        // A later release's record has more keys.
+        let mut value: Value = serde_json::from_str(&text).unwrap();
+        value["guard"] = json!({"since": 7});
+        fs::write(records.folder.join(&name), value.to_string()).unwrap();
+        assert_eq!(records.read(&name), Some(record()));
+        fs::remove_dir_all(&records.folder).unwrap();
+    }
+}

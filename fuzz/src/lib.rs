@@ -1,0 +1,22 @@
+//! What is fuzzed: one function a target, which panics when something is wrong.
+//!
+//! `cargo xtask fuzz` runs them with libFuzzer; over the inputs in `corpus/` they run as a normal test.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a target fails by panicking"
+)]
+
+mod configuration;
+mod store;
+
+pub use configuration::configuration;
+pub use store::store;
+
+/// A target.
+pub type Target = fn(&[u8]);
+
+/// Every target, with the name of its program and of its folder in `corpus/`.
+pub const TARGETS: [(&str, Target); 2] = [("configuration", configuration), ("store", store)];

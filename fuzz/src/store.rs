@@ -1,0 +1,130 @@
+//! Whatever a power cut, an operator or an intruder leaves in the files of a store.
+
+use cni_conf::ipam::IpamConfig;
+use cni_conf::range::RangeSet;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use vlan_bridge_ipam::store::{Claim, Holder, Owner, Pool, Record, Store, StoreError};
+
+const NETWORK: &str = "n";
+/// What the set has: 10.0.0.2 to 10.0.0.6.
+const CAPACITY: usize = 5;
+
+/// Files of a store, by the first byte of the input.
+const FILES: [&str; 7] = [
+    "n/10.0.0.3",
+    ".vlan-bridge/n/owners/c1:eth0",
+    ".vlan-bridge/n/ranges/10.0.0.1-10.0.0.6",
+    ".vlan-bridge/n/index",
+    ".vlan-bridge/n/verdicts",
+    "n/last_reserved_ip.0",
+    "n/.claim",
+];
+
+/// The first byte says which file of a store is replaced by the rest. Then addresses are taken until there are no more: that
+/// of the live owner is none of them, none comes twice, and all are had in the end.
+pub fn store(input: &[u8]) {
+    let Some((file, content)) = input.split_first() else { return };
+    let case = Case::new();
+    case.build();
+    let path = case.dir.join(FILES[usize::from(*file) % FILES.len()]);
+    fs::write(&path, content).unwrap();
+    // A call that fails is one that says why; what was there stays.
+    let _ = case.call(|store| case.take(store, "new"));
+    assert!(case.is_held_by_live(), "{}", path.display());
+    let _ = case.call(|store| store.release(&owner("c1")).map(|_| ()));
+    assert!(case.is_held_by_live(), "{}", path.display());
+    let keep = |holder: &Holder| *holder == Holder::Attachment(owner("live"));
+    case.call(|store| store.retain(keep).map(|_| ())).unwrap();
+    assert!(case.is_held_by_live(), "{}", path.display());
+    for i in 0..=CAPACITY {
+        case.call(|store| case.take(store, &format!("all{i}"))).unwrap();
+    }
+    assert_eq!(case.held().len(), CAPACITY, "{:?}", case.held());
+    assert!(case.is_held_by_live());
+}
+
+struct Case {
+    dir: PathBuf,
+    set: RangeSet,
+}
+
+impl Case {
+    fn new() -> Case {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("fuzz-store-{}-{number}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let config = json!({"ipam": {"subnet": "10.0.0.0/24", "rangeEnd": "10.0.0.6"}});
+        let mut config = IpamConfig::parse(config.as_object().unwrap()).unwrap();
+        Case { dir, set: config.ranges.remove(0) }
+    }
+
+    /// One who lives, c1, and an address that was given back.
+    fn build(&self) {
+        for id in ["live", "c1", "back"] {
+            self.call(|store| self.take(store, id)).unwrap();
+        }
+        self.call(|store| store.release(&owner("back")).map(|_| ())).unwrap();
+    }
+
+    fn call(&self, work: impl FnOnce(&mut Store) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let mut store = Store::create(&self.dir, NETWORK)?;
+        let outcome = work(&mut store);
+        store.finish();
+        outcome
+    }
+
+    /// The next address, if there is one.
+    fn take(&self, store: &mut Store, id: &str) -> Result<(), StoreError> {
+        let pool = Pool { index: 0, set: &self.set, cooldown: 30 };
+        loop {
+            let Some(addr) = store.next_free(&pool)? else {
+                if store.repair(&pool)? {
+                    continue;
+                }
+                return Ok(());
+            };
+            let before = self.held();
+            match store.claim(addr, &owner(id), &mut Record::default())? {
+                Claim::Taken => {}
+                Claim::Won | Claim::AlreadyMine => {
+                    let was = before.contains(&addr) && fs::metadata(self.lease(addr)).unwrap().len() > 0;
+                    assert!(!was || self.reads(addr, id), "{addr} was given twice");
+                    return store.remember(0, addr);
+                }
+            }
+        }
+    }
+
+    fn lease(&self, addr: IpAddr) -> PathBuf {
+        self.dir.join(NETWORK).join(addr.to_string())
+    }
+
+    fn reads(&self, addr: IpAddr, id: &str) -> bool {
+        fs::read(self.lease(addr)).is_ok_and(|lease| lease == format!("{id}\r\neth0").as_bytes())
+    }
+
+    fn is_held_by_live(&self) -> bool {
+        self.reads("10.0.0.2".parse().unwrap(), "live")
+    }
+
+    fn held(&self) -> BTreeSet<IpAddr> {
+        let names = fs::read_dir(self.dir.join(NETWORK)).unwrap().flatten();
+        names.filter_map(|entry| Path::new(&entry.file_name()).to_str()?.parse().ok()).collect()
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn owner(id: &str) -> Owner {
+    Owner { container_id: id.into(), ifname: "eth0".into() }
+}

@@ -1,0 +1,150 @@
+//! Real exchanges over TCP and UDP. A ping is no proof of a path with address translation: it takes an answer from a wrong address.
+
+use crate::Namespace;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+impl Transport {
+    /// Both.
+    pub const ALL: [Transport; 2] = [Transport::Tcp, Transport::Udp];
+
+    /// As `protocol` of a port mapping has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        }
+    }
+}
+
+/// A server that tells every client which address it came from, until it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    socket: Socket,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(Arc<TcpListener>),
+    Udp(Arc<UdpSocket>),
+}
+
+impl Server {
+    /// Listens in a namespace, on all its addresses of both families.
+    #[track_caller]
+    pub fn start(namespace: &Namespace, transport: Transport, port: u16) -> Server {
+        let all: SocketAddr = (IpAddr::from([0u16; 8]), port).into();
+        let bound = namespace.enter(|| match transport {
+            Transport::Tcp => TcpListener::bind(all).map(|socket| Socket::Tcp(Arc::new(socket))),
+            Transport::Udp => UdpSocket::bind(all).map(|socket| Socket::Udp(Arc::new(socket))),
+        });
+        let socket = bound.unwrap_or_else(|error| panic!("cannot listen on {port}: {error}"));
+        let over = Arc::new(AtomicBool::new(false));
+        let thread = match &socket {
+            Socket::Tcp(socket) => serve_tcp(socket.clone(), over.clone()),
+            Socket::Udp(socket) => serve_udp(socket.clone(), over.clone()),
+        };
+        Server { socket, over, thread: Some(thread) }
+    }
+
+    fn fd(&self) -> RawFd {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.as_raw_fd(),
+            Socket::Udp(socket) => socket.as_raw_fd(),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        // SAFETY: a system call on a socket that is open; it wakes whoever waits on it.
+        unsafe { libc::shutdown(self.fd(), libc::SHUT_RDWR) };
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve_tcp(socket: Arc<TcpListener>, over: Arc<AtomicBool>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        while !over.load(Ordering::Relaxed) {
+            if let Ok((mut stream, peer)) = socket.accept() {
+                // The client may have given up.
+                let _ = stream.write_all(told(peer).as_bytes());
+            }
+        }
+    })
+}
+
+fn serve_udp(socket: Arc<UdpSocket>, over: Arc<AtomicBool>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut question = [0; 64];
+        while !over.load(Ordering::Relaxed) {
+            if let Ok((_, peer)) = socket.recv_from(&mut question)
+                && !over.load(Ordering::Relaxed)
+            {
+                let _ = socket.send_to(told(peer).as_bytes(), peer);
+            }
+        }
+    })
+}
+
+fn told(peer: SocketAddr) -> String {
+    peer.ip().to_canonical().to_string()
+}
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Asks a server from within a namespace, and returns the address that it saw. `None` if no answer comes, or one from
+/// another address than the one that was asked.
+pub fn ask(from: &Namespace, transport: Transport, to: SocketAddr) -> Option<IpAddr> {
+    let answer = from.enter(|| match transport {
+        Transport::Tcp => ask_tcp(to),
+        Transport::Udp => ask_udp(to),
+    });
+    match answer {
+        Ok(text) => Some(text.parse().unwrap_or_else(|_| panic!("{to} answered {text:?}"))),
+        Err(error) => {
+            assert_ne!(error.kind(), ErrorKind::InvalidInput, "{error}");
+            None
+        }
+    }
+}
+
+fn ask_tcp(to: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn ask_udp(to: SocketAddr) -> std::io::Result<String> {
+    let any = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0u16; 8]) };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    // A connected socket takes answers from nobody else.
+    socket.connect(to)?;
+    socket.send(b"who am I")?;
+    let mut answer = [0; 64];
+    let length = socket.recv(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}

@@ -1,0 +1,120 @@
+//! A clock that is set while the address store is in use. It is the whole machine's, so only a guest's is set.
+
+use integration::{Attachment, Node, Outcome, Plugin, note};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Said by who boots the guest.
+const IN_GUEST: &str = "VLAN_BRIDGE_GUEST";
+
+/// In seconds since 1970.
+const SOME_TIME: i64 = 1_800_000_000;
+
+/// The clock, right again when dropped.
+struct Clock {
+    began: (SystemTime, Instant),
+}
+
+impl Clock {
+    fn step(seconds: i64) {
+        let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+        // The kernel takes no time before the boot.
+        set((now + seconds).max(3600));
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        let now = self.began.0 + self.began.1.elapsed();
+        set(i64::try_from(now.duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap());
+    }
+}
+
+fn set(seconds: i64) {
+    let time = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
+    // SAFETY: the kernel reads the structure and keeps nothing of it.
+    assert_eq!(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) }, 0, "{seconds}");
+}
+
+fn eth0(id: &str) -> Attachment {
+    Attachment {
+        id: id.to_owned(),
+        netns: Some("/run/netns/none".into()),
+        ifname: "eth0".to_owned(),
+        args: String::new(),
+        capabilities: json!({}),
+    }
+}
+
+/// Who was given what.
+#[derive(Default)]
+struct Given(BTreeMap<String, String>);
+
+impl Given {
+    #[track_caller]
+    fn add(&mut self, plugin: &Plugin<'_>, id: &str) {
+        let result = plugin.add(&eth0(id)).expect_ok().json();
+        let addr = result["ips"][0]["address"].as_str().unwrap().to_owned();
+        assert_eq!(self.0.insert(addr.clone(), id.to_owned()), None, "{addr} was given to {id} too");
+    }
+
+    #[track_caller]
+    fn del(&mut self, plugin: &Plugin<'_>, id: &str) {
+        plugin.del(&eth0(id)).expect_ok();
+        self.0.retain(|_, holder| holder != id);
+    }
+}
+
+fn plugin<'a>(node: &'a Node, name: &str) -> Plugin<'a> {
+    let ipam = json!({"type": name, "subnet": "10.1.0.0/24"});
+    node.plugin(&node.list("clock", &[json!({"type": name, "ipam": ipam})]))
+}
+
+fn by_hand(node: &Node, words: &[&str]) -> Outcome {
+    let mut command = node.command(integration::plugin("vlan-bridge-ipam"));
+    command.args(words).arg("--data-dir").arg(node.data_dir()).env_remove("CNI_COMMAND");
+    integration::run(&mut command)
+}
+
+#[test]
+fn a_clock_that_is_set_makes_no_difference() {
+    if std::env::var_os(IN_GUEST).is_none() {
+        note("the clock is the machine's own and was not set");
+        return;
+    }
+    let clock = Clock { began: (SystemTime::now(), Instant::now()) };
+    let node = Node::new("clock");
+    let (ours, theirs) = (plugin(&node, "vlan-bridge-ipam"), plugin(&node, "host-local"));
+    let mut given = Given::default();
+    // A guest begins in 1970.
+    set(SOME_TIME);
+    // By days, by as much as the mark on the directory is old, and to where a machine without a clock begins.
+    for (round, seconds) in [86_400, -2 * 86_400, -10, -SOME_TIME].into_iter().enumerate() {
+        let id = |role: &str| format!("{role}{round}");
+        given.add(&ours, &id("ours"));
+        given.add(&ours, &id("back"));
+        given.add(&theirs, &id("seen"));
+        ours.check(&eth0(&id("seen")), &json!({})).expect_ok();
+        given.add(&theirs, &id("unseen"));
+        given.del(&ours, &id("back"));
+        Clock::step(seconds);
+        // Neither a change by the other just after the step goes unnoticed,
+        given.add(&theirs, &id("after"));
+        given.add(&ours, &id("next"));
+        for role in ["ours", "seen", "unseen", "after", "next"] {
+            ours.check(&eth0(&id(role)), &json!({})).expect_ok();
+        }
+        // nor does anybody lose an address for its age,
+        let usage = by_hand(&node, &["usage", "-o", "json"]).expect_ok().json();
+        assert_eq!(usage[0]["used"], given.0.len(), "after {seconds} s: {usage}");
+        // and what was given back just now rests for as long as ever.
+        assert!(usage[0]["cooling"].as_u64() >= Some(1), "after {seconds} s: {usage}");
+        assert_eq!(node.leases("clock").len(), given.0.len());
+    }
+    for id in given.0.values() {
+        ours.del(&eth0(id)).expect_ok();
+    }
+    assert!(node.leases("clock").is_empty());
+    drop(clock);
+}

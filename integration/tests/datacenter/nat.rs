@@ -1,0 +1,83 @@
+//! NAT mode on a kernel whose modules can be taken away.
+
+use integration::{Namespace, Node, Plugin, Pod, Server, Snapshot, Transport, ask, note};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::Path;
+
+const MODULES: &str = "/usr/lib/modules";
+
+fn plugin(node: &Node) -> Plugin<'_> {
+    let conf = json!({
+        "type": "vlan-bridge", "bridge": "cni0", "isDefaultGateway": true, "ipMasq": true,
+        "capabilities": {"portMappings": true},
+        "ipam": {"type": "vlan-bridge-ipam", "ranges": [[{"subnet": "10.22.0.0/24"}], [{"subnet": "fd00:22::/64"}]]},
+    });
+    node.plugin(&node.list("local", &[conf]))
+}
+
+#[test]
+fn a_kernel_that_lacks_a_part_is_told_which_before_anything_is_touched() {
+    if !Path::new(MODULES).join("order").exists() {
+        return note("not in the guest: no module is taken away");
+    }
+    let (node, pod) = (Node::new("node"), Pod::new());
+    let (before, before_in_pod) = (Snapshot::of(&node), Snapshot::of(&pod));
+    for module in ["nft_masq", "nft_nat", "nft_fib_inet", "nft_chain_nat", "nft_ct"] {
+        node.run(&format!("rmmod {module}")).expect_ok();
+        let outcome = plugin(&node).add(&pod.eth0());
+        let status = plugin(&node).status();
+        node.run(&format!("insmod {MODULES}/{module}.ko")).expect_ok();
+        assert_eq!(outcome.error_code(), 102, "{module}: {outcome}");
+        let hint = format!("(does this kernel have it? modprobe {module})");
+        assert!(outcome.error_text().contains(&hint), "{module}: {outcome}");
+        assert_eq!(status.error_code(), 50, "{module}: {status}");
+        before.assert_unchanged(&node);
+        before_in_pod.assert_unchanged(&pod);
+    }
+    let order = std::fs::read_to_string(Path::new(MODULES).join("order")).unwrap();
+    let parts: Vec<&str> = order
+        .lines()
+        .filter_map(|line| line.split(' ').next()?.strip_suffix(".ko"))
+        .filter(|name| name.starts_with("nft_") || *name == "nf_tables")
+        .collect();
+    for module in parts.iter().rev() {
+        node.run(&format!("rmmod {module}")).expect_ok();
+    }
+    let outcome = plugin(&node).add(&pod.eth0());
+    let del = plugin(&node).del(&pod.eth0());
+    let gc = plugin(&node).with("cni.dev/valid-attachments", json!([])).gc();
+    for module in &parts {
+        node.run(&format!("insmod {MODULES}/{module}.ko")).expect_ok();
+    }
+    assert!(outcome.error_text().contains("modprobe nf_tables"), "{outcome}");
+    del.expect_ok();
+    gc.expect_ok();
+    before.assert_unchanged(&node);
+    plugin(&node).add(&pod.eth0()).expect_ok();
+    plugin(&node).del(&pod.eth0()).expect_ok();
+}
+
+/// The paths are walked natively (`native/nat_paths.rs`); this is the least on another kernel.
+#[test]
+fn a_host_port_works_on_this_kernel_too() {
+    let (machine, node, pod) = (Namespace::new("machine"), Node::new("node"), Pod::new());
+    machine.ip(&format!("link add port type veth peer name nic0 netns {}", node.name()));
+    machine.ip("link set port up\naddr add 192.0.2.9/24 dev port\naddr add 2001:db8:2::9/64 dev port nodad");
+    node.ip("link set nic0 up\naddr add 192.0.2.1/24 dev nic0\naddr add 2001:db8:2::1/64 dev nic0 nodad");
+    let ports = ["tcp", "udp"].map(|over| json!({"hostPort": 8080, "containerPort": 80, "protocol": over}));
+    let eth0 = pod.eth0().capabilities(json!({"portMappings": ports}));
+    plugin(&node).add(&eth0).expect_ok();
+    let _servers = Transport::ALL.map(|over| Server::start(&pod, over, 80));
+    for (to, seen) in [("192.0.2.1", "192.0.2.9"), ("2001:db8:2::1", "2001:db8:2::9")] {
+        machine.wait_for(to);
+        for over in Transport::ALL {
+            let to = SocketAddr::new(to.parse().unwrap(), 8080);
+            assert_eq!(ask(&machine, over, to), Some(seen.parse().unwrap()), "{over:?} to {to}");
+        }
+    }
+    let localhost = SocketAddr::new("127.0.0.1".parse().unwrap(), 8080);
+    assert_eq!(ask(&node, Transport::Tcp, localhost), Some("10.22.0.1".parse().unwrap()));
+    plugin(&node).del(&eth0).expect_ok();
+    assert!(!node.run("nft list ruleset").expect_ok().stdout.contains("vlan-bridge"));
+}

@@ -1,0 +1,171 @@
+//! Every path to and from a pod in NAT mode: who asks whom over what, and whom the server sees.
+
+use crate::nat::{GATEWAY, MACHINE, NODE, Nat, OTHER, addresses, with_ports};
+use integration::{Namespace, Pod, Server, Transport, ask, note, run_with};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+/// The port in the pod, the port of all of the node's addresses, and the one of [`OTHER`] alone.
+const SERVED: u16 = 80;
+const MAPPED: u16 = 8080;
+const MAPPED_OF_OTHER: u16 = 8081;
+
+/// One path: a name, who asks, where, and whom the server must see. `None`: there must be no answer.
+struct Path4And6<'a> {
+    name: &'static str,
+    from: &'a Namespace,
+    to: [Option<&'a str>; 2],
+    port: u16,
+    seen: [Option<&'a str>; 2],
+}
+
+/// What may be on a node, and makes a difference to forwarded packets.
+#[derive(Clone, Copy)]
+struct Surroundings {
+    forward_drops: bool,
+    bridges_call_iptables: bool,
+}
+
+/// As iptables-nft makes them for `iptables -P FORWARD DROP`.
+const DROP: &str = "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}\n\
+                    table ip6 filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}";
+
+#[test]
+fn every_path_of_a_pod_works() {
+    let br_netfilter = Path::new("/proc/sys/net/bridge").exists();
+    let mut failures = Vec::new();
+    for forward_drops in [false, true] {
+        for bridges_call_iptables in [false, true] {
+            if bridges_call_iptables && !br_netfilter {
+                note("no br_netfilter in this kernel: half of the table is not tried");
+                continue;
+            }
+            failures.extend(try_all(Surroundings { forward_drops, bridges_call_iptables }));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Tries every path in some surroundings, notes the table, and returns what was not as it should be.
+fn try_all(surroundings: Surroundings) -> Vec<String> {
+    let nat = Nat::new();
+    for key in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
+        if Path::new("/proc/sys/net/bridge").exists() {
+            let value = if surroundings.bridges_call_iptables { "1" } else { "0" };
+            nat.node.set_sysctl(&format!("net/bridge/{key}"), value);
+        }
+    }
+    if surroundings.forward_drops {
+        nat.node.nft(DROP);
+    }
+    let (pod, same_bridge, other_bridge) = (Pod::new(), Pod::new(), Pod::new());
+    let mut ports = Vec::new();
+    for protocol in ["tcp", "udp"] {
+        ports.push((MAPPED, protocol, SERVED, ""));
+        ports.extend(OTHER.map(|ip| (MAPPED_OF_OTHER, protocol, SERVED, ip)));
+    }
+    let server = addresses(&nat.local().add(&with_ports(&pod, &ports)).expect_ok().json());
+    let same = addresses(&nat.local().add(&same_bridge.eth0()).expect_ok().json());
+    // It has a port as well, as in the other network nothing else would be let through a policy of drop.
+    let third = [(9999, "tcp", 9, "")];
+    let other = addresses(&nat.other().add(&with_ports(&other_bridge, &third)).expect_ok().json());
+
+    let _servers: Vec<Server> = Transport::ALL
+        .into_iter()
+        .flat_map(|over| [&*pod, &nat.machine].map(|host| Server::start(host, over, SERVED)))
+        .collect();
+    let text = |pair: [&'static str; 2]| pair.map(Some);
+    let path = |name, from, to, port, seen| Path4And6 { name, from, to, port, seen };
+    let node = nat.node.namespace();
+    let paths = [
+        path("machine -> host port", &nat.machine, text(NODE), MAPPED, text(MACHINE)),
+        path("machine -> port of other address", &nat.machine, text(OTHER), MAPPED_OF_OTHER, text(MACHINE)),
+        path("machine -> the same, this address", &nat.machine, text(NODE), MAPPED_OF_OTHER, [None, None]),
+        path("node -> host port", node, text(NODE), MAPPED, text(GATEWAY)),
+        path("node -> port of other address", node, text(OTHER), MAPPED_OF_OTHER, text(GATEWAY)),
+        path("node -> localhost", node, [Some("127.0.0.1"), None], MAPPED, [Some(GATEWAY[0]), None]),
+        path("node -> ::1", node, [None, Some("::1")], MAPPED, [None, None]),
+        path("the pod itself -> host port", &pod, text(NODE), MAPPED, text(GATEWAY)),
+        path("the pod itself -> gateway", &pod, text(GATEWAY), MAPPED, text(GATEWAY)),
+        path("pod, same bridge -> host port", &same_bridge, text(NODE), MAPPED, text(GATEWAY)),
+        path("pod, same bridge -> gateway", &same_bridge, text(GATEWAY), MAPPED, text(GATEWAY)),
+        path("pod, other bridge -> host port", &other_bridge, text(NODE), MAPPED, own(&other)),
+        path("pod -> pod, same bridge", &same_bridge, own(&server), SERVED, own(&same)),
+        path("node -> pod", node, own(&server), SERVED, text(GATEWAY)),
+        path("pod -> machine, masqueraded", &same_bridge, text(MACHINE), SERVED, text(NODE)),
+        path("pod -> node's other address, no port", &same_bridge, text(OTHER), 9, [None, None]),
+    ];
+    let failures = walk(&paths, surroundings);
+    if surroundings.forward_drops {
+        // The control: without our rule the policy drops.
+        nat.node.nft("flush chain ip filter FORWARD");
+        let to = SocketAddr::new(NODE[0].parse().unwrap(), MAPPED);
+        assert_eq!(ask(&nat.machine, Transport::Tcp, to), None, "nothing is dropped here");
+    }
+    nat.local().del(&pod.eth0()).expect_ok();
+    nat.local().del(&same_bridge.eth0()).expect_ok();
+    nat.other().del(&other_bridge.eth0()).expect_ok();
+    assert!(!nat.rules().contains("vlan-bridge"), "{}", nat.rules());
+    failures
+}
+
+fn own(pair: &[String; 2]) -> [Option<&str>; 2] {
+    pair.each_ref().map(|ip| Some(ip.as_str()))
+}
+
+/// Walks the paths over both transports and families; notes whom each server saw.
+fn walk(paths: &[Path4And6<'_>], surroundings: Surroundings) -> Vec<String> {
+    let header = format!(
+        "FORWARD {}, bridge-nf-call-iptables {}",
+        if surroundings.forward_drops { "drop" } else { "accept" },
+        u8::from(surroundings.bridges_call_iptables)
+    );
+    let mut lines = vec![format!(
+        "{header}\n{:38} {:>15} {:>15} {:>15} {:>15}",
+        "server sees over", "tcp4", "udp4", "tcp6", "udp6"
+    )];
+    let mut failures = Vec::new();
+    for path in paths {
+        let mut line = format!("{:38}", path.name);
+        for index in [0, 1] {
+            for over in Transport::ALL {
+                let Some(to) = path.to[index] else {
+                    line += &format!(" {:>15}", "");
+                    continue;
+                };
+                let to = SocketAddr::new(to.parse().unwrap(), path.port);
+                let seen = ask(path.from, over, to);
+                line += &format!(" {:>15}", seen.map_or("-".to_owned(), |ip| ip.to_string()));
+                let wanted: Option<IpAddr> = path.seen[index].map(|ip| ip.parse().unwrap());
+                if seen != wanted {
+                    let over = over.name();
+                    failures
+                        .push(format!("{header}: {}, {over} to {to}: {seen:?}, not {wanted:?}", path.name));
+                }
+            }
+        }
+        lines.push(line);
+    }
+    note(&lines.join("\n      "));
+    failures
+}
+
+/// With `route_localnet` a bridge would take packets of 127.0.0.0/8 from pods.
+#[test]
+fn a_pod_does_not_reach_what_listens_on_localhost() {
+    let (nat, pod) = (Nat::new(), Pod::new());
+    nat.local().add(&with_ports(&pod, &[(MAPPED, "tcp", SERVED, "")])).expect_ok();
+    assert_eq!(nat.node.sysctl("net/ipv4/conf/cni0/route_localnet"), "1");
+    assert_eq!(nat.node.sysctl("net/ipv4/conf/nic0/route_localnet"), "0");
+    let _server = Server::start(&nat.node, Transport::Tcp, 5353);
+    let to = SocketAddr::new("127.0.0.1".parse().unwrap(), 5353);
+    assert!(ask(&nat.node, Transport::Tcp, to).is_some(), "the server does not answer its own node");
+    // The pod sends what is for 127.0.0.1 to its node.
+    pod.set_sysctl("net/ipv4/conf/eth0/route_localnet", "1");
+    pod.ip("addr del 127.0.0.1/8 dev lo\nroute add 127.0.0.1 via 10.22.0.1");
+    let guarded = ask(&pod, Transport::Tcp, to);
+    run_with(nat.node.command("nft").args(["flush", "chain", "inet", "vlan-bridge", "raw"]), b"").expect_ok();
+    let unguarded = ask(&pod, Transport::Tcp, to);
+    assert_eq!(guarded, None, "a pod reached localhost");
+    assert!(unguarded.is_some(), "without the guard it would, or this test shows nothing");
+}

@@ -1,0 +1,152 @@
+//! A firewall's restart takes our rules along: CHECK says so, and the next call of any pod puts all of them back.
+
+use crate::nat::{MACHINE, NODE, Nat, with_ports};
+use integration::{Pod, Server, Transport, ask, note};
+use serde_json::json;
+use std::net::SocketAddr;
+
+/// The comments in the rules of the node, which tell whose each element is.
+fn elements(nat: &Nat) -> Vec<String> {
+    let rules = nat.rules();
+    let mut comments: Vec<String> = rules
+        .split("comment \"veth")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .map(str::to_owned)
+        .collect();
+    comments.sort();
+    comments
+}
+
+#[test]
+fn after_a_flush_the_next_add_and_the_next_del_put_back_everybodys_rules() {
+    let nat = Nat::new();
+    let (one, two, third) = (Pod::new(), Pod::new(), Pod::new());
+    let eth0 = with_ports(&one, &[(8080, "tcp", 80, ""), (8080, "udp", 80, NODE[0])]);
+    let result = nat.local().add(&eth0).expect_ok().json();
+    let second = with_ports(&two, &[(8081, "tcp", 80, "")]);
+    nat.other().add(&second).expect_ok();
+    let before = elements(&nat);
+    nat.local().check(&eth0, &result).expect_ok();
+    let _server = Server::start(&one, Transport::Tcp, 80);
+    let reaches = || {
+        let to = SocketAddr::new(NODE[0].parse().unwrap(), 8080);
+        ask(&nat.machine, Transport::Tcp, to) == Some(MACHINE[0].parse().unwrap())
+    };
+    assert!(reaches());
+
+    // By a pod with NAT and by one without.
+    let plain = nat.node.plugin(&nat.list("plain", "cni1", &json!({"capabilities": null})));
+    for (by_add, plugin) in
+        [(true, nat.local()), (false, nat.local()), (true, plain.clone()), (false, plain.clone())]
+    {
+        if !by_add {
+            plugin.add(&third.eth0()).expect_ok();
+        }
+        nat.node.nft("flush ruleset");
+        let outcome = nat.local().check(&eth0, &result);
+        assert_eq!(outcome.error_code(), 101, "{outcome}");
+        assert!(outcome.error_text().contains("table inet vlan-bridge is gone"), "{outcome}");
+        assert!(!reaches());
+        let restored = if by_add {
+            plugin.add(&third.eth0()).expect_ok()
+        } else {
+            plugin.del(&third.eth0()).expect_ok()
+        };
+        assert!(restored.stderr.contains("the rules of 2 pods were gone"), "{restored}");
+        if by_add {
+            plugin.del(&third.eth0()).expect_ok();
+        }
+        assert_eq!(elements(&nat), before, "by ADD: {by_add}");
+        nat.local().check(&eth0, &result).expect_ok();
+        assert!(reaches());
+    }
+
+    // Part of it is enough to be missed.
+    nat.node.nft("delete element inet vlan-bridge ports4 { tcp . 8080 }");
+    let outcome = nat.local().check(&eth0, &result);
+    assert!(outcome.error_text().contains("host port 8080/tcp is gone"), "{outcome}");
+    nat.node.nft("flush chain inet vlan-bridge postrouting");
+    let outcome = nat.local().check(&eth0, &result);
+    assert!(outcome.error_text().contains("chain postrouting of table inet vlan-bridge"), "{outcome}");
+
+    nat.node.nft("flush ruleset");
+    for (plugin, pod) in [(nat.local(), &one), (nat.other(), &two)] {
+        plugin.del(&pod.eth0()).expect_ok();
+    }
+    nat.assert_nothing_left();
+}
+
+/// What is restored is what lives: not a pod that has gone without a word.
+#[test]
+fn the_dead_are_not_put_back() {
+    let (nat, dead, lives) = (Nat::new(), Pod::new(), Pod::new());
+    nat.local().add(&with_ports(&dead, &[(8080, "tcp", 80, "")])).expect_ok();
+    let gone = dead.eth0().without_netns();
+    drop(dead);
+    let veths = || nat.node.ip_json("link show type veth").as_array().map_or(0, Vec::len);
+    integration::poll(std::time::Duration::from_secs(10), "the dead pod's veth is gone", || veths() == 1);
+    nat.node.nft("flush ruleset");
+    nat.local().add(&with_ports(&lives, &[(8080, "udp", 80, "")])).expect_ok();
+    assert_eq!(nat.count(&gone.id), 0, "{}", nat.rules());
+    nat.local().del(&lives.eth0()).expect_ok();
+    nat.local().del(&gone).expect_ok();
+    nat.assert_nothing_left();
+}
+
+/// As Docker and ufw leave it: the policy is met by one rule of ours, which goes with the last pod, and their own rules stay.
+#[test]
+fn a_forward_policy_of_drop_has_one_rule_of_ours_for_as_long_as_there_are_pods() {
+    let (nat, one, two) = (Nat::new(), Pod::new(), Pod::new());
+    nat.node.run("iptables -P FORWARD DROP").expect_ok();
+    nat.node.run("iptables -A FORWARD -i docker0 -j ACCEPT").expect_ok();
+    let theirs = nat.rules();
+    // What iptables cannot read, it refuses to print.
+    let ours = || nat.node.run("iptables -S FORWARD").expect_ok().stdout.matches("vlan-bridge").count();
+    let eth0 = with_ports(&one, &[(8080, "tcp", 80, "")]);
+    let result = nat.local().add(&eth0).expect_ok().json();
+    nat.local().add(&two.eth0()).expect_ok();
+    assert_eq!(ours(), 1, "{}", nat.rules());
+    // Whoever loads his own rules again has ours gone.
+    nat.node
+        .nft("flush chain ip filter FORWARD\nadd rule ip filter FORWARD iifname \"docker0\" counter accept");
+    let outcome = nat.local().check(&eth0, &result);
+    assert!(outcome.error_text().contains("chain FORWARD of table ip filter"), "{outcome}");
+    nat.local().del(&two.eth0()).expect_ok();
+    nat.local().add(&two.eth0()).expect_ok();
+    assert_eq!(ours(), 1, "{}", nat.rules());
+    nat.local().check(&eth0, &result).expect_ok();
+    for pod in [&one, &two] {
+        nat.local().del(&pod.eth0()).expect_ok();
+    }
+    assert_eq!(nat.rules(), theirs);
+}
+
+/// Where we cannot write, an operator has to: the log says what.
+#[test]
+fn legacy_iptables_is_the_operators() {
+    let (nat, pod) = (Nat::new(), Pod::new());
+    if !nat.node.run("iptables-legacy -P FORWARD DROP").ok() {
+        return note("this kernel has no legacy iptables: its warning is not tried");
+    }
+    let added = nat.local().add(&pod.eth0()).expect_ok();
+    let command =
+        "iptables-legacy -A FORWARD -i cni0 -j ACCEPT; iptables-legacy -A FORWARD -o cni0 -j ACCEPT";
+    assert!(added.stderr.contains(command), "{added}");
+    nat.local().status().expect_ok();
+    nat.local().del(&pod.eth0()).expect_ok();
+}
+
+/// STATUS needs no rules to be there, only a kernel that could take them.
+#[test]
+fn status_is_good_before_the_first_pod_and_after_a_flush() {
+    let (nat, pod) = (Nat::new(), Pod::new());
+    nat.local().status().expect_ok();
+    nat.local().add(&pod.eth0()).expect_ok();
+    nat.node.nft("flush ruleset");
+    nat.local().status().expect_ok();
+    assert!(!nat.rules().contains("vlan-bridge"), "STATUS changes nothing");
+    nat.local().gc().expect_ok();
+    nat.local().with("cni.dev/valid-attachments", json!([])).gc().expect_ok();
+    nat.assert_nothing_left();
+}

@@ -1,0 +1,97 @@
+//! `cargo xtask fuzz`: libFuzzer over the targets of `fuzz/`.
+
+use crate::command::{cargo, output, run};
+use crate::workspace;
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// The targets: programs of `fuzz/libfuzzer`, folders of `fuzz/corpus`.
+const TARGETS: [&str; 2] = ["configuration", "store"];
+const SECONDS: u32 = 60;
+const MEMORY: &str = "/dev/shm";
+
+const USAGE: &str = "\
+Usage: cargo xtask fuzz [TARGET] [--seconds N]
+
+Fuzzes the configuration (target configuration) and the files of the address store (target store), each for 60 s or for N,
+beginning with the inputs in fuzz/corpus, on the toolchain that runs this. Installs cargo-fuzz below target/ if there is
+none; libFuzzer takes a C++ compiler. What is found new goes to target/fuzz/corpus, an input that fails to
+target/fuzz/artifacts: put the latter into fuzz/corpus, where every run of the tests tries it.";
+
+/// Runs the verb.
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    let (mut targets, mut seconds) = (TARGETS.to_vec(), SECONDS);
+    let mut words = args.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            "--seconds" => {
+                let text = words.next().context("--seconds wants a number")?;
+                seconds = text.parse().with_context(|| format!("--seconds: {text:?} is not a number"))?;
+            }
+            word => match TARGETS.iter().find(|target| **target == word) {
+                Some(target) => targets = vec![target],
+                None => {
+                    eprintln!("unknown argument {word:?}\n\n{USAGE}");
+                    return Ok(ExitCode::from(2));
+                }
+            },
+        }
+    }
+    let program = cargo_fuzz()?;
+    let mut failed = Vec::new();
+    for target in targets {
+        if let Err(error) = fuzz(&program, target, seconds) {
+            eprintln!("cargo xtask fuzz: {error:#}");
+            failed.push(target);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("something was found in {}", failed.join(", "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One target for so many seconds. What it works with besides the sources is below the target folder.
+fn fuzz(program: &Path, target: &str, seconds: u32) -> Result<()> {
+    let root = workspace::root();
+    let own = workspace::target().join("fuzz");
+    let (grown, artifacts) = (own.join("corpus").join(target), own.join("artifacts").join(target));
+    for folder in [&grown, &artifacts] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let mut command = Command::new(program);
+    command.current_dir(&root).args(["fuzz", "run", "--fuzz-dir", "fuzz/libfuzzer"]);
+    // Sanitizers are for nightly toolchains; nearly all of this is safe code, in which a panic is what there is to find.
+    command.args(["--sanitizer", "none", "--target-dir"]).arg(own.join("build")).arg(target);
+    command.arg(&grown).arg(root.join("fuzz/corpus").join(target));
+    command.args(["--", "-timeout=10", "-rss_limit_mb=1024", "-max_len=8192"]);
+    command
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-artifact_prefix={}/", artifacts.display()));
+    command.env("RUSTC_BOOTSTRAP", "1");
+    // A store is made for each input: in memory, where there is such a place.
+    if Path::new(MEMORY).is_dir() {
+        command.env("TMPDIR", MEMORY);
+    }
+    run(&mut command)
+}
+
+/// cargo-fuzz, installed if there is none.
+fn cargo_fuzz() -> Result<PathBuf> {
+    if output(Command::new("cargo-fuzz").arg("--version")).is_ok() {
+        return Ok("cargo-fuzz".into());
+    }
+    let root = workspace::target().join("fuzz/cargo-fuzz");
+    let program = root.join("bin/cargo-fuzz");
+    if !program.exists() {
+        run(cargo().args(["install", "--quiet", "cargo-fuzz", "--root"]).arg(&root))?;
+    }
+    ensure!(program.exists(), "cargo-fuzz was installed, but not as {}", program.display());
+    Ok(program)
+}
