@@ -10,7 +10,7 @@ mod runtimes;
 mod sid;
 
 pub(crate) use apt::{find as find_program, install_programs};
-pub(crate) use runtimes::runtimes;
+pub(crate) use runtimes::{podman_for_guest, runtimes};
 
 use crate::command::{output, run};
 use crate::workspace;

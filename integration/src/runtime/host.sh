@@ -69,7 +69,8 @@ first() {
 second() {
     set -e
     umount $hierarchies
-    if mountpoint -q sys/fs/cgroup; then umount sys/fs/cgroup; fi
+    # Version 1 has a folder for each hierarchy.
+    if [ "$hierarchies" != sys/fs/cgroup ]; then umount sys/fs/cgroup; fi
     mount_groups
     {
         echo '#!/bin/bash'

@@ -10,6 +10,7 @@ mod failover;
 mod nat;
 mod regression;
 mod rig;
+mod runtime;
 mod slice;
 mod traffic;
 mod trunk;

@@ -75,10 +75,11 @@ fn sandboxes_of_containerd_come_and_go_and_outlive_its_restarts() {
             sandboxes.iter().skip(ended).for_each(|sandbox| answers(&site, sandbox.ip));
             removed(&containerd, &sandboxes[ended]);
         }
-        // What ends by itself takes its namespace along or not: the runtime asks for its removal all the same.
         containerd
             .ctr(&format!("--namespace k8s.io task kill --signal KILL {}", sandboxes[2].id))
             .expect_ok();
+        // While its shim is going, containerd may fail; kubelet asks until it is stopped.
+        poll(LIMIT, "the end of a killed sandbox", || containerd.cri().stop(&sandboxes[2]).is_ok());
         removed(&containerd, &sandboxes[2]);
         nothing_left(&site, &containerd, &before);
     }

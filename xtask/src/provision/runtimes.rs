@@ -24,6 +24,36 @@ pub(crate) fn runtimes() -> Result<PathBuf> {
     })
 }
 
+/// What a guest needs of podman to have it as a runtime: path here, path in the guest below `there`. All of them would make the
+/// guest's memory too small.
+pub(crate) fn podman_for_guest(there: &str) -> Result<Vec<(PathBuf, String)>> {
+    let dir = runtimes()?;
+    let mut files = Vec::new();
+    for part in ["etc/containers", "usr/bin", "usr/lib", "usr/share/containers"] {
+        collect(&dir.join("podman").join(part), &mut files)?;
+    }
+    files.retain(|file| !file.components().any(|part| part.as_os_str() == "cni"));
+    files.push(dir.join("pod.tar"));
+    let place = |file: PathBuf| {
+        let below = file.strip_prefix(&dir).unwrap_or(&file).display().to_string();
+        (file, format!("{there}/{below}"))
+    };
+    Ok(files.into_iter().map(place).collect())
+}
+
+/// Every file below a folder, links followed.
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
 /// Unpacks what was downloaded over what is there.
 fn fill(dir: &Path, name: &str, packages: &Path) -> Result<()> {
     let dir = dir.join(name);
