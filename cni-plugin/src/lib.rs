@@ -4,6 +4,8 @@ mod apply;
 mod command;
 mod config;
 mod delegate;
+mod guard;
+mod host_access;
 mod link;
 mod lock;
 mod nat;

@@ -14,6 +14,8 @@ mod check_status;
 mod conflict;
 mod failure;
 mod frames;
+mod guard;
+mod host_access;
 mod input;
 mod input_bridge;
 mod input_environment;

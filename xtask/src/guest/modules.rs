@@ -32,6 +32,7 @@ const WANTED: [&str; 32] = [
     "nft_limit",
     "nft_log",
     "nft_masq",
+    "nft_meta_bridge",
     "nft_nat",
     "nft_redir",
     "nft_reject_inet",
