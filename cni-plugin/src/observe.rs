@@ -3,7 +3,7 @@
 use cni_conf::network::Network;
 
 use crate::link::{Installed, Link};
-use crate::net::{Conn, Result, addr, link, port, route};
+use crate::net::{Conn, Result, addr, link, netns, port, route};
 use crate::plan::uplink::{Seen, Surroundings};
 
 /// The interfaces that the configuration names: a few look-ups by name, however many pods there are. On a trunk, the
@@ -15,6 +15,7 @@ pub async fn uplink(conn: &Conn, network: &Network) -> Result<Seen> {
     }
     let Some(uplink) = &network.uplink else { return Ok(seen) };
     seen.master = link::by_name(conn, &uplink.master).await?;
+    seen.rootless = seen.master.is_none() && netns::is_rootless();
     if uplink.port_name() != uplink.master {
         seen.sub_interface = link::by_name(conn, uplink.port_name()).await?;
     }

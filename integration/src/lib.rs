@@ -11,6 +11,7 @@
 //! | one node with a plain NIC, on any kernel | [`Site`] |
 //! | a container | [`Pod`] |
 //! | plugins run as a runtime runs them | [`Node::client`], [`Client`] |
+//! | a real container runtime on a node | [`Containerd`], [`Podman`] |
 //! | a plugin run with any environment and stdin | [`Node::plugin`], [`Plugin`] |
 //! | `vlan-bridgectl` on a node with files of its own | [`Ctl`] |
 //! | frames on an interface, tags included | [`Capture`] |
@@ -57,6 +58,7 @@ mod plugin;
 mod pod;
 mod process;
 mod programs;
+mod runtime;
 mod scratch;
 mod site;
 mod snapshot;
@@ -75,6 +77,7 @@ pub use plugin::{Call, Plugin};
 pub use pod::{Attachment, Pod};
 pub use process::{Background, Outcome, note, run, run_all, run_quickly, run_with};
 pub use programs::{client, peer, peers, plugin, product};
+pub use runtime::{Containerd, Cri, Host, IMAGE, Podman, Port, Release, Sandbox, User, greets};
 pub use scratch::Scratch;
 pub use site::Site;
 pub use snapshot::Snapshot;

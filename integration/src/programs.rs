@@ -17,6 +17,11 @@ pub fn client() -> PathBuf {
     from_environment("CNI_CLIENT", "the client built over libcni")
 }
 
+/// The folder of the container runtimes' unpacked packages and of the image for them (`CNI_RUNTIMES`).
+pub(crate) fn runtimes() -> PathBuf {
+    from_environment("CNI_RUNTIMES", "the folder with containerd, containerd-sid, podman and pod.tar")
+}
+
 /// One of the reference plugins.
 pub fn peer(name: &str) -> PathBuf {
     peers().join(name)

@@ -9,6 +9,7 @@ mod counts;
 mod demo;
 mod fuzz;
 mod guest;
+mod oci;
 mod product;
 mod provision;
 mod suite;

@@ -6,9 +6,11 @@
 
 mod apt;
 mod client;
+mod runtimes;
 mod sid;
 
 pub(crate) use apt::{find as find_program, install_programs};
+pub(crate) use runtimes::{podman_for_guest, runtimes};
 
 use crate::command::{output, run};
 use crate::workspace;
@@ -87,6 +89,7 @@ pub(crate) fn ensure_native() -> Result<()> {
 /// Tells a program of the integration crate, by its environment, where everything is.
 pub(crate) fn tell(command: &mut Command, product: &Path) -> Result<()> {
     command.env("VLAN_BRIDGE_BIN", product).env("CNI_PEERS", peers()?).env("CNI_CLIENT", client()?);
+    command.env("CNI_RUNTIMES", runtimes()?);
     Ok(())
 }
 

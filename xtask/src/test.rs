@@ -140,8 +140,10 @@ fn here(name: &str, product: &Path, filter: Option<&str>, counts: &mut Counts) -
 
 /// The suite that needs another kernel, in one boot.
 fn in_guest(product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
-    let there = "/opt/datacenter".to_owned();
-    let mut command = vec![there.clone()];
+    let (there, runtimes) = ("/opt/datacenter".to_owned(), "/opt/runtimes");
+    let mut programs = provision::podman_for_guest(runtimes)?;
+    programs.push((suite::build(["--test", "datacenter"])?, there.clone()));
+    let mut command = vec![there];
     command.extend(filter.map(str::to_owned));
     let job = guest::Job {
         command,
@@ -150,8 +152,9 @@ fn in_guest(product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result
             ("RUST_TEST_THREADS".into(), "4".into()),
             // Whose clock may be set.
             ("VLAN_BRIDGE_GUEST".into(), "1".into()),
+            ("CNI_RUNTIMES".into(), runtimes.into()),
         ],
-        programs: vec![(suite::build(["--test", "datacenter"])?, there)],
+        programs,
         deadline: GUEST_LIMIT,
     };
     let mut of_suite = Counts::default();

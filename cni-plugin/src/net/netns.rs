@@ -118,6 +118,13 @@ pub fn identity() -> Result<String> {
     Ok(format!("file-{}", own.ino()))
 }
 
+/// Whether we run in another user namespace than the node's own, as under rootless podman: the network namespace is none of
+/// the node's then either (user_namespaces(7): the first one maps every id to itself).
+pub fn is_rootless() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().ne(["0", "0", "4294967295"]))
+}
+
 /// Namespaces of every kind live on one file system; `NS_GET_NSTYPE` (ioctl_nsfs(2)) tells them apart.
 fn is_network_namespace(file: &File) -> bool {
     const NS_GET_NSTYPE: libc::Ioctl = 0xb703;

@@ -56,6 +56,12 @@ pub(super) fn check_master<'a>(
     plan: &mut Plan,
 ) -> Result<&'a Link, CniError> {
     let Some(master) = &seen.master else {
+        if seen.rootless {
+            return refuse(format!(
+                "uplink.master: {} cannot be reached by a rootless runtime, whose network is not the node's; run the container as root",
+                uplink.master
+            ));
+        }
         return refuse(format!(
             "uplink.master: there is no interface {} on this node; it must exist before pods are attached",
             uplink.master

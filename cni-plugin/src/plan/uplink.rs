@@ -24,6 +24,8 @@ pub struct Seen {
     pub master: Option<Link>,
     /// The interface with the sub-interface's name.
     pub sub_interface: Option<Link>,
+    /// The master is missing, and the caller is in a user namespace of its own, so this is not the node's network.
+    pub rootless: bool,
     /// What the master is a port of itself.
     pub upper: Option<Link>,
     /// The interface with the name of the node's own side of the pods' VLAN.

@@ -13,6 +13,7 @@ mod nat;
 mod paths;
 mod regression;
 mod rig;
+mod runtime;
 mod services;
 mod slice;
 mod status;

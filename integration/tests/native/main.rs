@@ -49,6 +49,7 @@ mod regression;
 mod regression_check;
 mod results;
 mod rig;
+mod runtimes;
 mod takeover;
 mod teardown;
 mod uplink;

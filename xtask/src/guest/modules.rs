@@ -36,6 +36,7 @@ const WANTED: [&str; 32] = [
     "nft_nat",
     "nft_redir",
     "nft_reject_inet",
+    "overlay",
     "sch_ingress",
     "sch_netem",
     "sch_tbf",

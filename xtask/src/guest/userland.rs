@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 /// Real programs; whatever else a script calls is busybox's.
-const PROGRAMS: [&str; 9] = ["bash", "bridge", "busybox", "ip", "nft", "ping", "strace", "tc", "tcpdump"];
+const PROGRAMS: [&str; 11] =
+    ["bash", "bridge", "busybox", "ip", "nft", "nsenter", "ping", "strace", "tc", "tcpdump", "unshare"];
 
 /// Adds folders, programs and the few files that programs look for.
 pub(super) fn add_base(archive: &mut Archive) -> Result<()> {

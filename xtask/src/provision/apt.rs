@@ -76,10 +76,24 @@ pub(super) fn dependency_with(package: &str, prefix: &str, options: &[String]) -
     })
 }
 
+/// Downloads packages and all that they need and this machine lacks, without installing them.
+pub(super) fn download_missing(packages: &[&str]) -> Result<PathBuf> {
+    let dir = folder()?;
+    fs::create_dir_all(dir.join("partial")).with_context(|| format!("cannot make {}", dir.display()))?;
+    with_fresh_lists(&[], || {
+        let mut command = Command::new("apt-get");
+        command.arg("-o").arg(format!("Dir::Cache::Archives={}", dir.display()));
+        command.args(["-o", "APT::Sandbox::User=root", "--no-install-recommends", "-y"]);
+        // A package that is installed is fetched all the same.
+        command.args(["--download-only", "--reinstall", "install"]).args(packages);
+        output(&mut command)
+    })?;
+    Ok(dir)
+}
+
 /// Downloads packages, without installing them, into a folder of their own.
 pub(super) fn download(packages: &[String], options: &[String]) -> Result<PathBuf> {
-    let dir = workspace::rig().join(format!("download-{}", std::process::id()));
-    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let dir = folder()?;
     with_fresh_lists(options, || {
         let mut command = Command::new("apt-get");
         command.current_dir(&dir).args(options);
@@ -87,6 +101,13 @@ pub(super) fn download(packages: &[String], options: &[String]) -> Result<PathBu
         command.args(["-o", "APT::Sandbox::User=root", "download"]).args(packages);
         output(&mut command)
     })?;
+    Ok(dir)
+}
+
+/// An empty folder for downloads.
+fn folder() -> Result<PathBuf> {
+    let dir = workspace::rig().join(format!("download-{}", std::process::id()));
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)
 }
 

@@ -1,0 +1,101 @@
+//! containerd, driven by `ctr` and through its CRI socket.
+
+use super::{Cri, Host, IMAGE, LIMIT};
+use crate::{Background, Namespace, Outcome, poll, run};
+use std::fs;
+use std::ops::Deref;
+
+/// Which containerd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// The machine's own release of Debian has 1.6 or newer.
+    Stable,
+    /// Debian's unstable release has 2.x.
+    Sid,
+}
+
+impl Release {
+    /// Both.
+    pub const ALL: [Release; 2] = [Release::Stable, Release::Sid];
+
+    fn packages(self) -> &'static str {
+        match self {
+            Release::Stable => "containerd",
+            Release::Sid => "containerd-sid",
+        }
+    }
+}
+
+/// A pod's sandbox is of our image. Limits are not asked for: not every kernel has the controllers where we look.
+const CONFIGURATION: &str = r#"version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "localhost/pod:1"
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "/opt/cni/bin"
+conf_dir = "/etc/cni/net.d"
+"#;
+
+const SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// A running containerd. Dereferences to its [`Host`].
+#[derive(Debug)]
+pub struct Containerd {
+    host: Host,
+    release: Release,
+}
+
+impl Containerd {
+    /// Starts it in the network namespace of a node and gives it the image, for `ctr` and for CRI.
+    pub fn start(namespace: &Namespace, release: Release) -> Containerd {
+        let host = Host::new(namespace, release.packages());
+        fs::create_dir_all(host.path("/etc/containerd")).expect("the host is writable");
+        fs::write(host.path("/etc/containerd/config.toml"), CONFIGURATION).expect("the host is writable");
+        let containerd = Containerd { host, release };
+        containerd.launch();
+        for namespace in ["default", "k8s.io"] {
+            containerd.ctr(&format!("--namespace {namespace} image import /pod.tar")).expect_ok();
+        }
+        containerd
+    }
+
+    /// Ends the daemon by a signal and starts it again; what it runs goes on.
+    pub fn restart(&self, signal: &str) {
+        self.host.stop("containerd", signal);
+        self.launch();
+    }
+
+    /// Its CRI, as kubelet sees it.
+    pub fn cri(&self) -> Cri {
+        Cri::new(self.host.path(SOCKET))
+    }
+
+    /// Runs `ctr`.
+    #[track_caller]
+    pub fn ctr(&self, line: &str) -> Outcome {
+        self.host.run(&format!("ctr {line}"))
+    }
+
+    /// Starts a container with `ctr run --cni`, which takes the network away again when the container has ended.
+    pub fn run_container(&self, id: &str) -> Background {
+        let mut command = self.host.command("ctr");
+        // No share of processors, for the reason that the configuration has.
+        command.args(["run", "--rm", "--cni", "--cpu-shares", "0", IMAGE, id]);
+        Background::start(&mut command)
+    }
+
+    fn launch(&self) {
+        self.host.start("containerd", "containerd");
+        let answers = || run(self.host.command("ctr").arg("version")).ok();
+        let what = format!("containerd of {:?}\n{}", self.release, self.host.log("containerd"));
+        poll(LIMIT, &what, answers);
+    }
+}
+
+impl Deref for Containerd {
+    type Target = Host;
+
+    fn deref(&self) -> &Host {
+        &self.host
+    }
+}

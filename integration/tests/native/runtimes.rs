@@ -1,0 +1,225 @@
+//! Real container runtimes on one node: what they ask of a plugin, and that nothing is left when they have finished.
+
+use integration::{Containerd, Host, IMAGE, Podman, Port, Release, Sandbox, Site, Snapshot, greets, poll};
+use serde_json::{Value, json};
+use std::fs;
+use std::net::IpAddr;
+use std::slice;
+use std::time::Duration;
+
+/// How long a runtime may take to notice something.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The site's network, with leases where a node has them, in the newest version that everybody takes.
+fn list(site: &Site) -> Value {
+    json!({"cniVersion": "1.0.0", "name": Site::NETWORK, "plugins": [site.conf()]})
+}
+
+/// The container answers the router, which is a machine of the network like any other.
+#[track_caller]
+fn answers(site: &Site, ip: IpAddr) {
+    poll(LIMIT, &format!("an answer from {ip}"), || greets(&site.router, (ip, 80).into()));
+}
+
+/// Nothing is held, nothing is running, and the node is as it was.
+#[track_caller]
+fn nothing_left(site: &Site, host: &Host, before: &Snapshot) {
+    assert!(host.leases(Site::NETWORK).is_empty(), "{:?}", host.leases(Site::NETWORK));
+    for folder in ["/run/netns", "/var/lib/cni/results", "/run/vlan-bridge/attachments"] {
+        let left: Vec<_> = fs::read_dir(host.path(folder)).into_iter().flatten().flatten().collect();
+        assert!(left.is_empty(), "{folder}: {left:?}");
+    }
+    before.assert_unchanged(&site.node);
+}
+
+/// A containerd that has had a sandbox, so that the bridge is there, and what the node is like then.
+fn settled(site: &Site, release: Release, list: &Value) -> (Containerd, Snapshot) {
+    let containerd = Containerd::start(&site.node, release);
+    containerd.set_lists(slice::from_ref(list));
+    let cri = containerd.cri();
+    poll(LIMIT, "the network is ready", || cri.network_ready().expect("Status").0);
+    let first = cri.run("first", &[]).expect("RunPodSandbox");
+    removed(&containerd, &first);
+    let before = Snapshot::of(&site.node);
+    (containerd, before)
+}
+
+/// The same with podman.
+fn settled_podman(site: &Site, list: &Value) -> (Podman, Snapshot) {
+    let podman = Podman::new(&site.node);
+    podman.set_lists(slice::from_ref(list));
+    podman.run_container("first", Site::NETWORK, "").expect_ok();
+    podman.podman("rm --force --time 0 first").expect_ok();
+    let before = Snapshot::of(&site.node);
+    (podman, before)
+}
+
+/// As kubelet does it: stopped, and stopped again, before it is removed.
+#[track_caller]
+fn removed(containerd: &Containerd, sandbox: &Sandbox) {
+    for _ in 0..2 {
+        containerd.cri().stop(sandbox).expect("StopPodSandbox");
+    }
+    containerd.cri().remove(sandbox).expect("RemovePodSandbox");
+}
+
+#[test]
+fn sandboxes_of_containerd_come_and_go_and_outlive_its_restarts() {
+    for release in Release::ALL {
+        let site = Site::new();
+        let (containerd, before) = settled(&site, release, &list(&site));
+        let sandboxes =
+            ["one", "two", "three"].map(|name| containerd.cri().run(name, &[]).expect("RunPodSandbox"));
+        for (signal, ended) in [("TERM", 0), ("KILL", 1)] {
+            containerd.restart(signal);
+            sandboxes.iter().skip(ended).for_each(|sandbox| answers(&site, sandbox.ip));
+            removed(&containerd, &sandboxes[ended]);
+        }
+        containerd
+            .ctr(&format!("--namespace k8s.io task kill --signal KILL {}", sandboxes[2].id))
+            .expect_ok();
+        // While its shim is going, containerd may fail; kubelet asks until it is stopped.
+        poll(LIMIT, "the end of a killed sandbox", || containerd.cri().stop(&sandboxes[2]).is_ok());
+        removed(&containerd, &sandboxes[2]);
+        nothing_left(&site, &containerd, &before);
+    }
+}
+
+#[test]
+fn containers_of_ctr_reach_the_router_and_leave_nothing() {
+    for release in Release::ALL {
+        let site = Site::new();
+        let (containerd, before) = settled(&site, release, &list(&site));
+        let mut running = ["one", "two"].map(|id| (id, containerd.run_container(id)));
+        poll(LIMIT, "two leases", || containerd.leases(Site::NETWORK).len() == 2);
+        containerd.leases(Site::NETWORK).into_iter().for_each(|ip| answers(&site, ip));
+        for (id, process) in &mut running {
+            containerd.ctr(&format!("task kill --signal KILL {id}")).expect_ok();
+            // It takes the network away, with an empty CNI_NETNS, before it ends.
+            poll(LIMIT, "the end of ctr", || !process.is_alive());
+        }
+        nothing_left(&site, &containerd, &before);
+    }
+}
+
+#[test]
+fn containerd_1_refuses_a_list_of_1_1_and_leaves_nothing() {
+    let site = Site::new();
+    let (containerd, before) = settled(&site, Release::Stable, &list(&site));
+    let mut newer = list(&site);
+    newer["cniVersion"] = json!("1.1.0");
+    containerd.set_lists(&[newer]);
+    let mut said = String::new();
+    poll(LIMIT, "a refusal", || match containerd.cri().run("one", &[]) {
+        Ok(sandbox) => {
+            removed(&containerd, &sandbox);
+            false
+        }
+        Err(error) => {
+            said = error;
+            true
+        }
+    });
+    assert!(said.contains("1.1.0"), "{said}");
+    nothing_left(&site, &containerd, &before);
+}
+
+#[test]
+fn containerd_2_calls_a_node_without_its_uplink_not_ready() {
+    let site = Site::new();
+    let containerd = Containerd::start(&site.node, Release::Sid);
+    let mut newer = list(&site);
+    newer["cniVersion"] = json!("1.1.0");
+    containerd.set_lists(&[newer]);
+    let state = || containerd.cri().network_ready().expect("Status");
+    poll(LIMIT, "the network is ready", || state().0);
+    site.node.ip("link set nic0 down");
+    let (ready, message) = state();
+    assert!(!ready && message.contains("nic0 is down"), "{message}");
+    site.node.ip("link set nic0 up");
+    poll(LIMIT, "the network is ready again", || state().0);
+}
+
+#[test]
+fn containers_of_podman_come_and_go() {
+    let site = Site::new();
+    let (podman, before) = settled_podman(&site, &list(&site));
+    for name in ["one", "two", "three"] {
+        podman.run_container(name, Site::NETWORK, "--cap-add NET_RAW").expect_ok();
+    }
+    assert_eq!(podman.leases(Site::NETWORK).len(), 3);
+    podman.podman("restart --time 0 one").expect_ok();
+    assert_eq!(podman.leases(Site::NETWORK).len(), 3);
+    podman.leases(Site::NETWORK).into_iter().for_each(|ip| answers(&site, ip));
+    podman.podman("exec one /bin/busybox ping -c 1 -W 2 172.20.56.1").expect_ok();
+    podman.podman("kill two").expect_ok();
+    podman.podman("rm --force --time 0 one two three").expect_ok();
+    nothing_left(&site, &podman, &before);
+}
+
+#[test]
+fn a_user_other_than_root_is_told_that_podman_cannot_reach_the_uplink() {
+    let site = Site::new();
+    let podman = Podman::new(&site.node);
+    let user = podman.user("tenant");
+    user.set_list(&list(&site));
+    let outcome = user.podman(&format!("run --rm --network {} {IMAGE}", Site::NETWORK));
+    assert!(
+        !outcome.ok() && outcome.stderr.contains("nic0 cannot be reached by a rootless runtime"),
+        "{outcome}"
+    );
+}
+
+/// The node's address, to which the host ports belong.
+const NODE: &str = "192.0.2.1";
+
+/// A site whose node has a network in NAT mode.
+fn nat_site() -> (Site, Value) {
+    let site = Site::new();
+    site.node.ip(&format!("addr add {NODE}/24 dev nic0"));
+    site.router.ip("addr add 192.0.2.9/24 dev port");
+    let local = json!({
+        "type": "vlan-bridge", "bridge": "cni0", "isDefaultGateway": true, "ipMasq": true,
+        "capabilities": {"portMappings": true},
+        "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/24"},
+    });
+    let list = json!({"cniVersion": "1.0.0", "name": Site::NETWORK, "plugins": [local]});
+    (site, list)
+}
+
+/// The host port leads to a container, from another machine.
+#[track_caller]
+fn published(site: &Site, port: u16) {
+    let to = format!("{NODE}:{port}").parse().unwrap();
+    poll(LIMIT, &format!("an answer from {to}"), || greets(&site.router, to));
+}
+
+#[test]
+fn host_ports_of_sandboxes_lead_to_them_until_they_go() {
+    for release in Release::ALL {
+        let (site, list) = nat_site();
+        let (containerd, before) = settled(&site, release, &list);
+        let on = |host| [Port { host, container: 80 }];
+        let run = |name, host| containerd.cri().run(name, &on(host));
+        let sandboxes = [run("one", 8081), run("two", 8082)].map(|it| it.expect("RunPodSandbox"));
+        [8081, 8082].into_iter().for_each(|port| published(&site, port));
+        let refused = run("three", 8082).expect_err("a port that is taken");
+        assert!(refused.contains("8082"), "{refused}");
+        containerd.restart("KILL");
+        sandboxes.iter().for_each(|sandbox| removed(&containerd, sandbox));
+        nothing_left(&site, &containerd, &before);
+    }
+}
+
+#[test]
+fn host_ports_of_podman_lead_to_its_containers_until_they_go() {
+    let (site, list) = nat_site();
+    let (podman, before) = settled_podman(&site, &list);
+    podman.run_container("one", Site::NETWORK, "--publish 8081:80").expect_ok();
+    podman.run_container("two", Site::NETWORK, "--publish 8082:80/tcp").expect_ok();
+    [8081, 8082].into_iter().for_each(|port| published(&site, port));
+    podman.podman("restart --time 0 one").expect_ok();
+    published(&site, 8081);
+    podman.podman("rm --force --time 0 one two").expect_ok();
+    nothing_left(&site, &podman, &before);
+}

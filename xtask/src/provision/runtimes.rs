@@ -1,0 +1,82 @@
+//! Container runtimes as Debian packages them, only unpacked: installed, they would start services on this machine.
+
+use super::{apt, once, sid, unpack};
+use crate::oci::{File, Image};
+use anyhow::{Context, Result, anyhow};
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The folder with one folder of unpacked packages a runtime, and the image for all of them.
+///
+/// | folder | what |
+/// |---|---|
+/// | `containerd` | the machine's own release's: 1.6 on Debian 12 |
+/// | `containerd-sid` | 2.x, with the own release's runc, as sid's needs sid's C library |
+/// | `podman` | the machine's own release's: 4.3 on Debian 12, with slirp4netns for users other than root |
+pub(crate) fn runtimes() -> Result<PathBuf> {
+    once("runtimes", |dir| {
+        fill(dir, "containerd", &apt::download_missing(&["containerd", "runc"])?)?;
+        fill(dir, "containerd-sid", &apt::download_missing(&["runc"])?)?;
+        fill(dir, "containerd-sid", &sid::download(&["containerd"])?)?;
+        fill(dir, "podman", &apt::download_missing(&["podman", "crun", "slirp4netns", "uidmap"])?)?;
+        fs::write(dir.join("pod.tar"), image()?).context("cannot write the image")
+    })
+}
+
+/// What a guest needs of podman to have it as a runtime: path here, path in the guest below `there`. All of them would make the
+/// guest's memory too small.
+pub(crate) fn podman_for_guest(there: &str) -> Result<Vec<(PathBuf, String)>> {
+    let dir = runtimes()?;
+    let mut files = Vec::new();
+    for part in ["etc/containers", "usr/bin", "usr/lib", "usr/share/containers"] {
+        collect(&dir.join("podman").join(part), &mut files)?;
+    }
+    files.retain(|file| !file.components().any(|part| part.as_os_str() == "cni"));
+    files.push(dir.join("pod.tar"));
+    let place = |file: PathBuf| {
+        let below = file.strip_prefix(&dir).unwrap_or(&file).display().to_string();
+        (file, format!("{there}/{below}"))
+    };
+    Ok(files.into_iter().map(place).collect())
+}
+
+/// Every file below a folder, links followed.
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Unpacks what was downloaded over what is there.
+fn fill(dir: &Path, name: &str, packages: &Path) -> Result<()> {
+    let dir = dir.join(name);
+    for part in ["etc", "usr"] {
+        fs::create_dir_all(dir.join(part)).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    unpack(packages, &dir)
+}
+
+/// What the runtimes run: busybox, serving a greeting on port 80.
+fn image() -> Result<Vec<u8>> {
+    let busybox = apt::find("busybox").ok_or_else(|| anyhow!("busybox is not on this machine"))?;
+    let content = fs::read(&busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
+    let files = [
+        File { path: "bin/busybox".into(), mode: 0o755, content },
+        File { path: "www/index.html".into(), mode: 0o644, content: b"a pod\n".into() },
+    ];
+    let image = Image {
+        name: "localhost/pod:1",
+        arch: std::env::consts::ARCH,
+        entrypoint: &["/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/www"],
+        labels: json!({}),
+        files: &files,
+    };
+    image.archive()
+}
