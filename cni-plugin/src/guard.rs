@@ -239,10 +239,15 @@ pub fn ports() -> Result<Vec<String>, CniError> {
 /// Takes out what is left of attachments whose veth is gone, of whichever network. The veths must have been listed after the ports:
 /// an ADD makes the veth first.
 pub fn remove_stale(ports: &[String], links: &[&Link]) -> Result<(), CniError> {
+    if ports.is_empty() {
+        return Ok(());
+    }
     let guard = Guard::open()?;
     for veth in ports.iter().filter(|veth| !links.iter().any(|link| link.name == **veth)) {
         log::info!("removing the guard of {veth}, which is gone");
+        let _lock = RecordLock::shared()?;
         guard.nft.commit_what_can(guard.left_of(veth)?, Refusal::not_found)?;
+        guard.records.remove(veth)?;
     }
     Ok(())
 }
