@@ -6,10 +6,11 @@ use cni_conf::network::Network;
 use crate::link::Link;
 use crate::lock::NodeLock;
 use crate::net::sysctl::InterfaceSysctls;
-use crate::net::{Conn, NetError, link, port};
+use crate::net::{Conn, NetError, addr, link, port};
 use crate::observe;
 use crate::ownership::NODE_ALIAS;
 use crate::plan::uplink::{self, Seen};
+use crate::plan::vlan::DUMMY;
 use crate::plan::{Plan, Step};
 use crate::random;
 use crate::undo::{Undo, UndoLog};
@@ -121,6 +122,26 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
                 && let Some(value) = before
             {
                 undo.push(Undo::AcceptAdvertisements { name: name.clone(), value });
+            }
+            Ok(())
+        }
+        Step::AnswerForItself(name) => {
+            let before = find(conn, name).await?.arp_ignore;
+            if InterfaceSysctls::ipv4().write(name, "arp_ignore", "1")?
+                && let Some(value) = before
+            {
+                undo.push(Undo::AnswerArp { name: name.clone(), value });
+            }
+            Ok(())
+        }
+        Step::LooseFilter(name) => {
+            let device = find(conn, name).await?;
+            addr::add_for_the_host(conn, device.index, DUMMY).await?;
+            let before = device.rp_filter;
+            if InterfaceSysctls::ipv4().write(name, "rp_filter", "2")?
+                && let Some(value) = before
+            {
+                undo.push(Undo::ReversePath { name: name.clone(), value });
             }
             Ok(())
         }

@@ -4,6 +4,8 @@ mod apply;
 mod command;
 mod config;
 mod delegate;
+pub mod guard;
+mod host_access;
 pub mod link;
 mod lock;
 pub mod nat;

@@ -39,6 +39,10 @@ pub struct Link {
     pub alias: Option<String>,
     /// Whether router advertisements configure the interface; none where IPv6 is off.
     pub accept_ra: Option<i32>,
+    /// Which ARP requests the node leaves unanswered there (`arp_ignore`); none where IPv4 is off.
+    pub arp_ignore: Option<i32>,
+    /// How strictly the node looks there at where packets come from (`rp_filter`); none where IPv4 is off.
+    pub rp_filter: Option<i32>,
     /// Options as a bridge port; none on what is no bridge port.
     pub port: Option<PortFlags>,
     /// As a bridge port, it lets frames through (spanning tree state `forwarding`).
@@ -133,6 +137,10 @@ pub struct Address {
     pub tentative: bool,
     /// Duplicate address detection found another holder.
     pub duplicate: bool,
+    /// Not the first of its subnet (IPv4), or a temporary one of RFC 8981 (IPv6): `IFA_F_SECONDARY` is both.
+    pub secondary: bool,
+    /// New connections should no longer use it (RFC 4862 section 5.5.4).
+    pub deprecated: bool,
     /// It has a limited life: a router advertisement or DHCP gave it.
     pub dynamic: bool,
 }
@@ -144,6 +152,17 @@ pub struct Installed {
     pub interface: Option<u32>,
     /// Destination, gateway, table and metric.
     pub route: Route,
+}
+
+/// A route to one address on the link, as host access gives the node one to each pod: `ip route show proto 117`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostRoute {
+    /// The pod's address.
+    pub address: IpAddr,
+    /// Index of the interface that it leaves by.
+    pub interface: u32,
+    /// The metric, which says whose it is.
+    pub metric: u32,
 }
 
 /// A routing rule that chooses a table by source address.

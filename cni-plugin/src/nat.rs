@@ -13,7 +13,7 @@ use cni_conf::cni::error::CniError;
 
 use crate::lock::RecordLock;
 use crate::net::Conn;
-use crate::net::nft::{Nft, Refusal, explain};
+use crate::net::nft::{Nft, Refusal};
 use crate::net::sysctl::InterfaceSysctls;
 use crate::nft::{Change, Element};
 use crate::plan::nat::frame::{self, TABLE};
@@ -131,21 +131,10 @@ impl Nat {
     /// Commits changes without those that are refused for a reason that does not matter. False if there were any.
     fn commit_what_can(
         &self,
-        mut changes: Vec<Change>,
+        changes: Vec<Change>,
         does_not_matter: impl Fn(&Refusal) -> bool,
     ) -> Result<bool, CniError> {
-        let mut all = true;
-        while !changes.is_empty() {
-            let Err(refusals) = self.nft.try_commit(&changes)? else { break };
-            let refused: Vec<usize> = refusals.iter().filter_map(|refusal| refusal.change).collect();
-            if refused.len() < refusals.len() || !refusals.iter().all(&does_not_matter) {
-                return Err(explain(&changes, &refusals).into());
-            }
-            all = false;
-            let mut index = 0..;
-            changes.retain(|_| index.next().is_none_or(|index| !refused.contains(&index)));
-        }
-        Ok(all)
+        Ok(self.nft.commit_what_can(changes, does_not_matter)?)
     }
 
     /// Takes the table away when the last attachment has gone; what leads into it from elsewhere goes first.

@@ -31,6 +31,8 @@ pub enum Type {
     Ipv4,
     /// `ipv6_addr`
     Ipv6,
+    /// `ether_addr`
+    Mac,
     /// `inet_proto`: a transport protocol.
     Protocol,
     /// `inet_service`: a port.
@@ -45,6 +47,7 @@ impl Type {
         match self {
             Type::Ipv4 => 7,
             Type::Ipv6 => 8,
+            Type::Mac => 9,
             Type::Protocol => 12,
             Type::Port => 13,
             Type::Interface => 41,
@@ -55,6 +58,7 @@ impl Type {
     pub fn size(self) -> u32 {
         match self {
             Type::Protocol | Type::Port | Type::Ipv4 => 4,
+            Type::Mac => 8,
             Type::Ipv6 | Type::Interface => 16,
         }
     }
@@ -239,7 +243,13 @@ impl Change {
     pub fn modules(&self) -> Vec<&'static str> {
         match self {
             Change::AddChain { hook: Some(hook), .. } if hook.kind == "nat" => vec!["nft_chain_nat"],
-            Change::AddRule { exprs, .. } => exprs.iter().filter_map(Expr::module).collect(),
+            Change::AddRule { table, exprs, .. } => {
+                let mut modules: Vec<&str> = exprs.iter().filter_map(Expr::module).collect();
+                if table.family == Family::Bridge {
+                    modules.push("nft_meta_bridge");
+                }
+                modules
+            }
             _ => vec!["nf_tables"],
         }
     }

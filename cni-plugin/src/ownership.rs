@@ -45,6 +45,11 @@ impl Attachment<'_> {
         format!("veth{:011x}", self.hash() & 0xfff_ffff_ffff)
     }
 
+    /// Metric of the node's routes to this pod: the last eight digits of [`Attachment::host_interface`].
+    pub fn metric(&self) -> u32 {
+        metric_of(&self.host_interface()).unwrap_or(1)
+    }
+
     /// MAC of the veth's end in the node: locally administered and higher than any other, for a bridge whose MAC
     /// is not pinned takes the lowest of its ports'.
     pub fn host_mac(&self) -> MacAddr {
@@ -112,6 +117,14 @@ pub fn is_attachment(link: &Link) -> bool {
     link.kind == Kind::Veth && link.alias.as_deref().map_or_else(|| has_our_form(&link.name), says)
 }
 
+/// The metric of the routes to the pod behind an attachment's veth; none where the name is no attachment's. It tells whose a
+/// route is where nothing else is left of a pod. Never 0, which stands for the kernel's own choice.
+pub fn metric_of(host_interface: &str) -> Option<u32> {
+    const DIGITS: usize = 8;
+    let digits = has_our_form(host_interface).then(|| &host_interface[host_interface.len() - DIGITS..])?;
+    u32::from_str_radix(digits, 16).ok().map(|metric| metric.max(1))
+}
+
 /// `veth` and eleven hexadecimal digits: longer than the names that the reference plugin draws.
 fn has_our_form(name: &str) -> bool {
     let digits = name.strip_prefix("veth").unwrap_or_default();
@@ -145,6 +158,8 @@ mod tests {
     fn names_stay_what_they_were_in_earlier_releases() {
         // Attachments made before an upgrade are found by these names after it.
         assert_eq!(POD.host_interface(), "veth135e6cbfc22");
+        assert_eq!(POD.metric(), 0xe6cb_fc22);
+        assert_eq!(metric_of("eth0"), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use cni_conf::network::Network;
 use crate::link::Link;
 use crate::net::announce::{AdvertisementSocket, gratuitous_arp, renew_mac};
 use crate::net::sysctl::InterfaceSysctls;
-use crate::net::{Conn, Namespace, NetError, addr, link, route};
+use crate::net::{Batch, Conn, Namespace, NetError, addr, link, route};
 use crate::plan::pod;
 
 /// How long duplicate address detection may take before ADD gives up.
@@ -63,6 +63,8 @@ pub fn required_namespace(env: &Environment, code: u32) -> Result<Namespace, Cni
 pub struct Pod {
     /// Netlink in the pod.
     pub conn: Conn,
+    /// The same for several requests at once.
+    pub batch: Batch,
     ipv4: InterfaceSysctls,
     ipv6: InterfaceSysctls,
     /// None where the kernel has no IPv6.
@@ -75,6 +77,7 @@ impl Pod {
         namespace.enter(|| {
             Ok(Pod {
                 conn: Conn::open()?,
+                batch: Batch::open()?,
                 ipv4: InterfaceSysctls::ipv4(),
                 ipv6: InterfaceSysctls::ipv6(),
                 advertisements: AdvertisementSocket::open().ok(),

@@ -1,24 +1,27 @@
 //! What was given to an attachment outside its veth, written down in `/run`: rules in the node's packet filter do not say what they
 //! were made from, and after a firewall's restart they are gone.
 //!
-//! One file an attachment, in a folder for each network namespace that is a node: `/run/vlan-bridge/attachments/NODE/VETH`. Like the
+//! One file an attachment, in a folder for each network namespace that is a node: `/run/vlan-bridge/attachments/NODE/VETH`, and
+//! `/run/vlan-bridge/guards/NODE/VETH` for the guard. Like the
 //! rules it goes with the boot. An attachment that needs nothing of the kind has none.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::ports::PortMapping;
-use cni_conf::section::{Section, parse_cidr};
+use cni_conf::section::{Section, parse_cidr, parse_ip};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::lock::FOLDER;
 use crate::net::netns;
 use crate::ownership::Attachment;
+use crate::plan::guard::Limits;
 
 /// One attachment's record. Keys that a release does not know are passed over, keys that are not there mean "nothing of the kind".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,11 @@ pub struct Record {
     pub masquerade: bool,
     /// The pod's host ports.
     pub ports: Vec<PortMapping>,
+    /// On a network with an uplink: the node's address of each family, from which it talks for those whose answers would not come back
+    /// through it. None in NAT mode, where the node is the pod's router.
+    pub sources: Vec<IpAddr>,
+    /// What the pod may send; none if it may send anything.
+    pub guard: Option<Limits>,
 }
 
 impl Record {
@@ -60,6 +68,8 @@ impl Record {
             "addresses": self.addresses.iter().map(IpNet::to_string).collect::<Vec<_>>(),
             "masquerade": self.masquerade,
             "ports": self.ports.iter().map(PortMapping::to_json).collect::<Vec<_>>(),
+            "sources": self.sources.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
+            "guard": self.guard.as_ref().map(Limits::to_json),
         })
     }
 
@@ -74,6 +84,9 @@ impl Record {
         let address = |text: &String| {
             parse_cidr(text).ok_or_else(|| section.wrong("addresses", &text.as_str().into(), "addresses"))
         };
+        let source = |text: &String| {
+            parse_ip(text).ok_or_else(|| section.wrong("sources", &text.as_str().into(), "addresses"))
+        };
         Ok(Record {
             network: text("network")?,
             container_id: text("containerID")?,
@@ -84,6 +97,8 @@ impl Record {
             addresses: section.strings("addresses")?.iter().map(address).collect::<Result<_, _>>()?,
             masquerade: section.bool("masquerade")?,
             ports: PortMapping::parse_list(&section, "ports")?,
+            sources: section.strings("sources")?.iter().map(source).collect::<Result<_, _>>()?,
+            guard: section.section("guard")?.map(|keys| Limits::from_section(&keys)).transpose()?,
         })
     }
 }
@@ -97,7 +112,16 @@ pub struct Records {
 impl Records {
     /// Those of the calling thread's namespace.
     pub fn of_this_node() -> Result<Records, CniError> {
-        let folder = PathBuf::from(format!("{FOLDER}/attachments/{}", netns::identity()?));
+        Records::below("attachments")
+    }
+
+    /// Those of its guarded pods: a table of their own, and what goes with the last record of one stays with those of the other.
+    pub fn of_guards() -> Result<Records, CniError> {
+        Records::below("guards")
+    }
+
+    fn below(folder: &str) -> Result<Records, CniError> {
+        let folder = PathBuf::from(format!("{FOLDER}/{folder}/{}", netns::identity()?));
         Ok(Records { folder })
     }
 
@@ -209,6 +233,12 @@ mod tests {
             addresses: vec!["10.22.0.2/16".parse().unwrap(), "fd00:22::2/64".parse().unwrap()],
             masquerade: true,
             ports: PortMapping::parse_list(&section, "ports").unwrap(),
+            sources: vec!["10.51.0.11".parse().unwrap()],
+            guard: Some(Limits {
+                by_address: true,
+                allowed: vec!["10.22.0.100".parse().unwrap()],
+                trunk: Some(Some(136)),
+            }),
         }
     }
 
@@ -246,7 +276,7 @@ mod tests {
         }
         // A later release's record has more keys.
         let mut value: Value = serde_json::from_str(&text).unwrap();
-        value["guard"] = json!({"since": 7});
+        value["later"] = json!({"since": 7});
         fs::write(records.folder.join(&name), value.to_string()).unwrap();
         assert_eq!(records.read(&name), Some(record()));
         fs::remove_dir_all(&records.folder).unwrap();

@@ -1,10 +1,11 @@
 //! The way back from an operation that failed half way.
 
 use crate::delegate::Delegate;
-use crate::nat;
+use crate::link::HostRoute;
 use crate::net::sysctl::InterfaceSysctls;
 use crate::net::{Conn, NetError, link, port, remove};
 use crate::plan::vlan::Membership;
+use crate::{guard, host_access, nat};
 use cni_conf::cni::env::Command;
 
 /// What takes one change back.
@@ -41,12 +42,33 @@ pub enum Undo {
         /// Value of `accept_ra`.
         value: i32,
     },
+    /// Answer ARP requests again as before.
+    AnswerArp {
+        /// Interface.
+        name: String,
+        /// Value of `arp_ignore`.
+        value: i32,
+    },
+    /// Filter reverse paths again as before.
+    ReversePath {
+        /// Interface.
+        name: String,
+        /// Value of `rp_filter`.
+        value: i32,
+    },
+    /// Take a pod's way from its node away.
+    RemoveHostAccess(Vec<HostRoute>),
     /// Give the bridge its forward delay back.
     ForwardDelay {
         /// Bridge.
         name: String,
         /// Delay in 1/100 s.
         ticks: u32,
+    },
+    /// Take an attachment's guard out of the packet filter.
+    RemoveGuard {
+        /// The veth's end on the node.
+        veth: String,
     },
     /// Take an attachment's rules out of the packet filter, and its record away.
     RemoveNat {
@@ -115,8 +137,18 @@ async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
         Undo::AcceptAdvertisements { name, value } => {
             InterfaceSysctls::ipv6().write(&name, "accept_ra", &value.to_string()).map(drop)
         }
+        Undo::AnswerArp { name, value } => {
+            InterfaceSysctls::ipv4().write(&name, "arp_ignore", &value.to_string()).map(drop)
+        }
+        Undo::ReversePath { name, value } => {
+            InterfaceSysctls::ipv4().write(&name, "rp_filter", &value.to_string()).map(drop)
+        }
+        Undo::RemoveHostAccess(routes) => host_access::remove(&routes),
         Undo::ForwardDelay { name, ticks } => {
             change(name, link::Change { forward_delay: Some(ticks), ..Default::default() }).await
+        }
+        Undo::RemoveGuard { veth } => {
+            return guard::detach(conn, &veth, true).await.map(drop).map_err(|e| e.msg);
         }
         Undo::RemoveNat { veth } => return nat::detach(conn, &veth, true).await.map(drop).map_err(|e| e.msg),
         Undo::ReleaseLease(delegate) => {

@@ -2,17 +2,28 @@
 
 use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::cni::error::CniError;
 use crate::cni::mac::MacAddr;
 use crate::cni::result::Dns;
+use crate::guard::Guard;
+use crate::host_access::{HostAccess, Without};
 use crate::ifname;
 use crate::ipam::IpamConfig;
 use crate::ports::PortMapping;
 use crate::request::{Request, is_common_key};
 use crate::section::{Section, UnknownKey};
-use crate::uplink::{Uplink, UplinkPort, VLAN_IDS};
+use crate::uplink::Uplink;
+
+mod teardown;
+mod vlans;
+
+pub use teardown::Teardown;
+pub(crate) use vlans::Vantage;
+pub use vlans::{PortVlans, Trunk};
+use vlans::{node_side_name, parse_port_vlans};
 
 /// The IPAM plugin that is ours; its keys are checked before anything is touched.
 pub const OUR_IPAM: &str = "vlan-bridge-ipam";
@@ -68,24 +79,10 @@ pub struct Network {
     pub dns: Dns,
     /// The IPAM plugin; none for a layer 2 attachment.
     pub ipam: Option<String>,
-}
-
-/// VLANs of a pod's port on a bridge that filters (`vlan`, `vlanTrunk`, `preserveDefaultVlan`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortVlans {
-    /// The port's own VLAN, untagged towards the pod.
-    pub access: Option<u16>,
-    /// VLANs that the pod sends and receives tagged, in ascending order.
-    pub trunk: Vec<u16>,
-    /// The port stays in the bridge's default VLAN too.
-    pub keep_default: bool,
-}
-
-impl PortVlans {
-    /// Every VLAN that the port takes part in by configuration.
-    pub fn ids(&self) -> impl Iterator<Item = u16> + '_ {
-        self.access.into_iter().chain(self.trunk.iter().copied().filter(|vid| Some(*vid) != self.access))
-    }
+    /// The pods' way to their own node (`hostAccess`); none where it is off or has no place.
+    pub host_access: Option<HostAccess>,
+    /// What a pod may send (`guard`); none where it may send anything.
+    pub guard: Option<Guard>,
 }
 
 impl Network {
@@ -109,6 +106,13 @@ impl Network {
             None => None,
         };
         let is_default_gateway = section.bool("isDefaultGateway")?;
+        let ipam = ipam_type(&section)?;
+        let without = match (&uplink, &ipam, &port_vlans) {
+            (None, _, _) => Some(Without::Uplink),
+            (_, None, _) => Some(Without::Ipam),
+            (_, _, Some(PortVlans { access: None, .. })) => Some(Without::Vlan),
+            _ => None,
+        };
         let network = Network {
             bridge: ifname::read(&section, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into()),
             is_gateway: section.bool("isGateway")? || is_default_gateway,
@@ -126,7 +130,9 @@ impl Network {
             port_vlans,
             mac: request.requested_mac()?,
             dns: parse_dns(&section, &mut odd)?,
-            ipam: ipam_type(&section)?,
+            host_access: HostAccess::parse(&section, without)?,
+            guard: Guard::parse(&section, uplink.is_some(), ipam.as_deref())?,
+            ipam,
             uplink,
         };
         let backend = masquerade_backend(&section)?;
@@ -136,6 +142,7 @@ impl Network {
         if network.masquerade {
             warnings.extend(backend);
         }
+        warnings.extend(network.guard.as_ref().and_then(|guard| guard.warning(network.ipam.as_deref())));
         if network.masquerade && network.ipam.is_none() {
             warnings.push("ipMasq: true without ipam: there is no address to masquerade".into());
         }
@@ -160,9 +167,9 @@ impl Network {
                     "ipMasq: true excludes uplink: pods have addresses of the network itself, so there is nothing to masquerade; leave it out",
                 ));
             }
-            if !self.ports.is_empty() {
+            if !self.ports.is_empty() && self.host_access.is_none() && self.ipam.is_some() {
                 return Err(CniError::config(
-                    "runtimeConfig.portMappings: this release has no host ports on a network with uplink; leave the capability portMappings out, or chain the plugin portmap",
+                    "runtimeConfig.portMappings needs hostAccess on a network with uplink: the pod's answers have to come back through its node; leave the capability portMappings or hostAccess: false out",
                 ));
             }
             for (key, on) in [("isDefaultGateway", self.is_default_gateway), ("isGateway", self.is_gateway)] {
@@ -207,7 +214,12 @@ impl Network {
 
     /// Whether an attachment needs rules in the node's packet filter.
     pub fn has_nat(&self) -> bool {
-        self.masquerade && self.ipam.is_some() || !self.ports.is_empty()
+        self.masquerade && self.ipam.is_some() || !self.ports.is_empty() || !self.services().is_empty()
+    }
+
+    /// What goes from the pod to its node because the node knows who answers for it.
+    pub fn services(&self) -> &[IpNet] {
+        self.host_access.as_ref().map_or(&[], |access| &access.services)
     }
 
     /// The uplink as a trunk, if it is one.
@@ -221,136 +233,11 @@ impl Network {
         let vid = self.port_vlans.as_ref()?.access?;
         (self.uplink.is_some() || self.is_gateway).then(|| (node_side_name(&self.bridge, vid), vid))
     }
-}
 
-fn node_side_name(bridge: &str, vid: u16) -> String {
-    format!("{bridge}.{vid}")
-}
-
-/// From where the node can see the pods' network, for an IPAM plugin: it knows the configuration and no more.
-pub(crate) struct Vantage {
-    /// The bridge, or its side of the pods' VLAN; none where pods' ports have VLANs and the node no side.
-    pub(crate) interface: Option<String>,
-    /// The bridge's port towards the network; none without `uplink`.
-    pub(crate) uplink: Option<String>,
-}
-
-impl Vantage {
-    /// Reads it from a whole configuration.
-    pub(crate) fn parse(root: &Section<'_>) -> Result<Vantage, CniError> {
-        let port_vlans = parse_port_vlans(root, &mut Vec::new())?;
-        let uplink = match root.section("uplink")? {
-            Some(keys) => Some(Uplink::parse(&keys, port_vlans.is_some())?.port_name().to_owned()),
-            None => None,
-        };
-        let bridge = ifname::read(root, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into());
-        let interface = match &port_vlans {
-            Some(vlans) => vlans.access.filter(|_| uplink.is_some()).map(|vid| node_side_name(&bridge, vid)),
-            None => Some(bridge),
-        };
-        Ok(Vantage { interface, uplink })
+    /// Name of the node's own device on the pods' network: [`Network::node_side`], or the bridge.
+    pub fn node_device(&self) -> String {
+        self.node_side().map_or_else(|| self.bridge.clone(), |(name, _)| name)
     }
-}
-
-/// A bridge that filters by VLAN above a master, and the VLANs that a pod's port has there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trunk {
-    /// Name of the bridge.
-    pub bridge: String,
-    /// Name of the uplink's master, which is a port of the bridge.
-    pub master: String,
-    /// VLANs of the pod's port.
-    pub vids: Vec<u16>,
-}
-
-impl Trunk {
-    fn of(bridge: &str, uplink: Option<&Uplink>, vlans: Option<&PortVlans>) -> Option<Trunk> {
-        let uplink = uplink.filter(|uplink| uplink.port == UplinkPort::Trunk)?;
-        Some(Trunk { bridge: bridge.to_owned(), master: uplink.master.clone(), vids: vlans?.ids().collect() })
-    }
-}
-
-/// As much of a configuration as DEL and GC need. Nothing that is wrong in it can fail them: an attachment whose
-/// configuration has been broken since must still go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Teardown {
-    /// The bridge.
-    pub bridge: String,
-    /// The trunk uplink, if it is one.
-    pub trunk: Option<Trunk>,
-    /// The IPAM plugin.
-    pub ipam: Option<String>,
-    /// An attachment may have rules in the node's packet filter, as far as this configuration tells.
-    pub has_nat: bool,
-}
-
-impl Teardown {
-    /// Reads what can be read, and says what could not.
-    pub fn parse(request: &Request) -> (Teardown, Vec<String>) {
-        let section = Section::new(&request.config, "");
-        let mut warnings = Vec::new();
-        let mut lenient = |error: CniError| warnings.push(error.msg);
-        let bridge = ifname::read(&section, "bridge").unwrap_or_else(|e| {
-            lenient(e);
-            None
-        });
-        // Unknown keys were warned of by ADD.
-        let port_vlans = parse_port_vlans(&section, &mut Vec::new()).unwrap_or_else(|e| {
-            lenient(e);
-            None
-        });
-        let uplink = section.section("uplink").and_then(|keys| match keys {
-            Some(keys) => Uplink::parse(&keys, port_vlans.is_some()).map(Some),
-            None => Ok(None),
-        });
-        let uplink = uplink.unwrap_or_else(|e| {
-            lenient(e);
-            None
-        });
-        let ipam = ipam_type(&section).unwrap_or_else(|e| {
-            lenient(e);
-            None
-        });
-        let has_nat = section.bool("ipMasq").unwrap_or(true) || declares_ports(&section).unwrap_or(true);
-        let bridge = bridge.unwrap_or_else(|| DEFAULT_BRIDGE.into());
-        let trunk = Trunk::of(&bridge, uplink.as_ref(), port_vlans.as_ref());
-        (Teardown { bridge, trunk, ipam, has_nat }, warnings)
-    }
-}
-
-/// Reads the pods' VLANs; keys that nobody knows go to `odd`.
-fn parse_port_vlans(section: &Section<'_>, odd: &mut Vec<UnknownKey>) -> Result<Option<PortVlans>, CniError> {
-    let access = section.number_or_zero("vlan", "a VLAN id", VLAN_IDS, "none")?.map(|vid| vid as u16);
-    let keep_default = section.opt_bool("preserveDefaultVlan")?.unwrap_or(true);
-    let mut trunk = Vec::new();
-    for entry in section.sections("vlanTrunk")? {
-        let id = entry.number("id", "a VLAN id", VLAN_IDS)?;
-        let (low, high) =
-            (entry.number("minID", "a VLAN id", VLAN_IDS)?, entry.number("maxID", "a VLAN id", VLAN_IDS)?);
-        odd.extend(entry.unknown());
-        match (id, low, high) {
-            (Some(id), None, None) => trunk.push(id as u16),
-            (None, Some(low), Some(high)) if low <= high => trunk.extend(low as u16..=high as u16),
-            (None, Some(low), Some(high)) => {
-                return Err(CniError::config(format!(
-                    "{}: {low} is above maxID {high}",
-                    entry.path("minID")
-                )));
-            }
-            _ => {
-                return Err(CniError::config(format!(
-                    "{}: either id, or minID and maxID together",
-                    entry.path("id").trim_end_matches(".id")
-                )));
-            }
-        }
-    }
-    trunk.sort_unstable();
-    trunk.dedup();
-    if access.is_none() && trunk.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(PortVlans { access, trunk, keep_default }))
 }
 
 /// `runtimeConfig.portMappings`, where our own entry of the list declares the capability: what a runtime passes beside that is for

@@ -12,11 +12,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Sends a whole frame out of an interface of the calling thread's namespace.
-pub(crate) fn send(interface: &str, frame: &[u8]) -> std::io::Result<()> {
-    PacketSocket::open(interface)?.send(frame)
-}
-
 /// Everything that passes an interface, in both directions, from the moment this value exists.
 ///
 /// A sniffer that hears nothing would prove any absence, so this one is heard to hear: a marker frame of our
@@ -86,6 +81,17 @@ impl Capture {
             .unwrap_or_else(|error| panic!("cannot send a marker through {}: {error}", self.interface));
         self.wait_for("our own marker", |frame| {
             frame.is_marker() && frame.payload.starts_with(&mark.to_be_bytes())
+        });
+    }
+}
+
+impl Namespace {
+    /// Sends a frame of a test's own making through an interface, from its destination address on.
+    #[track_caller]
+    pub fn send_frame(&self, interface: &str, frame: &[u8]) {
+        let sent = self.enter(|| PacketSocket::open(interface)?.send(frame));
+        sent.unwrap_or_else(|error| {
+            panic!("cannot send a frame through {interface} of {}: {error}", self.name())
         });
     }
 }

@@ -23,7 +23,7 @@ use crate::Namespace;
 use std::cell::Cell;
 use switch::Switch;
 
-/// The VLANs that every trunk carries: id and the first three numbers of its /24.
+/// The VLANs that every trunk carries: id and the first three numbers of its /24. Beside it each has fd00:ID::/64.
 pub const VLANS: [(u16, &str); 4] =
     [(51, "10.51.0"), (52, "10.52.0"), (136, "172.20.56"), (137, "172.20.57")];
 
@@ -51,12 +51,14 @@ impl DataCenter {
         a.plug("router");
         b.plug("peer");
         router.set_sysctl("net/ipv4/ip_forward", "1");
+        router.set_sysctl("net/ipv6/conf/all/forwarding", "1");
         let mut lines = String::from("link set trunk up\n");
         for (vlan, prefix) in VLANS {
             lines += &format!(
                 "link add link trunk name trunk.{vlan} type vlan id {vlan}\n\
                  link set trunk.{vlan} up\n\
-                 addr add {prefix}.1/24 dev trunk.{vlan}\n"
+                 addr add {prefix}.1/24 dev trunk.{vlan}\n\
+                 addr add fd00:{vlan}::1/64 dev trunk.{vlan} nodad\n"
             );
         }
         router.ip(&lines);

@@ -31,6 +31,34 @@ impl Transport {
     }
 }
 
+/// A transport protocol, or no more than a question whether somebody is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// One echo request. The kernel answers, and does not say whom it saw.
+    Ping,
+    /// An exchange over TCP.
+    Tcp,
+    /// An exchange over UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Protocol; 3] = [Protocol::Ping, Protocol::Tcp, Protocol::Udp];
+}
+
+impl Namespace {
+    /// Asks a [`Server`] whom it sees, as [`ask`] does. The answer to a ping is the address that was asked.
+    #[track_caller]
+    pub fn asks(&self, protocol: Protocol, to: SocketAddr) -> Option<IpAddr> {
+        match protocol {
+            Protocol::Ping => self.pings(&to.ip().to_string()).then(|| to.ip()),
+            Protocol::Tcp => ask(self, Transport::Tcp, to),
+            Protocol::Udp => ask(self, Transport::Udp, to),
+        }
+    }
+}
+
 /// A server that tells every client which address it came from, until it is dropped.
 #[derive(Debug)]
 pub struct Server {
@@ -49,12 +77,17 @@ impl Server {
     /// Listens in a namespace, on all its addresses of both families.
     #[track_caller]
     pub fn start(namespace: &Namespace, transport: Transport, port: u16) -> Server {
-        let all: SocketAddr = (IpAddr::from([0u16; 8]), port).into();
+        Server::on(namespace, transport, (IpAddr::from([0u16; 8]), port).into())
+    }
+
+    /// Listens in a namespace, on one address: over UDP its answers come from there, whatever the routes would choose.
+    #[track_caller]
+    pub fn on(namespace: &Namespace, transport: Transport, address: SocketAddr) -> Server {
         let bound = namespace.enter(|| match transport {
-            Transport::Tcp => TcpListener::bind(all).map(|socket| Socket::Tcp(Arc::new(socket))),
-            Transport::Udp => UdpSocket::bind(all).map(|socket| Socket::Udp(Arc::new(socket))),
+            Transport::Tcp => TcpListener::bind(address).map(|socket| Socket::Tcp(Arc::new(socket))),
+            Transport::Udp => UdpSocket::bind(address).map(|socket| Socket::Udp(Arc::new(socket))),
         });
-        let socket = bound.unwrap_or_else(|error| panic!("cannot listen on {port}: {error}"));
+        let socket = bound.unwrap_or_else(|error| panic!("cannot listen on {address}: {error}"));
         let over = Arc::new(AtomicBool::new(false));
         let thread = match &socket {
             Socket::Tcp(socket) => serve_tcp(socket.clone(), over.clone()),

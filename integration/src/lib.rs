@@ -14,9 +14,9 @@
 //! | a plugin run with any environment and stdin | [`Node::plugin`], [`Plugin`] |
 //! | `vlan-bridgectl` on a node with files of its own | [`Ctl`] |
 //! | frames on an interface, tags included | [`Capture`] |
+//! | a TCP or UDP exchange, and whom the server saw | [`Server`], [`ask`], [`Namespace::asks`] |
 //! | proof that nothing was touched or left | [`Snapshot`] |
 //! | a program killed at one of its system calls | [`run_killed_at`] |
-//! | an exchange over TCP or UDP, and whom the server saw | [`Server`], [`ask`] |
 //! | to wait for something | [`poll`], the only place that sleeps |
 //!
 //! ```no_run
@@ -66,7 +66,7 @@ pub use capture::{Capture, Frame};
 pub use client::Client;
 pub use ctl::{Ctl, Finding};
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
-pub use exchange::{Server, Transport, ask};
+pub use exchange::{Protocol, Server, Transport, ask};
 pub use kill::run_killed_at;
 pub use namespace::Namespace;
 pub use node::Node;

@@ -1,7 +1,7 @@
 //! Named network namespaces.
 
 use crate::process::{Outcome, run, run_with};
-use crate::{capture, icmpv6, names};
+use crate::{icmpv6, names};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::ffi::OsStr;
@@ -171,13 +171,6 @@ impl Namespace {
         sent.unwrap_or_else(|error| {
             panic!("cannot send ICMPv6 from {} of {}: {error}", interface, self.name)
         });
-    }
-
-    /// Sends a whole frame, from its destination address on.
-    #[track_caller]
-    pub fn send_frame(&self, interface: &str, frame: &[u8]) {
-        let sent = self.enter(|| capture::send(interface, frame));
-        sent.unwrap_or_else(|error| panic!("cannot send from {interface} of {}: {error}", self.name));
     }
 
     #[track_caller]

@@ -1,5 +1,7 @@
 //! ADD: bridge and uplink, then veth and IPAM side by side, then addresses, routes and announcements.
 
+use std::net::IpAddr;
+
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::result::{AddResult, Interface, convertible};
@@ -10,16 +12,19 @@ use serde_json::Value;
 use super::silence;
 use crate::apply;
 use crate::delegate::Delegate;
-use crate::link::{Link, PortFlags};
+use crate::guard::{self, Guard};
+use crate::link::Link;
 use crate::nat::{self, Nat};
-use crate::net::{Conn, Namespace, NetError, addr, link, neigh, port, remove, sysctl};
+use crate::net::{Conn, Namespace, NetError, addr, link, remove, sysctl};
 use crate::ownership::{Attachment, Progress};
 use crate::plan::pod::{GatewayStep, complete, gateway_addresses};
-use crate::plan::{uplink, vlan};
+use crate::plan::uplink;
 use crate::pod::{self, Pod};
 use crate::record::Record;
 use crate::undo::{Undo, UndoLog};
-use crate::{config, random, trunk};
+use crate::{config, host_access, trunk};
+
+mod veth;
 
 /// How often an address that a killed ADD of the same attachment left behind is given back and asked for anew.
 const LEASE_ATTEMPTS: usize = 3;
@@ -35,7 +40,11 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let node = Conn::open()?;
     let pod = Pod::open(&namespace)?;
     let nat = network.has_nat().then(Nat::open).transpose()?;
-    let add = Add { request, network, delegate, node, pod, namespace, nat };
+    let guard = network.guard.is_some().then(Guard::open).transpose()?;
+    if let Some(guard) = &guard {
+        guard.probe()?;
+    }
+    let add = Add { request, network, delegate, node, pod, namespace, nat, guard };
     match &add.nat {
         // First of all, for the kernel may lack what it takes.
         Some(nat) => nat.prepare(&add.node, &add.attachment().host_interface()).await?,
@@ -59,6 +68,8 @@ struct Add<'a> {
     namespace: Namespace,
     /// None where the configuration asks for nothing of the kind.
     nat: Option<Nat>,
+    /// None where a pod may send anything.
+    guard: Option<Guard>,
 }
 
 impl Add<'_> {
@@ -115,8 +126,11 @@ impl Add<'_> {
             self.silence().await;
         }
         // Also of one whose veth has gone since, with its namespace.
+        guard::detach(&self.node, &name, self.guard.is_some()).await?;
         nat::detach(&self.node, &name, false).await?;
         if let Some(host) = host {
+            let metric = self.attachment().metric();
+            host_access::remove(&host_access::routes_of(&self.node, metric, &AddResult::default()).await?)?;
             if let Some(delegate) = &self.delegate {
                 delegate.call(Command::Del).await?;
             }
@@ -171,11 +185,25 @@ impl Add<'_> {
         // What cannot be said in the caller's version must not be set up.
         let document = result.to_json(self.request.version)?;
         self.pod.configure(&self.network, &container, &result).await?;
+        let device = node_side.as_ref().unwrap_or(bridge);
         if self.network.is_gateway {
-            self.make_gateway(node_side.as_ref().unwrap_or(bridge), &result).await?;
+            self.make_gateway(device, &result).await?;
+        }
+        let mut record = self.record(device, &container, &result);
+        if let Some(wanted) = &self.network.host_access {
+            let pods: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
+            let ways = host_access::ways(&self.node, wanted, device, &pods).await?;
+            let metric = self.attachment().metric();
+            let ends = host_access::Ends { device, host: &host, container: &container, metric };
+            host_access::give(&self.pod, &ends, &ways, undo)?;
+            record.sources = ways.sources();
+        }
+        if let Some(guard) = &self.guard {
+            let limits = guard::limits(&self.network);
+            let guarded = Record { guard: limits, masquerade: false, ports: Vec::new(), ..record.clone() };
+            guard.open_for(&self.node, &guarded).await?;
         }
         if let Some(nat) = &self.nat {
-            let record = self.record(node_side.as_ref().unwrap_or(bridge), &container, &result);
             // Whatever it fails at, some of it may be there.
             undo.push(Undo::RemoveNat { veth: host.name.clone() });
             nat.install(&self.node, &record).await?;
@@ -189,94 +217,6 @@ impl Add<'_> {
         };
         self.set_host(&host, ready).await?;
         Ok(document)
-    }
-
-    /// The pair, with the node's end in the bridge and in its VLANs, and both ends up.
-    async fn make_veth(
-        &self,
-        bridge: &Link,
-        mtu: Option<u32>,
-        undo: &mut UndoLog,
-    ) -> Result<(Link, Link), CniError> {
-        let attachment = self.attachment();
-        let host_name = attachment.host_interface();
-        let veth = link::Veth {
-            host_name: &host_name,
-            host_mac: attachment.host_mac(),
-            pod_name: &self.request.env.ifname,
-            pod_mac: self.network.mac.unwrap_or_else(random::mac),
-            mtu,
-            master: bridge.index,
-        };
-        link::add_veth(&self.node, &veth, &self.namespace).await?;
-        undo.push(Undo::RemoveLink(host_name.clone()));
-        let host = link::by_name(&self.node, &host_name).await?.ok_or_else(|| NetError::gone(&host_name))?;
-        let flags = PortFlags {
-            // With br_netfilter, what a pod sends to its own host port is turned back within the bridge.
-            hairpin: self.network.hairpin || !self.network.ports.is_empty(),
-            isolated: self.network.isolated,
-            locked: self.network.mac_spoof_check,
-        };
-        let change = link::Change {
-            alias: Some(attachment.alias_while_adding()),
-            // A bridge port has no use for one, and the kernel walks the routes that it brings for every pod that comes or goes.
-            no_link_local: true,
-            port: (flags != PortFlags::default()).then_some(flags),
-            ..Default::default()
-        };
-        self.set_host(&host, change).await?;
-        self.keep_mtu(bridge, mtu).await?;
-        self.join_vlans(bridge, &host).await?;
-        if self.network.mac_spoof_check {
-            self.pin_mac(&host, veth.pod_mac).await?;
-        }
-        let container = link::by_name(&self.pod.conn, veth.pod_name).await?;
-        let container = container.ok_or_else(|| NetError::gone(veth.pod_name))?;
-        if self.delegate.is_some() {
-            self.pod.prepare(&container)?;
-        }
-        if !self.network.container_interface_down {
-            self.pod.up(&container).await?;
-        }
-        Ok((host, container))
-    }
-
-    /// The kernel lowers the MTU of a bridge with that of its ports until somebody sets it.
-    async fn keep_mtu(&self, bridge: &Link, pod: Option<u32>) -> Result<(), NetError> {
-        if pod.is_none_or(|mtu| mtu >= bridge.mtu) {
-            return Ok(());
-        }
-        match link::by_index(&self.node, bridge.index).await? {
-            Some(now) if now.mtu != bridge.mtu => {
-                let change = link::Change { mtu: Some(bridge.mtu), ..Default::default() };
-                link::change(&self.node, bridge.index, &change, || {
-                    format!("ip link set {} mtu {}", bridge.name, bridge.mtu)
-                })
-                .await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn join_vlans(&self, bridge: &Link, host: &Link) -> Result<(), NetError> {
-        let Some(wanted) = &self.network.port_vlans else { return Ok(()) };
-        let member = port::Member::Port(host.index);
-        if let Some(default) = vlan::default_to_leave(&self.network, bridge) {
-            port::leave(&self.node, member, &[default]).await?;
-        }
-        port::join(&self.node, member, &vlan::of_port(wanted)).await
-    }
-
-    /// `macspoofchk`: the port is locked, so only the addresses pinned to it are let in, in each of its VLANs.
-    async fn pin_mac(&self, host: &Link, mac: cni_conf::cni::mac::MacAddr) -> Result<(), CniError> {
-        let port = link::by_index(&self.node, host.index).await?;
-        if !port.and_then(|link| link.port).is_some_and(|flags| flags.locked) {
-            return Err(CniError::new(
-                code::UNSUPPORTED_FIELD,
-                "macspoofchk: true needs locked bridge ports, which this kernel lacks: Linux 5.18 or newer",
-            ));
-        }
-        Ok(neigh::pin(&self.node, host.index, mac).await?)
     }
 
     /// Addresses from IPAM; none for a layer 2 attachment. A failed ADD of IPAM is followed by its DEL, as the
@@ -342,6 +282,8 @@ impl Add<'_> {
             addresses: result.ips.iter().map(|ip| ip.address).collect(),
             masquerade: self.network.masquerade,
             ports: self.network.ports.clone(),
+            sources: Vec::new(),
+            guard: None,
         }
     }
 

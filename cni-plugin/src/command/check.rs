@@ -1,5 +1,7 @@
 //! CHECK: everything is still as ADD reported it.
 
+use std::net::IpAddr;
+
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::request::Request;
@@ -9,7 +11,7 @@ use crate::delegate::Delegate;
 use crate::net::{Conn, addr, link, port, route, rule};
 use crate::ownership::Attachment;
 use crate::plan::{check, uplink};
-use crate::{config, nat, observe, pod};
+use crate::{config, guard, host_access, nat, observe, pod};
 
 /// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -42,6 +44,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         Some(index) => link::by_index(&node, index).await?,
         None => None,
     };
+    let mac = container.as_ref().and_then(|container| container.mac);
     let seen = check::Seen {
         bridge: uplink.bridge,
         addresses: match &container {
@@ -56,11 +59,21 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         vlans: if network.port_vlans.is_some() { port::vlans(&node).await? } else { Vec::new() },
     };
     check::compare(&network, &request.env.ifname, &previous, &seen).map_err(failed)?;
+    host_access::check(&node, &inside, &network, &previous, &seen).await?;
     let attachment = Attachment {
         network: &request.name,
         container_id: &request.env.container_id,
         ifname: &request.env.ifname,
     };
+    let addresses: Vec<IpAddr> =
+        check::own_addresses(&previous, attachment.ifname).map(|ip| ip.address.addr()).collect();
+    if let Some(mac) = mac
+        && let Some(difference) = guard::difference(&network, &attachment, mac, &addresses)?
+    {
+        return Err(failed(format!(
+            "{difference}; the next ADD or DEL of a guarded pod puts back what is gone"
+        )));
+    }
     if let Some(difference) = nat::difference(&attachment.host_interface(), network.has_nat())? {
         return Err(failed(format!(
             "{difference}; after a firewall's restart the next ADD or DEL on this node puts everything back"

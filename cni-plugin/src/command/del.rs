@@ -14,7 +14,7 @@ use crate::net::nft::Nft;
 use crate::net::remove::Remover;
 use crate::net::{Conn, Namespace, NetError, link, netns};
 use crate::ownership::{Attachment, Progress, is_attachment};
-use crate::{nat, pod, trunk};
+use crate::{guard, host_access, nat, pod, trunk};
 
 /// Detaches a pod. An attachment that is gone, in part or whole, is no error.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -28,30 +28,66 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     if let Some(found) = &found {
         silence(&found.conn, &found.link, teardown.ipam.as_deref()).await?;
     }
-    // Before the address can be another's. What fails here or below must not keep the rest; the runtime repeats a DEL that failed.
+    // Before the addresses can be another's. What fails here or below must not keep the rest; the runtime repeats a DEL that failed.
     let env = &request.env;
     let attachment =
         Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname };
-    let (undone, socket) = match nat::detach(&node, &attachment.host_interface(), teardown.has_nat).await {
-        Ok(socket) => (Ok(()), socket),
-        Err(e) => (Err(e), None),
+    let (withdrawn, sockets) = match is_anothers(&attachment, &node).await? {
+        true => (Ok(()), Vec::new()),
+        false => withdraw(request, &teardown, &attachment, &node).await,
     };
-    if socket.is_none() {
-        nat::mend(&node).await;
-    }
     let released = release(&teardown, request);
-    let remove = async { found.map_or(Ok(()), |found| found.remove(socket.as_ref())) };
+    let remove = async { found.map_or(Ok(()), |found| found.remove(&sockets)) };
     let (released, removed) = match teardown.ipam.as_deref() {
         // Ours never looks at the link, which is silent by now, so neither waits for the other.
         Some(OUR_IPAM) => futures_util::join!(released, remove),
         _ => (released.await, remove.await),
     };
     removed?;
-    undone?;
+    withdrawn?;
     if let Some(trunk) = &teardown.trunk {
         trunk::leave(&node, trunk).await?;
     }
     released.map(|()| None)
+}
+
+/// True if another network's attachment of the same container has the veth, and with it all that goes by its name.
+async fn is_anothers(attachment: &Attachment<'_>, node: &Conn) -> Result<bool, NetError> {
+    let host = link::by_name(node, &attachment.host_interface()).await?;
+    Ok(host.is_some_and(|host| attachment.progress(&host) == Progress::Foreign))
+}
+
+/// Takes away what the attachment has outside its veth: the node's ways to the pod, its guard, its rules. A result that cannot be
+/// read says nothing about the addresses. Returns the sockets whose closing would wait for what was deleted.
+async fn withdraw(
+    request: &Request,
+    teardown: &Teardown,
+    attachment: &Attachment<'_>,
+    node: &Conn,
+) -> (Result<(), CniError>, Vec<Nft>) {
+    let mut outcome = Ok(());
+    if teardown.has_uplink {
+        let previous = request.prev_result().ok().flatten().unwrap_or_default();
+        let routes = host_access::routes_of(node, attachment.metric(), &previous).await;
+        outcome = routes.and_then(|routes| host_access::remove(&routes)).map_err(CniError::from);
+    }
+    let veth = attachment.host_interface();
+    let (mut sockets, mut had_nat) = (Vec::new(), false);
+    match guard::detach(node, &veth, teardown.has_guard).await {
+        Ok(socket) => sockets.extend(socket),
+        Err(e) => outcome = outcome.and(Err(e)),
+    }
+    match nat::detach(node, &veth, teardown.has_nat).await {
+        Ok(socket) => {
+            had_nat = socket.is_some();
+            sockets.extend(socket);
+        }
+        Err(e) => outcome = outcome.and(Err(e)),
+    }
+    if !had_nat {
+        nat::mend(node).await;
+    }
+    (outcome, sockets)
 }
 
 async fn release(teardown: &Teardown, request: &Request) -> Result<(), CniError> {
@@ -135,7 +171,7 @@ async fn is_the_references(
 }
 
 impl Found<'_> {
-    fn remove(self, along: Option<&Nft>) -> Result<(), NetError> {
+    fn remove(self, along: &[Nft]) -> Result<(), NetError> {
         let remover = match self.namespace {
             Some(namespace) => namespace.enter(Remover::open)??,
             None => Remover::open()?,

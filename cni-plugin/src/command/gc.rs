@@ -7,9 +7,10 @@ use cni_conf::request::Request;
 use serde_json::Value;
 
 use crate::delegate::Delegate;
-use crate::net::{Conn, link, remove};
+use crate::link::Link;
+use crate::net::{Conn, link, remove, route};
 use crate::ownership::{Attachment, belongs_to};
-use crate::{nat, trunk};
+use crate::{guard, host_access, nat, trunk};
 
 /// Removes stale veths, then has IPAM remove stale leases. A list of valid attachments that is absent is not an empty
 /// one: then nothing is touched. Goes on past errors and returns the first.
@@ -27,13 +28,17 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         .collect();
     let node = Conn::open()?;
     let mut outcome = nat::collect(&node, &request.name, &wanted, teardown.has_nat).await;
-    for stale in link::all(&node).await?.iter().filter(|link| belongs_to(link, &request.name)) {
-        if wanted.contains(&stale.name) {
-            continue;
-        }
+    let routes = route::all_ours(&node).await?;
+    let guarded = if teardown.has_guard { guard::ports()? } else { Vec::new() };
+    let links = link::all(&node).await?;
+    let is_stale = |link: &&Link| belongs_to(link, &request.name) && !wanted.contains(&link.name);
+    let (stale, rest): (Vec<&Link>, Vec<&Link>) = links.iter().partition(is_stale);
+    for stale in stale {
         log::info!("removing {}: {}", stale.name, stale.alias.as_deref().unwrap_or_default());
         outcome = outcome.and(remove::link(&node, stale.index, &stale.name).await.map_err(CniError::from));
     }
+    outcome = outcome.and(guard::remove_stale(&guarded, &rest));
+    outcome = outcome.and(host_access::remove_stale(&routes, &rest).map_err(CniError::from));
     if let Some(trunk) = &teardown.trunk {
         outcome = outcome.and(trunk::leave(&node, trunk).await);
     }

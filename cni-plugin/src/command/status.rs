@@ -6,6 +6,7 @@ use cni_conf::request::Request;
 use serde_json::Value;
 
 use crate::delegate::Delegate;
+use crate::guard::Guard;
 use crate::nat::Nat;
 use crate::net::Conn;
 use crate::plan::{status, uplink};
@@ -19,6 +20,9 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let node = Conn::open().map_err(CniError::from).map_err(unavailable)?;
     if network.has_nat() {
         Nat::open().and_then(|nat| nat.probe()).map_err(unavailable)?;
+    }
+    if network.guard.is_some() {
+        Guard::open().and_then(|guard| guard.probe()).map_err(unavailable)?;
     }
     let seen = observe::uplink(&node, &network).await.map_err(CniError::from).map_err(unavailable)?;
     status::uplink_carries(&network, &seen)?;

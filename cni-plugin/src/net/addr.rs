@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Conn, Result};
@@ -24,6 +26,17 @@ pub async fn add(conn: &Conn, interface: u32, net: IpNet, detect_duplicates: boo
     conn.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, action).await
 }
 
+/// `ip address add NET dev INTERFACE scope host`: never a source of what leaves the node. One that is there is fine.
+pub async fn add_for_the_host(conn: &Conn, interface: u32, net: IpNet) -> Result<()> {
+    let mut message = message(interface, net);
+    message.header.scope = AddressScope::Host;
+    let action = || format!("add address {net} to interface {interface}");
+    match conn.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, action).await {
+        Err(e) if e.exists() => Ok(()),
+        other => other,
+    }
+}
+
 /// `ip address del NET dev INTERFACE`.
 pub async fn del(conn: &Conn, interface: u32, net: IpNet) -> Result<()> {
     let action = || format!("remove address {net} from interface {interface}");
@@ -40,6 +53,15 @@ fn message(interface: u32, net: IpNet) -> AddressMessage {
     message.header.index = interface;
     message.attributes = vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
     message
+}
+
+/// `ip address show` of one family.
+pub async fn of_family(conn: &Conn, ipv6: bool) -> Result<Vec<Address>> {
+    let mut message = AddressMessage::default();
+    message.header.family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let answers =
+        conn.dump(RouteNetlinkMessage::GetAddress(message), || "list the node's addresses".into()).await?;
+    Ok(answers.into_iter().filter_map(from_message).collect())
 }
 
 /// `ip address show dev INTERFACE`. The kernel sends those of all interfaces; ours are picked out here.
@@ -77,6 +99,8 @@ fn from_message(answer: RouteNetlinkMessage) -> Option<Address> {
         },
         tentative: flags.contains(AddressFlags::Tentative),
         duplicate: flags.contains(AddressFlags::Dadfailed),
+        secondary: flags.contains(AddressFlags::Secondary),
+        deprecated: flags.contains(AddressFlags::Deprecated),
         dynamic: !flags.contains(AddressFlags::Permanent),
     })
 }

@@ -4,6 +4,7 @@
 
 pub mod addr;
 pub mod announce;
+pub mod batch;
 pub mod conn;
 pub mod conntrack;
 pub mod link;
@@ -17,6 +18,7 @@ pub mod route;
 pub mod rule;
 pub mod sysctl;
 
+pub use batch::{Batch, Request};
 pub use conn::Conn;
 pub use netns::Namespace;
 
@@ -73,6 +75,13 @@ impl NetError {
     /// True if what was asked for is not there: no such device, file, address or process.
     pub fn not_found(&self) -> bool {
         [Errno::ENODEV, Errno::ENOENT, Errno::ESRCH, Errno::EADDRNOTAVAIL, Errno::ENXIO]
+            .into_iter()
+            .any(|errno| self.is(errno))
+    }
+
+    /// True if no route leads there: none at all, or one that says so (`unreachable`, `prohibit`, `blackhole`).
+    pub fn unreachable(&self) -> bool {
+        [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::ESRCH]
             .into_iter()
             .any(|errno| self.is(errno))
     }

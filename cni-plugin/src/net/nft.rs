@@ -95,6 +95,26 @@ impl Nft {
         self.send(changes, true)?.map_err(|refusals| explain(changes, &refusals))
     }
 
+    /// Makes the changes without those that are refused for a reason that does not matter. False if there were any.
+    pub fn commit_what_can(
+        &self,
+        mut changes: Vec<Change>,
+        does_not_matter: impl Fn(&Refusal) -> bool,
+    ) -> Result<bool> {
+        let mut all = true;
+        while !changes.is_empty() {
+            let Err(refusals) = self.try_commit(&changes)? else { break };
+            let refused: Vec<usize> = refusals.iter().filter_map(|refusal| refusal.change).collect();
+            if refused.len() < refusals.len() || !refusals.iter().all(&does_not_matter) {
+                return Err(explain(&changes, &refusals));
+            }
+            all = false;
+            let mut index = 0..;
+            changes.retain(|_| index.next().is_none_or(|index| !refused.contains(&index)));
+        }
+        Ok(all)
+    }
+
     /// Has the kernel check the changes without making them (`nft --check`), loading modules as needed.
     pub fn check(&self, changes: &[Change]) -> Result<()> {
         self.send(changes, false)?.map_err(|refusals| explain(changes, &refusals))

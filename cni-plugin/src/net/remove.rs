@@ -60,17 +60,19 @@ impl Remover {
     }
 
     /// Removes the interface and returns when its removal has been announced, or with the kernel's refusal.
-    /// An interface that is gone already is no error. The child takes `along` a socket that may wait when it is closed.
-    pub fn remove(self, index: u32, name: &str, along: Option<&impl AsRawFd>) -> Result<()> {
+    /// An interface that is gone already is no error. The child takes `along` sockets that may wait when they are closed.
+    pub fn remove(self, index: u32, name: &str, along: &[impl AsRawFd]) -> Result<()> {
         let failed = |e| NetError::new(format!("remove interface {name}"), e);
         let (verdict, child_end) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
         let request = delete_request(index);
+        let mut kept = vec![self.request.as_raw_fd(), child_end.as_raw_fd()];
+        kept.extend(along.iter().map(AsRawFd::as_raw_fd));
+        kept.sort_unstable();
         // SAFETY: the child makes system calls on memory prepared above and exits; it takes no lock, allocates
         // nothing and runs none of the parent's destructors.
         let told = match unsafe { fork() } {
             Ok(ForkResult::Child) => {
-                let netlink = self.request.as_raw_fd();
-                run_child(netlink, child_end.as_raw_fd(), along.map_or(netlink, AsRawFd::as_raw_fd), &request)
+                run_child(self.request.as_raw_fd(), child_end.as_raw_fd(), &kept, &request)
             }
             Ok(ForkResult::Parent { .. }) => {
                 drop(child_end);
@@ -99,17 +101,17 @@ fn delete_request(index: u32) -> [u8; 32] {
     message
 }
 
-/// The child: lets go of everything that a runtime may wait for, but for `along`, asks, and writes the kernel's error number.
-fn run_child(netlink: RawFd, verdict: RawFd, along: RawFd, request: &[u8]) -> ! {
-    let mut kept = [netlink, verdict, along];
-    kept.sort_unstable();
+/// The child: lets go of everything that a runtime may wait for, but for what is `kept` (in ascending order), asks, and writes the kernel's error number.
+fn run_child(netlink: RawFd, verdict: RawFd, kept: &[RawFd], request: &[u8]) -> ! {
     // SAFETY: system calls on descriptors of ours and on buffers of this frame; every other descriptor of this
     // process is closed, and nothing uses them after.
     unsafe {
-        close_range(0, kept[0] - 1);
-        close_range(kept[0] + 1, kept[1] - 1);
-        close_range(kept[1] + 1, kept[2] - 1);
-        close_range(kept[2] + 1, RawFd::MAX);
+        let mut next = 0;
+        for fd in kept {
+            close_range(next, fd - 1);
+            next = fd + 1;
+        }
+        close_range(next, RawFd::MAX);
         libc::chdir(c"/".as_ptr());
         let errno = ask(netlink, request);
         libc::write(verdict, (&raw const errno).cast(), size_of::<i32>());

@@ -4,15 +4,19 @@ use std::net::IpAddr;
 
 use cni_conf::cni::result::Route;
 use ipnet::IpNet;
-use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
     RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::batch::{Fine, Request};
 use super::{Conn, Result};
-use crate::link::Installed;
+use crate::link::{HostRoute, Installed};
+
+/// Who made a route, as `ip route` shows it: `proto 117` is ours, and nobody's in iproute2's rt_protos.
+const OURS: RouteProtocol = RouteProtocol::Other(117);
 
 /// `ip route add DST via GW dev INTERFACE …` with every attribute of specification 1.1. `onlink` is for gateways
 /// that no address of the interface covers.
@@ -26,6 +30,135 @@ pub async fn add(conn: &Conn, interface: u32, route: &Route, onlink: bool) -> Re
         None => format!("add route {} on link", route.dst),
     };
     conn.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE, action).await
+}
+
+/// `ip route add ADDRESS dev INTERFACE metric INTERFACE proto 117`, in a pod: there on the link, whatever the router knows. The
+/// metric, which is the interface's index, prefers the one that another network of the pod brought before.
+pub fn on_link(interface: u32, address: IpAddr) -> Request {
+    let mut message = message(interface, &Route::to(address.into(), None), false);
+    message.header.protocol = OURS;
+    message.attributes.push(RouteAttribute::Priority(interface));
+    let action = format!("ip route add {address} dev {interface} in the container");
+    Request::new(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, Fine::IfThere, action)
+}
+
+/// `ip route add NET via NODE dev INTERFACE onlink metric INTERFACE proto 117`, in a pod: what its node knows more about than the router.
+pub fn through_node(interface: u32, net: IpNet, node: IpAddr) -> Request {
+    let mut message = message(interface, &Route::to(net, Some(node)), true);
+    message.header.protocol = OURS;
+    message.attributes.push(RouteAttribute::Priority(interface));
+    let action = format!("ip route add {net} via {node} dev {interface} onlink in the container");
+    Request::new(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, Fine::IfThere, action)
+}
+
+/// `ip route replace ADDRESS dev INTERFACE src SOURCE metric METRIC proto 117`, in the node.
+pub fn to_pod(route: &HostRoute, source: IpAddr) -> Request {
+    let HostRoute { address: pod, interface, metric } = *route;
+    let mut message = message(interface, &Route::to(pod.into(), None), false);
+    message.header.protocol = OURS;
+    message.attributes.push(RouteAttribute::PrefSource(address(source)));
+    message.attributes.push(RouteAttribute::Priority(metric));
+    let action = format!("ip route replace {pod} dev {interface} src {source} metric {metric}");
+    Request::new(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE, Fine::Never, action)
+}
+
+/// `ip route del ADDRESS proto 117`, of whatever attachment; one that is gone is fine.
+pub fn removal_of_any(pod: IpAddr) -> Request {
+    removal_by(pod, Vec::new())
+}
+
+/// `ip route del ADDRESS dev INTERFACE metric METRIC proto 117`; one that is gone is fine.
+pub fn removal(route: &HostRoute) -> Request {
+    let by = vec![RouteAttribute::Oif(route.interface), RouteAttribute::Priority(route.metric)];
+    removal_by(route.address, by)
+}
+
+fn removal_by(pod: IpAddr, mut by: Vec<RouteAttribute>) -> Request {
+    let mut message = lookup_of(pod);
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = OURS;
+    message.header.scope = RouteScope::NoWhere;
+    message.attributes.append(&mut by);
+    Request::new(
+        RouteNetlinkMessage::DelRoute(message),
+        0,
+        Fine::IfGone,
+        format!("ip route del {pod} proto 117"),
+    )
+}
+
+/// `ip route get ADDRESS`: by which interface and from which address the node would send there; none if it could not.
+pub async fn lookup(conn: &Conn, to: IpAddr) -> Result<Option<(u32, IpAddr)>> {
+    let Some(message) = get(conn, lookup_of(to)).await? else { return Ok(None) };
+    let (mut interface, mut source) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::PrefSource(ip) => source = ip_of(ip),
+            _ => {}
+        }
+    }
+    Ok(interface.zip(source))
+}
+
+/// `ip route get fibmatch ADDRESS`: the route of ours that leads there, if one does.
+pub async fn ours_to(conn: &Conn, pod: IpAddr) -> Result<Option<HostRoute>> {
+    let mut message = lookup_of(pod);
+    message.header.flags = RouteFlags::FibMatch;
+    Ok(get(conn, message).await?.as_ref().and_then(ours))
+}
+
+/// `ip route show proto 117`: every route of ours to a pod.
+pub async fn all_ours(conn: &Conn) -> Result<Vec<HostRoute>> {
+    let mut routes = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        let answers = conn.dump(RouteNetlinkMessage::GetRoute(message), || "list routes".into()).await?;
+        routes.extend(answers.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(message) => ours(message),
+            _ => None,
+        }));
+    }
+    Ok(routes)
+}
+
+fn ours(message: &RouteMessage) -> Option<HostRoute> {
+    let (mut to, mut interface, mut metric) = (None, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(ip) => to = ip_of(ip),
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Priority(priority) => metric = Some(*priority),
+            _ => {}
+        }
+    }
+    let whole = to.is_some_and(|ip| IpNet::from(ip).prefix_len() == message.header.destination_prefix_length);
+    if message.header.protocol != OURS || !whole {
+        return None;
+    }
+    Some(HostRoute { address: to?, interface: interface?, metric: metric? })
+}
+
+fn lookup_of(to: IpAddr) -> RouteMessage {
+    let whole = IpNet::from(to);
+    let mut message = RouteMessage::default();
+    message.header.address_family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.destination_prefix_length = whole.prefix_len();
+    message.attributes = vec![RouteAttribute::Destination(address(to))];
+    message
+}
+
+/// None where no route leads there.
+async fn get(conn: &Conn, message: RouteMessage) -> Result<Option<RouteMessage>> {
+    match conn.get(RouteNetlinkMessage::GetRoute(message), || "look up a route".into()).await {
+        Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(message) => Some(message),
+            _ => None,
+        })),
+        Err(e) if e.unreachable() => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 fn message(interface: u32, route: &Route, onlink: bool) -> RouteMessage {

@@ -1,5 +1,6 @@
 //! The sysctls that are a network namespace's own.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -16,35 +17,53 @@ use super::{NetError, Result};
 pub struct InterfaceSysctls {
     folder: Option<File>,
     family: &'static str,
+    /// The interface's own folder that was opened last: the kernel looks a name up among those of its like in all
+    /// namespaces, and every pod has an `eth0`.
+    last: RefCell<Option<(String, File)>>,
 }
 
 impl InterfaceSysctls {
     /// Opens the folder of IPv4 in the namespace of the calling thread.
     pub fn ipv4() -> InterfaceSysctls {
-        InterfaceSysctls { folder: File::open("/proc/sys/net/ipv4/conf").ok(), family: "ipv4" }
+        InterfaceSysctls::of("ipv4")
     }
 
     /// Opens the folder of IPv6 in the namespace of the calling thread. A kernel without IPv6 has none.
     pub fn ipv6() -> InterfaceSysctls {
-        InterfaceSysctls { folder: File::open("/proc/sys/net/ipv6/conf").ok(), family: "ipv6" }
+        InterfaceSysctls::of("ipv6")
+    }
+
+    fn of(family: &'static str) -> InterfaceSysctls {
+        let folder = File::open(format!("/proc/sys/net/{family}/conf")).ok();
+        InterfaceSysctls { folder, family, last: RefCell::default() }
     }
 
     /// `sysctl -w net.FAMILY.conf.INTERFACE.KEY=VALUE`. False if the kernel has no such setting.
     pub fn write(&self, interface: &str, key: &str, value: &str) -> Result<bool> {
-        let Some(folder) = &self.folder else { return Ok(false) };
         let failed =
             |e: Errno| NetError::new(format!("set net.{}.conf.{interface}.{key} to {value}", self.family), e);
-        let path = format!("{interface}/{key}");
-        match openat(folder.as_fd(), path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
-            Ok(file) => {
-                File::from(file)
-                    .write_all(value.as_bytes())
+        match self.open(interface, key) {
+            Ok(Some(mut file)) => {
+                file.write_all(value.as_bytes())
                     .map_err(|e| failed(Errno::from_raw(e.raw_os_error().unwrap_or(nix::libc::EIO))))?;
                 Ok(true)
             }
-            Err(Errno::ENOENT) => Ok(false),
+            Ok(None) | Err(Errno::ENOENT) => Ok(false),
             Err(e) => Err(failed(e)),
         }
+    }
+
+    fn open(&self, interface: &str, key: &str) -> nix::Result<Option<File>> {
+        let Some(all) = &self.folder else { return Ok(None) };
+        let mut last = self.last.borrow_mut();
+        if last.as_ref().is_none_or(|(name, _)| name != interface) {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let own = openat(all.as_fd(), interface, flags, Mode::empty())?;
+            *last = Some((interface.to_owned(), own.into()));
+        }
+        let Some((_, own)) = &*last else { return Ok(None) };
+        let file = openat(own.as_fd(), key, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(Some(file.into()))
     }
 }
 
@@ -54,7 +73,25 @@ pub fn enable_forwarding(ipv6: bool) -> Result<()> {
     let path = if ipv6 { "/proc/sys/net/ipv6/conf/all/forwarding" } else { "/proc/sys/net/ipv4/ip_forward" };
     let failed = |e: std::io::Error| NetError::io(format!("switch forwarding on in {path}"), &e);
     if std::fs::read_to_string(path).map_err(failed)?.trim() != "1" {
+        if ipv6 {
+            keep_advertisements()?;
+        }
         std::fs::write(path, "1").map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// A node that forwards takes no router advertisements any more, and with them loses the addresses and the default route that it may
+/// live on, unless `accept_ra` is 2 (kernel documentation, networking/ip-sysctl). So it becomes 2 where it is 1.
+fn keep_advertisements() -> Result<()> {
+    const FOLDER: &str = "/proc/sys/net/ipv6/conf";
+    let failed = |e: std::io::Error| NetError::io(format!("keep accept_ra below {FOLDER}"), &e);
+    for entry in std::fs::read_dir(FOLDER).map_err(failed)?.flatten() {
+        let path = entry.path().join("accept_ra");
+        // An interface may go while we look.
+        if std::fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1") {
+            std::fs::write(&path, "2").map_err(failed)?;
+        }
     }
     Ok(())
 }

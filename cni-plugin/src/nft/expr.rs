@@ -8,6 +8,8 @@ pub enum Family {
     Inet = 1,
     /// IPv4.
     Ipv4 = 2,
+    /// Frames on bridges.
+    Bridge = 7,
     /// IPv6.
     Ipv6 = 10,
 }
@@ -18,6 +20,7 @@ impl Family {
         match self {
             Family::Inet => "inet",
             Family::Ipv4 => "ip",
+            Family::Bridge => "bridge",
             Family::Ipv6 => "ip6",
         }
     }
@@ -31,6 +34,8 @@ pub struct Reg(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Base {
+    /// The Ethernet header.
+    Link = 0,
     /// The IP header.
     Network = 1,
     /// The TCP, UDP or SCTP header.
@@ -177,6 +182,13 @@ pub enum Expr {
         /// Its port.
         port: Reg,
     },
+    /// `[ nat snat FAMILY addr_min reg ]`
+    Snat {
+        /// `Ipv4` or `Ipv6`.
+        family: Family,
+        /// The new source.
+        address: Reg,
+    },
     /// `[ masq ]`
     Masquerade,
     /// `[ counter pkts 0 bytes 0 ]`
@@ -189,7 +201,7 @@ impl Expr {
         match self {
             Expr::Ct { .. } => Some("nft_ct"),
             Expr::AddressType { .. } => Some("nft_fib_inet"),
-            Expr::Dnat { .. } => Some("nft_nat"),
+            Expr::Dnat { .. } | Expr::Snat { .. } => Some("nft_nat"),
             Expr::Masquerade => Some("nft_masq"),
             _ => None,
         }

@@ -1,6 +1,6 @@
 //! CHECK: is an attachment still what ADD reported?
 
-use cni_conf::cni::result::{AddResult, Interface, Route};
+use cni_conf::cni::result::{AddResult, Interface, IpConfig, Route};
 use cni_conf::network::Network;
 use ipnet::IpNet;
 
@@ -104,18 +104,23 @@ fn compare_vlans(network: &Network, host: &Link, seen: &Seen) -> Result<(), Stri
     Ok(())
 }
 
+/// The addresses that a result names for this interface, or for none.
+pub fn own_addresses<'a>(previous: &'a AddResult, ifname: &str) -> impl Iterator<Item = &'a IpConfig> {
+    let ours = move |index: Option<usize>| {
+        index
+            .and_then(|index| previous.interfaces.get(index))
+            .is_none_or(|interface| interface.name == ifname)
+    };
+    previous.ips.iter().filter(move |ip| ours(ip.interface))
+}
+
 fn compare_addresses(
     previous: &AddResult,
     ifname: &str,
     container: &Link,
     seen: &Seen,
 ) -> Result<(), String> {
-    let ours = |index: Option<usize>| {
-        index
-            .and_then(|index| previous.interfaces.get(index))
-            .is_none_or(|interface| interface.name == ifname)
-    };
-    for ip in previous.ips.iter().filter(|ip| ours(ip.interface)) {
+    for ip in own_addresses(previous, ifname) {
         if !seen.addresses.iter().any(|address| address.net == ip.address) {
             return Err(format!("{ifname} has lost its address {}", ip.address));
         }
@@ -129,6 +134,11 @@ fn compare_addresses(
         }
     }
     Ok(())
+}
+
+/// True if the pod has this route.
+pub fn is_routed(wanted: &Route, container: &Link, seen: &Seen) -> bool {
+    seen.routes.iter().any(|installed| is_installed(wanted, installed, container, seen))
 }
 
 /// The route is where it belongs, or in a table that a rule for one of the pod's addresses leads to: that is how a
@@ -161,7 +171,7 @@ mod tests {
 
     use super::*;
     use crate::link::Bridge;
-    use crate::plan::testing::{link, network};
+    use crate::plan::testing::{address, link, network};
 
     fn previous() -> AddResult {
         let json = r#"{"cniVersion": "1.1.0",
@@ -174,14 +184,6 @@ mod tests {
 
     fn healthy() -> Seen {
         let gateway = "172.20.56.1".parse().ok();
-        let address = Address {
-            interface: 2,
-            net: "172.20.56.16/24".parse().unwrap(),
-            link_local: false,
-            tentative: false,
-            duplicate: false,
-            dynamic: false,
-        };
         Seen {
             bridge: Some(link(4, "br136", Kind::Bridge(Bridge::default()))),
             host: Some(Link { master: Some(4), parent: Some(2), ..link(7, "vethX", Kind::Veth) }),
@@ -190,7 +192,7 @@ mod tests {
                 mac: "02:00:00:00:00:2a".parse().ok(),
                 ..link(2, "eth0", Kind::Veth)
             }),
-            addresses: vec![address],
+            addresses: vec![address(2, "172.20.56.16/24")],
             routes: vec![Installed {
                 interface: Some(2),
                 route: Route::to("0.0.0.0/0".parse().unwrap(), gateway),

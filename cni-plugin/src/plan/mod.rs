@@ -1,6 +1,8 @@
 //! Pure decisions: what the configuration wants and what is there, turned into the steps to take. No I/O.
 
 pub mod check;
+pub mod guard;
+pub mod host_access;
 pub mod nat;
 pub mod pod;
 mod refusal;

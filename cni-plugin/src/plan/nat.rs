@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::nft::{self, Change, Element, Expr, Field, LONGEST_COMMENT, Value, Verdict};
 use crate::ownership::{self, Attachment};
 use crate::record::Record;
-use frame::{ADDRESS_PORTS, HAIRPIN, LOCALNET, MASQUERADE, MASQUERADED, PORTS, TABLE, of_family};
+use frame::{ADDRESS_PORTS, HAIRPIN, LOCALNET, MASQUERADE, MASQUERADED, PORTS, SOURCES, TABLE, of_family};
 
 /// A chain that the pods of one network and subnet share. It goes with the last of them: the kernel keeps it for as long as an
 /// element leads to it.
@@ -65,7 +65,7 @@ pub fn chains(record: &Record) -> Vec<SubnetChain> {
         if record.masquerade {
             chains.push(chain(MASQUERADE_CHAIN, net, masquerade_rules(net)));
         }
-        if !record.ports.is_empty() {
+        if has_hairpin(record) {
             chains.push(chain(HAIRPIN_CHAIN, net, hairpin_rules(net)));
         }
     }
@@ -122,15 +122,33 @@ pub fn elements(record: &Record) -> Vec<Element> {
         if record.masquerade {
             leads_to(MASQUERADE, MASQUERADE_CHAIN);
         }
-        if !record.ports.is_empty() {
+        if has_hairpin(record) {
             leads_to(HAIRPIN, HAIRPIN_CHAIN);
         }
+    }
+    for net in &record.addresses {
+        let ip = net.addr();
+        elements.extend(source(record, ip).map(|source| Element {
+            set: of_family(SOURCES, ip),
+            key: nft::address(ip),
+            value: Some(Value::Bytes(nft::key(&[&nft::address(source)]))),
+            comment: comment.clone(),
+        }));
     }
     for mapping in &record.ports {
         let targets = targets(record, mapping);
         elements.extend(targets.into_iter().map(|target| port_element(mapping, target, &comment)));
     }
     elements
+}
+
+/// With an uplink, [`SOURCES`] is for every way that needs a hairpin, and more.
+fn has_hairpin(record: &Record) -> bool {
+    !record.ports.is_empty() && record.sources.is_empty()
+}
+
+fn source(record: &Record, pod: IpAddr) -> Option<IpAddr> {
+    record.sources.iter().copied().find(|source| source.is_ipv4() == pod.is_ipv4())
 }
 
 /// The addresses of a pod that a host port leads to: its first of each family that the host port is of.

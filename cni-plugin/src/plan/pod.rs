@@ -133,6 +133,7 @@ mod tests {
     use cni_conf::cni::version::Version;
 
     use super::*;
+    use crate::plan::testing::address;
 
     fn result(json: &str) -> AddResult {
         AddResult::from_json(&serde_json::from_str(json).unwrap(), Version::V1_1_0).unwrap()
@@ -185,17 +186,7 @@ mod tests {
             r#"{"ips": [{"address": "10.22.0.2/16", "gateway": "10.22.0.1"},
                         {"address": "2001:db8::2/64", "gateway": "2001:db8::1"}]}"#,
         );
-        let present: Vec<Address> = present
-            .iter()
-            .map(|net| Address {
-                interface: 1,
-                net: net.parse().unwrap(),
-                link_local: false,
-                tentative: false,
-                duplicate: false,
-                dynamic: false,
-            })
-            .collect();
+        let present: Vec<Address> = present.iter().map(|net| address(1, net)).collect();
         gateway_addresses("cni0", force, &result, &present)
     }
 

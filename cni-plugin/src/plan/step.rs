@@ -4,7 +4,7 @@ use std::fmt;
 
 use cni_conf::cni::mac::MacAddr;
 
-use super::vlan::Membership;
+use super::vlan::{DUMMY, Membership};
 use crate::ownership::NODE_ALIAS;
 
 /// A change to an interface of the node's namespace. Interfaces go by name, for some do not exist yet.
@@ -34,6 +34,10 @@ pub enum Step {
     MarkAsOurs(String),
     /// `sysctl net.ipv6.conf.NAME.accept_ra=0`.
     RefuseAdvertisements(String),
+    /// `sysctl net.ipv4.conf.NAME.arp_ignore=1`.
+    AnswerForItself(String),
+    /// `sysctl net.ipv4.conf.NAME.rp_filter=2` and `ip address add 192.0.0.8/32 dev NAME scope host`.
+    LooseFilter(String),
     /// `ip link set PORT master BRIDGE`.
     Enslave {
         /// The interface that becomes a port.
@@ -103,6 +107,11 @@ impl fmt::Display for Step {
             }
             Step::MarkAsOurs(name) => write!(f, "ip link set {name} alias {NODE_ALIAS}"),
             Step::RefuseAdvertisements(name) => write!(f, "sysctl -w net/ipv6/conf/{name}/accept_ra=0"),
+            Step::AnswerForItself(name) => write!(f, "sysctl -w net/ipv4/conf/{name}/arp_ignore=1"),
+            Step::LooseFilter(name) => write!(
+                f,
+                "sysctl -w net/ipv4/conf/{name}/rp_filter=2; ip address add {DUMMY} dev {name} scope host"
+            ),
             Step::Enslave { port, bridge } => write!(f, "ip link set {port} master {bridge}"),
             Step::Pin { name, mac: Some(mac), mtu } => {
                 write!(f, "ip link set {name} address {mac} mtu {mtu}")

@@ -4,7 +4,7 @@ use cni_conf::cni::env::Environment;
 use cni_conf::network::Network;
 use cni_conf::request::Request;
 
-use crate::link::{Kind, Link};
+use crate::link::{Address, Kind, Link};
 
 /// A configuration with these keys, parsed as the binary does.
 pub fn network(keys: &str) -> Network {
@@ -35,7 +35,23 @@ pub fn link(index: u32, name: &str, kind: Kind) -> Link {
         parent_namespace: None,
         alias: None,
         accept_ra: Some(0),
+        arp_ignore: Some(1),
+        rp_filter: Some(1),
         port: None,
         forwarding: false,
+    }
+}
+
+/// An address that an operator gave to an interface.
+pub fn address(interface: u32, net: &str) -> Address {
+    Address {
+        interface,
+        net: net.parse().unwrap(),
+        link_local: false,
+        tentative: false,
+        duplicate: false,
+        secondary: false,
+        deprecated: false,
+        dynamic: false,
     }
 }

@@ -9,7 +9,7 @@ use super::refusal::{
     interface_by_index,
 };
 use super::vlan::{Membership, PortVlans};
-use super::{Plan, Step, refuse};
+use super::{Plan, Step, host_access, refuse};
 use crate::link::{Kind, Link};
 
 /// EtherType of an 802.1q tag.
@@ -156,6 +156,9 @@ fn finish_bridge(network: &Network, seen: &Seen, plan: &mut Plan) {
         if network.uplink.is_some() && bridge.accept_ra.is_some_and(|accept| accept != 0) {
             plan_advertisements(bridge, seen, plan);
         }
+    }
+    if network.node_side().is_none() {
+        plan.steps.extend(host_access::of_device(network, name, seen.bridge.as_ref()));
     }
     if network.promisc && seen.bridge.as_ref().is_none_or(|bridge| !bridge.promisc) {
         plan.steps.push(Step::Promisc(name.clone()));

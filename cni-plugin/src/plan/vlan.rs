@@ -1,8 +1,11 @@
 //! The second topology: VLANs of the ports of a bridge that filters, and of its uplink.
 
-use cni_conf::network::{Network, PortVlans as WantedVlans};
+use std::net::Ipv4Addr;
 
-use super::Step;
+use cni_conf::network::{Network, PortVlans as WantedVlans};
+use ipnet::{IpNet, Ipv4Net};
+
+use super::{Step, host_access};
 use crate::link::Link;
 
 /// One VLAN that a bridge port takes part in.
@@ -56,6 +59,15 @@ pub fn default_to_leave(network: &Network, bridge: &Link) -> Option<Membership> 
     (leave && default != 0 && !kept_by_wish).then(|| Membership::access(default))
 }
 
+/// `rp_filter` 2: the source has to be reachable, by whichever interface (RFC 3704 section 2.4). With br_netfilter, the kernel changes the
+/// destination of a frame while it is on the bridge, and then holds its source against the bridge's own device, which has no part in the
+/// pods' VLAN: it would drop what a pod sends to a service. The device itself hears nothing, so nothing is given away.
+const LOOSE: i32 = 2;
+
+/// Without any address on the device, the kernel does not even look as loosely as that. This one is nobody's (RFC 7600 section 6,
+/// "IPv4 dummy address").
+pub const DUMMY: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 0, 8), 32));
+
 /// Steps that bring the VLANs of a pod's port onto the uplink, if there is one, and the node's own side of them into
 /// being. None where all is there. The caller holds the node's lock, and the pod's port has joined its VLANs already: a
 /// DEL that looks for VLANs out of use under that lock then sees it.
@@ -80,10 +92,14 @@ pub fn join(
         let vlans = vec![Membership::tagged(vid)];
         steps.push(Step::JoinVlansSelf { bridge: bridge.name.clone(), vlans });
     }
+    if network.has_nat() && crate::ownership::is_ours(bridge) && bridge.rp_filter != Some(LOOSE) {
+        steps.push(Step::LooseFilter(bridge.name.clone()));
+    }
     if node_side.is_none() {
         steps.push(Step::CreateVlan { name: name.clone(), parent: bridge.name.clone(), id: vid });
         steps.push(Step::RefuseAdvertisements(name.clone()));
     }
+    steps.extend(host_access::of_device(network, &name, node_side));
     if node_side.is_none_or(|link| !link.up) {
         steps.push(Step::Up(name));
     }

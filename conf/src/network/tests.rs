@@ -1,6 +1,7 @@
 use super::*;
 use crate::cni::env::Environment;
 use crate::cni::error::code;
+use crate::uplink::UplinkPort;
 
 fn request(keys: &str) -> Request {
     let config = format!(r#"{{"cniVersion": "1.1.0", "name": "net", "type": "vlan-bridge", {keys}}}"#);
@@ -74,7 +75,8 @@ fn contradictions_name_both_keys() {
     refused(r#""hairpinMode": true, "promiscMode": true"#, "hairpinMode and promiscMode");
     refused(r#""disableContainerInterface": true, "ipam": {"type": "x"}"#, "disableContainerInterface");
     let port = r#""capabilities": {"portMappings": true}, "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80}]}"#;
-    refused(&format!("{uplink}, {port}"), "no host ports on a network with uplink");
+    let off = r#""hostAccess": false, "ipam": {"type": "x"}"#;
+    refused(&format!("{uplink}, {port}, {off}"), "portMappings needs hostAccess on a network with uplink");
     refused(port, "portMappings needs a configuration with ipam");
     refused(r#""vlanTrunk": [{"minID": 9, "maxID": 8}]"#, "vlanTrunk[0].minID: 9 is above maxID 8");
     refused(r#""uplink": {"master": "a-very-long-nic", "vlan": 4094}"#, "at most 15");
@@ -112,7 +114,14 @@ fn a_teardown_makes_do_with_what_can_be_read() {
     let (teardown, warnings) = Teardown::parse(&request(broken));
     assert_eq!(
         teardown,
-        Teardown { bridge: "cni0".into(), trunk: None, ipam: Some("host-local".into()), has_nat: false }
+        Teardown {
+            bridge: "cni0".into(),
+            has_uplink: true,
+            has_guard: true,
+            trunk: None,
+            ipam: Some("host-local".into()),
+            has_nat: false
+        }
     );
     assert_eq!(warnings.len(), 3, "{warnings:?}");
 }

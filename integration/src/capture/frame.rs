@@ -1,6 +1,6 @@
 //! Ethernet frames, as far as the tests look into them.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// IEEE 802 local experimental ethertype 1: nobody else's.
 const MARKER: u16 = 0x88b5;
@@ -88,6 +88,15 @@ impl Frame {
         let address = address.parse::<Ipv4Addr>().ok();
         let ends = self.ipv4().or_else(|| self.arp());
         ends.is_some_and(|(from, to)| Some(from) == address || Some(to) == address)
+    }
+
+    /// Whether an address stands anywhere in it, of whatever protocol.
+    pub fn mentions(&self, address: IpAddr) -> bool {
+        let bytes = match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        self.payload.windows(bytes.len()).any(|window| window == bytes)
     }
 
     /// Whether it is one of the sniffer's own.

@@ -115,7 +115,7 @@ impl<'a> BondedNode<'a> {
             self.mode.attributes()
         ));
         self.join(51);
-        self.node.ip("route add default via 10.51.0.1");
+        self.node.ip("route add default via 10.51.0.1\nroute add default via fd00:51::1");
     }
 
     /// Gives the node an interface and an address of its own on a VLAN.
@@ -123,8 +123,10 @@ impl<'a> BondedNode<'a> {
         self.node.ip(&format!(
             "link add link bond0 name bond0.{vlan} type vlan id {vlan}\n\
              link set bond0.{vlan} up\n\
-             addr add {}/24 dev bond0.{vlan}",
-            self.address(vlan)
+             addr add {}/24 dev bond0.{vlan}\n\
+             addr add {}/64 dev bond0.{vlan} nodad",
+            self.address(vlan),
+            self.address6(vlan)
         ));
     }
 
@@ -167,6 +169,11 @@ impl<'a> BondedNode<'a> {
         format!("{prefix}.{}", 10 + self.number)
     }
 
+    /// The same for IPv6: fd00:51::11 for the first node.
+    pub fn address6(&self, vlan: u16) -> String {
+        format!("fd00:{vlan}::{}", 10 + self.number)
+    }
+
     /// The part of VLAN 136's subnet whose addresses are this node's: 172.20.56.16/28 for the first.
     pub fn slice(&self) -> String {
         format!("172.20.56.{}/28", 16 * u16::from(self.number))
@@ -201,6 +208,19 @@ impl<'a> BondedNode<'a> {
                 "gateway": "172.20.56.1", "routes": [{"dst": "0.0.0.0/0"}],
             },
         })
+    }
+
+    /// The same for pods with an IPv6 address as well: fd00:136::1:0/112 is the first node's slice.
+    pub fn dual_stack_conf(&self) -> Value {
+        let mut conf = self.conf();
+        let ipam = conf["ipam"].as_object_mut().expect("it has addresses");
+        let v4 = json!({"subnet": ipam["subnet"], "slice": ipam["slice"], "gateway": ipam["gateway"]});
+        let slice = format!("fd00:136::{}:0/112", self.number);
+        let v6 = json!({"subnet": "fd00:136::/64", "slice": slice, "gateway": "fd00:136::1"});
+        ["subnet", "slice", "gateway"].iter().for_each(|key| drop(ipam.remove(*key)));
+        ipam.insert("ranges".into(), json!([[v4], [v6]]));
+        ipam.insert("routes".into(), json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]));
+        conf
     }
 
     /// [`BondedNode::conf`] as the network list `vlan136` of this node.

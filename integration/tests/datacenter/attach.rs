@@ -20,8 +20,14 @@ pub(crate) fn attach(node: &BondedNode, list: &Value) -> Attached {
 /// The first address of an ADD's result, without its prefix length.
 #[track_caller]
 pub(crate) fn address(outcome: &Outcome) -> String {
+    addresses(outcome).swap_remove(0)
+}
+
+/// The addresses of an ADD's result, without their prefix lengths.
+#[track_caller]
+pub(crate) fn addresses(outcome: &Outcome) -> Vec<String> {
     assert!(outcome.ok(), "{outcome}");
     let result = outcome.json();
-    let address = result["ips"][0]["address"].as_str().unwrap_or_else(|| panic!("no address in {result}"));
-    address.split('/').next().unwrap().to_owned()
+    let ips = result["ips"].as_array().unwrap_or_else(|| panic!("no address in {result}"));
+    ips.iter().map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().to_owned()).collect()
 }

@@ -108,6 +108,7 @@ fn with_macspoofchk_a_pod_of_a_trunk_sends_with_its_own_mac_only() {
     for check in [true, false] {
         let mut list = trunk(&node, 136);
         list["plugins"][0]["macspoofchk"] = json!(check);
+        list["plugins"][0]["guard"] = json!(false);
         let attached = attach(&node, &list);
         attached.pod.wait_for("172.20.56.1");
         let own = attached.pod.ip_json("link show dev eth0")[0]["address"].as_str().unwrap().to_owned();

@@ -12,9 +12,10 @@ pub struct Clean {
 }
 
 impl Clean {
-    /// Attaches a pod and detaches it again: what is there afterwards belongs to the node.
+    /// Attaches a pod and detaches it again, on a node with an address of its own to be reached at: what is there afterwards belongs to the node.
     pub fn new() -> Clean {
         let site = Site::new();
+        site.give_node_its_own_network();
         let (pod, plugin) = (Pod::new(), site.node.plugin(&site.list()));
         plugin.add(&pod.eth0()).expect_ok();
         plugin.del(&pod.eth0()).expect_ok();

@@ -200,8 +200,8 @@ fn a_bridge_that_goes_meanwhile_fails_the_add() {
     before.assert_unchanged(&pod);
     assert_eq!(
         clean.site.node.ip_json("link show type veth").as_array().unwrap().len(),
-        1,
-        "nic0 alone is left"
+        2,
+        "nic0 and nic1 alone are left"
     );
 }
 

@@ -92,7 +92,7 @@ fn with_macspoofchk_a_pod_sends_with_its_own_mac_only() {
     const FORGED: [u8; 6] = [2, 0, 0, 0, 0, 0x66];
     for (check, passes) in [(json!(false), true), (json!(true), false)] {
         let (clean, pod) = (Clean::new(), Pod::new());
-        let plugin = clean.plugin().with("macspoofchk", check);
+        let plugin = clean.plugin().with("macspoofchk", check).with("guard", json!(false));
         plugin.add(&pod.eth0()).expect_ok();
         let capture = Capture::start(&clean.site.router, "port");
         assert!(pod.pings(Site::GATEWAY), "its own MAC passes");
@@ -111,7 +111,9 @@ fn with_macspoofchk_a_pod_sends_with_its_own_mac_only() {
 #[test]
 fn macspoofchk_needs_no_rules() {
     let (clean, pod) = (Clean::new(), Pod::new());
-    clean.plugin().with("macspoofchk", json!(true)).add(&pod.eth0()).expect_ok();
+    let plugin = clean.plugin().with("guard", json!(false));
+    clean.site.node.nft("flush ruleset");
+    plugin.with("macspoofchk", json!(true)).add(&pod.eth0()).expect_ok();
     assert_eq!(clean.site.node.run("nft list ruleset").stdout, "");
     assert_eq!(locked_ports(&clean.site.node), 1);
 }

@@ -125,7 +125,7 @@ fn keys_that_contradict_each_other() {
         (json!({"isGateway": true}), 7, &["isGateway", "uplink", "nic0"]),
         (json!({"isDefaultGateway": true}), 7, &["isDefaultGateway", "uplink", "nic0"]),
         (json!({"ipMasq": true}), 7, &["ipMasq", "uplink", "true"]),
-        (ports(&json!([{"hostPort": 80, "containerPort": 80}])), 7, &["portMappings", "uplink"]),
+        (json!({"serviceCIDRs": ["10.96.0.0/12"], "hostAccess": false}), 7, &["serviceCIDRs", "hostAccess"]),
         (json!({"hairpinMode": true, "promiscMode": true}), 7, &["hairpinMode", "promiscMode"]),
         (json!({"disableContainerInterface": true}), 7, &["disableContainerInterface", "ipam"]),
         (json!({"bridge": "nic0"}), 7, &["bridge", "nic0", "uplink"]),

@@ -4,7 +4,6 @@ use crate::attached::Clean;
 use integration::{Outcome, Pod, Scratch, Site, Snapshot, poll};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::Duration;
 
 /// Less than an ADD waits for the lock.
@@ -32,23 +31,11 @@ impl Locked {
         self.clean.plugin().call("ADD", &pod.eth0()).run_under(&["sh", "-c", &mount])
     }
 
-    /// Whether a process has the lock's file open and goes on waiting: a hundred naps are more than an ADD takes otherwise.
+    /// Whether the kernel has somebody wait for the lock: in /proc/locks, an arrow marks who does.
     fn somebody_waits(&self) -> bool {
-        let lock = fs::metadata(self.folder.path().join("node.lock")).unwrap();
-        let is_open_in = |process: &Path| {
-            let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-            let mut found = open.filter_map(|fd| fs::metadata(fd.path()).ok());
-            found.any(|file| (file.dev(), file.ino()) == (lock.dev(), lock.ino()))
-        };
-        let naps = |process: &Path| {
-            let status = fs::read_to_string(process.join("status")).ok()?;
-            let naps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-            naps.trim().parse::<u64>().ok()
-        };
-        let ours = fs::canonicalize("/proc/self").unwrap();
-        let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-        let mut others = processes.filter(|process| *process != ours);
-        others.any(|process| is_open_in(&process) && naps(&process).is_some_and(|naps| naps > 100))
+        let inode = fs::metadata(self.folder.path().join("node.lock")).unwrap().ino();
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("-> FLOCK") && line.contains(&format!(":{inode} ")))
     }
 }
 

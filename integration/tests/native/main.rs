@@ -15,6 +15,8 @@ mod conflict;
 mod doctor;
 mod failure;
 mod frames;
+mod guard;
+mod host_access;
 mod input;
 mod input_bridge;
 mod input_environment;

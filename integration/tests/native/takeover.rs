@@ -39,8 +39,8 @@ fn ours_detaches_what_the_reference_plugins_attached() {
     clean.plugin().del(&eth0.clone().without_netns()).expect_ok();
     clean.plugin().del(&eth0).expect_ok();
     let node = &clean.site.node;
-    let alone = || node.ip_json("link show type veth").as_array().is_some_and(|links| links.len() == 1);
-    integration::poll(std::time::Duration::from_secs(5), "nic0 is the only veth", alone);
+    let alone = || node.ip_json("link show type veth").as_array().is_some_and(|links| links.len() == 2);
+    integration::poll(std::time::Duration::from_secs(5), "nic0 and nic1 are the only veths", alone);
     clean.assert_nothing_left(&pod);
 }
 
@@ -49,6 +49,9 @@ fn the_reference_plugins_detach_what_ours_attached() {
     let (clean, pod) = (Clean::new(), Pod::new());
     clean.plugin().add(&pod.eth0()).expect_ok();
     reference(&clean).del(&pod.eth0()).expect_ok();
+    assert!(!pod.has_link("eth0"));
+    // It knows nothing of the node's route to the pod.
+    clean.plugin().with("cni.dev/valid-attachments", json!([])).gc().expect_ok();
     clean.assert_nothing_left(&pod);
     clean.plugin().del(&pod.eth0()).expect_ok();
 }

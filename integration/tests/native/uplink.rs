@@ -210,16 +210,18 @@ fn router_advertisements_configure_neither_bridge_nor_pod() {
     let ready =
         || clean.site.router.run("ip -6 addr show dev port scope link -tentative").stdout.contains("fe80");
     poll(Duration::from_secs(10), "the router has an address to advertise from", ready);
-    let global = |namespace: &Namespace| namespace.run("ip -6 addr show scope global").stdout;
+    let global = |namespace: &Namespace, dev: &str| {
+        namespace.run(&format!("ip -6 addr show dev {dev} scope global")).stdout
+    };
     poll(Duration::from_secs(10), "the control takes an advertised address", || {
         advertise(&clean.site);
-        global(&control).contains("2001:db8:77:")
+        global(&control, "eth0").contains("2001:db8:77:")
     });
     capture.wait_for("the advertisement at the pod", |frame| {
         frame.ethertype == 0x86dd && frame.payload.get(40) == Some(&134)
     });
-    for namespace in [clean.site.node.namespace(), &pod] {
-        assert_eq!(global(namespace), "");
-        assert_eq!(namespace.run("ip -6 route show default").stdout, "");
+    for (namespace, dev) in [(clean.site.node.namespace(), "br136"), (&pod, "eth0")] {
+        assert_eq!(global(namespace, dev), "");
+        assert_eq!(namespace.run(&format!("ip -6 route show default dev {dev}")).stdout, "");
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 
 /// What the data centre, the plugins and their peers need of the kernel.
-const WANTED: [&str; 31] = [
+const WANTED: [&str; 32] = [
     "8021q",
     "act_mirred",
     "af_packet",
@@ -32,6 +32,7 @@ const WANTED: [&str; 31] = [
     "nft_limit",
     "nft_log",
     "nft_masq",
+    "nft_meta_bridge",
     "nft_nat",
     "nft_redir",
     "nft_reject_inet",

@@ -2,9 +2,9 @@
 
 use cni_conf::cni::mac::MacAddr;
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BondFailOverMac, BondMode, BridgePortState, BridgeStpState, InfoBond,
-    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage, State, VlanProtocol,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BondFailOverMac, BondMode, BridgePortState, BridgeStpState,
+    InfoBond, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, State, VlanProtocol,
 };
 
 use crate::link::{Bond, Bridge, Kind, Link, PortFlags};
@@ -27,6 +27,8 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
         parent_namespace: None,
         alias: None,
         accept_ra: None,
+        arp_ignore: None,
+        rp_filter: None,
         port: None,
         forwarding: false,
     };
@@ -40,7 +42,10 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
             LinkAttribute::Link(index) => link.parent = Some(index),
             LinkAttribute::LinkNetNsId(id) => link.parent_namespace = Some(id),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
-            LinkAttribute::AfSpecUnspec(families) => link.accept_ra = accept_ra(&families),
+            LinkAttribute::AfSpecUnspec(families) => {
+                link.accept_ra = accept_ra(&families);
+                (link.arp_ignore, link.rp_filter) = ipv4_settings(&families).unzip();
+            }
             LinkAttribute::LinkInfo(infos) => read_info(&mut link, infos),
             _ => {}
         }
@@ -56,6 +61,17 @@ fn accept_ra(families: &[AfSpecUnspec]) -> Option<i32> {
     families.iter().find_map(|family| match family {
         AfSpecUnspec::Inet6(settings) => settings.iter().find_map(|setting| match setting {
             AfSpecInet6::DevConf(conf) => Some(conf.accept_ra),
+            _ => None,
+        }),
+        _ => None,
+    })
+}
+
+/// `arp_ignore` and `rp_filter`
+fn ipv4_settings(families: &[AfSpecUnspec]) -> Option<(i32, i32)> {
+    families.iter().find_map(|family| match family {
+        AfSpecUnspec::Inet(settings) => settings.iter().find_map(|setting| match setting {
+            AfSpecInet::DevConf(conf) => Some((conf.arp_ignore, conf.rp_filter)),
             _ => None,
         }),
         _ => None,

@@ -38,6 +38,7 @@ pub(super) fn encode(item: &mut Message, expr: &Expr) {
         Expr::Dnat { family, address, port } => {
             ("nat", Box::new(|m| dnat(m, u32::from(*family as u8), *address, *port)))
         }
+        Expr::Snat { family, address } => ("nat", Box::new(|m| snat(m, u32::from(*family as u8), *address))),
         Expr::Masquerade => ("masq", Box::new(|_| ())),
         Expr::Counter => ("counter", Box::new(|_| ())),
     };
@@ -102,6 +103,12 @@ fn immediate(m: &mut Message, what: &Verdict) {
 fn dnat(m: &mut Message, family: u32, address: Reg, port: Reg) {
     const NFT_NAT_DNAT: u32 = 1;
     m.number(1, NFT_NAT_DNAT).number(2, family).number(3, number_of(address)).number(5, number_of(port));
+}
+
+/// The same without a port.
+fn snat(m: &mut Message, family: u32, address: Reg) {
+    const NFT_NAT_SNAT: u32 = 0;
+    m.number(1, NFT_NAT_SNAT).number(2, family).number(3, number_of(address));
 }
 
 /// `NFTA_DATA_VALUE`

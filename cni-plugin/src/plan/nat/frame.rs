@@ -14,6 +14,8 @@ pub const TABLE: Table = Table { family: Family::Inet, name: "vlan-bridge" };
 pub const MASQUERADE: [&str; 2] = ["masquerade4", "masquerade6"];
 /// Pod's address: to what becomes of a packet that came to one of its host ports.
 pub const HAIRPIN: [&str; 2] = ["hairpin4", "hairpin6"];
+/// Address of a pod on a network with an uplink: to the node's, from which it talks for whoever would miss the answer.
+pub const SOURCES: [&str; 2] = ["sources4", "sources6"];
 /// Host port: to pod's address and port.
 pub const PORTS: [&str; 2] = ["ports4", "ports6"];
 /// Host port of one of the node's addresses: the same. It goes before the port of all addresses.
@@ -24,7 +26,9 @@ pub const DEVICES: &str = "devices";
 pub const LOCALNET: &str = "localnet";
 
 /// The maps whose elements are attachments'.
-pub const MAPS: [&str; 8] = [
+pub const MAPS: [&str; 10] = [
+    SOURCES[0],
+    SOURCES[1],
     MASQUERADE[0],
     MASQUERADE[1],
     HAIRPIN[0],
@@ -40,7 +44,9 @@ pub fn of_family(sets: [&'static str; 2], ip: IpAddr) -> &'static str {
     sets[usize::from(ip.is_ipv6())]
 }
 
-const SETS: [Set; 10] = [
+const SETS: [Set; 12] = [
+    Set { name: SOURCES[0], key: &[Type::Ipv4], map: Some(MapOf::Values(&[Type::Ipv4])) },
+    Set { name: SOURCES[1], key: &[Type::Ipv6], map: Some(MapOf::Values(&[Type::Ipv6])) },
     Set { name: MASQUERADE[0], key: &[Type::Ipv4], map: Some(MapOf::Verdicts) },
     Set { name: MASQUERADE[1], key: &[Type::Ipv6], map: Some(MapOf::Verdicts) },
     Set { name: HAIRPIN[0], key: &[Type::Ipv4], map: Some(MapOf::Verdicts) },
@@ -78,6 +84,8 @@ const KNOWN: u32 = 1 << 1 | 1 << 2;
 const RAW: i32 = -300;
 const DNAT: i32 = -100;
 const SNAT: i32 = 100;
+/// Before kube-proxy's and others' masquerading, which takes the address of the interface: the pods' bridge has none.
+const BEFORE_SNAT: i32 = SNAT - 1;
 const BEFORE_FILTER: i32 = -1;
 
 const HOST_PORTS: &str = "host-ports";
@@ -115,6 +123,12 @@ pub fn frame() -> Vec<Change> {
         Hook { kind: "nat", point: HookPoint::Postrouting, priority: SNAT },
         postrouting_rules(),
     ));
+    // After rules that need one module each: then what the kernel lacks is named alone.
+    changes.extend(base_chain(
+        "by-the-node",
+        Hook { kind: "nat", point: HookPoint::Postrouting, priority: BEFORE_SNAT },
+        by_the_node_rules(),
+    ));
     // Subnets' chains lead here. So a kernel that cannot masquerade is found out with the first pod, before it is attached.
     changes.push(Change::AddChain { table: TABLE, name: MASQUERADED.into(), hook: None });
     changes.extend(rules(MASQUERADED, vec![vec![Expr::Masquerade]]));
@@ -150,6 +164,26 @@ fn host_port_rules() -> Vec<Vec<Expr>> {
         rules.extend([one_address, all_addresses]);
     }
     rules
+}
+
+/// A pod on a network with an uplink answers by its router or straight to a neighbour, and so do those that it talks to. What the node
+/// has sent elsewhere than it was meant for, to such a pod or for one, gets the node's address: else the answer would bypass it. What is
+/// for the node itself never comes here.
+fn by_the_node_rules() -> Vec<Vec<Expr>> {
+    let rule = |index: usize, field| {
+        let of = [Family::Ipv4, Family::Ipv6][index];
+        let mut exprs = [connection(Ct::Status, DNATED), family(of)].concat();
+        exprs.extend([
+            address(of, field, Reg(0)),
+            Expr::Map { key: Reg(0), map: SOURCES[index], to: Reg(0) },
+            Expr::Snat { family: of, address: Reg(0) },
+        ]);
+        exprs
+    };
+    [0, 1]
+        .into_iter()
+        .flat_map(|index| [rule(index, Field::Destination), rule(index, Field::Source)])
+        .collect()
 }
 
 fn postrouting_rules() -> Vec<Vec<Expr>> {

@@ -1,0 +1,117 @@
+//! The veth of an attachment: both ends, the bridge's port and what it lets through.
+
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::mac::MacAddr;
+
+use super::Add;
+use crate::guard;
+use crate::link::{Link, PortFlags};
+use crate::net::{NetError, link, neigh, port};
+use crate::plan::guard::{Limits, Port};
+use crate::plan::nat::owner;
+use crate::plan::vlan;
+use crate::random;
+use crate::undo::{Undo, UndoLog};
+
+impl Add<'_> {
+    /// The pair, with the node's end in the bridge and in its VLANs, and both ends up.
+    pub(super) async fn make_veth(
+        &self,
+        bridge: &Link,
+        mtu: Option<u32>,
+        undo: &mut UndoLog,
+    ) -> Result<(Link, Link), CniError> {
+        let attachment = self.attachment();
+        let host_name = attachment.host_interface();
+        let veth = link::Veth {
+            host_name: &host_name,
+            host_mac: attachment.host_mac(),
+            pod_name: &self.request.env.ifname,
+            pod_mac: self.network.mac.unwrap_or_else(random::mac),
+            mtu,
+            master: bridge.index,
+        };
+        link::add_veth(&self.node, &veth, &self.namespace).await?;
+        undo.push(Undo::RemoveLink(host_name.clone()));
+        let host = link::by_name(&self.node, &host_name).await?.ok_or_else(|| NetError::gone(&host_name))?;
+        let flags = PortFlags {
+            // With br_netfilter, what a pod sends to its own host port or service is turned back within the bridge.
+            hairpin: self.network.hairpin
+                || !self.network.ports.is_empty()
+                || !self.network.services().is_empty(),
+            isolated: self.network.isolated,
+            locked: self.network.mac_spoof_check,
+        };
+        let change = link::Change {
+            alias: Some(attachment.alias_while_adding()),
+            // A bridge port has no use for one, and the kernel walks the routes that it brings for every pod that comes or goes.
+            no_link_local: true,
+            port: (flags != PortFlags::default()).then_some(flags),
+            ..Default::default()
+        };
+        self.set_host(&host, change).await?;
+        self.close(&host_name, veth.pod_mac, undo).await?;
+        self.keep_mtu(bridge, mtu).await?;
+        self.join_vlans(bridge, &host).await?;
+        if self.network.mac_spoof_check {
+            self.pin_mac(&host, veth.pod_mac).await?;
+        }
+        let container = link::by_name(&self.pod.conn, veth.pod_name).await?;
+        let container = container.ok_or_else(|| NetError::gone(veth.pod_name))?;
+        if self.delegate.is_some() {
+            self.pod.prepare(&container)?;
+        }
+        if !self.network.container_interface_down {
+            self.pod.up(&container).await?;
+        }
+        Ok((host, container))
+    }
+
+    /// Before the pod's end is up, so that nothing forged is ever let through.
+    async fn close(&self, veth: &str, mac: MacAddr, undo: &mut UndoLog) -> Result<(), CniError> {
+        let (Some(guard), Some(limits)) = (&self.guard, guard::limits(&self.network)) else { return Ok(()) };
+        let limits = Limits { allowed: Vec::new(), ..limits };
+        let comment = owner(&self.attachment());
+        undo.push(Undo::RemoveGuard { veth: veth.to_owned() });
+        let port = Port { veth, mac, addresses: &[], limits: &limits, comment: &comment };
+        guard.close(&self.node, &port).await
+    }
+
+    /// The kernel lowers the MTU of a bridge with that of its ports until somebody sets it.
+    async fn keep_mtu(&self, bridge: &Link, pod: Option<u32>) -> Result<(), NetError> {
+        if pod.is_none_or(|mtu| mtu >= bridge.mtu) {
+            return Ok(());
+        }
+        match link::by_index(&self.node, bridge.index).await? {
+            Some(now) if now.mtu != bridge.mtu => {
+                let change = link::Change { mtu: Some(bridge.mtu), ..Default::default() };
+                link::change(&self.node, bridge.index, &change, || {
+                    format!("ip link set {} mtu {}", bridge.name, bridge.mtu)
+                })
+                .await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn join_vlans(&self, bridge: &Link, host: &Link) -> Result<(), NetError> {
+        let Some(wanted) = &self.network.port_vlans else { return Ok(()) };
+        let member = port::Member::Port(host.index);
+        if let Some(default) = vlan::default_to_leave(&self.network, bridge) {
+            port::leave(&self.node, member, &[default]).await?;
+        }
+        port::join(&self.node, member, &vlan::of_port(wanted)).await
+    }
+
+    /// `macspoofchk`: the port is locked, so only the addresses pinned to it are let in, in each of its VLANs.
+    async fn pin_mac(&self, host: &Link, mac: MacAddr) -> Result<(), CniError> {
+        let port = link::by_index(&self.node, host.index).await?;
+        if !port.and_then(|link| link.port).is_some_and(|flags| flags.locked) {
+            return Err(CniError::new(
+                code::UNSUPPORTED_FIELD,
+                "macspoofchk: true needs locked bridge ports, which this kernel lacks: Linux 5.18 or newer",
+            ));
+        }
+        Ok(neigh::pin(&self.node, host.index, mac).await?)
+    }
+}

@@ -1,0 +1,264 @@
+//! What a pod may send: puts an attachment's elements into the node's packet filter and takes them out. `plan::guard` says what they
+//! are.
+//!
+//! A port is guarded by the pod's MAC before the pod's end comes up, and by its addresses as soon as IPAM has given them. The record is
+//! written before the latter. What is left without a record is found by the element of the port, which is there first and goes last.
+
+use std::net::IpAddr;
+
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::mac::MacAddr;
+use cni_conf::network::{Network, PortVlans};
+use ipnet::IpNet;
+
+use crate::link::Link;
+use crate::lock::RecordLock;
+use crate::net::nft::{Nft, Refusal, explain};
+use crate::net::{Conn, link};
+use crate::nft::{self, Change, Element};
+use crate::ownership::{Attachment, Progress};
+use crate::plan::guard::frame::{self, MACS, PORTS, TABLE};
+use crate::plan::guard::{Limits, Port, elements, what};
+use crate::plan::nat::owner;
+use crate::record::{Record, Records};
+
+/// How often an ADD tries again after the table has gone between its making and its use.
+const ATTEMPTS: usize = 20;
+
+/// The node's packet filter and the records of what is in it.
+#[derive(Debug)]
+pub struct Guard {
+    nft: Nft,
+    records: Records,
+}
+
+/// What a pod of this network may send; none where it may send anything.
+pub fn limits(network: &Network) -> Option<Limits> {
+    let guard = network.guard.as_ref()?;
+    let has_tagged = |vlans: &&PortVlans| vlans.ids().any(|vid| Some(vid) != vlans.access);
+    let tagged = network.port_vlans.as_ref().filter(has_tagged);
+    Some(Limits {
+        by_address: guard.addresses,
+        allowed: guard.allowed.clone(),
+        trunk: tagged.map(|vlans| vlans.access),
+    })
+}
+
+impl Guard {
+    /// Opens a socket in the namespace of the calling thread.
+    pub fn open() -> Result<Guard, CniError> {
+        Ok(Guard { nft: Nft::open()?, records: Records::of_guards()? })
+    }
+
+    /// Fails, naming the module, where the kernel lacks a part. Changes nothing. A node that has our table has all parts.
+    pub fn probe(&self) -> Result<(), CniError> {
+        if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&frame::frame())?) }
+    }
+
+    /// Before the pod's end is up: nothing but what has its MAC, and with it no address but the link-local one.
+    pub async fn close(&self, node: &Conn, port: &Port<'_>) -> Result<(), CniError> {
+        self.put_in(node, &elements(port), None).await
+    }
+
+    /// Writes the record and lets pass what has one of the pod's addresses.
+    pub async fn open_for(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
+        self.put_in(node, &elements_of(record), Some(record)).await
+    }
+
+    async fn put_in(
+        &self,
+        node: &Conn,
+        elements: &[Element],
+        record: Option<&Record>,
+    ) -> Result<(), CniError> {
+        let changes: Vec<Change> = elements.iter().cloned().map(add).collect();
+        for _ in 0..ATTEMPTS {
+            {
+                let _lock = RecordLock::shared()?;
+                if let Some(record) = record {
+                    self.records.write(record)?;
+                }
+                match self.nft.try_commit(&changes)? {
+                    Ok(()) => return Ok(()),
+                    Err(refusals) if refusals.iter().any(Refusal::not_found) => {}
+                    Err(refusals) => return Err(explain(&changes, &refusals).into()),
+                }
+            }
+            self.rebuild(node, true).await?;
+        }
+        let why = "the packet filter changes all the time: the guard was not put in after 20 attempts";
+        Err(CniError::new(code::TRY_AGAIN_LATER, why))
+    }
+
+    /// Takes an attachment's elements out, and then its record. What is not there is no error.
+    async fn remove(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
+        let whole = {
+            let _lock = RecordLock::shared()?;
+            let there = match self.records.read(veth) {
+                Some(record) => elements_of(&record).iter().rev().map(delete).collect(),
+                None => self.left_of(veth)?,
+            };
+            let whole = self.nft.commit_what_can(there, Refusal::not_found)?;
+            self.records.remove(veth)?;
+            whole
+        };
+        if !whole {
+            self.rebuild(node, false).await?;
+        }
+        // The table stays, as bridge and uplink do: the next first pod finds it.
+        if self.records.is_empty() {
+            let _lock = RecordLock::alone()?;
+            self.records.end();
+        }
+        Ok(())
+    }
+
+    /// What takes out the elements of an attachment without a record: by its port, with which their keys begin. The list is asked for
+    /// only where the port's own is there.
+    fn left_of(&self, veth: &str) -> Result<Vec<Change>, CniError> {
+        let name = nft::interface(veth);
+        if self.nft.element(TABLE, PORTS, &name)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut deletions = Vec::new();
+        for set in frame::ALL.into_iter().rev() {
+            let of_port =
+                self.nft.elements(TABLE, set)?.into_iter().filter(|there| there.key.starts_with(&name));
+            deletions.extend(of_port.map(|there| Change::DeleteElement {
+                table: TABLE,
+                set,
+                key: there.key,
+            }));
+        }
+        Ok(deletions)
+    }
+
+    /// Makes the table, if it is not as it should be, with the elements of all live attachments, in one transaction. Where there are none
+    /// it is made only for who is about to put in the first.
+    async fn rebuild(&self, node: &Conn, for_first: bool) -> Result<(), CniError> {
+        let _lock = RecordLock::alone()?;
+        if self.broken_chain()?.is_none() {
+            return Ok(());
+        }
+        let mut changes = frame::frame();
+        let mut live = 0;
+        for (veth, record) in self.records.all() {
+            let Some(link) = link::by_name(node, &veth).await? else { continue };
+            if record.attachment().progress(&link) != Progress::Foreign {
+                changes.extend(elements_of(&record).into_iter().map(add));
+                live += 1;
+            }
+        }
+        if live == 0 && !for_first {
+            return Ok(());
+        }
+        self.nft.commit(&changes)?;
+        if live > 0 {
+            log::warn!("the guard of {live} pods was gone from the packet filter and is back");
+        }
+        Ok(())
+    }
+
+    /// A chain of the table that is not as it was made. Elements lead to entry chains, so of those only the rules are counted.
+    fn broken_chain(&self) -> Result<Option<String>, CniError> {
+        for (name, rules, uses) in frame::uses() {
+            let is_entry = frame::ENTRIES.contains(&name.as_str());
+            let whole = match self.nft.chain(TABLE, &name)? {
+                Some(_) if is_entry => self.nft.rules(TABLE, &name)?.len() == rules,
+                Some(chain) => chain.uses as usize == uses,
+                None => false,
+            };
+            if !whole {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What of an attachment's guard is no longer as it was put in, in words.
+    fn difference(&self, port: &Port<'_>) -> Result<Option<String>, CniError> {
+        if let Some(chain) = self.broken_chain()? {
+            return Ok(Some(format!("chain {chain} of table {TABLE} is gone or changed")));
+        }
+        for element in elements(port) {
+            if self.nft.element(TABLE, element.set, &element.key)?.is_some() {
+                continue;
+            }
+            let hint = match element.set {
+                MACS => format!(", {} (a chained plugin that changes it needs guard: false)", port.mac),
+                _ => String::new(),
+            };
+            return Ok(Some(format!("{}{hint} is gone from table {TABLE}", what(&element))));
+        }
+        Ok(None)
+    }
+}
+
+/// Takes an attachment's guard out, where it `may_have` one or its record says so. Returns the socket, whose closing would wait for what
+/// was deleted.
+pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nft>, CniError> {
+    let known = Records::of_guards()?.has(veth);
+    if !may_have && !known {
+        return Ok(None);
+    }
+    let removed = async {
+        let guard = Guard::open()?;
+        guard.remove(node, veth).await?;
+        Ok(Some(guard.nft))
+    };
+    match removed.await {
+        // A kernel without nf_tables, for one: ADD was refused for it, and nothing can be there.
+        Err(e) if !known => {
+            let e: CniError = e;
+            log::warn!("no guard of {veth} was looked for: {e}");
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+/// For CHECK: what of an attachment's guard is no longer as ADD left it. By the configuration and by what the pod is now: the
+/// record is for repair.
+pub fn difference(
+    network: &Network,
+    attachment: &Attachment<'_>,
+    mac: MacAddr,
+    addresses: &[IpAddr],
+) -> Result<Option<String>, CniError> {
+    let Some(limits) = limits(network) else { return Ok(None) };
+    let veth = attachment.host_interface();
+    Guard::open()?.difference(&Port { veth: &veth, mac, addresses, limits: &limits, comment: "" })
+}
+
+/// The ports that are guarded, by the names of their veths.
+pub fn ports() -> Result<Vec<String>, CniError> {
+    let ports = Nft::open()?.elements(TABLE, PORTS)?;
+    Ok(ports.iter().map(|port| nft::interface_name(&port.key)).collect())
+}
+
+/// Takes out what is left of attachments whose veth is gone, of whichever network. The veths must have been listed after the ports:
+/// an ADD makes the veth first.
+pub fn remove_stale(ports: &[String], links: &[&Link]) -> Result<(), CniError> {
+    let guard = Guard::open()?;
+    for veth in ports.iter().filter(|veth| !links.iter().any(|link| link.name == **veth)) {
+        log::info!("removing the guard of {veth}, which is gone");
+        guard.nft.commit_what_can(guard.left_of(veth)?, Refusal::not_found)?;
+    }
+    Ok(())
+}
+
+fn elements_of(record: &Record) -> Vec<Element> {
+    let (Some(limits), Some(mac)) = (&record.guard, record.mac) else { return Vec::new() };
+    let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
+    let attachment = record.attachment();
+    let (veth, comment) = (attachment.host_interface(), owner(&attachment));
+    elements(&Port { veth: &veth, mac, addresses: &addresses, limits, comment: &comment })
+}
+
+fn add(element: Element) -> Change {
+    Change::AddElement { table: TABLE, element }
+}
+
+fn delete(element: &Element) -> Change {
+    Change::DeleteElement { table: TABLE, set: element.set, key: element.key.clone() }
+}

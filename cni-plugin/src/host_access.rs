@@ -1,0 +1,211 @@
+//! The pods' way to their own node and back (`hostAccess`): looked at, planned by [`crate::plan::host_access`], and taken.
+//!
+//! The node's routes to pods hang on the bridge, so they outlive a veth. Their metric is the attachment's, by which they are
+//! found again where nothing else is left of it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::result::{AddResult, Route};
+use cni_conf::host_access::HostAccess;
+use cni_conf::network::Network;
+
+use ipnet::IpNet;
+
+use crate::link::{HostRoute, Link};
+use crate::net::sysctl::InterfaceSysctls;
+use crate::net::{Batch, Conn, Request, Result, addr, link, neigh, route};
+use crate::ownership::{is_attachment, metric_of};
+use crate::plan::check;
+use crate::plan::host_access::{self as plan, Seen};
+use crate::pod::Pod;
+use crate::undo::{Undo, UndoLog};
+
+/// The ways between a pod and its node.
+#[derive(Clone, Debug)]
+pub struct Ways {
+    /// The node's addresses that the pod has on the link.
+    pub to_node: Vec<IpAddr>,
+    /// Each address of the pod that the node has on the link, and from which of its own it sends there.
+    pub to_pod: Vec<(IpAddr, IpAddr)>,
+    /// Destinations for which the pod's way leads through the node, and by which of its addresses.
+    pub services: Vec<(IpNet, IpAddr)>,
+}
+
+impl Ways {
+    /// The node's address of each family, from which it sends to the pod.
+    pub fn sources(&self) -> Vec<IpAddr> {
+        let mut sources: Vec<IpAddr> = self.to_pod.iter().map(|(_, source)| *source).collect();
+        sources.dedup_by_key(|source| source.is_ipv4());
+        sources
+    }
+}
+
+/// Looks which ways a pod with these addresses has to its node. `device` is the node's own on the pods' network.
+pub async fn ways(node: &Conn, wanted: &HostAccess, device: &Link, pods: &[IpAddr]) -> Result<Ways> {
+    let mut seen = Seen::default();
+    let mut without_us = Vec::new();
+    for pod in pods {
+        let found = route::lookup(node, *pod).await?;
+        seen.ways_out.extend(found.map(|(interface, _)| interface));
+        without_us.push(found.map(|(_, source)| source));
+    }
+    for ipv6 in [false, true] {
+        if pods.iter().any(|pod| pod.is_ipv6() == ipv6) {
+            seen.addresses.extend(addr::of_family(node, ipv6).await?.into_iter().filter(plan::may_count));
+        }
+    }
+    let carriers: BTreeSet<u32> = seen.addresses.iter().map(|address| address.interface).collect();
+    for index in carriers {
+        seen.links.extend(link::by_index(node, index).await?);
+    }
+    let to_node = plan::addresses(wanted, device, &seen);
+    for entry in plan::unmatched(wanted, &to_node, &seen) {
+        log::warn!("hostAddresses: the node has no address for {entry:?}");
+    }
+    let to_pod = pods.iter().zip(without_us).filter_map(|(pod, without_us)| {
+        plan::source(*pod, &to_node, without_us).map(|source| (*pod, source))
+    });
+    let to_pod: Vec<(IpAddr, IpAddr)> = to_pod.collect();
+    let through = |net: &IpNet| {
+        let of_family = |(pod, _): &&(IpAddr, IpAddr)| pod.is_ipv4() == net.addr().is_ipv4();
+        to_pod.iter().find(of_family).map(|(_, source)| (*net, *source))
+    };
+    let services = wanted.services.iter().filter_map(through).collect();
+    Ok(Ways { services, to_pod, to_node })
+}
+
+/// Both ends of an attachment, and the node's device beside them.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends<'a> {
+    /// The node's own device on the pods' network.
+    pub device: &'a Link,
+    /// The veth's end in the node.
+    pub host: &'a Link,
+    /// The veth's end in the pod.
+    pub container: &'a Link,
+    /// The attachment's metric.
+    pub metric: u32,
+}
+
+/// Takes the ways: in the pod each of the node's addresses on the link, in the node each of the pod's, and behind which MACs.
+/// The pod's MAC is pinned to its port too: the bridge would forget a silent pod's after five minutes and send what is for it
+/// to every port, the uplink among them.
+pub fn give(pod: &Pod, ends: &Ends<'_>, ways: &Ways, undo: &mut UndoLog) -> Result<()> {
+    let (Some(node_mac), Some(pod_mac)) = (ends.device.mac, ends.container.mac) else { return Ok(()) };
+    if ways.to_pod.is_empty() {
+        return Ok(());
+    }
+    log::debug!("host access: {ways:?}");
+    let inside = ends.container.index;
+    let on_link = |ip: &IpAddr| [neigh::permanent(inside, *ip, node_mac), route::on_link(inside, *ip)];
+    let mut of_pod: Vec<Request> = ways.to_node.iter().flat_map(on_link).collect();
+    of_pod.extend(ways.services.iter().map(|(net, node)| route::through_node(inside, *net, *node)));
+    pod.batch.send(&of_pod)?;
+    if ways.to_pod.iter().any(|(pod, _)| pod.is_ipv6()) {
+        InterfaceSysctls::ipv6().write(&ends.device.name, "disable_ipv6", "0")?;
+    }
+    let (interface, metric) = (ends.device.index, ends.metric);
+    let mut of_node = vec![neigh::pinned(ends.host.index, pod_mac)];
+    let mut routes = Vec::new();
+    for (address, source) in &ways.to_pod {
+        let to_pod = HostRoute { address: *address, interface, metric };
+        of_node.extend([
+            // Another attachment's, which is gone: it held this address before.
+            route::removal_of_any(*address),
+            neigh::permanent(interface, *address, pod_mac),
+            route::to_pod(&to_pod, *source),
+        ]);
+        routes.push(to_pod);
+    }
+    undo.push(Undo::RemoveHostAccess(routes));
+    Batch::open()?.send(&of_node)
+}
+
+/// The node's routes to the pod of an attachment: by the addresses that its ADD reported, else by its metric alone.
+pub async fn routes_of(node: &Conn, metric: u32, previous: &AddResult) -> Result<Vec<HostRoute>> {
+    if previous.ips.is_empty() {
+        let all = route::all_ours(node).await?;
+        return Ok(all.into_iter().filter(|route| route.metric == metric).collect());
+    }
+    let mut found = Vec::new();
+    for ip in &previous.ips {
+        found.extend(route::ours_to(node, ip.address.addr()).await?);
+    }
+    Ok(found.into_iter().filter(|route| route.metric == metric).collect())
+}
+
+/// Takes routes to pods away, each with its neighbour entry.
+pub fn remove(routes: &[HostRoute]) -> Result<()> {
+    if routes.is_empty() {
+        return Ok(());
+    }
+    let requests: Vec<Request> = routes
+        .iter()
+        .flat_map(|found| [route::removal(found), neigh::removal(found.interface, found.address)])
+        .collect();
+    Batch::open()?.send(&requests)
+}
+
+/// Takes away the routes to pods whose veth is not among `links`. Those must have been listed after the routes: an ADD
+/// makes the veth first.
+pub fn remove_stale(routes: &[HostRoute], links: &[&Link]) -> Result<()> {
+    let attached = links.iter().filter(|link| is_attachment(link));
+    let alive: BTreeSet<u32> = attached.filter_map(|link| metric_of(&link.name)).collect();
+    let stale: Vec<HostRoute> =
+        routes.iter().filter(|route| !alive.contains(&route.metric)).copied().collect();
+    for route in &stale {
+        log::info!("removing the route to {}, a pod that is gone", route.address);
+    }
+    remove(&stale)
+}
+
+/// Checks that the ways which ADD gave are still there. An address that the node has had only since is logged: pods that are
+/// attached from now on get it.
+pub async fn check(
+    node: &Conn,
+    pod: &Conn,
+    network: &Network,
+    previous: &AddResult,
+    seen: &check::Seen,
+) -> Result<(), CniError> {
+    let failed = |why: String| CniError::new(code::CHECK_FAILED, why);
+    let (Some(wanted), Some(container)) = (&network.host_access, &seen.container) else { return Ok(()) };
+    let name = network.node_device();
+    let device =
+        link::by_name(node, &name).await?.ok_or_else(|| failed(format!("interface {name} is gone")))?;
+    let pods: Vec<IpAddr> =
+        check::own_addresses(previous, &container.name).map(|ip| ip.address.addr()).collect();
+    let ways = ways(node, wanted, &device, &pods).await?;
+    let taken = look(node, pod, &device, container, &ways).await?;
+    let is_routed = |to: IpAddr| check::is_routed(&Route::to(to.into(), None), container, seen);
+    for (net, node) in &ways.services {
+        if !check::is_routed(&Route::to(*net, Some(*node)), container, seen) {
+            return Err(failed(format!("route {net} via the node's {node} is gone from the container")));
+        }
+    }
+    for address in plan::compare(&taken, &device, container, is_routed).map_err(failed)? {
+        log::warn!(
+            "the node has had {address} only since this pod was attached: pods attached from now on reach it directly"
+        );
+    }
+    Ok(())
+}
+
+async fn look(node: &Conn, pod: &Conn, device: &Link, container: &Link, ways: &Ways) -> Result<plan::Taken> {
+    let mut taken = plan::Taken::default();
+    for (address, _) in &ways.to_pod {
+        let route = route::ours_to(node, *address).await?;
+        taken.to_pod.push(plan::ToPod {
+            address: *address,
+            by: route.map(|route| route.interface),
+            mac: neigh::permanent_mac(node, device.index, *address).await?,
+        });
+    }
+    for address in &ways.to_node {
+        let mac = neigh::permanent_mac(pod, container.index, *address).await?;
+        taken.to_node.push(plan::ToNode { address: *address, mac });
+    }
+    Ok(taken)
+}

@@ -1,0 +1,112 @@
+//! Several rtnetlink requests in one system call.
+//!
+//! The kernel carries all of them out before the call returns, so a SIGKILL falls before all or after all; and they cost one
+//! exchange, not one each.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+};
+
+use super::{NetError, Result};
+
+/// A refusal that is as good as success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fine {
+    /// None is.
+    Never,
+    /// The thing is there already.
+    IfThere,
+    /// The thing is gone already.
+    IfGone,
+}
+
+/// One request, made by the module of its object and carried out by [`Batch::send`].
+#[derive(Clone, Debug)]
+pub struct Request {
+    message: RouteNetlinkMessage,
+    flags: u16,
+    fine: Fine,
+    action: String,
+}
+
+impl Request {
+    /// `flags` are those beyond REQUEST and ACK; `action` names the request in an error.
+    pub(super) fn new(message: RouteNetlinkMessage, flags: u16, fine: Fine, action: String) -> Request {
+        Request { message, flags, fine, action }
+    }
+
+    fn judge(&self, code: i32) -> Result<()> {
+        if code == 0 {
+            return Ok(());
+        }
+        let refusal = NetError::new(self.action.clone(), Errno::from_raw(-code));
+        match self.fine {
+            Fine::IfThere if refusal.exists() => Ok(()),
+            Fine::IfGone if refusal.not_found() => Ok(()),
+            _ => Err(refusal),
+        }
+    }
+}
+
+/// A socket for batches. It stays in the namespace that it was opened in.
+#[derive(Debug)]
+pub struct Batch(OwnedFd);
+
+impl Batch {
+    /// Opens a socket in the namespace of the calling thread.
+    pub fn open() -> Result<Batch> {
+        let failed = |e| NetError::new("open a netlink socket", e);
+        let socket =
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
+                .map_err(failed)?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed)?;
+        Ok(Batch(socket))
+    }
+
+    /// Has every request carried out, also after one that was refused. Returns the first refusal.
+    pub fn send(&self, requests: &[Request]) -> Result<()> {
+        // As many as the socket has room for answers to.
+        const MOST: usize = 64;
+        let mut outcome = Ok(());
+        for requests in requests.chunks(MOST) {
+            let failed = |e| NetError::new(requests[0].action.clone(), e);
+            send(self.0.as_raw_fd(), &serialized(requests), MsgFlags::empty()).map_err(failed)?;
+            for request in requests {
+                outcome = outcome.and(self.answer(request));
+            }
+        }
+        outcome
+    }
+
+    /// The kernel has answered every request by the time that it takes them, in their order.
+    fn answer(&self, request: &Request) -> Result<()> {
+        let mut buffer = [0u8; 4096];
+        let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)
+            .map_err(|e| NetError::new(request.action.clone(), e))?;
+        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&buffer[..length])
+            .map(|answer| answer.payload)
+        {
+            Ok(NetlinkPayload::Error(answer)) => request.judge(answer.raw_code()),
+            _ => Err(NetError::NoAnswer { action: request.action.clone() }),
+        }
+    }
+}
+
+fn serialized(requests: &[Request]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for request in requests {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_ACK | request.flags;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request.message.clone()));
+        message.finalize();
+        let start = bytes.len();
+        bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut bytes[start..start + message.buffer_len()]);
+    }
+    bytes
+}

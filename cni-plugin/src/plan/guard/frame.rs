@@ -1,0 +1,296 @@
+//! What all guarded pods share: the table, its sets, and the chains that look things up in them.
+
+use crate::nft::{Base, Change, Expr, Family, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, Type, Verdict};
+
+/// Our table.
+pub const TABLE: Table = Table { family: Family::Bridge, name: "vlan-bridge" };
+
+/// Pod's port: to the chain for its kind.
+pub const PORTS: &str = "ports";
+/// Pod's port and MAC.
+pub const MACS: &str = "macs";
+/// Pod's port, MAC and address.
+pub const ADDRESSES4: &str = "addresses4";
+/// The same for IPv6.
+pub const ADDRESSES6: &str = "addresses6";
+/// Pod's port and the VLAN that is its own, where it has tagged ones beside it. (`nft` has no type for a VLAN: a port number is one of as
+/// many bytes.)
+pub const OWN_VLANS: &str = "own-vlans";
+
+/// All of them.
+pub const ALL: [&str; 5] = [PORTS, MACS, ADDRESSES4, ADDRESSES6, OWN_VLANS];
+
+const SETS: [Set; 5] = [
+    Set { name: PORTS, key: &[Type::Interface], map: Some(MapOf::Verdicts) },
+    Set { name: MACS, key: &[Type::Interface, Type::Mac], map: None },
+    Set { name: ADDRESSES4, key: &[Type::Interface, Type::Mac, Type::Ipv4], map: None },
+    Set { name: ADDRESSES6, key: &[Type::Interface, Type::Mac, Type::Ipv6], map: None },
+    Set { name: OWN_VLANS, key: &[Type::Interface, Type::Port], map: None },
+];
+
+/// The chain that a port's frames go through first.
+pub fn entry(by_address: bool, trunk: bool) -> &'static str {
+    match (by_address, trunk) {
+        (true, false) => "pod",
+        (false, false) => "pod-by-mac",
+        (true, true) => "trunk",
+        (false, true) => "trunk-by-mac",
+    }
+}
+
+/// Before bridges of other tables look at anything: destinations are changed at -300 (linux/netfilter_bridge.h).
+const FIRST: i32 = -350;
+
+// The key of a lookup: interface, MAC, address, each in as many registers of four bytes as it fills.
+const PORT: Reg = Reg(0);
+const MAC: Reg = Reg(4);
+const ADDRESS: Reg = Reg(6);
+/// For what is compared without a set.
+const FREE: Reg = Reg(12);
+
+const MAC_CHAIN: &str = "mac";
+const TAGGED: &str = "tagged";
+const ADDRESSES: &str = "addresses";
+const ARP: &str = "arp";
+const IPV4: &str = "ipv4";
+const IPV6: &str = "ipv6";
+const NEIGHBOURS: &str = "neighbours";
+const PROBES: &str = "probes";
+
+/// The table anew: whatever there is under its name goes, in the same transaction.
+pub fn frame() -> Vec<Change> {
+    let mut changes = vec![Change::AddTable(TABLE), Change::DeleteTable(TABLE), Change::AddTable(TABLE)];
+    changes.extend(SETS.map(|set| Change::AddSet { table: TABLE, set }));
+    let chains = [
+        (MAC_CHAIN, own_mac()),
+        (TAGGED, tagged_rules()),
+        (ARP, arp_rules()),
+        (NEIGHBOURS, neighbour_rules()),
+        (PROBES, probe_rules()),
+        (IPV4, ipv4_rules()),
+        (IPV6, ipv6_rules()),
+        (ADDRESSES, address_rules()),
+        (entry(true, false), entry_rules(true, false)),
+        (entry(false, false), entry_rules(false, false)),
+        (entry(true, true), entry_rules(true, true)),
+        (entry(false, true), entry_rules(false, true)),
+    ];
+    for (name, rules) in chains {
+        changes.push(Change::AddChain { table: TABLE, name: name.into(), hook: None });
+        changes.extend(rules.into_iter().map(|exprs| rule(name, exprs)));
+    }
+    let hook = Hook { kind: "filter", point: HookPoint::Prerouting, priority: FIRST };
+    changes.push(Change::AddChain { table: TABLE, name: "prerouting".into(), hook: Some(hook) });
+    let by_port = vec![port(), Expr::VerdictMap { key: PORT, map: PORTS }];
+    changes.push(rule("prerouting", by_port));
+    changes
+}
+
+fn rule(chain: &str, exprs: Vec<Expr>) -> Change {
+    Change::AddRule { table: TABLE, chain: chain.into(), exprs, comment: String::new() }
+}
+
+/// The chains that [`PORTS`] leads to.
+pub const ENTRIES: [&str; 4] = ["pod", "pod-by-mac", "trunk", "trunk-by-mac"];
+
+/// Each chain, its rules, and how many rules it has or lead to it, elements aside: what a look at the kernel's chain must show.
+pub fn uses() -> Vec<(String, usize, usize)> {
+    let changes = frame();
+    let leads = |name: &str, expr: &Expr| matches!(expr, Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) if to == name);
+    let rules = || {
+        changes.iter().filter_map(|change| match change {
+            Change::AddRule { chain, exprs, .. } => Some((chain, exprs)),
+            _ => None,
+        })
+    };
+    let names = changes.iter().filter_map(|change| match change {
+        Change::AddChain { name, .. } => Some(name),
+        _ => None,
+    });
+    names
+        .map(|name| {
+            let own = rules().filter(|(chain, _)| *chain == name).count();
+            let leading = rules().flat_map(|(_, exprs)| exprs).filter(|expr| leads(name, expr)).count();
+            (name.clone(), own, own + leading)
+        })
+        .collect()
+}
+
+fn entry_rules(by_address: bool, trunk: bool) -> Vec<Vec<Expr>> {
+    let mut rules = vec![vec![Expr::Verdict(Verdict::Jump(MAC_CHAIN.into()))]];
+    let of_tagged = if trunk { Verdict::Goto(TAGGED.into()) } else { Verdict::Drop };
+    // 802.1q, 802.1ad, and what older switches take for the latter.
+    for protocol in [0x8100, 0x88a8, 0x9100] {
+        rules.push([ethertype(protocol), vec![Expr::Verdict(of_tagged.clone())]].concat());
+    }
+    if by_address {
+        rules.push(vec![Expr::Verdict(Verdict::Goto(ADDRESSES.into()))]);
+    }
+    rules
+}
+
+/// `iifname . ether saddr @macs return; drop`
+fn own_mac() -> Vec<Vec<Expr>> {
+    let known = vec![port(), source_mac(), Expr::Lookup { key: PORT, set: MACS }, end(Verdict::Return)];
+    vec![known, vec![end(Verdict::Drop)]]
+}
+
+/// The bridge lets only tagged frames of the port's VLANs pass. One with the id of the port's own VLAN, or with none, is as good as
+/// untagged, and would pass by what is looked up of those.
+fn tagged_rules() -> Vec<Vec<Expr>> {
+    let vid = |to| {
+        [
+            Expr::Payload { base: Base::Link, offset: 14, length: 2, to },
+            Expr::Bitwise { reg: to, mask: vec![0x0f, 0xff], xor: vec![0, 0] },
+        ]
+    };
+    let mut none = vid(FREE).to_vec();
+    none.extend([Expr::Equal { reg: FREE, value: vec![0, 0] }, end(Verdict::Drop)]);
+    let mut own = vec![port()];
+    own.extend(vid(MAC));
+    own.extend([Expr::Lookup { key: PORT, set: OWN_VLANS }, end(Verdict::Drop)]);
+    vec![none, own]
+}
+
+fn address_rules() -> Vec<Vec<Expr>> {
+    let goto = |protocol, chain: &str| [ethertype(protocol), vec![end(Verdict::Goto(chain.into()))]].concat();
+    // Spanning tree, 802.1D's and Cisco's: a switch may shut the node's port for it.
+    let to = |mask: [u8; 6], group: [u8; 6]| {
+        vec![
+            Expr::Payload { base: Base::Link, offset: 0, length: 6, to: FREE },
+            Expr::Bitwise { reg: FREE, mask: mask.to_vec(), xor: vec![0; 6] },
+            Expr::Equal { reg: FREE, value: group.to_vec() },
+            end(Verdict::Drop),
+        ]
+    };
+    vec![
+        goto(0x0800, IPV4),
+        goto(0x86dd, IPV6),
+        goto(0x0806, ARP),
+        to([0xff, 0xff, 0xff, 0xff, 0xff, 0xf0], [0x01, 0x80, 0xc2, 0, 0, 0]),
+        to([0xff; 6], [0x01, 0x00, 0x0c, 0xcc, 0xcc, 0xcd]),
+    ]
+}
+
+/// RFC 826: who says that he is somebody must be that. Nobody, who asks whether an address is free (RFC 5227), may.
+fn arp_rules() -> Vec<Vec<Expr>> {
+    let sender_mac = Expr::Payload { base: Base::Network, offset: 8, length: 6, to: MAC };
+    let sender = |to| Expr::Payload { base: Base::Network, offset: 14, length: 4, to };
+    let own = vec![
+        port(),
+        sender_mac.clone(),
+        sender(ADDRESS),
+        Expr::Lookup { key: PORT, set: ADDRESSES4 },
+        end(Verdict::Accept),
+    ];
+    let nobody = vec![
+        port(),
+        sender_mac,
+        Expr::Lookup { key: PORT, set: MACS },
+        sender(FREE),
+        Expr::Equal { reg: FREE, value: vec![0; 4] },
+        end(Verdict::Accept),
+    ];
+    vec![own, nobody, vec![end(Verdict::Drop)]]
+}
+
+fn ipv4_rules() -> Vec<Vec<Expr>> {
+    let source = Expr::Payload { base: Base::Network, offset: 12, length: 4, to: ADDRESS };
+    vec![
+        // What a DHCP server sends goes to this port (RFC 2131 section 4.1).
+        to_udp_port(68),
+        // A redirect (RFC 792) says that somebody else is the router.
+        icmp(1, 5, Verdict::Drop),
+        vec![port(), source_mac(), source, Expr::Lookup { key: PORT, set: ADDRESSES4 }, end(Verdict::Accept)],
+        vec![end(Verdict::Drop)],
+    ]
+}
+
+fn ipv6_rules() -> Vec<Vec<Expr>> {
+    const ICMPV6: u8 = 58;
+    let source = |to| Expr::Payload { base: Base::Network, offset: 8, length: 16, to };
+    // Nobody asks whether an address is free, which has to be one of his (RFC 4862 section 5.4.2), or tells which groups he is in.
+    let unspecified = |kind| {
+        let mut exprs = vec![source(FREE), Expr::Equal { reg: FREE, value: vec![0; 16] }];
+        exprs.extend(icmp_type(ICMPV6, kind));
+        exprs
+    };
+    vec![
+        // RFC 8415 section 7.2
+        to_udp_port(546),
+        // Router advertisement and redirect (RFC 4861 sections 4.2 and 4.5).
+        icmp(ICMPV6, 134, Verdict::Drop),
+        icmp(ICMPV6, 137, Verdict::Drop),
+        icmp(ICMPV6, 136, Verdict::Jump(NEIGHBOURS.into())),
+        [unspecified(135), vec![end(Verdict::Goto(PROBES.into()))]].concat(),
+        [unspecified(143), vec![end(Verdict::Accept)]].concat(),
+        [unspecified(131), vec![end(Verdict::Accept)]].concat(),
+        vec![
+            port(),
+            source_mac(),
+            source(ADDRESS),
+            Expr::Lookup { key: PORT, set: ADDRESSES6 },
+            end(Verdict::Accept),
+        ],
+        vec![end(Verdict::Drop)],
+    ]
+}
+
+/// Who advertises an address, or asks whether it is free, must have it: the target, which comes eight bytes into either message (RFC 4861
+/// sections 4.3 and 4.4).
+fn neighbour_rules() -> Vec<Vec<Expr>> {
+    let target = Expr::Payload { base: Base::Transport, offset: 8, length: 16, to: ADDRESS };
+    let own =
+        vec![port(), source_mac(), target, Expr::Lookup { key: PORT, set: ADDRESSES6 }, end(Verdict::Return)];
+    vec![own, vec![end(Verdict::Drop)]]
+}
+
+fn probe_rules() -> Vec<Vec<Expr>> {
+    vec![vec![end(Verdict::Jump(NEIGHBOURS.into()))], vec![end(Verdict::Accept)]]
+}
+
+fn port() -> Expr {
+    Expr::Meta { key: Meta::InputInterface, to: PORT }
+}
+
+fn source_mac() -> Expr {
+    Expr::Payload { base: Base::Link, offset: 6, length: 6, to: MAC }
+}
+
+fn end(verdict: Verdict) -> Expr {
+    Expr::Verdict(verdict)
+}
+
+/// `ether type PROTOCOL`; of a tagged frame it is the tag's.
+fn ethertype(protocol: u16) -> Vec<Expr> {
+    vec![
+        Expr::Payload { base: Base::Link, offset: 12, length: 2, to: FREE },
+        Expr::Equal { reg: FREE, value: protocol.to_be_bytes().to_vec() },
+    ]
+}
+
+/// `udp dport PORT drop`
+fn to_udp_port(port: u16) -> Vec<Expr> {
+    const UDP: u8 = 17;
+    vec![
+        Expr::Meta { key: Meta::Protocol, to: FREE },
+        Expr::Equal { reg: FREE, value: vec![UDP] },
+        Expr::Payload { base: Base::Transport, offset: 2, length: 2, to: FREE },
+        Expr::Equal { reg: FREE, value: port.to_be_bytes().to_vec() },
+        end(Verdict::Drop),
+    ]
+}
+
+/// `icmp type KIND`, `icmpv6 type KIND`
+fn icmp_type(protocol: u8, kind: u8) -> Vec<Expr> {
+    vec![
+        Expr::Meta { key: Meta::Protocol, to: FREE },
+        Expr::Equal { reg: FREE, value: vec![protocol] },
+        Expr::Payload { base: Base::Transport, offset: 0, length: 1, to: FREE },
+        Expr::Equal { reg: FREE, value: vec![kind] },
+    ]
+}
+
+fn icmp(protocol: u8, kind: u8, verdict: Verdict) -> Vec<Expr> {
+    [icmp_type(protocol, kind), vec![end(verdict)]].concat()
+}

@@ -1,0 +1,282 @@
+//! The pods' way to their own node and back: which of the node's addresses, and from which of them the node answers.
+//!
+//! A pod's packet to its node would enter by the pods' VLAN and the answer leave by the node's, which strict reverse path
+//! filtering (RFC 3704 section 2.2) drops. So both take the bridge: the pod has each of the node's addresses on the link, behind the
+//! bridge's MAC, and the node has the pod's.
+
+use std::net::IpAddr;
+
+use cni_conf::cni::mac::MacAddr;
+use cni_conf::host_access::{HostAccess, HostAddress};
+use cni_conf::network::Network;
+
+use super::Step;
+use crate::link::{Address, Kind, Link};
+
+/// What was seen of the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Its addresses, of the families that the pod has.
+    pub addresses: Vec<Address>,
+    /// The interfaces that carry those that [`may_count`].
+    pub links: Vec<Link>,
+    /// Indexes of the interfaces by which it would send to the pod if it had no route to it: towards the default route.
+    pub ways_out: Vec<u32>,
+}
+
+/// What is asked of the node's own device on the pods' network: the bridge, or its side of the pods' VLAN.
+///
+/// The kernel answers ARP requests for any of its addresses on any interface, and only reverse path filtering keeps it
+/// from doing so in the pods' VLAN. `arp_ignore` 1 leaves it to answer for what the interface carries itself: an address that
+/// an operator gave to the bridge goes on working. (`IFF_NOARP` would take that away, from one given later too.) It need
+/// not ask either: the pods' neighbour entries are permanent.
+pub fn of_device(network: &Network, name: &str, device: Option<&Link>) -> Option<Step> {
+    network.host_access.as_ref()?;
+    let answers = |device: &Link| device.arp_ignore == Some(0);
+    device.is_none_or(answers).then(|| Step::AnswerForItself(name.to_owned()))
+}
+
+/// True unless no choice takes this address, whatever its interface is.
+pub fn may_count(address: &Address) -> bool {
+    !address.net.addr().is_loopback() && !address.link_local && !address.tentative && !address.duplicate
+}
+
+/// The addresses of the node that pods reach on the link, in the kernel's order. `device` is the node's own on the pods'
+/// network.
+pub fn addresses(wanted: &HostAccess, device: &Link, seen: &Seen) -> Vec<IpAddr> {
+    let mut chosen = Vec::new();
+    for address in seen.addresses.iter().filter(|address| may_count(address)) {
+        let Some(link) = seen.links.iter().find(|link| link.index == address.interface && link.up) else {
+            continue;
+        };
+        let ip = address.net.addr();
+        let named = wanted.addresses.iter().any(|entry| match entry {
+            HostAddress::Within(net) => net.contains(&ip),
+            HostAddress::Of(name) => *name == link.name,
+        });
+        let primary = || is_primary(address) && leads_elsewhere(link, device, seen);
+        if (named || wanted.addresses.is_empty() && primary()) && !chosen.contains(&ip) {
+            chosen.push(ip);
+        }
+    }
+    chosen
+}
+
+/// Entries of `hostAddresses` that no chosen address answers to: mistyped, or not there yet.
+pub fn unmatched<'a>(wanted: &'a HostAccess, chosen: &[IpAddr], seen: &Seen) -> Vec<&'a HostAddress> {
+    let carries = |name: &str| {
+        let link = seen.links.iter().find(|link| link.name == *name);
+        link.is_some_and(|link| seen.addresses.iter().any(|address| address.interface == link.index))
+    };
+    let is_unmatched = |entry: &&HostAddress| match entry {
+        HostAddress::Within(net) => !chosen.iter().any(|ip| net.contains(ip)),
+        HostAddress::Of(name) => !carries(name),
+    };
+    wanted.addresses.iter().filter(is_unmatched).collect()
+}
+
+/// An address that stays with the node: virtual ones, which move between nodes, are given as secondary ones or without a
+/// subnet; temporary ones end.
+fn is_primary(address: &Address) -> bool {
+    let net = &address.net;
+    !address.secondary && !address.deprecated && net.prefix_len() < net.max_prefix_len()
+}
+
+/// An interface to other machines. A dummy leads nowhere, and the bridge of another network of this node's pods
+/// (docker0, cni0) carries the same address on every node: one is taken for such unless it is the pods' own or the node's
+/// way to the default route.
+fn leads_elsewhere(link: &Link, device: &Link, seen: &Seen) -> bool {
+    match &link.kind {
+        Kind::Other(kind) => kind != "dummy",
+        Kind::Bridge(_) => link.index == device.index || seen.ways_out.contains(&link.index),
+        _ => true,
+    }
+}
+
+/// The address from which the node sends to a pod: the one that it would use without us, if pods have it on the link, else
+/// the first of the pod's family that they have. None if they have none: then the node needs no route either.
+pub fn source(pod: IpAddr, chosen: &[IpAddr], without_us: Option<IpAddr>) -> Option<IpAddr> {
+    let same_family = |ip: &IpAddr| ip.is_ipv4() == pod.is_ipv4();
+    without_us.filter(|ip| chosen.contains(ip)).or_else(|| chosen.iter().copied().find(|ip| same_family(ip)))
+}
+
+/// What CHECK finds of the ways between a pod and its node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// For each of the pod's addresses.
+    pub to_pod: Vec<ToPod>,
+    /// For each of the node's.
+    pub to_node: Vec<ToNode>,
+}
+
+/// The node's way to an address of the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToPod {
+    /// The pod's address.
+    pub address: IpAddr,
+    /// Index of the interface that our route leaves by; none without one.
+    pub by: Option<u32>,
+    /// The MAC of the permanent neighbour entry.
+    pub mac: Option<MacAddr>,
+}
+
+/// The pod's way to an address of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToNode {
+    /// The node's address.
+    pub address: IpAddr,
+    /// The MAC of the permanent neighbour entry.
+    pub mac: Option<MacAddr>,
+}
+
+/// Compares for CHECK: is everything there that ADD gave? `is_routed` tells whether the pod has a route on the link. Returns
+/// the addresses that the node has had only since.
+pub fn compare(
+    taken: &Taken,
+    device: &Link,
+    container: &Link,
+    is_routed: impl Fn(IpAddr) -> bool,
+) -> Result<Vec<IpAddr>, String> {
+    let shown = |mac: Option<MacAddr>| mac.map_or("none".to_owned(), |mac| mac.to_string());
+    for ToPod { address, by, mac } in &taken.to_pod {
+        if *by != Some(device.index) {
+            return Err(format!("the node's route to {address} by {} is gone", device.name));
+        }
+        if *mac != container.mac {
+            return Err(format!(
+                "the node's neighbour entry for {address} on {} has MAC {}, the pod has {}",
+                device.name,
+                shown(*mac),
+                shown(container.mac)
+            ));
+        }
+    }
+    let mut later = Vec::new();
+    for ToNode { address, mac } in &taken.to_node {
+        match (is_routed(*address), mac) {
+            (false, None) => later.push(*address),
+            (false, _) => {
+                return Err(format!("the route to the node's address {address} is gone from the container"));
+            }
+            (true, mac) if *mac != device.mac => {
+                return Err(format!(
+                    "the container's neighbour entry for the node's address {address} has MAC {}, {} has {}",
+                    shown(*mac),
+                    device.name,
+                    shown(device.mac)
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(later)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Bridge;
+    use crate::plan::testing::{address, link, network};
+
+    fn kind(name: &str) -> Kind {
+        Kind::Other(name.to_owned())
+    }
+
+    fn bridge() -> Kind {
+        Kind::Bridge(Bridge::default())
+    }
+
+    fn vlan(id: u16) -> Kind {
+        Kind::Vlan { id, protocol: 0x8100 }
+    }
+
+    /// A node with one of everything.
+    fn seen() -> Seen {
+        Seen {
+            addresses: vec![
+                address(1, "127.0.0.1/8"),
+                address(2, "10.51.0.11/24"),
+                Address { secondary: true, ..address(2, "10.51.0.12/24") },
+                address(2, "10.51.0.100/32"),
+                address(3, "10.52.0.11/24"),
+                address(4, "10.99.0.1/24"),
+                address(5, "172.17.0.1/16"),
+                address(6, "192.168.7.1/24"),
+                address(7, "10.53.0.11/24"),
+                address(2, "fd51::11/64"),
+                Address { secondary: true, ..address(2, "fd51::7/64") },
+                Address { deprecated: true, ..address(2, "fd51::8/64") },
+                Address { tentative: true, ..address(2, "fd51::9/64") },
+                Address { link_local: true, ..address(2, "fe80::1/64") },
+            ],
+            links: vec![
+                link(1, "lo", kind("")),
+                link(2, "bond0.51", vlan(51)),
+                link(3, "bond0.52", vlan(52)),
+                link(4, "kube-ipvs0", kind("dummy")),
+                link(5, "docker0", bridge()),
+                link(6, "br136", bridge()),
+                Link { up: false, ..link(7, "bond0.53", vlan(53)) },
+            ],
+            ways_out: vec![2],
+        }
+    }
+
+    fn chosen(wanted: HostAccess, seen: &Seen) -> Vec<String> {
+        addresses(&wanted, &link(6, "br136", bridge()), seen).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn primary_addresses_of_interfaces_that_are_up_and_lead_elsewhere() {
+        let primary = ["10.51.0.11", "10.52.0.11", "192.168.7.1", "fd51::11"];
+        assert_eq!(chosen(HostAccess::default(), &seen()), primary);
+        let behind_docker0 = Seen { ways_out: vec![5], ..seen() };
+        assert!(chosen(HostAccess::default(), &behind_docker0).contains(&"172.17.0.1".to_owned()));
+    }
+
+    #[test]
+    fn an_operator_may_name_others() {
+        let wanted = HostAccess {
+            addresses: vec![
+                HostAddress::Within("10.51.0.100/32".parse().unwrap()),
+                HostAddress::Of("docker0".into()),
+                HostAddress::Of("bond0.99".into()),
+                HostAddress::Within("10.54.0.0/16".parse().unwrap()),
+            ],
+            ..HostAccess::default()
+        };
+        let device = link(6, "br136", bridge());
+        let chosen = addresses(&wanted, &device, &seen());
+        let expected: [IpAddr; 2] = ["10.51.0.100".parse().unwrap(), "172.17.0.1".parse().unwrap()];
+        assert_eq!(chosen, expected);
+        let missed: Vec<&HostAddress> = wanted.addresses.iter().skip(2).collect();
+        assert_eq!(unmatched(&wanted, &chosen, &seen()), missed);
+    }
+
+    #[test]
+    fn the_node_answers_from_what_the_pod_has_on_the_link() {
+        let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let chosen = [ip("10.52.0.11"), ip("10.51.0.11"), ip("fd51::11")];
+        let pod = ip("172.20.56.16");
+        assert_eq!(source(pod, &chosen, Some(ip("10.51.0.11"))), Some(ip("10.51.0.11")));
+        assert_eq!(source(pod, &chosen, Some(ip("172.17.0.1"))), Some(ip("10.52.0.11")));
+        assert_eq!(source(pod, &chosen, None), Some(ip("10.52.0.11")));
+        assert_eq!(source(ip("fd00::16"), &chosen[..2], None), None);
+    }
+
+    #[test]
+    fn a_device_is_told_once_what_it_answers_for() {
+        let network = network(
+            r#""bridge": "br136", "uplink": {"master": "bond0", "vlan": 136}, "ipam": {"type": "x"}"#,
+        );
+        let with = |arp_ignore| Link { arp_ignore, ..link(6, "br136", bridge()) };
+        let step = Some(Step::AnswerForItself("br136".into()));
+        assert_eq!(of_device(&network, "br136", None), step);
+        assert_eq!(of_device(&network, "br136", Some(&with(Some(0)))), step);
+        for done in [Some(1), Some(8), None] {
+            assert_eq!(of_device(&network, "br136", Some(&with(done))), None);
+        }
+        let off = Network { host_access: None, ..network };
+        assert_eq!(of_device(&off, "br136", None), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! `guard` and `allowedAddresses`: what a pod may send.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::cni::error::CniError;
+use crate::network::OUR_IPAM;
+use crate::section::{Section, parse_cidr, parse_ip};
+
+/// The IPAM plugins whose addresses stay as ADD reported them. Another's may change without a word to us, as dhcp's do.
+const LASTING: [&str; 3] = [OUR_IPAM, "host-local", "static"];
+
+/// A pod's frames are held against its MAC and its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// The addresses of ADD's result are all that the pod has. Else the MAC alone counts.
+    pub addresses: bool,
+    /// Addresses beside its own that the pod may send from (`allowedAddresses`): virtual ones of keepalived for one.
+    pub allowed: Vec<IpAddr>,
+}
+
+impl Guard {
+    /// Reads both keys. On by default where there is an uplink, so that nobody's network is forged.
+    pub(crate) fn parse(
+        section: &Section<'_>,
+        has_uplink: bool,
+        ipam: Option<&str>,
+    ) -> Result<Option<Guard>, CniError> {
+        let on = section.opt_bool("guard")?.unwrap_or(has_uplink);
+        let allowed = parse_allowed(section)?;
+        let addresses = ipam.is_some_and(|name| LASTING.contains(&name));
+        if !allowed.is_empty() && !on {
+            return Err(CniError::config("allowedAddresses has no effect without guard: true; leave it out"));
+        }
+        if !allowed.is_empty() && !addresses {
+            return Err(CniError::config(format!(
+                "allowedAddresses has no effect with {}: the guard knows no addresses there and looks at the MAC alone; leave it out",
+                ipam.map_or("a configuration without ipam".to_owned(), |name| format!("ipam {name}"))
+            )));
+        }
+        Ok(on.then_some(Guard { addresses, allowed }))
+    }
+
+    /// What an operator should know: that less is guarded than may be thought.
+    pub(crate) fn warning(&self, ipam: Option<&str>) -> Option<String> {
+        let known = match ipam {
+            Some(name) => format!("ipam {name} may change the pod's addresses later"),
+            None => "there is no ipam".into(),
+        };
+        (!self.addresses)
+            .then(|| format!("guard: {known}, so only the MAC of what the pod sends is looked at"))
+    }
+}
+
+fn parse_allowed(section: &Section<'_>) -> Result<Vec<IpAddr>, CniError> {
+    let right = "one address, such as 172.20.56.100";
+    let entries = section.strings("allowedAddresses")?.into_iter().enumerate();
+    entries
+        .map(|(i, entry)| {
+            let whole = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
+            let ip = match entry.contains('/') {
+                true => parse_cidr(&entry).filter(whole).map(|net| net.addr()),
+                false => parse_ip(&entry),
+            };
+            ip.ok_or_else(|| section.wrong(&format!("allowedAddresses[{i}]"), &entry.into(), right))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn parse(keys: &str, has_uplink: bool, ipam: Option<&str>) -> Result<Option<Guard>, String> {
+        let config: Value = serde_json::from_str(keys).unwrap();
+        let section = Section::new(config.as_object().unwrap(), "");
+        Guard::parse(&section, has_uplink, ipam).map_err(|error| error.msg)
+    }
+
+    #[test]
+    fn it_is_on_with_an_uplink_and_knows_lasting_addresses() {
+        let guard = |addresses| Ok(Some(Guard { addresses, allowed: Vec::new() }));
+        assert_eq!(parse("{}", true, Some(OUR_IPAM)), guard(true));
+        assert_eq!(parse("{}", true, Some("dhcp")), guard(false));
+        assert_eq!(parse("{}", true, None), guard(false));
+        assert_eq!(parse("{}", false, Some(OUR_IPAM)), Ok(None));
+        assert_eq!(parse(r#"{"guard": true}"#, false, Some(OUR_IPAM)), guard(true));
+        assert_eq!(parse(r#"{"guard": false}"#, true, Some(OUR_IPAM)), Ok(None));
+    }
+
+    #[test]
+    fn allowed_addresses_are_single_ones_that_are_looked_at() {
+        let keys = r#"{"allowedAddresses": ["172.20.56.100", "fd00::64/128"]}"#;
+        let allowed = vec!["172.20.56.100".parse().unwrap(), "fd00::64".parse().unwrap()];
+        assert_eq!(parse(keys, true, Some("static")), Ok(Some(Guard { addresses: true, allowed })));
+        let refused = |keys: &str, ipam, expected: &str| {
+            let error = parse(keys, true, ipam).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        };
+        refused(keys, Some("dhcp"), "no effect with ipam dhcp");
+        refused(keys, None, "without ipam");
+        refused(
+            r#"{"allowedAddresses": ["10.0.0.1"], "guard": false}"#,
+            Some("static"),
+            "without guard: true",
+        );
+        let subnet = r#"{"allowedAddresses": ["10.0.0.0/24"]}"#;
+        refused(subnet, Some("static"), "allowedAddresses[0]: \"10.0.0.0/24\" is not one address");
+    }
+}

@@ -1,0 +1,171 @@
+//! `hostAccess`, `hostAddresses` and `serviceCIDRs`: the pods' way to their own node and back, beside the VLANs' router, and what
+//! takes it.
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::cni::error::CniError;
+use crate::ifname;
+use crate::section::{Section, parse_cidr, parse_ip};
+
+/// What pods reach of their own node directly.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostAccess {
+    /// Which of the node's addresses (`hostAddresses`); none for the primary ones.
+    pub addresses: Vec<HostAddress>,
+    /// Destinations that go to the pod's node, which knows who answers for them (`serviceCIDRs`).
+    pub services: Vec<IpNet>,
+}
+
+/// One entry of `hostAddresses`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostAddress {
+    /// The addresses of the node in this subnet; a single address is a subnet of its own.
+    Within(IpNet),
+    /// The addresses of this interface.
+    Of(String),
+}
+
+/// Why a network has no place for [`HostAccess`], if it has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Without {
+    /// A bridge of this node alone.
+    Uplink,
+    /// A layer 2 attachment.
+    Ipam,
+    /// Tagged VLANs only (`vlanTrunk` without `vlan`): the node has no side of a VLAN of the pods' own.
+    Vlan,
+}
+
+impl HostAccess {
+    /// Reads the three keys. On by default where it has a place; asked for where it has none, it is refused.
+    pub(crate) fn parse(
+        section: &Section<'_>,
+        without: Option<Without>,
+    ) -> Result<Option<HostAccess>, CniError> {
+        let wanted = section.opt_bool("hostAccess")?;
+        let (addresses, services) = (parse_addresses(section)?, parse_services(section)?);
+        let needs_it = match (addresses.is_empty(), services.is_empty()) {
+            (false, _) => Some("hostAddresses"),
+            (_, false) => Some("serviceCIDRs"),
+            _ => None,
+        };
+        let asked_for = (wanted == Some(true)).then_some("hostAccess: true").or(needs_it);
+        if let (Some(key), Some(without)) = (asked_for, without) {
+            return Err(CniError::config(format!("{key} {}; leave it out", without.needed())));
+        }
+        if let (Some(false), Some(key)) = (wanted, needs_it) {
+            return Err(CniError::config(format!(
+                "{key} and hostAccess: false exclude each other: leave one of them out"
+            )));
+        }
+        let on = wanted != Some(false) && without.is_none();
+        Ok(on.then_some(HostAccess { addresses, services }))
+    }
+}
+
+impl Without {
+    fn needed(self) -> &'static str {
+        match self {
+            Without::Uplink => {
+                "needs uplink: on a bridge of this node alone it is isGateway that leads to the node"
+            }
+            Without::Ipam => "needs ipam: a pod without addresses is out of reach for the node",
+            Without::Vlan => {
+                "needs vlan beside vlanTrunk: the node answers in the VLAN that is the pod's own"
+            }
+        }
+    }
+}
+
+fn parse_addresses(section: &Section<'_>) -> Result<Vec<HostAddress>, CniError> {
+    let entries = section.strings("hostAddresses")?;
+    entries
+        .into_iter()
+        .enumerate()
+        .map(|(i, entry)| {
+            let net =
+                if entry.contains('/') { parse_cidr(&entry) } else { parse_ip(&entry).map(IpNet::from) };
+            match net {
+                Some(net) => Ok(HostAddress::Within(net.trunc())),
+                None if is_interface(&entry) => Ok(HostAddress::Of(entry)),
+                None => Err(section.wrong(
+                    &format!("hostAddresses[{i}]"),
+                    &Value::String(entry),
+                    "an address, a subnet such as 10.52.0.0/24, or the name of an interface",
+                )),
+            }
+        })
+        .collect()
+}
+
+fn parse_services(section: &Section<'_>) -> Result<Vec<IpNet>, CniError> {
+    let right = "a subnet such as 10.96.0.0/12, of a prefix length above 0";
+    let entries = section.strings("serviceCIDRs")?.into_iter().enumerate();
+    entries
+        .map(|(i, entry)| match parse_cidr(&entry) {
+            Some(net) if net.prefix_len() > 0 && net.trunc() == net => Ok(net),
+            _ => Err(section.wrong(&format!("serviceCIDRs[{i}]"), &entry.into(), right)),
+        })
+        .collect()
+}
+
+/// A mistyped address is no interface, although the kernel would take that for a name.
+fn is_interface(entry: &str) -> bool {
+    ifname::check("", entry).is_ok() && !entry.chars().all(|c| c.is_ascii_digit() || c == '.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(keys: &str, without: Option<Without>) -> Result<Option<HostAccess>, String> {
+        let config: Value = serde_json::from_str(keys).unwrap();
+        let section = Section::new(config.as_object().unwrap(), "");
+        HostAccess::parse(&section, without).map_err(|error| error.msg)
+    }
+
+    #[test]
+    fn it_is_on_where_it_has_a_place() {
+        assert_eq!(parse("{}", None), Ok(Some(HostAccess::default())));
+        assert_eq!(parse(r#"{"hostAccess": false}"#, None), Ok(None));
+        for without in [Without::Uplink, Without::Ipam, Without::Vlan] {
+            assert_eq!(parse("{}", Some(without)), Ok(None));
+            assert_eq!(parse(r#"{"hostAccess": false}"#, Some(without)), Ok(None));
+            let error = parse(r#"{"hostAccess": true}"#, Some(without)).unwrap_err();
+            assert!(error.starts_with("hostAccess: true needs "), "{error}");
+            let error = parse(r#"{"hostAddresses": ["eth0"]}"#, Some(without)).unwrap_err();
+            assert!(error.starts_with("hostAddresses needs "), "{error}");
+        }
+    }
+
+    #[test]
+    fn addresses_go_by_address_subnet_or_interface() {
+        let keys = r#"{"hostAddresses": ["10.52.0.11", "10.51.0.9/24", "fd00::/64", "bond0.52"]}"#;
+        let within = |net: &str| HostAddress::Within(net.parse().unwrap());
+        let addresses = vec![
+            within("10.52.0.11/32"),
+            within("10.51.0.0/24"),
+            within("fd00::/64"),
+            HostAddress::Of("bond0.52".into()),
+        ];
+        assert_eq!(parse(keys, None), Ok(Some(HostAccess { addresses, ..HostAccess::default() })));
+    }
+
+    #[test]
+    fn what_is_neither_is_refused() {
+        for entry in ["10.52.0.256", "10.52.0.0/33", "fd00:::1", "a name", ""] {
+            let error = parse(&format!(r#"{{"hostAddresses": ["{entry}"]}}"#), None).unwrap_err();
+            assert!(error.starts_with(&format!("hostAddresses[0]: {entry:?} is not an address")), "{error}");
+        }
+        for key in ["hostAddresses", "serviceCIDRs"] {
+            let keys = format!(r#"{{"hostAccess": false, "{key}": ["10.96.0.0/12"]}}"#);
+            let both = parse(&keys, None).unwrap_err();
+            assert!(both.contains(&format!("{key} and hostAccess: false exclude each other")), "{both}");
+        }
+        for entry in ["10.96.0.1/12", "10.96.0.0", "0.0.0.0/0", "eth0"] {
+            let error = parse(&format!(r#"{{"serviceCIDRs": ["{entry}"]}}"#), None).unwrap_err();
+            assert!(error.starts_with(&format!("serviceCIDRs[0]: {entry:?} is not a subnet")), "{error}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What is read of a configuration when an attachment goes.
+
+use crate::cni::error::CniError;
+use crate::ifname;
+use crate::request::Request;
+use crate::section::Section;
+use crate::uplink::Uplink;
+
+use super::vlans::{Trunk, parse_port_vlans};
+use super::{DEFAULT_BRIDGE, declares_ports, ipam_type};
+
+/// As much of a configuration as DEL and GC need. Nothing that is wrong in it can fail them: an attachment whose
+/// configuration has been broken since must still go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Teardown {
+    /// The bridge.
+    pub bridge: String,
+    /// There is an uplink, be it a broken one, so the node may have routes to pods.
+    pub has_uplink: bool,
+    /// Pods may be guarded.
+    pub has_guard: bool,
+    /// The trunk uplink, if it is one.
+    pub trunk: Option<Trunk>,
+    /// The IPAM plugin.
+    pub ipam: Option<String>,
+    /// An attachment may have rules in the node's packet filter, as far as this configuration tells.
+    pub has_nat: bool,
+}
+
+impl Teardown {
+    /// Reads what can be read, and says what could not.
+    pub fn parse(request: &Request) -> (Teardown, Vec<String>) {
+        let section = Section::new(&request.config, "");
+        let mut warnings = Vec::new();
+        let mut lenient = |error: CniError| warnings.push(error.msg);
+        let bridge = ifname::read(&section, "bridge").unwrap_or_else(|e| {
+            lenient(e);
+            None
+        });
+        // Unknown keys were warned of by ADD.
+        let port_vlans = parse_port_vlans(&section, &mut Vec::new()).unwrap_or_else(|e| {
+            lenient(e);
+            None
+        });
+        let uplink = section.section("uplink").and_then(|keys| match keys {
+            Some(keys) => Uplink::parse(&keys, port_vlans.is_some()).map(Some),
+            None => Ok(None),
+        });
+        let uplink = uplink.unwrap_or_else(|e| {
+            lenient(e);
+            None
+        });
+        let ipam = ipam_type(&section).unwrap_or_else(|e| {
+            lenient(e);
+            None
+        });
+        let has_nat = section.bool("ipMasq").unwrap_or(true)
+            || declares_ports(&section).unwrap_or(true)
+            || section.value("serviceCIDRs").is_some();
+        let bridge = bridge.unwrap_or_else(|| DEFAULT_BRIDGE.into());
+        let trunk = Trunk::of(&bridge, uplink.as_ref(), port_vlans.as_ref());
+        let has_uplink = section.value("uplink").is_some();
+        let has_guard = section.opt_bool("guard").unwrap_or(None).unwrap_or(has_uplink);
+        (Teardown { bridge, has_uplink, has_guard, trunk, ipam, has_nat }, warnings)
+    }
+}

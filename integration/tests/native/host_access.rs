@@ -1,0 +1,269 @@
+//! A pod and its own node: what an ADD gives them, what CHECK sees of it, and that nothing of it is left.
+
+use crate::attached::Clean;
+use integration::{Capture, Frame, Namespace, Pod, Protocol, Server, Site, Snapshot, Transport};
+use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+const PORT: u16 = 7000;
+
+/// A site whose node has a network of its own beside the pods'.
+fn site() -> Site {
+    let site = Site::new();
+    site.give_node_its_own_network();
+    site
+}
+
+fn dual_stack(site: &Site) -> Value {
+    site.node.list(Site::NETWORK, &[site.dual_stack_conf()])
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// The addresses that a result names.
+fn addresses(result: &Value) -> Vec<IpAddr> {
+    let of = |ip: &Value| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
+    result["ips"].as_array().unwrap().iter().map(of).collect()
+}
+
+/// Both directions, both families, over TCP and UDP, and neither changes the client's address.
+#[track_caller]
+fn talk(node: &Namespace, pod: &Pod, of_pod: &[IpAddr]) {
+    for (of_pod, of_node) in of_pod.iter().zip(Site::NODE.map(ip)) {
+        let ends = [(node, of_node, pod as &Namespace, *of_pod), (pod, *of_pod, node, of_node)];
+        for (client, from, server, to) in ends {
+            let to = SocketAddr::new(to, PORT);
+            let _servers = Transport::ALL.map(|transport| Server::on(server, transport, to));
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                assert_eq!(client.asks(protocol, to), Some(from), "{protocol:?} from {from} to {to}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pod_and_its_node_talk_and_nobody_else_hears_it() {
+    let (site, pod) = (site(), Pod::new());
+    let list = dual_stack(&site);
+    let router = Capture::start(&site.router, "port");
+    let result = site.node.client(&list).add(&pod.eth0()).expect_ok().json();
+    talk(&site.node, &pod, &addresses(&result));
+    let of_node = |frame: &Frame| Site::NODE.iter().any(|address| frame.mentions(ip(address)));
+    let strays: Vec<Frame> = router.frames().into_iter().filter(of_node).collect();
+    assert!(strays.is_empty(), "{strays:?}");
+    assert!(pod.pings(Site::GATEWAY));
+    assert!(router.frames().iter().any(|frame| frame.concerns(Site::GATEWAY)), "the capture is deaf");
+
+    // The bridge does not forget the pod, or it would send what is for it to every port.
+    let mac = pod.ip_json("link show dev eth0")[0]["address"].as_str().unwrap().to_owned();
+    let known = site.node.run("bridge fdb show br br136").expect_ok().stdout;
+    assert!(known.lines().any(|line| line.starts_with(&mac) && line.contains("static")), "{known}");
+}
+
+/// As kubelet does it: the old sandbox is gone, the new one has its address and another MAC.
+#[test]
+fn the_node_reaches_a_pod_that_was_made_anew() {
+    let site = site();
+    let list = dual_stack(&site);
+    let ips = json!({"ips": ["172.20.56.20", "fd00:136::1:20"]});
+    let mut conf = list.clone();
+    conf["plugins"][0]["capabilities"] = json!({"ips": true});
+    let client = site.node.client(&conf);
+    let (first, second) = (Pod::new(), Pod::new());
+    client.add(&first.eth0().capabilities(ips.clone())).expect_ok();
+    talk(&site.node, &first, &[ip("172.20.56.20"), ip("fd00:136::1:20")]);
+    // Nobody says DEL before its namespace is gone.
+    let eth0 = first.eth0().without_netns();
+    drop(first);
+    client.del(&eth0).expect_ok();
+    client.add(&second.eth0().capabilities(ips)).expect_ok();
+    talk(&site.node, &second, &[ip("172.20.56.20"), ip("fd00:136::1:20")]);
+    client.del(&eth0).expect_ok();
+    talk(&site.node, &second, &[ip("172.20.56.20"), ip("fd00:136::1:20")]);
+}
+
+#[test]
+fn nothing_is_left_however_a_pod_goes() {
+    let site = site();
+    let list = dual_stack(&site);
+    let (client, plugin) = (site.node.client(&list), site.node.plugin(&list));
+    let first = Pod::new();
+    client.add(&first.eth0()).expect_ok();
+    client.del(&first.eth0()).expect_ok();
+    let before = Snapshot::of(&site.node);
+    let added = || {
+        let pod = Pod::new();
+        client.add(&pod.eth0()).expect_ok();
+        assert_ne!(before, Snapshot::of(&site.node));
+        pod
+    };
+    // By the runtime's memory of the result; without it, which leaves the metric; with nothing else left of the pod.
+    let pod = added();
+    client.del(&pod.eth0()).expect_ok();
+    before.assert_unchanged(&site.node);
+    let pod = added();
+    plugin.del(&pod.eth0().without_netns()).expect_ok();
+    before.assert_unchanged(&site.node);
+    let pod = added();
+    let eth0 = pod.eth0().without_netns();
+    drop(pod);
+    plugin.del(&eth0).expect_ok();
+    before.assert_unchanged(&site.node);
+    // GC takes what belongs to nobody and leaves the rest, other networks' too.
+    let (stays, goes) = (added(), added());
+    let mut other = list.clone();
+    other["name"] = json!("other");
+    other["plugins"][0]["ipam"]["ranges"] =
+        json!([[{"subnet": "172.20.56.0/24", "slice": "172.20.56.64/28"}]]);
+    let elsewhere = Pod::new();
+    site.node.client(&other).add(&elsewhere.eth0()).expect_ok();
+    let gone = goes.eth0();
+    drop(goes);
+    let valid = json!([stays.eth0().valid()]);
+    plugin.clone().with("cni.dev/valid-attachments", valid).gc().expect_ok();
+    let routes = site.node.run("ip route show proto 117").expect_ok().stdout;
+    assert_eq!(routes.lines().count(), 2, "{routes}");
+    assert!(stays.pings(Site::NODE[0]) && elsewhere.pings(Site::NODE[0]));
+    site.node.client(&other).del(&elsewhere.eth0()).expect_ok();
+    client.del(&stays.eth0()).expect_ok();
+    before.assert_unchanged(&site.node);
+    client.del(&gone).expect_ok();
+}
+
+#[test]
+fn check_names_what_is_missing_and_tolerates_what_is_new() {
+    let (site, pod) = (site(), Pod::new());
+    let mut list = dual_stack(&site);
+    list["plugins"][0]["capabilities"] = json!({"ips": true});
+    let client = site.node.client(&list);
+    let of_pod = "172.20.56.20";
+    let eth0 = pod.eth0().capabilities(json!({"ips": [of_pod, "fd00:136::1:20"]}));
+    client.add(&eth0).expect_ok();
+    client.check(&eth0).expect_ok();
+    let (node, inside): (&Namespace, &Namespace) = (&site.node, &pod);
+    let [v4, v6] = Site::NODE;
+    let wrong = "lladdr 02:00:00:00:00:66 nud permanent";
+    let cases: [(&Namespace, String, &str); 6] = [
+        (node, format!("route del {of_pod}"), "the node's route to 172.20.56.20 by br136 is gone"),
+        (node, format!("neigh del {of_pod} dev br136"), "the node's neighbour entry for 172.20.56.20"),
+        (node, format!("neigh replace {of_pod} dev br136 {wrong}"), "has MAC 02:00:00:00:00:66"),
+        (inside, format!("route del {v4}"), "the route to the node's address 10.51.0.11"),
+        (inside, format!("route del {v6}"), "the route to the node's address fd00:51::11"),
+        (
+            inside,
+            format!("neigh replace {v4} dev eth0 {wrong}"),
+            "the container's neighbour entry for the node's",
+        ),
+    ];
+    for (namespace, line, expected) in cases {
+        namespace.ip(&line);
+        let outcome = client.check(&eth0);
+        assert_eq!(outcome.error_code(), 101, "{line}: {outcome}");
+        assert!(outcome.error_text().contains(expected), "{line}: {outcome}");
+        client.del(&eth0).expect_ok();
+        client.add(&eth0).expect_ok();
+    }
+    node.ip("addr add 10.52.0.11/24 dev nic1");
+    let outcome = client.check(&eth0).expect_ok();
+    assert!(outcome.stderr.contains("10.52.0.11 only since this pod"), "{outcome}");
+    let later = Pod::new();
+    client.add(&later.eth0()).expect_ok();
+    assert!(later.pings("10.52.0.11"));
+}
+
+#[test]
+fn a_second_attachment_leaves_the_first_ones_way() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    let node = &clean.site.node;
+    let first = node.list(Site::NETWORK, &[clean.site.dual_stack_conf()]);
+    let mut second = first.clone();
+    second["name"] = json!("second");
+    second["plugins"][0]["ipam"] = json!({"type": "vlan-bridge-ipam", "subnet": "172.20.57.0/24"});
+    node.client(&first).add(&pod.eth0()).expect_ok();
+    let way = || pod.ip_json(&format!("route get {}", Site::NODE[0]))[0]["dev"].clone();
+    assert_eq!(way(), "eth0");
+    node.client(&second).add(&pod.interface("net1")).expect_ok();
+    assert_eq!(way(), "eth0");
+    node.client(&first).check(&pod.eth0()).expect_ok();
+    node.client(&second).check(&pod.interface("net1")).expect_ok();
+    // The second has one of its own for when the first goes.
+    node.client(&first).del(&pod.eth0()).expect_ok();
+    assert_eq!(way(), "net1");
+    assert!(pod.pings(Site::NODE[0]));
+    node.client(&second).check(&pod.interface("net1")).expect_ok();
+}
+
+#[test]
+fn an_operator_says_which_addresses_pods_reach() {
+    let site = site();
+    site.node.ip("addr add 10.51.0.12/24 dev nic1\naddr add 10.51.0.100/32 dev nic1\n\
+                  link add docker0 type bridge\nlink set docker0 up\naddr add 172.17.0.1/16 dev docker0");
+    let reached = |keys: Value| {
+        let mut list = site.list();
+        for (key, value) in keys.as_object().unwrap() {
+            list["plugins"][0][key] = value.clone();
+        }
+        let pod = Pod::new();
+        let added = site.node.plugin(&list).add(&pod.eth0()).expect_ok();
+        let routes = pod.ip_json("route show proto 117");
+        let mut reached: Vec<String> =
+            routes.as_array().unwrap().iter().filter_map(|r| r["dst"].as_str().map(str::to_owned)).collect();
+        reached.sort();
+        for address in &reached {
+            assert!(pod.pings(address), "{address}");
+        }
+        site.node.plugin(&list).del(&pod.eth0()).expect_ok();
+        (reached, added.stderr)
+    };
+    assert_eq!(reached(json!({})).0, ["10.51.0.11"]);
+    assert_eq!(reached(json!({"hostAccess": false})).0, [""; 0]);
+    let named = json!({"hostAddresses": ["10.51.0.100", "docker0", "10.99.0.0/16"]});
+    let (addresses, log) = reached(named);
+    assert_eq!(addresses, ["10.51.0.100", "172.17.0.1"]);
+    assert!(log.contains("10.99.0.0/16"), "{log}");
+}
+
+/// RFC 826: who has `target`?
+fn arp_request(sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x51];
+    let mut frame = [[0xff; 6], MAC].concat();
+    frame.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
+    frame.extend(MAC);
+    frame.extend(sender.octets());
+    frame.extend([0; 6]);
+    frame.extend(target.octets());
+    frame
+}
+
+/// Without reverse path filtering, the kernel answers for any of its addresses on any interface.
+#[test]
+fn the_node_answers_for_no_address_but_the_bridges_own_whatever_rp_filter_is() {
+    for host_access in [false, true] {
+        let (site, pod) = (site(), Pod::new());
+        site.node.ip("link add br136 type bridge forward_delay 0\naddr add 172.20.56.9/24 dev br136\nlink set br136 up");
+        for key in ["all", "br136"] {
+            site.node.set_sysctl(&format!("net/ipv4/conf/{key}/rp_filter"), "0");
+        }
+        let mut list = site.list();
+        list["plugins"][0]["hostAccess"] = json!(host_access);
+        site.node.client(&list).add(&pod.eth0()).expect_ok();
+        let port = Capture::start(&site.router, "port");
+        let answer_for = |address: &str| {
+            let address: Ipv4Addr = address.parse().unwrap();
+            let is_answer = move |frame: &Frame| {
+                frame.is_arp()
+                    && frame.payload[7] == 2
+                    && frame.arp().is_some_and(|(sender, _)| sender == address)
+            };
+            site.router.send_frame("port", &arp_request("172.20.56.1".parse().unwrap(), address));
+            is_answer
+        };
+        // Asked for last, so that its answer comes last.
+        let (own, bridges) = (answer_for(Site::NODE[0]), answer_for("172.20.56.9"));
+        port.wait_for("the answer for the bridge's own address", bridges);
+        assert_eq!(port.frames().iter().any(own), !host_access, "hostAccess: {host_access}");
+        assert!(pod.pings("172.20.56.9"));
+    }
+}
