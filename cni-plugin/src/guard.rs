@@ -236,6 +236,12 @@ pub fn ports() -> Result<Vec<String>, CniError> {
     Ok(ports.iter().map(|port| nft::interface_name(&port.key)).collect())
 }
 
+/// Takes our table away, for who takes all of us away. A kernel without nf_tables has none.
+pub fn remove_table() -> Result<(), CniError> {
+    let Ok(nft) = Nft::open() else { return Ok(()) };
+    if nft.has_table(TABLE).unwrap_or(false) { Ok(nft.commit(&[Change::DeleteTable(TABLE)])?) } else { Ok(()) }
+}
+
 /// Takes out what is left of attachments whose veth is gone, of whichever network. The veths must have been listed after the ports:
 /// an ADD makes the veth first.
 pub fn remove_stale(ports: &[String], links: &[&Link]) -> Result<(), CniError> {
