@@ -239,7 +239,11 @@ pub fn ports() -> Result<Vec<String>, CniError> {
 /// Takes our table away, for who takes all of us away. A kernel without nf_tables has none.
 pub fn remove_table() -> Result<(), CniError> {
     let Ok(nft) = Nft::open() else { return Ok(()) };
-    if nft.has_table(TABLE).unwrap_or(false) { Ok(nft.commit(&[Change::DeleteTable(TABLE)])?) } else { Ok(()) }
+    if nft.has_table(TABLE).unwrap_or(false) {
+        Ok(nft.commit(&[Change::DeleteTable(TABLE)])?)
+    } else {
+        Ok(())
+    }
 }
 
 /// Takes out what is left of attachments whose veth is gone, of whichever network. The veths must have been listed after the ports:

@@ -308,8 +308,6 @@ mod tests {
             rp_filter: None,
             port: None,
             forwarding: false,
-            arp_ignore: None,
-            rp_filter: None,
         }
     }
 
