@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 
 /// What the data centre, the plugins and their peers need of the kernel.
-const WANTED: [&str; 32] = [
+const WANTED: [&str; 33] = [
     "8021q",
     "act_mirred",
     "af_packet",
