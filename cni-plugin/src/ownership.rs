@@ -131,6 +131,15 @@ fn has_our_form(name: &str) -> bool {
     digits.len() == 11 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
+/// Whose the node's end of a veth is, as its alias says: an id that did not fit there is cut off here too.
+pub fn attachment_of(link: &Link) -> Option<Attachment<'_>> {
+    let mut words = link.alias.as_deref()?.strip_prefix(NODE_ALIAS)?.strip_prefix(' ')?.splitn(4, ' ');
+    let state = words.next()?;
+    let attachment =
+        Attachment { network: words.next()?, ifname: words.next()?, container_id: words.next()? };
+    [ADDING, READY].contains(&state).then_some(attachment)
+}
+
 /// True if the interface is the node's end of an attachment to this network.
 pub fn belongs_to(link: &Link, network: &str) -> bool {
     [ADDING, READY].iter().any(|state| {
@@ -180,6 +189,16 @@ mod tests {
         assert_eq!(POD.progress(&veth(Some(&POD.alias_when_ready()))), Progress::Ready);
         let long = Attachment { network: "n", container_id: &"f".repeat(300), ifname: "eth0" };
         assert_eq!(long.progress(&veth(Some(&long.alias_when_ready()))), Progress::Ready);
+    }
+
+    #[test]
+    fn an_alias_tells_whose_it_is() {
+        for alias in [POD.alias_when_ready(), POD.alias_while_adding()] {
+            assert_eq!(attachment_of(&veth(Some(&alias))), Some(POD));
+        }
+        for other in [None, Some(NODE_ALIAS), Some("vlan-bridge pod n eth0"), Some("theirs pod n eth0 c")] {
+            assert_eq!(attachment_of(&veth(other)), None, "{other:?}");
+        }
     }
 
     #[test]

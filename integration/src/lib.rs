@@ -13,6 +13,7 @@
 //! | plugins run as a runtime runs them | [`Node::client`], [`Client`] |
 //! | a real container runtime on a node | [`Containerd`], [`Podman`] |
 //! | a plugin run with any environment and stdin | [`Node::plugin`], [`Plugin`] |
+//! | `vlan-bridgectl` on a node with files of its own | [`Ctl`] |
 //! | frames on an interface, tags included | [`Capture`] |
 //! | a TCP or UDP exchange, and whom the server saw | [`Server`], [`ask`], [`Namespace::asks`] |
 //! | proof that nothing was touched or left | [`Snapshot`] |
@@ -44,6 +45,7 @@
 
 mod capture;
 mod client;
+mod ctl;
 mod datacenter;
 mod exchange;
 mod icmpv6;
@@ -64,6 +66,7 @@ mod wait;
 
 pub use capture::{Capture, Frame};
 pub use client::Client;
+pub use ctl::{Ctl, Finding};
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
 pub use exchange::{Protocol, Server, Transport, ask};
 pub use kill::run_killed_at;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// The folder of the product's binaries (`VLAN_BRIDGE_BIN`).
 pub fn product() -> PathBuf {
-    from_environment("VLAN_BRIDGE_BIN", "the folder with vlan-bridge and vlan-bridge-ipam")
+    from_environment("VLAN_BRIDGE_BIN", "the folder with vlan-bridge, vlan-bridge-ipam and vlan-bridgectl")
 }
 
 /// The folder of the reference plugins (`CNI_PEERS`).

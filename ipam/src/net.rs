@@ -5,6 +5,6 @@ mod interface;
 mod packet;
 mod parent;
 
-pub(crate) use interface::{Interface, has_carrier};
-pub(crate) use packet::{PacketSocket, wait};
+pub use interface::{Interface, has_carrier};
+pub use packet::{PacketSocket, wait};
 pub use parent::end_with;

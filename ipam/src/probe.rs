@@ -12,20 +12,20 @@ mod arp;
 mod ndisc;
 
 /// EtherType of ARP.
-pub(crate) const ARP: u16 = 0x0806;
+pub const ARP: u16 = 0x0806;
 /// EtherType of IPv6.
-pub(crate) const IPV6: u16 = 0x86dd;
+pub const IPV6: u16 = 0x86dd;
 
 /// Destination, source and EtherType.
 const ETHERNET: usize = 14;
 
 /// Which EtherType answers about an address come in.
-pub(crate) fn ethertype(addr: IpAddr) -> u16 {
+pub fn ethertype(addr: IpAddr) -> u16 {
     if addr.is_ipv4() { ARP } else { IPV6 }
 }
 
 /// The whole frame that asks for an address.
-pub(crate) fn question(addr: IpAddr, own: MacAddr) -> Vec<u8> {
+pub fn question(addr: IpAddr, own: MacAddr) -> Vec<u8> {
     match addr {
         IpAddr::V4(addr) => arp::probe(addr, own),
         IpAddr::V6(addr) => ndisc::solicitation(addr, own),
@@ -33,7 +33,7 @@ pub(crate) fn question(addr: IpAddr, own: MacAddr) -> Vec<u8> {
 }
 
 /// Who a frame says uses which address, or is about to: none for one that says neither, and for our own come back.
-pub(crate) fn claim(frame: &[u8], own: MacAddr) -> Option<(IpAddr, MacAddr)> {
+pub fn claim(frame: &[u8], own: MacAddr) -> Option<(IpAddr, MacAddr)> {
     let (header, payload) = frame.split_at_checked(ETHERNET)?;
     let from = MacAddr(header[6..12].try_into().ok()?);
     let (addr, mac) = match u16::from_be_bytes([header[12], header[13]]) {

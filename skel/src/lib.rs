@@ -29,7 +29,7 @@ pub const MAX_STDIN: u64 = 4 << 20;
 /// What a plugin does for one request: the result's JSON for ADD, `None` for the verbs without output.
 pub type Run = fn(&Request) -> Result<Option<Value>, CniError>;
 
-/// What a plugin does for a person who calls it with these words: writes to `out`, and returns the exit code. An error
+/// What a program does for a person who calls it with these words: writes to `out`, and returns the exit code. An error
 /// of `out` is a reader who has seen enough.
 pub type ByHand = fn(words: &[String], out: &mut dyn Write) -> io::Result<u8>;
 
@@ -53,9 +53,19 @@ pub fn plugin_main_with_tool(about: &str, run: Run, tool: ByHand) -> ExitCode {
     main_with(about, run, Some(tool))
 }
 
+/// The whole of the `main` of a program that is no plugin: for people, and for scripts.
+pub fn tool_main(tool: ByHand) -> ExitCode {
+    use_by_hand(tool, &words())
+}
+
+/// What the caller wrote behind the program's name.
+fn words() -> Vec<String> {
+    env::args_os().skip(1).map(|word| word.to_string_lossy().into()).collect()
+}
+
 fn main_with(about: &str, run: Run, tool: Option<ByHand>) -> ExitCode {
     if env::var_os("CNI_COMMAND").is_none_or(|command| command.is_empty()) {
-        let words: Vec<String> = env::args_os().skip(1).map(|word| word.to_string_lossy().into()).collect();
+        let words = words();
         return match tool.filter(|_| words.first().is_some_and(|word| !word.starts_with('-'))) {
             Some(tool) => use_by_hand(tool, &words),
             None => by_hand(about, tool.is_some()),

@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the two binaries to install.
+//! `cargo xtask build`: the binaries to install.
 
 use crate::command::usage;
 use crate::product::{self, Libc};
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 Usage: cargo xtask build
 
-Builds the two binaries as they are shipped, small and static, and prints where they are. They are linked against
+Builds the binaries as they are shipped, small and static, and prints where they are. They are linked against
 musl where the toolchain has that target or rustup can add it, else against glibc.";
 
 /// Runs the verb.

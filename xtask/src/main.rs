@@ -24,7 +24,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 Usage: cargo xtask VERB [OPTIONS]
 
-  build   build the two static binaries that are shipped
+  build   build the static binaries that are shipped
   demo    bring up a small data centre, attach pods on two nodes and show the traffic
   test    check formatting, lints and house rules, then run every test
   bench   time our plugins against the packaged reference plugins

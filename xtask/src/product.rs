@@ -1,4 +1,4 @@
-//! Building the two binaries that we ship.
+//! Building the binaries that we ship.
 
 use crate::command::{cargo, output, run};
 use crate::workspace;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The shipped binaries, which are also the names of their packages.
-pub(crate) const BINARIES: [&str; 2] = ["vlan-bridge", "vlan-bridge-ipam"];
+pub(crate) const BINARIES: [&str; 3] = ["vlan-bridge", "vlan-bridge-ipam", "vlan-bridgectl"];
 
 /// Against which C library the static binaries are linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(crate) fn ready() -> Result<PathBuf> {
     }
 }
 
-/// Builds the shipped binaries, release profile and static, and returns the folder that holds both.
+/// Builds the shipped binaries, release profile and static, and returns the folder that holds them.
 pub(crate) fn build(libc: Libc) -> Result<PathBuf> {
     let flags = if libc == Libc::Gnu { "-C target-feature=+crt-static" } else { "" };
     build_triple(&libc.triple(), flags, &[])

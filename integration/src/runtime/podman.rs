@@ -59,7 +59,7 @@ pub struct User<'a> {
 impl Podman {
     /// A new user, who has the image as well.
     pub fn user(&self, name: &str) -> User<'_> {
-        let home = format!("/var/{name}");
+        let home = format!("/var/users/{name}");
         let add = |file: &str, line: &str| {
             let text = fs::read_to_string(self.path(file)).unwrap_or_default();
             fs::write(self.path(file), format!("{text}{line}\n")).expect("the host is writable");

@@ -9,16 +9,16 @@ use cni_conf::cni::mac::MacAddr;
 
 /// An interface that frames can be sent from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Interface {
+pub struct Interface {
     /// Its index.
-    pub(crate) index: i32,
+    pub index: i32,
     /// Its Ethernet address.
-    pub(crate) mac: MacAddr,
+    pub mac: MacAddr,
 }
 
 impl Interface {
     /// Looks one up by name; `None` when there is none.
-    pub(crate) fn find(name: &str) -> io::Result<Option<Interface>> {
+    pub fn find(name: &str) -> io::Result<Option<Interface>> {
         let Some(found) = ask(name, libc::SIOCGIFINDEX)? else { return Ok(None) };
         // SAFETY: the kernel has filled in this member of the union.
         let index = unsafe { found.ifr_ifru.ifru_ifindex };
@@ -30,7 +30,7 @@ impl Interface {
 }
 
 /// Whether an interface is up and has a carrier (`IFF_UP`, `IFF_RUNNING`); `None` when there is none of that name.
-pub(crate) fn has_carrier(name: &str) -> io::Result<Option<bool>> {
+pub fn has_carrier(name: &str) -> io::Result<Option<bool>> {
     const PASSES: i32 = libc::IFF_UP | libc::IFF_RUNNING;
     let found = ask(name, libc::SIOCGIFFLAGS)?;
     // SAFETY: the kernel has filled in this member of the union.

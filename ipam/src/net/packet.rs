@@ -11,11 +11,11 @@ use super::Interface;
 ///
 /// Closing one takes the kernel about 10 ms.
 #[derive(Debug)]
-pub(crate) struct PacketSocket(OwnedFd);
+pub struct PacketSocket(OwnedFd);
 
 impl PacketSocket {
     /// Opens one. Frames are heard from here on.
-    pub(crate) fn open(interface: Interface, ethertype: u16) -> io::Result<PacketSocket> {
+    pub fn open(interface: Interface, ethertype: u16) -> io::Result<PacketSocket> {
         const KIND: i32 = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // Protocol 0: nothing is queued before the socket is bound to its interface.
         // SAFETY: a plain system call; the result is checked.
@@ -39,14 +39,14 @@ impl PacketSocket {
     }
 
     /// Sends a whole frame.
-    pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         // SAFETY: pointer and length are those of one slice.
         let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// The next frame that has arrived, cut off at the buffer's length.
-    pub(crate) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
         // SAFETY: pointer and length are those of one slice.
         let length = unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
         match usize::try_from(length) {
@@ -61,7 +61,7 @@ impl PacketSocket {
 }
 
 /// Waits until one of the sockets has a frame, or for so long.
-pub(crate) fn wait(sockets: &[PacketSocket], longest: Duration) -> io::Result<()> {
+pub fn wait(sockets: &[PacketSocket], longest: Duration) -> io::Result<()> {
     let mut watched: Vec<libc::pollfd> = sockets
         .iter()
         .map(|socket| libc::pollfd { fd: socket.0.as_raw_fd(), events: libc::POLLIN, revents: 0 })

@@ -1,0 +1,97 @@
+//! What the kernel says of a bond in `/proc/net/bonding`.
+
+/// A bond as the bonding driver describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bond {
+    /// Milliseconds from one look at the members' carrier to the next; 0 if nobody looks.
+    pub(crate) mii_interval: u32,
+    /// The same for looks by ARP.
+    pub(crate) arp_interval: u32,
+    /// In LACP mode: the MAC of the switch that the active members agree with; zeros for none.
+    pub(crate) partner: Option<String>,
+    /// In LACP mode: the number of the aggregate that is in use.
+    pub(crate) aggregator: Option<String>,
+    /// The NICs in it.
+    pub(crate) members: Vec<Member>,
+}
+
+/// One NIC of a bond.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Member {
+    /// Interface name.
+    pub(crate) name: String,
+    /// The driver takes its link for good.
+    pub(crate) up: bool,
+    /// `10000 Mbps`, or `Unknown`.
+    pub(crate) speed: String,
+    /// `full`, `half`, or `Unknown`.
+    pub(crate) duplex: String,
+    /// In LACP mode: the aggregate that it is in.
+    pub(crate) aggregator: Option<String>,
+}
+
+/// What the partner's MAC is when nobody speaks LACP at the other end.
+const NOBODY: &str = "00:00:00:00:00:00";
+
+impl Bond {
+    /// Reads the driver's text.
+    pub(crate) fn parse(text: &str) -> Bond {
+        let mut sections = text.split("Slave Interface: ");
+        let head = sections.next().unwrap_or_default();
+        let number = |key: &str| value(head, key).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let text = |section: &str, key: &str| value(section, key).unwrap_or_default().to_owned();
+        let members = sections.map(|section| Member {
+            name: section.lines().next().unwrap_or_default().trim().to_owned(),
+            up: value(section, "MII Status:") == Some("up"),
+            speed: text(section, "Speed:"),
+            duplex: text(section, "Duplex:"),
+            aggregator: value(section, "Aggregator ID:").map(str::to_owned),
+        });
+        Bond {
+            mii_interval: number("MII Polling Interval (ms):"),
+            arp_interval: number("ARP Polling Interval (ms):"),
+            partner: value(head, "Partner Mac Address:").map(str::to_owned),
+            aggregator: value(head, "Aggregator ID:").map(str::to_owned),
+            members: members.collect(),
+        }
+    }
+
+    /// The members that carry traffic, or stand by to.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.up)
+    }
+
+    /// Whether LACP found nobody at the other end.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.partner.as_deref() == Some(NOBODY)
+    }
+}
+
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| Some(line.trim().strip_prefix(key)?.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "Bonding Mode: IEEE 802.3ad Dynamic link aggregation\nMII Status: up\n\
+        MII Polling Interval (ms): 50\n\n802.3ad info\nActive Aggregator Info:\n\tAggregator ID: 1\n\
+        \tPartner Mac Address: 02:00:00:00:00:07\n\nSlave Interface: nic0\nMII Status: up\nSpeed: 10000 Mbps\n\
+        Duplex: full\nAggregator ID: 1\n\nSlave Interface: nic1\nMII Status: down\nSpeed: Unknown\nDuplex: Unknown\n\
+        Aggregator ID: 2\n";
+
+    #[test]
+    fn the_drivers_text_is_read() {
+        let bond = Bond::parse(TEXT);
+        assert_eq!((bond.mii_interval, bond.arp_interval, bond.is_alone()), (50, 0, false));
+        assert_eq!(bond.aggregator.as_deref(), Some("1"));
+        assert_eq!(bond.ready().map(|member| member.name.as_str()).collect::<Vec<_>>(), ["nic0"]);
+        assert_eq!(
+            (bond.members[1].speed.as_str(), bond.members[1].aggregator.as_deref()),
+            ("Unknown", Some("2"))
+        );
+        assert!(Bond::parse(&TEXT.replace("02:00:00:00:00:07", NOBODY)).is_alone());
+        assert_eq!(Bond::parse("Bonding Mode: x\n"), Bond::default());
+    }
+}

@@ -1,0 +1,215 @@
+//! The command line, and which verb it asks for.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::{doctor, install, status, uninstall};
+
+/// Exit codes.
+const FAILED: u8 = 1;
+const MISUSED: u8 = 2;
+
+/// Puts vlan-bridge onto a node, takes it away again, and tells how the node is.
+#[derive(Debug, Parser)]
+#[command(name = "vlan-bridgectl", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Install(Box<Install>),
+    Uninstall(Uninstall),
+    Status(Status),
+    Doctor(Doctor),
+}
+
+/// How facts are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Put the plugins into the CNI bin dir, and this node's network list into the CNI conf dir, last and in one step.
+///
+/// The network is a list in a file (--network), or described by flags (--name and --master or --subnet). The node's part of
+/// its subnet comes from the first of: --slice; the Node's annotation cni.vlan-bridge/slice; the Node's spec.podCIDRs;
+/// --mapping. The Node is asked for where a service account is mounted, as in a pod. If anything is wrong nothing is changed:
+/// a list that is there stays.
+#[derive(Debug, Args)]
+pub(crate) struct Install {
+    /// A network list without slice (repeatable). Its name, or 10-NAME.conflist, is what it is called in the conf dir
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) described: Described,
+    /// This node's part of the subnet; for two families, one each
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) slice: Vec<IpNet>,
+    /// A file with a line for each node: its name and its slice, or one slice of each family with a comma between
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mapping: Option<PathBuf>,
+    /// Name of this node [default: $NODE_NAME, else the host's name]
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    /// Where the plugins are taken from [default: the folder of vlan-bridgectl itself]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) places: Places,
+    /// The version that the list is written in [default: the newest that the runtimes of this node accept]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) cni_version: Option<String>,
+    /// What is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// Where runtimes look; without these, where their configuration says.
+#[derive(Debug, Args)]
+pub(crate) struct Places {
+    /// Where runtimes look for plugins [default: as their configuration says, else /opt/cni/bin]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// Where runtimes look for network lists [default: as their configuration says, else /etc/cni/net.d]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) conf_dir: Option<PathBuf>,
+}
+
+/// A network by its facts, instead of a file.
+#[derive(Debug, Args)]
+#[group(id = "described", conflicts_with = "network", multiple = true)]
+pub(crate) struct Described {
+    /// The network's name
+    #[arg(long, requires = "subnet")]
+    pub(crate) name: Option<String>,
+    /// The bond or NIC that the bridge hangs on; none for a bridge of this node alone
+    #[arg(long, value_name = "INTERFACE", requires = "name")]
+    pub(crate) master: Option<String>,
+    /// The pods' VLAN
+    #[arg(long, value_name = "ID", requires = "master")]
+    pub(crate) vlan: Option<u16>,
+    /// The bridge [default: brVLAN, or cni0 without a VLAN]
+    #[arg(long, value_name = "INTERFACE", requires = "name")]
+    pub(crate) bridge: Option<String>,
+    /// The pods' subnet
+    #[arg(long, value_name = "CIDR", requires = "name")]
+    pub(crate) subnet: Option<IpNet>,
+    /// The router [default: the subnet's first address]
+    #[arg(long, value_name = "ADDRESS", requires = "name")]
+    pub(crate) gateway: Option<std::net::IpAddr>,
+    /// An address or CIDR that is never given to a pod (repeatable)
+    #[arg(long, value_name = "CIDR", requires = "name")]
+    pub(crate) exclude: Vec<String>,
+}
+
+/// Take away what install put: lists, plugins, and the bridges and sub-interfaces that the plugins made.
+///
+/// Leases stay in the data directory. Refuses while pods are attached.
+#[derive(Debug, Args)]
+pub(crate) struct Uninstall {
+    /// Even though pods are attached: their interfaces go too
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// What is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// Show the node on one screen: bonds, VLANs, bridges, pods with their addresses, and how each range is used.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// A network list that is in no folder where runtimes look (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network: Vec<PathBuf>,
+    /// Where runtimes look for network lists [default: as their configuration says, else /etc/cni/net.d]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) conf_dir: Option<PathBuf>,
+    /// What is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// Check what experienced people would check by hand, and say what mends what is wrong.
+///
+/// Each line is ok, warn or fail, with what was seen, why it matters, and the command that mends it. The exit status is 1 if
+/// anything fails. Nothing is changed; the pods' networks are asked by ARP and neighbour discovery, in nobody's name.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// A network list that is in no folder where runtimes look (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network: Vec<PathBuf>,
+    /// Where runtimes look for network lists [default: as their configuration says, else /etc/cni/net.d]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) conf_dir: Option<PathBuf>,
+    /// Send nothing: whether the VLANs pass and addresses are used twice is then not told
+    #[arg(long)]
+    pub(crate) no_probe: bool,
+    /// What is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// Does what the words ask for, and returns the exit code: 1 for what could not be done, 2 for what is no call.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
+    let own_name = [String::from("vlan-bridgectl")];
+    let cli = match Cli::try_parse_from(own_name.iter().chain(words)) {
+        Ok(cli) => cli,
+        Err(answer) if matches!(answer.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            write!(out, "{answer}")?;
+            return Ok(0);
+        }
+        Err(misuse) => {
+            complain(&misuse.to_string());
+            return Ok(MISUSED);
+        }
+    };
+    let outcome = match &cli.verb {
+        Verb::Install(call) => install::run(call, out).map(|()| true),
+        Verb::Uninstall(call) => uninstall::run(call, out).map(|()| true),
+        Verb::Status(call) => status::run(call, out).map(|()| true),
+        Verb::Doctor(call) => doctor::run(call, out),
+    };
+    match outcome {
+        Ok(true) => Ok(0),
+        Ok(false) => Ok(FAILED),
+        Err(error) => match error.downcast::<io::Error>() {
+            // The reader of our output.
+            Ok(error) => Err(error),
+            Err(error) => {
+                out.flush()?;
+                complain(&format!("vlan-bridgectl: {error:#}"));
+                Ok(FAILED)
+            }
+        },
+    }
+}
+
+/// Says something to the person, apart from the facts.
+pub(crate) fn complain(text: &str) {
+    // With stderr closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{}", text.trim_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,60 @@
+//! `doctor`: what experienced people check by hand. `observe` looks, the checks judge what was seen, this prints it.
+
+mod addresses;
+mod configuration;
+mod filter;
+mod finding;
+mod kernel;
+mod routing;
+mod uplink;
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::cli::{Doctor, Output};
+use crate::facts::Facts;
+use crate::observe;
+use finding::{Finding, Verdict};
+
+/// Every check, in the order in which one would look.
+const CHECKS: [fn(&Facts) -> Vec<Finding>; 17] = [
+    configuration::lists,
+    configuration::plugins,
+    configuration::status,
+    configuration::definitions,
+    kernel::modules,
+    kernel::settings,
+    kernel::router_advertisements,
+    uplink::masters,
+    uplink::bonds,
+    uplink::bridges,
+    uplink::mtu,
+    uplink::misplaced_addresses,
+    routing::reverse_path,
+    filter::forwarding,
+    filter::rules,
+    addresses::vlan,
+    addresses::leases,
+];
+
+/// Runs the verb. False if anything fails.
+pub(crate) fn run(call: &Doctor, out: &mut dyn Write) -> Result<bool> {
+    let mut facts = observe::node(call.conf_dir.as_deref(), &call.network)?;
+    if !call.no_probe {
+        observe::ask(&mut facts);
+    }
+    let findings: Vec<Finding> = CHECKS.iter().flat_map(|check| check(&facts)).collect();
+    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let failures = count(Verdict::Fail);
+    if call.output == Output::Json {
+        writeln!(out, "{:#}", Value::from_iter(findings.iter().map(Finding::to_json)))?;
+        return Ok(failures == 0);
+    }
+    for finding in &findings {
+        writeln!(out, "{finding}")?;
+    }
+    writeln!(out, "{} ok, {} warnings, {failures} failures", count(Verdict::Ok), count(Verdict::Warn))?;
+    Ok(failures == 0)
+}

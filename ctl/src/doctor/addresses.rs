@@ -1,0 +1,192 @@
+//! The pods' addresses: does the network answer, does anybody else use them, are any left, do any leak?
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cni_conf::cni::mac::MacAddr;
+use vlan_bridge::ownership::Attachment;
+use vlan_bridge_ipam::store::{Holder, Known, Usage};
+
+use super::finding::Finding;
+use crate::facts::{Asked, Facts, Network};
+use crate::probe::Answers;
+
+/// So long an ADD may take from its lease to its interface.
+const ADDING: Duration = Duration::from_secs(60);
+
+/// What the network answered.
+pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "vlan";
+    let mut findings = Vec::new();
+    for network in &facts.networks {
+        let Some(Asked { from, answers }) = &network.asked else { continue };
+        let tag = from.tag.map_or(String::new(), |tag| format!(" with tag {tag}"));
+        let from = format!("{}{tag}", from.interface);
+        match answers {
+            Err(why) => findings.push(
+                Finding::warn(
+                    CHECK,
+                    format!("{from} could not be asked: {why}"),
+                    "whether the VLAN passes is not known",
+                )
+                .mend("run as root, with the interface up"),
+            ),
+            Ok(answers) => {
+                findings.extend(gateways(network, &from, answers));
+                findings.extend(strangers(network, answers));
+            }
+        }
+    }
+    findings
+}
+
+fn gateways(network: &Network, from: &str, answers: &Answers) -> Vec<Finding> {
+    const CHECK: &str = "vlan";
+    let ranges = network.ours.ipam.iter().flat_map(|ipam| &ipam.ranges).flat_map(|set| &set.0);
+    let gateways: BTreeSet<IpAddr> = ranges.filter_map(|range| range.gateway).collect();
+    let judge = |gateway: IpAddr| match answers.get(&gateway) {
+        Some(macs) => Finding::ok(CHECK, format!("{gateway} answers {from}: {}", listed(macs))),
+        None => {
+            let why =
+                "the switch does not carry the VLAN to this node, or the router is away: pods get nowhere";
+            Finding::fail(CHECK, format!("the gateway {gateway} does not answer {from}"), why)
+                .mend("allow the VLAN on the switch's ports (trunk, tagged) and between the switches; compare ipam.gateway")
+        }
+    };
+    gateways.into_iter().map(judge).collect()
+}
+
+/// Machines that use addresses which are ours to give.
+fn strangers(network: &Network, answers: &Answers) -> Vec<Finding> {
+    const CHECK: &str = "duplicates";
+    let sets = || network.ours.ipam.iter().flat_map(|ipam| &ipam.ranges);
+    let mut findings = Vec::new();
+    for (addr, macs) in answers.iter().filter(|(addr, _)| sets().any(|set| set.offers(**addr))) {
+        let held = network.leases.held.iter().find(|(held, _)| held == addr);
+        match held {
+            Some((_, known)) if macs.len() > 1 => {
+                let why = format!(
+                    "two machines have it, {} among them: each loses half of what is sent to it",
+                    named(known)
+                );
+                findings.push(
+                    Finding::fail(CHECK, format!("{addr} is answered for by {}", listed(macs)), why)
+                        .mend("find the other MAC on the switch; then delete the pod, and name the address in ipam.exclude"),
+                );
+            }
+            Some(_) => {}
+            None => {
+                let why = "nobody here holds it: a machine in the slice, or another node that gives out the same slice";
+                findings.push(
+                    Finding::fail(CHECK, format!("{addr} is answered for by {}", listed(macs)), why)
+                        .mend("compare the nodes' slices; name a foreign machine's address in ipam.exclude"),
+                );
+            }
+        }
+    }
+    if findings.is_empty() {
+        findings
+            .push(Finding::ok(CHECK, format!("nobody else answers for addresses of {}", network.ours.name)));
+    }
+    findings
+}
+
+fn listed(macs: &BTreeSet<MacAddr>) -> String {
+    macs.iter().map(MacAddr::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+/// Who holds addresses, and how many are left.
+pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "ipam";
+    let mut findings = Vec::new();
+    for network in facts.networks.iter().filter(|network| network.ours.ipam.is_some()) {
+        let before = findings.len();
+        if let Some(why) = &network.leases.unreadable {
+            findings.push(
+                Finding::fail(CHECK, why, "no pod gets an address").mend("mend the folder's owner and mode"),
+            );
+            continue;
+        }
+        findings.extend(network.leases.usage.iter().filter_map(|usage| scarce(&network.ours.name, usage)));
+        findings.extend(
+            network.leases.held.iter().filter_map(|(addr, known)| leak(facts, network, *addr, known)),
+        );
+        for (addr, mac, left) in &network.leases.quarantined {
+            let why = format!("a machine that is not ours uses it; it is offered again in {left} s");
+            findings.push(
+                Finding::warn(CHECK, format!("{addr} is quarantined: {mac} has it"), why)
+                    .mend("find the machine, or name the address in ipam.exclude"),
+            );
+        }
+        if findings.len() == before {
+            let told: Vec<String> = network.leases.usage.iter().map(Usage::to_string).collect();
+            let told = if told.is_empty() { "nothing given out yet".to_owned() } else { told.join("; ") };
+            findings.push(Finding::ok(CHECK, format!("{}: {told}", network.ours.name)));
+        }
+    }
+    findings
+}
+
+fn scarce(network: &str, usage: &Usage) -> Option<Finding> {
+    const CHECK: &str = "ipam";
+    let seen = format!("{network}: {usage}");
+    let taken = usage.used + usage.quarantined;
+    let mend = "give the node a larger slice, or drain it";
+    if taken >= usage.total {
+        return Some(
+            Finding::fail(CHECK, seen, "no address is left: the next pod does not start").mend(mend),
+        );
+    }
+    let scarce = usage.total - taken <= usage.total / 10;
+    scarce.then(|| Finding::warn(CHECK, seen, "less than a tenth is left").mend(mend))
+}
+
+/// A lease whose holder has no interface on this node any more.
+fn leak(facts: &Facts, network: &Network, addr: IpAddr, known: &Known) -> Option<Finding> {
+    const CHECK: &str = "ipam";
+    let name = &network.ours.name;
+    let why = "it is lost to the slice until somebody gives it back";
+    let dead = known.is_alive() == Some(false);
+    let Holder::Attachment(owner) = &known.holder else {
+        let unreadable = !matches!(known.holder, Holder::Container(_));
+        let seen = format!("the lease of {addr} says nothing that can be read");
+        return (dead || unreadable).then(|| {
+            Finding::warn(CHECK, seen, why).mend(format!("vlan-bridge-ipam release {addr} --network {name}"))
+        });
+    };
+    let attachment = Attachment { network: name, container_id: &owner.container_id, ifname: &owner.ifname };
+    let veth = attachment.host_interface();
+    if !dead && (facts.link(&veth).is_some() || is_fresh(known)) {
+        return None;
+    }
+    let mend = match dead {
+        true => "vlan-bridge-ipam check".to_owned(),
+        false => format!("vlan-bridge-ipam release {addr} --network {name}"),
+    };
+    Some(
+        Finding::warn(CHECK, format!("{addr} is held by {owner}, which has no interface here"), why)
+            .mend(mend),
+    )
+}
+
+/// Whether the lease is so young that its ADD may be under way.
+fn is_fresh(known: &Known) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    known
+        .record
+        .as_ref()
+        .filter(|record| !record.adopted)
+        .is_some_and(|record| now.as_secs().abs_diff(record.since) < ADDING.as_secs())
+}
+
+fn named(known: &Known) -> String {
+    match (&known.record, &known.holder) {
+        (Some(record), _) if record.pod.is_some() => {
+            record.pod.as_ref().map_or(String::new(), |(namespace, pod)| format!("pod {namespace}/{pod}"))
+        }
+        (_, Holder::Attachment(owner)) => owner.to_string(),
+        (_, Holder::Container(id)) => format!("container {id}"),
+        _ => "somebody who cannot be read".to_owned(),
+    }
+}

@@ -1,0 +1,77 @@
+//! One line of the doctor.
+
+use std::fmt::{self, Display};
+
+use serde_json::{Value, json};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, and somebody will be sorry.
+    Warn,
+    /// Pods suffer, or will.
+    Fail,
+}
+
+impl Verdict {
+    fn name(self) -> &'static str {
+        match self {
+            Verdict::Ok => "ok",
+            Verdict::Warn => "warn",
+            Verdict::Fail => "fail",
+        }
+    }
+}
+
+/// What was seen, why it matters, and what mends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) verdict: Verdict,
+    /// Which check says so, in one word.
+    check: &'static str,
+    seen: String,
+    why: Option<String>,
+    /// Commands, or what to do where no command can.
+    mend: Vec<String>,
+}
+
+impl Finding {
+    /// As it should be.
+    pub(super) fn ok(check: &'static str, seen: impl Display) -> Finding {
+        Finding { verdict: Verdict::Ok, check, seen: seen.to_string(), why: None, mend: Vec::new() }
+    }
+
+    /// A warning.
+    pub(super) fn warn(check: &'static str, seen: impl Display, why: impl Display) -> Finding {
+        Finding { verdict: Verdict::Warn, why: Some(why.to_string()), ..Finding::ok(check, seen) }
+    }
+
+    /// A failure.
+    pub(super) fn fail(check: &'static str, seen: impl Display, why: impl Display) -> Finding {
+        Finding { verdict: Verdict::Fail, ..Finding::warn(check, seen, why) }
+    }
+
+    /// The same with a command, or advice, that mends it.
+    pub(super) fn mend(mut self, command: impl Display) -> Finding {
+        self.mend.push(command.to_string());
+        self
+    }
+
+    /// For `-o json`.
+    pub(super) fn to_json(&self) -> Value {
+        json!({"check": self.check, "verdict": self.verdict.name(), "seen": self.seen, "why": self.why,
+            "mend": self.mend})
+    }
+}
+
+impl Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:4}  {:13} {}", self.verdict.name(), self.check, self.seen)?;
+        if let Some(why) = &self.why {
+            write!(f, "\n      why: {why}")?;
+        }
+        self.mend.iter().try_for_each(|command| write!(f, "\n      mend: {command}"))
+    }
+}

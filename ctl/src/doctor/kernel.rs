@@ -1,0 +1,116 @@
+//! Modules and settings of the kernel.
+
+use cni_conf::uplink::UplinkPort;
+use vlan_bridge::link::Link;
+use vlan_bridge::ownership::is_ours;
+
+use super::finding::Finding;
+use crate::facts::{Facts, is_bond};
+
+/// The modules that the networks of this node need, now and at the next boot.
+pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "modules";
+    let mut needed = vec!["bridge", "veth"];
+    let masters = facts.masters();
+    if masters.iter().any(|master| facts.link(master).is_some_and(is_bond)) {
+        needed.push("bonding");
+    }
+    let uplinks = facts.networks.iter().filter_map(|network| network.ours.network.uplink.as_ref());
+    if uplinks.into_iter().any(|uplink| matches!(uplink.port, UplinkPort::SubInterface { .. })) {
+        needed.push("8021q");
+    }
+    let modules = &facts.modules;
+    let missing: Vec<&str> = needed
+        .iter()
+        .copied()
+        .filter(|name| !modules.present.contains(*name) && !modules.built_in.contains(*name))
+        .collect();
+    if !missing.is_empty() {
+        let seen = format!("{} not loaded", missing.join(", "));
+        let why = "the kernel may load it when it is asked for; where it cannot, the first pod fails";
+        return vec![Finding::warn(CHECK, seen, why).mend(format!("modprobe -a {}", missing.join(" ")))];
+    }
+    let late: Vec<&str> = needed
+        .iter()
+        .copied()
+        .filter(|name| !modules.built_in.contains(*name) && !modules.at_boot.contains(*name))
+        .collect();
+    if late.is_empty() {
+        return vec![Finding::ok(CHECK, needed.join(", "))];
+    }
+    let seen = format!("{} here, but in no file of modules-load.d", late.join(", "));
+    let why = "after a boot it is there only if somebody happens to ask for it";
+    let lines = late.join("\\n");
+    vec![
+        Finding::warn(CHECK, seen, why)
+            .mend(format!("printf '{lines}\\n' > /etc/modules-load.d/vlan-bridge.conf")),
+    ]
+}
+
+/// Forwarding, and what the kernel says of strange packets.
+pub(super) fn settings(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "settings";
+    let mut findings = Vec::new();
+    let gateways = facts.networks.iter().filter(|network| network.ours.network.is_gateway);
+    let forwards = facts.sysctls.get("ipv4/ip_forward") == Some(1);
+    for network in gateways.filter(|_| !forwards) {
+        let seen = format!("net.ipv4.ip_forward is 0, and {} is a gateway", network.ours.network.bridge);
+        findings.push(
+            Finding::fail(CHECK, seen, "pods reach this node and nothing else")
+                .mend("sysctl -w net.ipv4.ip_forward=1"),
+        );
+    }
+    let loud =
+        |key: &str| facts.sysctls.get(&format!("ipv4/conf/{key}/log_martians")).is_some_and(|on| on != 0);
+    if loud("all") {
+        let why = "each packet that reverse-path filtering drops is a line of the kernel's log: on a shared VLAN a flood that hides the rest";
+        findings.push(
+            Finding::warn(CHECK, "net.ipv4.conf.all.log_martians is on", why)
+                .mend("sysctl -w net.ipv4.conf.all.log_martians=0"),
+        );
+    }
+    if findings.is_empty() {
+        let forwarding = if forwards { "on" } else { "off" };
+        findings.push(Finding::ok(CHECK, format!("forwarding {forwarding}, log_martians off")));
+    }
+    findings
+}
+
+/// Whether a router advertisement could give our bridges and sub-interfaces addresses and a default route.
+pub(super) fn router_advertisements(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "accept_ra";
+    let mut findings = Vec::new();
+    let mut asked = Vec::new();
+    for network in facts.networks.iter().filter(|network| network.ours.network.uplink.is_some()) {
+        let port = network.ours.network.uplink.as_ref().map(|uplink| uplink.port_name());
+        let names = [Some(network.ours.network.bridge.as_str()), port];
+        for link in
+            names.into_iter().flatten().filter_map(|name| facts.link(name)).filter(|link| is_ours(link))
+        {
+            asked.push(link.name.as_str());
+            if listens(facts, link) {
+                let name = &link.name;
+                let why =
+                    "one advertisement on the pods' VLAN gives the node an address and a default route there";
+                findings.push(
+                    Finding::fail(CHECK, format!("{name} takes router advertisements"), why)
+                        .mend(format!("sysctl -w net.ipv6.conf.{}.accept_ra=0", name.replace('.', "/"))),
+                );
+            }
+        }
+    }
+    if findings.is_empty() && !asked.is_empty() {
+        findings.push(Finding::ok(CHECK, format!("off on {}", asked.join(", "))));
+    }
+    findings
+}
+
+/// 1 counts where the node does not forward, 2 everywhere (`ip-sysctl.rst`).
+fn listens(facts: &Facts, link: &Link) -> bool {
+    let forwards = facts.sysctls.get(&format!("ipv6/conf/{}/forwarding", link.name)) == Some(1);
+    match link.accept_ra {
+        Some(2) => true,
+        Some(1) => !forwards,
+        _ => false,
+    }
+}

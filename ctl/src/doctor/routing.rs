@@ -1,0 +1,91 @@
+//! Reverse-path filtering, and the node's addresses that pods of other nodes cannot reach because of it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use vlan_bridge::link::{Address, Kind, Link};
+use vlan_bridge::ownership::is_attachment;
+
+use super::finding::Finding;
+use crate::facts::Facts;
+
+const CHECK: &str = "rp_filter";
+
+/// The main routing table (`RT_TABLE_MAIN`).
+const MAIN: u32 = 254;
+
+/// The filter in force, and each address of the node that has no way back of its own.
+pub(super) fn reverse_path(facts: &Facts) -> Vec<Finding> {
+    let with_default: Vec<&Link> =
+        facts.links.iter().filter(|link| facts.has_default_route(link, Some(MAIN))).collect();
+    let mut findings = Vec::new();
+    for (link, address) in
+        facts.links.iter().flat_map(|link| facts.addresses(link).map(move |address| (link, address)))
+    {
+        let IpNet::V4(net) = address.net else { continue };
+        let strict = facts.sysctls.rp_filter(&link.name) == 1;
+        let on_default = with_default.iter().any(|other| other.index == link.index);
+        if !strict || on_default || with_default.is_empty() || !is_the_nodes(facts, link, address) {
+            continue;
+        }
+        if has_way_back(facts, link, net.addr().into()) {
+            continue;
+        }
+        findings.push(trap(link, net));
+    }
+    if findings.is_empty() {
+        let names: Vec<String> = with_default
+            .iter()
+            .map(|link| format!("{} {}", link.name, facts.sysctls.rp_filter(&link.name)))
+            .collect();
+        let dropped = facts
+            .rp_filtered
+            .map_or(String::new(), |count| format!("; {count} packets dropped since the boot"));
+        findings.push(Finding::ok(CHECK, format!("{}{dropped}", names.join(", "))));
+    }
+    findings
+}
+
+/// An address of the node's own on a network that others are on too.
+fn is_the_nodes(facts: &Facts, link: &Link, address: &Address) -> bool {
+    let apart = address.net.prefix_len() >= 31 || address.net.addr().is_loopback();
+    let of_a_bridge_alone = link.bridge().is_some() && !facts.ports(link).any(|port| !is_attachment(port));
+    let other = matches!(&link.kind, Kind::Other(kind) if !kind.is_empty());
+    link.up && !apart && !of_a_bridge_alone && !other
+}
+
+/// A rule that sends what comes from an address into a table whose default route leaves by its interface.
+fn has_way_back(facts: &Facts, link: &Link, address: IpAddr) -> bool {
+    let mut rules =
+        facts.rules.iter().filter(|rule| rule.from == address || covers(link, facts, rule.from, address));
+    rules.any(|rule| facts.has_default_route(link, Some(rule.table)))
+}
+
+/// A rule for the address's whole subnet names the subnet's first address.
+fn covers(link: &Link, facts: &Facts, from: IpAddr, address: IpAddr) -> bool {
+    facts.addresses(link).any(|own| own.net.addr() == address && own.net.network() == from)
+}
+
+fn trap(link: &Link, net: ipnet::Ipv4Net) -> Finding {
+    let (name, address, table) = (&link.name, net.addr(), table_of(link));
+    // Nobody told the router of a network without a default route; it is nearly always the first address.
+    let router = net.hosts().find(|host| *host != address).unwrap_or(address);
+    let seen = format!(
+        "{address} on {name}: the default route is elsewhere, rp_filter is strict, and no rule is about it"
+    );
+    let why = "what pods of other nodes send to it comes in by one interface and would be answered by another: dropped without a word";
+    Finding::fail(CHECK, seen, why)
+        .mend(format!(
+            "ip route add default via {router} dev {name} table {table}   # {router}: the router of {}",
+            net.trunc()
+        ))
+        .mend(format!("ip rule add from {address} lookup {table}"))
+}
+
+/// The VLAN's number serves as the table's, as operators like it.
+fn table_of(link: &Link) -> u32 {
+    match link.kind {
+        Kind::Vlan { id, .. } if !(253..=255).contains(&id) => id.into(),
+        _ => 1000 + link.index,
+    }
+}

@@ -1,0 +1,375 @@
+//! Bonds, NICs, sub-interfaces and bridges: are they there, do they carry, do they fit together?
+
+use std::collections::BTreeSet;
+
+use cni_conf::uplink::UplinkPort;
+use vlan_bridge::link::{Kind, Link};
+
+use super::finding::Finding;
+use crate::bond::Bond;
+use crate::facts::{Facts, is_bond};
+
+/// The bonds and NICs that networks hang on.
+pub(super) fn masters(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "uplink";
+    let judge = |name: &str| match facts.link(name) {
+        None => Finding::fail(CHECK, format!("there is no interface {name}"), "every ADD is refused")
+            .mend(format!("make {name}, or name another uplink.master in the list")),
+        Some(link) if !link.up => {
+            Finding::fail(CHECK, format!("{name} is down"), "no pod reaches its network")
+                .mend(format!("ip link set {name} up"))
+        }
+        Some(link) if !link.carrier => {
+            let seen = format!("{name} has no carrier");
+            Finding::fail(CHECK, seen, "no pod reaches its network").mend("look at cables and switch ports")
+        }
+        Some(link) => Finding::ok(CHECK, format!("{name}, {}, up", link.kind_name())),
+    };
+    facts.masters().into_iter().map(judge).collect()
+}
+
+/// Mode, members and partner of the bonds among them.
+pub(super) fn bonds(facts: &Facts) -> Vec<Finding> {
+    let links = facts.masters().into_iter().filter_map(|name| facts.link(name)).filter(|link| is_bond(link));
+    links.flat_map(|link| bond(link, facts.bonds.get(&link.name).cloned().unwrap_or_default())).collect()
+}
+
+fn bond(link: &Link, bond: Bond) -> Vec<Finding> {
+    const CHECK: &str = "bond";
+    let (name, mut findings) = (&link.name, Vec::new());
+    let Kind::Bond(options) = &link.kind else { return findings };
+    let mode = options.mode.as_str();
+    if mode == "balance-tlb" || mode == "balance-alb" {
+        let why = "it sends with one NIC's MAC for another's: behind a bridge the switch learns pods at the wrong port";
+        findings.push(
+            Finding::fail(CHECK, format!("{name} is in mode {mode}"), why)
+                .mend("use 802.3ad or active-backup (the bond must be down for that)"),
+        );
+    }
+    if options.fail_over_mac != "none" && !options.fail_over_mac.is_empty() {
+        let seen = format!("{name} has fail_over_mac {}", options.fail_over_mac);
+        let why = "its MAC changes with the active NIC, and the bridge keeps the old one";
+        findings.push(
+            Finding::warn(CHECK, seen, why)
+                .mend("fail_over_mac none (the bond must have no members for that)"),
+        );
+    }
+    if bond.mii_interval == 0 && bond.arp_interval == 0 {
+        let seen = format!("{name} looks at its members' links never (miimon 0)");
+        findings.push(
+            Finding::fail(CHECK, seen, "a cut cable goes unnoticed, and what is sent there is lost")
+                .mend(format!("ip link set {name} type bond miimon 100")),
+        );
+    }
+    findings.extend(members(name, &bond));
+    if bond.is_alone() {
+        let seen = format!("{name} finds nobody who speaks LACP");
+        let why = "the switch's ports are no LACP group: it forwards to one NIC, or to none";
+        findings.push(
+            Finding::fail(CHECK, seen, why).mend("make the switch's ports one LACP group (mode active)"),
+        );
+    }
+    if findings.is_empty() {
+        let members: Vec<String> = bond
+            .members
+            .iter()
+            .map(|member| format!("{} {} {}", member.name, member.speed, member.duplex))
+            .collect();
+        let partner = bond.partner.as_ref().map_or(String::new(), |mac| format!(", partner {mac}"));
+        findings.push(Finding::ok(CHECK, format!("{name}: {mode}, {}{partner}", members.join(", "))));
+    }
+    findings
+}
+
+fn members(bond_name: &str, bond: &Bond) -> Vec<Finding> {
+    const CHECK: &str = "member";
+    let mut findings = Vec::new();
+    if bond.members.len() < 2 {
+        let seen = format!("{bond_name} has {} members", bond.members.len());
+        findings.push(
+            Finding::warn(CHECK, seen, "one cable is all there is")
+                .mend(format!("ip link set NIC master {bond_name}")),
+        );
+    }
+    for member in &bond.members {
+        let name = &member.name;
+        if !member.up {
+            let why = "the bond runs on what is left; the next loss is the last";
+            findings.push(
+                Finding::warn(CHECK, format!("{name} of {bond_name} has no link"), why)
+                    .mend(format!("ip link set {name} up; then look at cable and switch port")),
+            );
+            continue;
+        }
+        if member.duplex == "half" {
+            findings.push(
+                Finding::fail(
+                    CHECK,
+                    format!("{name} is at half duplex"),
+                    "collisions: slow, and frames are lost",
+                )
+                .mend(format!("ethtool -s {name} autoneg on")),
+            );
+        }
+        if bond.aggregator.is_some() && member.aggregator != bond.aggregator && !bond.is_alone() {
+            let why = "it carries nothing: its switch port is in another LACP group, or in none";
+            findings.push(
+                Finding::warn(CHECK, format!("{name} is not in the aggregate that {bond_name} uses"), why)
+                    .mend("put the switch's ports into one LACP group"),
+            );
+        }
+    }
+    let speeds: BTreeSet<&str> = bond.ready().map(|member| member.speed.as_str()).collect();
+    if speeds.len() > 1 {
+        let speeds: Vec<&str> = speeds.into_iter().collect();
+        let seen = format!("members of {bond_name} run at {}", speeds.join(" and "));
+        findings.push(
+            Finding::warn(CHECK, seen, "LACP leaves the slower one out, other modes are as slow as it")
+                .mend("look at cables and switch ports"),
+        );
+    }
+    findings
+}
+
+/// The bridges, and their ports towards the network. Before the first pod there are none.
+pub(super) fn bridges(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "bridge";
+    let mut findings = Vec::new();
+    for network in &facts.networks {
+        let (name, network) = (&network.ours.name, &network.ours.network);
+        let Some(bridge) = facts.link(&network.bridge) else {
+            let seen = format!("{} of network {name} comes with the first pod", network.bridge);
+            findings.push(Finding::ok(CHECK, seen));
+            continue;
+        };
+        let shown = &bridge.name;
+        if bridge.bridge().is_none() {
+            let seen = format!("{shown} is a {}", bridge.kind_name());
+            findings.push(
+                Finding::fail(CHECK, seen, "every ADD is refused").mend("name another bridge in the list"),
+            );
+            continue;
+        }
+        if !bridge.up {
+            findings.push(
+                Finding::fail(CHECK, format!("{shown} is down"), "pods reach nothing until the next ADD")
+                    .mend(format!("ip link set {shown} up")),
+            );
+            continue;
+        }
+        let Some(uplink) = &network.uplink else {
+            findings.push(Finding::ok(CHECK, format!("{shown}, of this node alone")));
+            continue;
+        };
+        findings.push(port(facts, bridge, uplink.port_name()));
+    }
+    findings
+}
+
+fn port(facts: &Facts, bridge: &Link, name: &str) -> Finding {
+    const CHECK: &str = "bridge";
+    let (shown, why) =
+        (&bridge.name, "pods of this node reach each other and nobody else until the next ADD");
+    let join = format!("ip link set {name} master {shown} up");
+    match facts.link(name) {
+        None => Finding::fail(CHECK, format!("{name}, the port of {shown}, is gone"), why)
+            .mend("start a pod, or run its CHECK: the next ADD makes it anew"),
+        Some(port) if port.master != Some(bridge.index) => {
+            Finding::fail(CHECK, format!("{name} is no port of {shown}"), why).mend(join)
+        }
+        Some(port) if !port.up => Finding::fail(CHECK, format!("{name} is down"), why).mend(join),
+        Some(port) if !port.forwarding => {
+            let seen = format!("{shown} lets nothing through {name}");
+            Finding::fail(CHECK, seen, "spanning tree blocks or still listens there")
+                .mend(format!("ip link set {shown} type bridge stp_state 0 forward_delay 0"))
+        }
+        Some(_) => {
+            let pods = facts.attachments().filter(|pod| pod.master == Some(bridge.index)).count();
+            Finding::ok(CHECK, format!("{shown} with {name} and {pods} pods"))
+        }
+    }
+}
+
+/// The MTU from the pods down to the NICs: nothing may be smaller than what is above it.
+pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "mtu";
+    let mut findings = Vec::new();
+    for network in &facts.networks {
+        let Some(uplink) = &network.ours.network.uplink else { continue };
+        let (bridge, port) = (facts.link(&network.ours.network.bridge), facts.link(uplink.port_name()));
+        let master = facts.link(&uplink.master);
+        let pods = bridge.into_iter().flat_map(|bridge| {
+            facts.ports(bridge).filter(|port| {
+                port.kind == Kind::Veth && Some(port.index) != master.map(|master| master.index)
+            })
+        });
+        let members =
+            master.into_iter().filter(|master| is_bond(master)).flat_map(|master| facts.ports(master));
+        let mut steps: Vec<(&Link, &Link)> = Vec::new();
+        // A pod's own frames are no larger than its MTU; the bridge's matters to nobody else.
+        steps.extend(pods.filter_map(|pod| Some((pod, port?))));
+        steps.extend(bridge.zip(port));
+        steps.extend(port.zip(master).filter(|(port, master)| port.index != master.index));
+        steps.extend(members.filter_map(|member| Some((master?, member))));
+        let too_small = steps.iter().filter(|(upper, lower)| lower.mtu < upper.mtu);
+        let before = findings.len();
+        findings.extend(too_small.map(|(upper, lower)| {
+            let seen = format!("{} has {}, {} below it {}", upper.name, upper.mtu, lower.name, lower.mtu);
+            Finding::fail(
+                CHECK,
+                seen,
+                "larger frames are lost without a word: connections open and then hang",
+            )
+            .mend(format!("ip link set {} mtu {}", lower.name, upper.mtu))
+        }));
+        if findings.len() == before
+            && let Some(lowest) = steps.last()
+        {
+            findings.push(Finding::ok(
+                CHECK,
+                format!("{} from the pods of {} to {}", lowest.0.mtu, network.ours.name, uplink.master),
+            ));
+        }
+    }
+    findings
+}
+
+/// Addresses and default routes where there should be none.
+pub(super) fn misplaced_addresses(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "addresses";
+    let mut bare: BTreeSet<&str> = BTreeSet::new();
+    for network in &facts.networks {
+        let Some(uplink) = &network.ours.network.uplink else { continue };
+        bare.insert(&network.ours.network.bridge);
+        bare.insert(uplink.port_name());
+        if !matches!(uplink.port, UplinkPort::SubInterface { .. }) {
+            bare.insert(&uplink.master);
+        }
+        if let Some(master) = facts.link(&uplink.master).filter(|link| is_bond(link)) {
+            bare.extend(facts.ports(master).map(|member| member.name.as_str()));
+        }
+    }
+    let mut findings = Vec::new();
+    for link in bare.iter().filter_map(|name| facts.link(name)) {
+        let name = &link.name;
+        for address in facts.addresses(link) {
+            let why = "the node answers there for itself: it takes part in the pods' network, or in none";
+            findings.push(
+                Finding::warn(CHECK, format!("{name} carries {}", address.net), why)
+                    .mend(format!("ip addr del {} dev {name}", address.net)),
+            );
+        }
+        if facts.has_default_route(link, None) {
+            findings.push(
+                Finding::fail(
+                    CHECK,
+                    format!("a default route leaves by {name}"),
+                    "the node's own traffic takes the pods' network",
+                )
+                .mend(format!("ip route del default dev {name}")),
+            );
+        }
+    }
+    if findings.is_empty() && !bare.is_empty() {
+        findings
+            .push(Finding::ok(CHECK, format!("none on {}", bare.into_iter().collect::<Vec<_>>().join(", "))));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+    use crate::bond::Member;
+    use vlan_bridge::link;
+
+    fn bond_link(mode: &str, fail_over_mac: &str) -> Link {
+        Link {
+            index: 2,
+            name: "bond0".into(),
+            kind: Kind::Bond(link::Bond { mode: mode.into(), fail_over_mac: fail_over_mac.into() }),
+            mac: None,
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            oper_up: true,
+            promisc: false,
+            master: None,
+            parent: None,
+            parent_namespace: None,
+            alias: None,
+            accept_ra: None,
+            port: None,
+            forwarding: false,
+            arp_ignore: None,
+            rp_filter: None,
+        }
+    }
+
+    fn healthy() -> Bond {
+        let member = |name: &str| Member {
+            name: name.into(),
+            up: true,
+            speed: "10000 Mbps".into(),
+            duplex: "full".into(),
+            aggregator: Some("1".into()),
+        };
+        Bond {
+            mii_interval: 100,
+            arp_interval: 0,
+            partner: Some("02:00:00:00:00:07".into()),
+            aggregator: Some("1".into()),
+            members: vec![member("nic0"), member("nic1")],
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_bond_is_named() {
+        let check = |mode: &str, policy: &str, change: fn(&mut Bond), expected: Option<(Verdict, &str)>| {
+            let mut seen = healthy();
+            change(&mut seen);
+            let findings = bond(&bond_link(mode, policy), seen);
+            let (verdict, text) = expected.unwrap_or((Verdict::Ok, "bond0: 802.3ad, nic0 10000 Mbps full"));
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            assert_eq!(findings[0].verdict, verdict, "{findings:?}");
+            assert!(findings[0].to_string().contains(text), "{findings:?}");
+        };
+        use Verdict::{Fail, Warn};
+        check("802.3ad", "none", |_| {}, None);
+        check("balance-alb", "none", |_| {}, Some((Fail, "mode balance-alb")));
+        check("active-backup", "active", |_| {}, Some((Warn, "fail_over_mac active")));
+        check("802.3ad", "none", |bond| bond.mii_interval = 0, Some((Fail, "miimon 100")));
+        check("802.3ad", "none", |bond| bond.members.truncate(1), Some((Warn, "bond0 has 1 members")));
+        check(
+            "802.3ad",
+            "none",
+            |bond| bond.members[1].up = false,
+            Some((Warn, "nic1 of bond0 has no link")),
+        );
+        check(
+            "802.3ad",
+            "none",
+            |bond| bond.members[1].duplex = "half".into(),
+            Some((Fail, "nic1 is at half duplex")),
+        );
+        check(
+            "802.3ad",
+            "none",
+            |bond| bond.members[0].aggregator = Some("2".into()),
+            Some((Warn, "nic0 is not in the aggregate")),
+        );
+        check(
+            "802.3ad",
+            "none",
+            |bond| bond.members[0].speed = "1000 Mbps".into(),
+            Some((Warn, "1000 Mbps and 10000 Mbps")),
+        );
+        check(
+            "802.3ad",
+            "none",
+            |bond| bond.partner = Some("00:00:00:00:00:00".into()),
+            Some((Fail, "nobody who speaks LACP")),
+        );
+    }
+}

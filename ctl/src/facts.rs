@@ -1,0 +1,185 @@
+//! Everything that was seen on a node, as values: `observe` fills it in, `doctor` and `status` look at it. No I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use cni_conf::cni::mac::MacAddr;
+use vlan_bridge::link::{Address, Installed, Kind, Link, SourceRule};
+use vlan_bridge::ownership::is_attachment;
+use vlan_bridge::record::Record;
+use vlan_bridge_ipam::store::{Known, Usage};
+
+use crate::bond::Bond;
+use crate::definitions::Definition;
+use crate::lists::{Found, Ours};
+use crate::probe::{Answers, Vantage};
+use crate::runtimes::Runtime;
+
+/// A node at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) links: Vec<Link>,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) routes: Vec<Installed>,
+    pub(crate) rules: Vec<SourceRule>,
+    /// By the bond's name.
+    pub(crate) bonds: BTreeMap<String, Bond>,
+    pub(crate) sysctls: Sysctls,
+    pub(crate) modules: Modules,
+    pub(crate) runtimes: Vec<Runtime>,
+    pub(crate) bin_dirs: Vec<PathBuf>,
+    /// Each folder where runtimes look for lists, and what is in it.
+    pub(crate) folders: Vec<(PathBuf, Vec<Found>)>,
+    /// Every network of ours in those lists.
+    pub(crate) networks: Vec<Network>,
+    /// Lists with an entry of ours that the plugins would refuse, and why.
+    pub(crate) refused: Vec<(PathBuf, String)>,
+    /// Every plugin that the lists of ours name.
+    pub(crate) plugins: Vec<Plugin>,
+    pub(crate) definitions: Vec<Definition>,
+    /// What was given to attachments outside their veths, by the name of the veth.
+    pub(crate) records: BTreeMap<String, Record>,
+    /// Attachments whose rules in the packet filter are not as they were put in, and what is missing.
+    pub(crate) broken_rules: Vec<(String, String)>,
+    /// Why the packet filter cannot do what the networks ask for.
+    pub(crate) filter_lacks: Option<String>,
+    /// Tables whose chain FORWARD drops what no rule of it accepts, `ip filter` for one.
+    pub(crate) forward_drops: Vec<String>,
+    /// Whether legacy iptables filters as well: its policy cannot be seen from here.
+    pub(crate) legacy_filter: bool,
+    /// Packets that reverse-path filtering has dropped since the boot (`IPReversePathFilter`).
+    pub(crate) rp_filtered: Option<u64>,
+}
+
+/// A network of ours and what there is of it.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) ours: Ours,
+    /// The list that it is in.
+    pub(crate) path: PathBuf,
+    pub(crate) leases: Leases,
+    /// What the plugin's STATUS says; none where there is no plugin to ask.
+    pub(crate) status: Option<Result<(), String>>,
+    /// From where it was asked who answers; none where nobody asked.
+    pub(crate) asked: Option<Asked>,
+}
+
+/// The addresses of a network that are held here.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    pub(crate) held: Vec<(IpAddr, Known)>,
+    pub(crate) usage: Vec<Usage>,
+    /// The address, who uses it, and for how many seconds yet it is left alone.
+    pub(crate) quarantined: Vec<(IpAddr, MacAddr, u32)>,
+    /// Why nothing is known.
+    pub(crate) unreadable: Option<String>,
+}
+
+/// What probing has found.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) from: Vantage,
+    pub(crate) answers: Result<Answers, String>,
+}
+
+/// Kernel settings, as numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Sysctls(pub(crate) BTreeMap<String, i64>);
+
+impl Sysctls {
+    /// A setting by its path below `/proc/sys/net`, `ipv4/ip_forward` for one.
+    pub(crate) fn get(&self, key: &str) -> Option<i64> {
+        self.0.get(key).copied()
+    }
+
+    /// The reverse-path filter that is in force on an interface: the larger one of its own and that of all.
+    pub(crate) fn rp_filter(&self, interface: &str) -> i64 {
+        let of = |name: &str| self.get(&format!("ipv4/conf/{name}/rp_filter")).unwrap_or(0);
+        of(interface).max(of("all"))
+    }
+}
+
+/// Kernel modules.
+#[derive(Debug, Default)]
+pub(crate) struct Modules {
+    /// Loaded or built in.
+    pub(crate) present: BTreeSet<String>,
+    /// Built in, so there at boot too.
+    pub(crate) built_in: BTreeSet<String>,
+    /// Named by a file of modules-load.d(5).
+    pub(crate) at_boot: BTreeSet<String>,
+}
+
+/// A plugin that a list names, wherever it is.
+#[derive(Debug)]
+pub(crate) struct Plugin {
+    pub(crate) name: String,
+    /// Its file; none if it is in no folder where runtimes look.
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) executable: bool,
+    /// What it says that it is, if it is one of ours; why it says nothing otherwise.
+    pub(crate) version: Option<Result<String, String>>,
+}
+
+impl Facts {
+    /// An interface by name.
+    pub(crate) fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The ports of a bridge, the members of a bond.
+    pub(crate) fn ports<'a>(&'a self, master: &'a Link) -> impl Iterator<Item = &'a Link> {
+        self.links.iter().filter(move |link| link.master == Some(master.index))
+    }
+
+    /// An interface's addresses that are no link-local ones.
+    pub(crate) fn addresses<'a>(&'a self, link: &'a Link) -> impl Iterator<Item = &'a Address> {
+        self.addresses.iter().filter(move |address| address.interface == link.index && !address.link_local)
+    }
+
+    /// Whether a default route leaves by an interface, in one table or in any.
+    pub(crate) fn has_default_route(&self, link: &Link, table: Option<u32>) -> bool {
+        self.routes.iter().any(|route| {
+            route.interface == Some(link.index)
+                && route.route.dst.prefix_len() == 0
+                && table.is_none_or(|table| route.route.table == Some(table))
+        })
+    }
+
+    /// The node's ends of attached pods' interfaces.
+    pub(crate) fn attachments(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().filter(|link| is_attachment(link))
+    }
+
+    /// The bonds and NICs that networks hang on, each once.
+    pub(crate) fn masters(&self) -> BTreeSet<&str> {
+        let uplinks = self.networks.iter().filter_map(|network| network.ours.network.uplink.as_ref());
+        uplinks.map(|uplink| uplink.master.as_str()).collect()
+    }
+
+    /// From where a network can be asked: its bridge or the bridge's side of the VLAN, or, before the first pod, its uplink.
+    pub(crate) fn vantage(&self, ours: &Ours) -> Option<Vantage> {
+        let network = &ours.network;
+        let uplink = network.uplink.as_ref()?;
+        let near = network.node_side().map_or(network.bridge.clone(), |(name, _)| name);
+        if self.link(&near).is_some() {
+            return Some(Vantage { interface: near, tag: None });
+        }
+        let port = uplink.port_name();
+        if port != uplink.master && self.link(port).is_some() {
+            return Some(Vantage { interface: port.to_owned(), tag: None });
+        }
+        let tag = match &uplink.port {
+            cni_conf::uplink::UplinkPort::SubInterface { vlan, .. } => Some(*vlan),
+            cni_conf::uplink::UplinkPort::Master => None,
+            cni_conf::uplink::UplinkPort::Trunk => network.port_vlans.as_ref().and_then(|vlans| vlans.access),
+        };
+        self.link(&uplink.master).map(|_| Vantage { interface: uplink.master.clone(), tag })
+    }
+}
+
+/// Whether a link is a bond.
+pub(crate) fn is_bond(link: &Link) -> bool {
+    matches!(link.kind, Kind::Bond(_))
+}

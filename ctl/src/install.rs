@@ -1,0 +1,169 @@
+//! `install`: plugins first, the network list last, so that a runtime never finds a list without its plugins.
+//!
+//! Everything is read, decided and checked before the first byte is written.
+
+pub(crate) mod binaries;
+mod list;
+mod slice;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use cni_conf::cni::version::Version;
+use serde_json::{Value, json};
+
+use crate::cli::{self, Install, Output};
+use crate::lists;
+use crate::manifest::Manifest;
+use crate::runtimes::{self, Runtime};
+use crate::{files, manifest};
+
+use binaries::Binary;
+
+/// What there is to do, and what was seen on the way.
+struct Plan {
+    runtimes: Vec<Runtime>,
+    binaries: Vec<Binary>,
+    lists: Vec<NewList>,
+    warnings: Vec<String>,
+}
+
+/// A network list of this node, to be put into a folder.
+struct NewList {
+    path: PathBuf,
+    content: Value,
+    /// The slices that are in it, and where they are from.
+    slices: Option<slice::Chosen>,
+    /// What is there now.
+    before: Option<Vec<u8>>,
+}
+
+impl NewList {
+    fn text(&self) -> String {
+        format!("{:#}\n", self.content)
+    }
+
+    fn state(&self) -> &'static str {
+        match &self.before {
+            None => "new",
+            Some(before) if *before == self.text().into_bytes() => "unchanged",
+            Some(_) => "replaced",
+        }
+    }
+}
+
+/// Runs the verb.
+pub(crate) fn run(call: &Install, out: &mut dyn Write) -> Result<()> {
+    let plan = plan(call)?;
+    let mut manifest = Manifest::read()?;
+    plan.binaries.iter().for_each(|binary| manifest.add_binary(&binary.target));
+    plan.lists.iter().for_each(|list| manifest.add_list(&list.path));
+    manifest.write()?;
+    for binary in &plan.binaries {
+        binary.put()?;
+    }
+    for list in &plan.lists {
+        put(list)?;
+    }
+    tell(&plan, call.output, out)
+}
+
+/// Decides everything and writes nothing.
+fn plan(call: &Install) -> Result<Plan> {
+    let cluster = slice::Cluster::find(call)?;
+    let runtimes = runtimes::find(cluster.as_ref().and_then(slice::Cluster::runtime))?;
+    let chosen_dirs = |asked: &Option<PathBuf>, found: fn(&[Runtime]) -> Vec<PathBuf>| match asked {
+        Some(dir) => vec![dir.clone()],
+        None => found(&runtimes),
+    };
+    let bin_dirs = chosen_dirs(&call.places.bin_dir, runtimes::bin_dirs);
+    let conf_dirs = chosen_dirs(&call.places.conf_dir, runtimes::conf_dirs);
+    let version = call.cni_version.as_deref().map(Version::parse).transpose()?;
+    let mut plan = Plan {
+        binaries: binaries::plan(call.from.as_deref(), &bin_dirs)?,
+        runtimes,
+        lists: Vec::new(),
+        warnings: Vec::new(),
+    };
+    for template in list::templates(call)? {
+        let mut content = template.content;
+        plan.warnings.extend(list::set_version(&mut content, version, &plan.runtimes));
+        let slices = if list::wants_slice(&content) {
+            let mut chosen = slice::choose(call, cluster.as_ref())?;
+            plan.warnings.extend(list::set_slices(&mut content, &mut chosen)?);
+            Some(chosen)
+        } else {
+            None
+        };
+        let ours = lists::check(&content)?;
+        if ours.is_empty() {
+            bail!("{}: no plugin of type {} in it", template.from, lists::OUR_PLUGIN);
+        }
+        for ours in &ours {
+            plan.warnings.extend(ours.warnings.iter().map(|odd| format!("{}: {odd}", template.from)));
+            list::check_shared(ours)?;
+            if let Some(chosen) = &slices {
+                plan.warnings.extend(slice::check_overlaps(call, chosen, cluster.as_ref())?);
+            }
+        }
+        plan.warnings.extend(list::missing_plugins(&content, &bin_dirs, &plan.binaries));
+        for dir in &conf_dirs {
+            let path = dir.join(&template.file);
+            plan.warnings.extend(list::neighbours(dir, &path, &content)?);
+            let (before, content, slices) = (files::read(&path)?, content.clone(), slices.clone());
+            plan.lists.push(NewList { path, content, slices, before });
+        }
+    }
+    Ok(plan)
+}
+
+/// Puts a list in its place, and keeps the one that is there if it is another.
+fn put(list: &NewList) -> Result<()> {
+    if list.state() == "unchanged" {
+        return Ok(());
+    }
+    if let Some(before) = &list.before {
+        files::put(&manifest::previous(&list.path), before, 0o644)?;
+    }
+    files::put(&list.path, list.text().as_bytes(), 0o644)
+}
+
+fn tell(plan: &Plan, output: Output, out: &mut dyn Write) -> Result<()> {
+    if output == Output::Json {
+        let lists: Vec<Value> = plan.lists.iter().map(describe).collect();
+        let runtimes: Vec<Value> = plan.runtimes.iter().map(Runtime::to_json).collect();
+        let binaries: Vec<Value> = plan.binaries.iter().map(Binary::to_json).collect();
+        let all =
+            json!({"runtimes": runtimes, "binaries": binaries, "lists": lists, "warnings": plan.warnings});
+        writeln!(out, "{all:#}")?;
+        return Ok(());
+    }
+    for runtime in &plan.runtimes {
+        let version = runtime.version.as_deref().unwrap_or("of unknown version");
+        writeln!(out, "found     {} {version}, up to CNI {}", runtime.name, runtime.cni().as_str())?;
+    }
+    for binary in &plan.binaries {
+        writeln!(out, "{binary}")?;
+    }
+    for list in &plan.lists {
+        let version = list.content["cniVersion"].as_str().unwrap_or_default();
+        let slices = list.slices.as_ref().map_or(String::new(), |chosen| format!(", slice {chosen}"));
+        writeln!(out, "{:9} {}: CNI {version}{slices}", list.state(), list.path.display())?;
+        if list.state() == "replaced" {
+            writeln!(out, "kept      {}", manifest::previous(&list.path).display())?;
+        }
+    }
+    plan.warnings.iter().for_each(|warning| cli::complain(&format!("warning: {warning}")));
+    Ok(())
+}
+
+fn describe(list: &NewList) -> Value {
+    let slices = list.slices.as_ref().map(slice::Chosen::to_json);
+    let mut value = json!({"path": list.path, "name": list.content["name"],
+        "cniVersion": list.content["cniVersion"], "state": list.state(), "slice": slices});
+    if list.state() == "replaced" {
+        value["previous"] = json!(manifest::previous(&list.path));
+    }
+    value
+}

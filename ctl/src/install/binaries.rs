@@ -1,0 +1,111 @@
+//! The plugins: which version is there, and which takes its place.
+
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Value, json};
+
+use crate::files;
+
+/// The plugins that are ours.
+pub(crate) const PLUGINS: [&str; 2] = ["vlan-bridge", "vlan-bridge-ipam"];
+
+/// One plugin on its way into one folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Binary {
+    /// Where it goes.
+    pub(crate) target: PathBuf,
+    content: Vec<u8>,
+    /// The version that goes there.
+    version: String,
+    /// The version that is there now; none if nothing is.
+    before: Option<String>,
+    unchanged: bool,
+}
+
+/// Reads the plugins in `from`, or beside our own executable, and looks what is in the folders that they go to.
+pub(crate) fn plan(from: Option<&Path>, bin_dirs: &[PathBuf]) -> Result<Vec<Binary>> {
+    let from = match from {
+        Some(from) => from.to_owned(),
+        None => own_folder()?,
+    };
+    let mut binaries = Vec::new();
+    for name in PLUGINS {
+        let source = from.join(name);
+        let content = files::read(&source)?.ok_or_else(|| {
+            anyhow!("{}: there is no such file: --from names the folder with the plugins", source.display())
+        })?;
+        let version =
+            version(&source).with_context(|| format!("{} does not run on this node", source.display()))?;
+        for dir in bin_dirs {
+            let target = dir.join(name);
+            let there = files::read(&target)?;
+            let before = there.as_ref().map(|_| self::version(&target).unwrap_or_else(|_| "unknown".into()));
+            let unchanged = there.as_ref() == Some(&content) && is_executable(&target);
+            binaries.push(Binary {
+                target,
+                content: content.clone(),
+                version: version.clone(),
+                before,
+                unchanged,
+            });
+        }
+    }
+    Ok(binaries)
+}
+
+fn own_folder() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot tell where vlan-bridgectl is: give --from")?;
+    own.parent().map(Path::to_owned).context("cannot tell where vlan-bridgectl is: give --from")
+}
+
+/// What a plugin says that it is: `vlan-bridge 0.1.0: CNI plugin …` is version 0.1.0.
+pub(crate) fn version(path: &Path) -> Result<String> {
+    let mut command = Command::new(path);
+    let output = command.arg("--version").env_remove("CNI_COMMAND").stdin(Stdio::null()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let version = text.trim_start().strip_prefix(&name).and_then(|rest| rest.split_whitespace().next());
+    match version {
+        Some(version) if output.status.success() => Ok(version.trim_end_matches(':').to_owned()),
+        _ => bail!("it does not tell its version"),
+    }
+}
+
+/// Whether somebody may execute a file.
+pub(crate) fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+impl Binary {
+    /// Puts it in its place, unless the very same is there.
+    pub(crate) fn put(&self) -> Result<()> {
+        if self.unchanged { Ok(()) } else { files::put(&self.target, &self.content, 0o755) }
+    }
+
+    fn state(&self) -> &'static str {
+        match (&self.before, self.unchanged) {
+            (_, true) => "unchanged",
+            (None, _) => "new",
+            (Some(_), _) => "replaced",
+        }
+    }
+
+    /// For `-o json`.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({"path": self.target, "version": self.version, "before": self.before, "state": self.state()})
+    }
+}
+
+impl fmt::Display for Binary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:9} {}: {}", self.state(), self.target.display(), self.version)?;
+        match &self.before {
+            Some(before) if !self.unchanged => write!(f, ", before {before}"),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The network list of this node: a template, the node's slice, and the version that its runtimes accept.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use cni_conf::cni::version::Version;
+use ipnet::IpNet;
+use serde_json::{Map, Value, json};
+
+use super::binaries::Binary;
+use super::slice::Chosen;
+use crate::cli::{Described, Install};
+use crate::lists::{self, OUR_PLUGIN, Ours};
+use crate::runtimes::{self, Runtime};
+
+/// A list that is the same on every node.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Template {
+    /// Where it is from, for messages.
+    pub(super) from: String,
+    /// What it is called in the conf dir.
+    pub(super) file: String,
+    /// The list.
+    pub(super) content: Value,
+}
+
+/// The templates that a call names: files, or one that its flags describe; none for the plugins alone.
+pub(super) fn templates(call: &Install) -> Result<Vec<Template>> {
+    let mut templates = Vec::new();
+    for path in &call.network {
+        let (from, content) = (path.display().to_string(), Value::from(lists::read(path)?));
+        let own_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let file = if own_name.ends_with(".conflist") { own_name } else { file_of(&content, &from)? };
+        templates.push(Template { from, file, content });
+    }
+    if let Some(name) = &call.described.name {
+        let content = described(name, &call.described)?;
+        let from = format!("network {name}");
+        templates.push(Template { file: file_of(&content, &from)?, from, content });
+    }
+    Ok(templates)
+}
+
+fn file_of(list: &Value, from: &str) -> Result<String> {
+    let name = list["name"].as_str().filter(|name| !name.contains('/'));
+    let name = name.ok_or_else(|| anyhow!("{from}: name: missing: must be the network's name"))?;
+    Ok(format!("10-{name}.conflist"))
+}
+
+fn described(name: &str, facts: &Described) -> Result<Value> {
+    let subnet = facts.subnet.ok_or_else(|| anyhow!("--subnet is missing: the pods' subnet"))?;
+    let default_route = if subnet.addr().is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+    let mut ipam =
+        json!({"type": "vlan-bridge-ipam", "subnet": subnet.to_string(), "routes": [{"dst": default_route}]});
+    if let Some(gateway) = facts.gateway {
+        ipam["gateway"] = gateway.to_string().into();
+    }
+    if !facts.exclude.is_empty() {
+        ipam["exclude"] = facts.exclude.clone().into();
+    }
+    let bridge = facts.bridge.clone().or(facts.vlan.map(|vlan| format!("br{vlan}")));
+    let mut plugin = json!({"type": OUR_PLUGIN, "bridge": bridge.as_deref().unwrap_or("cni0"), "ipam": ipam});
+    match &facts.master {
+        Some(master) => {
+            plugin["uplink"] = json!({"master": master});
+            if let Some(vlan) = facts.vlan {
+                plugin["uplink"]["vlan"] = vlan.into();
+            }
+        }
+        None => {
+            plugin["isDefaultGateway"] = true.into();
+            plugin["ipMasq"] = true.into();
+            plugin["capabilities"] = json!({"portMappings": true});
+        }
+    }
+    Ok(json!({"name": name, "plugins": [plugin]}))
+}
+
+/// Lowers the list's version to what the runtimes accept, or sets the one that was asked for. Returns a word on what a
+/// list loses.
+pub(super) fn set_version(list: &mut Value, asked: Option<Version>, runtimes: &[Runtime]) -> Option<String> {
+    let accepted = runtimes::common_cni(runtimes);
+    let own = match list["cniVersion"].as_str().map(Version::parse) {
+        // What is wrong with it is said when the list is checked.
+        Some(Err(_)) if asked.is_none() => return None,
+        Some(Ok(own)) => Some(own),
+        _ => None,
+    };
+    let version = asked.unwrap_or_else(|| own.map_or(accepted, |own| own.min(accepted)));
+    list["cniVersion"] = version.as_str().into();
+    let own = own.filter(|own| *own >= Version::V1_1_0 && version < Version::V1_1_0 && asked.is_none())?;
+    let why = match runtimes.is_empty() {
+        true => "no runtime was found, and older ones take no newer version",
+        false => "a runtime of this node takes no newer version",
+    };
+    let (version, own) = (version.as_str(), own.as_str());
+    Some(format!("cniVersion: {version} instead of {own}: {why}; GC and STATUS are not called"))
+}
+
+/// The objects in which a slice may stand: those with a subnet, in every entry of ours whose addresses are ours to give.
+fn ranges(list: &mut Value) -> Vec<&mut Map<String, Value>> {
+    let mut ranges = Vec::new();
+    let plugins = list["plugins"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
+    for plugin in plugins.iter_mut().filter(|plugin| plugin["type"] == OUR_PLUGIN) {
+        let Some(ipam) = plugin["ipam"].as_object_mut() else { continue };
+        if ipam.get("type").is_none_or(|kind| kind != cni_conf::network::OUR_IPAM) {
+            continue;
+        }
+        if ipam.contains_key("subnet") {
+            ranges.push(ipam);
+        } else if let Some(sets) = ipam.get_mut("ranges").and_then(Value::as_array_mut) {
+            let sets = sets.iter_mut().filter_map(Value::as_array_mut);
+            ranges.extend(sets.flatten().filter_map(Value::as_object_mut));
+        }
+    }
+    ranges
+}
+
+/// The keys that say already which part of its subnet a range is.
+const PARTS: [&str; 3] = ["slice", "rangeStart", "rangeEnd"];
+
+/// Whether a list has an uplink, and a range that every node would give out whole.
+pub(super) fn wants_slice(list: &Value) -> bool {
+    let plugins = list["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let has_uplink =
+        plugins.iter().any(|plugin| plugin["type"] == OUR_PLUGIN && plugin["uplink"].is_object());
+    let mut list = list.clone();
+    has_uplink && ranges(&mut list).iter().any(|range| !PARTS.iter().any(|part| range.contains_key(*part)))
+}
+
+/// Puts each slice into the range whose subnet it is a part of, and leaves in `chosen` those that have found one: a node of
+/// two families, or of several networks, has slices that are not this list's. Returns a word on each of these.
+///
+/// # Errors
+/// A range that gets none although there is one of its family: it is outside of the range's subnet.
+pub(super) fn set_slices(list: &mut Value, chosen: &mut Chosen) -> Result<Vec<String>> {
+    let mut unused = Vec::new();
+    let mut open: Vec<(IpNet, &mut Map<String, Value>)> = ranges(list)
+        .into_iter()
+        .filter(|range| !PARTS.iter().any(|part| range.contains_key(*part)))
+        // What is wrong with a subnet is said when the list is checked.
+        .filter_map(|range| Some((range.get("subnet")?.as_str()?.parse().ok()?, range)))
+        .collect();
+    chosen.slices.retain(|slice| {
+        let Some(at) = open.iter().position(|(subnet, _)| subnet.contains(slice)) else {
+            unused.push(*slice);
+            return false;
+        };
+        let (_, range) = open.remove(at);
+        range.insert("slice".into(), slice.to_string().into());
+        true
+    });
+    for (subnet, _) in &open {
+        if let Some(slice) = unused.iter().find(|slice| slice.addr().is_ipv4() == subnet.addr().is_ipv4()) {
+            bail!("slice {slice}, from {}, is not within subnet {subnet}", chosen.source);
+        }
+    }
+    Ok(unused
+        .iter()
+        .map(|slice| format!("slice {slice}, from {}, is of no subnet of the list", chosen.source))
+        .collect())
+}
+
+/// On a network that other nodes are on too, no node may give out a whole subnet.
+pub(super) fn check_shared(ours: &Ours) -> Result<()> {
+    let (Some(_), Some(ipam)) = (&ours.network.uplink, &ours.ipam) else { return Ok(()) };
+    for range in ipam.ranges.iter().flat_map(|set| &set.0) {
+        let whole = range.slice.is_none() && range.to_string() == range.subnet.to_string();
+        if whole {
+            bail!(
+                "network {}: no slice of {} for this node: every node would give out all of it; give --slice {}, annotate the Node with {}, or name a file with --mapping",
+                ours.name,
+                range.subnet,
+                range.subnet,
+                super::slice::ANNOTATION
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Plugins of the list that neither are in any of the folders nor come there now.
+pub(super) fn missing_plugins(list: &Value, bin_dirs: &[PathBuf], coming: &[Binary]) -> Vec<String> {
+    let plugins = list["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let types = plugins.iter().flat_map(|plugin| [&plugin["type"], &plugin["ipam"]["type"]]);
+    let mut missing: Vec<String> = types
+        .filter_map(Value::as_str)
+        .filter(|name| {
+            let comes = coming.iter().any(|binary| binary.target.file_name().is_some_and(|own| own == *name));
+            !comes && !bin_dirs.iter().any(|dir| dir.join(name).exists())
+        })
+        .map(|name| {
+            let dirs: Vec<String> = bin_dirs.iter().map(|dir| dir.display().to_string()).collect();
+            format!("the list names the plugin {name}, which is not in {}", dirs.join(", "))
+        })
+        .collect();
+    missing.dedup();
+    missing
+}
+
+/// What else in the conf dir a runtime would take instead of this list, or beside it under the same name.
+pub(super) fn neighbours(dir: &Path, path: &Path, list: &Value) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let others = lists::in_folder(dir).context("cannot look for other network lists")?;
+    for other in others.iter().filter(|other| other.path != path) {
+        let shown = other.path.display();
+        if other.name().is_some_and(|name| list["name"] == name) {
+            warnings.push(format!("{shown} describes the network {} as well: remove it", list["name"]));
+        } else if other.path.file_name() < path.file_name() {
+            warnings.push(format!(
+                "{shown} sorts before {}: containerd and CRI-O take the first list alone",
+                path.display()
+            ));
+        }
+    }
+    Ok(warnings)
+}

@@ -1,0 +1,221 @@
+//! Which part of the pods' subnet is this node's.
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Result, anyhow, bail};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use crate::cli::Install;
+use crate::kubernetes::Api;
+use crate::{files, node};
+
+/// The Node's annotation that names its slice.
+pub(super) const ANNOTATION: &str = "cni.vlan-bridge/slice";
+
+/// The slices of this node, one for each family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Chosen {
+    /// The slices.
+    pub(super) slices: Vec<IpNet>,
+    /// Who says so.
+    pub(super) source: String,
+}
+
+impl fmt::Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", shown(&self.slices), self.source)
+    }
+}
+
+impl Chosen {
+    /// For `-o json`.
+    pub(super) fn to_json(&self) -> Value {
+        let slices: Vec<String> = self.slices.iter().map(IpNet::to_string).collect();
+        json!({"slices": slices, "source": self.source})
+    }
+}
+
+/// Asks the sources in their order.
+///
+/// # Errors
+/// A source that cannot be read or understood, and no source that knows this node.
+pub(super) fn choose(call: &Install, cluster: Option<&Cluster>) -> Result<Chosen> {
+    if !call.slice.is_empty() {
+        return Ok(Chosen { slices: call.slice.clone(), source: "--slice".into() });
+    }
+    if let Some(chosen) = cluster.and_then(|cluster| cluster.chosen.clone()) {
+        return Ok(chosen);
+    }
+    let node = node::name(call.node.as_deref())?;
+    if let Some(path) = &call.mapping {
+        let mapping = mapping(path)?;
+        let own = mapping.into_iter().find(|(name, _)| *name == node);
+        if let Some((_, slices)) = own {
+            return Ok(Chosen { slices, source: path.display().to_string() });
+        }
+    }
+    let mut asked = vec!["--slice is not given".to_owned()];
+    if cluster.is_some() {
+        asked.push(format!("the Node has neither the annotation {ANNOTATION} nor a podCIDR"));
+    }
+    match &call.mapping {
+        Some(path) => asked.push(format!("{} has no line for it", path.display())),
+        None => asked.push("there is no --mapping".into()),
+    }
+    bail!("no slice for node {node}: {}", asked.join(", "))
+}
+
+/// The mapping file: `NODE SLICE[,SLICE]` a line; `#` begins a comment.
+fn mapping(path: &Path) -> Result<Vec<(String, Vec<IpNet>)>> {
+    let content = files::read(path)?.ok_or_else(|| anyhow!("{}: there is no such file", path.display()))?;
+    parse_mapping(&String::from_utf8_lossy(&content)).map_err(|why| anyhow!("{}:{why}", path.display()))
+}
+
+fn parse_mapping(text: &str) -> Result<Vec<(String, Vec<IpNet>)>, String> {
+    let mut mapping: Vec<(String, Vec<IpNet>)> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
+        let (node, slices) = match words[..] {
+            [] => continue,
+            [node, slices] => (node, slices),
+            _ => return Err(format!("{}: {line:?} is not a node's name and its slice", index + 1)),
+        };
+        if mapping.iter().any(|(known, _)| known == node) {
+            return Err(format!("{}: node {node} has a line already", index + 1));
+        }
+        let slices = parse_slices(slices).map_err(|why| format!("{}: {why}", index + 1))?;
+        mapping.push((node.to_owned(), slices));
+    }
+    Ok(mapping)
+}
+
+/// One slice, or one of each family with a comma between.
+pub(super) fn parse_slices(text: &str) -> Result<Vec<IpNet>, String> {
+    let slice = |text: &str| {
+        text.trim().parse().map_err(|_| format!("{text:?} is not a slice such as 172.20.56.16/28"))
+    };
+    text.split(',').map(slice).collect()
+}
+
+/// What is known of other nodes' slices.
+///
+/// # Errors
+/// One of them shares an address with a slice of this node.
+pub(super) fn check_overlaps(
+    call: &Install,
+    chosen: &Chosen,
+    cluster: Option<&Cluster>,
+) -> Result<Option<String>> {
+    let node = node::name(call.node.as_deref())?;
+    let mut others = cluster.map(|cluster| cluster.others.clone()).unwrap_or_default();
+    if let Some(path) = &call.mapping {
+        others.extend(mapping(path)?);
+    }
+    for (other, slices) in others.iter().filter(|(other, _)| *other != node) {
+        for theirs in slices {
+            if let Some(own) = chosen.slices.iter().find(|own| own.contains(theirs) || theirs.contains(*own))
+            {
+                bail!(
+                    "slice {own} of node {node}, from {}, overlaps {theirs} of node {other}",
+                    chosen.source
+                );
+            }
+        }
+    }
+    Ok(cluster.and_then(|cluster| cluster.unseen.clone()))
+}
+
+/// What the cluster says of this node and of the others.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cluster {
+    chosen: Option<Chosen>,
+    others: Vec<(String, Vec<IpNet>)>,
+    /// Why the others are not known.
+    unseen: Option<String>,
+    runtime: Option<String>,
+}
+
+impl Cluster {
+    /// Asks the API server, from within a pod; none elsewhere, and where there is nothing to ask for.
+    ///
+    /// # Errors
+    /// An API server that does not answer: what it would say goes before a mapping file.
+    pub(super) fn find(call: &Install) -> Result<Option<Cluster>> {
+        if !call.slice.is_empty() || (call.network.is_empty() && call.described.name.is_none()) {
+            return Ok(None);
+        }
+        let Some(api) = Api::find()? else { return Ok(None) };
+        let name = node::name(call.node.as_deref())?;
+        let node = api.node(&name)?;
+        let mut cluster = Cluster { chosen: of_node(&name, &node)?, ..Cluster::default() };
+        let runtime = node.pointer("/status/nodeInfo/containerRuntimeVersion").and_then(Value::as_str);
+        cluster.runtime = runtime.map(str::to_owned);
+        match api.nodes()? {
+            Ok(nodes) => {
+                for node in nodes {
+                    let Some(name) = node["metadata"]["name"].as_str() else { continue };
+                    // A slip in another Node is for that node to complain of.
+                    let chosen = of_node(name, &node).ok().flatten();
+                    cluster.others.extend(chosen.map(|chosen| (name.to_owned(), chosen.slices)));
+                }
+            }
+            Err(why) => {
+                cluster.unseen =
+                    Some(format!("whether another node has the same slice was not looked at: {why}"));
+            }
+        }
+        Ok(Some(cluster))
+    }
+
+    /// The node's runtime as its kubelet calls it.
+    pub(super) fn runtime(&self) -> Option<&str> {
+        self.runtime.as_deref()
+    }
+}
+
+/// The slices that a Node names: by annotation, or else by what the controller manager gave it.
+fn of_node(name: &str, node: &Value) -> Result<Option<Chosen>> {
+    if let Some(text) = node["metadata"]["annotations"][ANNOTATION].as_str() {
+        let slices =
+            parse_slices(text).map_err(|why| anyhow!("annotation {ANNOTATION} of Node {name}: {why}"))?;
+        return Ok(Some(Chosen { slices, source: format!("annotation of Node {name}") }));
+    }
+    let spec = &node["spec"];
+    let several = spec["podCIDRs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let texts: Vec<&str> = several.iter().filter_map(Value::as_str).collect();
+    let texts = if texts.is_empty() { spec["podCIDR"].as_str().into_iter().collect() } else { texts };
+    let texts: Vec<&str> = texts.into_iter().filter(|text| !text.is_empty()).collect();
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    let slices =
+        parse_slices(&texts.join(",")).map_err(|why| anyhow!("spec.podCIDRs of Node {name}: {why}"))?;
+    Ok(Some(Chosen { slices, source: format!("spec.podCIDRs of Node {name}") }))
+}
+
+fn shown(slices: &[IpNet]) -> String {
+    slices.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapping_is_a_line_a_node() {
+        let mapping =
+            parse_mapping("# ours\nn1 10.0.0.16/28\n\nn2\t10.0.0.32/28,fd00:2::/64 # two\n").unwrap();
+        assert_eq!(mapping[0], ("n1".into(), vec!["10.0.0.16/28".parse().unwrap()]));
+        assert_eq!((mapping[1].0.as_str(), mapping[1].1.len()), ("n2", 2));
+        for (wrong, named) in [
+            ("n1\n", "1: \"n1\""),
+            ("\nn1 x\n", "2: \"x\" is not a slice"),
+            ("n1 10.0.0.0/28 10.0.0.16/28", "1: "),
+            ("n1 10.0.0.0/28\nn1 10.0.0.16/28", "2: node n1 has a line already"),
+        ] {
+            assert!(parse_mapping(wrong).unwrap_err().starts_with(named), "{wrong}");
+        }
+    }
+}

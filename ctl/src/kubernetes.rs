@@ -1,0 +1,139 @@
+//! The Kubernetes API, as far as a pod with a service account may ask it: its own Node, and all Nodes where that is allowed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
+use ureq::Agent;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+
+use crate::files;
+
+/// Where every pod finds who it is and whom to trust.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// For one question, from connecting to the last byte.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A Node has some ten kilobytes, its list of images included.
+const LARGEST: u64 = 64 << 20;
+
+/// So many Nodes are asked for at a time.
+const PAGE: u32 = 250;
+
+/// An API server, and the service account that it is asked as.
+pub(crate) struct Api {
+    agent: Agent,
+    url: String,
+    token: String,
+}
+
+impl Api {
+    /// The API server of the cluster that this pod is in; none outside of a cluster.
+    ///
+    /// # Errors
+    /// A service account that cannot be read.
+    pub(crate) fn find() -> Result<Option<Api>> {
+        let (Ok(host), folder) = (std::env::var("KUBERNETES_SERVICE_HOST"), Path::new(ACCOUNT)) else {
+            return Ok(None);
+        };
+        let Some(token) = files::read(&folder.join("token"))? else { return Ok(None) };
+        let authority = folder.join("ca.crt");
+        let pem = files::read(&authority)?
+            .ok_or_else(|| anyhow!("{}: there is no such file", authority.display()))?;
+        let roots = certificates(&pem).with_context(|| format!("cannot read {}", authority.display()))?;
+        let port = std::env::var("KUBERNETES_SERVICE_PORT").unwrap_or_else(|_| "443".into());
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let config = Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&roots)).build())
+            .https_only(true)
+            // The token is for the API server alone.
+            .proxy(None)
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .timeout_global(Some(LIMIT));
+        let token = String::from_utf8_lossy(&token).trim().to_owned();
+        Ok(Some(Api { agent: config.build().into(), url: format!("https://{host}:{port}"), token }))
+    }
+
+    /// `GET /api/v1/nodes/NAME`.
+    pub(crate) fn node(&self, name: &str) -> Result<Value> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+        if name.is_empty() || !name.chars().all(plain) {
+            bail!("{name:?} is not the name of a Node: --node or NODE_NAME says which is this one");
+        }
+        let path = format!("/api/v1/nodes/{name}");
+        match self.get(&path)? {
+            (200, node) => Ok(node),
+            (404, _) => bail!("there is no Node {name}: --node or NODE_NAME says which is this one"),
+            (status, answer) => bail!("{}{path}: {}", self.url, refusal(status, &answer)),
+        }
+    }
+
+    /// `GET /api/v1/nodes`; `Err` inside says why this account does not see them.
+    pub(crate) fn nodes(&self) -> Result<Result<Vec<Value>, String>> {
+        let mut nodes = Vec::new();
+        let mut next = String::new();
+        loop {
+            let path = format!("/api/v1/nodes?limit={PAGE}&continue={next}");
+            let (status, mut page) = self.get(&path)?;
+            match status {
+                200 => {}
+                401 | 403 => return Ok(Err(refusal(status, &page))),
+                _ => bail!("{}{path}: {}", self.url, refusal(status, &page)),
+            }
+            if let Some(items) = page["items"].as_array_mut() {
+                nodes.append(items);
+            }
+            match page["metadata"]["continue"].as_str() {
+                Some(token) if !token.is_empty() => next = escaped(token),
+                _ => return Ok(Ok(nodes)),
+            }
+        }
+    }
+
+    fn get(&self, path: &str) -> Result<(u16, Value)> {
+        let url = format!("{}{path}", self.url);
+        let failed = || format!("cannot ask {url}");
+        let request = self.agent.get(&url).header("Accept", "application/json");
+        let mut answer =
+            request.header("Authorization", format!("Bearer {}", self.token)).call().with_context(failed)?;
+        let status = answer.status().as_u16();
+        let body = answer.body_mut().with_config().limit(LARGEST).read_to_string().with_context(failed)?;
+        let value = match serde_json::from_str(&body) {
+            Ok(value) => value,
+            // An error may come from a proxy in between, which speaks HTML.
+            Err(_) if status != 200 => Value::Null,
+            Err(error) => return Err(error).with_context(|| format!("{url}: the answer is not JSON")),
+        };
+        Ok((status, value))
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
+    let mut certificates = Vec::new();
+    for item in parse_pem(pem) {
+        if let PemItem::Certificate(certificate) = item? {
+            certificates.push(certificate);
+        }
+    }
+    if certificates.is_empty() {
+        bail!("no certificate in it");
+    }
+    Ok(certificates)
+}
+
+fn refusal(status: u16, answer: &Value) -> String {
+    let message = answer["message"].as_str().unwrap_or("without a word why");
+    format!("the API server answered {status}: {message}")
+}
+
+/// A query's value; continue tokens are base64, whose `+`, `/` and `=` mean something else there.
+fn escaped(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(escape).collect()
+}

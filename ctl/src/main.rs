@@ -1,0 +1,27 @@
+//! The tool `vlan-bridgectl`: puts the plugins and a node's network list in their places, takes them away again, and
+//! tells how the node is.
+//! `docs/architecture.md` has the map of this crate.
+
+mod bond;
+mod cli;
+mod definitions;
+mod doctor;
+mod facts;
+mod files;
+mod install;
+mod kubernetes;
+mod lists;
+mod manifest;
+mod node;
+mod observe;
+mod plugin;
+mod probe;
+mod runtimes;
+mod status;
+mod uninstall;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni_skel::tool_main(cli::run)
+}

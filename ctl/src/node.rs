@@ -1,0 +1,28 @@
+//! What the node is, as the kernel tells it.
+
+use anyhow::{Context, Result};
+use tokio::runtime::{Builder, Runtime};
+use vlan_bridge::link::Link;
+use vlan_bridge::net::{self, Conn};
+
+/// This node's name: the one that was given, `NODE_NAME` (which a DaemonSet fills in), or the host's.
+pub(crate) fn name(given: Option<&str>) -> Result<String> {
+    if let Some(name) = given {
+        return Ok(name.to_owned());
+    }
+    if let Some(name) = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty()) {
+        return Ok(name);
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").context("cannot tell the host's name")?;
+    Ok(host.trim().to_owned())
+}
+
+/// A runtime for questions to the kernel.
+pub(crate) fn runtime() -> Result<Runtime> {
+    Builder::new_current_thread().enable_io().enable_time().build().context("cannot start the runtime")
+}
+
+/// Every interface of the node.
+pub(crate) async fn links(conn: &Conn) -> Result<Vec<Link>> {
+    Ok(net::link::all(conn).await?)
+}

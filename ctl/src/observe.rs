@@ -1,0 +1,259 @@
+//! Looks at the node: every gatherer of [`Facts`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use cni_conf::cni::version::Version;
+use serde_json::Value;
+use vlan_bridge::link::Link;
+use vlan_bridge::nat::{self, Nat};
+use vlan_bridge::net::nft::Nft;
+use vlan_bridge::net::{Conn, addr, link, route, rule};
+use vlan_bridge::nft::{Family, Table};
+use vlan_bridge::record::Records;
+use vlan_bridge_ipam::store::{Store, StoreError};
+
+use crate::bond::Bond;
+use crate::facts::{Asked, Facts, Leases, Modules, Network, Plugin, Sysctls, is_bond};
+use crate::install::binaries::{self, PLUGINS};
+use crate::lists::{self, OUR_PLUGIN, Ours};
+use crate::{definitions, files, node, plugin, probe, runtimes};
+
+/// What `cooldown` is where nobody says otherwise; which address rests is not told here.
+use cni_conf::ipam::DEFAULT_COOLDOWN;
+
+/// So many addresses of a range are asked for at the most.
+const MOST: u128 = 256;
+
+/// Looks at everything but the network. `extra` are lists that no runtime's folder has.
+///
+/// # Errors
+/// What cannot be looked at at all; what is merely wrong is a fact.
+pub(crate) fn node(conf_dir: Option<&Path>, extra: &[PathBuf]) -> Result<Facts> {
+    let mut facts = node::runtime()?.block_on(kernel())?;
+    facts.runtimes = runtimes::find(None)?;
+    facts.bin_dirs = runtimes::bin_dirs(&facts.runtimes);
+    let folders = match conf_dir {
+        Some(dir) => vec![dir.to_owned()],
+        None => runtimes::conf_dirs(&facts.runtimes),
+    };
+    for folder in folders {
+        let found = lists::in_folder(&folder)?;
+        facts.folders.push((folder, found));
+    }
+    networks(&mut facts, extra)?;
+    facts.plugins = plugins(&facts);
+    facts.definitions = definitions::find()?;
+    facts.modules = modules();
+    facts.sysctls = sysctls(&facts.links);
+    facts.rp_filtered = rp_filtered();
+    packet_filter(&mut facts)?;
+    Ok(facts)
+}
+
+async fn kernel() -> Result<Facts> {
+    let conn = Conn::open()?;
+    let links = link::all(&conn).await?;
+    let mut bonds = BTreeMap::new();
+    for bond in links.iter().filter(|link| is_bond(link)) {
+        // A bond that has gone meanwhile has no text.
+        let text = fs::read_to_string(Path::new("/proc/net/bonding").join(&bond.name)).unwrap_or_default();
+        bonds.insert(bond.name.clone(), Bond::parse(&text));
+    }
+    Ok(Facts {
+        addresses: addr::all(&conn).await?,
+        routes: route::list(&conn).await?,
+        rules: rule::by_source(&conn).await?,
+        links,
+        bonds,
+        ..Facts::default()
+    })
+}
+
+fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
+    let in_folders = facts.folders.iter().flat_map(|(_, found)| found);
+    let mut all: Vec<(PathBuf, Value)> = in_folders
+        .filter(|found| found.is_ours())
+        .filter_map(|found| Some((found.path.clone(), found.content.clone().ok()?)))
+        .collect();
+    for path in extra {
+        all.push((path.clone(), lists::read(path)?.into()));
+    }
+    for (path, content) in all {
+        match lists::check(&content) {
+            Err(why) => facts.refused.push((path, format!("{why:#}"))),
+            Ok(checked) => facts.networks.extend(checked.into_iter().zip(lists::entries(&content)).map(
+                |(ours, entry)| {
+                    let (leases, status) = (leases(&ours), status(&facts.bin_dirs, entry));
+                    Network { leases, ours, path: path.clone(), status, asked: None }
+                },
+            )),
+        }
+    }
+    Ok(())
+}
+
+/// STATUS came with 1.1.0, whatever the list's own version is.
+fn status(bin_dirs: &[PathBuf], mut entry: Value) -> Option<Result<(), String>> {
+    entry["cniVersion"] = Version::V1_1_0.as_str().into();
+    let plugin =
+        bin_dirs.iter().map(|dir| dir.join(OUR_PLUGIN)).find(|path| binaries::is_executable(path))?;
+    Some(plugin::call(&plugin, "STATUS", &entry, None).map_err(|why| format!("{why:#}")))
+}
+
+fn leases(ours: &Ours) -> Leases {
+    let Some(ipam) = &ours.ipam else { return Leases::default() };
+    let look = || -> Result<Leases, StoreError> {
+        let Some(mut store) = Store::open(&ipam.data_dir, &ours.name)? else { return Ok(Leases::default()) };
+        let usage = store.usage_of_all(DEFAULT_COOLDOWN)?;
+        let quarantined =
+            store.all_quarantined().into_iter().map(|(addr, seen, left)| (addr, seen.mac, left));
+        let quarantined = quarantined.collect();
+        let (mut addresses, inspector) = (store.addresses()?, store.inspector());
+        // The rest without the lock, which pods wait for.
+        store.finish();
+        addresses.sort_unstable();
+        let mut held = Vec::new();
+        for addr in addresses {
+            held.extend(inspector.look(addr)?.map(|known| (addr, known)));
+        }
+        Ok(Leases { held, usage, quarantined, unreadable: None })
+    };
+    look().unwrap_or_else(|error| Leases { unreadable: Some(error.to_string()), ..Leases::default() })
+}
+
+fn plugins(facts: &Facts) -> Vec<Plugin> {
+    let lists = facts.folders.iter().flat_map(|(_, found)| found).filter(|found| found.is_ours());
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for list in lists {
+        names.extend(list.types().into_iter().map(str::to_owned));
+        names.extend(list.ipam_types().into_iter().map(str::to_owned));
+    }
+    let look = |name: String| {
+        let path = facts.bin_dirs.iter().map(|dir| dir.join(&name)).find(|path| path.exists());
+        let executable = path.as_deref().is_some_and(binaries::is_executable);
+        let ours = PLUGINS.contains(&name.as_str()) && executable;
+        let version = path
+            .as_deref()
+            .filter(|_| ours)
+            .map(|path| binaries::version(path).map_err(|why| format!("{why:#}")));
+        Plugin { name, path, executable, version }
+    };
+    names.into_iter().map(look).collect()
+}
+
+fn modules() -> Modules {
+    let names = |folder: &str| files::names(Path::new(folder)).unwrap_or_default();
+    let mut modules = Modules { present: names("/sys/module").into_iter().collect(), ..Modules::default() };
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let built_in = Path::new("/lib/modules").join(release.trim()).join("modules.builtin");
+    for path in fs::read_to_string(built_in).unwrap_or_default().lines() {
+        let name = path.rsplit('/').next().unwrap_or(path).trim_end_matches(".ko");
+        modules.built_in.insert(name.replace('-', "_"));
+    }
+    for folder in [
+        "/etc/modules-load.d",
+        "/run/modules-load.d",
+        "/usr/lib/modules-load.d",
+        "/usr/local/lib/modules-load.d",
+    ] {
+        for name in names(folder).iter().filter(|name| name.ends_with(".conf")) {
+            let text = fs::read_to_string(Path::new(folder).join(name)).unwrap_or_default();
+            modules.at_boot.extend(module_names(&text));
+        }
+    }
+    // Debian's older place.
+    modules.at_boot.extend(module_names(&fs::read_to_string("/etc/modules").unwrap_or_default()));
+    modules
+}
+
+/// The names in a file of modules-load.d(5): one a line, `#` and `;` begin comments, and `-` is `_`.
+fn module_names(text: &str) -> Vec<String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
+    lines.filter_map(|line| Some(line.split_whitespace().next()?.replace('-', "_"))).collect()
+}
+
+fn sysctls(links: &[Link]) -> Sysctls {
+    let mut keys: Vec<String> = [
+        "ipv4/ip_forward",
+        "ipv4/conf/all/log_martians",
+        "ipv6/conf/all/forwarding",
+        "bridge/bridge-nf-call-iptables",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let names = links.iter().map(|link| link.name.as_str()).chain(["all"]);
+    for name in names {
+        keys.push(format!("ipv4/conf/{name}/rp_filter"));
+        keys.push(format!("ipv4/conf/{name}/log_martians"));
+        keys.push(format!("ipv6/conf/{name}/forwarding"));
+    }
+    let read =
+        |key: &String| fs::read_to_string(Path::new("/proc/sys/net").join(key)).ok()?.trim().parse().ok();
+    Sysctls(keys.into_iter().filter_map(|key| Some((key.clone(), read(&key)?))).collect())
+}
+
+fn packet_filter(facts: &mut Facts) -> Result<()> {
+    let records = Records::of_this_node()?;
+    let veths: Vec<String> = facts.attachments().map(|link| link.name.clone()).collect();
+    facts.records = veths.into_iter().filter_map(|veth| Some((veth.clone(), records.read(&veth)?))).collect();
+    for veth in facts.records.keys() {
+        let broken = nat::difference(veth, true).unwrap_or_else(|error| Some(error.to_string()));
+        facts.broken_rules.extend(broken.map(|what| (veth.clone(), what)));
+    }
+    if facts.networks.iter().any(|network| network.ours.network.masquerade) {
+        facts.filter_lacks = Nat::open().and_then(|nat| nat.probe()).err().map(|error| error.to_string());
+    }
+    // A kernel without nf_tables has no such chain.
+    if let Ok(nft) = Nft::open() {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let table = Table { family, name: "filter" };
+            let chain = nft.chain(table, "FORWARD").ok().flatten();
+            facts.forward_drops.extend(chain.filter(|chain| chain.drops).map(|_| table.to_string()));
+        }
+    }
+    let legacy = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
+    facts.legacy_filter = legacy.lines().any(|table| table == "filter");
+    Ok(())
+}
+
+/// `/proc/net/netstat`: a line of names and a line of numbers for each group.
+fn rp_filtered() -> Option<u64> {
+    let text = fs::read_to_string("/proc/net/netstat").ok()?;
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let (_, number) = names
+        .split_whitespace()
+        .zip(numbers.split_whitespace())
+        .find(|(name, _)| *name == "IPReversePathFilter")?;
+    number.parse().ok()
+}
+
+/// Asks the network who answers for the gateway and for this node's addresses.
+pub(crate) fn ask(facts: &mut Facts) {
+    let vantages: Vec<_> = facts.networks.iter().map(|network| facts.vantage(&network.ours)).collect();
+    for (network, vantage) in facts.networks.iter_mut().zip(vantages) {
+        let (Some(from), Some(_)) = (vantage, &network.ours.ipam) else { continue };
+        let answers = match probe::ask(&from, &asked_for(network)) {
+            Ok(Some(answers)) => Ok(answers),
+            Ok(None) => Err(format!("there is no interface {}", from.interface)),
+            Err(error) => Err(error.to_string()),
+        };
+        network.asked = Some(Asked { from, answers });
+    }
+}
+
+/// The gateways, what is held here, and what could be given here.
+fn asked_for(network: &Network) -> Vec<IpAddr> {
+    let mut addrs: BTreeSet<IpAddr> = network.leases.held.iter().map(|(addr, _)| *addr).collect();
+    let sets = network.ours.ipam.iter().flat_map(|ipam| &ipam.ranges);
+    for (set, range) in sets.flat_map(|set| set.0.iter().map(move |range| (set, range))) {
+        addrs.extend(range.gateway);
+        let offered = (0..MOST.min(range.len())).filter_map(|offset| range.nth(offset));
+        addrs.extend(offered.filter(|addr| set.offers(*addr)));
+    }
+    addrs.into_iter().collect()
+}

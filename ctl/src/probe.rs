@@ -1,0 +1,82 @@
+//! Who answers for an address on the pods' network: the probes that an ADD sends, and every answer to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use cni_conf::cni::mac::MacAddr;
+use vlan_bridge_ipam::net::{Interface, PacketSocket, wait};
+use vlan_bridge_ipam::probe::{ARP, IPV6, claim, ethertype, question};
+
+/// So often an address is asked for, and so long from one question to the next.
+const ROUNDS: u32 = 3;
+const INTERVAL: Duration = Duration::from_millis(150);
+/// Longer than any frame that says something about an address.
+const FRAME: usize = 256;
+
+/// Who claimed which address.
+pub(crate) type Answers = BTreeMap<IpAddr, BTreeSet<MacAddr>>;
+
+/// From where the node sees a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Vantage {
+    /// An interface on the network, or the master that reaches it with a tag.
+    pub(crate) interface: String,
+    /// The tag that questions carry; the kernel takes it off the answers.
+    pub(crate) tag: Option<u16>,
+}
+
+/// Asks for every address, in nobody's name. None if the interface is not there.
+pub(crate) fn ask(from: &Vantage, addrs: &[IpAddr]) -> io::Result<Option<Answers>> {
+    let Some(interface) = Interface::find(&from.interface)? else { return Ok(None) };
+    let sockets = [PacketSocket::open(interface, ARP)?, PacketSocket::open(interface, IPV6)?];
+    let mut answers = Answers::new();
+    for _ in 0..ROUNDS {
+        for addr in addrs {
+            let frame = tagged(question(*addr, interface.mac), from.tag);
+            sockets[usize::from(ethertype(*addr) != ARP)].send(&frame)?;
+        }
+        let until = Instant::now() + INTERVAL;
+        loop {
+            let mut buffer = [0; FRAME];
+            for socket in &sockets {
+                while let Some(frame) = socket.receive(&mut buffer)? {
+                    if let Some((addr, mac)) =
+                        claim(frame, interface.mac).filter(|(addr, _)| addrs.contains(addr))
+                    {
+                        answers.entry(addr).or_default().insert(mac);
+                    }
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            wait(&sockets, left)?;
+        }
+    }
+    Ok(Some(answers))
+}
+
+/// The frame with a tag of 802.1q behind its addresses.
+fn tagged(mut frame: Vec<u8>, tag: Option<u16>) -> Vec<u8> {
+    const ADDRESSES: usize = 12;
+    if let Some(tag) = tag {
+        let [high, low] = tag.to_be_bytes();
+        frame.splice(ADDRESSES..ADDRESSES, [0x81, 0x00, high, low]);
+    }
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_stands_behind_the_addresses() {
+        let frame: Vec<u8> = (0..14).collect();
+        assert_eq!(tagged(frame.clone(), None), frame);
+        assert_eq!(tagged(frame, Some(136))[10..], [10, 11, 0x81, 0, 0, 136, 12, 13]);
+    }
+}

@@ -1,0 +1,232 @@
+//! `status`: the node on one screen.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use anyhow::Result;
+use cni_conf::ports::PortMapping;
+use serde_json::{Value, json};
+use vlan_bridge::link::{Kind, Link};
+use vlan_bridge::ownership::{Attachment, Progress, attachment_of, is_ours};
+use vlan_bridge_ipam::store::{Holder, Known};
+
+use crate::cli::{Output, Status};
+use crate::facts::{Facts, Network};
+use crate::observe;
+
+/// Runs the verb.
+pub(crate) fn run(call: &Status, out: &mut dyn Write) -> Result<()> {
+    let facts = observe::node(call.conf_dir.as_deref(), &call.network)?;
+    if call.output == Output::Json {
+        let all = json!({
+            "uplinks": facts.masters().into_iter().map(|name| uplink(&facts, name)).collect::<Vec<_>>(),
+            "networks": facts.networks.iter().map(|seen| network(&facts, seen)).collect::<Vec<_>>(),
+            "pods": pods(&facts),
+        });
+        writeln!(out, "{all:#}")?;
+        return Ok(());
+    }
+    for name in facts.masters() {
+        writeln!(out, "UPLINK   {}", uplink_line(&facts, name))?;
+    }
+    for seen in &facts.networks {
+        writeln!(out, "NETWORK  {}", network_line(&facts, seen))?;
+        for usage in &seen.leases.usage {
+            writeln!(out, "         {usage}")?;
+        }
+    }
+    let pods = pods(&facts);
+    if !pods.is_empty() {
+        writeln!(
+            out,
+            "\n{:24} {:15} {:12} {:16} {:20} POD",
+            "ADDRESS", "NETWORK", "INTERFACE", "PORT", "BRIDGE"
+        )?;
+    }
+    for pod in pods {
+        writeln!(out, "{}", pod_line(&pod).trim_end())?;
+    }
+    Ok(())
+}
+
+/// A bond or NIC that networks hang on.
+fn uplink(facts: &Facts, name: &str) -> Value {
+    let Some(link) = facts.link(name) else { return json!({"name": name, "state": "missing"}) };
+    let mut value = json!({"name": name, "state": state(link), "mtu": link.mtu});
+    if let Kind::Bond(options) = &link.kind {
+        let bond = facts.bonds.get(name).cloned().unwrap_or_default();
+        value["mode"] = options.mode.as_str().into();
+        value["partner"] = bond.partner.clone().into();
+        let member = |member: &crate::bond::Member| json!({"name": member.name, "up": member.up, "speed": member.speed, "duplex": member.duplex});
+        value["members"] = bond.members.iter().map(member).collect();
+    }
+    value
+}
+
+fn uplink_line(facts: &Facts, name: &str) -> String {
+    let Some(link) = facts.link(name) else { return format!("{name}: missing") };
+    let Kind::Bond(options) = &link.kind else {
+        return format!("{name}: {}, MTU {}", state(link), link.mtu);
+    };
+    let bond = facts.bonds.get(name).cloned().unwrap_or_default();
+    let members: Vec<String> = bond
+        .members
+        .iter()
+        .map(|member| match member.up {
+            true => format!("{} {} {}", member.name, member.speed, member.duplex),
+            false => format!("{} down", member.name),
+        })
+        .collect();
+    format!("{name}: {}, {}, MTU {}, {}", options.mode, state(link), link.mtu, members.join(", "))
+}
+
+fn state(link: &Link) -> &'static str {
+    match (link.up, link.carrier) {
+        (false, _) => "down",
+        (true, false) => "no carrier",
+        (true, true) => "up",
+    }
+}
+
+/// A network of ours: its bridge, the bridge's port, and how its ranges are used.
+fn network(facts: &Facts, seen: &Network) -> Value {
+    let bridge = facts.link(&seen.ours.network.bridge);
+    let port = seen.ours.network.uplink.as_ref().map(|uplink| uplink.port_name());
+    let usage = seen.leases.usage.iter().map(|usage| {
+        json!({"range": usage.range, "used": usage.used as u64, "cooling": usage.cooling as u64,
+            "quarantined": usage.quarantined as u64, "total": u64::try_from(usage.total).ok()})
+    });
+    json!({
+        "name": seen.ours.name,
+        "list": seen.path,
+        "bridge": {"name": seen.ours.network.bridge, "state": bridge.map_or("missing", state),
+            "mtu": bridge.map(|bridge| bridge.mtu), "ours": bridge.map(is_ours)},
+        "port": port.map(|name| json!({"name": name, "vlan": vlan(facts, name), "state": facts.link(name).map_or("missing", state)})),
+        "usage": usage.collect::<Vec<_>>(),
+    })
+}
+
+fn network_line(facts: &Facts, seen: &Network) -> String {
+    let network = &seen.ours.network;
+    let bridge = facts.link(&network.bridge);
+    let mut line =
+        format!("{}: bridge {} {}", seen.ours.name, network.bridge, bridge.map_or("missing", state));
+    if let Some(uplink) = &network.uplink {
+        let name = uplink.port_name();
+        let vlan = vlan(facts, name).map_or(String::new(), |id| format!(" (VLAN {id} of {})", uplink.master));
+        line += &format!(", port {name}{vlan} {}", facts.link(name).map_or("missing", state));
+    }
+    if let Some(bridge) = bridge {
+        line += &format!(", MTU {}", bridge.mtu);
+    }
+    line
+}
+
+fn vlan(facts: &Facts, name: &str) -> Option<u16> {
+    match facts.link(name)?.kind {
+        Kind::Vlan { id, .. } => Some(id),
+        _ => None,
+    }
+}
+
+/// Every attached pod, and every lease without one.
+fn pods(facts: &Facts) -> Vec<Value> {
+    let mut by_veth: BTreeMap<String, Value> = BTreeMap::new();
+    for link in facts.attachments() {
+        let bridge = facts.links.iter().find(|other| Some(other.index) == link.master);
+        let mut value = json!({"addresses": [], "interface": null, "port": link.name,
+            "bridge": bridge.map(|bridge| &bridge.name), "state": state(link)});
+        if let Some(attachment) = attachment_of(link) {
+            value["network"] = attachment.network.into();
+            value["interface"] = attachment.ifname.into();
+            value["container"] = attachment.container_id.into();
+            if attachment.progress(link) == Progress::Adding {
+                value["state"] = "adding".into();
+            }
+        }
+        if let Some(record) = facts.records.get(&link.name) {
+            value["masquerade"] = record.masquerade.into();
+            value["hostPorts"] = record.ports.iter().map(PortMapping::to_json).collect();
+        }
+        by_veth.insert(link.name.clone(), value);
+    }
+    for seen in &facts.networks {
+        for (addr, known) in &seen.leases.held {
+            let (veth, named) = holder(&seen.ours.name, known);
+            let value = by_veth.entry(veth).or_insert(named);
+            if let Some(addresses) = value["addresses"].as_array_mut() {
+                addresses.push(addr.to_string().into());
+            }
+            if let Some((namespace, pod)) = known.record.as_ref().and_then(|record| record.pod.as_ref()) {
+                value["pod"] = format!("{namespace}/{pod}").into();
+            }
+        }
+    }
+    by_veth.into_values().collect()
+}
+
+/// The name of a holder's interface, and what is told of a holder that has none.
+fn holder(network: &str, known: &Known) -> (String, Value) {
+    let mut value =
+        json!({"addresses": [], "network": network, "port": null, "bridge": null, "state": "detached"});
+    match &known.holder {
+        Holder::Attachment(owner) => {
+            value["interface"] = owner.ifname.as_str().into();
+            value["container"] = owner.container_id.as_str().into();
+            let attachment = Attachment { network, container_id: &owner.container_id, ifname: &owner.ifname };
+            (attachment.host_interface(), value)
+        }
+        Holder::Container(id) => {
+            value["container"] = id.as_str().into();
+            (format!("container {id}"), value)
+        }
+        Holder::Nobody | Holder::Unreadable => ("unreadable".into(), value),
+    }
+}
+
+fn pod_line(pod: &Value) -> String {
+    let text = |key: &str| pod[key].as_str().unwrap_or("-").to_owned();
+    let addresses: Vec<&str> =
+        pod["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let addresses = if addresses.is_empty() { "-".to_owned() } else { addresses.join(",") };
+    // A container's id is long, and its first letters tell it from others.
+    let container: String = text("container").chars().take(13).collect();
+    let named = pod["pod"].as_str().map_or(container, str::to_owned);
+    let ports: Vec<String> = pod["hostPorts"].as_array().into_iter().flatten().map(port).collect();
+    let ports = if ports.is_empty() { String::new() } else { format!(" ports {}", ports.join(", ")) };
+    let state = text("state");
+    let state = if state == "up" { String::new() } else { format!(" ({state})") };
+    format!(
+        "{addresses:24} {:15} {:12} {:16} {:20} {named}{ports}{state}",
+        text("network"),
+        text("interface"),
+        text("port"),
+        text("bridge")
+    )
+}
+
+/// A host port: `8080->80/tcp`, with the node's address where it is one address's alone.
+fn port(mapping: &Value) -> String {
+    let ip = mapping["hostIP"].as_str().map_or(String::new(), |ip| format!("{ip}:"));
+    let protocol = mapping["protocol"].as_str().unwrap_or("tcp");
+    format!("{ip}{}->{}/{protocol}", mapping["hostPort"], mapping["containerPort"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_one_line() {
+        let pod = json!({"addresses": ["10.0.0.5", "fd00::5"], "network": "n", "interface": "eth0", "port": "veth1",
+            "bridge": "br0", "container": "0123456789abcdef", "state": "up",
+            "hostPorts": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
+        let line = pod_line(&pod);
+        assert!(
+            line.starts_with("10.0.0.5,fd00::5 ") && line.ends_with("0123456789abc ports 8080->80/tcp"),
+            "{line}"
+        );
+        let detached = json!({"addresses": [], "state": "detached", "pod": "shop/web-0"});
+        assert!(pod_line(&detached).ends_with("shop/web-0 (detached)"), "{}", pod_line(&detached));
+    }
+}

@@ -1,0 +1,192 @@
+//! `uninstall`: takes back what install and the plugins put there, lists first, so that no runtime calls a plugin that is gone.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow, bail};
+use serde_json::{Value, json};
+use vlan_bridge::link::{Kind, Link};
+use vlan_bridge::net::{Conn, addr, remove};
+use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
+
+use crate::cli::{self, Output, Uninstall};
+use crate::lists::OUR_PLUGIN;
+use crate::manifest::{self, Manifest};
+use crate::{files, lists, node, plugin, runtimes};
+
+/// What was taken away, and what is left on purpose.
+#[derive(Default)]
+struct Done {
+    files: Vec<PathBuf>,
+    interfaces: Vec<String>,
+    left: Vec<String>,
+}
+
+/// Runs the verb.
+pub(crate) fn run(call: &Uninstall, out: &mut dyn Write) -> Result<()> {
+    let done = node::runtime()?.block_on(async {
+        let conn = Conn::open()?;
+        let links = node::links(&conn).await?;
+        let attached: Vec<&Link> = links.iter().filter(|link| is_attachment(link)).collect();
+        if !attached.is_empty() && !call.force {
+            bail!("{}", refusal(&attached));
+        }
+        let mut done = Done::default();
+        let manifest = Manifest::read()?;
+        let lists = known_lists(&manifest)?;
+        take(&manifest.lists, &mut done)?;
+        for link in attached {
+            detach(&conn, link, &lists, &manifest, &mut done).await?;
+        }
+        take(&manifest.binaries, &mut done)?;
+        let uplinks = uplinks(&lists);
+        take_interfaces(&conn, &uplinks, &mut done).await?;
+        Manifest::remove()?;
+        Ok(done)
+    })?;
+    tell(&done, call.output, out)
+}
+
+/// Names a few of them.
+fn refusal(attached: &[&Link]) -> String {
+    const MOST: usize = 5;
+    let named: Vec<&str> =
+        attached.iter().take(MOST).map(|link| link.alias.as_deref().unwrap_or(&link.name)).collect();
+    let more = if attached.len() > MOST { ", …" } else { "" };
+    format!(
+        "{} pods are attached ({}{more}): drain the node first; --force takes their interfaces away as well",
+        attached.len(),
+        named.join(", ")
+    )
+}
+
+/// Every list that may have made something here, those of earlier included.
+fn known_lists(manifest: &Manifest) -> Result<Vec<Value>> {
+    let mut paths = manifest.lists.clone();
+    let mut folders = runtimes::conf_dirs(&runtimes::find(None)?);
+    folders.push(manifest::kept());
+    for folder in folders {
+        paths.extend(lists::in_folder(&folder)?.into_iter().map(|found| found.path));
+    }
+    Ok(paths.iter().filter_map(|path| lists::read(path).ok()).map(Value::from).collect())
+}
+
+/// The ports by which bridges of this node reach their networks, as far as lists tell.
+fn uplinks(lists: &[Value]) -> Vec<String> {
+    let ours = lists.iter().filter_map(|list| lists::check(list).ok()).flatten();
+    ours.filter_map(|ours| Some(ours.network.uplink?.port_name().to_owned())).collect()
+}
+
+/// Removes files of ours. A list is kept where no runtime looks.
+fn take(paths: &[PathBuf], done: &mut Done) -> Result<()> {
+    for path in paths {
+        if path.extension().is_some_and(|extension| extension == "conflist")
+            && let Some(content) = files::read(path)?
+        {
+            files::put(&manifest::previous(path), &content, 0o644)?;
+        }
+        if files::remove(path)? {
+            done.files.push(path.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Takes a pod's interface away, with all that the plugin gave it: its own DEL knows best. Where that cannot be called, the
+/// interface alone goes.
+async fn detach(
+    conn: &Conn,
+    link: &Link,
+    lists: &[Value],
+    manifest: &Manifest,
+    done: &mut Done,
+) -> Result<()> {
+    let attachment = attachment_of(link);
+    let outcome = match &attachment {
+        Some(attachment) => del(attachment, lists, &manifest.binaries),
+        None => Err(anyhow!("nobody knows whose it is")),
+    };
+    if let Err(why) = outcome {
+        done.left.push(format!("what belongs to {}, its address included: {why:#}", link.name));
+    }
+    remove::link(conn, link.index, &link.name).await?;
+    done.interfaces.push(link.name.clone());
+    Ok(())
+}
+
+/// Calls the plugin's DEL for an attachment, as a runtime does of a pod whose namespace it has lost.
+fn del(attachment: &Attachment<'_>, lists: &[Value], binaries: &[PathBuf]) -> Result<()> {
+    let list = lists.iter().find(|list| list["name"] == attachment.network);
+    let list = list.ok_or_else(|| anyhow!("no list describes network {}", attachment.network))?;
+    let is_plugin =
+        |path: &&PathBuf| path.file_name().is_some_and(|name| name == OUR_PLUGIN) && path.exists();
+    let plugin = binaries.iter().find(is_plugin).ok_or_else(|| anyhow!("the plugin is gone"))?;
+    let entry = lists::entries(list).next();
+    let entry = entry.ok_or_else(|| anyhow!("no plugin of ours in network {}", attachment.network))?;
+    plugin::call(plugin, "DEL", &entry, Some(attachment))
+}
+
+/// Bridges that the plugins made, then sub-interfaces: those that nobody else uses.
+async fn take_interfaces(conn: &Conn, uplinks: &[String], done: &mut Done) -> Result<()> {
+    for is_bridge in [true, false] {
+        // Anew each time: a bridge that has gone has no ports.
+        let links = node::links(conn).await?;
+        for link in links.iter().filter(|link| is_ours(link) && link.bridge().is_some() == is_bridge) {
+            match user_of(conn, link, &links, uplinks).await? {
+                Some(why) => done.left.push(format!("{}: {why}", link.name)),
+                None => {
+                    remove::link(conn, link.index, &link.name).await?;
+                    done.interfaces.push(link.name.clone());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Who uses an interface of ours besides us; none if nobody does.
+async fn user_of(conn: &Conn, link: &Link, links: &[Link], uplinks: &[String]) -> Result<Option<String>> {
+    let by_index = |index| links.iter().find(|other| other.index == index);
+    if let Some(master) = link.master.and_then(by_index) {
+        return Ok(Some(format!("a port of {}, which stays", master.name)));
+    }
+    let carried = addr::list(conn, link.index).await?;
+    // A bridge of ours that is a gateway has the address that we gave it.
+    let foreign = carried.iter().find(|address| !address.link_local && link.bridge().is_none());
+    if let Some(address) = foreign {
+        return Ok(Some(format!("carries {}", address.net)));
+    }
+    // What is no uplink of ours is somebody's container or machine.
+    let is_uplink = |port: &Link| {
+        is_ours(port)
+            || uplinks.contains(&port.name)
+            || matches!(port.kind, Kind::Bond(_) | Kind::Vlan { .. })
+            || port.kind_name() == "hardware"
+    };
+    let guest = links.iter().find(|port| port.master == Some(link.index) && !is_uplink(port));
+    let above = links.iter().find(|upper| {
+        upper.parent == Some(link.index) && matches!(upper.kind, Kind::Vlan { .. }) && !is_ours(upper)
+    });
+    Ok(guest
+        .map(|port| format!("{} is a port of it", port.name))
+        .or(above.map(|upper| format!("{} is a sub-interface of it", upper.name))))
+}
+
+fn tell(done: &Done, output: Output, out: &mut dyn Write) -> Result<()> {
+    if output == Output::Json {
+        let all = json!({"files": done.files, "interfaces": done.interfaces, "left": done.left});
+        writeln!(out, "{all:#}")?;
+        return Ok(());
+    }
+    for path in &done.files {
+        writeln!(out, "removed   {}", path.display())?;
+    }
+    for name in &done.interfaces {
+        writeln!(out, "removed   interface {name}")?;
+    }
+    if done.files.is_empty() && done.interfaces.is_empty() {
+        writeln!(out, "nothing was installed")?;
+    }
+    done.left.iter().for_each(|left| cli::complain(&format!("warning: left {left}")));
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! `vlan-bridgectl install` and `uninstall`: what goes where, what is refused, and what comes back.
+
+use integration::{Ctl, Node, Outcome, Pod, Site, Snapshot, product};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+const LIST: &str = "/etc/cni/net.d/10-vlan136.conflist";
+const PREVIOUS: &str = "/var/lib/vlan-bridge/previous/10-vlan136.conflist";
+
+/// A template as all nodes share it, at `/etc/10-vlan136.conflist`.
+fn with_template(ctl: &Ctl, list: &Value) -> String {
+    ctl.write("/etc/10-vlan136.conflist", &list.to_string());
+    "install --network /etc/10-vlan136.conflist".into()
+}
+
+fn template() -> Value {
+    json!({"cniVersion": "1.1.0", "name": "vlan136", "plugins": [{
+        "type": "vlan-bridge", "bridge": "br136", "uplink": {"master": "nic0"},
+        "ipam": {"type": "vlan-bridge-ipam", "subnet": "172.20.56.0/24", "gateway": "172.20.56.1",
+            "routes": [{"dst": "0.0.0.0/0"}]}}]})
+}
+
+fn installed(ctl: &Ctl) -> Value {
+    serde_json::from_str(&ctl.read(LIST)).unwrap()
+}
+
+#[track_caller]
+fn refused(outcome: &Outcome, named: &[&str]) {
+    assert_eq!(outcome.status.code(), Some(1), "{outcome}");
+    assert!(outcome.stdout.is_empty(), "{outcome}");
+    for name in named {
+        assert!(outcome.stderr.contains(name), "{name} is not in {outcome}");
+    }
+}
+
+#[test]
+fn a_node_gets_plugins_and_list_and_gives_them_back() {
+    let site = Site::new();
+    let ctl = Ctl::new(&site.node);
+    let mut list = template();
+    list["plugins"][0]["ipam"]["dataDir"] = json!(site.node.data_dir());
+    let line = with_template(&ctl, &list) + " --slice 172.20.56.16/28";
+    let told = ctl.run(&line).expect_ok();
+    for text in ["new       /opt/cni/bin/vlan-bridge: 0.1.0", "CNI 1.0.0, slice 172.20.56.16/28 (--slice)"] {
+        assert!(told.stdout.contains(text), "{told}");
+    }
+    for name in ["vlan-bridge", "vlan-bridge-ipam"] {
+        let path = ctl.path(&format!("/opt/cni/bin/{name}"));
+        assert_eq!(fs::read(&path).unwrap(), fs::read(product().join(name)).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
+    }
+    // No runtime was found, so the list is one that every runtime takes.
+    assert_eq!(installed(&ctl)["cniVersion"], "1.0.0");
+    assert!(told.stderr.contains("cniVersion: 1.0.0 instead of 1.1.0: no runtime was found"), "{told}");
+    assert_eq!(installed(&ctl)["plugins"][0]["ipam"]["slice"], "172.20.56.16/28");
+
+    // The list works as it is.
+    let before = Snapshot::of(&site.node);
+    let (client, pod) = (site.node.client(&installed(&ctl)), Pod::new());
+    let result = client.add(&pod.eth0()).expect_ok().json();
+    assert_eq!(result["ips"][0]["address"], "172.20.56.16/24");
+    refused(&ctl.run("uninstall"), &["1 pods are attached (vlan-bridge pod vlan136 eth0", "--force"]);
+    assert!(ctl.has(LIST) && site.node.has_link("br136"));
+    client.del(&pod.eth0()).expect_ok();
+    let told = ctl.run("uninstall").expect_ok();
+    assert!(told.stdout.contains("removed   interface br136"), "{told}");
+    assert!(
+        !ctl.has(LIST) && !ctl.has("/opt/cni/bin/vlan-bridge") && !ctl.has("/opt/cni/bin/vlan-bridge-ipam")
+    );
+    before.assert_unchanged(&site.node);
+    assert_eq!(ctl.run("uninstall").expect_ok().stdout, "nothing was installed\n");
+}
+
+#[test]
+fn force_takes_attached_pods_away_and_nothing_of_others() {
+    let site = Site::new();
+    let ctl = Ctl::new(&site.node);
+    let mut list = template();
+    list["plugins"][0]["ipam"]["dataDir"] = json!(site.node.data_dir());
+    let line = with_template(&ctl, &list) + " --slice 172.20.56.16/28 -o json";
+    let told = ctl.run(&line).expect_ok().json();
+    assert_eq!((&told["lists"][0]["state"], &told["binaries"][1]["before"]), (&json!("new"), &Value::Null));
+    let before = Snapshot::of(&site.node);
+    let pod = Pod::new();
+    site.node.client(&site.list()).add(&pod.eth0()).expect_ok();
+    site.node.ip("link add tap0 type veth peer name guest\nlink set tap0 master br136");
+    let told = ctl.run("uninstall --force").expect_ok();
+    assert!(told.stderr.contains("left br136: tap0 is a port of it"), "{told}");
+    assert!(!pod.has_link("eth0") && site.node.has_link("br136"));
+    assert!(site.node.leases(Site::NETWORK).is_empty(), "the plugin's own DEL was called");
+    site.node.ip("link del tap0");
+    ctl.run("uninstall").expect_ok();
+    before.assert_unchanged(&site.node);
+}
+
+#[test]
+fn a_list_is_replaced_in_one_step_and_the_old_one_kept() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.write(LIST, "{\"name\": \"by hand\"}");
+    let line = with_template(&ctl, &template());
+    let told = ctl.run(&format!("{line} --slice 172.20.56.16/28")).expect_ok();
+    assert!(told.stdout.contains("replaced  /etc/cni/net.d/10-vlan136.conflist"), "{told}");
+    assert_eq!(ctl.read(PREVIOUS), "{\"name\": \"by hand\"}");
+    let first = ctl.read(LIST);
+    let told = ctl.run(&format!("{line} --slice 172.20.56.32/28")).expect_ok();
+    assert!(told.stdout.contains("unchanged /opt/cni/bin/vlan-bridge"), "{told}");
+    assert_eq!(ctl.read(PREVIOUS), first);
+    // Once more changes nothing, the one that is kept included.
+    let told = ctl.run(&format!("{line} --slice 172.20.56.32/28")).expect_ok();
+    assert!(told.stdout.contains("unchanged /etc/cni"), "{told}");
+    assert_eq!(ctl.read(PREVIOUS), first);
+    let names: Vec<_> = fs::read_dir(ctl.path("/etc/cni/net.d")).unwrap().flatten().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+}
+
+#[test]
+fn what_is_wrong_leaves_the_node_as_it_is() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.write("/etc/slices", "other 172.20.56.32/28\nthis 172.20.56.16/28,fd00::/64\n");
+    ctl.write("/etc/torn.conflist", "{");
+    let both = |part: &str| format!("--network /etc/10-vlan136.conflist {part}");
+    let wrong = |keys: Value| {
+        let mut list = template();
+        for (key, value) in keys.as_object().unwrap() {
+            list["plugins"][0][key] = value.clone();
+        }
+        list
+    };
+    let cases: [(Value, String, &[&str]); 11] = [
+        (template(), both(""), &["no slice for node", "--slice", "--mapping"]),
+        (template(), both("--slice 10.0.0.0/28"), &["10.0.0.0/28", "--slice", "172.20.56.0/24"]),
+        (template(), both("--slice 172.20.56.17/28"), &["ipam.slice", "host bits", "172.20.56.16/28"]),
+        (template(), both("--node who --mapping /etc/slices"), &["node who", "/etc/slices has no line"]),
+        (template(), both("--mapping /etc/none --node n"), &["/etc/none", "no such file"]),
+        (
+            template(),
+            both("--node new --mapping /etc/slices --slice 172.20.56.32/29"),
+            &["172.20.56.32/29 of node new", "172.20.56.32/28 of node other"],
+        ),
+        (wrong(json!({"uplink": {"vlan": 1}})), both("--slice 172.20.56.16/28"), &["uplink.master"]),
+        (
+            wrong(json!({"type": "bridge"})),
+            both(""),
+            &["/etc/10-vlan136.conflist", "no plugin of type vlan-bridge"],
+        ),
+        (template(), "--network /etc/torn.conflist".into(), &["/etc/torn.conflist", "not JSON"]),
+        (template(), both("--slice 172.20.56.16/28 --cni-version 1.2"), &["1.2", "1.1.0"]),
+        (template(), both("--slice 172.20.56.16/28 --from /etc"), &["/etc/vlan-bridge", "--from"]),
+    ];
+    for (list, words, named) in cases {
+        ctl.write("/etc/10-vlan136.conflist", &list.to_string());
+        ctl.write(LIST, "as it was");
+        refused(&ctl.run(&format!("install {words}")), named);
+        assert_eq!(ctl.read(LIST), "as it was", "{words}");
+        assert!(!ctl.has("/opt/cni/bin") && !ctl.has("/var/lib/vlan-bridge"), "{words}");
+    }
+}
+
+#[test]
+fn each_range_gets_the_slice_of_its_subnet() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.write("/etc/slices", "this 172.20.57.16/28,fd00:0:0:1::/64,172.20.56.16/28\n");
+    let mut list = template();
+    let line = with_template(&ctl, &list) + " --mapping /etc/slices --node this";
+    let told = ctl.run(&line).expect_ok();
+    assert!(
+        told.stderr.contains("slice 172.20.57.16/28, from /etc/slices, is of no subnet of the list"),
+        "{told}"
+    );
+    assert_eq!(installed(&ctl)["plugins"][0]["ipam"]["slice"], "172.20.56.16/28");
+    let ranges = json!([[{"subnet": "172.20.56.0/24"}], [{"subnet": "fd00::/48"}]]);
+    list["plugins"][0]["ipam"] = json!({"type": "vlan-bridge-ipam", "ranges": ranges});
+    with_template(&ctl, &list);
+    ctl.run(&line).expect_ok();
+    let ranges = &installed(&ctl)["plugins"][0]["ipam"]["ranges"];
+    assert_eq!(
+        (&ranges[0][0]["slice"], &ranges[1][0]["slice"]),
+        (&json!("172.20.56.16/28"), &json!("fd00:0:0:1::/64"))
+    );
+    refused(
+        &ctl.run(&line.replace("--mapping /etc/slices", "--slice 172.20.56.16/28")),
+        &["no slice of fd00::/48"],
+    );
+}
+
+#[test]
+fn runtimes_say_where_things_go_and_which_version_is_spoken() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.program("containerd", "containerd github.com/containerd/containerd v2.1.9 0.0");
+    ctl.write(
+        "/etc/containerd/config.toml",
+        "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\n\
+         bin_dirs = ['/var/lib/cni-bin']\nconf_dir = '/etc/containerd/net.d'\n",
+    );
+    ctl.write("/etc/containerd/net.d/05-first.conf", "{\"name\": \"first\", \"type\": \"bridge\"}");
+    ctl.write("/etc/containerd/net.d/90-again.conflist", "{\"name\": \"vlan136\", \"plugins\": []}");
+    let line = "install --name vlan136 --master bond0 --vlan 136 --subnet 172.20.56.0/24 --gateway 172.20.56.1 \
+                --exclude 172.20.56.17 --slice 172.20.56.16/28";
+    let told = ctl.run(line).expect_ok();
+    assert!(told.stdout.contains("found     containerd 2.1.9, up to CNI 1.1.0"), "{told}");
+    for warning in
+        ["05-first.conf sorts before", "90-again.conflist describes the network \"vlan136\" as well"]
+    {
+        assert!(told.stderr.contains(warning), "{told}");
+    }
+    assert!(ctl.has("/var/lib/cni-bin/vlan-bridge"));
+    let list: Value = serde_json::from_str(&ctl.read("/etc/containerd/net.d/10-vlan136.conflist")).unwrap();
+    let expected = json!({"cniVersion": "1.1.0", "name": "vlan136", "plugins": [{
+        "type": "vlan-bridge", "bridge": "br136", "uplink": {"master": "bond0", "vlan": 136},
+        "ipam": {"type": "vlan-bridge-ipam", "subnet": "172.20.56.0/24", "slice": "172.20.56.16/28",
+            "gateway": "172.20.56.1", "exclude": ["172.20.56.17"], "routes": [{"dst": "0.0.0.0/0"}]}}]});
+    assert_eq!(list, expected);
+    // A second, older runtime takes the list back to what both know.
+    ctl.program("podman", "podman version 4.3.1");
+    let told = ctl.run(&format!("{line} --conf-dir /etc/cni/net.d")).expect_ok();
+    assert!(told.stdout.contains("found     podman 4.3.1, up to CNI 1.0.0"), "{told}");
+    assert!(ctl.has("/opt/cni/bin/vlan-bridge"), "podman does not look where containerd does");
+    assert_eq!(installed(&ctl)["cniVersion"], "1.0.0");
+    ctl.write("/etc/containerd/config.toml", "version = [");
+    refused(&ctl.run(line), &["/etc/containerd/config.toml"]);
+}
+
+#[test]
+fn help_tells_each_verb_and_misuse_what_would_be_right() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    let help = ctl.run("--help").expect_ok();
+    assert!(help.stdout.contains("install") && help.stderr.is_empty(), "{help}");
+    assert!(ctl.run("install --help").expect_ok().stdout.contains("--slice"));
+    assert!(ctl.run("--version").expect_ok().stdout.starts_with("vlan-bridgectl 0.1.0"));
+    for line in ["", "instal", "install --slice x", "install --vlan 136", "uninstall --what"] {
+        let outcome = ctl.run(line);
+        assert_eq!(outcome.status.code(), Some(2), "{outcome}");
+        assert!(outcome.stderr.contains("--help") && outcome.stdout.is_empty(), "{outcome}");
+    }
+}
