@@ -52,7 +52,9 @@ fn make() -> Result<Vec<PathBuf>> {
     let own = std::env::consts::ARCH;
     let mut made = pack(&dir, own, &product::build(Libc::best())?)?;
     for arch in ["x86_64", "aarch64"].into_iter().filter(|arch| *arch != own) {
-        match product::cross_build(arch, &provision::cross_compiler(arch)) {
+        let built =
+            provision::cross_compiler(arch).and_then(|compiler| product::cross_build(arch, &compiler));
+        match built {
             Ok(binaries) => made.extend(pack(&dir, arch, &binaries)?),
             Err(error) => eprintln!("left out: {arch}: {error:#}"),
         }

@@ -62,15 +62,14 @@ pub(crate) fn build(libc: Libc) -> Result<PathBuf> {
     build_triple(&libc.triple(), flags, &[])
 }
 
-/// The same for another architecture, against musl. The toolchain brings the linker; `compiler` is for what is written in C.
-pub(crate) fn cross_build(arch: &str, compiler: &Path) -> Result<PathBuf> {
+/// The same for another architecture, against musl. The toolchain brings the linker; `compiler` names one for what is written in C.
+pub(crate) fn cross_build(arch: &str, compiler: &[(String, PathBuf)]) -> Result<PathBuf> {
     let triple = format!("{arch}-unknown-linux-musl");
     ensure!(add_target(&triple), "the toolchain has no target {triple} and cannot add it");
-    let environment = [(format!("CC_{}", triple.replace('-', "_")), compiler)];
-    build_triple(&triple, "-C linker=rust-lld", &environment)
+    build_triple(&triple, "-C linker=rust-lld", compiler)
 }
 
-fn build_triple(triple: &str, flags: &str, environment: &[(String, &Path)]) -> Result<PathBuf> {
+fn build_triple(triple: &str, flags: &str, environment: &[(String, PathBuf)]) -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--quiet", "--release", "--target", triple]);
     for name in BINARIES {
