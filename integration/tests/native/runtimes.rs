@@ -6,7 +6,6 @@ use integration::{
 use serde_json::{Value, json};
 use std::fs;
 use std::net::IpAddr;
-use std::process::Stdio;
 use std::slice;
 use std::time::Duration;
 
@@ -281,8 +280,11 @@ fn the_image_installs_as_the_daemonset_says_and_again_when_the_network_changes()
     answers(&site, sandbox.ip);
     removed(&containerd, &sandbox);
 
-    let _watch = Background::start(containerd.ctr_command(&command("watch")).stdout(Stdio::null()));
-    poll(LIMIT, "the watch is up", || containerd.ctr("task ls --quiet").stdout.contains("watch"));
+    let said = containerd.path("/watch.log");
+    let log = fs::File::create(&said).unwrap();
+    let _watch = Background::start(containerd.ctr_command(&command("watch")).stdout(log));
+    let unchanged = || fs::read_to_string(&said).unwrap_or_default().contains("unchanged /etc/cni");
+    poll(LIMIT, "the first install of the watch", unchanged);
     template["plugins"][0]["mtu"] = json!(1400);
     fs::write(containerd.path(LIST), template.to_string()).unwrap();
     let installed = || fs::read_to_string(containerd.path(INSTALLED)).unwrap_or_default();
