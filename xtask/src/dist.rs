@@ -16,8 +16,8 @@ const USAGE: &str = "\
 Usage: cargo xtask dist
 
 Builds the static binaries for x86_64 and aarch64 and puts into target/dist, for each: an archive with binaries, samples, manifests and
-documents, and an OCI image from scratch for `ctr image import` and `podman load`. SHA256SUMS has the sums of all. The same source and
-toolchain give the same bytes. An architecture other than this machine's is left out, with the reason, where the toolchain cannot have it.";
+documents, and an OCI image from scratch for `ctr image import` and `podman load`. SHA256SUMS has the sums of all. The same binaries
+give the same bytes. An architecture other than this machine's is left out, with the reason, where the toolchain cannot have it.";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
