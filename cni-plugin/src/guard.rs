@@ -236,13 +236,28 @@ pub fn ports() -> Result<Vec<String>, CniError> {
     Ok(ports.iter().map(|port| nft::interface_name(&port.key)).collect())
 }
 
+/// Takes our table away, for who takes all of us away. A kernel without nf_tables has none.
+pub fn remove_table() -> Result<(), CniError> {
+    let Ok(nft) = Nft::open() else { return Ok(()) };
+    if nft.has_table(TABLE).unwrap_or(false) {
+        Ok(nft.commit(&[Change::DeleteTable(TABLE)])?)
+    } else {
+        Ok(())
+    }
+}
+
 /// Takes out what is left of attachments whose veth is gone, of whichever network. The veths must have been listed after the ports:
 /// an ADD makes the veth first.
 pub fn remove_stale(ports: &[String], links: &[&Link]) -> Result<(), CniError> {
+    if ports.is_empty() {
+        return Ok(());
+    }
     let guard = Guard::open()?;
     for veth in ports.iter().filter(|veth| !links.iter().any(|link| link.name == **veth)) {
         log::info!("removing the guard of {veth}, which is gone");
+        let _lock = RecordLock::shared()?;
         guard.nft.commit_what_can(guard.left_of(veth)?, Refusal::not_found)?;
+        guard.records.remove(veth)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ mod apply;
 mod command;
 mod config;
 mod delegate;
-mod guard;
+pub mod guard;
 mod host_access;
 pub mod link;
 mod lock;

@@ -67,10 +67,19 @@ impl Nat {
         self.end_with_the_last(record.as_ref())
     }
 
-    /// True if all elements were there to be taken out.
+    /// True if all elements were there to be taken out. One that another attachment has stays: an ADD whose port was refused, or that
+    /// was killed before it knew, has a record that names it all the same.
     fn take_out(&self, record: &Record) -> Result<bool, CniError> {
-        let deletions = plan::elements(record).iter().map(delete).collect();
-        let all_there = self.commit_what_can(deletions, Refusal::not_found)?;
+        let own = plan::owner(&record.attachment());
+        let (mut deletions, mut all_there) = (Vec::new(), true);
+        for element in plan::elements(record) {
+            match self.nft.element(TABLE, element.set, &element.key)? {
+                Some(there) if there.comment == own => deletions.push(delete(&element)),
+                Some(_) => {}
+                None => all_there = false,
+            }
+        }
+        all_there &= self.commit_what_can(deletions, Refusal::not_found)?;
         self.delete_unused(plan::chains(record).iter().map(|chain| (chain.name.as_str(), chain.rules())))?;
         Ok(all_there)
     }

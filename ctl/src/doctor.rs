@@ -19,7 +19,7 @@ use crate::observe;
 use finding::{Finding, Verdict};
 
 /// Every check, in the order in which one would look.
-const CHECKS: [fn(&Facts) -> Vec<Finding>; 17] = [
+const CHECKS: [fn(&Facts) -> Vec<Finding>; 18] = [
     configuration::lists,
     configuration::plugins,
     configuration::status,
@@ -35,6 +35,7 @@ const CHECKS: [fn(&Facts) -> Vec<Finding>; 17] = [
     routing::reverse_path,
     filter::forwarding,
     filter::rules,
+    filter::guard,
     addresses::vlan,
     addresses::leases,
 ];

@@ -42,6 +42,8 @@ pub(crate) struct Facts {
     pub(crate) records: BTreeMap<String, Record>,
     /// Attachments whose rules in the packet filter are not as they were put in, and what is missing.
     pub(crate) broken_rules: Vec<(String, String)>,
+    /// The node's ends of pods' interfaces that have a guard in the packet filter; none if it cannot be asked.
+    pub(crate) guarded: Option<Vec<String>>,
     /// Why the packet filter cannot do what the networks ask for.
     pub(crate) filter_lacks: Option<String>,
     /// Tables whose chain FORWARD drops what no rule of it accepts, `ip filter` for one.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use cni_conf::cni::version::Version;
 use serde_json::Value;
+use vlan_bridge::guard::{self, Guard};
 use vlan_bridge::link::Link;
 use vlan_bridge::nat::{self, Nat};
 use vlan_bridge::net::nft::Nft;
@@ -204,9 +205,16 @@ fn packet_filter(facts: &mut Facts) -> Result<()> {
         let broken = nat::difference(veth, true).unwrap_or_else(|error| Some(error.to_string()));
         facts.broken_rules.extend(broken.map(|what| (veth.clone(), what)));
     }
-    if facts.networks.iter().any(|network| network.ours.network.masquerade) {
-        facts.filter_lacks = Nat::open().and_then(|nat| nat.probe()).err().map(|error| error.to_string());
+    let ours = || facts.networks.iter().map(|network| &network.ours.network);
+    let mut lacks = Ok(());
+    if ours().any(|network| network.has_nat()) {
+        lacks = Nat::open().and_then(|nat| nat.probe());
     }
+    if ours().any(|network| guard::limits(network).is_some()) {
+        lacks = lacks.and_then(|()| Guard::open()?.probe());
+    }
+    facts.filter_lacks = lacks.err().map(|error| error.to_string());
+    facts.guarded = guard::ports().ok();
     // A kernel without nf_tables has no such chain.
     if let Ok(nft) = Nft::open() {
         for family in [Family::Ipv4, Family::Ipv6] {

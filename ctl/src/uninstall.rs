@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
+use vlan_bridge::guard;
 use vlan_bridge::link::{Kind, Link};
 use vlan_bridge::net::{Conn, addr, remove};
 use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
@@ -40,6 +41,8 @@ pub(crate) fn run(call: &Uninstall, out: &mut dyn Write) -> Result<()> {
         }
         take(&manifest.binaries, &mut done)?;
         let uplinks = uplinks(&lists);
+        // What the others left in the packet filter has gone with them; the guard's frame stays for the next pod.
+        guard::remove_table()?;
         take_interfaces(&conn, &uplinks, &mut done).await?;
         Manifest::remove()?;
         Ok(done)

@@ -184,12 +184,18 @@ impl Add<'_> {
         result = complete(&self.network, result, CONTAINER_INTERFACE);
         // What cannot be said in the caller's version must not be set up.
         let document = result.to_json(self.request.version)?;
-        self.pod.configure(&self.network, &container, &result).await?;
         let device = node_side.as_ref().unwrap_or(bridge);
+        let mut record = self.record(device, &container, &result);
+        // First, for duplicate address detection speaks of them.
+        if let Some(guard) = &self.guard {
+            let limits = guard::limits(&self.network);
+            let guarded = Record { guard: limits, masquerade: false, ports: Vec::new(), ..record.clone() };
+            guard.open_for(&self.node, &guarded).await?;
+        }
+        self.pod.configure(&self.network, &container, &result).await?;
         if self.network.is_gateway {
             self.make_gateway(device, &result).await?;
         }
-        let mut record = self.record(device, &container, &result);
         if let Some(wanted) = &self.network.host_access {
             let pods: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
             let ways = host_access::ways(&self.node, wanted, device, &pods).await?;
@@ -197,11 +203,6 @@ impl Add<'_> {
             let ends = host_access::Ends { device, host: &host, container: &container, metric };
             host_access::give(&self.pod, &ends, &ways, undo)?;
             record.sources = ways.sources();
-        }
-        if let Some(guard) = &self.guard {
-            let limits = guard::limits(&self.network);
-            let guarded = Record { guard: limits, masquerade: false, ports: Vec::new(), ..record.clone() };
-            guard.open_for(&self.node, &guarded).await?;
         }
         if let Some(nat) = &self.nat {
             // Whatever it fails at, some of it may be there.
@@ -265,7 +266,7 @@ impl Add<'_> {
         }
         for ipv6 in [false, true] {
             if result.ips.iter().any(|ip| ip.gateway.is_some_and(|gateway| gateway.is_ipv6() == ipv6)) {
-                sysctl::enable_forwarding(ipv6)?;
+                sysctl::enable_forwarding(&self.node, ipv6).await?;
             }
         }
         Ok(())

@@ -29,7 +29,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let node = Conn::open()?;
     let mut outcome = nat::collect(&node, &request.name, &wanted, teardown.has_nat).await;
     let routes = route::all_ours(&node).await?;
-    let guarded = if teardown.has_guard { guard::ports()? } else { Vec::new() };
+    let guarded = if teardown.has_guard { guard::ports() } else { Ok(Vec::new()) };
     let links = link::all(&node).await?;
     let is_stale = |link: &&Link| belongs_to(link, &request.name) && !wanted.contains(&link.name);
     let (stale, rest): (Vec<&Link>, Vec<&Link>) = links.iter().partition(is_stale);
@@ -37,7 +37,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         log::info!("removing {}: {}", stale.name, stale.alias.as_deref().unwrap_or_default());
         outcome = outcome.and(remove::link(&node, stale.index, &stale.name).await.map_err(CniError::from));
     }
-    outcome = outcome.and(guard::remove_stale(&guarded, &rest));
+    outcome = outcome.and(guarded.and_then(|guarded| guard::remove_stale(&guarded, &rest)));
     outcome = outcome.and(host_access::remove_stale(&routes, &rest).map_err(CniError::from));
     if let Some(trunk) = &teardown.trunk {
         outcome = outcome.and(trunk::leave(&node, trunk).await);

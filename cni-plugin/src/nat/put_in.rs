@@ -40,7 +40,7 @@ impl Nat {
         self.put_in(node, record).await?;
         for ipv6 in [false, true] {
             if record.addresses.iter().any(|net| net.addr().is_ipv6() == ipv6) {
-                enable_forwarding(ipv6)?;
+                enable_forwarding(node, ipv6).await?;
             }
         }
         if let Some(device) = plan::localnet_device(record) {

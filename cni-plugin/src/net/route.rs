@@ -1,5 +1,6 @@
 //! `ip route`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_conf::cni::result::Route;
@@ -121,6 +122,23 @@ pub async fn all_ours(conn: &Conn) -> Result<Vec<HostRoute>> {
         }));
     }
     Ok(routes)
+}
+
+/// `ip -6 route show proto ra`: the interfaces by which routers have made themselves known, by index.
+pub async fn advertised(conn: &Conn) -> Result<BTreeSet<u32>> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet6;
+    let answers = conn.dump(RouteNetlinkMessage::GetRoute(message), || "list routes".into()).await?;
+    let interface = |answer| match answer {
+        RouteNetlinkMessage::NewRoute(message) if message.header.protocol == RouteProtocol::Ra => {
+            message.attributes.into_iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(index),
+                _ => None,
+            })
+        }
+        _ => None,
+    };
+    Ok(answers.into_iter().filter_map(interface).collect())
 }
 
 fn ours(message: &RouteMessage) -> Option<HostRoute> {

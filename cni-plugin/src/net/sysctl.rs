@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::{NetError, Result};
+use super::{Conn, NetError, Result, link, route};
 
 /// `/proc/sys/net/FAMILY/conf` of the namespace in which it was opened: files below it stay that namespace's, also
 /// after the thread has left.
@@ -67,14 +67,14 @@ impl InterfaceSysctls {
     }
 }
 
-/// Switches forwarding of a family on in the namespace of the calling thread, if it is off.
+/// Switches forwarding of a family on in the namespace of `conn` and of the calling thread, if it is off.
 /// As the reference plugin does for a gateway: `net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`.
-pub fn enable_forwarding(ipv6: bool) -> Result<()> {
+pub async fn enable_forwarding(conn: &Conn, ipv6: bool) -> Result<()> {
     let path = if ipv6 { "/proc/sys/net/ipv6/conf/all/forwarding" } else { "/proc/sys/net/ipv4/ip_forward" };
     let failed = |e: std::io::Error| NetError::io(format!("switch forwarding on in {path}"), &e);
     if std::fs::read_to_string(path).map_err(failed)?.trim() != "1" {
         if ipv6 {
-            keep_advertisements()?;
+            keep_advertisements(conn).await?;
         }
         std::fs::write(path, "1").map_err(failed)?;
     }
@@ -82,15 +82,13 @@ pub fn enable_forwarding(ipv6: bool) -> Result<()> {
 }
 
 /// A node that forwards takes no router advertisements any more, and with them loses the addresses and the default route that it may
-/// live on, unless `accept_ra` is 2 (kernel documentation, networking/ip-sysctl). So it becomes 2 where it is 1.
-fn keep_advertisements() -> Result<()> {
-    const FOLDER: &str = "/proc/sys/net/ipv6/conf";
-    let failed = |e: std::io::Error| NetError::io(format!("keep accept_ra below {FOLDER}"), &e);
-    for entry in std::fs::read_dir(FOLDER).map_err(failed)?.flatten() {
-        let path = entry.path().join("accept_ra");
-        // An interface may go while we look.
-        if std::fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1") {
-            std::fs::write(&path, "2").map_err(failed)?;
+/// live on, unless `accept_ra` is 2 (kernel documentation, networking/ip-sysctl). So it becomes 2 where it is 1 and routers are heard,
+/// and nowhere else: behind a bridge of pods everybody could be the router then.
+async fn keep_advertisements(conn: &Conn) -> Result<()> {
+    for index in route::advertised(conn).await? {
+        let Some(interface) = link::by_index(conn, index).await? else { continue };
+        if interface.accept_ra == Some(1) {
+            InterfaceSysctls::ipv6().write(&interface.name, "accept_ra", "2")?;
         }
     }
     Ok(())

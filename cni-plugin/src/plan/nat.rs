@@ -178,8 +178,12 @@ pub fn device_elements(record: &Record) -> Vec<Element> {
     let device =
         |set| Element { set, key: nft::interface(&record.device), value: None, comment: String::new() };
     let mut elements = vec![device(frame::DEVICES)];
-    if localnet_device(record).is_some() {
+    if let Some(localnet) = localnet_device(record) {
         elements.push(device(LOCALNET));
+        // With br_netfilter packets come in by the bridge itself, and are not looked at again as its VLAN side's.
+        if let Some((bridge, _)) = localnet.rsplit_once('.') {
+            elements.push(Element { key: nft::interface(bridge), ..device(LOCALNET) });
+        }
     }
     elements
 }

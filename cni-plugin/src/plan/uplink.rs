@@ -141,9 +141,8 @@ fn plan_bridge(network: &Network, seen: &Seen, master: Option<&Link>, plan: &mut
         mtu: pod_mtu(network, seen),
         vlan_filtering: network.port_vlans.as_ref().map(|_| default_pvid),
     });
-    if network.uplink.is_some() {
-        plan.steps.push(Step::RefuseAdvertisements(network.bridge.clone()));
-    }
+    // Nobody behind it is the node's router, least of all a pod.
+    plan.steps.push(Step::RefuseAdvertisements(network.bridge.clone()));
 }
 
 fn finish_bridge(network: &Network, seen: &Seen, plan: &mut Plan) {

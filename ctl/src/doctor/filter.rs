@@ -1,5 +1,9 @@
 //! The packet filter: what of ours is in it, and what of others' drops pods' packets.
 
+use vlan_bridge::guard::limits;
+use vlan_bridge::link::Link;
+use vlan_bridge::ownership::{Progress, attachment_of};
+
 use super::finding::Finding;
 use crate::facts::Facts;
 
@@ -45,6 +49,39 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// The guard of each attached pod.
+pub(super) fn guard(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "guard";
+    let guarded = |name: &str| {
+        facts
+            .networks
+            .iter()
+            .any(|network| network.ours.name == name && limits(&network.ours.network).is_some())
+    };
+    let pods: Vec<&Link> = facts
+        .attachments()
+        .filter(|link| {
+            let of = attachment_of(link).filter(|attachment| attachment.progress(link) == Progress::Ready);
+            of.is_some_and(|attachment| guarded(attachment.network))
+        })
+        .collect();
+    if pods.is_empty() {
+        return Vec::new();
+    }
+    let ports = facts.guarded.as_deref().unwrap_or_default();
+    let open: Vec<&str> = pods
+        .iter()
+        .map(|link| link.name.as_str())
+        .filter(|name| !ports.iter().any(|port| port == name))
+        .collect();
+    if open.is_empty() {
+        return vec![Finding::ok(CHECK, format!("{} pods send what is their own", pods.len()))];
+    }
+    let why = "a firewall's restart took it, or the network had none when the pod came: it may send in anybody's name";
+    let mend = "start or stop any pod: the next call of the plugin puts the rules back; a pod without a record has to be started anew";
+    vec![Finding::fail(CHECK, format!("no guard for {}", open.join(", ")), why).mend(mend)]
 }
 
 /// Masquerading and host ports.

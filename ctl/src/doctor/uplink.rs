@@ -1,6 +1,7 @@
 //! Bonds, NICs, sub-interfaces and bridges: are they there, do they carry, do they fit together?
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 
 use cni_conf::uplink::UplinkPort;
 use vlan_bridge::link::{Kind, Link};
@@ -234,6 +235,9 @@ pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// What the plugin gives a trunk bridge, for the kernel to filter loosely there: nobody's address (RFC 7600 section 6).
+const NOBODYS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
+
 /// Addresses and default routes where there should be none.
 pub(super) fn misplaced_addresses(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "addresses";
@@ -252,7 +256,7 @@ pub(super) fn misplaced_addresses(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for link in bare.iter().filter_map(|name| facts.link(name)) {
         let name = &link.name;
-        for address in facts.addresses(link) {
+        for address in facts.addresses(link).filter(|address| address.net.addr() != NOBODYS) {
             let why = "the node answers there for itself: it takes part in the pods' network, or in none";
             findings.push(
                 Finding::warn(CHECK, format!("{name} carries {}", address.net), why)
@@ -300,10 +304,10 @@ mod tests {
             parent_namespace: None,
             alias: None,
             accept_ra: None,
-            port: None,
-            forwarding: false,
             arp_ignore: None,
             rp_filter: None,
+            port: None,
+            forwarding: false,
         }
     }
 

@@ -10,7 +10,11 @@ use std::collections::BTreeMap;
 fn a_rogue_on_the_vlan_keeps_its_address_in_both_topologies() {
     let datacenter = DataCenter::new();
     let nodes = datacenter.nodes([BondMode::Lacp, BondMode::ActiveBackup]);
-    let lists = [nodes[0].list136(), nodes[1].port_vlan_list136()];
+    let mut lists = [nodes[0].list136(), nodes[1].port_vlan_list136()];
+    for list in &mut lists {
+        // An emulated machine may take longer to answer than a real one.
+        list["plugins"][0]["ipam"]["conflictDetection"] = serde_json::json!({"intervalMs": 500});
+    }
     let router = datacenter.router();
     for (node, list) in nodes.iter().zip(&lists) {
         let first = node.slice().split('/').next().unwrap().to_owned();

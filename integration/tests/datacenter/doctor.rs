@@ -131,6 +131,18 @@ const BREAKAGES: &[Breakage] = &[
         ],
     ),
     breakage(
+        |scene| {
+            scene.node.run("nft flush ruleset").expect_ok();
+        },
+        |scene| {
+            let pod = Pod::new();
+            let client = scene.node.client(&scene.list());
+            client.add(&pod.eth0()).expect_ok();
+            client.del(&pod.eth0()).expect_ok();
+        },
+        ["fail", "guard", "no guard for veth", "start or stop any pod"],
+    ),
+    breakage(
         |scene| scene.ip("link set bond0.136 nomaster"),
         |scene| scene.ip("link set bond0.136 master br136"),
         ["fail", "bridge", "bond0.136 is no port of br136", "ip link set bond0.136 master br136 up"],

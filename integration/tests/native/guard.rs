@@ -124,6 +124,12 @@ fn cases(own: [u8; 6]) -> Vec<Case> {
         ("a tag", own_frame(0x8100, tagged(51, ip, udp(OWN, [9, 9]))), false),
         ("no VLAN's tag", own_frame(0x8100, tagged(0, ip, udp(STRANGER, [9, 9]))), false),
         ("a provider's tag", own_frame(0x88a8, tagged(51, ip, udp(OWN, [9, 9]))), false),
+        ("an unknown tag", own_frame(0x9200, tagged(51, ip, udp(STRANGER, [9, 9]))), false),
+        (
+            "IPv4 in a frame of 802.2",
+            own_frame(40, [&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0][..], &udp(STRANGER, [9, 9])].concat()),
+            false,
+        ),
     ]
 }
 

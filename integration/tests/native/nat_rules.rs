@@ -99,6 +99,8 @@ fn the_last_pod_of_a_network_takes_its_subnet_along() {
 fn a_port_that_is_mapped_is_refused_with_its_holders_name() {
     let (nat, holder, second) = (Nat::new(), Pod::new(), Pod::new());
     nat.local().add(&with_ports(&holder, &PORTS)).expect_ok();
+    let held = || nat.count(holder.id());
+    let before = held();
     for (ports, told) in [
         ([(9999, "tcp", 80, ""), (8080, "udp", 81, "")], "host port 8080/udp"),
         ([(9999, "tcp", 80, ""), (8080, "sctp", 81, "192.0.2.2")], "host port 8080/sctp of 192.0.2.2"),
@@ -109,6 +111,7 @@ fn a_port_that_is_mapped_is_refused_with_its_holders_name() {
         assert!(outcome.error_text().contains(&holder), "{outcome}");
         assert!(!second.has_link("eth0") && nat.node.leases("other").is_empty());
         assert_eq!(nat.count("9999"), 0, "{}", nat.rules());
+        assert_eq!(held(), before, "the holder keeps what it has: {}", nat.rules());
     }
     // Another protocol and another address are other ports.
     let free = [(8080, "sctp", 81, "192.0.2.1"), (8081, "tcp", 81, "")];
@@ -245,4 +248,17 @@ fn udp_conversations_follow_the_port() {
         assert!(!answer());
     }
     assert_ne!(seen[0], seen[1], "both pods had one address: this shows nothing");
+}
+
+/// A node that takes router advertisements goes on doing so where it has heard one, and takes none from its pods.
+#[test]
+fn a_node_that_begins_to_forward_takes_no_pod_for_its_router() {
+    let (nat, pod) = (Nat::new(), Pod::new());
+    let accepts = |interface: &str| nat.node.sysctl(&format!("net/ipv6/conf/{interface}/accept_ra"));
+    nat.node.set_sysctl("net/ipv6/conf/all/forwarding", "0");
+    nat.node.set_sysctl("net/ipv6/conf/default/accept_ra", "1");
+    nat.local().add(&pod.eth0()).expect_ok();
+    assert_eq!(nat.node.sysctl("net/ipv6/conf/all/forwarding"), "1");
+    assert_eq!((accepts("cni0"), accepts("default")), ("0".into(), "1".into()));
+    nat.local().del(&pod.eth0()).expect_ok();
 }

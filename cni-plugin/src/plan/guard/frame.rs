@@ -120,8 +120,10 @@ fn entry_rules(by_address: bool, trunk: bool) -> Vec<Vec<Expr>> {
     let mut rules = vec![vec![Expr::Verdict(Verdict::Jump(MAC_CHAIN.into()))]];
     let of_tagged = if trunk { Verdict::Goto(TAGGED.into()) } else { Verdict::Drop };
     // 802.1q, 802.1ad, and what older switches take for the latter.
-    for protocol in [0x8100, 0x88a8, 0x9100] {
-        rules.push([ethertype(protocol), vec![Expr::Verdict(of_tagged.clone())]].concat());
+    rules.push([ethertype(0x8100), vec![Expr::Verdict(of_tagged)]].concat());
+    // 802.1ad, and what older switches take for it: the bridge would take them for untagged.
+    for protocol in [0x88a8, 0x9100] {
+        rules.push([ethertype(protocol), vec![Expr::Verdict(Verdict::Drop)]].concat());
     }
     if by_address {
         rules.push(vec![Expr::Verdict(Verdict::Goto(ADDRESSES.into()))]);
@@ -144,17 +146,7 @@ fn tagged_rules() -> Vec<Vec<Expr>> {
             Expr::Bitwise { reg: to, mask: vec![0x0f, 0xff], xor: vec![0, 0] },
         ]
     };
-    let mut none = vid(FREE).to_vec();
-    none.extend([Expr::Equal { reg: FREE, value: vec![0, 0] }, end(Verdict::Drop)]);
-    let mut own = vec![port()];
-    own.extend(vid(MAC));
-    own.extend([Expr::Lookup { key: PORT, set: OWN_VLANS }, end(Verdict::Drop)]);
-    vec![none, own]
-}
-
-fn address_rules() -> Vec<Vec<Expr>> {
-    let goto = |protocol, chain: &str| [ethertype(protocol), vec![end(Verdict::Goto(chain.into()))]].concat();
-    // Spanning tree, 802.1D's and Cisco's: a switch may shut the node's port for it.
+    // Spanning tree, 802.1D's and Cisco's, which has a tag: a switch may shut the node's port for it.
     let to = |mask: [u8; 6], group: [u8; 6]| {
         vec![
             Expr::Payload { base: Base::Link, offset: 0, length: 6, to: FREE },
@@ -163,12 +155,27 @@ fn address_rules() -> Vec<Vec<Expr>> {
             end(Verdict::Drop),
         ]
     };
+    let mut none = vid(FREE).to_vec();
+    none.extend([Expr::Equal { reg: FREE, value: vec![0, 0] }, end(Verdict::Drop)]);
+    let mut own = vec![port()];
+    own.extend(vid(MAC));
+    own.extend([Expr::Lookup { key: PORT, set: OWN_VLANS }, end(Verdict::Drop)]);
+    vec![
+        to([0xff, 0xff, 0xff, 0xff, 0xff, 0xf0], [0x01, 0x80, 0xc2, 0, 0, 0]),
+        to([0xff; 6], [0x01, 0x00, 0x0c, 0xcc, 0xcc, 0xcd]),
+        none,
+        own,
+    ]
+}
+
+fn address_rules() -> Vec<Vec<Expr>> {
+    let goto = |protocol, chain: &str| [ethertype(protocol), vec![end(Verdict::Goto(chain.into()))]].concat();
     vec![
         goto(0x0800, IPV4),
         goto(0x86dd, IPV6),
         goto(0x0806, ARP),
-        to([0xff, 0xff, 0xff, 0xff, 0xff, 0xf0], [0x01, 0x80, 0xc2, 0, 0, 0]),
-        to([0xff; 6], [0x01, 0x00, 0x0c, 0xcc, 0xcc, 0xcd]),
+        // Spanning tree's frames among them, for which a switch may shut the node's port.
+        vec![end(Verdict::Drop)],
     ]
 }
 
