@@ -69,6 +69,9 @@ pub(crate) struct Install {
     /// The version that the list is written in [default: the newest that the runtimes of this node accept]
     #[arg(long, value_name = "VERSION")]
     pub(crate) cni_version: Option<String>,
+    /// Stay, and install again whenever a file of --network or --mapping has changed
+    #[arg(long)]
+    pub(crate) watch: bool,
     /// What is printed
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,

@@ -5,6 +5,7 @@
 pub(crate) mod binaries;
 mod list;
 mod slice;
+mod watch;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -55,6 +56,11 @@ impl NewList {
 
 /// Runs the verb.
 pub(crate) fn run(call: &Install, out: &mut dyn Write) -> Result<()> {
+    if call.watch { watch::stay(call, out) } else { once(call, out) }
+}
+
+/// Installs.
+fn once(call: &Install, out: &mut dyn Write) -> Result<()> {
     let plan = plan(call)?;
     let mut manifest = Manifest::read()?;
     plan.binaries.iter().for_each(|binary| manifest.add_binary(&binary.target));

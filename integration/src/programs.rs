@@ -22,6 +22,11 @@ pub(crate) fn runtimes() -> PathBuf {
     from_environment("CNI_RUNTIMES", "the folder with containerd, containerd-sid, podman and pod.tar")
 }
 
+/// The archive of the product's own image (`VLAN_BRIDGE_IMAGE`).
+pub(crate) fn image() -> PathBuf {
+    from_environment("VLAN_BRIDGE_IMAGE", "the archive of the image with the product's binaries")
+}
+
 /// One of the reference plugins.
 pub fn peer(name: &str) -> PathBuf {
     peers().join(name)

@@ -83,6 +83,13 @@ impl Host {
         }
     }
 
+    /// Takes our plugins away again, for who wants to see them installed.
+    pub fn uninstall(&self) {
+        for name in ["vlan-bridge", "vlan-bridge-ipam"] {
+            fs::remove_file(self.path(PLUGINS).join(name)).expect("it was installed");
+        }
+    }
+
     /// Where a file of the host is for everybody else.
     pub fn path(&self, absolute: &str) -> PathBuf {
         Path::new(&format!("/proc/{}/root", self.first)).join(absolute.trim_start_matches('/'))

@@ -7,6 +7,7 @@ mod build;
 mod command;
 mod counts;
 mod demo;
+mod dist;
 mod fuzz;
 mod guest;
 mod oci;
@@ -28,6 +29,7 @@ Usage: cargo xtask VERB [OPTIONS]
   test    check formatting, lints and house rules, then run every test
   bench   time our plugins against the packaged reference plugins
   fuzz    fuzz the configuration and the files of the address store
+  dist    build archives, images and sums to give away
   vm      boot a guest kernel that has bonding and VLANs, and run a command in it
   tidy    check the house rules that a program can check
 
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         "bench" => bench::main(&args),
         "build" => build::main(&args),
         "demo" => demo::main(&args),
+        "dist" => dist::main(&args),
         "fuzz" => fuzz::main(&args),
         "test" => test::main(&args),
         "tidy" => tidy::main(&args),

@@ -21,11 +21,7 @@ pub(crate) enum Libc {
 impl Libc {
     /// musl where the toolchain has it or can add it.
     pub(crate) fn best() -> Libc {
-        if Libc::Musl.installed() {
-            return Libc::Musl;
-        }
-        let added = output(Command::new("rustup").args(["target", "add", &Libc::Musl.triple()]));
-        if added.is_ok() && Libc::Musl.installed() { Libc::Musl } else { Libc::Gnu }
+        if add_target(&Libc::Musl.triple()) { Libc::Musl } else { Libc::Gnu }
     }
 
     fn triple(self) -> String {
@@ -35,12 +31,18 @@ impl Libc {
         };
         format!("{}-unknown-linux-{libc}", std::env::consts::ARCH)
     }
+}
 
-    fn installed(self) -> bool {
-        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-        output(Command::new(rustc).args(["--print", "target-libdir", "--target", &self.triple()]))
-            .is_ok_and(|dir| PathBuf::from(dir.trim()).is_dir())
-    }
+/// Whether the toolchain has the target now.
+fn add_target(triple: &str) -> bool {
+    is_installed(triple)
+        || output(Command::new("rustup").args(["target", "add", triple])).is_ok() && is_installed(triple)
+}
+
+fn is_installed(triple: &str) -> bool {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    output(Command::new(rustc).args(["--print", "target-libdir", "--target", triple]))
+        .is_ok_and(|dir| PathBuf::from(dir.trim()).is_dir())
 }
 
 /// The folder with the binaries to try: the one that `VLAN_BRIDGE_BIN` names, or a fresh build.
@@ -56,16 +58,28 @@ pub(crate) fn ready() -> Result<PathBuf> {
 
 /// Builds the shipped binaries, release profile and static, and returns the folder that holds them.
 pub(crate) fn build(libc: Libc) -> Result<PathBuf> {
-    let triple = libc.triple();
+    let flags = if libc == Libc::Gnu { "-C target-feature=+crt-static" } else { "" };
+    build_triple(&libc.triple(), flags, &[])
+}
+
+/// The same for another architecture, against musl. The toolchain brings the linker; `compiler` names one for what is written in C.
+pub(crate) fn cross_build(arch: &str, compiler: &[(String, PathBuf)]) -> Result<PathBuf> {
+    let triple = format!("{arch}-unknown-linux-musl");
+    ensure!(add_target(&triple), "the toolchain has no target {triple} and cannot add it");
+    build_triple(&triple, "-C linker=rust-lld", compiler)
+}
+
+fn build_triple(triple: &str, flags: &str, environment: &[(String, PathBuf)]) -> Result<PathBuf> {
     let mut command = cargo();
-    command.args(["build", "--quiet", "--release", "--target", &triple]);
+    command.args(["build", "--quiet", "--release", "--target", triple]);
     for name in BINARIES {
         command.args(["--package", name]);
     }
-    if libc == Libc::Gnu {
-        let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-        command.env("RUSTFLAGS", format!("{flags} -C target-feature=+crt-static"));
+    if !flags.is_empty() {
+        let others = std::env::var("RUSTFLAGS").unwrap_or_default();
+        command.env("RUSTFLAGS", format!("{others} {flags}"));
     }
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     run(&mut command)?;
     let folder = workspace::target().join(triple).join("release");
     for name in BINARIES {

@@ -6,10 +6,12 @@
 
 mod apt;
 mod client;
+mod cross;
 mod runtimes;
 mod sid;
 
 pub(crate) use apt::{find as find_program, install_programs};
+pub(crate) use cross::cross_compiler;
 pub(crate) use runtimes::{podman_for_guest, runtimes};
 
 use crate::command::{output, run};

@@ -3,8 +3,9 @@
 use crate::command::{cargo, output, run, shown};
 use crate::counts::Counts;
 use crate::product::{self, Libc};
-use crate::{guest, provision, suite, tidy, workspace};
+use crate::{dist, guest, provision, suite, tidy, workspace};
 use anyhow::{Context, Result, bail, ensure};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -134,6 +135,9 @@ fn gnu_fallback() -> Result<()> {
 fn here(name: &str, product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
     let mut command = Command::new(suite::build(["--test", name])?);
     provision::tell(command.args(filter), product)?;
+    let image = workspace::rig().join("product.oci.tar");
+    fs::write(&image, dist::image(std::env::consts::ARCH, product)?).context("cannot write the image")?;
+    command.env("VLAN_BRIDGE_IMAGE", image);
     let (of_suite, success) = stream(&mut command)?;
     judge(of_suite, success, counts)
 }

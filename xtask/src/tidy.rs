@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the house rules that a program can check. Why each stands is in `docs/architecture.md`.
 
 mod documents;
+mod manifests;
 mod source;
 
 use crate::command::output;
@@ -58,6 +59,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
             eprintln!("{path}: warning: {warning}");
         }
     }
+    findings.extend(manifests::check(root)?);
     for Finding { path, line, message } in &findings {
         eprintln!("{path}:{line}: {message}");
     }

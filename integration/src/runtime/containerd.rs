@@ -1,9 +1,10 @@
 //! containerd, driven by `ctr` and through its CRI socket.
 
 use super::{Cri, Host, IMAGE, LIMIT};
-use crate::{Background, Namespace, Outcome, poll, run};
+use crate::{Background, Namespace, Outcome, poll, programs, run};
 use std::fs;
 use std::ops::Deref;
+use std::process::Command;
 
 /// Which containerd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +74,21 @@ impl Containerd {
     /// Runs `ctr`.
     #[track_caller]
     pub fn ctr(&self, line: &str) -> Outcome {
-        self.host.run(&format!("ctr {line}"))
+        run(&mut self.ctr_command(line))
+    }
+
+    /// `ctr`, to be started.
+    pub fn ctr_command(&self, line: &str) -> Command {
+        let mut command = self.host.command("ctr");
+        command.args(line.split_whitespace());
+        command
+    }
+
+    /// Gives it the product's own image and returns its name.
+    pub fn import_product(&self) -> String {
+        fs::copy(programs::image(), self.host.path("/product.tar")).expect("the image is there");
+        self.ctr("image import /product.tar").expect_ok();
+        format!("localhost/vlan-bridge:{}", env!("CARGO_PKG_VERSION"))
     }
 
     /// Starts a container with `ctr run --cni`, which takes the network away again when the container has ended.

@@ -1,6 +1,8 @@
 //! Real container runtimes on one node: what they ask of a plugin, and that nothing is left when they have finished.
 
-use integration::{Containerd, Host, IMAGE, Podman, Port, Release, Sandbox, Site, Snapshot, greets, poll};
+use integration::{
+    Background, Containerd, Host, IMAGE, Podman, Port, Release, Sandbox, Site, Snapshot, greets, poll,
+};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::IpAddr;
@@ -222,4 +224,69 @@ fn host_ports_of_podman_lead_to_its_containers_until_they_go() {
     published(&site, 8081);
     podman.podman("rm --force --time 0 one two").expect_ok();
     nothing_left(&site, &podman, &before);
+}
+
+/// What the DaemonSet says of its containers: the arguments after `vlan-bridgectl`, and the folders of the node with their places.
+fn daemonset(name: &str) -> (String, Vec<String>) {
+    let text = include_str!("../../../deploy/base/daemonset.yaml");
+    let daemonset: Value = serde_yaml_ng::from_str(text).unwrap();
+    let spec = &daemonset["spec"]["template"]["spec"];
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let all = [list(&spec["initContainers"]), list(&spec["containers"])].concat();
+    let container = all.iter().find(|container| container["name"] == name).expect("a container of that name");
+    let words: Vec<String> =
+        list(&container["args"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let mounts = list(&container["volumeMounts"]).into_iter().map(|mount| {
+        let volumes = list(&spec["volumes"]);
+        let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).expect("its volume");
+        let there = mount["mountPath"].as_str().expect("a place");
+        // The ConfigMap is a folder of the host here.
+        let here = volume["hostPath"]["path"].as_str().unwrap_or(there);
+        let rights = if mount["readOnly"] == true { "ro" } else { "rw" };
+        format!("--mount=type=bind,src={here},dst={there},options=rbind:{rights}")
+    });
+    (words.join(" "), mounts.collect())
+}
+
+#[test]
+fn the_image_installs_as_the_daemonset_says_and_again_when_the_network_changes() {
+    const LIST: &str = "/etc/vlan-bridge/10-vlan136.conflist";
+    const INSTALLED: &str = "/etc/cni/net.d/10-vlan136.conflist";
+    let site = Site::new();
+    let containerd = Containerd::start(&site.node, Release::Sid);
+    let image = containerd.import_product();
+    let run = "run --rm --cpu-shares 0 --cap-drop CAP_SYS_ADMIN --read-only";
+    let help = containerd.ctr(&format!("{run} {image} help /opt/vlan-bridge/vlan-bridgectl --help"));
+    assert!(help.ok() && help.stdout.contains("install"), "{help}");
+
+    containerd.uninstall();
+    for folder in ["/etc/vlan-bridge", "/etc/cni/net.d", "/var/lib/vlan-bridge"] {
+        fs::create_dir_all(containerd.path(folder)).unwrap();
+    }
+    let mut template = list(&site);
+    template["plugins"][0]["ipam"].as_object_mut().unwrap().remove("slice");
+    fs::write(containerd.path(LIST), template.to_string()).unwrap();
+    let command = |container: &str| {
+        let (words, mounts) = daemonset(container);
+        let mounts = mounts.join(" ");
+        format!(
+            "{run} --net-host {mounts} {image} {container} /opt/vlan-bridge/vlan-bridgectl {words} --slice 172.20.56.16/28"
+        )
+    };
+    containerd.ctr(&command("install")).expect_ok();
+    let cri = containerd.cri();
+    poll(LIMIT, "the network is ready", || cri.network_ready().expect("Status").0);
+    let sandbox = cri.run("one", &[]).expect("RunPodSandbox");
+    answers(&site, sandbox.ip);
+    removed(&containerd, &sandbox);
+
+    let said = containerd.path("/watch.log");
+    let log = fs::File::create(&said).unwrap();
+    let _watch = Background::start(containerd.ctr_command(&command("watch")).stdout(log));
+    let unchanged = || fs::read_to_string(&said).unwrap_or_default().contains("unchanged /etc/cni");
+    poll(LIMIT, "the first install of the watch", unchanged);
+    template["plugins"][0]["mtu"] = json!(1400);
+    fs::write(containerd.path(LIST), template.to_string()).unwrap();
+    let installed = || fs::read_to_string(containerd.path(INSTALLED)).unwrap_or_default();
+    poll(LIMIT, "the list changes", || installed().contains("1400"));
 }

@@ -1,0 +1,133 @@
+//! `cargo xtask dist`: what is given away.
+
+use crate::command::usage;
+use crate::oci::{self, File, Image};
+use crate::product::{self, Libc};
+use crate::{provision, workspace};
+use anyhow::{Context, Result, ensure};
+use flate2::{Compression, GzBuilder};
+use serde_json::json;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask dist
+
+Builds the static binaries for x86_64 and aarch64 and puts into target/dist, for each: an archive with binaries, samples, manifests and
+documents, and an OCI image from scratch for `ctr image import` and `podman load`. SHA256SUMS has the sums of all. The same binaries
+give the same bytes. An architecture other than this machine's is left out, with the reason, where the toolchain cannot have it.";
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Where the image has the binaries. They find each other by the folder that they are in.
+const IN_IMAGE: &str = "opt/vlan-bridge";
+
+/// Images are pulled by every node, maybe all at once.
+const LARGEST_IMAGE: usize = 15 << 20;
+
+/// What the archive has beside the binaries.
+const DOCUMENTS: [&str; 6] = ["CHANGELOG.md", "LICENSE", "README.md", "conf/samples", "deploy", "docs"];
+
+/// Runs the verb.
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    match args {
+        [] => (),
+        other => return Ok(usage(other, USAGE)),
+    }
+    for path in make()? {
+        println!("{}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes everything anew and returns what was made.
+fn make() -> Result<Vec<PathBuf>> {
+    let dir = workspace::target().join("dist");
+    if dir.exists() {
+        fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
+    }
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let own = std::env::consts::ARCH;
+    let mut made = pack(&dir, own, &product::build(Libc::best())?)?;
+    for arch in ["x86_64", "aarch64"].into_iter().filter(|arch| *arch != own) {
+        let built =
+            provision::cross_compiler(arch).and_then(|compiler| product::cross_build(arch, &compiler));
+        match built {
+            Ok(binaries) => made.extend(pack(&dir, arch, &binaries)?),
+            Err(error) => eprintln!("left out: {arch}: {error:#}"),
+        }
+    }
+    let mut sums = String::new();
+    for path in &made {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        sums += &format!("{}  {}\n", oci::hex_sha256(&bytes), file_name(path));
+    }
+    made.push(write(&dir, "SHA256SUMS", sums.as_bytes())?);
+    Ok(made)
+}
+
+/// The archive and the image of one architecture.
+fn pack(dir: &Path, arch: &str, folder: &Path) -> Result<Vec<PathBuf>> {
+    let name = format!("vlan-bridge-{VERSION}-linux-{arch}");
+    let image = write(dir, &format!("{name}.oci.tar"), &image(arch, folder)?)?;
+    let mut files = binaries(folder, &name)?;
+    for document in DOCUMENTS {
+        collect(&workspace::root().join(document), &format!("{name}/{document}"), &mut files)?;
+    }
+    let mut packed = GzBuilder::new().write(Vec::new(), Compression::best());
+    packed.write_all(&oci::archive(&files)?).context("cannot compress")?;
+    let archive = write(dir, &format!("{name}.tar.gz"), &packed.finish().context("cannot compress")?)?;
+    Ok(vec![archive, image])
+}
+
+/// The image of a folder of binaries, as `dist` gives it away.
+pub(crate) fn image(arch: &str, folder: &Path) -> Result<Vec<u8>> {
+    let image = Image {
+        name: &format!("localhost/vlan-bridge:{VERSION}"),
+        arch,
+        entrypoint: &[&format!("/{IN_IMAGE}/vlan-bridgectl")],
+        labels: json!({"org.opencontainers.image.version": VERSION}),
+        files: &binaries(folder, IN_IMAGE)?,
+    };
+    let bytes = image.archive()?;
+    ensure!(bytes.len() < LARGEST_IMAGE, "an image of {} bytes: 15 MiB is the limit", bytes.len());
+    Ok(bytes)
+}
+
+/// The binaries, to be put below `there`.
+fn binaries(folder: &Path, there: &str) -> Result<Vec<File>> {
+    let read = |name: &&str| {
+        let path = folder.join(name);
+        let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(File { path: format!("{there}/{name}"), mode: 0o755, content })
+    };
+    product::BINARIES.iter().map(read).collect()
+}
+
+/// A file, or every file of a folder in the order of their names, to be put at `there`.
+fn collect(here: &Path, there: &str, files: &mut Vec<File>) -> Result<()> {
+    let cannot = || format!("cannot read {}", here.display());
+    if !here.is_dir() {
+        let content = fs::read(here).with_context(cannot)?;
+        files.push(File { path: there.to_owned(), mode: 0o644, content });
+        return Ok(());
+    }
+    let mut names: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(here).with_context(cannot)? {
+        names.push(entry.with_context(cannot)?.path());
+    }
+    names.sort();
+    names.iter().try_for_each(|path| collect(path, &format!("{there}/{}", file_name(path)), files))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+    let path = dir.join(name);
+    fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}

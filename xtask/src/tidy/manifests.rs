@@ -1,0 +1,185 @@
+//! The manifests against Kubernetes' published OpenAPI schema: every key known, of its type, and none missing.
+//!
+//! `data/kubernetes-1.25.json` is the part of that schema (Kubernetes 1.25, Apache License 2.0) which our kinds reach, without its texts. An older
+//! release's is the better: what it knows, later ones know too.
+
+use super::Finding;
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+const SCHEMA: &str = include_str!("../../data/kubernetes-1.25.json");
+const FOLDER: &str = "deploy/base";
+
+/// Checks every manifest, and that kustomize is told of each.
+pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
+    let schema: Map<String, Value> = serde_json::from_str(SCHEMA).context("the schema is no JSON")?;
+    let (mut findings, mut files) = (Vec::new(), BTreeSet::new());
+    let folder = root.join(FOLDER);
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {FOLDER}"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name == "kustomization.yaml" {
+            continue;
+        }
+        let text = fs::read_to_string(folder.join(&name)).with_context(|| format!("cannot read {name}"))?;
+        let path = format!("{FOLDER}/{name}");
+        findings.extend(complaints(&schema, &text).into_iter().map(|message| finding(&path, message)));
+        files.insert(name);
+    }
+    let path = format!("{FOLDER}/kustomization.yaml");
+    let text = fs::read_to_string(root.join(&path)).with_context(|| format!("cannot read {path}"))?;
+    let kustomization: Value = serde_yaml_ng::from_str(&text).with_context(|| path.clone())?;
+    let named = kustomization["resources"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+    let named: BTreeSet<String> = named.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    if named != files {
+        findings.push(finding(&path, format!("resources are {named:?}, the files {files:?}")));
+    }
+    Ok(findings)
+}
+
+fn finding(path: &str, message: String) -> Finding {
+    Finding { path: path.to_owned(), line: 1, message }
+}
+
+/// What is wrong with the documents of a file.
+fn complaints(schema: &Map<String, Value>, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (index, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
+        let document = match Value::deserialize(document) {
+            Ok(document) => document,
+            Err(error) => {
+                found.push(format!("document {}: {error}", index + 1));
+                // Where the next one begins cannot be told.
+                break;
+            }
+        };
+        let kind = document["kind"].as_str().unwrap_or_default();
+        match definition(schema, kind, document["apiVersion"].as_str().unwrap_or_default()) {
+            Some(wanted) => compare(schema, wanted, &document, kind, &mut found),
+            None => found
+                .push(format!("document {}: no kind {kind:?} of that apiVersion in the schema", index + 1)),
+        }
+    }
+    found
+}
+
+/// The definition of a kind: its own keys say which `apiVersion` it is.
+fn definition<'a>(schema: &'a Map<String, Value>, kind: &str, version: &str) -> Option<&'a Value> {
+    let says = |wanted: &Value, key: &str, value: &str| {
+        wanted["properties"][key]["enum"].as_array().is_some_and(|all| all.iter().any(|one| one == value))
+    };
+    schema.values().find(|wanted| says(wanted, "kind", kind) && says(wanted, "apiVersion", version))
+}
+
+/// Compares a value with its schema. Stricter than the server: a null is nobody's intention.
+fn compare(schema: &Map<String, Value>, wanted: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
+    if let Some(target) = wanted["$ref"].as_str() {
+        let name = target.rsplit('/').next().unwrap_or(target);
+        match schema.get(name) {
+            Some(wanted) => compare(schema, wanted, value, path, found),
+            None => found.push(format!("{path}: the schema has no {name}")),
+        }
+        return;
+    }
+    if let Some(choices) = wanted["oneOf"].as_array() {
+        if !choices.iter().any(|choice| has_type(choice, value)) {
+            found.push(format!("{path}: {value} is of no type that it may have"));
+        }
+        return;
+    }
+    if !has_type(wanted, value) {
+        found.push(format!("{path}: {value} should be of type {}", wanted["type"]));
+        return;
+    }
+    if let Some(choices) = wanted["enum"].as_array()
+        && !choices.contains(value)
+    {
+        found.push(format!("{path}: {value} is none of {}", wanted["enum"]));
+    }
+    if let Some(items) = value.as_array() {
+        for (index, item) in items.iter().enumerate() {
+            compare(schema, &wanted["items"], item, &format!("{path}[{index}]"), found);
+        }
+    }
+    if let Some(keys) = value.as_object() {
+        compare_keys(schema, wanted, keys, path, found);
+    }
+}
+
+fn compare_keys(
+    schema: &Map<String, Value>,
+    wanted: &Value,
+    keys: &Map<String, Value>,
+    path: &str,
+    found: &mut Vec<String>,
+) {
+    for (key, value) in keys {
+        let below = format!("{path}.{key}");
+        match (wanted["properties"].get(key), wanted.get("additionalProperties")) {
+            (Some(wanted), _) => compare(schema, wanted, value, &below, found),
+            (None, Some(wanted)) if wanted.is_object() => compare(schema, wanted, value, &below, found),
+            _ => found.push(format!("{below}: no such key")),
+        }
+    }
+    let required = wanted["required"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+    for key in required.iter().filter_map(Value::as_str).filter(|key| !keys.contains_key(*key)) {
+        found.push(format!("{path}.{key}: missing"));
+    }
+}
+
+/// Whether the value is of the type, or of one of the types, that the schema names.
+fn has_type(wanted: &Value, value: &Value) -> bool {
+    let actual = match value {
+        Value::Null => return false,
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let is = |name: &str| name == actual || (name == "integer" && (value.is_i64() || value.is_u64()));
+    match &wanted["type"] {
+        Value::String(name) => is(name),
+        Value::Array(names) => names.iter().filter_map(Value::as_str).any(is),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of the DaemonSet with one text replaced.
+    fn said(from: &str, to: &str) -> String {
+        let path = crate::workspace::root().join(FOLDER).join("daemonset.yaml");
+        let text = fs::read_to_string(path).unwrap_or_default();
+        assert!(text.contains(from), "{from}");
+        let schema = serde_json::from_str(SCHEMA).unwrap_or_default();
+        complaints(&schema, &text.replacen(from, to, 1)).join("; ")
+    }
+
+    #[test]
+    fn what_a_server_would_refuse_is_found() {
+        assert_eq!(said("hostNetwork: true", "hostNetwork: true"), "");
+        for (from, to, complaint) in [
+            (
+                "hostNetwork: true",
+                "hostNetworks: true",
+                "DaemonSet.spec.template.spec.hostNetworks: no such key",
+            ),
+            ("hostNetwork: true", "hostNetwork: yes please", "should be of type [\"boolean\",\"null\"]"),
+            ("runAsUser: 0", "runAsUser: root", "securityContext.runAsUser: \"root\" should be of type"),
+            ("drop: [ALL]", "drop: ALL", "capabilities.drop"),
+            ("cpu: 5m", "cpu: [5m]", "is of no type that it may have"),
+            ("apps/v1", "apps/v1beta1", "no kind \"DaemonSet\" of that apiVersion"),
+            ("- name: watch", "- title: watch", "spec.containers[0].name: missing"),
+            ("kind: DaemonSet", "kind: [", "document 1"),
+        ] {
+            let found = said(from, to);
+            assert!(found.contains(complaint), "{to}: {found}");
+        }
+    }
+}
