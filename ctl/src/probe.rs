@@ -53,7 +53,7 @@ pub(crate) fn ask(from: &Vantage, addrs: &[IpAddr]) -> io::Result<Option<Answers
             if left.is_zero() {
                 break;
             }
-            wait(&sockets, left)?;
+            wait(sockets.iter(), left)?;
         }
     }
     Ok(Some(answers))

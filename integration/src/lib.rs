@@ -18,6 +18,7 @@
 //! | a TCP or UDP exchange, and whom the server saw | [`Server`], [`ask`], [`Namespace::asks`] |
 //! | proof that nothing was touched or left | [`Snapshot`] |
 //! | a program killed at one of its system calls | [`run_killed_at`] |
+//! | to take kernel modules away from nobody else | [`ModulesTaken`] |
 //! | to wait for something | [`poll`], the only place that sleeps |
 //!
 //! ```no_run
@@ -50,6 +51,7 @@ mod datacenter;
 mod exchange;
 mod icmpv6;
 mod kill;
+mod modules;
 mod names;
 mod namespace;
 mod node;
@@ -70,6 +72,7 @@ pub use ctl::{Ctl, Finding};
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
 pub use exchange::{Protocol, Server, Transport, ask};
 pub use kill::run_killed_at;
+pub use modules::ModulesTaken;
 pub use namespace::Namespace;
 pub use node::Node;
 pub use ping::Pings;

@@ -1,5 +1,6 @@
 //! A machine that runs plugins.
 
+use crate::modules::InUse;
 use crate::{Client, Namespace, Plugin, Scratch, programs};
 use serde_json::{Value, json};
 use std::fs;
@@ -12,12 +13,14 @@ use std::path::PathBuf;
 pub struct Node {
     namespace: Namespace,
     folder: Scratch,
+    _modules: InUse,
 }
 
 impl Node {
     /// A node without a NIC.
     pub fn new(role: &str) -> Node {
-        Node { namespace: Namespace::new(role), folder: Scratch::new(role) }
+        let _modules = InUse::new();
+        Node { namespace: Namespace::new(role), folder: Scratch::new(role), _modules }
     }
 
     /// The node's namespace.

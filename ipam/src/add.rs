@@ -137,12 +137,15 @@ fn choose(
 
 /// The chosen addresses that nobody has looked for, and those that come after them, for others who will want them.
 fn batch(store: &mut Store, ask: &Ask<'_>, chosen: &[IpAddr]) -> Result<Vec<IpAddr>, CniError> {
-    let mut batch = chosen.to_vec();
-    for pool in ask.pools() {
-        batch.extend(store.upcoming(&pool, BATCH)?.into_iter().filter(|addr| !chosen.contains(addr)));
+    let mut batch = Vec::new();
+    for (pool, first) in ask.pools().zip(chosen) {
+        let mut of_set = store.upcoming(&pool, BATCH)?;
+        of_set.retain(|addr| addr != first);
+        of_set.insert(0, *first);
+        of_set.truncate(BATCH);
+        batch.extend(of_set);
     }
     batch.retain(|addr| !store.is_clear(*addr));
-    batch.truncate(BATCH.max(chosen.len()));
     Ok(batch)
 }
 

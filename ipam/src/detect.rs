@@ -15,14 +15,18 @@ use cni_conf::cni::mac::MacAddr;
 use cni_conf::detection::Detection;
 use cni_conf::ipam::IpamConfig;
 
-use crate::net::{Interface, PacketSocket, has_carrier, wait};
-use crate::probe::{ARP, IPV6, claim, ethertype, question};
+use crate::net::{Interface, PacketSocket, has_carrier, node_addresses, wait};
+use crate::probe::{claim, ethertype, question};
 use crate::store::{Owner, Store, Window};
 
 /// So many addresses are probed in one window: a whole /28. Of a burst, one ADD in so many waits for a window of its own.
 pub(crate) const BATCH: usize = 16;
 /// After so many windows in which every address that could be given was somebody else's, something is wrong with the network.
 const MOST_WINDOWS: u32 = 4;
+/// How long to wait for the turn beyond what its holder's windows may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// So many frames of a socket are read before the clock is looked at again.
+const AT_ONCE: usize = 64;
 /// Longer than any frame that says something about an address; of others the beginning is enough.
 const FRAME: usize = 256;
 
@@ -35,9 +39,11 @@ pub(crate) struct Detector<'a> {
     interface: Interface,
     /// Whose turn it is to probe: held from the first address on that nobody has looked for.
     turn: Option<File>,
-    /// Open until the end: closing them takes longer than anybody should have to wait who waits for the turn.
-    sockets: Vec<PacketSocket>,
+    /// By their EtherTypes. Open until the end: closing them takes longer than anybody should have to wait who waits for the turn.
+    sockets: Vec<(u16, PacketSocket)>,
     windows: u32,
+    /// One of the last window's.
+    last_conflict: Option<(IpAddr, MacAddr)>,
 }
 
 impl Detector<'_> {
@@ -68,7 +74,16 @@ impl Detector<'_> {
             return Ok(None);
         };
         let sockets = Vec::new();
-        Ok(Some(Detector { config, network, settings, interface, turn: None, sockets, windows: 0 }))
+        Ok(Some(Detector {
+            config,
+            network,
+            settings,
+            interface,
+            turn: None,
+            sockets,
+            windows: 0,
+            last_conflict: None,
+        }))
     }
 
     /// Takes the turn, or, with the turn, probes and notes the verdicts. Either way the store is to be looked at again.
@@ -77,27 +92,33 @@ impl Detector<'_> {
     /// No sockets, no lock, no store; and too many conflicts.
     pub(crate) fn look(&mut self, owner: &Owner, batch: &[IpAddr]) -> Result<(), CniError> {
         if self.turn.is_none() {
-            self.turn = Some(Store::turn_to_probe(&self.config.data_dir, self.network)?);
+            let longest = PATIENCE + self.settings.interval * self.settings.count * MOST_WINDOWS;
+            self.turn = Some(Store::turn_to_probe(&self.config.data_dir, self.network, longest)?);
             return Ok(());
         }
-        let conflicts = self.probe(batch).map_err(|error| failure(self.settings, &error))?;
+        if self.windows == MOST_WINDOWS {
+            return Err(self.gave_up());
+        }
+        let mut conflicts = self.probe(batch).map_err(|error| failure(self.settings, &error))?;
         let window = Window { probed: batch, conflicts: &conflicts, quarantine: self.settings.quarantine };
         let mut store = Store::create(&self.config.data_dir, self.network)?;
         let noted = store.note_window(owner, &window);
         store.finish();
         noted?;
         self.windows += 1;
-        if self.windows < MOST_WINDOWS {
-            return Ok(());
-        }
+        self.last_conflict = conflicts.pop_first();
+        Ok(())
+    }
+
+    fn gave_up(&self) -> CniError {
         let on = &self.settings.interface;
-        let msg = match conflicts.iter().next() {
+        let msg = match self.last_conflict {
             Some((addr, mac)) => format!(
                 "other machines use every address that was probed on {on}, {addr} is {mac}'s: does a router there answer for others (proxy ARP)?"
             ),
             None => format!("every address that was probed on {on} was taken meanwhile"),
         };
-        Err(CniError::new(code::TRY_AGAIN_LATER, msg))
+        CniError::new(code::TRY_AGAIN_LATER, msg)
     }
 
     /// Whether this ADD has looked at the network itself.
@@ -108,19 +129,25 @@ impl Detector<'_> {
     /// One window: sends every probe of every address, and hears who uses one.
     fn probe(&mut self, batch: &[IpAddr]) -> io::Result<BTreeMap<IpAddr, MacAddr>> {
         let (own, interval) = (self.interface.mac, self.settings.interval);
-        if self.sockets.is_empty() {
-            for ethertype in [ARP, IPV6] {
-                self.sockets.push(PacketSocket::open(self.interface, ethertype)?);
+        for addr in batch {
+            let wanted = ethertype(*addr);
+            if !self.sockets.iter().any(|(known, _)| *known == wanted) {
+                self.sockets.push((wanted, PacketSocket::open(self.interface, wanted)?));
             }
         }
-        let mut conflicts = BTreeMap::new();
+        // The node does not hear its own questions.
+        let of_the_node = node_addresses()?;
+        let mut conflicts: BTreeMap<IpAddr, MacAddr> =
+            batch.iter().filter(|addr| of_the_node.contains(addr)).map(|addr| (*addr, own)).collect();
         let start = Instant::now();
         for round in 0..self.settings.count {
             let begin = start + interval * round;
             self.listen(begin + jitter(interval / 2), batch, &mut conflicts)?;
             for addr in batch {
-                let socket = &self.sockets[usize::from(ethertype(*addr) != ARP)];
-                socket.send(&question(*addr, own))?;
+                let heard_by = self.sockets.iter().filter(|(known, _)| *known == ethertype(*addr));
+                for (_, socket) in heard_by {
+                    socket.send(&question(*addr, own))?;
+                }
             }
         }
         self.listen(start + interval * self.settings.count, batch, &mut conflicts)?;
@@ -136,8 +163,10 @@ impl Detector<'_> {
     ) -> io::Result<()> {
         let mut buffer = [0; FRAME];
         loop {
-            for socket in &self.sockets {
-                while let Some(frame) = socket.receive(&mut buffer)? {
+            for (_, socket) in &self.sockets {
+                // Not for ever, though frames may come faster than they are read.
+                for _ in 0..AT_ONCE {
+                    let Some(frame) = socket.receive(&mut buffer)? else { break };
                     let heard = claim(frame, self.interface.mac).filter(|(addr, _)| batch.contains(addr));
                     conflicts.extend(heard);
                 }
@@ -146,7 +175,7 @@ impl Detector<'_> {
             if left.is_zero() {
                 return Ok(());
             }
-            wait(&self.sockets, left)?;
+            wait(self.sockets.iter().map(|(_, socket)| socket), left)?;
         }
     }
 }

@@ -5,6 +5,6 @@ mod interface;
 mod packet;
 mod parent;
 
-pub use interface::{Interface, has_carrier};
+pub use interface::{Interface, has_carrier, node_addresses};
 pub use packet::{PacketSocket, wait};
 pub use parent::end_with;

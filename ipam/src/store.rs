@@ -12,11 +12,13 @@
 //! `docs/ipam.md` has the order of all steps, and what each kill between two of them leaves.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::fs::{self, DirBuilder, File, Metadata, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use cni_conf::cni::env::is_identifier;
 
@@ -62,6 +64,8 @@ const LOCK: &str = "lock";
 const CLAIM: &str = ".claim";
 /// The longest address, and some space.
 const MAX_LAST: u64 = 64;
+/// Who waits for the turn to probe waits for the network, so a little more is nothing.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// Our own directory in the data directory.
 const SIDE: &str = ".vlan-bridge";
 
@@ -271,16 +275,31 @@ impl Store {
         }
     }
 
+    /// Before a table is changed though no lease is: who comes after a kill must not take the tables for right.
+    pub(super) fn unmark(&mut self) -> Result<(), StoreError> {
+        if !std::mem::replace(&mut self.changed, true) {
+            self.handle.set_modified(SystemTime::now()).map_err(at("unmark", &self.dir))?;
+        }
+        Ok(())
+    }
+
     /// Waits for its turn to probe. It ends with the descriptor, and so with the process. The leases are not locked: whoever
     /// probes waits for the network.
     ///
     /// # Errors
-    /// When the lock cannot be taken.
-    pub fn turn_to_probe(data_dir: &Path, network: &str) -> Result<File, StoreError> {
+    /// When the lock cannot be taken, or not so soon: its holder waits for the network, or was stopped.
+    pub fn turn_to_probe(data_dir: &Path, network: &str, longest: Duration) -> Result<File, StoreError> {
         let path = Side::of(data_dir, network).turn;
         let turn = open::to_write(&path).map_err(at("open", &path))?;
-        turn.lock().map_err(at("lock", &path))?;
-        Ok(turn)
+        let deadline = Instant::now() + longest;
+        loop {
+            match turn.try_lock() {
+                Ok(()) => return Ok(turn),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOOK_AGAIN),
+                Err(TryLockError::WouldBlock) => return Err(StoreError::Busy(path, longest)),
+                Err(TryLockError::Error(error)) => return Err(at("lock", &path)(error)),
+            }
+        }
     }
 
     fn lease(&self, addr: IpAddr) -> PathBuf {

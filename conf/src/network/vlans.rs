@@ -46,8 +46,12 @@ impl Vantage {
             None => None,
         };
         let bridge = ifname::read(root, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into());
+        let is_gateway = root.bool("isGateway")? || root.bool("isDefaultGateway")?;
         let interface = match &port_vlans {
-            Some(vlans) => vlans.access.filter(|_| uplink.is_some()).map(|vid| node_side_name(&bridge, vid)),
+            Some(vlans) => vlans
+                .access
+                .filter(|_| uplink.is_some() || is_gateway)
+                .map(|vid| node_side_name(&bridge, vid)),
             None => Some(bridge),
         };
         Ok(Vantage { interface, uplink })

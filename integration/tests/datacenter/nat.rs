@@ -1,6 +1,6 @@
 //! NAT mode on a kernel whose modules can be taken away.
 
-use integration::{Namespace, Node, Plugin, Pod, Server, Snapshot, Transport, ask, note};
+use integration::{ModulesTaken, Namespace, Node, Plugin, Pod, Server, Snapshot, Transport, ask, note};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,6 +22,7 @@ fn a_kernel_that_lacks_a_part_is_told_which_before_anything_is_touched() {
         return note("not in the guest: no module is taken away");
     }
     let (node, pod) = (Node::new("node"), Pod::new());
+    let _taken = ModulesTaken::from_my_node_alone();
     let (before, before_in_pod) = (Snapshot::of(&node), Snapshot::of(&pod));
     for module in ["nft_masq", "nft_nat", "nft_fib_inet", "nft_chain_nat", "nft_ct"] {
         node.run(&format!("rmmod {module}")).expect_ok();

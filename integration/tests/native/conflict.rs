@@ -250,3 +250,51 @@ fn an_interface_to_probe_from_that_is_not_there_is_an_error_where_it_was_asked_f
     assert_eq!(refused.error_code(), 7);
     assert!(refused.error_text().contains("no interface nowhere to probe from"), "{refused}");
 }
+
+/// What is set aside comes again, though it was found in windows whose ADD took something else.
+#[test]
+fn what_was_in_conflict_keeps_its_place_in_the_queue() {
+    let site = Site::new();
+    let used: Vec<u8> = (64..80).collect();
+    for i in &used {
+        site.router.ip(&format!("addr add 172.20.56.{i}/24 dev port"));
+    }
+    let plugin = with(
+        &site,
+        json!({"slice": "172.20.56.64/27", "conflictDetection": {"count": 1, "intervalMs": 50, "quarantine": 2}}),
+    );
+    let (pods, mut logs): (Vec<Pod>, String) = ((0..32).map(|_| Pod::new()).collect(), String::new());
+    let first = plugin.add(&pods[0].eth0());
+    assert_eq!(addresses(&first), ["172.20.56.80"]);
+    for i in &used {
+        site.router.ip(&format!("addr del 172.20.56.{i}/24 dev port"));
+    }
+    poll(Duration::from_secs(20), "the end of the quarantine", || listed(&site, "quarantined").is_empty());
+    let mut given = BTreeSet::from([addresses(&first).remove(0)]);
+    for pod in &pods[1..] {
+        let outcome = plugin.add(&pod.eth0());
+        given.extend(addresses(&outcome));
+        logs += &outcome.stderr;
+    }
+    assert_eq!(given.len(), 32);
+    assert!(!logs.contains("lost addresses"), "{logs}");
+}
+
+#[test]
+fn an_address_of_the_node_itself_is_a_conflict() {
+    let site = Site::new();
+    site.node.ip("addr add 172.20.56.16/32 dev lo");
+    let pod = Pod::new();
+    assert_eq!(addresses(&with(&site, json!({})).add(&pod.eth0())), ["172.20.56.17"]);
+}
+
+#[test]
+fn an_add_whose_last_window_finds_a_free_address_takes_it() {
+    let site = Site::new();
+    for i in 2..50 {
+        site.router.ip(&format!("addr add 172.20.56.{i}/24 dev port"));
+    }
+    let pod = Pod::new();
+    let ipam = json!({"slice": "172.20.56.0/24", "conflictDetection": {"count": 2, "intervalMs": 50}});
+    assert_eq!(addresses(&with(&site, ipam).add(&pod.eth0())), ["172.20.56.50"]);
+}

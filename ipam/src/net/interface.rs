@@ -1,8 +1,10 @@
 //! netdevice(7): what an interface is.
 
+use std::collections::BTreeSet;
 use std::ffi::c_char;
 use std::io;
 use std::mem;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use cni_conf::cni::mac::MacAddr;
@@ -35,6 +37,35 @@ pub fn has_carrier(name: &str) -> io::Result<Option<bool>> {
     let found = ask(name, libc::SIOCGIFFLAGS)?;
     // SAFETY: the kernel has filled in this member of the union.
     Ok(found.map(|found| i32::from(unsafe { found.ifr_ifru.ifru_flags }) & PASSES == PASSES))
+}
+
+/// Every address of the node (getifaddrs(3)).
+pub fn node_addresses() -> io::Result<BTreeSet<IpAddr>> {
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the call fills in a pointer to a list of its own.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let (mut addresses, mut next) = (BTreeSet::new(), first);
+    // SAFETY: the list is whole until it is freed; an address is null or of the family that it names.
+    unsafe {
+        while let Some(entry) = next.as_ref() {
+            match entry.ifa_addr.as_ref().map(|address| i32::from(address.sa_family)) {
+                Some(libc::AF_INET) => {
+                    let address = entry.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();
+                    addresses.insert(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into());
+                }
+                Some(libc::AF_INET6) => {
+                    let address = entry.ifa_addr.cast::<libc::sockaddr_in6>().read_unaligned();
+                    addresses.insert(Ipv6Addr::from(address.sin6_addr.s6_addr).into());
+                }
+                _ => {}
+            }
+            next = entry.ifa_next;
+        }
+        libc::freeifaddrs(first);
+    }
+    Ok(addresses)
 }
 
 fn ask(name: &str, request: libc::c_ulong) -> io::Result<Option<libc::ifreq>> {

@@ -61,9 +61,8 @@ impl PacketSocket {
 }
 
 /// Waits until one of the sockets has a frame, or for so long.
-pub fn wait(sockets: &[PacketSocket], longest: Duration) -> io::Result<()> {
+pub fn wait<'a>(sockets: impl Iterator<Item = &'a PacketSocket>, longest: Duration) -> io::Result<()> {
     let mut watched: Vec<libc::pollfd> = sockets
-        .iter()
         .map(|socket| libc::pollfd { fd: socket.0.as_raw_fd(), events: libc::POLLIN, revents: 0 })
         .collect();
     // Rounded up, or the last millisecond would be a busy one.

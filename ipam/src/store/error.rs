@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cni_conf::cni::error::{CniError, code};
 
@@ -17,6 +18,9 @@ pub enum StoreError {
     /// It may lead anywhere.
     #[error("{} is a symbolic link: ipam.dataDir holds directories and files alone", .0.display())]
     Link(PathBuf),
+    /// Somebody has had a lock for too long.
+    #[error("lock {}: another process has held it for {} s", .0.display(), .1.as_secs())]
+    Busy(PathBuf, Duration),
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -33,6 +37,7 @@ impl From<StoreError> for CniError {
     fn from(error: StoreError) -> CniError {
         let code = match error {
             StoreError::Network(_) | StoreError::WorldWritable(_) => code::INVALID_CONFIG,
+            StoreError::Busy(..) => code::TRY_AGAIN_LATER,
             StoreError::Link(_) | StoreError::Io { .. } => code::IO_FAILURE,
         };
         CniError::new(code, error.to_string())

@@ -57,6 +57,11 @@ impl Holder {
         }
     }
 
+    /// Whether the lease names nobody who could hold it.
+    pub(super) fn is_nobodys(&self) -> bool {
+        matches!(self, Holder::Nobody | Holder::Unreadable)
+    }
+
     /// Whether the lease is one of this attachment; one that names the container alone is.
     pub fn holds_for(&self, owner: &Owner) -> bool {
         match self {

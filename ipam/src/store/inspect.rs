@@ -136,6 +136,7 @@ impl Store {
         let Some(holder) = holder_at(&self.lease(addr))? else { return Ok(false) };
         let name = record::file_name(&holder, addr);
         self.free_lease(addr, &name)?;
+        self.doubt(&[addr])?;
         let path = self.side.owners.join(&name);
         if let Some(mut record) = self.record(&name)? {
             record.take(addr);

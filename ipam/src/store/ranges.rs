@@ -76,19 +76,28 @@ impl Store {
         Ok(longest_free.map(|rested| rested.addr))
     }
 
-    /// Up to `most` addresses of a set that will be given next, in about that order.
+    /// Up to `most` addresses of a set that will be given next, in the order of [`Store::next_free`]: those of all ranges that
+    /// were never given, and then those that have been free the longest, but for large ranges, where these come first.
     ///
     /// # Errors
     /// When a table cannot be read or made.
     pub fn upcoming(&mut self, pool: &Pool<'_>, most: usize) -> Result<Vec<IpAddr>, StoreError> {
-        let ranges = self.side.ranges.clone();
+        let (ranges, rested_since) = (self.side.ranges.clone(), self.rested_since(pool.cooldown));
         let aside = self.set_aside(pool)?;
-        let mut upcoming = Vec::new();
+        let offered = |addr| offer(pool.set, &aside, addr);
+        let (mut upcoming, mut rested) = (Vec::new(), Vec::new());
         for range in &pool.set.0 {
             let table = self.table(range, pool.index)?;
-            let some = table.upcoming(|addr| offer(pool.set, &aside, addr), most - upcoming.len());
-            upcoming.extend(some.map_err(at("read", &ranges))?);
+            let free = table.next_free(offered, most).map_err(at("read", &ranges))?;
+            let (first, later): (Vec<Rested>, Vec<Rested>) =
+                free.into_iter().partition(|rested| table.is_large() && rested.at <= rested_since);
+            upcoming.extend(first.into_iter().map(|rested| rested.addr));
+            upcoming.extend(table.next_fresh(offered, most).map_err(at("read", &ranges))?);
+            rested.extend(later);
         }
+        rested.sort_by_key(|rested| rested.at);
+        upcoming.extend(rested.into_iter().map(|rested| rested.addr));
+        upcoming.truncate(most);
         Ok(upcoming)
     }
 
@@ -101,7 +110,10 @@ impl Store {
             all.into_iter().map(|(addr, ..)| addr).filter(|addr| pool.set.offers(*addr)).collect();
         for addr in &aside {
             let Some(range) = pool.set.range_of(*addr) else { continue };
-            self.table(range, pool.index)?.set_aside(*addr, now).map_err(at("write", &ranges))?;
+            if self.table(range, pool.index)?.is_fresh(*addr).map_err(at("read", &ranges))? {
+                self.unmark()?;
+                self.table(range, pool.index)?.free(*addr, now).map_err(at("write", &ranges))?;
+            }
         }
         Ok(aside)
     }
@@ -203,6 +215,7 @@ impl Store {
             files::remove(&path)?;
             let table = Table::make(&path, span, &held, self.last_reserved(set), self.moment.uptime);
             self.tables.insert(name.clone(), table.map_err(at("write", &path))?);
+            self.changed = true;
             if !self.index.ranges.contains(&name) {
                 self.index.ranges.push(name.clone());
                 let surplus = self.index.ranges.len().saturating_sub(MAX_RANGES);

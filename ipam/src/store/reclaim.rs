@@ -35,6 +35,7 @@ impl Store {
                 log::warn!("released {addr} of {owner:?}: its namespace {} is gone", netns.path);
             }
         }
+        self.doubt(&released)?;
         Ok(released)
     }
 }

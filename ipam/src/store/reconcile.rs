@@ -83,6 +83,7 @@ impl Store {
                 && lease.is_file
                 && let Some(owner) = owners.get_or_insert_with(|| self.owners(records)).get(&lease.addr)
                 && record::is_cut(&lease.holder, &record::of_owner(owner))
+                && (lease.holder.is_nobodys() || is_of(records.get(&record::of_owner(owner)), &lease))
             {
                 log::warn!("{}: torn, it is of {owner}", lease.path.display());
                 let draft = self.dir.join(CLAIM);
@@ -170,4 +171,9 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Whether a record is about this very file: a lease that can be read may be a whole one of another.
+fn is_of(record: Option<&Option<Record>>, lease: &Lease) -> bool {
+    record.and_then(Option::as_ref).is_some_and(|record| record.is_of(lease))
 }

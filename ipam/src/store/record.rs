@@ -65,7 +65,12 @@ impl Record {
 
     /// Whether it is this lease that the record is about.
     pub(super) fn is_of(&self, lease: &Lease) -> bool {
-        self.stamps.get(&lease.addr) == Some(&lease.stamp)
+        self.stamp_of(lease.addr) == Some(lease.stamp)
+    }
+
+    /// Which file the lease of an address is.
+    pub(super) fn stamp_of(&self, addr: IpAddr) -> Option<Stamp> {
+        self.stamps.get(&addr).copied()
     }
 
     /// Reads a record: none, one, or, with a word in the log, one that is torn.

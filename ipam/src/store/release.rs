@@ -1,10 +1,12 @@
 //! Giving addresses back.
 
+use std::fs;
 use std::net::IpAddr;
 
 use super::error::StoreError;
-use super::files::{self, holder_at, remove};
+use super::files::{self, Stamp, holder_at, remove};
 use super::holder::{Holder, Owner};
+use super::record::{Found, Record};
 use super::{Store, record};
 
 impl Store {
@@ -73,6 +75,7 @@ impl Store {
             Some(holder) if record::file_name(&holder, addr) == name => {}
             Some(holder)
                 if record::is_cut(&holder, name)
+                    && (holder.is_nobodys() || self.is_the_file(name, addr))
                     && !self.side.owners.join(record::file_name(&holder, addr)).exists() =>
             {
                 log::warn!("{}: torn, it is of {name}", path.display());
@@ -86,6 +89,13 @@ impl Store {
         remove(&path)?;
         self.note_free(addr);
         Ok(true)
+    }
+
+    /// Whether a record is about the file that an address's lease is now.
+    fn is_the_file(&self, name: &str, addr: IpAddr) -> bool {
+        let Found::Record(record) = Record::read(&self.side.owners.join(name)) else { return false };
+        let found = fs::symlink_metadata(self.lease(addr));
+        found.is_ok_and(|found| record.stamp_of(addr) == Some(Stamp::of(&found)))
     }
 
     /// [`Store::release`] when there is nothing to go by but the leases themselves.

@@ -187,8 +187,12 @@ impl Table {
         Ok(Some(end.min(window)))
     }
 
-    /// Up to `most` addresses, in about the order in which they will be given.
-    pub(super) fn upcoming(&self, offered: impl Fn(IpAddr) -> Offer, most: usize) -> io::Result<Vec<IpAddr>> {
+    /// Up to `most` addresses that were never given, in the order in which they will be.
+    pub(super) fn next_fresh(
+        &self,
+        offered: impl Fn(IpAddr) -> Offer,
+        most: usize,
+    ) -> io::Result<Vec<IpAddr>> {
         let (window, mut found) = (self.span.window(), Vec::new());
         let (mut position, mut left) = (self.head.cursor, self.head.left);
         while left > 0 && found.len() < most {
@@ -202,12 +206,21 @@ impl Table {
             left = left.saturating_sub(end - position);
             position = end % window;
         }
-        let mut next = self.head.longest_free;
+        Ok(found)
+    }
+
+    /// Up to `most` of the addresses that have been free the longest.
+    pub(super) fn next_free(
+        &self,
+        offered: impl Fn(IpAddr) -> Offer,
+        most: usize,
+    ) -> io::Result<Vec<Rested>> {
+        let (mut next, mut found) = (self.head.longest_free, Vec::new());
         for _ in 0..self.head.free {
             let Some(position) = next.checked_sub(1).filter(|_| found.len() < most) else { break };
             let (entry, addr) = (self.entry(position)?, self.span.address(position));
             if entry.state == State::Free && offered(addr) == Offer::Yes {
-                found.push(addr);
+                found.push(Rested { addr, at: entry.at });
             }
             next = entry.next;
         }
@@ -296,12 +309,10 @@ impl Table {
         Ok(())
     }
 
-    /// Puts an address that was never given into the queue, so that it comes again although the search has passed it.
-    pub(super) fn set_aside(&mut self, addr: IpAddr, now: u32) -> io::Result<()> {
-        match self.span.position(addr) {
-            Some(position) if self.entry(position)?.state == State::Fresh => self.free(addr, now),
-            _ => Ok(()),
-        }
+    /// Whether an address was never given.
+    pub(super) fn is_fresh(&self, addr: IpAddr) -> io::Result<bool> {
+        let Some(position) = self.span.position(addr) else { return Ok(false) };
+        Ok(self.entry(position)?.state == State::Fresh)
     }
 
     /// Writes the head, if it has changed.

@@ -203,20 +203,39 @@ fn what_is_known_can_be_lost() {
     assert_eq!(dir.release("c1", "eth0"), ["10.0.0.2"]);
 }
 
+/// As a power cut leaves it: the file's name and times were on disk, what was in it was not.
+fn tear(path: &Path, content: &[u8]) {
+    let written = fs::metadata(path).unwrap().modified().unwrap();
+    fs::write(path, content).unwrap();
+    File::options().write(true).open(path).unwrap().set_modified(written).unwrap();
+}
+
 #[test]
 fn a_torn_lease_is_written_anew() {
     for torn in [&b""[..], b"c", b"c1\r\neth", b"\xff\xfe\xfd", &[0; 10_000]] {
         let dir = DataDir::new();
         dir.claim("10.0.0.2", "c1", "eth0");
-        fs::write(dir.path("10.0.0.2"), torn).unwrap();
+        tear(&dir.path("10.0.0.2"), torn);
         fs::write(dir.path("10.0.0.9"), b"").unwrap();
         dir.call(|_| ());
         assert_eq!(fs::read(dir.path("10.0.0.2")).unwrap(), b"c1\r\neth0");
         assert_eq!(dir.files(), ["10.0.0.2"]);
         // Torn and not noticed, it still is the one that the record names.
-        fs::write(dir.path("10.0.0.2"), torn).unwrap();
+        tear(&dir.path("10.0.0.2"), torn);
         assert_eq!(dir.release("c1", "eth0"), ["10.0.0.2"]);
     }
+}
+
+/// The lease of `net1` is no beginning of `net10`'s when it is another file.
+#[test]
+fn a_whole_lease_of_another_is_not_taken_for_a_torn_one() {
+    let dir = DataDir::new();
+    dir.claim("10.0.0.2", "c1", "net10");
+    fs::remove_file(dir.path("10.0.0.2")).unwrap();
+    fs::write(dir.path("10.0.0.2"), b"c1\r\nnet1").unwrap();
+    dir.call(|store| assert_eq!(store.held_by(&owner("c1", "net1")).unwrap(), [ip("10.0.0.2")]));
+    assert!(dir.release("c1", "net10").is_empty());
+    assert_eq!(fs::read(dir.path("10.0.0.2")).unwrap(), b"c1\r\nnet1");
 }
 
 #[test]

@@ -24,7 +24,7 @@ const CLEAR_FOR: u32 = 100;
 /// So many addresses are known to be clear at the most: what four windows find.
 const MAX_CLEAR: usize = 64;
 /// So many are quarantined at the most; what comes beyond is found by the next probe.
-const MAX_QUARANTINED: usize = 4096;
+const MAX_QUARANTINED: usize = 256;
 /// Longest file read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -127,7 +127,8 @@ impl Verdicts {
             oldest.and_then(|addr| self.clear.remove(&addr));
         }
         for _ in 0..surplus(self.quarantined.len(), MAX_QUARANTINED) {
-            self.quarantined.pop_last();
+            let first = self.quarantined.iter().min_by_key(|(_, seen)| seen.until).map(|(addr, _)| *addr);
+            first.and_then(|addr| self.quarantined.remove(&addr));
         }
     }
 }
@@ -187,6 +188,15 @@ impl Store {
         let verdicts = self.verdicts();
         verdicts.note(&Window { probed: &probed, ..*window }, now);
         verdicts.write(&path, &boot)
+    }
+
+    /// Forgets that nobody uses these addresses: somebody held them, and may still answer.
+    pub(super) fn doubt(&mut self, addrs: &[IpAddr]) -> Result<(), StoreError> {
+        let (path, boot) = (self.side.verdicts.clone(), self.moment.boot.clone());
+        let verdicts = self.verdicts();
+        let before = verdicts.clear.len();
+        verdicts.clear.retain(|addr, _| !addrs.contains(addr));
+        if verdicts.clear.len() < before { verdicts.write(&path, &boot) } else { Ok(()) }
     }
 
     fn verdicts(&mut self) -> &mut Verdicts {
