@@ -4,6 +4,7 @@ use crate::ipam::{Ipam, address, eth0};
 use integration::{Attachment, Outcome};
 use serde_json::json;
 use std::fs::{self, File};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// Calls of our plugin in another boot than the machine's own.
@@ -34,7 +35,11 @@ impl<'a> Boot<'a> {
 
 /// Sets the time at which a lease was written.
 fn written(ipam: &Ipam, addr: &str, at: SystemTime) {
-    File::options().write(true).open(ipam.store().join(addr)).unwrap().set_modified(at).unwrap();
+    set_modified(&ipam.store().join(addr), at);
+}
+
+fn set_modified(path: &Path, at: SystemTime) {
+    File::options().write(true).open(path).unwrap().set_modified(at).unwrap();
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -115,6 +120,13 @@ fn what_host_local_left_over_does_not_block_an_add_for_the_same_container() {
     assert_eq!(ipam.leases().len(), 2);
 }
 
+/// Puts other content into a file as a power cut does: its times, written with its name, stay.
+fn tear(path: &Path, content: &[u8]) {
+    let written = fs::metadata(path).unwrap().modified().unwrap();
+    fs::write(path, content).unwrap();
+    set_modified(path, written);
+}
+
 #[test]
 fn a_power_cut_leaves_anything() {
     let garbage: [&[u8]; 5] = [b"", b"c", b"\xff\xfe\x00\x01", &[0; 100_000], b"{\"addresses\":"];
@@ -132,7 +144,7 @@ fn a_power_cut_leaves_anything() {
             ipam.side().join("ranges/10.1.0.1-10.1.0.5"),
         ];
         for path in &torn {
-            fs::write(path, content).unwrap();
+            tear(path, content);
         }
         // c0's lease is repaired or gone with its boot; c1's has no record any more and is kept; c2's is free.
         let outcome = two.add("c0").expect_ok();
@@ -155,7 +167,7 @@ fn torn_files_of_this_boot_are_repaired() {
             let ipam = Ipam::until(5);
             ipam.plugin().add(&eth0("c0")).expect_ok();
             let path = if file.starts_with("10.") { ipam.store() } else { ipam.side() }.join(file);
-            fs::write(&path, content).unwrap();
+            tear(&path, content);
             for i in 1..4 {
                 ipam.plugin().add(&eth0(&format!("c{i}"))).expect_ok();
             }
