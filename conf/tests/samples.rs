@@ -61,13 +61,27 @@ fn every_sample_is_taken_and_in_the_table() {
 }
 
 #[test]
-fn every_configuration_of_the_readme_is_taken() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let text = std::fs::read_to_string(readme).unwrap();
-    let blocks: Vec<&str> =
-        text.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(!blocks.is_empty());
-    for block in blocks {
-        check("README.md", block);
+fn every_configuration_of_the_documents_is_taken() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut documents = vec![root.join("README.md"), root.join("deploy/README.md")];
+    documents.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    let mut blocks = 0;
+    for path in documents.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        let text = std::fs::read_to_string(path).unwrap();
+        for rest in text.split("```json\n").skip(1) {
+            check(&path.display().to_string(), rest.split("```").next().unwrap());
+            blocks += 1;
+        }
     }
+    assert!(blocks >= 3, "{blocks} blocks");
+}
+
+#[test]
+fn the_network_of_the_manifests_is_taken() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base/configmap.yaml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, rest) = text.split_once(".conflist: |").expect("no list in the ConfigMap");
+    // It ends where the JSON does.
+    let list = serde_json::Deserializer::from_str(rest).into_iter::<Value>().next().unwrap().unwrap();
+    check("configmap.yaml", &list.to_string());
 }
