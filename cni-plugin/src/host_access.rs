@@ -31,6 +31,8 @@ pub struct Ways {
     pub to_pod: Vec<(IpAddr, IpAddr)>,
     /// Destinations for which the pod's way leads through the node, and by which of its addresses.
     pub services: Vec<(IpNet, IpAddr)>,
+    /// Routes of ours to the pod's addresses that are there: its own, or those of others which have or had the same address.
+    pub there: Vec<HostRoute>,
 }
 
 impl Ways {
@@ -45,9 +47,11 @@ impl Ways {
 /// Looks which ways a pod with these addresses has to its node. `device` is the node's own on the pods' network.
 pub async fn ways(node: &Conn, wanted: &HostAccess, device: &Link, pods: &[IpAddr]) -> Result<Ways> {
     let mut seen = Seen::default();
-    let mut without_us = Vec::new();
+    let (mut without_us, mut there) = (Vec::new(), Vec::new());
     for pod in pods {
-        let found = route::lookup(node, *pod).await?;
+        let ours = route::ours_to(node, *pod).await?;
+        let found = way_out(node, *pod, ours.is_some()).await?;
+        there.extend(ours);
         seen.ways_out.extend(found.map(|(interface, _)| interface));
         without_us.push(found.map(|(_, source)| source));
     }
@@ -73,7 +77,40 @@ pub async fn ways(node: &Conn, wanted: &HostAccess, device: &Link, pods: &[IpAdd
         to_pod.iter().find(of_family).map(|(_, source)| (*net, *source))
     };
     let services = wanted.services.iter().filter_map(through).collect();
-    Ok(Ways { services, to_pod, to_node })
+    Ok(Ways { services, to_pod, to_node, there })
+}
+
+/// By which interface and from which address the node sends to a pod when it has no route of ours to it. The source of one
+/// of ours was found in this way; the interface is then the default route's.
+async fn way_out(node: &Conn, pod: IpAddr, is_ours: bool) -> Result<Option<(u32, IpAddr)>> {
+    let Some((interface, source)) = route::lookup(node, pod).await? else { return Ok(None) };
+    let default = if is_ours { route::default_interface(node, pod.is_ipv6()).await? } else { None };
+    Ok(Some((default.unwrap_or(interface), source)))
+}
+
+/// Refuses an address by which the node reaches a live pod of another VLAN: it can have one of the two on the link.
+pub async fn check_free(node: &Conn, device: &Link, ways: &Ways) -> std::result::Result<(), CniError> {
+    let elsewhere: Vec<&HostRoute> =
+        ways.there.iter().filter(|route| route.interface != device.index).collect();
+    if elsewhere.is_empty() {
+        return Ok(());
+    }
+    let links = link::all(node).await?;
+    for route in elsewhere {
+        let is_its = |link: &&Link| is_attachment(link) && metric_of(&link.name) == Some(route.metric);
+        if let Some(veth) = links.iter().find(is_its) {
+            let by = links.iter().find(|link| link.index == route.interface).map_or("", |link| &link.name);
+            return Err(CniError::new(
+                code::ADDRESS_UNAVAILABLE,
+                format!(
+                    "hostAccess: the node reaches {} as the pod behind {} on {by}, so it cannot reach this one: \
+                     set \"hostAccess\": false in one of the two networks, or give them different subnets",
+                    route.address, veth.name
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Both ends of an attachment, and the node's device beside them.

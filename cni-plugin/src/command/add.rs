@@ -199,6 +199,7 @@ impl Add<'_> {
         if let Some(wanted) = &self.network.host_access {
             let pods: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
             let ways = host_access::ways(&self.node, wanted, device, &pods).await?;
+            host_access::check_free(&self.node, device, &ways).await?;
             let metric = self.attachment().metric();
             let ends = host_access::Ends { device, host: &host, container: &container, metric };
             host_access::give(&self.pod, &ends, &ways, undo)?;

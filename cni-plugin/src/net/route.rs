@@ -109,6 +109,17 @@ pub async fn ours_to(conn: &Conn, pod: IpAddr) -> Result<Option<HostRoute>> {
     Ok(get(conn, message).await?.as_ref().and_then(ours))
 }
 
+/// Index of the interface of the default route (of the main table, the one that is preferred); none without one.
+pub async fn default_interface(conn: &Conn, ipv6: bool) -> Result<Option<u32>> {
+    let is_default = |route: &Route| {
+        route.dst.prefix_len() == 0
+            && route.dst.addr().is_ipv6() == ipv6
+            && route.table == Some(u32::from(RouteHeader::RT_TABLE_MAIN))
+    };
+    let defaults = list(conn).await?.into_iter().filter(|there| is_default(&there.route));
+    Ok(defaults.min_by_key(|there| there.route.priority).and_then(|there| there.interface))
+}
+
 /// `ip route show proto 117`: every route of ours to a pod.
 pub async fn all_ours(conn: &Conn) -> Result<Vec<HostRoute>> {
     let mut routes = Vec::new();

@@ -43,7 +43,7 @@ pub mod code {
     pub const PORT_TAKEN: u32 = 104;
     /// IPAM: container and interface hold an address already.
     pub const ALREADY_ALLOCATED: u32 = 110;
-    /// IPAM: a requested address is taken, outside the ranges, or the gateway.
+    /// IPAM: a requested address is taken, outside the ranges, or the gateway. `hostAccess`: the node has it in another VLAN.
     pub const ADDRESS_UNAVAILABLE: u32 = 111;
     /// A defect of the plugin itself; the same number as libcni's own.
     pub const INTERNAL: u32 = 999;

@@ -174,6 +174,60 @@ fn check_names_what_is_missing_and_tolerates_what_is_new() {
 }
 
 #[test]
+fn a_nodes_main_address_may_be_on_a_bridge() {
+    let (site, pod) = (site(), Pod::new());
+    let [v4, v6] = Site::NODE;
+    site.node.ip(&format!(
+        "link add br0 type bridge\nlink set br0 up\nlink set nic1 master br0\n\
+         addr flush dev nic1\naddr add {v4}/24 dev br0\naddr add {v6}/64 dev br0 nodad\n\
+         route replace default via 10.51.0.1\nroute replace default via fd00:51::1"
+    ));
+    let list = dual_stack(&site);
+    let client = site.node.client(&list);
+    let result = client.add(&pod.eth0()).expect_ok().json();
+    talk(&site.node, &pod, &addresses(&result));
+    client.check(&pod.eth0()).expect_ok();
+    site.node.ip(&format!("route del {} proto 117", addresses(&result)[0]));
+    assert_eq!(client.check(&pod.eth0()).error_code(), 101);
+}
+
+/// Two VLANs may use the same addresses. The node can reach but one of the two pods, and goes on reaching the first.
+#[test]
+fn the_way_to_a_live_pod_of_another_vlan_is_not_taken() {
+    let (site, first, second) = (site(), Pod::new(), Pod::new());
+    site.node.ip("link add nic2 type veth peer name other\nlink set nic2 up\nlink set other up");
+    let mut conf = site.conf();
+    conf["bridge"] = json!("br137");
+    conf["uplink"]["master"] = json!("nic2");
+    conf["capabilities"] = json!({"ips": true});
+    let other = site.node.list("vlan137", &[conf.clone()]);
+    let list = site.list();
+    let here = site.node.client(&list);
+    let result = here.add(&first.eth0()).expect_ok().json();
+    let address = &addresses(&result)[..1];
+    let of_other = &second.eth0().capabilities(json!({"ips": address}));
+    let outcome = site.node.client(&other).add(of_other);
+    assert_eq!(outcome.error_code(), 111, "{outcome}");
+    assert!(outcome.error_text().contains("on br136"), "{outcome}");
+    talk(&site.node, &first, address);
+    here.check(&first.eth0()).expect_ok();
+    // Without hostAccess there is nothing to share.
+    let mut apart = other.clone();
+    apart["plugins"][0]["hostAccess"] = json!(false);
+    site.node.client(&apart).add(of_other).expect_ok();
+    talk(&site.node, &first, address);
+    site.node.client(&apart).del(of_other).expect_ok();
+    // What a dead one left is taken over.
+    let route = format!("route show {} proto 117", address[0]);
+    let left = site.node.ip_json(&route)[0]["metric"].clone();
+    here.del(&first.eth0()).expect_ok();
+    site.node.ip(&format!("route add {} dev br136 metric {left} proto 117", address[0]));
+    site.node.client(&other).add(of_other).expect_ok();
+    talk(&site.node, &second, address);
+    assert_eq!(site.node.ip_json(&route).as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_second_attachment_leaves_the_first_ones_way() {
     let (clean, pod) = (Clean::new(), Pod::new());
     let node = &clean.site.node;
