@@ -55,8 +55,12 @@ impl Guard {
         if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&frame::frame())?) }
     }
 
-    /// Before the pod's end is up: nothing but what has its MAC, and with it no address but the link-local one.
+    /// Before the pod's end is up: nothing but what has its MAC, and with it no address but the link-local one. Rules that somebody has
+    /// flushed are put back first.
     pub async fn close(&self, node: &Conn, port: &Port<'_>) -> Result<(), CniError> {
+        if self.broken_chain()?.is_some() {
+            self.rebuild(node, true).await?;
+        }
         self.put_in(node, &elements(port), None).await
     }
 
@@ -102,7 +106,7 @@ impl Guard {
             self.records.remove(veth)?;
             whole
         };
-        if !whole {
+        if !whole || self.broken_chain()?.is_some() {
             self.rebuild(node, false).await?;
         }
         // The table stays, as bridge and uplink do: the next first pod finds it.

@@ -33,10 +33,10 @@ impl Nat {
         Ok(Nat { nft: Nft::open()?, records: Records::of_this_node()? })
     }
 
-    /// Makes the frame where it is not there: if the kernel lacks a part, this fails, naming the module, and changes nothing. `veth`
+    /// Makes the frame where it is not there or not whole: if the kernel lacks a part, this fails, naming the module, and changes nothing. `veth`
     /// is who is about to be put in.
     pub async fn prepare(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
-        if self.nft.has_table(TABLE)? { Ok(()) } else { self.rebuild(node, Some(veth), None).await }
+        if self.is_whole()? { Ok(()) } else { self.rebuild(node, Some(veth), None).await }
     }
 
     /// Whether [`Nat::prepare`] would succeed. Changes nothing.
@@ -59,7 +59,7 @@ impl Nat {
             self.forget_udp_of_the_pod(record);
         }
         // Without a record, nothing was there to be missed.
-        if (!all_there || !self.nft.has_table(TABLE)?)
+        if (!all_there || !self.is_whole()?)
             && let Err(e) = self.rebuild(node, None, record.as_ref()).await
         {
             log::error!("other pods' NAT: {e}");
@@ -208,7 +208,7 @@ pub async fn mend(node: &Conn) {
             return Ok(());
         }
         let nat = Nat { nft: Nft::open()?, records };
-        if nat.nft.has_table(TABLE)? { Ok(()) } else { nat.rebuild(node, None, None).await }
+        if nat.is_whole()? { Ok(()) } else { nat.rebuild(node, None, None).await }
     };
     let mended: Result<(), CniError> = mended.await;
     if let Err(e) = mended {

@@ -102,6 +102,11 @@ impl Nat {
         Ok(finished)
     }
 
+    /// Whether the table is there with all of its chains and rules. A firewall's restart may have taken some of them alone.
+    pub(super) fn is_whole(&self) -> Result<bool, CniError> {
+        Ok(self.nft.has_table(TABLE)? && self.broken_chain()?.is_none())
+    }
+
     /// A chain of the frame that is not as it was made.
     fn broken_chain(&self) -> Result<Option<String>, CniError> {
         for (name, uses) in frame::uses() {

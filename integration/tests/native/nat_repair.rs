@@ -62,6 +62,25 @@ fn after_a_flush_the_next_add_and_the_next_del_put_back_everybodys_rules() {
         assert!(reaches());
     }
 
+    // Rules alone: the elements stay, and so does the table.
+    for damage in ["flush chain inet vlan-bridge postrouting", "flush table inet vlan-bridge"] {
+        for by_add in [true, false] {
+            if !by_add {
+                nat.local().add(&third.eth0()).expect_ok();
+            }
+            nat.node.nft(damage);
+            assert_eq!(nat.local().check(&eth0, &result).error_code(), 101, "{damage}");
+            if by_add {
+                nat.local().add(&third.eth0()).expect_ok();
+                nat.local().check(&eth0, &result).expect_ok();
+            }
+            nat.local().del(&third.eth0()).expect_ok();
+            nat.local().check(&eth0, &result).expect_ok();
+            assert_eq!(elements(&nat), before, "{damage}, by ADD: {by_add}");
+            assert!(reaches(), "{damage}");
+        }
+    }
+
     // Part of it is enough to be missed.
     nat.node.nft("delete element inet vlan-bridge ports4 { tcp . 8080 }");
     let outcome = nat.local().check(&eth0, &result);
