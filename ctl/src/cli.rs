@@ -69,7 +69,8 @@ pub(crate) struct Install {
     /// The version that the list is written in [default: the newest that the runtimes of this node accept]
     #[arg(long, value_name = "VERSION")]
     pub(crate) cni_version: Option<String>,
-    /// Stay, and install again whenever a file of --network or --mapping has changed
+    /// Stay, and install again whenever a file of --network or --mapping has changed (looked at every 5 s), or the
+    /// Node's annotation or podCIDR (asked for every 30 s)
     #[arg(long)]
     pub(crate) watch: bool,
     /// What is printed

@@ -143,10 +143,7 @@ impl Cluster {
     /// # Errors
     /// An API server that does not answer: what it would say goes before a mapping file.
     pub(super) fn find(call: &Install) -> Result<Option<Cluster>> {
-        if !call.slice.is_empty() || (call.network.is_empty() && call.described.name.is_none()) {
-            return Ok(None);
-        }
-        let Some(api) = Api::find()? else { return Ok(None) };
+        let Some(api) = to_ask(call)? else { return Ok(None) };
         let name = node::name(call.node.as_deref())?;
         let node = api.node(&name)?;
         let mut cluster = Cluster { chosen: of_node(&name, &node)?, ..Cluster::default() };
@@ -173,6 +170,21 @@ impl Cluster {
     pub(super) fn runtime(&self) -> Option<&str> {
         self.runtime.as_deref()
     }
+}
+
+/// The API server that knows this node's slice, where it decides.
+fn to_ask(call: &Install) -> Result<Option<Api>> {
+    if !call.slice.is_empty() || (call.network.is_empty() && call.described.name.is_none()) {
+        return Ok(None);
+    }
+    Api::find()
+}
+
+/// What this node's Node says of its slice, and nothing of the others.
+pub(super) fn own(call: &Install) -> Result<Option<Chosen>> {
+    let Some(api) = to_ask(call)? else { return Ok(None) };
+    let name = node::name(call.node.as_deref())?;
+    of_node(&name, &api.node(&name)?)
 }
 
 /// The slices that a Node names: by annotation, or else by what the controller manager gave it.

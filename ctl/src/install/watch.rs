@@ -1,22 +1,28 @@
 //! `install --watch`: stays, and installs again when what the last install was made from has changed.
 
 use std::io::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::slice::{Chosen, own};
 use crate::cli::{self, Install};
 use crate::files;
 
 /// How often the files are looked at. Where a ConfigMap is their source, the kubelet takes a minute to bring it.
 const PERIOD: Duration = Duration::from_secs(5);
 
+/// How often the API server is asked for the Node. All nodes ask, and an annotation that changes is a rare thing.
+const NODE_PERIOD: Duration = Duration::from_secs(30);
+
 /// Does not return unless nobody hears us any more. An install that fails leaves the list that is there, and is tried again.
 pub(super) fn stay(call: &Install, out: &mut dyn Write) -> Result<()> {
     let mut installed = None;
     let mut complaint = String::new();
+    let mut node = Watched::default();
     loop {
-        let now = sources(call);
+        node.look(call);
+        let now = (sources(call), node.chosen.clone());
         if installed.as_ref() != Some(&now) {
             match super::once(call, out) {
                 Ok(()) => (installed, complaint) = (Some(now), String::new()),
@@ -33,6 +39,27 @@ pub(super) fn stay(call: &Install, out: &mut dyn Write) -> Result<()> {
             out.flush()?;
         }
         std::thread::sleep(PERIOD);
+    }
+}
+
+/// What the Node says of its slice, as of the last answer.
+#[derive(Default)]
+struct Watched {
+    asked: Option<Instant>,
+    chosen: Option<Chosen>,
+}
+
+impl Watched {
+    /// Asks again when it is time. Without an answer, or with one that cannot be understood, the last one holds: pods go on coming up
+    /// while the API server is away.
+    fn look(&mut self, call: &Install) {
+        if self.asked.is_some_and(|asked| asked.elapsed() < NODE_PERIOD) {
+            return;
+        }
+        if let Ok(chosen) = own(call) {
+            self.chosen = chosen;
+        }
+        self.asked = Some(Instant::now());
     }
 }
 

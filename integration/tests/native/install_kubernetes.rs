@@ -1,11 +1,12 @@
 //! `vlan-bridgectl install` within a pod: the Kubernetes API says which slice is this node's.
 
-use integration::{Ctl, Node, Outcome, poll, run};
+use integration::{Background, Ctl, Node, Outcome, poll, run};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -59,6 +60,10 @@ impl ApiServer {
 
     /// What a pod of the node sees of the server: variables and the service account's files.
     fn install(&self, ctl: &Ctl, words: &str) -> Outcome {
+        run(&mut self.command(ctl, words))
+    }
+
+    fn command(&self, ctl: &Ctl, words: &str) -> Command {
         let account = "/run/secrets/kubernetes.io/serviceaccount";
         if !ctl.has(account) {
             ctl.write(&format!("{account}/token"), TOKEN);
@@ -68,7 +73,8 @@ impl ApiServer {
             "install --name vlan136 --master bond0 --vlan 136 --subnet 172.20.56.0/24 --gateway 172.20.56.1";
         let mut command = ctl.command(&format!("{line} {words}"));
         command.env("KUBERNETES_SERVICE_HOST", HOST).env("KUBERNETES_SERVICE_PORT", self.port.to_string());
-        run(command.env("NODE_NAME", "n1").env("HTTPS_PROXY", "http://127.0.0.1:1"))
+        command.env("NODE_NAME", "n1").env("HTTPS_PROXY", "http://127.0.0.1:1");
+        command
     }
 }
 
@@ -224,4 +230,21 @@ fn nobody_but_the_clusters_own_api_server_is_believed() {
     ctl.write("/run/secrets/kubernetes.io/serviceaccount/token", "expired");
     let outcome = server.install(&ctl, "");
     assert!(!outcome.ok() && outcome.stderr.contains("401: Unauthorized"), "{outcome}");
+}
+
+#[test]
+fn a_watch_installs_again_when_the_nodes_annotation_or_pod_cidr_changes() {
+    const LIMIT: Duration = Duration::from_secs(120);
+    let machine = Node::new("node");
+    let ctl = Ctl::new(&machine);
+    let server = ApiServer::start(&machine, &[node("n1", None, &["172.20.56.16/28"])]);
+    let _watch = Background::start(&mut server.command(&ctl, "--watch"));
+    let reaches =
+        |wanted: &str| poll(LIMIT, &format!("slice {wanted}"), || ctl.has(LIST) && slice(&ctl) == wanted);
+    reaches("172.20.56.16/28");
+    let change = |to| server.nodes.lock().unwrap()[0] = to;
+    change(node("n1", None, &["172.20.56.32/28"]));
+    reaches("172.20.56.32/28");
+    change(node("n1", Some("172.20.56.64/28"), &["172.20.56.32/28"]));
+    reaches("172.20.56.64/28");
 }
