@@ -40,6 +40,7 @@ mod ipam_roll;
 mod ipam_storm;
 mod kill;
 mod lock;
+mod migration;
 mod nat;
 mod nat_kill;
 mod nat_paths;
