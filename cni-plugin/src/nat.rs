@@ -9,6 +9,8 @@ mod forward;
 mod put_in;
 mod repair;
 
+pub use forward::drops_bridged;
+
 use cni_conf::cni::error::CniError;
 
 use crate::lock::RecordLock;

@@ -39,7 +39,8 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let namespace = pod::required_namespace(&request.env, code::INVALID_ENVIRONMENT)?;
     let node = Conn::open()?;
     let pod = Pod::open(&namespace)?;
-    let nat = network.has_nat().then(Nat::open).transpose()?;
+    let needs_rules = network.has_nat() || network.uplink.is_some() && nat::drops_bridged();
+    let nat = needs_rules.then(Nat::open).transpose()?;
     let guard = network.guard.is_some().then(Guard::open).transpose()?;
     if let Some(guard) = &guard {
         guard.probe()?;
@@ -203,7 +204,9 @@ impl Add<'_> {
             let metric = self.attachment().metric();
             let ends = host_access::Ends { device, host: &host, container: &container, metric };
             host_access::give(&self.pod, &ends, &ways, undo)?;
-            record.sources = ways.sources();
+            if self.network.has_nat() {
+                record.sources = ways.sources();
+            }
         }
         if let Some(nat) = &self.nat {
             // Whatever it fails at, some of it may be there.

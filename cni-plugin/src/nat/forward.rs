@@ -7,6 +7,8 @@ use cni_conf::cni::error::CniError;
 
 use super::Nat;
 use crate::lock::RecordLock;
+use crate::net::NetError;
+use crate::net::nft::Nft;
 use crate::nft::{Change, Family, Table};
 use crate::plan::nat::frame::{ACCEPT_COMMENT, FORWARD, OTHERS, OTHERS_CHAIN, TABLE, accept, forward};
 use crate::record::Record;
@@ -66,6 +68,24 @@ impl Nat {
         }
         Ok(deletions)
     }
+}
+
+/// Whether packets that a bridge forwards pass the chains of iptables (br_netfilter), and one of those drops what it does not know.
+pub fn drops_bridged() -> bool {
+    let is_on = |key| {
+        let value = std::fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{key}"));
+        value.is_ok_and(|value| value.trim() == "1")
+    };
+    if !is_on("iptables") && !is_on("ip6tables") {
+        return false;
+    }
+    let drops = |table| Ok(Nft::open()?.chain(table, OTHERS_CHAIN)?.is_some_and(|chain| chain.drops));
+    OTHERS.into_iter().any(|table| {
+        drops(table).unwrap_or_else(|e: NetError| {
+            log::warn!("whether table {table} drops what is bridged is not known: {e}");
+            false
+        })
+    })
 }
 
 fn concerns(table: &Table, record: &Record) -> bool {

@@ -39,7 +39,8 @@ impl Nat {
         }
         self.put_in(node, record).await?;
         for ipv6 in [false, true] {
-            if record.addresses.iter().any(|net| net.addr().is_ipv6() == ipv6) {
+            let has_family = record.addresses.iter().any(|net| net.addr().is_ipv6() == ipv6);
+            if plan::is_routed(record) && has_family {
                 enable_forwarding(node, ipv6).await?;
             }
         }

@@ -175,17 +175,26 @@ fn port_element(mapping: &PortMapping, target: IpAddr, comment: &str) -> Element
 
 /// What the attachments on one device share.
 pub fn device_elements(record: &Record) -> Vec<Element> {
-    let device =
-        |set| Element { set, key: nft::interface(&record.device), value: None, comment: String::new() };
-    let mut elements = vec![device(frame::DEVICES)];
-    if let Some(localnet) = localnet_device(record) {
-        elements.push(device(LOCALNET));
-        // With br_netfilter packets come in by the bridge itself, and are not looked at again as its VLAN side's.
-        if let Some((bridge, _)) = localnet.rsplit_once('.') {
-            elements.push(Element { key: nft::interface(bridge), ..device(LOCALNET) });
-        }
+    let of = |set, key| Element { set, key, value: None, comment: String::new() };
+    // With br_netfilter packets come in by the bridge itself, and are not looked at again as its VLAN side's.
+    let bridge = record.device.rsplit_once('.').map(|(bridge, _)| bridge);
+    let both: Vec<&str> = std::iter::once(record.device.as_str()).chain(bridge).collect();
+    let mut elements: Vec<Element> = both
+        .iter()
+        .map(|name| of(frame::BRIDGES, [nft::interface(name), nft::interface(name)].concat()))
+        .collect();
+    if is_routed(record) {
+        elements.push(of(frame::DEVICES, nft::interface(&record.device)));
+    }
+    if localnet_device(record).is_some() {
+        elements.extend(both.iter().map(|name| of(LOCALNET, nft::interface(name))));
     }
     elements
+}
+
+/// Whether the node forwards packets of the pod. It does not where only the bridge does, and br_netfilter shows them to the packet filter.
+pub fn is_routed(record: &Record) -> bool {
+    record.masquerade || !record.ports.is_empty() || !record.sources.is_empty()
 }
 
 /// The device by which 127.0.0.1 leads to a port of the pod; none if it does not.

@@ -1,7 +1,7 @@
 //! Every path to and from a pod in NAT mode: who asks whom over what, and whom the server sees.
 
 use crate::nat::{GATEWAY, MACHINE, NODE, Nat, OTHER, addresses, with_ports};
-use integration::{Namespace, Pod, Server, Transport, ask, note, run_with};
+use integration::{Namespace, Pod, Server, Site, Transport, ask, note, run_with};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -168,4 +168,38 @@ fn a_pod_does_not_reach_what_listens_on_localhost() {
     let unguarded = ask(&pod, Transport::Tcp, to);
     assert_eq!(guarded, None, "a pod reached localhost");
     assert!(unguarded.is_some(), "without the guard it would, or this test shows nothing");
+}
+
+/// Docker's policy and br_netfilter together would cut pods off that are only bridged. They pass, and nothing else of the node changes.
+#[test]
+fn bridged_pods_pass_a_forward_policy_of_drop() {
+    if !Path::new("/proc/sys/net/bridge").exists() {
+        note("no br_netfilter in this kernel: not tried");
+        return;
+    }
+    let (site, one, two) = (Site::new(), Pod::new(), Pod::new());
+    site.node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
+    site.node.nft(DROP);
+    let list = site.list();
+    let client = site.node.client(&list);
+    let forwarding = || site.node.run("cat /proc/sys/net/ipv4/ip_forward").expect_ok().stdout;
+    let before = forwarding();
+    client.add(&one.eth0()).expect_ok();
+    let result = client.add(&two.eth0()).expect_ok().json();
+    let other = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
+    assert!(one.pings(other) && one.pings(Site::GATEWAY));
+    client.check(&one.eth0()).expect_ok();
+    site.node.nft("flush chain ip filter FORWARD");
+    let outcome = client.check(&one.eth0());
+    assert!(outcome.error_text().contains("our rule there is gone"), "{outcome}");
+    assert!(!one.pings(other), "the policy does not drop: nothing is shown");
+    client.del(&two.eth0()).expect_ok();
+    client.add(&two.eth0()).expect_ok();
+    assert!(one.pings(Site::GATEWAY));
+    assert_eq!(forwarding(), before);
+    for pod in [&one, &two] {
+        client.del(&pod.eth0()).expect_ok();
+    }
+    let left = site.node.run("nft list ruleset ip").expect_ok().stdout;
+    assert!(!left.contains("vlan-bridge"), "{left}");
 }

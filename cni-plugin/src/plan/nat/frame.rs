@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::matches::{address, connection, family, interface_in, local, mark, marked, within};
+use super::matches::{
+    address, between_interfaces, connection, family, interface_in, local, mark, marked, within,
+};
 use crate::nft::{
     Base, Change, Ct, Expr, Family, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, Type, Verdict,
 };
@@ -22,6 +24,8 @@ pub const PORTS: [&str; 2] = ["ports4", "ports6"];
 pub const ADDRESS_PORTS: [&str; 2] = ["address-ports4", "address-ports6"];
 /// The devices by which pods with NAT are reached.
 pub const DEVICES: &str = "devices";
+/// The bridges of pods, each twice: what comes in by one and goes out by the same. With br_netfilter that is how bridged packets look.
+pub const BRIDGES: &str = "bridges";
 /// Those on which we have switched `route_localnet` on.
 pub const LOCALNET: &str = "localnet";
 
@@ -44,7 +48,7 @@ pub fn of_family(sets: [&'static str; 2], ip: IpAddr) -> &'static str {
     sets[usize::from(ip.is_ipv6())]
 }
 
-const SETS: [Set; 12] = [
+const SETS: [Set; 13] = [
     Set { name: SOURCES[0], key: &[Type::Ipv4], map: Some(MapOf::Values(&[Type::Ipv4])) },
     Set { name: SOURCES[1], key: &[Type::Ipv6], map: Some(MapOf::Values(&[Type::Ipv6])) },
     Set { name: MASQUERADE[0], key: &[Type::Ipv4], map: Some(MapOf::Verdicts) },
@@ -72,6 +76,7 @@ const SETS: [Set; 12] = [
         map: Some(MapOf::Values(&[Type::Ipv6, Type::Port])),
     },
     Set { name: DEVICES, key: &[Type::Interface], map: None },
+    Set { name: BRIDGES, key: &[Type::Interface, Type::Interface], map: None },
     Set { name: LOCALNET, key: &[Type::Interface], map: None },
 ];
 
@@ -217,7 +222,8 @@ pub const FORWARD: &str = "forward";
 /// The bit of a packet's mark that says so. Kubernetes has bits 14 and 15, the reference portmap 13, network policies those from 16 on.
 const FORWARDED: u32 = 1 << 12;
 
-/// What marks packets for [`accept`]: all from pods, and to pods what they have asked for or what came to a host port.
+/// What marks packets for [`accept`]: all from pods with NAT, and to them what they have asked for or what came to a host port; and what is
+/// bridged.
 pub fn forward() -> Vec<Change> {
     let from = interface_in(Meta::InputInterface, DEVICES);
     let to = || interface_in(Meta::OutputInterface, DEVICES);
@@ -225,6 +231,7 @@ pub fn forward() -> Vec<Change> {
         [from, mark(FORWARDED)].concat(),
         [to(), connection(Ct::State, KNOWN), mark(FORWARDED)].concat(),
         [to(), connection(Ct::Status, DNATED), mark(FORWARDED)].concat(),
+        [between_interfaces(BRIDGES), mark(FORWARDED)].concat(),
     ];
     let hook = Hook { kind: "filter", point: HookPoint::Forward, priority: BEFORE_FILTER };
     let mut changes = base_chain(FORWARD, hook, exprs);
@@ -240,7 +247,7 @@ pub const OTHERS: [Table; 2] =
 pub const OTHERS_CHAIN: &str = "FORWARD";
 
 /// Comment of the one rule that we have in such a table.
-pub const ACCEPT_COMMENT: &str = "vlan-bridge: pods with NAT";
+pub const ACCEPT_COMMENT: &str = "vlan-bridge: pods";
 
 /// That rule: what is marked passes. iptables can print and delete it: a mark, a counter, a comment, a verdict. At the end of its
 /// chain, so that rules which refuse something are kept, and only the policy is met.

@@ -50,6 +50,17 @@ pub fn interface_in(key: Meta, set: &'static str) -> Vec<Expr> {
     vec![Expr::Meta { key, to: FIRST }, Expr::Lookup { key: FIRST, set }]
 }
 
+/// `iifname . oifname @SET`
+pub fn between_interfaces(set: &'static str) -> Vec<Expr> {
+    /// A name takes 16 bytes, four registers.
+    const FIFTH: Reg = Reg(4);
+    vec![
+        Expr::Meta { key: Meta::InputInterface, to: FIRST },
+        Expr::Meta { key: Meta::OutputInterface, to: FIFTH },
+        Expr::Lookup { key: FIRST, set },
+    ]
+}
+
 /// `ct status BITS`, `ct state BITS`: any of these bits.
 pub fn connection(key: Ct, bits: u32) -> Vec<Expr> {
     vec![Expr::Ct { key, to: FIRST }, any_of(bits), Expr::NotEqual { reg: FIRST, value: vec![0; 4] }]
