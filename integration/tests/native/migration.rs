@@ -1,5 +1,6 @@
 //! A node goes over from the reference plugins to ours, and back, with a real runtime and with pods that run all the time.
 
+use crate::runtimes::removed;
 use integration::{Containerd, Release, Sandbox, Site, Snapshot, greets, peers, poll, product};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -69,14 +70,6 @@ fn reread(containerd: &Containerd) {
 #[track_caller]
 fn run(containerd: &Containerd, name: &str) -> Sandbox {
     containerd.cri().run(name, &[]).expect("RunPodSandbox")
-}
-
-#[track_caller]
-fn removed(containerd: &Containerd, sandbox: &Sandbox) {
-    for _ in 0..2 {
-        containerd.cri().stop(sandbox).expect("StopPodSandbox");
-    }
-    containerd.cri().remove(sandbox).expect("RemovePodSandbox");
 }
 
 /// These are the pods that hold addresses, each one of its own, and each answers there.

@@ -58,7 +58,7 @@ fn settled_podman(site: &Site, list: &Value) -> (Podman, Snapshot) {
 
 /// As kubelet does it: stopped, and stopped again, before it is removed.
 #[track_caller]
-fn removed(containerd: &Containerd, sandbox: &Sandbox) {
+pub fn removed(containerd: &Containerd, sandbox: &Sandbox) {
     for _ in 0..2 {
         containerd.cri().stop(sandbox).expect("StopPodSandbox");
     }
