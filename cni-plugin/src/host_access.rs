@@ -76,7 +76,14 @@ pub async fn ways(node: &Conn, wanted: &HostAccess, device: &Link, pods: &[IpAdd
         let of_family = |(pod, _): &&(IpAddr, IpAddr)| pod.is_ipv4() == net.addr().is_ipv4();
         to_pod.iter().find(of_family).map(|(_, source)| (*net, *source))
     };
-    let services = wanted.services.iter().filter_map(through).collect();
+    let services: Vec<(IpNet, IpAddr)> = wanted.services.iter().filter_map(through).collect();
+    let is_led = |net: &IpNet| services.iter().any(|(led, _)| led == net);
+    let of_pods = |net: &IpNet| pods.iter().any(|pod| pod.is_ipv4() == net.addr().is_ipv4());
+    for net in wanted.services.iter().filter(|net| of_pods(net) && !is_led(net)) {
+        log::warn!(
+            "serviceCIDRs: {net} does not lead through the node: it has no address of that family that pods reach"
+        );
+    }
     Ok(Ways { services, to_pod, to_node, there })
 }
 

@@ -17,6 +17,7 @@ use crate::link::Link;
 use crate::nat::{self, Nat};
 use crate::net::{Conn, Namespace, NetError, addr, link, remove, sysctl};
 use crate::ownership::{Attachment, Progress};
+use crate::plan::nat::check_ports;
 use crate::plan::pod::{GatewayStep, complete, gateway_addresses};
 use crate::plan::uplink;
 use crate::pod::{self, Pod};
@@ -32,6 +33,7 @@ const LEASE_ATTEMPTS: usize = 3;
 /// Attaches a pod and returns the result for stdout.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let network = config::checked(request)?;
+    check_ports(&network.ports)?;
     if network.ipam.is_none() {
         convertible(request.version, 0, 0)?;
     }

@@ -6,8 +6,9 @@
 pub mod frame;
 pub mod matches;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
+use cni_conf::cni::error::CniError;
 use cni_conf::ports::{PortMapping, Protocol};
 use ipnet::IpNet;
 
@@ -190,6 +191,18 @@ pub fn device_elements(record: &Record) -> Vec<Element> {
         elements.extend(both.iter().map(|name| of(LOCALNET, nft::interface(name))));
     }
     elements
+}
+
+/// Refuses ports of `::1`: the kernel takes no packet of it from a device, so no answer would come back.
+pub fn check_ports(ports: &[PortMapping]) -> Result<(), CniError> {
+    let loopback = |mapping: &&PortMapping| mapping.host_ip == Some(Ipv6Addr::LOCALHOST.into());
+    match ports.iter().find(loopback) {
+        Some(mapping) => Err(CniError::config(format!(
+            "runtimeConfig.portMappings: hostIP of host port {mapping}: Linux takes no answer of a pod for ::1; \
+             right would be 127.0.0.1, another address of the node, or none"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Whether the node forwards packets of the pod. It does not where only the bridge does, and br_netfilter shows them to the packet filter.

@@ -250,6 +250,17 @@ fn a_second_attachment_leaves_the_first_ones_way() {
 }
 
 #[test]
+fn services_of_a_family_that_the_node_has_no_address_of_are_named_in_the_log() {
+    let (site, pod) = (site(), Pod::new());
+    site.node.ip("addr flush dev nic1 scope global\naddr add 10.51.0.11/24 dev nic1");
+    let mut list = dual_stack(&site);
+    list["plugins"][0]["serviceCIDRs"] = json!(["10.96.0.0/12", "fd00:96::/108"]);
+    let added = site.node.plugin(&list).add(&pod.eth0()).expect_ok();
+    assert!(added.stderr.contains("serviceCIDRs: fd00:96::/108 does not lead"), "{added}");
+    assert!(!added.stderr.contains("serviceCIDRs: 10.96.0.0/12"), "{added}");
+}
+
+#[test]
 fn an_operator_says_which_addresses_pods_reach() {
     let site = site();
     site.node.ip("addr add 10.51.0.12/24 dev nic1\naddr add 10.51.0.100/32 dev nic1\n\

@@ -96,6 +96,15 @@ fn the_last_pod_of_a_network_takes_its_subnet_along() {
 }
 
 #[test]
+fn a_port_of_the_loopback_of_ipv6_is_refused() {
+    let (nat, pod) = (Nat::new(), Pod::new());
+    let outcome = nat.local().add(&with_ports(&pod, &[(8080, "tcp", 80, "::1")]));
+    assert_eq!(outcome.error_code(), 7, "{outcome}");
+    assert!(outcome.error_text().contains("hostIP of host port [::1]:8080/tcp"), "{outcome}");
+    nat.assert_nothing_left();
+}
+
+#[test]
 fn a_port_that_is_mapped_is_refused_with_its_holders_name() {
     let (nat, holder, second) = (Nat::new(), Pod::new(), Pod::new());
     nat.local().add(&with_ports(&holder, &PORTS)).expect_ok();
