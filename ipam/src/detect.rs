@@ -23,8 +23,9 @@ use crate::store::{Owner, Store, Window};
 pub(crate) const BATCH: usize = 16;
 /// After so many windows in which every address that could be given was somebody else's, something is wrong with the network.
 const MOST_WINDOWS: u32 = 4;
-/// How long to wait for the turn beyond what its holder's windows may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait for the turn, or a verdict, beyond what its holder's windows may take: longer than fifty ADDs at once keep a slow
+/// machine busy, shorter than the two minutes that kubelet gives a call.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// So many frames of a socket are read before the clock is looked at again.
 const AT_ONCE: usize = 64;
 /// Longer than any frame that says something about an address; of others the beginning is enough.
@@ -86,14 +87,14 @@ impl Detector<'_> {
         }))
     }
 
-    /// Takes the turn, or, with the turn, probes and notes the verdicts. Either way the store is to be looked at again.
+    /// Waits for the turn or for somebody's verdicts, or, with the turn, probes and notes the verdicts. Either way the store is to be looked at again.
     ///
     /// # Errors
     /// No sockets, no lock, no store; and too many conflicts.
     pub(crate) fn look(&mut self, owner: &Owner, batch: &[IpAddr]) -> Result<(), CniError> {
         if self.turn.is_none() {
             let longest = PATIENCE + self.settings.interval * self.settings.count * MOST_WINDOWS;
-            self.turn = Some(Store::turn_to_probe(&self.config.data_dir, self.network, longest)?);
+            self.turn = Store::turn_to_probe(&self.config.data_dir, self.network, longest)?;
             return Ok(());
         }
         if self.windows == MOST_WINDOWS {

@@ -31,6 +31,11 @@ impl Libc {
         };
         format!("{}-unknown-linux-{libc}", std::env::consts::ARCH)
     }
+
+    /// Its triple, and the flags that it takes to be linked statically.
+    fn target(self) -> (String, &'static str) {
+        (self.triple(), if self == Libc::Gnu { "-C target-feature=+crt-static" } else { "" })
+    }
 }
 
 /// Whether the toolchain has the target now.
@@ -58,35 +63,51 @@ pub(crate) fn ready() -> Result<PathBuf> {
 
 /// Builds the shipped binaries, release profile and static, and returns the folder that holds them.
 pub(crate) fn build(libc: Libc) -> Result<PathBuf> {
-    let flags = if libc == Libc::Gnu { "-C target-feature=+crt-static" } else { "" };
-    build_triple(&libc.triple(), flags, &[])
+    build_targets(&[libc.target()], &[])?;
+    Ok(folder(&libc.triple()))
+}
+
+/// The same against the C library to ship and, beside it, the fallback, in one go: either alone leaves processors idle at its end.
+pub(crate) fn build_with_fallback() -> Result<PathBuf> {
+    build_targets(&[Libc::best(), Libc::Gnu].map(Libc::target), &[])?;
+    Ok(folder(&Libc::Gnu.triple()))
 }
 
 /// The same for another architecture, against musl. The toolchain brings the linker; `compiler` names one for what is written in C.
 pub(crate) fn cross_build(arch: &str, compiler: &[(String, PathBuf)]) -> Result<PathBuf> {
     let triple = format!("{arch}-unknown-linux-musl");
     ensure!(add_target(&triple), "the toolchain has no target {triple} and cannot add it");
-    build_triple(&triple, "-C linker=rust-lld", compiler)
+    build_targets(&[(triple.clone(), "-C linker=rust-lld")], compiler)?;
+    Ok(folder(&triple))
 }
 
-fn build_triple(triple: &str, flags: &str, environment: &[(String, PathBuf)]) -> Result<PathBuf> {
+fn folder(triple: &str) -> PathBuf {
+    workspace::target().join(triple).join("release")
+}
+
+/// Builds for target triples, each with its flags for the compiler on top of `RUSTFLAGS`.
+fn build_targets(targets: &[(String, &str)], environment: &[(String, PathBuf)]) -> Result<()> {
     let mut command = cargo();
-    command.args(["build", "--quiet", "--release", "--target", triple]);
+    command.args(["build", "--quiet", "--release"]);
     for name in BINARIES {
         command.args(["--package", name]);
     }
-    if !flags.is_empty() {
-        let others = std::env::var("RUSTFLAGS").unwrap_or_default();
-        command.env("RUSTFLAGS", format!("{others} {flags}"));
+    let others = std::env::var("RUSTFLAGS").unwrap_or_default();
+    for (triple, flags) in targets {
+        command.args(["--target", triple]);
+        let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
+        let flags = format!("{others} {flags}");
+        if !flags.trim().is_empty() {
+            // Cargo looks at this one only where there is no RUSTFLAGS.
+            command.env_remove("RUSTFLAGS").env(variable, flags);
+        }
     }
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     run(&mut command)?;
-    let folder = workspace::target().join(triple).join("release");
-    for name in BINARIES {
-        let binary = folder.join(name);
+    for binary in targets.iter().flat_map(|(triple, _)| BINARIES.map(|name| folder(triple).join(name))) {
         ensure!(is_static(&binary)?, "{} is not static", binary.display());
     }
-    Ok(folder)
+    Ok(())
 }
 
 /// Whether a binary asks for no dynamic loader.

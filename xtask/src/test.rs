@@ -2,7 +2,7 @@
 
 use crate::command::{cargo, output, run, shown};
 use crate::counts::Counts;
-use crate::product::{self, Libc};
+use crate::product;
 use crate::{dist, guest, provision, suite, tidy, workspace};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
@@ -24,6 +24,9 @@ The last line says how many tests passed, failed and were skipped.";
 
 /// Longer than the guest's suite takes by far, shorter than what CI allows.
 const GUEST_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// How many tests run at a time. They wait more than they compute, so a few more than there are processors.
+const THREADS: &str = "4";
 
 /// Runs the verb.
 pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
@@ -67,10 +70,10 @@ fn all(native: bool, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
         note("checks", stage("checks", checks));
     }
     note("unit tests", stage("unit tests", || unit_tests(filter, counts)));
-    let product = stage("release build", product::ready)?;
     if filter.is_none() {
-        note("gnu fallback", stage("gnu fallback", gnu_fallback));
+        note("release builds", stage("release builds", builds_for_both));
     }
+    let product = product::ready()?;
     note("native suite", stage("native suite", || here("native", &product, filter, counts)));
     let datacenter = || {
         if native { here("datacenter", &product, filter, counts) } else { in_guest(&product, filter, counts) }
@@ -120,12 +123,11 @@ fn unit_tests(filter: Option<&str>, counts: &mut Counts) -> Result<()> {
     Ok(())
 }
 
-/// The static glibc build is what a toolchain without musl ships: it must build and answer.
-fn gnu_fallback() -> Result<()> {
-    let folder = product::build(Libc::Gnu)?;
+/// Builds what is shipped, and the static glibc build that a toolchain without musl ships, which must answer too.
+fn builds_for_both() -> Result<()> {
+    let fallback = product::build_with_fallback()?;
     for name in product::BINARIES {
-        let binary = folder.join(name);
-        let answer = output(Command::new(&binary).arg("--version"))?;
+        let answer = output(Command::new(fallback.join(name)).arg("--version"))?;
         ensure!(answer.starts_with(name), "{name} built with glibc answers --version with {answer:?}");
     }
     Ok(())
@@ -134,6 +136,7 @@ fn gnu_fallback() -> Result<()> {
 /// A suite on the running kernel.
 fn here(name: &str, product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
     let mut command = Command::new(suite::build(["--test", name])?);
+    command.env("RUST_TEST_THREADS", THREADS);
     provision::tell(command.args(filter), product)?;
     let image = workspace::rig().join("product.oci.tar");
     fs::write(&image, dist::image(std::env::consts::ARCH, product)?).context("cannot write the image")?;
@@ -151,9 +154,8 @@ fn in_guest(product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result
     command.extend(filter.map(str::to_owned));
     let job = guest::Job {
         command,
-        // Tests wait more than they compute, so a few more at a time than the guest has processors.
         environment: vec![
-            ("RUST_TEST_THREADS".into(), "4".into()),
+            ("RUST_TEST_THREADS".into(), THREADS.into()),
             // Whose clock may be set.
             ("VLAN_BRIDGE_GUEST".into(), "1".into()),
             ("CNI_RUNTIMES".into(), runtimes.into()),

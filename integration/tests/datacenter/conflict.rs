@@ -16,6 +16,8 @@ fn a_rogue_on_the_vlan_keeps_its_address_in_both_topologies() {
         list["plugins"][0]["ipam"]["conflictDetection"] = serde_json::json!({"intervalMs": 500});
     }
     let router = datacenter.router();
+    // Who is gone answers no more, and the router forgets it while the next is looked at.
+    let mut pods = Vec::new();
     for (node, list) in nodes.iter().zip(&lists) {
         let first = node.slice().split('/').next().unwrap().to_owned();
         router.ip(&format!("addr add {first}/24 dev trunk.136"));
@@ -36,5 +38,6 @@ fn a_rogue_on_the_vlan_keeps_its_address_in_both_topologies() {
         after.retain(|addr, _| *addr != format!("{given:?}"));
         assert_eq!(after, before);
         pod.wait_for("172.20.56.1");
+        pods.push(pod);
     }
 }

