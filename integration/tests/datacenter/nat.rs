@@ -1,6 +1,6 @@
 //! NAT mode on a kernel whose modules can be taken away.
 
-use integration::{ModulesTaken, Namespace, Node, Plugin, Pod, Server, Snapshot, Transport, ask, note};
+use integration::{Ctl, ModulesTaken, Namespace, Node, Plugin, Pod, Server, Snapshot, Transport, ask, note};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -23,6 +23,8 @@ fn a_kernel_that_lacks_a_part_is_told_which_before_anything_is_touched() {
     }
     let (node, pod) = (Node::new("node"), Pod::new());
     let _taken = ModulesTaken::from_my_node_alone();
+    let ctl = Ctl::new(&node);
+    ctl.run("install --name local --subnet 10.22.0.0/24").expect_ok();
     let (before, before_in_pod) = (Snapshot::of(&node), Snapshot::of(&pod));
     for module in ["nft_masq", "nft_nat", "nft_fib_inet", "nft_chain_nat", "nft_ct"] {
         node.run(&format!("rmmod {module}")).expect_ok();
@@ -46,12 +48,18 @@ fn a_kernel_that_lacks_a_part_is_told_which_before_anything_is_touched() {
         node.run(&format!("rmmod {module}")).expect_ok();
     }
     let outcome = plugin(&node).add(&pod.eth0());
+    let findings = ctl.doctor("--no-probe");
     let del = plugin(&node).del(&pod.eth0());
     let gc = plugin(&node).with("cni.dev/valid-attachments", json!([])).gc();
     for module in &parts {
         node.run(&format!("insmod {MODULES}/{module}.ko")).expect_ok();
     }
     assert!(outcome.error_text().contains("modprobe nf_tables"), "{outcome}");
+    let lack = findings.iter().find(|finding| finding.check == "nat");
+    assert!(
+        lack.is_some_and(|lack| lack.verdict == "fail" && lack.seen.contains("nf_tables")),
+        "{findings:#?}"
+    );
     del.expect_ok();
     gc.expect_ok();
     before.assert_unchanged(&node);

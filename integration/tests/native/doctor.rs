@@ -3,6 +3,8 @@
 
 use integration::{Ctl, Finding, Namespace, Node, Pod, Snapshot};
 use serde_json::json;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 const LIST: &str = "/etc/cni/net.d/10-local.conflist";
 
@@ -65,17 +67,63 @@ fn status_tells_host_ports_and_force_takes_rules_and_leases_along() {
     assert!(!pod.has_link("eth0") && node.leases("local").is_empty());
 }
 
-#[test]
-fn an_untagged_uplink_is_asked_too() {
+/// A router, and a node whose `nic0` leads to it.
+fn flat() -> (Namespace, Node) {
     let (router, node) = (Namespace::new("router"), Node::new("node"));
     router.ip(&format!(
         "link add port type veth peer name nic0 netns {}\nlink set port up\naddr add 172.20.56.1/24 dev port",
         node.name()
     ));
     node.ip("link set nic0 up");
+    (router, node)
+}
+
+const INSTALL_FLAT: &str =
+    "install --name flat --master nic0 --subnet 172.20.56.0/24 --slice 172.20.56.16/28";
+
+#[test]
+fn an_address_in_quarantine_is_named_with_the_machine_that_has_it() {
+    let (router, node) = flat();
     let ctl = Ctl::new(&node);
-    let line = "install --name flat --master nic0 --subnet 172.20.56.0/24 --slice 172.20.56.16/28";
-    ctl.run(line).expect_ok();
+    ctl.run(INSTALL_FLAT).expect_ok();
+    let mut list: serde_json::Value =
+        serde_json::from_str(&ctl.read("/etc/cni/net.d/10-flat.conflist")).unwrap();
+    list["plugins"][0]["ipam"]["dataDir"] = json!(node.data_dir());
+    ctl.write("/etc/cni/net.d/10-flat.conflist", &list.to_string());
+    router.ip("addr add 172.20.56.16/24 dev port");
+    node.client(&list).add(&Pod::new().eth0()).expect_ok();
+    let findings = ctl.doctor("--no-probe");
+    let mac = router.ip_json("link show dev port")[0]["address"].as_str().unwrap().to_owned();
+    let quarantined = find(&findings, "ipam");
+    assert_eq!(quarantined.seen, format!("172.20.56.16 is quarantined: {mac} has it"), "{findings:#?}");
+    assert_eq!(quarantined.verdict, "warn");
+}
+
+#[test]
+fn a_plugin_of_another_version_tells_of_an_upgrade_that_was_left_half_done() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.run("install --name local --subnet 10.22.0.0/16").expect_ok();
+    assert_eq!(find(&ctl.doctor(""), "plugins").verdict, "ok");
+    // Beside it and renamed, as a program that runs cannot be written to.
+    ctl.write("/opt/cni/bin/other", "#!/bin/sh\necho vlan-bridge-ipam 9.9.9\n");
+    fs::set_permissions(ctl.path("/opt/cni/bin/other"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(ctl.path("/opt/cni/bin/other"), ctl.path("/opt/cni/bin/vlan-bridge-ipam")).unwrap();
+    let findings = ctl.doctor("");
+    let plugins = find(&findings, "plugins");
+    assert_eq!(plugins.verdict, "warn", "{plugins:#?}");
+    assert!(
+        plugins.seen.starts_with("/opt/cni/bin/vlan-bridge-ipam is 9.9.9, vlan-bridgectl "),
+        "{plugins:#?}"
+    );
+    assert!(plugins.mend.iter().any(|line| line == "vlan-bridgectl install"), "{plugins:#?}");
+}
+
+#[test]
+fn an_untagged_uplink_is_asked_too() {
+    let (router, node) = flat();
+    let ctl = Ctl::new(&node);
+    ctl.run(INSTALL_FLAT).expect_ok();
     let findings = ctl.doctor("");
     assert!(find(&findings, "vlan").seen.starts_with("172.20.56.1 answers nic0"), "{findings:#?}");
     router.ip("addr del 172.20.56.1/24 dev port");
