@@ -71,6 +71,15 @@ fn set_rp_filter(node: &Namespace, value: &str) {
     }
 }
 
+/// Gives a node what iptables-nft makes for `iptables -P FORWARD DROP`, or ACCEPT. What is in the chains stays.
+fn set_forward_policy(node: &Namespace, policy: &str) {
+    for family in ["ip", "ip6"] {
+        node.nft(&format!(
+            "table {family} filter {{\n chain FORWARD {{\n type filter hook forward priority 0; policy {policy};\n }}\n}}"
+        ));
+    }
+}
+
 pub(crate) fn set_br_netfilter(node: &Namespace, value: &str) {
     for key in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
         node.set_sysctl(&format!("net/bridge/{key}"), value);
@@ -107,6 +116,16 @@ fn every_path_of_a_pod_on_a_trunk() {
     every_path(true);
 }
 
+/// `rp_filter`, br_netfilter of the pod's node and of the other, which has the opposite, and the policy of FORWARD on both: so every pair
+/// of values is tried on one topology or the other.
+fn surroundings(trunk: bool) -> [(&'static str, [&'static str; 2], &'static str); 2] {
+    if trunk {
+        [("1", ["1", "0"], "drop"), ("0", ["0", "1"], "accept")]
+    } else {
+        [("1", ["0", "1"], "accept"), ("0", ["1", "0"], "drop")]
+    }
+}
+
 fn every_path(trunk: bool) {
     let datacenter = DataCenter::new();
     let [node1, node2] = datacenter.nodes([BondMode::Lacp, BondMode::RoundRobin]);
@@ -120,6 +139,11 @@ fn every_path(trunk: bool) {
     ));
     beyond.ip("link set eth0 up\naddr add 192.0.2.9/24 dev eth0\naddr add 2001:db8::9/64 dev eth0 nodad\n\
                route add default via 192.0.2.1\nroute add default via 2001:db8::1");
+    // Pods are let through a policy of drop when they are attached, and only where br_netfilter is on.
+    for node in [&node1, &node2] {
+        set_br_netfilter(node, "1");
+        set_forward_policy(node, "drop");
+    }
     let pods: [(Pod, [String; 2]); 4] = [
         (&node1, dual_stack(&node1, trunk)),
         (&node1, dual_stack(&node1, trunk)),
@@ -164,13 +188,15 @@ fn every_path(trunk: bool) {
     let uplink = Capture::start(datacenter.tor_a(), "lag-1");
     let before = dropped_by_rp_filter(&node1);
     let mut failures = Vec::new();
-    for (rp_filter, br_netfilter) in [("1", "0"), ("0", "1")] {
-        [&node1, &node2].into_iter().for_each(|node| {
+    for (rp_filter, br_netfilter, forward) in surroundings(trunk) {
+        for (node, br_netfilter) in [&node1, &node2].into_iter().zip(br_netfilter) {
             set_rp_filter(node, rp_filter);
             set_br_netfilter(node, br_netfilter);
-        });
-        let topology = if trunk { "trunk" } else { "sub-interface" };
-        let mut table = format!("{topology}, rp_filter {rp_filter}, br_netfilter {br_netfilter}");
+            set_forward_policy(node, forward);
+        }
+        let (topology, on_node1) = (if trunk { "trunk" } else { "sub-interface" }, br_netfilter[0]);
+        let mut table =
+            format!("{topology}, rp_filter {rp_filter}, br_netfilter {on_node1}, FORWARD {forward}");
         let forth = servers.iter().map(|server| (&client, server));
         for (from, to) in forth.chain(clients.iter().map(|other| (other, &client))) {
             let (line, failed) = try_path(from, to);
