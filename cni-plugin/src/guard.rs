@@ -4,6 +4,7 @@
 //! A port is guarded by the pod's MAC before the pod's end comes up, and by its addresses as soon as IPAM has given them. The record is
 //! written before the latter. What is left without a record is found by the element of the port, which is there first and goes last.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_conf::cni::error::{CniError, code};
@@ -55,10 +56,10 @@ impl Guard {
         if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&frame::frame())?) }
     }
 
-    /// Before the pod's end is up: nothing but what has its MAC, and with it no address but the link-local one. Rules that somebody has
-    /// flushed are put back first.
+    /// Before the pod's end is up: nothing but what has its MAC, and with it no address but the link-local one. Rules and sets that
+    /// somebody has flushed are put back first.
     pub async fn close(&self, node: &Conn, port: &Port<'_>) -> Result<(), CniError> {
-        if self.broken_chain()?.is_some() {
+        if self.broken_chain()?.is_some() || self.lacks_a_neighbours()? {
             self.rebuild(node, true).await?;
         }
         self.put_in(node, &elements(port), None).await
@@ -141,26 +142,47 @@ impl Guard {
     /// it is made only for who is about to put in the first.
     async fn rebuild(&self, node: &Conn, for_first: bool) -> Result<(), CniError> {
         let _lock = RecordLock::alone()?;
-        if self.broken_chain()?.is_none() {
-            return Ok(());
-        }
-        let mut changes = frame::frame();
-        let mut live = 0;
+        let mut live = Vec::new();
         for (veth, record) in self.records.all() {
             let Some(link) = link::by_name(node, &veth).await? else { continue };
             if record.attachment().progress(&link) != Progress::Foreign {
-                changes.extend(elements_of(&record).into_iter().map(add));
-                live += 1;
+                live.push(record);
             }
         }
-        if live == 0 && !for_first {
+        let elements: Vec<Element> = live.iter().flat_map(elements_of).collect();
+        let is_broken = self.broken_chain()?.is_some() || self.lacks_any(&elements)?;
+        if !is_broken || live.is_empty() && !for_first {
             return Ok(());
         }
+        let changes: Vec<Change> = frame::frame().into_iter().chain(elements.into_iter().map(add)).collect();
         self.nft.commit(&changes)?;
-        if live > 0 {
-            log::warn!("the guard of {live} pods was gone from the packet filter and is back");
+        if !live.is_empty() {
+            log::warn!("the guard of {} pods was gone from the packet filter and is back", live.len());
         }
         Ok(())
+    }
+
+    /// Whether an element of some pod with a guard is gone: who has flushed a set has taken everybody's, so one pod stands for all.
+    fn lacks_a_neighbours(&self) -> Result<bool, CniError> {
+        let Some(record) = self.records.any() else { return Ok(false) };
+        for element in elements_of(&record) {
+            if self.nft.element(TABLE, element.set, &element.key)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether one of many elements is gone, by a list of each set.
+    fn lacks_any(&self, elements: &[Element]) -> Result<bool, CniError> {
+        for set in frame::ALL {
+            let there: BTreeSet<Vec<u8>> =
+                self.nft.elements(TABLE, set)?.into_iter().map(|element| element.key).collect();
+            if elements.iter().any(|element| element.set == set && !there.contains(&element.key)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A chain of the table that is not as it was made. Elements lead to entry chains, so of those only the rules are counted.

@@ -190,6 +190,13 @@ impl Records {
         names.filter_map(|name| self.read(&name).map(|record| (name, record))).collect()
     }
 
+    /// Some record that can be read, without a look at the others.
+    pub fn any(&self) -> Option<Record> {
+        let entries = fs::read_dir(&self.folder).ok()?.flatten();
+        let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.find(|name| !name.starts_with('.')).and_then(|name| self.read(&name))
+    }
+
     /// Whether there is a record with this veth's name, readable or not.
     pub fn has(&self, veth: &str) -> bool {
         self.folder.join(veth).symlink_metadata().is_ok()

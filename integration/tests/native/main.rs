@@ -16,6 +16,8 @@ mod doctor;
 mod failure;
 mod frames;
 mod guard;
+mod guard_frames;
+mod guard_repair;
 mod host_access;
 mod input;
 mod input_bridge;

@@ -1,0 +1,137 @@
+//! The guard from a pod's first moment to its last: it is there at once, is put back when somebody takes it, and goes with the pod.
+
+use crate::attached::{Clean, host_interface};
+use crate::guard::Scene;
+use crate::guard_frames::{OWN, STRANGER};
+use integration::{Background, Capture, Pod, Site, Snapshot, poll};
+use serde_json::json;
+use std::time::Duration;
+
+#[test]
+fn what_a_firewalls_restart_took_is_noticed_and_put_back_for_all() {
+    let scene = Scene::new(json!({}));
+    let client = scene.site.node.client(&scene.list);
+    let listed = || scene.site.node.run("nft list table bridge vlan-bridge").stdout;
+    let sorted = |text: String| {
+        let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        words.sort();
+        words
+    };
+    let before = sorted(listed());
+    let damages = [
+        "flush ruleset",
+        "flush chain bridge vlan-bridge pod",
+        "flush set bridge vlan-bridge macs",
+        "flush set bridge vlan-bridge addresses6",
+        "flush map bridge vlan-bridge ports",
+    ];
+    for damage in damages {
+        client.check(&scene.eth0()).expect_ok();
+        scene.site.node.nft(damage);
+        let outcome = client.check(&scene.eth0());
+        assert_eq!(outcome.error_code(), 101, "{damage}: {outcome}");
+        assert!(outcome.error_text().contains("bridge vlan-bridge"), "{damage}: {outcome}");
+        let other = Pod::new();
+        client.add(&other.eth0()).expect_ok();
+        client.check(&scene.eth0()).expect_ok();
+        client.del(&other.eth0()).expect_ok();
+        assert_eq!(sorted(listed()), before, "{damage}");
+    }
+    // A DEL puts it back too.
+    for damage in damages {
+        let other = Pod::new();
+        client.add(&other.eth0()).expect_ok();
+        scene.site.node.nft(damage);
+        client.del(&other.eth0()).expect_ok();
+        client.check(&scene.eth0()).expect_ok();
+        assert_eq!(sorted(listed()), before, "{damage}");
+    }
+}
+
+#[test]
+fn a_mac_that_has_been_changed_is_named_by_check() {
+    let scene = Scene::new(json!({}));
+    let client = scene.site.node.client(&scene.list);
+    let added = scene.site.node.plugin(&scene.list);
+    scene.pod.ip("link set eth0 address 02:00:00:00:00:66");
+    let outcome = client.check(&scene.eth0());
+    assert_eq!(outcome.error_code(), 101, "{outcome}");
+    // What ADD reported of the MAC is of no interest to the guard.
+    let result = json!({"cniVersion": "1.1.0", "ips": [{"address": format!("{OWN}/24")}]});
+    let mut list = scene.list.clone();
+    list["plugins"][0]["hostAccess"] = json!(false);
+    let outcome = scene.site.node.plugin(&list).check(&scene.eth0(), &result);
+    assert!(outcome.error_text().contains("guard: false"), "{outcome}");
+    added.del(&scene.pod.eth0()).expect_ok();
+}
+
+#[test]
+fn nothing_of_the_guard_is_left_however_a_pod_goes() {
+    let clean = Clean::new();
+    let (node, plugin) = (&clean.site.node, clean.plugin());
+    let before = Snapshot::of(node);
+    let added = || {
+        let pod = Pod::new();
+        let name = host_interface(&plugin.add(&pod.eth0()).expect_ok());
+        assert!(node.run("nft list ruleset").stdout.contains(&name));
+        (pod, name)
+    };
+    let (pod, _) = added();
+    plugin.del(&pod.eth0().without_netns()).expect_ok();
+    before.assert_unchanged(node);
+    // With the veth gone, and without the record.
+    for without_record in [false, true] {
+        let (pod, name) = added();
+        let eth0 = pod.eth0().without_netns();
+        drop(pod);
+        poll(Duration::from_secs(10), "the veth goes with the pod", || !node.has_link(&name));
+        if without_record {
+            remove_record(&name);
+        }
+        plugin.del(&eth0).expect_ok();
+        before.assert_unchanged(node);
+    }
+    // By GC, which leaves the others.
+    let (stays, _) = added();
+    let (goes, name) = added();
+    drop(goes);
+    poll(Duration::from_secs(10), "the veth goes with the pod", || !node.has_link(&name));
+    let valid = json!([stays.eth0().valid()]);
+    plugin.clone().with("cni.dev/valid-attachments", valid).gc().expect_ok();
+    assert!(!node.run("nft list ruleset").stdout.contains(&name));
+    assert!(stays.pings(Site::GATEWAY));
+    plugin.del(&stays.eth0()).expect_ok();
+    clean.assert_nothing_left(&stays);
+}
+
+/// Takes a guard's record away, of whichever node.
+fn remove_record(veth: &str) {
+    let folders = std::fs::read_dir("/run/vlan-bridge/guards").unwrap().flatten();
+    let removed = folders.filter(|folder| std::fs::remove_file(folder.path().join(veth)).is_ok()).count();
+    assert_eq!(removed, 1, "the record of {veth}");
+}
+
+/// A pod that forges without a pause while it is attached is never heard.
+#[test]
+fn there_is_no_moment_without_the_guard() {
+    let clean = Clean::new();
+    let pod = Pod::new();
+    let flood = "while :; do ip addr add 192.0.2.66/32 dev eth0; ip route replace 192.0.2.0/24 dev eth0; \
+                 ping -q -c 1 -W 1 -I 192.0.2.66 -b 192.0.2.255; done";
+    let mut command = pod.command("sh");
+    command.args(["-c", flood]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let _flood = Background::start(&mut command);
+    let port = Capture::start(&clean.site.router, "port");
+    for guard in [true, false] {
+        let plugin = clean.plugin().with("guard", json!(guard));
+        for _ in 0..5 {
+            plugin.add(&pod.eth0()).expect_ok();
+            if !guard {
+                port.wait_for("the flood, unguarded", |frame| frame.mentions(STRANGER.parse().unwrap()));
+            }
+            plugin.del(&pod.eth0()).expect_ok();
+        }
+        let forged = port.frames().iter().any(|frame| frame.mentions(STRANGER.parse().unwrap()));
+        assert_eq!(forged, !guard);
+    }
+}
