@@ -9,9 +9,10 @@ mod forward;
 mod put_in;
 mod repair;
 
-pub use forward::drops_bridged;
+pub use forward::bridged_difference;
 
 use cni_conf::cni::error::CniError;
+use cni_conf::network::Network;
 
 use crate::lock::RecordLock;
 use crate::net::Conn;
@@ -33,6 +34,16 @@ impl Nat {
     /// Opens a socket in the namespace of the calling thread.
     pub fn open() -> Result<Nat, CniError> {
         Ok(Nat { nft: Nft::open()?, records: Records::of_this_node()? })
+    }
+
+    /// For an attachment to a network: if it has NAT, or has to be let through where the packet filter drops what its bridge forwards.
+    pub fn needed_by(network: &Network) -> Result<Option<Nat>, CniError> {
+        if network.has_nat() {
+            return Nat::open().map(Some);
+        }
+        let dropping = network.uplink.as_ref().and_then(|_| forward::where_bridged_is_dropped());
+        let nat = dropping.map(|nft| Ok(Nat { nft, records: Records::of_this_node()? }));
+        nat.transpose()
     }
 
     /// Makes the frame where it is not there or not whole: if the kernel lacks a part, this fails, naming the module, and changes nothing. `veth`
@@ -66,7 +77,7 @@ impl Nat {
         {
             log::error!("other pods' NAT: {e}");
         }
-        self.end_with_the_last(record.as_ref())
+        self.end_with_the_last(node, Some(veth), record.as_ref()).await
     }
 
     /// True if all elements were there to be taken out. One that another attachment has stays: an ADD whose port was refused, or that
@@ -100,7 +111,7 @@ impl Nat {
             plan::is_of_network(comment, network) && plan::veth_of(comment).is_some_and(stale)
         })?;
         drop(lock);
-        self.end_with_the_last(None)
+        self.end_with_the_last(node, None, None).await
     }
 
     /// Removes the elements whose comment is like that, and chains that nothing leads to any more.
@@ -109,11 +120,9 @@ impl Nat {
         for set in frame::MAPS {
             let elements = self.nft.elements(TABLE, set)?.into_iter();
             deletions.extend(
-                elements.filter(|element| is_meant(&element.comment)).map(|element| Change::DeleteElement {
-                    table: TABLE,
-                    set,
-                    key: element.key,
-                }),
+                elements
+                    .filter(|element| is_meant(&element.comment))
+                    .map(|element| delete_key(set, element.key)),
             );
         }
         if deletions.is_empty() {
@@ -148,25 +157,40 @@ impl Nat {
         Ok(self.nft.commit_what_can(changes, does_not_matter)?)
     }
 
-    /// Takes the table away when the last attachment has gone; what leads into it from elsewhere goes first.
-    pub fn end_with_the_last(&self, last: Option<&Record>) -> Result<(), CniError> {
+    /// Takes the table away when the last attachment with a record has gone; what leads into it from elsewhere goes first. Where that lets
+    /// pass bridged pods that have no record, both stay for as long as one of them is there, and so does the folder of records, by which it
+    /// is known. `gone` is the veth of who is just going.
+    pub async fn end_with_the_last(
+        &self,
+        node: &Conn,
+        gone: Option<&str>,
+        last: Option<&Record>,
+    ) -> Result<(), CniError> {
         if !self.records.is_empty() {
             return Ok(());
         }
         let _lock = RecordLock::alone()?;
-        if !self.records.end() {
+        let rules = self.forward_deletions()?;
+        let stays = !rules.is_empty() && self.is_needed_by_bridged(node, gone).await?;
+        if !(if stays { self.records.is_empty() } else { self.records.end() }) {
             return Ok(());
         }
-        let switched_on = self.nft.elements(TABLE, frame::LOCALNET)?.into_iter();
+        let switched_on = self.nft.elements(TABLE, frame::LOCALNET)?;
         let mut devices: Vec<String> =
-            switched_on.map(|element| crate::nft::interface_name(&element.key)).collect();
+            switched_on.iter().map(|element| crate::nft::interface_name(&element.key)).collect();
         // After a flush the set is empty.
         devices.extend(last.and_then(plan::localnet_device).map(str::to_owned));
         for device in devices {
             self.set_localnet(&device, false)?;
         }
-        let mut changes = self.forward_deletions()?;
-        changes.extend(self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE)));
+        let changes = if stays {
+            let routed = self.nft.elements(TABLE, frame::DEVICES)?.into_iter();
+            let of = |set| move |there: crate::net::nft::Element| delete_key(set, there.key);
+            routed.map(of(frame::DEVICES)).chain(switched_on.into_iter().map(of(frame::LOCALNET))).collect()
+        } else {
+            let table = self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE));
+            rules.into_iter().chain(table).collect()
+        };
         self.commit_what_can(changes, Refusal::not_found).map(drop)
     }
 
@@ -202,14 +226,18 @@ pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nf
 }
 
 /// Puts back what a firewall's restart took, where any attachment of the node has NAT: for who has none itself, and is not failed by
-/// it. Who has some notices by itself.
-pub async fn mend(node: &Conn) {
+/// it. Who has some notices by itself. And takes away what stayed for bridged pods alone with the last of them; `gone` is the veth of who
+/// is just going.
+pub async fn mend(node: &Conn, gone: Option<&str>) {
     let mended = async {
         let records = Records::of_this_node()?;
-        if records.is_empty() {
+        if records.are_absent() {
             return Ok(());
         }
         let nat = Nat { nft: Nft::open()?, records };
+        if nat.records.is_empty() {
+            return nat.end_with_the_last(node, gone, None).await;
+        }
         if nat.is_whole()? { Ok(()) } else { nat.rebuild(node, None, None).await }
     };
     let mended: Result<(), CniError> = mended.await;
@@ -220,8 +248,7 @@ pub async fn mend(node: &Conn) {
 
 /// Undoes NAT of every attachment of a network but those whose veths are `wanted`.
 pub async fn collect(node: &Conn, network: &str, wanted: &[String], may_have: bool) -> Result<(), CniError> {
-    let records = Records::of_this_node()?;
-    let known = !records.is_empty();
+    let known = !Records::of_this_node()?.are_absent();
     if !may_have && !known {
         return Ok(());
     }
@@ -242,5 +269,9 @@ pub fn difference(veth: &str, expected: bool) -> Result<Option<String>, CniError
 }
 
 fn delete(element: &Element) -> Change {
-    Change::DeleteElement { table: TABLE, set: element.set, key: element.key.clone() }
+    delete_key(element.set, element.key.clone())
+}
+
+fn delete_key(set: &'static str, key: Vec<u8>) -> Change {
+    Change::DeleteElement { table: TABLE, set, key }
 }

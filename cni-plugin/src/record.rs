@@ -207,6 +207,11 @@ impl Records {
         fs::read_dir(&self.folder).is_ok_and(|mut entries| entries.next().is_none()) || !self.folder.exists()
     }
 
+    /// Whether there is not even the folder: nothing of this kind has been on the node, or all of it has gone.
+    pub fn are_absent(&self) -> bool {
+        !self.folder.exists()
+    }
+
     fn entries(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()

@@ -41,8 +41,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let namespace = pod::required_namespace(&request.env, code::INVALID_ENVIRONMENT)?;
     let node = Conn::open()?;
     let pod = Pod::open(&namespace)?;
-    let needs_rules = network.has_nat() || network.uplink.is_some() && nat::drops_bridged();
-    let nat = needs_rules.then(Nat::open).transpose()?;
+    let nat = Nat::needed_by(&network)?;
     let guard = network.guard.is_some().then(Guard::open).transpose()?;
     if let Some(guard) = &guard {
         guard.probe()?;
@@ -51,11 +50,11 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     match &add.nat {
         // First of all, for the kernel may lack what it takes.
         Some(nat) => nat.prepare(&add.node, &add.attachment().host_interface()).await?,
-        None => nat::mend(&add.node).await,
+        None => nat::mend(&add.node, None).await,
     }
     let added = add.run().await;
     if let (Err(_), Some(nat)) = (&added, &add.nat)
-        && let Err(also) = nat.end_with_the_last(None)
+        && let Err(also) = nat.end_with_the_last(&add.node, None, None).await
     {
         log::error!("{also}");
     }

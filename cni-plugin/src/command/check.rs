@@ -79,6 +79,13 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
             "{difference}; after a firewall's restart the next ADD or DEL on this node puts everything back"
         )));
     }
+    if network.uplink.is_some()
+        && let Some(difference) = nat::bridged_difference(&network.bridge, &addresses)?
+    {
+        return Err(failed(format!(
+            "{difference}; the next ADD of a pod on it lets it pass, for all of them"
+        )));
+    }
     if let Some(name) = &network.ipam {
         Delegate::find(name, request)?.call(Command::Check).await?;
     }

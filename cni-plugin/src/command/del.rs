@@ -85,7 +85,7 @@ async fn withdraw(
         Err(e) => outcome = outcome.and(Err(e)),
     }
     if !had_nat {
-        nat::mend(node).await;
+        nat::mend(node, Some(&veth)).await;
     }
     (outcome, sockets)
 }

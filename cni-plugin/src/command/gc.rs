@@ -37,6 +37,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         log::info!("removing {}: {}", stale.name, stale.alias.as_deref().unwrap_or_default());
         outcome = outcome.and(remove::link(&node, stale.index, &stale.name).await.map_err(CniError::from));
     }
+    nat::mend(&node, None).await;
     outcome = outcome.and(guarded.and_then(|guarded| guard::remove_stale(&guarded, &rest)));
     outcome = outcome.and(host_access::remove_stale(&routes, &rest).map_err(CniError::from));
     if let Some(trunk) = &teardown.trunk {

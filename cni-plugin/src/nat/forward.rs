@@ -1,41 +1,53 @@
 //! A FORWARD policy of drop, as Docker and ufw set it: an accept in a table of ours does not override it, so one rule in that table
 //! lets pass what a chain of ours has marked.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 
 use cni_conf::cni::error::CniError;
+use ipnet::IpNet;
 
 use super::Nat;
 use crate::lock::RecordLock;
-use crate::net::NetError;
 use crate::net::nft::Nft;
+use crate::net::{Conn, NetError, link};
 use crate::nft::{Change, Family, Table};
+use crate::ownership::is_attachment;
+use crate::plan::nat as plan;
 use crate::plan::nat::frame::{ACCEPT_COMMENT, FORWARD, OTHERS, OTHERS_CHAIN, TABLE, accept, forward};
 use crate::record::Record;
 
 impl Nat {
-    /// Puts chain and rule in where a policy asks for them and they are not there.
-    pub(super) fn let_forward(&self, record: &Record) -> Result<(), CniError> {
+    /// Puts chain and rule in where a policy asks for them and they are not there; and with them every bridge that pods of ours are on,
+    /// for those that came before the policy have no record of it.
+    pub(super) async fn let_forward(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
         warn_of_legacy(record);
         if self.forward_missing(record)?.is_empty() {
             return Ok(());
         }
         let _lock = RecordLock::alone()?;
         let mut changes = forward();
-        for table in self.forward_missing(record)? {
-            if self.accepting(table)?.is_empty() {
+        for table in OTHERS {
+            if drops(&self.nft, table)? && accepting(&self.nft, table)?.is_empty() {
                 changes.push(accept(table));
             }
         }
+        changes.extend(
+            bridges_of_pods(node, None)
+                .await?
+                .iter()
+                .map(|bridge| Change::AddElement { table: TABLE, element: plan::bridged_element(bridge) }),
+        );
         Ok(self.nft.commit(&changes)?)
     }
 
     /// The tables whose policy drops what the attachment's family forwards, with nothing of ours that meets it.
     fn forward_missing(&self, record: &Record) -> Result<Vec<Table>, CniError> {
+        let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
         let mut missing = Vec::new();
-        for table in OTHERS.into_iter().filter(|table| concerns(table, record)) {
-            let drops = self.nft.chain(table, OTHERS_CHAIN)?.is_some_and(|chain| chain.drops);
-            if drops && (self.accepting(table)?.is_empty() || self.nft.chain(TABLE, FORWARD)?.is_none()) {
+        for table in OTHERS.into_iter().filter(|table| concerns(*table, &addresses)) {
+            if drops(&self.nft, table)? && !is_met(&self.nft, table)? {
                 missing.push(table);
             }
         }
@@ -50,10 +62,19 @@ impl Nat {
         }))
     }
 
-    /// The numbers of our rules in a table of iptables'.
-    fn accepting(&self, table: Table) -> Result<Vec<u64>, CniError> {
-        let rules = self.nft.rules(table, OTHERS_CHAIN)?.into_iter();
-        Ok(rules.filter(|rule| rule.comment == ACCEPT_COMMENT).map(|rule| rule.handle).collect())
+    /// Whether our rules in others' tables have to outlive the last record: bridged pods that came before the policy have none. `gone`
+    /// is a veth that does not count any more.
+    pub(super) async fn is_needed_by_bridged(
+        &self,
+        node: &Conn,
+        gone: Option<&str>,
+    ) -> Result<bool, CniError> {
+        for table in called() {
+            if drops(&self.nft, table)? {
+                return Ok(!bridges_of_pods(node, gone).await?.is_empty());
+            }
+        }
+        Ok(false)
     }
 
     /// What takes our rules out of others' tables.
@@ -64,33 +85,90 @@ impl Nat {
                 continue;
             }
             let delete = |handle| Change::DeleteRule { table, chain: OTHERS_CHAIN.into(), handle };
-            deletions.extend(self.accepting(table)?.into_iter().map(delete));
+            deletions.extend(accepting(&self.nft, table)?.into_iter().map(delete));
         }
         Ok(deletions)
     }
 }
 
-/// Whether packets that a bridge forwards pass the chains of iptables (br_netfilter), and one of those drops what it does not know.
-pub fn drops_bridged() -> bool {
-    let is_on = |key| {
-        let value = std::fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{key}"));
-        value.is_ok_and(|value| value.trim() == "1")
-    };
-    if !is_on("iptables") && !is_on("ip6tables") {
-        return false;
+/// The packet filter, where it drops what a bridge forwards; none where it does not, or is not to be asked.
+pub(super) fn where_bridged_is_dropped() -> Option<Nft> {
+    let called = called();
+    if called.is_empty() {
+        return None;
     }
-    let drops = |table| Ok(Nft::open()?.chain(table, OTHERS_CHAIN)?.is_some_and(|chain| chain.drops));
-    OTHERS.into_iter().any(|table| {
-        drops(table).unwrap_or_else(|e: NetError| {
-            log::warn!("whether table {table} drops what is bridged is not known: {e}");
-            false
-        })
+    let look = || -> Result<Option<Nft>, NetError> {
+        let nft = Nft::open()?;
+        for table in called {
+            if drops(&nft, table)? {
+                return Ok(Some(nft));
+            }
+        }
+        Ok(None)
+    };
+    look().unwrap_or_else(|e| {
+        log::warn!("whether the packet filter drops what is bridged is not known: {e}");
+        None
     })
 }
 
-fn concerns(table: &Table, record: &Record) -> bool {
+/// Says in words if the packet filter drops what a bridge forwards for a pod with these addresses, and nothing of ours meets it: as of a
+/// pod that was attached before the policy was set. A pod whose addresses are not known may have any.
+pub fn bridged_difference(bridge: &str, addresses: &[IpAddr]) -> Result<Option<String>, CniError> {
+    let called: Vec<Table> = called().into_iter().filter(|table| concerns(*table, addresses)).collect();
+    if called.is_empty() {
+        return Ok(None);
+    }
+    let nft = Nft::open()?;
+    let element = plan::bridged_element(bridge);
+    for table in called {
+        let passes = is_met(&nft, table)? && nft.element(TABLE, element.set, &element.key)?.is_some();
+        if drops(&nft, table)? && !passes {
+            return Ok(Some(format!(
+                "br_netfilter is on, and chain {OTHERS_CHAIN} of table {table} drops what bridge {bridge} forwards"
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// The tables of iptables that br_netfilter shows bridged packets to, each of a family of its own.
+fn called() -> Vec<Table> {
+    let is_on = |table: &Table| {
+        let key = if table.family == Family::Ipv4 { "iptables" } else { "ip6tables" };
+        let value = std::fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{key}"));
+        value.is_ok_and(|value| value.trim() == "1")
+    };
+    OTHERS.into_iter().filter(is_on).collect()
+}
+
+fn drops(nft: &Nft, table: Table) -> Result<bool, NetError> {
+    Ok(nft.chain(table, OTHERS_CHAIN)?.is_some_and(|chain| chain.drops))
+}
+
+/// Whether what our chain marks passes the table, and there is the chain to mark it.
+fn is_met(nft: &Nft, table: Table) -> Result<bool, NetError> {
+    Ok(!accepting(nft, table)?.is_empty() && nft.chain(TABLE, FORWARD)?.is_some())
+}
+
+/// The numbers of our rules in a table of iptables'.
+fn accepting(nft: &Nft, table: Table) -> Result<Vec<u64>, NetError> {
+    let rules = nft.rules(table, OTHERS_CHAIN)?.into_iter();
+    Ok(rules.filter(|rule| rule.comment == ACCEPT_COMMENT).map(|rule| rule.handle).collect())
+}
+
+/// The bridges that pods of ours are on.
+async fn bridges_of_pods(node: &Conn, gone: Option<&str>) -> Result<Vec<String>, NetError> {
+    let links = link::all(node).await?;
+    let pods = links.iter().filter(|link| is_attachment(link) && Some(link.name.as_str()) != gone);
+    let masters: BTreeSet<u32> = pods.filter_map(|pod| pod.master).collect();
+    Ok(links.into_iter().filter(|link| masters.contains(&link.index)).map(|link| link.name).collect())
+}
+
+/// Whether a pod with these addresses has packets of the table's family. Where they are not known, it may.
+fn concerns(table: Table, addresses: &[IpAddr]) -> bool {
     let ipv4 = table.family == Family::Ipv4;
-    record.addresses.iter().any(|net| net.addr().is_ipv4() == ipv4)
+    addresses.is_empty() || addresses.iter().any(|ip| ip.is_ipv4() == ipv4)
 }
 
 /// Legacy iptables is no part of nf_tables: we cannot write there.

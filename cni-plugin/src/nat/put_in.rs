@@ -47,7 +47,7 @@ impl Nat {
         if let Some(device) = plan::localnet_device(record) {
             self.set_localnet(device, true)?;
         }
-        self.let_forward(record)?;
+        self.let_forward(node, record).await?;
         self.forget_udp_of_the_node(node, record).await;
         Ok(())
     }

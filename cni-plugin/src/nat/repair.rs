@@ -29,7 +29,7 @@ impl Nat {
             log::warn!("the rules of {} pods were gone from the packet filter and are back", live.len());
         }
         for record in &live {
-            self.let_forward(record)?;
+            self.let_forward(node, record).await?;
             self.forget_udp_of_the_node(node, record).await;
         }
         Ok(())

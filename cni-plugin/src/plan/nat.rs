@@ -180,10 +180,7 @@ pub fn device_elements(record: &Record) -> Vec<Element> {
     // With br_netfilter packets come in by the bridge itself, and are not looked at again as its VLAN side's.
     let bridge = record.device.rsplit_once('.').map(|(bridge, _)| bridge);
     let both: Vec<&str> = std::iter::once(record.device.as_str()).chain(bridge).collect();
-    let mut elements: Vec<Element> = both
-        .iter()
-        .map(|name| of(frame::BRIDGES, [nft::interface(name), nft::interface(name)].concat()))
-        .collect();
+    let mut elements: Vec<Element> = both.iter().map(|name| bridged_element(name)).collect();
     if is_routed(record) {
         elements.push(of(frame::DEVICES, nft::interface(&record.device)));
     }
@@ -191,6 +188,12 @@ pub fn device_elements(record: &Record) -> Vec<Element> {
         elements.extend(both.iter().map(|name| of(LOCALNET, nft::interface(name))));
     }
     elements
+}
+
+/// What lets pass what comes in by a bridge and goes out by the same.
+pub fn bridged_element(bridge: &str) -> Element {
+    let key = [nft::interface(bridge), nft::interface(bridge)].concat();
+    Element { set: frame::BRIDGES, key, value: None, comment: String::new() }
 }
 
 /// Refuses ports of `::1`: the kernel takes no packet of it from a device, so no answer would come back.

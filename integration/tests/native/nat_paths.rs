@@ -2,6 +2,7 @@
 
 use crate::nat::{GATEWAY, MACHINE, NODE, Nat, OTHER, addresses, with_ports};
 use integration::{Namespace, Pod, Server, Site, Transport, ask, note, run_with};
+use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -168,6 +169,56 @@ fn a_pod_does_not_reach_what_listens_on_localhost() {
     let unguarded = ask(&pod, Transport::Tcp, to);
     assert_eq!(guarded, None, "a pod reached localhost");
     assert!(unguarded.is_some(), "without the guard it would, or this test shows nothing");
+}
+
+/// A policy that comes when pods are there cuts them off. The next pod, of a network with NAT too, lets their bridge pass, and what does so
+/// stays for as long as there are any.
+#[test]
+fn bridged_pods_from_before_a_forward_policy_of_drop_pass_with_the_next() {
+    if !Path::new("/proc/sys/net/bridge").exists() {
+        note("no br_netfilter in this kernel: not tried");
+        return;
+    }
+    let site = Site::new();
+    site.node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
+    site.node.set_sysctl("net/bridge/bridge-nf-call-ip6tables", "0");
+    let local = json!({"type": "vlan-bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true,
+                       "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/24"}});
+    let (list, local) = (site.list(), site.node.list("local", &[local]));
+    let (client, by_nat) = (site.node.client(&list), site.node.client(&local));
+    let has_rules = || site.node.run("nft list ruleset").expect_ok().stdout.contains("vlan-bridge: pods");
+    let has_table = || site.node.run("nft list tables").expect_ok().stdout.contains("inet vlan-bridge");
+    for (next, with_gc) in [(&client, false), (&by_nat, false), (&by_nat, true)] {
+        let (one, two, later) = (Pod::new(), Pod::new(), Pod::new());
+        client.add(&one.eth0()).expect_ok();
+        client.add(&two.eth0()).expect_ok();
+        site.node.nft(DROP);
+        assert!(!one.pings(Site::GATEWAY), "the policy does not drop: nothing is shown");
+        let outcome = client.check(&one.eth0());
+        assert!(
+            outcome.error_text().contains("table ip filter drops what bridge br136 forwards"),
+            "{outcome}"
+        );
+        next.add(&later.eth0()).expect_ok();
+        assert!(one.pings(Site::GATEWAY));
+        client.check(&one.eth0()).expect_ok();
+        next.del(&later.eth0()).expect_ok();
+        assert!(one.pings(Site::GATEWAY), "what lets it pass has gone with another pod");
+        client.del(&two.eth0()).expect_ok();
+        assert!(one.pings(Site::GATEWAY) && has_rules());
+        if with_gc {
+            site.node.plugin(&list).with("cni.dev/valid-attachments", json!([])).gc().expect_ok();
+        } else {
+            client.del(&one.eth0()).expect_ok();
+        }
+        assert!(!has_rules() && !has_table());
+        site.node.nft("delete table ip filter\ndelete table ip6 filter");
+    }
+    // The policy of a family that br_netfilter does not show it is none of a bridged pod's.
+    let pod = Pod::new();
+    site.node.nft(&DROP[DROP.find("table ip6").unwrap()..]);
+    client.add(&pod.eth0()).expect_ok();
+    assert!(!has_table());
 }
 
 /// Docker's policy and br_netfilter together would cut pods off that are only bridged. They pass, and nothing else of the node changes.
