@@ -118,6 +118,17 @@ pub enum Expr {
         /// Where to.
         to: Reg,
     },
+    /// `[ exthdr load LENb @ HEADER + OFFSET => reg ]`: an IPv6 extension header. The rule ends here where the packet has none of that number.
+    Extension {
+        /// Its number.
+        header: u8,
+        /// Bytes from its beginning.
+        offset: u32,
+        /// How many bytes.
+        length: u32,
+        /// Where to.
+        to: Reg,
+    },
     /// `[ fib saddr type => reg ]`: what the routing table calls the address (`RTN_LOCAL` and so on).
     AddressType {
         /// Which address.

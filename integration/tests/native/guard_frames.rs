@@ -59,8 +59,75 @@ pub fn icmpv6(from: &str, kind: u8, target: &str) -> Vec<u8> {
 }
 
 pub fn udp6(from: &str, ports: [u16; 2]) -> Vec<u8> {
-    let ports = ports.map(u16::to_be_bytes).concat();
-    ipv6(17, from, &[&ports[..], &[0, 12, 0, 0, 1, 2, 3, 4]].concat())
+    ipv6(17, from, &udp_body(ports))
+}
+
+fn udp_body(ports: [u16; 2]) -> Vec<u8> {
+    [&ports.map(u16::to_be_bytes).concat()[..], &[0, 12, 0, 0, 1, 2, 3, 4]].concat()
+}
+
+/// What is behind the IPv6 header of a packet.
+fn body(packet: &[u8]) -> &[u8] {
+    &packet[40..]
+}
+
+/// RFC 8200 section 4.6: options that say nothing, before what is of the `next` protocol.
+fn options(next: u8) -> [u8; 8] {
+    [next, 0, 1, 4, 0, 0, 0, 0]
+}
+
+/// Options whose last six bytes are the mark, which fills the packet.
+fn options_to_the_end(next: u8) -> [u8; 10] {
+    [next, 1, 1, 12, 0, 0, 0, 0, 0, 0]
+}
+
+/// RFC 8200 section 4.5, at an offset in units of eight bytes.
+fn fragment(next: u8, offset: u16, more: bool) -> [u8; 8] {
+    let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
+    [next, 0, high, low, 0xca, 0x5e, 0, 1]
+}
+
+/// Packets with extension headers, which must not hide what is not allowed without (RFC 7113).
+fn extended(mine: &str) -> Vec<(&'static str, Vec<u8>, bool)> {
+    const FRAGMENT: u8 = 44;
+    const ICMPV6: u8 = 58;
+    const OPTIONS: u8 = 60;
+    const UDP: u8 = 17;
+    let advertisement = icmpv6(mine, 134, "::");
+    let behind = |head: &[u8], body: &[u8]| [head, body].concat();
+    let optional = |next, from, inner: &[u8]| ipv6(OPTIONS, from, &behind(&options(next), inner));
+    let fragmented = |next, offset, from, inner: &[u8]| {
+        ipv6(FRAGMENT, from, &behind(&fragment(next, offset, offset == 0), inner))
+    };
+    let whole = ipv6(FRAGMENT, mine, &behind(&fragment(ICMPV6, 0, false), body(&advertisement)));
+    let for_neighbour = icmpv6(mine, 136, NEIGHBOUR6);
+    vec![
+        ("own address behind options", optional(UDP, OWN6, &udp_body([9, 9])), true),
+        ("forged address behind options", optional(UDP, "2001:db8::66", &udp_body([9, 9])), false),
+        ("router advertisement behind options", optional(ICMPV6, mine, body(&advertisement)), false),
+        ("advertisement for a neighbour behind options", optional(ICMPV6, mine, body(&for_neighbour)), false),
+        ("router advertisement in the only fragment", whole, false),
+        (
+            "router advertisement in a first fragment",
+            fragmented(ICMPV6, 0, mine, body(&advertisement)),
+            false,
+        ),
+        ("DHCPv6 reply in a first fragment", fragmented(UDP, 0, mine, &udp_body([547, 546])), false),
+        ("a first fragment of its own", fragmented(UDP, 0, OWN6, &udp_body([9, 9])), true),
+        ("a later fragment of its own", fragmented(UDP, 2, OWN6, &[0; 10]), true),
+        ("a later fragment of a stranger", fragmented(UDP, 2, "2001:db8::66", &[0; 10]), false),
+        (
+            "a first fragment without its message",
+            fragmented(OPTIONS, 0, mine, &options_to_the_end(ICMPV6)),
+            false,
+        ),
+        (
+            "a first fragment without all headers",
+            fragmented(OPTIONS, 0, mine, &options_to_the_end(OPTIONS)),
+            false,
+        ),
+        ("a packet without a message", ipv6(OPTIONS, mine, &options_to_the_end(ICMPV6)), false),
+    ]
 }
 
 /// A frame that a pod sends, and whether it may.
@@ -81,7 +148,7 @@ pub fn cases(own: [u8; 6]) -> Vec<Case> {
     };
     let (own_frame, forged) = (of(own), of(FORGED));
     let (ip, ip6, arps) = (0x0800, 0x86dd, 0x0806);
-    vec![
+    let mut cases = vec![
         ("own address", own_frame(ip, udp(OWN, [9, 9])), true),
         ("forged MAC", forged(ip, udp(OWN, [9, 9])), false),
         ("forged address", own_frame(ip, udp(STRANGER, [9, 9])), false),
@@ -125,7 +192,10 @@ pub fn cases(own: [u8; 6]) -> Vec<Case> {
             own_frame(40, [&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0][..], &udp(STRANGER, [9, 9])].concat()),
             false,
         ),
-    ]
+    ];
+    let extended = extended(&mine).into_iter();
+    cases.extend(extended.map(|(name, packet, may)| (name, frame(ALL_NODES, own, ip6, &packet), may)));
+    cases
 }
 
 pub fn mark(number: usize) -> [u8; 6] {

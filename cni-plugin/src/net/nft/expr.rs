@@ -25,6 +25,9 @@ pub(super) fn encode(item: &mut Message, expr: &Expr) {
         Expr::Payload { base, offset, length, to } => {
             ("payload", Box::new(|m| payload(m, *base as u32, *offset, *length, *to)))
         }
+        Expr::Extension { header, offset, length, to } => {
+            ("exthdr", Box::new(|m| extension(m, *header, *offset, *length, *to)))
+        }
         Expr::AddressType { of, to } => ("fib", Box::new(|m| address_type(m, *of, *to))),
         Expr::Bitwise { reg, mask, xor } => ("bitwise", Box::new(|m| bitwise(m, *reg, mask, xor))),
         Expr::Equal { reg, value } => ("cmp", Box::new(|m| compare(m, *reg, false, value))),
@@ -63,6 +66,11 @@ fn set_mark(m: &mut Message, from: Reg) {
 /// `NFTA_PAYLOAD_DREG`, `_BASE`, `_OFFSET`, `_LEN`
 fn payload(m: &mut Message, base: u32, offset: u32, length: u32, to: Reg) {
     m.number(1, number_of(to)).number(2, base).number(3, offset).number(4, length);
+}
+
+/// `NFTA_EXTHDR_DREG`, `_TYPE`, `_OFFSET`, `_LEN`
+fn extension(m: &mut Message, header: u8, offset: u32, length: u32, to: Reg) {
+    m.number(1, number_of(to)).bytes(2, &[header]).number(3, offset).number(4, length);
 }
 
 /// `NFTA_FIB_DREG`, `_RESULT`, `_FLAGS`

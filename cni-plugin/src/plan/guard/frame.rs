@@ -217,6 +217,15 @@ fn ipv6_rules() -> Vec<Vec<Expr>> {
     const ICMPV6: u8 = 58;
     let source = |to| Expr::Payload { base: Base::Network, offset: 8, length: 16, to };
     // Nobody asks whether an address is free, which has to be one of his (RFC 4862 section 5.4.2), or tells which groups he is in.
+    let own = || {
+        vec![
+            port(),
+            source_mac(),
+            source(ADDRESS),
+            Expr::Lookup { key: PORT, set: ADDRESSES6 },
+            end(Verdict::Accept),
+        ]
+    };
     let unspecified = |kind| {
         let mut exprs = vec![source(FREE), Expr::Equal { reg: FREE, value: vec![0; 16] }];
         exprs.extend(icmp_type(ICMPV6, kind));
@@ -232,14 +241,26 @@ fn ipv6_rules() -> Vec<Vec<Expr>> {
         [unspecified(135), vec![end(Verdict::Goto(PROBES.into()))]].concat(),
         [unspecified(143), vec![end(Verdict::Accept)]].concat(),
         [unspecified(131), vec![end(Verdict::Accept)]].concat(),
-        vec![
-            port(),
-            source_mac(),
-            source(ADDRESS),
-            Expr::Lookup { key: PORT, set: ADDRESSES6 },
-            end(Verdict::Accept),
-        ],
+        [message_begins(), own()].concat(),
+        [later_fragment(), own()].concat(),
         vec![end(Verdict::Drop)],
+    ]
+}
+
+/// The kernel looks for the message behind extension headers. Where they fill the packet or its first fragment, what the message is cannot
+/// be told: an advertisement may hide there (RFC 7113 section 2). RFC 7112 section 5 has such packets dropped. No protocol's header is
+/// shorter.
+fn message_begins() -> Vec<Expr> {
+    vec![Expr::Payload { base: Base::Transport, offset: 0, length: 4, to: FREE }]
+}
+
+/// `frag frag-off != 0`: nobody can put it together without the first.
+fn later_fragment() -> Vec<Expr> {
+    const FRAGMENT: u8 = 44;
+    vec![
+        Expr::Extension { header: FRAGMENT, offset: 2, length: 2, to: FREE },
+        Expr::Bitwise { reg: FREE, mask: vec![0xff, 0xf8], xor: vec![0; 2] },
+        Expr::NotEqual { reg: FREE, value: vec![0; 2] },
     ]
 }
 
