@@ -136,7 +136,9 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
         }
         Step::LooseFilter(name) => {
             let device = find(conn, name).await?;
-            addr::add_for_the_host(conn, device.index, DUMMY).await?;
+            if addr::add_for_the_host(conn, device.index, DUMMY).await? {
+                undo.push(Undo::RemoveAddress { name: name.clone(), net: DUMMY });
+            }
             let before = device.rp_filter;
             if InterfaceSysctls::ipv4().write(name, "rp_filter", "2")?
                 && let Some(value) = before

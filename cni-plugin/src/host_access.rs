@@ -167,17 +167,33 @@ pub fn give(pod: &Pod, ends: &Ends<'_>, ways: &Ways, undo: &mut UndoLog) -> Resu
     Batch::open()?.send(&of_node)
 }
 
-/// The node's routes to the pod of an attachment: by the addresses that its ADD reported, else by its metric alone.
-pub async fn routes_of(node: &Conn, metric: u32, previous: &AddResult) -> Result<Vec<HostRoute>> {
+/// The node's routes to the pod of an attachment: by the addresses that its ADD reported, else by its metric alone. With an address of
+/// the node, the kernel takes the routes that it is the source of: then `device` says where one was, whose neighbour entry is still there.
+pub async fn routes_of(
+    node: &Conn,
+    device: &str,
+    metric: u32,
+    previous: &AddResult,
+) -> Result<Vec<HostRoute>> {
     if previous.ips.is_empty() {
         let all = route::all_ours(node).await?;
         return Ok(all.into_iter().filter(|route| route.metric == metric).collect());
     }
-    let mut found = Vec::new();
-    for ip in &previous.ips {
-        found.extend(route::ours_to(node, ip.address.addr()).await?);
+    let (mut found, mut gone) = (Vec::new(), Vec::new());
+    for address in previous.ips.iter().map(|ip| ip.address.addr()) {
+        match route::ours_to(node, address).await? {
+            Some(route) if route.metric == metric => found.push(route),
+            Some(_) => {}
+            None => gone.push(address),
+        }
     }
-    Ok(found.into_iter().filter(|route| route.metric == metric).collect())
+    if !gone.is_empty()
+        && let Some(device) = link::by_name(node, device).await?
+    {
+        let of = |address| HostRoute { address, interface: device.index, metric };
+        found.extend(gone.into_iter().map(of));
+    }
+    Ok(found)
 }
 
 /// Takes routes to pods away, each with its neighbour entry.

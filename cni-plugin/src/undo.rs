@@ -3,10 +3,11 @@
 use crate::delegate::Delegate;
 use crate::link::HostRoute;
 use crate::net::sysctl::InterfaceSysctls;
-use crate::net::{Conn, NetError, link, port, remove};
+use crate::net::{Conn, NetError, addr, link, port, remove};
 use crate::plan::vlan::Membership;
 use crate::{guard, host_access, nat};
 use cni_conf::cni::env::Command;
+use ipnet::IpNet;
 
 /// What takes one change back.
 #[derive(Debug)]
@@ -55,6 +56,13 @@ pub enum Undo {
         name: String,
         /// Value of `rp_filter`.
         value: i32,
+    },
+    /// Take an address off an interface that we gave it.
+    RemoveAddress {
+        /// Interface.
+        name: String,
+        /// The address.
+        net: IpNet,
     },
     /// Take a pod's way from its node away.
     RemoveHostAccess(Vec<HostRoute>),
@@ -143,6 +151,10 @@ async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
         Undo::ReversePath { name, value } => {
             InterfaceSysctls::ipv4().write(&name, "rp_filter", &value.to_string()).map(drop)
         }
+        Undo::RemoveAddress { name, net } => match link::by_name(conn, &name).await {
+            Ok(Some(found)) => addr::del(conn, found.index, net).await,
+            other => other.map(drop),
+        },
         Undo::RemoveHostAccess(routes) => host_access::remove(&routes),
         Undo::ForwardDelay { name, ticks } => {
             change(name, link::Change { forward_delay: Some(ticks), ..Default::default() }).await

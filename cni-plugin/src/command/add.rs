@@ -132,7 +132,9 @@ impl Add<'_> {
         nat::detach(&self.node, &name, false).await?;
         if let Some(host) = host {
             let metric = self.attachment().metric();
-            host_access::remove(&host_access::routes_of(&self.node, metric, &AddResult::default()).await?)?;
+            let device = self.network.node_device();
+            let routes = host_access::routes_of(&self.node, &device, metric, &AddResult::default()).await?;
+            host_access::remove(&routes)?;
             if let Some(delegate) = &self.delegate {
                 delegate.call(Command::Del).await?;
             }

@@ -68,7 +68,7 @@ async fn withdraw(
     let mut outcome = Ok(());
     if teardown.has_uplink {
         let previous = request.prev_result().ok().flatten().unwrap_or_default();
-        let routes = host_access::routes_of(node, attachment.metric(), &previous).await;
+        let routes = host_access::routes_of(node, &teardown.device, attachment.metric(), &previous).await;
         outcome = routes.and_then(|routes| host_access::remove(&routes)).map_err(CniError::from);
     }
     let veth = attachment.host_interface();

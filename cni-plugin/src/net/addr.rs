@@ -26,14 +26,14 @@ pub async fn add(conn: &Conn, interface: u32, net: IpNet, detect_duplicates: boo
     conn.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, action).await
 }
 
-/// `ip address add NET dev INTERFACE scope host`: never a source of what leaves the node. One that is there is fine.
-pub async fn add_for_the_host(conn: &Conn, interface: u32, net: IpNet) -> Result<()> {
+/// `ip address add NET dev INTERFACE scope host`: never a source of what leaves the node. False if it is there already.
+pub async fn add_for_the_host(conn: &Conn, interface: u32, net: IpNet) -> Result<bool> {
     let mut message = message(interface, net);
     message.header.scope = AddressScope::Host;
     let action = || format!("add address {net} to interface {interface}");
     match conn.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, action).await {
-        Err(e) if e.exists() => Ok(()),
-        other => other,
+        Err(e) if e.exists() => Ok(false),
+        other => other.map(|()| true),
     }
 }
 

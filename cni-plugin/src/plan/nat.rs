@@ -213,10 +213,13 @@ pub fn is_routed(record: &Record) -> bool {
     record.masquerade || !record.ports.is_empty() || !record.sources.is_empty()
 }
 
-/// The device by which 127.0.0.1 leads to a port of the pod; none if it does not.
+/// The device by which 127.0.0.1 leads to a port of the pod; none if it does not, as to a port of another address.
 pub fn localnet_device(record: &Record) -> Option<&str> {
-    let is_ipv4 = |mapping| targets(record, mapping).iter().any(IpAddr::is_ipv4);
-    record.ports.iter().any(is_ipv4).then_some(record.device.as_str())
+    let leads = |mapping: &PortMapping| {
+        let is_local = mapping.host_ip.is_none_or(|host| host.is_unspecified() || host.is_loopback());
+        is_local && targets(record, mapping).iter().any(IpAddr::is_ipv4)
+    };
+    record.ports.iter().any(leads).then_some(record.device.as_str())
 }
 
 /// The comment of an attachment's elements: its veth, by which they are found, and whose they are.

@@ -7,7 +7,7 @@ use crate::section::Section;
 use crate::uplink::Uplink;
 
 use super::vlans::{Trunk, parse_port_vlans};
-use super::{DEFAULT_BRIDGE, declares_ports, ipam_type};
+use super::{DEFAULT_BRIDGE, declares_ports, ipam_type, node_side_name};
 
 /// As much of a configuration as DEL and GC need. Nothing that is wrong in it can fail them: an attachment whose
 /// configuration has been broken since must still go.
@@ -15,6 +15,8 @@ use super::{DEFAULT_BRIDGE, declares_ports, ipam_type};
 pub struct Teardown {
     /// The bridge.
     pub bridge: String,
+    /// The node's own device on the pods' network.
+    pub device: String,
     /// There is an uplink, be it a broken one, so the node may have routes to pods.
     pub has_uplink: bool,
     /// Pods may be guarded.
@@ -60,7 +62,9 @@ impl Teardown {
         let bridge = bridge.unwrap_or_else(|| DEFAULT_BRIDGE.into());
         let trunk = Trunk::of(&bridge, uplink.as_ref(), port_vlans.as_ref());
         let has_uplink = section.value("uplink").is_some();
+        let access = port_vlans.as_ref().and_then(|vlans| vlans.access).filter(|_| has_uplink);
+        let device = access.map_or_else(|| bridge.clone(), |vid| node_side_name(&bridge, vid));
         let has_guard = section.opt_bool("guard").unwrap_or(None).unwrap_or(has_uplink);
-        (Teardown { bridge, has_uplink, has_guard, trunk, ipam, has_nat }, warnings)
+        (Teardown { bridge, device, has_uplink, has_guard, trunk, ipam, has_nat }, warnings)
     }
 }

@@ -116,6 +116,7 @@ fn a_teardown_makes_do_with_what_can_be_read() {
         teardown,
         Teardown {
             bridge: "cni0".into(),
+            device: "cni0".into(),
             has_uplink: true,
             has_guard: true,
             trunk: None,

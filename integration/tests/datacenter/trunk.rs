@@ -39,6 +39,28 @@ fn bridge_of(list: &Value) -> &str {
     list["plugins"][0]["bridge"].as_str().unwrap()
 }
 
+/// With services the bridge's own device filters loosely and has an address for it. Where the ADD gets no farther, it has neither.
+#[test]
+fn a_step_that_fails_leaves_the_bridge_as_it_was() {
+    let datacenter = DataCenter::new();
+    let (node, pod) = (datacenter.node(BondMode::Lacp), Pod::new());
+    let bridge = bridge_of(&list_of(&node, 137)).to_owned();
+    attach(&node, &list_of(&node, 137));
+    let mut list = list_of(&node, 136);
+    list["plugins"][0]["serviceCIDRs"] = json!(["10.96.0.0/12"]);
+    // Somebody else's, by another name: the kernel has one of each VLAN.
+    node.ip(&format!("link add link {bridge} name other136 type vlan id 136"));
+    let rp_filter = format!("net/ipv4/conf/{bridge}/rp_filter");
+    let (before, filter) = (Snapshot::of(&node), node.sysctl(&rp_filter));
+    let outcome = node.plugin(&list).add(&pod.eth0());
+    assert!(outcome.error_text().contains(&format!("{bridge}.136")), "{outcome}");
+    before.assert_unchanged(&node);
+    assert_eq!(node.sysctl(&rp_filter), filter);
+    node.ip("link del other136");
+    node.client(&list).add(&pod.eth0()).expect_ok();
+    assert_eq!(node.sysctl(&rp_filter), "2");
+}
+
 #[test]
 fn the_uplink_carries_just_the_vlans_in_use() {
     let datacenter = DataCenter::new();

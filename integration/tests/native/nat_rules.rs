@@ -95,6 +95,20 @@ fn the_last_pod_of_a_network_takes_its_subnet_along() {
     nat.assert_nothing_left();
 }
 
+/// Who maps no port of 127.0.0.1 needs no device that takes packets of it.
+#[test]
+fn localhost_leads_to_the_bridge_for_ports_of_all_addresses_only() {
+    let nat = Nat::new();
+    for (host, expected) in [("192.0.2.2", "0"), ("127.0.0.1", "1"), ("0.0.0.0", "1"), ("", "1")] {
+        let pod = Pod::new();
+        let eth0 = with_ports(&pod, &[(8080, "tcp", 80, host)]);
+        nat.local().add(&eth0).expect_ok();
+        assert_eq!(nat.node.sysctl("net/ipv4/conf/cni0/route_localnet"), expected, "{host:?}");
+        nat.local().del(&eth0).expect_ok();
+    }
+    nat.assert_nothing_left();
+}
+
 #[test]
 fn a_port_of_the_loopback_of_ipv6_is_refused() {
     let (nat, pod) = (Nat::new(), Pod::new());
