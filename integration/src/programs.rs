@@ -27,6 +27,14 @@ pub(crate) fn image() -> PathBuf {
     from_environment("VLAN_BRIDGE_IMAGE", "the archive of the image with the product's binaries")
 }
 
+/// The folder of Kubernetes' programs and etcd (`CNI_KUBERNETES`).
+pub fn kubernetes() -> PathBuf {
+    from_environment(
+        "CNI_KUBERNETES",
+        "the folder with Kubernetes' programs, which `cargo xtask test-k8s` builds",
+    )
+}
+
 /// One of the reference plugins.
 pub fn peer(name: &str) -> PathBuf {
     peers().join(name)

@@ -42,6 +42,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// A host without a runtime that is at work, for other daemons.
+    pub fn bare(namespace: &Namespace) -> Host {
+        Host::new(namespace, "containerd")
+    }
+
     /// A host with `/etc` and `/usr` of the machine, over which the packages of a runtime are laid.
     fn new(namespace: &Namespace, packages: &str) -> Host {
         let folder = Scratch::new("host");
@@ -115,7 +120,8 @@ impl Host {
     }
 
     /// Starts a program that stays, under a name by which [`Host::stop`] knows it. It writes to `/NAME.log`.
-    fn start(&self, name: &str, line: &str) {
+    #[track_caller]
+    pub fn start(&self, name: &str, line: &str) {
         let script = format!("echo $$ >/{name}.pid; exec {line} >>/{name}.log 2>&1");
         // What goes on in the background does not hold the caller's pipes.
         let detached = format!("setsid -f bash -c '{script}' </dev/null >/dev/null 2>&1");
@@ -124,7 +130,7 @@ impl Host {
 
     /// Sends a signal to a program that was started, and waits for its end.
     #[track_caller]
-    fn stop(&self, name: &str, signal: &str) {
+    pub fn stop(&self, name: &str, signal: &str) {
         let pid = fs::read_to_string(self.path(&format!("/{name}.pid"))).expect("it was started");
         self.run(&format!("kill -s {signal} {}", pid.trim())).expect_ok();
         poll(LIMIT, &format!("the end of {name}"), || !self.path(&format!("/proc/{}", pid.trim())).exists());

@@ -15,6 +15,7 @@ mod product;
 mod provision;
 mod suite;
 mod test;
+mod test_k8s;
 mod tidy;
 mod vm;
 mod workspace;
@@ -24,14 +25,15 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 Usage: cargo xtask VERB [OPTIONS]
 
-  build   build the static binaries that are shipped
-  demo    bring up a small data centre, attach pods on two nodes and show the traffic
-  test    check formatting, lints and house rules, then run every test
-  bench   time our plugins against the packaged reference plugins
-  fuzz    fuzz the configuration and the files of the address store
-  dist    build archives, images and sums to give away
-  vm      boot a guest kernel that has bonding and VLANs, and run a command in it
-  tidy    check the house rules that a program can check
+  build     build the static binaries that are shipped
+  demo      bring up a small data centre, attach pods on two nodes and show the traffic
+  test      check formatting, lints and house rules, then run every test
+  test-k8s  try the DaemonSet on a real Kubernetes
+  bench     time our plugins against the packaged reference plugins
+  fuzz      fuzz the configuration and the files of the address store
+  dist      build archives, images and sums to give away
+  vm        boot a guest kernel that has bonding and VLANs, and run a command in it
+  tidy      check the house rules that a program can check
 
 cargo xtask VERB --help says more about one of them.";
 
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         "dist" => dist::main(&args),
         "fuzz" => fuzz::main(&args),
         "test" => test::main(&args),
+        "test-k8s" => test_k8s::main(&args),
         "tidy" => tidy::main(&args),
         "vm" => vm::main(&args),
         unknown => {

@@ -7,11 +7,14 @@
 mod apt;
 mod client;
 mod cross;
+mod kubernetes;
+mod release;
 mod runtimes;
 mod sid;
 
 pub(crate) use apt::{find as find_program, install_programs};
 pub(crate) use cross::cross_compiler;
+pub(crate) use kubernetes::kubernetes;
 pub(crate) use runtimes::{podman_for_guest, runtimes};
 
 use crate::command::{output, run};
@@ -92,6 +95,11 @@ pub(crate) fn ensure_native() -> Result<()> {
 pub(crate) fn tell(command: &mut Command, product: &Path) -> Result<()> {
     command.env("VLAN_BRIDGE_BIN", product).env("CNI_PEERS", peers()?).env("CNI_CLIENT", client()?);
     command.env("CNI_RUNTIMES", runtimes()?);
+    // Built for one verb alone, which has it built first.
+    let kubernetes = workspace::rig().join("kubernetes");
+    if kubernetes.is_dir() {
+        command.env("CNI_KUBERNETES", kubernetes);
+    }
     Ok(())
 }
 

@@ -85,7 +85,7 @@ fn all(native: bool, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
 }
 
 /// Says what is done, and afterwards how long it took.
-fn stage<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn stage<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("== {name}");
     let start = Instant::now();
     let outcome = work();
@@ -93,7 +93,7 @@ fn stage<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     outcome
 }
 
-fn ensure_root() -> Result<()> {
+pub(crate) fn ensure_root() -> Result<()> {
     let uid = output(Command::new("id").arg("-u"))?;
     ensure!(uid.trim() == "0", "network namespaces take root: run this as root");
     Ok(())
@@ -134,7 +134,7 @@ fn builds_for_both() -> Result<()> {
 }
 
 /// A suite on the running kernel.
-fn here(name: &str, product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
+pub(crate) fn here(name: &str, product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
     let mut command = Command::new(suite::build(["--test", name])?);
     command.env("RUST_TEST_THREADS", THREADS);
     provision::tell(command.args(filter), product)?;

@@ -84,10 +84,12 @@ impl Containerd {
         command
     }
 
-    /// Gives it the product's own image and returns its name.
+    /// Gives it the product's own image, for `ctr` and for CRI, and returns its name.
     pub fn import_product(&self) -> String {
         fs::copy(programs::image(), self.host.path("/product.tar")).expect("the image is there");
-        self.ctr("image import /product.tar").expect_ok();
+        for namespace in ["default", "k8s.io"] {
+            self.ctr(&format!("--namespace {namespace} image import /product.tar")).expect_ok();
+        }
         format!("localhost/vlan-bridge:{}", env!("CARGO_PKG_VERSION"))
     }
 

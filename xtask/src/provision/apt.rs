@@ -104,6 +104,18 @@ pub(super) fn download(packages: &[String], options: &[String]) -> Result<PathBu
     Ok(dir)
 }
 
+/// Downloads the parts of a source package, whose sums apt checks, into a folder of their own.
+pub(super) fn download_source(package: &str, options: &[String]) -> Result<PathBuf> {
+    let dir = folder()?;
+    with_fresh_lists(options, || {
+        let mut command = Command::new("apt-get");
+        command.current_dir(&dir).args(options);
+        command.args(["-o", "APT::Sandbox::User=root", "--download-only", "source", package]);
+        output(&mut command)
+    })?;
+    Ok(dir)
+}
+
 /// An empty folder for downloads.
 fn folder() -> Result<PathBuf> {
     let dir = workspace::rig().join(format!("download-{}", std::process::id()));

@@ -1,0 +1,46 @@
+//! A Kubernetes of one control plane and two nodes, to which the DaemonSet brings our plugins: for `cargo xtask test-k8s`. Its steps
+//! share the cluster and come in the order of an operator's day.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a step fails by panicking, and says so to `cargo xtask test-k8s` as libtest would"
+)]
+
+mod cluster;
+mod control;
+mod kubectl;
+mod machine;
+mod operate;
+mod pods;
+mod services;
+mod steps;
+
+use cluster::Cluster;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+fn main() -> ExitCode {
+    let start = Instant::now();
+    let cluster = Cluster::start();
+    let (mut passed, mut failed) = (0, 0);
+    for (name, step) in steps::ALL {
+        let began = Instant::now();
+        let ok = catch_unwind(AssertUnwindSafe(|| step(&cluster))).is_ok();
+        // Later ones may fail because of the first.
+        if !ok && failed == 0 {
+            println!("{}", cluster.account());
+        }
+        let said = if ok { "ok" } else { "FAILED" };
+        println!("test {name} ... {said} ({:.1} s)", began.elapsed().as_secs_f64());
+        *if ok { &mut passed } else { &mut failed } += 1;
+    }
+    drop(cluster);
+    let (word, took) = (if failed == 0 { "ok" } else { "FAILED" }, start.elapsed().as_secs_f64());
+    println!(
+        "test result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out; finished in {took:.2}s"
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,103 @@
+//! The steps about many pods, and about nodes that are emptied and given back.
+
+use crate::cluster::Cluster;
+use crate::kubectl::LIMIT;
+use crate::machine::Machine;
+use crate::pods::{PORT, address, deployment, pod, spec};
+use crate::steps::ready;
+use integration::{greets, note, poll, product, run};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+/// Waits until the fifty are ready, and returns them.
+#[track_caller]
+fn all_fifty(cluster: &Cluster) -> Vec<Value> {
+    let control = &cluster.control;
+    poll(LIMIT, "fifty pods are ready", || control.get("deployment fifty")["status"]["readyReplicas"] == 50);
+    let pods = control.items("pods --selector app=fifty --field-selector status.phase=Running");
+    // One that is on its way out is still listed.
+    pods.into_iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect()
+}
+
+/// Those of the pods that are on a node.
+fn on<'a>(pods: &'a [Value], machine: &Machine) -> Vec<&'a Value> {
+    pods.iter().filter(|pod| pod["spec"]["nodeName"] == machine.name).collect()
+}
+
+/// All answer, each from an address of its own out of its node's slice.
+#[track_caller]
+fn all_answer(cluster: &Cluster, pods: &[Value]) {
+    for machine in &cluster.nodes {
+        let node = cluster.control.get(&format!("node {}", machine.name));
+        let slice = node["spec"]["podCIDR"].as_str().expect("a node has a slice");
+        for ip in on(pods, machine).into_iter().map(address) {
+            assert!(is_within(ip, slice), "{ip} is not of {slice}");
+        }
+    }
+    let addresses: BTreeSet<IpAddr> = pods.iter().map(address).collect();
+    assert_eq!((pods.len(), addresses.len()), (50, 50));
+    for ip in addresses {
+        assert!(greets(&cluster.router, SocketAddr::new(ip, PORT)), "{ip} does not answer");
+    }
+}
+
+fn is_within(ip: IpAddr, subnet: &str) -> bool {
+    let (network, length) = subnet.split_once('/').expect("a subnet has a length");
+    let (network, length): (Ipv4Addr, u32) = (network.parse().expect("IPv4"), length.parse().expect("bits"));
+    let IpAddr::V4(ip) = ip else { return false };
+    (ip.to_bits() ^ network.to_bits()) >> (32 - length) == 0
+}
+
+/// Over both nodes.
+pub fn fifty(cluster: &Cluster) {
+    let began = Instant::now();
+    cluster.control.apply(&deployment("fifty", 50));
+    let pods = all_fifty(cluster);
+    note(&format!("50 pods are ready after {:.0} s", began.elapsed().as_secs_f64()));
+    for machine in &cluster.nodes {
+        assert!(!on(&pods, machine).is_empty(), "no pod on {}", machine.name);
+    }
+    all_answer(cluster, &pods);
+}
+
+/// What the second node has goes to the first, which can hold all of it.
+pub fn drain(cluster: &Cluster) {
+    let (control, [kept, drained]) = (&cluster.control, &cluster.nodes);
+    let name = drained.name;
+    control
+        .kubectl(&format!("drain {name} --ignore-daemonsets --force --delete-emptydir-data --timeout 110s"))
+        .expect_ok();
+    drained.await_empty();
+    let pods = all_fifty(cluster);
+    assert_eq!(on(&pods, kept).len(), 50);
+    all_answer(cluster, &pods);
+    control.kubectl(&format!("uncordon {name}")).expect_ok();
+    control.apply(&pod("again", name, spec("/")));
+    let ip = address(&ready(cluster, "again"));
+    assert!(greets(&cluster.router, SocketAddr::new(ip, PORT)));
+}
+
+/// README of `deploy/`: the manifests are deleted, then each node is told to take everything back.
+pub fn uninstall(cluster: &Cluster) {
+    let control = &cluster.control;
+    control.kubectl("delete -k /deploy/base --timeout 110s").expect_ok();
+    for machine in &cluster.nodes {
+        let host = &machine.containerd;
+        fs::copy(product().join("vlan-bridgectl"), host.path("/vlan-bridgectl"))
+            .expect("the host is writable");
+        run(host.command("/vlan-bridgectl").arg("uninstall")).expect_ok();
+        let names: Vec<String> = fs::read_dir(host.path("/opt/cni/bin"))
+            .expect("the folder was there before")
+            .flatten()
+            .map(|entry| entry.file_name().display().to_string())
+            .collect();
+        assert_eq!(names, ["loopback"]);
+        assert!(!host.path("/etc/cni/net.d/10-vlan136.conflist").exists());
+        assert!(!machine.node.has_link("br136"));
+        let rules = machine.node.run("nft list ruleset").expect_ok().stdout;
+        assert!(!rules.contains("vlan-bridge"), "{rules}");
+    }
+}
