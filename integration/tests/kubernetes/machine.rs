@@ -104,10 +104,11 @@ impl Machine {
                 all.insert(format!("{folder}/{}", entry.file_name().display()));
             }
         }
-        let records = self.containerd.path("/run/vlan-bridge/attachments");
-        let of_this = fs::read_dir(records.join(self.node.cookie().to_string()));
-        for entry in of_this.into_iter().flatten().flatten() {
-            all.insert(format!("record {}", entry.file_name().display()));
+        for kind in ["attachments", "guards"] {
+            let folder = format!("/run/vlan-bridge/{kind}/{}", self.node.cookie());
+            for entry in fs::read_dir(self.containerd.path(&folder)).into_iter().flatten().flatten() {
+                all.insert(format!("record of {kind} {}", entry.file_name().display()));
+            }
         }
         for link in self.node.ip_json("link show master br136").as_array().expect("a list") {
             let name = link["ifname"].as_str().expect("a link has a name");
@@ -119,6 +120,8 @@ impl Machine {
             all.insert(format!("route {}", route["dst"]));
         }
         let rules = self.node.run("nft list ruleset").expect_ok().stdout;
+        // The guard's table stays with the bridge, without a word of any pod.
+        all.extend(rules.lines().filter(|line| line.contains("veth")).map(str::to_owned));
         all.extend(rules.contains("table inet vlan-bridge").then(|| "table inet vlan-bridge".to_owned()));
         all
     }
