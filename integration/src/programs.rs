@@ -17,6 +17,11 @@ pub fn client() -> PathBuf {
     from_environment("CNI_CLIENT", "the client built over libcni")
 }
 
+/// cnitool (`CNITOOL`).
+pub(crate) fn cnitool() -> PathBuf {
+    from_environment("CNITOOL", "the tool of libcni's authors to try plugins with")
+}
+
 /// The folder of the container runtimes' unpacked packages and of the image for them (`CNI_RUNTIMES`).
 pub(crate) fn runtimes() -> PathBuf {
     from_environment("CNI_RUNTIMES", "the folder with containerd, containerd-sid, podman and pod.tar")

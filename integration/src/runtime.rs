@@ -100,6 +100,11 @@ impl Host {
         Path::new(&format!("/proc/{}/root", self.first)).join(absolute.trim_start_matches('/'))
     }
 
+    /// Has `cnitool` in its path.
+    pub fn install_cnitool(&self) {
+        fs::copy(programs::cnitool(), self.path("/usr/bin/cnitool")).expect("the host is writable");
+    }
+
     /// A program that will run in here.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");

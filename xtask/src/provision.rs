@@ -13,6 +13,7 @@ mod runtimes;
 mod sid;
 
 pub(crate) use apt::{find as find_program, install_programs};
+pub(crate) use client::cnitool;
 pub(crate) use cross::cross_compiler;
 pub(crate) use kubernetes::kubernetes;
 pub(crate) use runtimes::{podman_for_guest, runtimes};

@@ -140,7 +140,7 @@ pub(crate) fn here(name: &str, product: &Path, filter: Option<&str>, counts: &mu
     provision::tell(command.args(filter), product)?;
     let image = workspace::rig().join("product.oci.tar");
     fs::write(&image, dist::image(std::env::consts::ARCH, product)?).context("cannot write the image")?;
-    command.env("VLAN_BRIDGE_IMAGE", image);
+    command.env("VLAN_BRIDGE_IMAGE", image).env("CNITOOL", provision::cnitool()?);
     let (of_suite, success) = stream(&mut command)?;
     judge(of_suite, success, counts)
 }

@@ -11,6 +11,7 @@ mod chaining_ipam;
 mod check;
 mod check_gc;
 mod check_status;
+mod cnitool;
 mod conflict;
 mod doctor;
 mod failure;

@@ -13,7 +13,7 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The site's network, with leases where a node has them, in the newest version that everybody takes.
-fn list(site: &Site) -> Value {
+pub fn list(site: &Site) -> Value {
     json!({"cniVersion": "1.0.0", "name": Site::NETWORK, "plugins": [site.conf()]})
 }
 
@@ -25,7 +25,7 @@ fn answers(site: &Site, ip: IpAddr) {
 
 /// Nothing is held, nothing is running, and the node is as it was.
 #[track_caller]
-fn nothing_left(site: &Site, host: &Host, before: &Snapshot) {
+pub fn nothing_left(site: &Site, host: &Host, before: &Snapshot) {
     assert!(host.leases(Site::NETWORK).is_empty(), "{:?}", host.leases(Site::NETWORK));
     for folder in ["/run/netns", "/var/lib/cni/results", "/run/vlan-bridge/attachments"] {
         let left: Vec<_> = fs::read_dir(host.path(folder)).into_iter().flatten().flatten().collect();
@@ -176,7 +176,7 @@ fn a_user_other_than_root_is_told_that_podman_cannot_reach_the_uplink() {
 const NODE: &str = "192.0.2.1";
 
 /// A site whose node has a network in NAT mode.
-fn nat_site() -> (Site, Value) {
+pub fn nat_site() -> (Site, Value) {
     let site = Site::new();
     site.node.ip(&format!("addr add {NODE}/24 dev nic0"));
     site.router.ip("addr add 192.0.2.9/24 dev port");
@@ -191,7 +191,7 @@ fn nat_site() -> (Site, Value) {
 
 /// The host port leads to a container, from another machine.
 #[track_caller]
-fn published(site: &Site, port: u16) {
+pub fn published(site: &Site, port: u16) {
     let to = format!("{NODE}:{port}").parse().unwrap();
     poll(LIMIT, &format!("an answer from {to}"), || greets(&site.router, to));
 }

@@ -104,13 +104,13 @@ pub(super) fn download(packages: &[String], options: &[String]) -> Result<PathBu
     Ok(dir)
 }
 
-/// Downloads the parts of a source package, whose sums apt checks, into a folder of their own.
+/// Downloads the source of a package as its authors publish it, whose sum apt checks, into a folder of its own.
 pub(super) fn download_source(package: &str, options: &[String]) -> Result<PathBuf> {
     let dir = folder()?;
     with_fresh_lists(options, || {
         let mut command = Command::new("apt-get");
         command.current_dir(&dir).args(options);
-        command.args(["-o", "APT::Sandbox::User=root", "--download-only", "source", package]);
+        command.args(["-o", "APT::Sandbox::User=root", "--download-only", "--tar-only", "source", package]);
         output(&mut command)
     })?;
     Ok(dir)

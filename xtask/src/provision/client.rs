@@ -1,7 +1,7 @@
-//! The libcni client: our small driver (`integration/client`), built over the packaged library with the
-//! packaged Go toolchain, both from sid and both only unpacked.
+//! What drives plugins through libcni: our small driver (`integration/client`) and cnitool, both built over the packaged library with
+//! the packaged Go toolchain, all from sid and all only unpacked.
 
-use super::{once, sid, unpack};
+use super::{apt, once, only_entry, release, sid, unpack};
 use crate::command::run;
 use crate::workspace;
 use anyhow::{Context, Result, bail};
@@ -18,22 +18,36 @@ pub(super) fn build() -> Result<PathBuf> {
     if binary.is_file() && fs::read_to_string(&stamp).is_ok_and(|before| before == text) {
         return Ok(binary);
     }
+    eprintln!("building the libcni client ...");
+    go_build(&source, "main.go", &binary)?;
+    fs::write(&stamp, text).with_context(|| format!("cannot write {}", stamp.display()))?;
+    Ok(binary)
+}
+
+/// cnitool, which is in the source of the packaged library and in no package.
+pub(crate) fn cnitool() -> Result<PathBuf> {
+    let built = once("cnitool", |dir| {
+        let downloads = apt::download_source("golang-github-appc-cni", &release::sid_sources()?)?;
+        let archive = downloads.join(only_entry(&downloads)?);
+        let mut tar = Command::new("tar");
+        run(tar.arg("-xf").arg(archive).arg("-C").arg(dir).arg("--strip-components=1"))?;
+        go_build(&dir.join("cnitool"), "cnitool.go", &dir.join("built"))?;
+        fs::remove_dir_all(&downloads).with_context(|| format!("cannot remove {}", downloads.display()))
+    })?;
+    Ok(built.join("built"))
+}
+
+/// Builds one program of one file over the packaged libcni.
+fn go_build(source: &Path, file: &str, binary: &Path) -> Result<()> {
     let library = once("libcni", |dir| unpack(&sid::download(&["golang-github-appc-cni-dev"])?, dir))?;
     let go = toolchain()?;
-    eprintln!("building the libcni client ...");
     let mut command = Command::new(go.join("bin/go"));
     command.env("GOROOT", &go).env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
     // The package is laid out as a GOPATH and its dependencies are its own packages: no module is fetched.
     command.env("GO111MODULE", "off").env("GOPATH", library.join("usr/share/gocode")).env("GOFLAGS", "");
     command.env("GOCACHE", workspace::rig().join("go-cache")).env("GOTELEMETRY", "off");
-    command
-        .args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
-        .arg(&binary)
-        .arg("main.go")
-        .current_dir(&source);
-    run(&mut command)?;
-    fs::write(&stamp, text).with_context(|| format!("cannot write {}", stamp.display()))?;
-    Ok(binary)
+    command.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(binary).arg(file);
+    run(command.current_dir(source))
 }
 
 /// GOROOT of the unpacked toolchain.

@@ -11,6 +11,11 @@ pub(super) fn own_sources() -> Result<Vec<String>> {
     options("own-sources", "deb-src", &codename()?)
 }
 
+/// The same for those of sid.
+pub(super) fn sid_sources() -> Result<Vec<String>> {
+    options("sid-sources", "deb-src", "sid")
+}
+
 /// The options that make apt look at one suite alone, with lists and caches in a folder of that name under the target folder.
 pub(super) fn options(folder: &str, types: &str, suite: &str) -> Result<Vec<String>> {
     let dir = workspace::rig().join(folder);
