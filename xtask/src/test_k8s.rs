@@ -12,7 +12,7 @@ Usage: cargo xtask test-k8s
 
 Starts a Kubernetes in namespaces of its own, a control plane and two nodes with containerd, kubelet and kube-proxy, applies deploy/base
 to it and tries what a cluster's operator relies on. Nothing of it is left on the machine. The first run builds Kubernetes 1.20 from
-Debian's source package, which takes some minutes and 3 GB below target/; 400 MB stay. Not part of `cargo xtask test`.
+Debian's source package, which takes some minutes and 2 GB below target/; 0.3 GB stay. Not part of `cargo xtask test`.
 
 The last line says how many steps passed, failed and were skipped.";
 

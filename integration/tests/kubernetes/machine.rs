@@ -58,7 +58,27 @@ impl Machine {
         self.containerd.run("mknod /dev/kmsg c 1 11").expect_ok();
     }
 
+    /// Ends kubelet and containerd as a crash would, and starts them again.
+    pub fn crash(&self) {
+        self.containerd.stop("kubelet", "KILL");
+        self.containerd.restart("KILL");
+        self.start_kubelet();
+    }
+
     fn launch(&self) {
+        self.start_kubelet();
+        let name = self.name;
+        self.containerd.start(
+            "proxy",
+            &format!(
+                "/opt/kubernetes/kube-proxy --hostname-override {name} --kubeconfig /etc/kubernetes/proxy.conf \
+                 --proxy-mode iptables --cluster-cidr {PODS} --conntrack-max-per-core 0 --conntrack-tcp-timeout-established 0 \
+                 --conntrack-tcp-timeout-close-wait 0"
+            ),
+        );
+    }
+
+    fn start_kubelet(&self) {
         let (name, address) = (self.name, self.address);
         self.containerd.start(
             "kubelet",
@@ -68,14 +88,6 @@ impl Machine {
                  --node-ip {address} --kubeconfig /etc/kubernetes/kubelet.conf \
                  --config /etc/kubernetes/kubelet.json --container-runtime remote \
                  --container-runtime-endpoint unix:///run/containerd/containerd.sock"
-            ),
-        );
-        self.containerd.start(
-            "proxy",
-            &format!(
-                "/opt/kubernetes/kube-proxy --hostname-override {name} --kubeconfig /etc/kubernetes/proxy.conf \
-                 --proxy-mode iptables --cluster-cidr {PODS} --conntrack-max-per-core 0 --conntrack-tcp-timeout-established 0 \
-                 --conntrack-tcp-timeout-close-wait 0"
             ),
         );
     }
@@ -146,6 +158,8 @@ fn kubelet() -> String {
         "cgroupDriver": "cgroupfs", "failSwapOn": false, "protectKernelDefaults": true, "oomScoreAdj": 0,
         "resolvConf": "", "kubeAPIQPS": 50, "kubeAPIBurst": 100, "registryPullQPS": 0,
         "evictionHard": {"memory.available": "50Mi"},
+        // How often it looks whether a pod has what it should have, a changed ConfigMap for one.
+        "syncFrequency": "5s",
     })
     .to_string()
 }

@@ -4,7 +4,7 @@ use crate::cluster::Cluster;
 use crate::kubectl::LIMIT;
 use crate::machine::Machine;
 use crate::pods::{PORT, address, deployment, pod, spec};
-use crate::steps::ready;
+use crate::steps::{network, ready};
 use integration::{greets, note, poll, product, run};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -78,6 +78,42 @@ pub fn drain(cluster: &Cluster) {
     control.apply(&pod("again", name, spec("/")));
     let ip = address(&ready(cluster, "again"));
     assert!(greets(&cluster.router, SocketAddr::new(ip, PORT)));
+}
+
+/// Pods know nothing of it, and the next one comes up.
+pub fn crash(cluster: &Cluster) {
+    let (control, machine) = (&cluster.control, &cluster.nodes[0]);
+    let before = machine.containerd.leases("vlan136");
+    machine.crash();
+    let name = "after-crash";
+    control.apply(&pod(name, machine.name, spec("/")));
+    let next = address(&ready(cluster, name));
+    all_answer(cluster, &all_fifty(cluster));
+    let after = machine.containerd.leases("vlan136").into_iter().filter(|ip| *ip != next);
+    assert_eq!(after.collect::<Vec<_>>(), before);
+}
+
+/// The way of a change: kubelet swaps a link in the DaemonSet's volume, whose main container installs again.
+pub fn change(cluster: &Cluster) {
+    const MTU: u32 = 1400;
+    let control = &cluster.control;
+    control.write("/deploy/base/configmap.yaml", &network(Some(MTU)).to_string());
+    control.kubectl("apply -k /deploy/base").expect_ok();
+    for machine in &cluster.nodes {
+        let path = machine.containerd.path("/etc/cni/net.d/10-vlan136.conflist");
+        let installed = || fs::read_to_string(&path).unwrap_or_default().contains(&MTU.to_string());
+        poll(LIMIT, &format!("the change on {}", machine.name), installed);
+        // containerd watches the folder, but says nowhere what it has read.
+        let mut count = 0;
+        poll(LIMIT, &format!("a pod on {} with the new MTU", machine.name), || {
+            count += 1;
+            let name = format!("changed-{}-{count}", machine.name);
+            control.apply(&pod(&name, machine.name, spec("/")));
+            ready(cluster, &name);
+            let told = control.busybox(&name, "cat /sys/class/net/eth0/mtu").expect_ok();
+            told.stdout.trim() == MTU.to_string()
+        });
+    }
 }
 
 /// README of `deploy/`: the manifests are deleted, then each node is told to take everything back.

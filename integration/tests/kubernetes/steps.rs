@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, GATEWAY, PODS, SERVICES};
 use crate::kubectl::LIMIT;
-use crate::operate::{drain, fifty, uninstall};
+use crate::operate::{change, crash, drain, fifty, uninstall};
 use crate::pods::{PORT, address, is_ready, pod, spec};
 use crate::services::{host_port, probes, services};
 use integration::{greets, poll};
@@ -14,7 +14,7 @@ use std::path::Path;
 type Step = (&'static str, fn(&Cluster));
 
 /// All of them.
-pub const ALL: [Step; 9] = [
+pub const ALL: [Step; 11] = [
     ("nodes_are_ready_once_the_daemonset_has_installed_the_network", install),
     ("pods_reach_each_other_and_the_router", traffic),
     ("probes_decide_who_gets_a_services_traffic", probes),
@@ -22,6 +22,8 @@ pub const ALL: [Step; 9] = [
     ("a_host_port_leads_to_its_pod_from_everywhere", host_port),
     ("fifty_pods_are_ready_and_answer", fifty),
     ("a_drained_node_is_left_empty_and_takes_pods_again", drain),
+    ("pods_outlive_a_crash_of_kubelet_and_containerd", crash),
+    ("a_changed_configmap_is_installed_for_the_next_pods", change),
     ("nothing_is_left_of_pods_that_are_gone", gone),
     ("a_node_is_as_it_was_after_uninstall", uninstall),
 ];
@@ -39,7 +41,7 @@ fn install(cluster: &Cluster) {
         let text = fs::read_to_string(entry.path()).expect("a manifest is text");
         control.write(&format!("/deploy/base/{}", entry.file_name().display()), &text);
     }
-    control.write("/deploy/base/configmap.yaml", &network().to_string());
+    control.write("/deploy/base/configmap.yaml", &network(None).to_string());
     control.kubectl("apply -k /deploy/base").expect_ok();
     poll(LIMIT, "both Nodes are ready", || control.items("nodes").iter().all(is_ready));
     let rolled = "rollout status daemonset/vlan-bridge --namespace kube-system --timeout 100s";
@@ -54,13 +56,16 @@ fn install(cluster: &Cluster) {
 }
 
 /// The ConfigMap with the network of this cluster.
-fn network() -> Value {
-    let list = json!({"cniVersion": "1.1.0", "name": "vlan136", "plugins": [{
+pub fn network(mtu: Option<u32>) -> Value {
+    let mut list = json!({"cniVersion": "1.1.0", "name": "vlan136", "plugins": [{
         "type": "vlan-bridge", "bridge": "br136", "uplink": {"master": "nic0"},
         "serviceCIDRs": [SERVICES], "capabilities": {"portMappings": true},
         "ipam": {"type": "vlan-bridge-ipam", "subnet": PODS, "gateway": GATEWAY,
                  "routes": [{"dst": "0.0.0.0/0"}]},
     }]});
+    if let Some(mtu) = mtu {
+        list["plugins"][0]["mtu"] = mtu.into();
+    }
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "vlan-bridge"},
            "data": {"10-vlan136.conflist": list.to_string()}})
 }
