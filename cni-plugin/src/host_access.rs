@@ -253,6 +253,41 @@ pub async fn check(
     Ok(())
 }
 
+/// A way from the node to an address of its pod that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The pod's address.
+    pub address: IpAddr,
+    /// The node's, from which it would send there.
+    pub source: IpAddr,
+    /// It is the route that is gone; else the neighbour entry.
+    pub is_route: bool,
+}
+
+/// What is missing of the node's ways to a pod with this metric and these addresses: for who has not the pod's side.
+pub async fn missing(
+    node: &Conn,
+    wanted: &HostAccess,
+    device: &Link,
+    metric: u32,
+    pods: &[IpAddr],
+) -> Result<Vec<Missing>> {
+    let ways = ways(node, wanted, device, pods).await?;
+    let mut missing = Vec::new();
+    for (address, source) in ways.to_pod {
+        let leads = |route: &HostRoute| {
+            route.address == address && route.interface == device.index && route.metric == metric
+        };
+        if !ways.there.iter().any(leads) {
+            missing.push(Missing { address, source, is_route: true });
+        }
+        if neigh::permanent_mac(node, device.index, address).await?.is_none() {
+            missing.push(Missing { address, source, is_route: false });
+        }
+    }
+    Ok(missing)
+}
+
 async fn look(node: &Conn, pod: &Conn, device: &Link, container: &Link, ways: &Ways) -> Result<plan::Taken> {
     let mut taken = plan::Taken::default();
     for (address, _) in &ways.to_pod {

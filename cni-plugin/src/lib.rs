@@ -5,7 +5,7 @@ mod command;
 mod config;
 mod delegate;
 pub mod guard;
-mod host_access;
+pub mod host_access;
 pub mod link;
 mod lock;
 pub mod nat;

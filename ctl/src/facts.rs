@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cni_conf::cni::mac::MacAddr;
+use vlan_bridge::host_access::Missing;
 use vlan_bridge::link::{Address, Installed, Kind, Link, SourceRule};
 use vlan_bridge::ownership::is_attachment;
 use vlan_bridge::record::Record;
@@ -48,10 +49,49 @@ pub(crate) struct Facts {
     pub(crate) filter_lacks: Option<String>,
     /// Tables whose chain FORWARD drops what no rule of it accepts, `ip filter` for one.
     pub(crate) forward_drops: Vec<String>,
-    /// Whether legacy iptables filters as well: its policy cannot be seen from here.
-    pub(crate) legacy_filter: bool,
+    /// Chains of others that forwarded packets have to pass, and which no rule of ours can meet: a policy of drop, or firewalld's.
+    pub(crate) forward_chains: Vec<ForwardChain>,
+    /// Bridges of attached pods whose packets the packet filter drops, and where.
+    pub(crate) bridged_dropped: Vec<(String, String)>,
+    /// Where legacy iptables filters as well.
+    pub(crate) legacy: Vec<Legacy>,
+    /// The node's ways to attached pods that are gone.
+    pub(crate) lost_ways: Vec<LostWay>,
     /// Packets that reverse-path filtering has dropped since the boot (`IPReversePathFilter`).
     pub(crate) rp_filtered: Option<u64>,
+}
+
+/// A chain of somebody else's at the forward hook.
+#[derive(Debug)]
+pub(crate) struct ForwardChain {
+    /// `inet`, `ip`, `ip6`
+    pub(crate) family: &'static str,
+    pub(crate) table: String,
+    pub(crate) chain: String,
+    /// The devices of ours that rules of its table are about.
+    pub(crate) devices: BTreeSet<String>,
+}
+
+/// The FORWARD chain of legacy iptables, of one family.
+#[derive(Debug)]
+pub(crate) struct Legacy {
+    /// `iptables-legacy` or `ip6tables-legacy`
+    pub(crate) program: &'static str,
+    /// What the program prints of it; none where it is not there to be asked.
+    pub(crate) chain: Option<String>,
+}
+
+/// A route or a neighbour entry of the node for a pod that is gone.
+#[derive(Debug)]
+pub(crate) struct LostWay {
+    /// The veth's end on the node.
+    pub(crate) veth: String,
+    /// By which the pod is reached.
+    pub(crate) device: String,
+    pub(crate) metric: u32,
+    /// The pod's, as far as a record tells.
+    pub(crate) mac: Option<MacAddr>,
+    pub(crate) missing: Missing,
 }
 
 /// A network of ours and what there is of it.
@@ -152,6 +192,12 @@ impl Facts {
     /// The node's ends of attached pods' interfaces.
     pub(crate) fn attachments(&self) -> impl Iterator<Item = &Link> {
         self.links.iter().filter(|link| is_attachment(link))
+    }
+
+    /// The devices by which pods' packets come and go: bridges, and their sides of VLANs.
+    pub(crate) fn devices(&self) -> BTreeSet<String> {
+        let networks = self.networks.iter().map(|network| &network.ours.network);
+        networks.flat_map(|network| [network.bridge.clone(), network.node_device()]).collect()
     }
 
     /// The bonds and NICs that networks hang on, each once.

@@ -1,5 +1,8 @@
 //! Looks at the node: every gatherer of [`Facts`].
 
+mod filter;
+mod ways;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
@@ -8,13 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use cni_conf::cni::version::Version;
 use serde_json::Value;
-use vlan_bridge::guard::{self, Guard};
 use vlan_bridge::link::Link;
-use vlan_bridge::nat::{self, Nat};
-use vlan_bridge::net::nft::Nft;
 use vlan_bridge::net::{Conn, addr, link, route, rule};
-use vlan_bridge::nft::{Family, Table};
-use vlan_bridge::record::Records;
 use vlan_bridge_ipam::store::{Store, StoreError};
 
 use crate::bond::Bond;
@@ -51,7 +49,8 @@ pub(crate) fn node(conf_dir: Option<&Path>, extra: &[PathBuf]) -> Result<Facts> 
     facts.modules = modules();
     facts.sysctls = sysctls(&facts.links);
     facts.rp_filtered = rp_filtered();
-    packet_filter(&mut facts)?;
+    filter::packet_filter(&mut facts)?;
+    facts.lost_ways = node::runtime()?.block_on(ways::lost(&facts))?;
     Ok(facts)
 }
 
@@ -183,6 +182,7 @@ fn sysctls(links: &[Link]) -> Sysctls {
         "ipv4/conf/all/log_martians",
         "ipv6/conf/all/forwarding",
         "bridge/bridge-nf-call-iptables",
+        "bridge/bridge-nf-call-ip6tables",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -195,37 +195,6 @@ fn sysctls(links: &[Link]) -> Sysctls {
     let read =
         |key: &String| fs::read_to_string(Path::new("/proc/sys/net").join(key)).ok()?.trim().parse().ok();
     Sysctls(keys.into_iter().filter_map(|key| Some((key.clone(), read(&key)?))).collect())
-}
-
-fn packet_filter(facts: &mut Facts) -> Result<()> {
-    let records = Records::of_this_node()?;
-    let veths: Vec<String> = facts.attachments().map(|link| link.name.clone()).collect();
-    facts.records = veths.into_iter().filter_map(|veth| Some((veth.clone(), records.read(&veth)?))).collect();
-    for veth in facts.records.keys() {
-        let broken = nat::difference(veth, true).unwrap_or_else(|error| Some(error.to_string()));
-        facts.broken_rules.extend(broken.map(|what| (veth.clone(), what)));
-    }
-    let ours = || facts.networks.iter().map(|network| &network.ours.network);
-    let mut lacks = Ok(());
-    if ours().any(|network| network.has_nat()) {
-        lacks = Nat::open().and_then(|nat| nat.probe());
-    }
-    if ours().any(|network| guard::limits(network).is_some()) {
-        lacks = lacks.and_then(|()| Guard::open()?.probe());
-    }
-    facts.filter_lacks = lacks.err().map(|error| error.to_string());
-    facts.guarded = guard::ports().ok();
-    // A kernel without nf_tables has no such chain.
-    if let Ok(nft) = Nft::open() {
-        for family in [Family::Ipv4, Family::Ipv6] {
-            let table = Table { family, name: "filter" };
-            let chain = nft.chain(table, "FORWARD").ok().flatten();
-            facts.forward_drops.extend(chain.filter(|chain| chain.drops).map(|_| table.to_string()));
-        }
-    }
-    let legacy = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
-    facts.legacy_filter = legacy.lines().any(|table| table == "filter");
-    Ok(())
 }
 
 /// `/proc/net/netstat`: a line of names and a line of numbers for each group.

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::netfilter::message::{Message, attribute, attributes, number, text};
 use super::netfilter::{NFTABLES, NetfilterSocket, UNSPEC};
 use super::{NetError, Result};
-use crate::nft::{Change, Table};
+use crate::nft::{Change, Family, HookPoint, Table};
 use encode::{attr, encode, kind};
 
 /// `NFNL_MSG_BATCH_BEGIN` and `_END`
@@ -72,6 +72,19 @@ pub struct Element {
     pub key: Vec<u8>,
     /// Its comment.
     pub comment: String,
+}
+
+/// A chain that sees what the node forwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// The family of its table.
+    pub family: Family,
+    /// The table's name.
+    pub table: String,
+    /// Its own.
+    pub chain: String,
+    /// Its policy is drop.
+    pub drops: bool,
 }
 
 impl Nft {
@@ -165,9 +178,8 @@ impl Nft {
             Err(e) if e.not_found() => return Ok(None),
             other => other?,
         };
-        const NF_DROP: u32 = 0;
         Ok(told.first().map(|chain| Chain {
-            drops: attribute(chain, attr::CHAIN_POLICY).and_then(number) == Some(NF_DROP),
+            drops: drops(chain),
             uses: attribute(chain, attr::CHAIN_USE).and_then(number).unwrap_or_default(),
         }))
     }
@@ -184,6 +196,37 @@ impl Nft {
             .filter(of_this_table)
             .filter_map(|chain| attribute(chain, attr::CHAIN_NAME).map(text))
             .collect())
+    }
+
+    /// Every chain that sees forwarded packets, whoever made it.
+    pub fn forwarding(&self) -> Result<Vec<Forwarding>> {
+        let mut chains = Vec::new();
+        for family in [Family::Inet, Family::Ipv4, Family::Ipv6] {
+            let message = Message::new(kind::GET_CHAIN, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
+            let told = self.socket.request(message, || format!("nft list chains {}", family.name()))?;
+            let is_hooked = |chain: &&Vec<u8>| {
+                let hook =
+                    attribute(chain, attr::CHAIN_HOOK).and_then(|hook| attribute(hook, attr::HOOK_NUMBER));
+                hook.and_then(number) == Some(HookPoint::Forward as u32)
+            };
+            chains.extend(told.iter().filter(is_hooked).map(|chain| Forwarding {
+                family,
+                table: attribute(chain, attr::CHAIN_TABLE).map(text).unwrap_or_default(),
+                chain: attribute(chain, attr::CHAIN_NAME).map(text).unwrap_or_default(),
+                drops: drops(chain),
+            }));
+        }
+        Ok(chains)
+    }
+
+    /// Whether a rule of a table is about an interface, by its name.
+    pub fn speaks_of(&self, family: Family, table: &str, interface: &str) -> Result<bool> {
+        let message = Message::new(kind::GET_RULE, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
+        let told = self.socket.request(message, || format!("nft list table {} {table}", family.name()))?;
+        let name = [interface.as_bytes(), &[0]].concat();
+        let of_table =
+            |rule: &&Vec<u8>| attribute(rule, attr::RULE_TABLE).map(text).as_deref() == Some(table);
+        Ok(told.iter().filter(of_table).any(|rule| rule.windows(name.len()).any(|part| part == name)))
     }
 
     /// The rules of a chain, in order.
@@ -239,6 +282,12 @@ impl AsRawFd for Nft {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
+}
+
+/// Whether a chain's policy is drop.
+fn drops(chain: &[u8]) -> bool {
+    const NF_DROP: u32 = 0;
+    attribute(chain, attr::CHAIN_POLICY).and_then(number) == Some(NF_DROP)
 }
 
 fn decode_element(element: &[u8]) -> Option<Element> {

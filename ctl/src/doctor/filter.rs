@@ -1,54 +1,108 @@
 //! The packet filter: what of ours is in it, and what of others' drops pods' packets.
 
+use std::collections::BTreeSet;
+
+use cni_conf::network::Network;
 use vlan_bridge::guard::limits;
 use vlan_bridge::link::Link;
 use vlan_bridge::ownership::{Progress, attachment_of};
 
 use super::finding::Finding;
-use crate::facts::Facts;
+use crate::facts::{Facts, ForwardChain, Legacy};
+
+const FORWARD: &str = "forward";
 
 /// Policies that drop what pods send, and whether it meets them.
 pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
-    const CHECK: &str = "forward";
-    let bridged = facts.sysctls.get("bridge/bridge-nf-call-iptables") == Some(1);
-    let routed = facts.networks.iter().any(|network| network.ours.network.is_gateway);
-    let uplinks = facts.networks.iter().any(|network| network.ours.network.uplink.is_some());
     let mut findings = Vec::new();
-    if bridged && uplinks {
-        let why = "with br_netfilter each bridged frame goes through there: unless a rule accepts it, pods reach nobody";
-        for table in &facts.forward_drops {
-            findings.push(
-                Finding::warn(CHECK, format!("bridge-nf-call-iptables is 1, and chain FORWARD of table {table} drops"), why)
-                    .mend("sysctl -w net.bridge.bridge-nf-call-iptables=0, or iptables -I FORWARD -m physdev --physdev-is-bridged -j ACCEPT"),
-            );
-        }
-        if facts.legacy_filter {
-            let seen = "bridge-nf-call-iptables is 1, and legacy iptables filters";
-            findings.push(
-                Finding::warn(CHECK, seen, why).mend(
-                    "iptables-legacy -S FORWARD: its policy should be ACCEPT, or a rule accept the pods",
-                ),
-            );
-        }
+    for (bridge, what) in &facts.bridged_dropped {
+        let why =
+            "the policy came after the pods, or somebody took our rule away: they reach nobody but this node";
+        findings.push(Finding::fail(FORWARD, what, why).mend(format!(
+            "start any pod on {bridge}, its ADD lets all of it pass; or sysctl -w net.bridge.bridge-nf-call-iptables=0 \
+             (for IPv6: bridge-nf-call-ip6tables)"
+        )));
     }
     // Pods with NAT have a rule of ours in that chain; others have not.
-    if routed && facts.records.is_empty() {
+    if facts.networks.iter().any(|network| network.ours.network.is_gateway) && facts.records.is_empty() {
         for table in &facts.forward_drops {
             let seen = format!("chain FORWARD of table {table} drops");
             findings.push(
-                Finding::warn(CHECK, seen, "pods of a bridge that is a gateway get no farther than this node")
+                Finding::warn(FORWARD, seen, "pods of a bridge that is a gateway get no farther than this node")
                     .mend("\"ipMasq\": true in the list, or iptables -I FORWARD -i BRIDGE -j ACCEPT and the same with -o"),
             );
         }
     }
+    for device in forwarded(facts) {
+        findings.extend(facts.legacy.iter().filter_map(|legacy| dropped_by_legacy(legacy, &device)));
+        let others = facts.forward_chains.iter().filter(|chain| !chain.devices.contains(&device));
+        findings.extend(others.map(|chain| dropped_by(chain, &device)));
+    }
     if findings.is_empty() {
-        let calls = if bridged { "on" } else { "off" };
+        let calls = if is_bridged_called(facts) { "on" } else { "off" };
         findings.push(Finding::ok(
-            CHECK,
+            FORWARD,
             format!("nothing drops what pods send; br_netfilter's iptables calls {calls}"),
         ));
     }
     findings
+}
+
+fn is_bridged_called(facts: &Facts) -> bool {
+    ["iptables", "ip6tables"]
+        .iter()
+        .any(|key| facts.sysctls.get(&format!("bridge/bridge-nf-call-{key}")) == Some(1))
+}
+
+/// The devices whose packets go through chains of forwarding: of routed pods, and of bridged ones with br_netfilter.
+fn forwarded(facts: &Facts) -> BTreeSet<String> {
+    let called = is_bridged_called(facts);
+    let of = |network: &Network| {
+        let is_routed = network.is_gateway || network.has_nat();
+        let is_bridged = called && network.uplink.is_some();
+        let routed = is_routed.then(|| network.node_device());
+        routed.into_iter().chain(is_bridged.then(|| network.bridge.clone()))
+    };
+    facts.networks.iter().flat_map(|network| of(&network.ours.network)).collect()
+}
+
+/// Where only an operator can write.
+fn dropped_by_legacy(legacy: &Legacy, device: &str) -> Option<Finding> {
+    let program = legacy.program;
+    let rules = ["-i", "-o"].map(|way| format!("-A FORWARD {way} {device} -j ACCEPT"));
+    let Some(chain) = &legacy.chain else {
+        let seen = format!("legacy iptables filters, and {program} is not here to ask for its policy");
+        let why = format!("if it is DROP, what {device} forwards is lost");
+        let command = rules.map(|rule| format!("{program} {rule}")).join("; ");
+        return Some(Finding::warn(FORWARD, seen, why).mend(command));
+    };
+    let has = |line: &str| chain.lines().any(|there| there == line);
+    if !has("-P FORWARD DROP") || rules.iter().all(|rule| has(rule)) {
+        return None;
+    }
+    let seen = format!("{program}: the policy of FORWARD is DROP, and no rule is about {device}");
+    let why = "no rule of ours can meet it: what the device's pods send is lost";
+    let missing = rules.into_iter().filter(|rule| !has(rule));
+    Some(
+        missing.fold(Finding::warn(FORWARD, seen, why), |finding, rule| {
+            finding.mend(format!("{program} {rule}"))
+        }),
+    )
+}
+
+/// An accept in one table does not override another's drop.
+fn dropped_by(chain: &ForwardChain, device: &str) -> Finding {
+    let ForwardChain { family, table, chain, .. } = chain;
+    let seen = format!("chain {chain} of table {family} {table} drops, and no rule there is about {device}");
+    let why = "no rule of ours can meet it: what the device's pods send is lost";
+    let finding = Finding::warn(FORWARD, seen, why);
+    if table == "firewalld" {
+        return finding
+            .mend(format!("firewall-cmd --permanent --zone=trusted --add-interface={device}"))
+            .mend("firewall-cmd --reload");
+    }
+    let rule = |way| format!("nft insert rule {family} {table} {chain} {way} {device} accept");
+    finding.mend(rule("iifname")).mend(rule("oifname"))
 }
 
 /// The guard of each attached pod.

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use vlan_bridge::host_access::Missing;
 use vlan_bridge::link::{Address, Kind, Link};
 use vlan_bridge::ownership::is_attachment;
 
 use super::finding::Finding;
-use crate::facts::Facts;
+use crate::facts::{Facts, LostWay};
 
 const CHECK: &str = "rp_filter";
 
@@ -44,6 +45,30 @@ pub(super) fn reverse_path(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::ok(CHECK, format!("{}{dropped}", names.join(", "))));
     }
     findings
+}
+
+/// The node's ways to its pods.
+pub(super) fn host_access(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "hostaccess";
+    let why = "the node and its pod do not reach each other: probes fail, services of the node too";
+    let judge = |lost: &LostWay| {
+        let LostWay { veth, device, metric, mac, missing: Missing { address, source, is_route } } = lost;
+        if *is_route {
+            let seen = format!("the node's route to {address} by {device} is gone ({veth})");
+            return Finding::fail(CHECK, seen, why).mend(format!(
+                "ip route replace {address} dev {device} src {source} metric {metric} proto 117"
+            ));
+        }
+        let seen = format!("the node's neighbour entry for {address} on {device} is gone ({veth})");
+        let finding = Finding::fail(CHECK, seen, why);
+        match mac {
+            Some(mac) => {
+                finding.mend(format!("ip neigh replace {address} lladdr {mac} dev {device} nud permanent"))
+            }
+            None => finding.mend("start the pod anew"),
+        }
+    };
+    facts.lost_ways.iter().map(judge).collect()
 }
 
 /// An address of the node's own on a network that others are on too.

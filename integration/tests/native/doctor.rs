@@ -1,7 +1,7 @@
 //! `vlan-bridgectl` on a node in NAT mode: what the doctor says of the packet filter, what status tells of ports, and what a
 //! forced removal leaves.
 
-use integration::{Ctl, Finding, Namespace, Node, Pod, Snapshot};
+use integration::{Ctl, Finding, Namespace, Node, Pod, Site, Snapshot, note};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -48,6 +48,99 @@ fn rules_that_a_firewall_took_are_missed() {
         "{findings:#?}"
     );
     drop(pod);
+}
+
+/// The line of a check, after its commands have been run on the node.
+#[track_caller]
+fn mended(node: &Namespace, ctl: &Ctl<'_>, check: &str, [verdict, seen]: [&str; 2]) -> String {
+    let findings = ctl.doctor("--no-probe");
+    let finding = find(&findings, check);
+    assert_eq!(finding.verdict, verdict, "{findings:#?}");
+    assert!(finding.seen.contains(seen), "{findings:#?}");
+    for line in &finding.mend {
+        node.run(line).expect_ok();
+    }
+    let findings = ctl.doctor("--no-probe");
+    let left = findings.iter().find(|finding| finding.check == check);
+    left.map_or("ok".to_owned(), |finding| finding.verdict.clone())
+}
+
+#[test]
+fn chains_of_others_that_drop_what_pods_send_are_named_with_what_mends_it() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    let (_pod, _) = with_pod(&node, &ctl);
+    let chain = |table: &str, policy: &str| {
+        let hook = "type filter hook forward priority 0";
+        node.nft(&format!("table {table} {{\n chain forward {{\n {hook}; policy {policy};\n }}\n}}"));
+    };
+    chain("inet other", "accept");
+    assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
+    chain("inet other", "drop");
+    let told = ["warn", "chain forward of table inet other drops, and no rule there is about cni0"];
+    assert_eq!(mended(&node, &ctl, "forward", told), "ok");
+    // What firewalld refuses it refuses by a rule.
+    chain("inet firewalld", "accept");
+    let findings = ctl.doctor("--no-probe");
+    let finding = find(&findings, "forward");
+    let command = "firewall-cmd --permanent --zone=trusted --add-interface=cni0";
+    assert_eq!(finding.mend[0], command, "{findings:#?}");
+    node.nft("add rule inet firewalld forward iifname cni0 accept");
+    assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
+    for program in ["iptables-legacy", "ip6tables-legacy"] {
+        if !node.run(&format!("{program} -P FORWARD DROP")).ok() {
+            note(&format!("this kernel has no {program}: not tried"));
+            continue;
+        }
+        let seen = format!("{program}: the policy of FORWARD is DROP");
+        assert_eq!(mended(&node, &ctl, "forward", ["warn", &seen]), "ok");
+    }
+}
+
+#[test]
+fn what_a_bridged_pod_has_lost_is_named_with_what_mends_it() {
+    let (site, pod) = (Site::new(), Pod::new());
+    site.give_node_its_own_network();
+    let (node, ctl) = (&site.node, Ctl::new(&site.node));
+    let line = "install --name flat --master nic0 --subnet 172.20.56.0/24 --slice 172.20.56.16/28";
+    ctl.run(line).expect_ok();
+    let path = "/etc/cni/net.d/10-flat.conflist";
+    let mut list: serde_json::Value = serde_json::from_str(&ctl.read(path)).unwrap();
+    list["plugins"][0]["ipam"]["dataDir"] = json!(node.data_dir());
+    ctl.write(path, &list.to_string());
+    let (client, bridge) = (node.client(&list), list["plugins"][0]["bridge"].as_str().unwrap().to_owned());
+    let result = client.add(&pod.eth0()).expect_ok().json();
+    let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
+    let healthy = ctl.doctor("--no-probe");
+    assert!(healthy.iter().all(|finding| finding.check != "hostaccess"), "{healthy:#?}");
+    let cases = [
+        (
+            format!("route del {address} proto 117"),
+            format!("the node's route to {address} by {bridge} is gone"),
+        ),
+        (format!("neigh del {address} dev {bridge}"), format!("the node's neighbour entry for {address} on")),
+    ];
+    for (harm, seen) in cases {
+        node.ip(&harm);
+        assert_eq!(mended(node, &ctl, "hostaccess", ["fail", &seen]), "ok");
+        client.check(&pod.eth0()).expect_ok();
+    }
+    if !std::path::Path::new("/proc/sys/net/bridge").exists() {
+        return note("no br_netfilter in this kernel: its policy is not tried");
+    }
+    node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
+    node.nft(
+        "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}",
+    );
+    let findings = ctl.doctor("--no-probe");
+    let finding = find(&findings, "forward");
+    assert_eq!(finding.verdict, "fail", "{findings:#?}");
+    assert!(
+        finding.seen.contains(&format!("table ip filter drops what bridge {bridge} forwards")),
+        "{findings:#?}"
+    );
+    client.add(&Pod::new().eth0()).expect_ok();
+    assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
 }
 
 #[test]

@@ -1,0 +1,106 @@
+//! The packet filter: what of ours is in it, and what of others' pods' packets have to pass.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::process::Command;
+
+use anyhow::Result;
+use vlan_bridge::guard::{self, Guard};
+use vlan_bridge::nat::{self, Nat};
+use vlan_bridge::net::NetError;
+use vlan_bridge::net::nft::{Forwarding, Nft};
+use vlan_bridge::nft::Family;
+use vlan_bridge::record::Records;
+
+use crate::facts::{Facts, ForwardChain, Legacy};
+
+pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
+    let records = Records::of_this_node()?;
+    let veths: Vec<String> = facts.attachments().map(|link| link.name.clone()).collect();
+    facts.records = veths.into_iter().filter_map(|veth| Some((veth.clone(), records.read(&veth)?))).collect();
+    for veth in facts.records.keys() {
+        let broken = nat::difference(veth, true).unwrap_or_else(|error| Some(error.to_string()));
+        facts.broken_rules.extend(broken.map(|what| (veth.clone(), what)));
+    }
+    let ours = || facts.networks.iter().map(|network| &network.ours.network);
+    let mut lacks = Ok(());
+    if ours().any(|network| network.has_nat()) {
+        lacks = Nat::open().and_then(|nat| nat.probe());
+    }
+    if ours().any(|network| guard::limits(network).is_some()) {
+        lacks = lacks.and_then(|()| Guard::open()?.probe());
+    }
+    facts.filter_lacks = lacks.err().map(|error| error.to_string());
+    facts.guarded = guard::ports().ok();
+    // A kernel without nf_tables has no such chain.
+    if let Ok(chains) = Nft::open().and_then(|nft| forward_chains(&nft, &facts.devices())) {
+        (facts.forward_drops, facts.forward_chains) = chains;
+    }
+    facts.bridged_dropped = bridged_dropped(facts);
+    facts.legacy = legacy();
+    Ok(())
+}
+
+/// The tables of iptables-nft whose policy is drop, where a rule of ours can be, and the chains where none can.
+fn forward_chains(
+    nft: &Nft,
+    devices: &BTreeSet<String>,
+) -> Result<(Vec<String>, Vec<ForwardChain>), NetError> {
+    let (mut drops, mut others) = (Vec::new(), Vec::new());
+    for Forwarding { family, table, chain, drops: is_dropping } in nft.forwarding()? {
+        if family != Family::Inet && table == "filter" && chain == "FORWARD" {
+            drops.extend(is_dropping.then(|| format!("{} {table}", family.name())));
+            continue;
+        }
+        // It refuses by its last rule what belongs to no zone.
+        if !is_dropping && table != "firewalld" {
+            continue;
+        }
+        let mut known = BTreeSet::new();
+        for device in devices {
+            if nft.speaks_of(family, &table, device)? {
+                known.insert(device.clone());
+            }
+        }
+        others.push(ForwardChain { family: family.name(), table, chain, devices: known });
+    }
+    Ok((drops, others))
+}
+
+/// The bridges with an uplink and pods whose packets br_netfilter shows to a policy of drop that nothing of ours meets.
+fn bridged_dropped(facts: &Facts) -> Vec<(String, String)> {
+    let has_pods = |bridge: &str| {
+        let link = facts.link(bridge);
+        link.is_some_and(|link| facts.attachments().any(|pod| pod.master == Some(link.index)))
+    };
+    let mut dropped = Vec::new();
+    for network in &facts.networks {
+        let bridge = &network.ours.network.bridge;
+        if network.ours.network.uplink.is_some() && has_pods(bridge) {
+            let addresses: Vec<IpAddr> = network.leases.held.iter().map(|(addr, _)| *addr).collect();
+            let what = nat::bridged_difference(bridge, &addresses).ok().flatten();
+            dropped.extend(what.map(|what| (bridge.clone(), what)));
+        }
+    }
+    dropped
+}
+
+/// Asked for only where the kernel has such a table: to be asked, the program would have it made.
+fn legacy() -> Vec<Legacy> {
+    let programs =
+        [("ip_tables_names", "iptables-legacy"), ("ip6_tables_names", "ip6tables-legacy")].into_iter();
+    let filters = programs.filter(|(names, _)| {
+        let tables = fs::read_to_string(format!("/proc/net/{names}")).unwrap_or_default();
+        tables.lines().any(|table| table == "filter")
+    });
+    let ask = |program| {
+        let mut command = Command::new(program);
+        command.args(["-w", "5", "-S", "FORWARD"]).env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
+        let told = command.output();
+        let told = told.ok().filter(|told| told.status.success());
+        let chain = told.map(|told| String::from_utf8_lossy(&told.stdout).into_owned());
+        Legacy { program, chain }
+    };
+    filters.map(|(_, program)| ask(program)).collect()
+}

@@ -1,0 +1,59 @@
+//! The node's ways to its pods (`hostAccess`): whether they are still there.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use vlan_bridge::host_access;
+use vlan_bridge::link::Link;
+use vlan_bridge::net::Conn;
+use vlan_bridge::ownership::{Attachment, Progress, attachment_of};
+use vlan_bridge::record::Records;
+use vlan_bridge_ipam::store::Holder;
+
+use crate::facts::{Facts, LostWay, Network};
+
+/// Looks at every finished attachment whose addresses our IPAM knows.
+pub(super) async fn lost(facts: &Facts) -> Result<Vec<LostWay>> {
+    let (conn, records) = (Conn::open()?, Records::of_guards()?);
+    let mut lost = Vec::new();
+    for link in facts.attachments() {
+        let Some(attachment) = attachment_of(link).filter(|of| of.progress(link) == Progress::Ready) else {
+            continue;
+        };
+        let Some(network) = facts.networks.iter().find(|network| network.ours.name == attachment.network)
+        else {
+            continue;
+        };
+        let Some((wanted, device)) = network.ours.network.host_access.as_ref().zip(device(facts, network))
+        else {
+            continue;
+        };
+        let addresses = addresses(network, &attachment);
+        let metric = attachment.metric();
+        for missing in host_access::missing(&conn, wanted, device, metric, &addresses).await? {
+            lost.push(LostWay {
+                veth: link.name.clone(),
+                device: device.name.clone(),
+                metric,
+                mac: records.read(&link.name).and_then(|record| record.mac),
+                missing,
+            });
+        }
+    }
+    Ok(lost)
+}
+
+fn device<'a>(facts: &'a Facts, network: &Network) -> Option<&'a Link> {
+    facts.link(&network.ours.network.node_device())
+}
+
+fn addresses(network: &Network, attachment: &Attachment<'_>) -> Vec<IpAddr> {
+    let is_its = |holder: &Holder| match holder {
+        Holder::Attachment(owner) => {
+            owner.container_id == attachment.container_id && owner.ifname == attachment.ifname
+        }
+        _ => false,
+    };
+    let held = network.leases.held.iter().filter(|(_, known)| is_its(&known.holder));
+    held.map(|(address, _)| *address).collect()
+}
