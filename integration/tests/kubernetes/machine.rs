@@ -21,7 +21,7 @@ pub struct Machine {
 }
 
 /// What kubelet wants these settings of the whole machine to be. They are not the cluster's to change, so it is shown files.
-const SETTINGS: [(&str, &str); 6] = [
+pub const SETTINGS: [(&str, &str); 6] = [
     ("vm/overcommit_memory", "1"),
     ("vm/panic_on_oom", "0"),
     ("kernel/panic", "10"),
