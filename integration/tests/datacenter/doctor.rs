@@ -1,19 +1,19 @@
 //! `vlan-bridgectl doctor` on a healthy node, and on the same node broken in each way that it checks.
 
+use crate::doctor_breakages::{BREAKAGES, Breakage};
 use integration::{BondMode, BondedNode, Ctl, DataCenter, Finding, Pod, note, poll};
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-const LIST: &str = "/etc/cni/net.d/10-vlan136.conflist";
-const MODULES: &str = "/etc/modules-load.d/vlan-bridge.conf";
+pub(crate) const LIST: &str = "/etc/cni/net.d/10-vlan136.conflist";
+pub(crate) const MODULES: &str = "/etc/modules-load.d/vlan-bridge.conf";
 
 /// A node as `install` leaves it.
-struct Scene<'a> {
-    datacenter: &'a DataCenter,
-    node: &'a BondedNode<'a>,
-    ctl: Ctl<'a>,
+pub(crate) struct Scene<'a> {
+    pub(crate) datacenter: &'a DataCenter,
+    pub(crate) node: &'a BondedNode<'a>,
+    pub(crate) ctl: Ctl<'a>,
 }
 
 impl<'a> Scene<'a> {
@@ -29,7 +29,7 @@ impl<'a> Scene<'a> {
         Scene { datacenter, node, ctl }
     }
 
-    fn list(&self) -> Value {
+    pub(crate) fn list(&self) -> Value {
         serde_json::from_str(&self.ctl.read(LIST)).unwrap()
     }
 
@@ -42,13 +42,13 @@ impl<'a> Scene<'a> {
         findings
     }
 
-    fn ip(&self, lines: &str) {
+    pub(crate) fn ip(&self, lines: &str) {
         self.node.ip(lines);
     }
 
     /// Runs what the doctor prints for a check, which has so many findings.
     #[track_caller]
-    fn mend(&self, check: &str, count: usize) {
+    pub(crate) fn mend(&self, check: &str, count: usize) {
         let findings = self.ctl.doctor("--no-probe");
         let of_check: Vec<&Finding> = findings.iter().filter(|finding| finding.check == check).collect();
         assert_eq!(of_check.len(), count, "{findings:#?}");
@@ -57,298 +57,14 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn lease(&self, last: u8, holder: &str) {
+    pub(crate) fn lease(&self, last: u8, holder: &str) {
         let path = self.node.data_dir().join("vlan136").join(format!("172.20.56.{last}"));
         fs::write(path, holder).unwrap();
     }
 
-    fn free(&self, last: u8) {
+    pub(crate) fn free(&self, last: u8) {
         let _ = fs::remove_file(self.node.data_dir().join("vlan136").join(format!("172.20.56.{last}")));
     }
-}
-
-/// One way to break a node, how to mend it, and what the doctor must say: verdict, check, a part of what was seen, a part of
-/// a command.
-struct Breakage {
-    harm: fn(&Scene<'_>),
-    mend: fn(&Scene<'_>),
-    told: [&'static str; 4],
-}
-
-const fn breakage(harm: fn(&Scene<'_>), mend: fn(&Scene<'_>), told: [&'static str; 4]) -> Breakage {
-    Breakage { harm, mend, told }
-}
-
-const BREAKAGES: &[Breakage] = &[
-    breakage(
-        |scene| scene.ip("link set nic1 down"),
-        |scene| {
-            scene.ip("link set nic1 up");
-            poll(Duration::from_secs(30), "both members", || scene.node.active_members() == 2);
-        },
-        ["warn", "member", "nic1 of bond0 has no link", "ip link set nic1 up"],
-    ),
-    breakage(
-        |scene| scene.datacenter.tor_a().bridge("vlan del vid 136 dev lag-1"),
-        |scene| scene.datacenter.tor_a().bridge("vlan add vid 136 dev lag-1"),
-        ["fail", "vlan", "the gateway 172.20.56.1 does not answer br136", "allow the VLAN"],
-    ),
-    breakage(
-        |scene| scene.ip("link set nic0 mtu 1400"),
-        |scene| scene.ip("link set nic0 mtu 1500"),
-        ["fail", "mtu", "bond0 has 1500, nic0 below it 1400", "ip link set nic0 mtu 1500"],
-    ),
-    breakage(
-        |scene| scene.ip("addr add 172.20.56.9/24 dev br136"),
-        |scene| scene.ip("addr del 172.20.56.9/24 dev br136"),
-        ["warn", "addresses", "br136 carries 172.20.56.9/24", "ip addr del 172.20.56.9/24 dev br136"],
-    ),
-    breakage(
-        |scene| scene.ip("addr add 10.9.0.1/24 dev nic0"),
-        |scene| scene.ip("addr del 10.9.0.1/24 dev nic0"),
-        ["warn", "addresses", "nic0 carries 10.9.0.1/24", "ip addr del 10.9.0.1/24 dev nic0"],
-    ),
-    breakage(
-        |scene| scene.ip("route add default dev br136 metric 9"),
-        |scene| scene.ip("route del default dev br136 metric 9"),
-        ["fail", "addresses", "a default route leaves by br136", "ip route del default dev br136"],
-    ),
-    breakage(
-        |scene| scene.node.set_sysctl("net/ipv6/conf/br136/accept_ra", "2"),
-        |scene| scene.node.set_sysctl("net/ipv6/conf/br136/accept_ra", "0"),
-        [
-            "fail",
-            "accept_ra",
-            "br136 takes router advertisements",
-            "sysctl -w net.ipv6.conf.br136.accept_ra=0",
-        ],
-    ),
-    breakage(
-        |scene| scene.node.set_sysctl("net/ipv4/conf/all/log_martians", "1"),
-        |scene| scene.node.set_sysctl("net/ipv4/conf/all/log_martians", "0"),
-        ["warn", "settings", "log_martians is on", "sysctl -w net.ipv4.conf.all.log_martians=0"],
-    ),
-    breakage(
-        |scene| {
-            scene.node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
-            scene.node.nft("table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}");
-        },
-        |scene| scene.node.nft("delete table ip filter"),
-        [
-            "fail",
-            "forward",
-            "chain FORWARD of table ip filter drops",
-            "sysctl -w net.bridge.bridge-nf-call-iptables=0",
-        ],
-    ),
-    breakage(
-        |scene| {
-            scene.node.run("nft flush ruleset").expect_ok();
-        },
-        |scene| {
-            let pod = Pod::new();
-            let client = scene.node.client(&scene.list());
-            client.add(&pod.eth0()).expect_ok();
-            client.del(&pod.eth0()).expect_ok();
-        },
-        ["fail", "guard", "no guard for veth", "start or stop any pod"],
-    ),
-    breakage(
-        |scene| scene.ip("link set bond0.136 nomaster"),
-        |scene| scene.ip("link set bond0.136 master br136"),
-        ["fail", "bridge", "bond0.136 is no port of br136", "ip link set bond0.136 master br136 up"],
-    ),
-    breakage(
-        |scene| {
-            let mut list = scene.list();
-            list["name"] = json!("taken");
-            list["plugins"][0]["bridge"] = json!("br137");
-            scene.ctl.write("/etc/cni/net.d/90-taken.conflist", &list.to_string());
-        },
-        |scene| fs::remove_file(scene.ctl.path("/etc/cni/net.d/90-taken.conflist")).unwrap(),
-        ["fail", "status", "cannot serve network taken: ", "as the plugin says"],
-    ),
-    breakage(
-        |scene| scene.ip("link set br136 down"),
-        |scene| {
-            scene.ip("link set br136 up");
-            // What leads to the pods has gone with it.
-            scene.mend("hostaccess", 2);
-        },
-        ["fail", "bridge", "br136 is down", "ip link set br136 up"],
-    ),
-    breakage(
-        |scene| scene.ctl.write(MODULES, "bonding\n#8021q\nveth\nbridge\n"),
-        |scene| scene.ctl.write(MODULES, "bonding\n8021q\nveth\nbridge\n"),
-        [
-            "warn",
-            "modules",
-            "8021q here, but in no file of modules-load.d",
-            "> /etc/modules-load.d/vlan-bridge.conf",
-        ],
-    ),
-    breakage(
-        |scene| scene.ctl.write("/etc/network/interfaces", "auto nic0\niface nic0 inet dhcp\n"),
-        |scene| {
-            scene.ctl.write("/etc/network/interfaces", "iface bond0.51 inet static\n address 10.51.0.11/24\n")
-        },
-        ["fail", "definitions", "ifupdown gives nic0 addresses: /etc/network/interfaces", "take nic0 out"],
-    ),
-    breakage(
-        |scene| {
-            scene.ctl.write("/etc/sysconfig/network-scripts/ifcfg-nic1", "DEVICE=nic1\nIPADDR=10.0.0.1\n")
-        },
-        |scene| scene.ctl.write("/etc/sysconfig/network-scripts/ifcfg-nic1", "DEVICE=nic1\nMASTER=bond0\n"),
-        ["fail", "definitions", "ifcfg gives nic1 addresses", "ifcfg-nic1"],
-    ),
-    breakage(
-        |scene| {
-            scene.ctl.write("/etc/systemd/network/all.network", "[Match]\nName=br*\n[Network]\nDHCP=yes\n")
-        },
-        |scene| {
-            scene.ctl.write("/etc/systemd/network/all.network", "[Match]\nName=eth*\n[Network]\nDHCP=yes\n")
-        },
-        ["fail", "definitions", "systemd-networkd gives br136 addresses", "all.network"],
-    ),
-    breakage(
-        |scene| {
-            scene.ctl.write(
-                "/etc/NetworkManager/system-connections/b.nmconnection",
-                "[connection]\ninterface-name=br136\n[ipv4]\nmethod=disabled\n[ipv6]\nmethod=disabled\n",
-            );
-        },
-        |scene| scene.ctl.write("/etc/NetworkManager/system-connections/b.nmconnection", ""),
-        ["warn", "definitions", "NetworkManager defines br136, which vlan-bridge made", "take br136 out"],
-    ),
-    breakage(
-        |scene| {
-            scene.ctl.write(
-                "/etc/netplan/a.yaml",
-                "network:\n  vlans:\n    bond0.136:\n      id: 136\n      link: bond0\n      addresses: [172.20.56.9/24]\n",
-            );
-        },
-        |scene| {
-            scene.ctl.write(
-                "/etc/netplan/a.yaml",
-                "network:\n  bonds:\n    bond0:\n      interfaces: [nic0, nic1]\n",
-            )
-        },
-        [
-            "fail",
-            "definitions",
-            "netplan gives bond0.136 addresses: /etc/netplan/a.yaml",
-            "take bond0.136 out",
-        ],
-    ),
-    breakage(
-        |scene| {
-            scene.ctl.write("/etc/cni/net.d/05-other.conf", "{\"name\": \"other\", \"type\": \"bridge\"}")
-        },
-        |scene| fs::remove_file(scene.ctl.path("/etc/cni/net.d/05-other.conf")).unwrap(),
-        ["warn", "lists", "05-other.conf sorts before /etc/cni/net.d/10-vlan136.conflist", "mv "],
-    ),
-    breakage(
-        |scene| scene.ctl.write("/etc/cni/net.d/90-torn.conflist", "{"),
-        |scene| fs::remove_file(scene.ctl.path("/etc/cni/net.d/90-torn.conflist")).unwrap(),
-        ["fail", "lists", "90-torn.conflist: ", "rm /etc/cni/net.d/90-torn.conflist"],
-    ),
-    breakage(
-        |scene| scene.ctl.write("/etc/cni/net.d/90-again.conflist", &scene.ctl.read(LIST)),
-        |scene| fs::remove_file(scene.ctl.path("/etc/cni/net.d/90-again.conflist")).unwrap(),
-        ["fail", "lists", "both describe network vlan136", "remove one"],
-    ),
-    breakage(
-        |scene| {
-            let mut list = scene.list();
-            list["name"] = json!("second");
-            list["plugins"][0]["uplink"]["vlan"] = json!(5000);
-            scene.ctl.write("/etc/cni/net.d/90-second.conflist", &list.to_string());
-        },
-        |scene| fs::remove_file(scene.ctl.path("/etc/cni/net.d/90-second.conflist")).unwrap(),
-        ["fail", "lists", "90-second.conflist: uplink.vlan: 5000", "vlan-bridgectl install"],
-    ),
-    breakage(
-        |scene| scene.ctl.program("containerd", "containerd x v1.6.20"),
-        |scene| fs::remove_file(scene.ctl.path("bin/containerd")).unwrap(),
-        ["fail", "lists", "10-vlan136.conflist: cniVersion 1.1.0", "vlan-bridgectl install"],
-    ),
-    breakage(
-        |scene| set_mode(scene, 0o644),
-        |scene| set_mode(scene, 0o755),
-        ["fail", "plugins", "/opt/cni/bin/vlan-bridge-ipam is not executable", "chmod 0755"],
-    ),
-    breakage(
-        |scene| {
-            let path = scene.ctl.path("/opt/cni/bin/vlan-bridge-ipam");
-            fs::rename(&path, path.with_extension("kept")).unwrap();
-        },
-        |scene| {
-            let path = scene.ctl.path("/opt/cni/bin/vlan-bridge-ipam");
-            fs::rename(path.with_extension("kept"), &path).unwrap();
-        },
-        ["fail", "plugins", "vlan-bridge-ipam is not in /opt/cni/bin", "vlan-bridgectl install"],
-    ),
-    breakage(
-        |scene| {
-            let path = scene.ctl.path("/opt/cni/bin/vlan-bridge-ipam");
-            fs::rename(&path, path.with_extension("kept")).unwrap();
-            scene.ctl.write("/opt/cni/bin/vlan-bridge-ipam", "#!/bin/sh\necho other 1.0\n");
-            set_mode(scene, 0o755);
-        },
-        |scene| {
-            let path = scene.ctl.path("/opt/cni/bin/vlan-bridge-ipam");
-            fs::rename(path.with_extension("kept"), &path).unwrap();
-        },
-        ["fail", "plugins", "vlan-bridge-ipam is somebody else's", "vlan-bridgectl install"],
-    ),
-    breakage(
-        |scene| scene.lease(25, "nobody-knows\r\neth0"),
-        |scene| scene.free(25),
-        [
-            "warn",
-            "ipam",
-            "172.20.56.25 is held by",
-            "vlan-bridge-ipam release 172.20.56.25 --network vlan136",
-        ],
-    ),
-    breakage(
-        |scene| (17..32).for_each(|last| scene.lease(last, "crowd\r\neth0")),
-        |scene| (17..32).for_each(|last| scene.free(last)),
-        ["fail", "ipam", "16 used", "give the node a larger slice"],
-    ),
-    breakage(
-        |scene| scene.datacenter.router().ip("addr add 172.20.56.16/24 dev trunk.136"),
-        |scene| scene.datacenter.router().ip("addr del 172.20.56.16/24 dev trunk.136"),
-        ["fail", "duplicates", "172.20.56.16 is answered for by", "ipam.exclude"],
-    ),
-    breakage(
-        |scene| scene.datacenter.router().ip("addr add 172.20.56.20/24 dev trunk.136"),
-        |scene| scene.datacenter.router().ip("addr del 172.20.56.20/24 dev trunk.136"),
-        ["fail", "duplicates", "172.20.56.20 is answered for by", "compare the nodes' slices"],
-    ),
-    breakage(
-        |scene| {
-            ["n1-0", "n1-1"].iter().for_each(|port| {
-                scene.datacenter.tor_a().ip(&format!("link set {port} nomaster\nlink set {port} up"))
-            })
-        },
-        |scene| {
-            for port in ["n1-0", "n1-1"] {
-                scene
-                    .datacenter
-                    .tor_a()
-                    .ip(&format!("link set {port} down\nlink set {port} master lag-1\nlink set {port} up"));
-            }
-            poll(Duration::from_secs(60), "LACP", || scene.node.active_members() == 2);
-            scene.node.wait_for("10.51.0.1");
-        },
-        ["fail", "bond", "bond0 finds nobody who speaks LACP", "one LACP group"],
-    ),
-];
-
-fn set_mode(scene: &Scene<'_>, mode: u32) {
-    let path = scene.ctl.path("/opt/cni/bin/vlan-bridge-ipam");
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod clock;
 mod concurrent;
 mod conflict;
 mod doctor;
+mod doctor_breakages;
 mod failover;
 mod guard;
 mod nat;
