@@ -105,6 +105,15 @@ impl Host {
         fs::copy(programs::cnitool(), self.path("/usr/bin/cnitool")).expect("the host is writable");
     }
 
+    /// Has `vlan-bridgectl` in its path, with the plugins beside, and nothing where runtimes look: what an operator unpacks.
+    pub fn unpack_product(&self) {
+        self.uninstall();
+        for name in ["vlan-bridge", "vlan-bridge-ipam", "vlan-bridgectl"] {
+            fs::copy(programs::product().join(name), self.path("/usr/bin").join(name))
+                .expect("the host is writable");
+        }
+    }
+
     /// A program that will run in here.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
@@ -128,8 +137,8 @@ impl Host {
     #[track_caller]
     pub fn start(&self, name: &str, line: &str) {
         let script = format!("echo $$ >/{name}.pid; exec {line} >>/{name}.log 2>&1");
-        // What goes on in the background does not hold the caller's pipes.
-        let detached = format!("setsid -f bash -c '{script}' </dev/null >/dev/null 2>&1");
+        // What goes on in the background does not hold the caller's pipes. A setsid that forks by itself is not in every machine.
+        let detached = format!("setsid bash -c '{script}' </dev/null >/dev/null 2>&1 &");
         run(self.command("bash").args(["-c", &detached])).expect_ok();
     }
 

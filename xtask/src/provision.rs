@@ -16,7 +16,7 @@ pub(crate) use apt::{find as find_program, install_programs};
 pub(crate) use client::cnitool;
 pub(crate) use cross::cross_compiler;
 pub(crate) use kubernetes::kubernetes;
-pub(crate) use runtimes::{podman_for_guest, runtimes};
+pub(crate) use runtimes::{for_guest as runtimes_for_guest, runtimes};
 
 use crate::command::{output, run};
 use crate::workspace;

@@ -147,8 +147,9 @@ pub(crate) fn here(name: &str, product: &Path, filter: Option<&str>, counts: &mu
 
 /// The suite that needs another kernel, in one boot.
 fn in_guest(product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
-    let (there, runtimes) = ("/opt/datacenter".to_owned(), "/opt/runtimes");
-    let mut programs = provision::podman_for_guest(runtimes)?;
+    let (there, runtimes, cnitool) = ("/opt/datacenter".to_owned(), "/opt/runtimes", "/opt/cnitool");
+    let mut programs = provision::runtimes_for_guest(runtimes)?;
+    programs.push((provision::cnitool()?, cnitool.into()));
     programs.push((suite::build(["--test", "datacenter"])?, there.clone()));
     let mut command = vec![there];
     command.extend(filter.map(str::to_owned));
@@ -159,6 +160,7 @@ fn in_guest(product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result
             // Whose clock may be set.
             ("VLAN_BRIDGE_GUEST".into(), "1".into()),
             ("CNI_RUNTIMES".into(), runtimes.into()),
+            ("CNITOOL".into(), cnitool.into()),
         ],
         programs,
         deadline: GUEST_LIMIT,

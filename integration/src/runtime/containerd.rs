@@ -1,6 +1,6 @@
 //! containerd, driven by `ctr` and through its CRI socket.
 
-use super::{Cri, Host, IMAGE, LIMIT};
+use super::{Cri, Host, IMAGE, LIMIT, Sandbox};
 use crate::{Background, Namespace, Outcome, poll, programs, run};
 use std::fs;
 use std::ops::Deref;
@@ -69,6 +69,15 @@ impl Containerd {
     /// Its CRI, as kubelet sees it.
     pub fn cri(&self) -> Cri {
         Cri::new(self.host.path(SOCKET))
+    }
+
+    /// Takes a sandbox away as kubelet does it: stopped, and stopped again, before it is removed.
+    #[track_caller]
+    pub fn remove(&self, sandbox: &Sandbox) {
+        for _ in 0..2 {
+            self.cri().stop(sandbox).expect("StopPodSandbox");
+        }
+        self.cri().remove(sandbox).expect("RemovePodSandbox");
     }
 
     /// Runs `ctr`.

@@ -1,6 +1,5 @@
 //! A node goes over from the reference plugins to ours, and back, with a real runtime and with pods that run all the time.
 
-use crate::runtimes::removed;
 use integration::{Containerd, Release, Sandbox, Site, Snapshot, greets, peers, poll, product};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -88,7 +87,7 @@ fn a_node_with_running_pods_goes_over_to_ours_and_back() {
     for release in Release::ALL {
         let site = Site::new();
         let containerd = node_of_old(&site, release);
-        removed(&containerd, &run(&containerd, "first"));
+        containerd.remove(&run(&containerd, "first"));
         let before = Snapshot::of(&site.node);
         let old = ["old1", "old2"].map(|name| run(&containerd, name));
         alive(&site, &containerd, &[&old[0], &old[1]]);
@@ -100,8 +99,8 @@ fn a_node_with_running_pods_goes_over_to_ours_and_back() {
         reread(&containerd);
         let new = ["new1", "new2"].map(|name| run(&containerd, name));
         alive(&site, &containerd, &[&old[0], &old[1], &new[0], &new[1]]);
-        removed(&containerd, &old[0]);
-        removed(&containerd, &new[0]);
+        containerd.remove(&old[0]);
+        containerd.remove(&new[0]);
         alive(&site, &containerd, &[&old[1], &new[1]]);
 
         fs::remove_file(containerd.path(NEW)).unwrap();
@@ -109,7 +108,7 @@ fn a_node_with_running_pods_goes_over_to_ours_and_back() {
         let late = run(&containerd, "late");
         alive(&site, &containerd, &[&old[1], &new[1], &late]);
         for pod in [&old[1], &new[1], &late] {
-            removed(&containerd, pod);
+            containerd.remove(pod);
         }
         alive(&site, &containerd, &[]);
         containerd.run(&format!("{UNPACKED}/vlan-bridgectl uninstall")).expect_ok();

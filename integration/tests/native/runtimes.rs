@@ -1,8 +1,6 @@
 //! Real container runtimes on one node: what they ask of a plugin, and that nothing is left when they have finished.
 
-use integration::{
-    Background, Containerd, Host, IMAGE, Podman, Port, Release, Sandbox, Site, Snapshot, greets, poll,
-};
+use integration::{Background, Containerd, Host, IMAGE, Podman, Port, Release, Site, Snapshot, greets, poll};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::IpAddr;
@@ -41,7 +39,7 @@ fn settled(site: &Site, release: Release, list: &Value) -> (Containerd, Snapshot
     let cri = containerd.cri();
     poll(LIMIT, "the network is ready", || cri.network_ready().expect("Status").0);
     let first = cri.run("first", &[]).expect("RunPodSandbox");
-    removed(&containerd, &first);
+    containerd.remove(&first);
     let before = Snapshot::of(&site.node);
     (containerd, before)
 }
@@ -56,15 +54,6 @@ fn settled_podman(site: &Site, list: &Value) -> (Podman, Snapshot) {
     (podman, before)
 }
 
-/// As kubelet does it: stopped, and stopped again, before it is removed.
-#[track_caller]
-pub fn removed(containerd: &Containerd, sandbox: &Sandbox) {
-    for _ in 0..2 {
-        containerd.cri().stop(sandbox).expect("StopPodSandbox");
-    }
-    containerd.cri().remove(sandbox).expect("RemovePodSandbox");
-}
-
 #[test]
 fn sandboxes_of_containerd_come_and_go_and_outlive_its_restarts() {
     for release in Release::ALL {
@@ -75,14 +64,14 @@ fn sandboxes_of_containerd_come_and_go_and_outlive_its_restarts() {
         for (signal, ended) in [("TERM", 0), ("KILL", 1)] {
             containerd.restart(signal);
             sandboxes.iter().skip(ended).for_each(|sandbox| answers(&site, sandbox.ip));
-            removed(&containerd, &sandboxes[ended]);
+            containerd.remove(&sandboxes[ended]);
         }
         containerd
             .ctr(&format!("--namespace k8s.io task kill --signal KILL {}", sandboxes[2].id))
             .expect_ok();
         // While its shim is going, containerd may fail; kubelet asks until it is stopped.
         poll(LIMIT, "the end of a killed sandbox", || containerd.cri().stop(&sandboxes[2]).is_ok());
-        removed(&containerd, &sandboxes[2]);
+        containerd.remove(&sandboxes[2]);
         nothing_left(&site, &containerd, &before);
     }
 }
@@ -114,7 +103,7 @@ fn containerd_1_refuses_a_list_of_1_1_and_leaves_nothing() {
     let mut said = String::new();
     poll(LIMIT, "a refusal", || match containerd.cri().run("one", &[]) {
         Ok(sandbox) => {
-            removed(&containerd, &sandbox);
+            containerd.remove(&sandbox);
             false
         }
         Err(error) => {
@@ -208,7 +197,7 @@ fn host_ports_of_sandboxes_lead_to_them_until_they_go() {
         let refused = run("three", 8082).expect_err("a port that is taken");
         assert!(refused.contains("8082"), "{refused}");
         containerd.restart("KILL");
-        sandboxes.iter().for_each(|sandbox| removed(&containerd, sandbox));
+        sandboxes.iter().for_each(|sandbox| containerd.remove(sandbox));
         nothing_left(&site, &containerd, &before);
     }
 }
@@ -278,7 +267,7 @@ fn the_image_installs_as_the_daemonset_says_and_again_when_the_network_changes()
     poll(LIMIT, "the network is ready", || cri.network_ready().expect("Status").0);
     let sandbox = cri.run("one", &[]).expect("RunPodSandbox");
     answers(&site, sandbox.ip);
-    removed(&containerd, &sandbox);
+    containerd.remove(&sandbox);
 
     let said = containerd.path("/watch.log");
     let log = fs::File::create(&said).unwrap();

@@ -33,6 +33,7 @@ pub(super) fn add_base(archive: &mut Archive) -> Result<()> {
     archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/bash\n");
     archive.file("etc/group", 0o644, b"root:x:0:\n");
     archive.file("etc/hosts", 0o644, b"127.0.0.1 localhost guest\n");
+    archive.file("etc/resolv.conf", 0o644, b"");
     for name in PROGRAMS {
         let path = provision::find_program(name).ok_or_else(|| anyhow!("{name} is not on this machine"))?;
         add_program(archive, &path, &format!("usr/bin/{name}"))?;

@@ -24,16 +24,26 @@ pub(crate) fn runtimes() -> Result<PathBuf> {
     })
 }
 
-/// What a guest needs of podman to have it as a runtime: path here, path in the guest below `there`. All of them would make the
-/// guest's memory too small.
-pub(crate) fn podman_for_guest(there: &str) -> Result<Vec<(PathBuf, String)>> {
+/// What of each a guest needs to have it as a runtime; all files would make the guest's memory too small.
+const FOR_GUEST: [(&str, &[&str]); 3] = [
+    ("containerd", &CONTAINERD_FOR_GUEST),
+    ("containerd-sid", &CONTAINERD_FOR_GUEST),
+    ("podman", &["etc/containers", "usr/bin", "usr/lib", "usr/share/containers"]),
+];
+const CONTAINERD_FOR_GUEST: [&str; 5] =
+    ["etc", "usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/ctr", "usr/sbin"];
+
+/// The runtimes for a guest: path here, path in the guest below `there`.
+pub(crate) fn for_guest(there: &str) -> Result<Vec<(PathBuf, String)>> {
     let dir = runtimes()?;
-    let mut files = Vec::new();
-    for part in ["etc/containers", "usr/bin", "usr/lib", "usr/share/containers"] {
-        collect(&dir.join("podman").join(part), &mut files)?;
+    let mut files = vec![dir.join("pod.tar")];
+    for (runtime, parts) in FOR_GUEST {
+        for part in parts {
+            collect(&dir.join(runtime).join(part), &mut files)?;
+        }
     }
+    // The reference plugins that come with podman are not called.
     files.retain(|file| !file.components().any(|part| part.as_os_str() == "cni"));
-    files.push(dir.join("pod.tar"));
     let place = |file: PathBuf| {
         let below = file.strip_prefix(&dir).unwrap_or(&file).display().to_string();
         (file, format!("{there}/{below}"))
@@ -41,14 +51,13 @@ pub(crate) fn podman_for_guest(there: &str) -> Result<Vec<(PathBuf, String)>> {
     Ok(files.into_iter().map(place).collect())
 }
 
-/// Every file below a folder, links followed.
-fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            collect(&path, files)?;
-        } else if path.is_file() {
-            files.push(path);
+/// A file, or every file below a folder, links followed.
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    if path.is_file() {
+        files.push(path.to_owned());
+    } else if path.is_dir() {
+        for entry in fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))? {
+            collect(&entry?.path(), files)?;
         }
     }
     Ok(())
