@@ -95,6 +95,13 @@ impl Host {
         }
     }
 
+    /// Writes a file of the host.
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the host is writable");
+        fs::write(path, text).expect("the host is writable");
+    }
+
     /// Where a file of the host is for everybody else.
     pub fn path(&self, absolute: &str) -> PathBuf {
         Path::new(&format!("/proc/{}/root", self.first)).join(absolute.trim_start_matches('/'))

@@ -23,8 +23,8 @@ use crate::store::{Owner, Store, Window};
 pub(crate) const BATCH: usize = 16;
 /// After so many windows in which every address that could be given was somebody else's, something is wrong with the network.
 const MOST_WINDOWS: u32 = 4;
-/// How long to wait for the turn, or a verdict, beyond what its holder's windows may take: longer than fifty ADDs at once keep a slow
-/// machine busy, shorter than the two minutes that kubelet gives a call.
+/// How long to wait for the turn without hearing of a verdict, beyond what its holder's windows may take: fifty ADDs at once keep a slow
+/// machine busy for that long.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// So many frames of a socket are read before the clock is looked at again.
 const AT_ONCE: usize = 64;

@@ -116,13 +116,13 @@ fn every_path_of_a_pod_on_a_trunk() {
     every_path(true);
 }
 
-/// `rp_filter`, br_netfilter of the pod's node and of the other, which has the opposite, and the policy of FORWARD on both: so every pair
-/// of values is tried on one topology or the other.
-fn surroundings(trunk: bool) -> [(&'static str, [&'static str; 2], &'static str); 2] {
+/// `rp_filter`, br_netfilter of the pod's node and of the other, which has the opposite, and the policy of FORWARD on both. With the two
+/// topologies, every pair of values meets on the pod's node.
+fn surroundings(trunk: bool) -> &'static [(&'static str, [&'static str; 2], &'static str)] {
     if trunk {
-        [("1", ["1", "0"], "drop"), ("0", ["0", "1"], "accept")]
+        &[("0", ["1", "0"], "drop"), ("1", ["0", "1"], "drop"), ("1", ["1", "0"], "accept")]
     } else {
-        [("1", ["0", "1"], "accept"), ("0", ["1", "0"], "drop")]
+        &[("0", ["0", "1"], "accept"), ("1", ["1", "0"], "drop")]
     }
 }
 

@@ -5,7 +5,6 @@ use integration::{
     poll, run,
 };
 use serde_json::Value;
-use std::fs;
 use std::net::IpAddr;
 use std::slice;
 use std::time::Duration;
@@ -98,8 +97,7 @@ fn pods_of_cnitool_are_hosts_of_the_vlan() {
     host.install_cnitool();
     host.set_lists(slice::from_ref(&list(&node)));
     let trunk = Capture::start(datacenter.tor_a(), "router");
-    fs::create_dir_all(host.path("/www")).unwrap();
-    fs::write(host.path("/www/index.html"), "a pod\n").unwrap();
+    host.write("/www/index.html", "a pod\n");
     let cnitool = |verb: &str| {
         let mut command = host.command("cnitool");
         run(command.args([verb, NETWORK, "/run/netns/one"]).env("CNI_PATH", "/opt/cni/bin"))

@@ -4,7 +4,6 @@ use crate::cluster::{PODS, SERVICES};
 use crate::machine::install;
 use integration::{Host, Node, poll};
 use serde_json::json;
-use std::fs;
 use std::time::Duration;
 
 /// A running control plane.
@@ -40,16 +39,16 @@ impl Control {
         let names = [Control::ADDRESS, "127.0.0.1", "10.96.0.1", "kubernetes.default.svc"].map(str::to_owned);
         let key = rcgen::generate_simple_self_signed(names).expect("a key can be made");
         let control = Control { host, certificate: key.cert.pem(), _node: node };
-        control.write("/etc/kubernetes/server.crt", &control.certificate);
-        control.write("/etc/kubernetes/server.key", &key.signing_key.serialize_pem());
+        control.host.write("/etc/kubernetes/server.crt", &control.certificate);
+        control.host.write("/etc/kubernetes/server.key", &key.signing_key.serialize_pem());
         let tokens = USERS.map(|(name, groups)| format!("{},{name},{name},\"{groups}\"\n", token(name)));
-        control.write("/etc/kubernetes/tokens.csv", &tokens.concat());
+        control.host.write("/etc/kubernetes/tokens.csv", &tokens.concat());
         for (file, user) in [
             ("admin", "admin"),
             ("controllers", "system:kube-controller-manager"),
             ("scheduler", "system:kube-scheduler"),
         ] {
-            control.write(&format!("/etc/kubernetes/{file}.conf"), &control.kubeconfig(user));
+            control.host.write(&format!("/etc/kubernetes/{file}.conf"), &control.kubeconfig(user));
         }
         control.launch();
         control
@@ -72,13 +71,6 @@ impl Control {
     /// The certificate that everybody trusts, the API server's own.
     pub fn certificate(&self) -> &str {
         &self.certificate
-    }
-
-    /// Writes a file of the control plane.
-    pub fn write(&self, path: &str, text: &str) {
-        let path = self.host.path(path);
-        fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the host is writable");
-        fs::write(path, text).expect("the host is writable");
     }
 
     fn launch(&self) {

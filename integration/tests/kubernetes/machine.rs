@@ -40,10 +40,12 @@ impl Machine {
         let machine = Machine { name, address, containerd, node };
         machine.show_settings();
         install(&machine.containerd, &["kubelet", "kube-proxy"]);
-        machine.write("/etc/kubernetes/server.crt", control.certificate());
-        machine.write("/etc/kubernetes/kubelet.conf", &control.kubeconfig(&format!("system:node:{name}")));
-        machine.write("/etc/kubernetes/proxy.conf", &control.kubeconfig("system:kube-proxy"));
-        machine.write("/etc/kubernetes/kubelet.json", &kubelet());
+        machine.containerd.write("/etc/kubernetes/server.crt", control.certificate());
+        machine
+            .containerd
+            .write("/etc/kubernetes/kubelet.conf", &control.kubeconfig(&format!("system:node:{name}")));
+        machine.containerd.write("/etc/kubernetes/proxy.conf", &control.kubeconfig("system:kube-proxy"));
+        machine.containerd.write("/etc/kubernetes/kubelet.json", &kubelet());
         machine.launch();
         machine
     }
@@ -51,7 +53,7 @@ impl Machine {
     fn show_settings(&self) {
         for (key, value) in SETTINGS {
             let file = format!("/etc/settings/{}", key.replace('/', "-"));
-            self.write(&file, value);
+            self.containerd.write(&file, value);
             self.containerd.run(&format!("mount --bind {file} /proc/sys/{key}")).expect_ok();
         }
         // Kubelet reads there what the kernel says of processes that it ended.
@@ -90,13 +92,6 @@ impl Machine {
                  --container-runtime-endpoint unix:///run/containerd/containerd.sock"
             ),
         );
-    }
-
-    /// Writes a file of the node.
-    pub fn write(&self, path: &str, text: &str) {
-        let path = self.containerd.path(path);
-        fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the host is writable");
-        fs::write(path, text).expect("the host is writable");
     }
 
     /// Waits until nothing is left of any pod.

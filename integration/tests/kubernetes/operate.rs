@@ -97,7 +97,7 @@ pub fn crash(cluster: &Cluster) {
 pub fn change(cluster: &Cluster) {
     const MTU: u32 = 1400;
     let control = &cluster.control;
-    control.write("/deploy/base/configmap.yaml", &network(Some(MTU)).to_string());
+    control.host.write("/deploy/base/configmap.yaml", &network(Some(MTU)).to_string());
     control.kubectl("apply -k /deploy/base").expect_ok();
     for machine in &cluster.nodes {
         let path = machine.containerd.path("/etc/cni/net.d/10-vlan136.conflist");

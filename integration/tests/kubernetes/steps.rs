@@ -39,9 +39,9 @@ fn install(cluster: &Cluster) {
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base");
     for entry in fs::read_dir(base).expect("there are manifests").flatten() {
         let text = fs::read_to_string(entry.path()).expect("a manifest is text");
-        control.write(&format!("/deploy/base/{}", entry.file_name().display()), &text);
+        control.host.write(&format!("/deploy/base/{}", entry.file_name().display()), &text);
     }
-    control.write("/deploy/base/configmap.yaml", &network(None).to_string());
+    control.host.write("/deploy/base/configmap.yaml", &network(None).to_string());
     control.kubectl("apply -k /deploy/base").expect_ok();
     poll(LIMIT, "both Nodes are ready", || control.items("nodes").iter().all(is_ready));
     let rolled = "rollout status daemonset/vlan-bridge --namespace kube-system --timeout 100s";

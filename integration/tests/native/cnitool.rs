@@ -3,7 +3,6 @@
 use crate::runtimes::{list, nat_site, nothing_left, published};
 use integration::{Host, Outcome, Site, Snapshot, run};
 use serde_json::{Value, json};
-use std::fs;
 
 /// A host with the tool and one network of version 1.1.0.
 fn host(site: &Site, list: &Value) -> Host {
@@ -69,8 +68,7 @@ fn host_ports_by_cnitool_lead_to_the_pod_until_it_goes() {
     del("one").expect_ok();
     let before = Snapshot::of(&site.node);
     add("one").expect_ok();
-    fs::create_dir_all(host.path("/www")).unwrap();
-    fs::write(host.path("/www/index.html"), "a pod\n").unwrap();
+    host.write("/www/index.html", "a pod\n");
     host.start("httpd", "ip netns exec one busybox httpd -f -p 80 -h /www");
     published(&site, 8081);
     host.run("ip netns add two").expect_ok();

@@ -119,7 +119,7 @@ pub fn uses() -> Vec<(String, usize, usize)> {
 fn entry_rules(by_address: bool, trunk: bool) -> Vec<Vec<Expr>> {
     let mut rules = vec![vec![Expr::Verdict(Verdict::Jump(MAC_CHAIN.into()))]];
     let of_tagged = if trunk { Verdict::Goto(TAGGED.into()) } else { Verdict::Drop };
-    // 802.1q, 802.1ad, and what older switches take for the latter.
+    // 802.1q.
     rules.push([ethertype(0x8100), vec![Expr::Verdict(of_tagged)]].concat());
     // 802.1ad, and what older switches take for it: the bridge would take them for untagged.
     for protocol in [0x88a8, 0x9100] {
@@ -216,7 +216,6 @@ fn ipv4_rules() -> Vec<Vec<Expr>> {
 fn ipv6_rules() -> Vec<Vec<Expr>> {
     const ICMPV6: u8 = 58;
     let source = |to| Expr::Payload { base: Base::Network, offset: 8, length: 16, to };
-    // Nobody asks whether an address is free, which has to be one of his (RFC 4862 section 5.4.2), or tells which groups he is in.
     let own = || {
         vec![
             port(),
@@ -226,6 +225,7 @@ fn ipv6_rules() -> Vec<Vec<Expr>> {
             end(Verdict::Accept),
         ]
     };
+    // Nobody asks whether an address is free, which has to be one of his (RFC 4862 section 5.4.2), or tells which groups he is in.
     let unspecified = |kind| {
         let mut exprs = vec![source(FREE), Expr::Equal { reg: FREE, value: vec![0; 16] }];
         exprs.extend(icmp_type(ICMPV6, kind));
