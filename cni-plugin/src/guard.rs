@@ -14,10 +14,10 @@ use ipnet::IpNet;
 
 use crate::link::Link;
 use crate::lock::RecordLock;
+use crate::net::Conn;
 use crate::net::nft::{Nft, Refusal, explain};
-use crate::net::{Conn, link};
 use crate::nft::{self, Change, Element};
-use crate::ownership::{Attachment, Progress};
+use crate::ownership::Attachment;
 use crate::plan::guard::frame::{self, MACS, PORTS, TABLE};
 use crate::plan::guard::{Limits, Port, elements, what};
 use crate::plan::nat::owner;
@@ -142,13 +142,7 @@ impl Guard {
     /// it is made only for who is about to put in the first.
     async fn rebuild(&self, node: &Conn, for_first: bool) -> Result<(), CniError> {
         let _lock = RecordLock::alone()?;
-        let mut live = Vec::new();
-        for (veth, record) in self.records.all() {
-            let Some(link) = link::by_name(node, &veth).await? else { continue };
-            if record.attachment().progress(&link) != Progress::Foreign {
-                live.push(record);
-            }
-        }
+        let live = self.records.live(node, None).await?;
         let elements: Vec<Element> = live.iter().flat_map(elements_of).collect();
         let is_broken = self.broken_chain()?.is_some() || self.lacks_any(&elements)?;
         if !is_broken || live.is_empty() && !for_first {

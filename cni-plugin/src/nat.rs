@@ -49,7 +49,10 @@ impl Nat {
     /// Makes the frame where it is not there or not whole: if the kernel lacks a part, this fails, naming the module, and changes nothing. `veth`
     /// is who is about to be put in.
     pub async fn prepare(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
-        if self.is_whole()? { Ok(()) } else { self.rebuild(node, Some(veth), None).await }
+        if !self.is_whole()? {
+            self.rebuild(node, Some(veth), None).await?;
+        }
+        self.mend_shared(node).await
     }
 
     /// Whether [`Nat::prepare`] would succeed. Changes nothing.
@@ -62,39 +65,32 @@ impl Nat {
     pub async fn remove(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
         let lock = RecordLock::shared()?;
         let record = self.records.read(veth);
-        let all_there = match &record {
+        match &record {
             Some(record) => self.take_out(record)?,
-            None => self.sweep(|comment| plan::veth_of(comment) == Some(veth)).map(|()| true)?,
-        };
+            None => self.sweep(|comment| plan::veth_of(comment) == Some(veth))?,
+        }
         self.records.remove(veth)?;
         drop(lock);
         if let Some(record) = &record {
             self.forget_udp_of_the_pod(record);
         }
-        // Without a record, nothing was there to be missed.
-        if (!all_there || !self.is_whole()?)
-            && let Err(e) = self.rebuild(node, None, record.as_ref()).await
-        {
+        if let Err(e) = self.mend(node, record.as_ref()).await {
             log::error!("other pods' NAT: {e}");
         }
         self.end_with_the_last(node, Some(veth), record.as_ref()).await
     }
 
-    /// True if all elements were there to be taken out. One that another attachment has stays: an ADD whose port was refused, or that
-    /// was killed before it knew, has a record that names it all the same.
-    fn take_out(&self, record: &Record) -> Result<bool, CniError> {
+    /// An element that another attachment has stays: an ADD whose port was refused, or that was killed before it knew, has a record
+    /// that names it all the same.
+    fn take_out(&self, record: &Record) -> Result<(), CniError> {
         let own = plan::owner(&record.attachment());
-        let (mut deletions, mut all_there) = (Vec::new(), true);
+        let mut deletions = Vec::new();
         for element in plan::elements(record) {
-            match self.nft.element(TABLE, element.set, &element.key)? {
-                Some(there) if there.comment == own => deletions.push(delete(&element)),
-                Some(_) => {}
-                None => all_there = false,
-            }
+            let there = self.nft.element(TABLE, element.set, &element.key)?;
+            deletions.extend(there.filter(|there| there.comment == own).map(|_| delete(&element)));
         }
-        all_there &= self.commit_what_can(deletions, Refusal::not_found)?;
-        self.delete_unused(plan::chains(record).iter().map(|chain| (chain.name.as_str(), chain.rules())))?;
-        Ok(all_there)
+        self.commit_what_can(deletions, Refusal::not_found)?;
+        self.delete_unused(plan::chains(record).iter().map(|chain| (chain.name.as_str(), chain.rules())))
     }
 
     /// Removes what belongs to no attachment that is wanted: of this network, by the names of their veths.
@@ -238,7 +234,7 @@ pub async fn mend(node: &Conn, gone: Option<&str>) {
         if nat.records.is_empty() {
             return nat.end_with_the_last(node, gone, None).await;
         }
-        if nat.is_whole()? { Ok(()) } else { nat.rebuild(node, None, None).await }
+        nat.mend(node, None).await
     };
     let mended: Result<(), CniError> = mended.await;
     if let Err(e) = mended {

@@ -19,8 +19,8 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::lock::FOLDER;
-use crate::net::netns;
-use crate::ownership::Attachment;
+use crate::net::{Conn, link, netns};
+use crate::ownership::{Attachment, Progress};
 use crate::plan::guard::Limits;
 
 /// One attachment's record. Keys that a release does not know are passed over, keys that are not there mean "nothing of the kind".
@@ -190,11 +190,27 @@ impl Records {
         names.filter_map(|name| self.read(&name).map(|record| (name, record))).collect()
     }
 
+    /// The records of attachments whose veth is there, finished ones first, without that of `but` one. The other records go. Only for who
+    /// holds the lock alone.
+    pub async fn live(&self, node: &Conn, but: Option<&str>) -> Result<Vec<Record>, CniError> {
+        let (mut finished, mut under_way) = (Vec::new(), Vec::new());
+        for (veth, record) in self.all().into_iter().filter(|(veth, _)| Some(veth.as_str()) != but) {
+            let link = link::by_name(node, &veth).await?;
+            match link.map_or(Progress::Foreign, |link| record.attachment().progress(&link)) {
+                Progress::Ready => finished.push(record),
+                Progress::Adding => under_way.push(record),
+                Progress::Foreign => self.remove(&veth)?,
+            }
+        }
+        finished.append(&mut under_way);
+        Ok(finished)
+    }
+
     /// Some record that can be read, without a look at the others.
     pub fn any(&self) -> Option<Record> {
         let entries = fs::read_dir(&self.folder).ok()?.flatten();
         let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names.find(|name| !name.starts_with('.')).and_then(|name| self.read(&name))
+        names.find_map(|name| if name.starts_with('.') { None } else { self.read(&name) })
     }
 
     /// Whether there is a record with this veth's name, readable or not.

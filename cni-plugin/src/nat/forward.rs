@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::Nat;
 use crate::lock::RecordLock;
-use crate::net::nft::Nft;
+use crate::net::nft::{Chain, Nft};
 use crate::net::{Conn, NetError, link};
 use crate::nft::{Change, Family, Table};
 use crate::ownership::is_attachment;
@@ -28,6 +28,7 @@ impl Nat {
         }
         let _lock = RecordLock::alone()?;
         let mut changes = forward();
+        changes.extend(shared(record));
         for table in OTHERS {
             if drops(&self.nft, table)? && accepting(&self.nft, table)?.is_empty() {
                 changes.push(accept(table));
@@ -40,6 +41,37 @@ impl Nat {
                 .map(|bridge| Change::AddElement { table: TABLE, element: plan::bridged_element(bridge) }),
         );
         Ok(self.nft.commit(&changes)?)
+    }
+
+    /// Puts back what attachments share with each other, and that a whole frame does not show: their devices in its sets, and our rules in
+    /// others' tables, which go when those are loaded anew. Who has flushed a set has taken everybody's, so one pod stands for all.
+    pub(super) async fn mend_shared(&self, node: &Conn) -> Result<(), CniError> {
+        if !self.lacks_shared()? {
+            return Ok(());
+        }
+        let lock = RecordLock::alone()?;
+        // An ADD may have been between its record and the rest.
+        if !self.lacks_shared()? {
+            return Ok(());
+        }
+        log::warn!("what lets pods' packets pass is not all there in the packet filter: putting it back");
+        let all = self.records.all();
+        self.nft.commit(&all.iter().flat_map(|(_, record)| shared(record)).collect::<Vec<_>>())?;
+        drop(lock);
+        for (_, record) in &all {
+            self.let_forward(node, record).await?;
+        }
+        Ok(())
+    }
+
+    fn lacks_shared(&self) -> Result<bool, CniError> {
+        let Some(one) = self.records.any() else { return Ok(false) };
+        for table in OTHERS {
+            if drops(&self.nft, table)? && !is_met(&self.nft, table)? {
+                return Ok(true);
+            }
+        }
+        Ok(self.lost_device(&one)?.is_some())
     }
 
     /// The tables whose policy drops what the attachment's family forwards, with nothing of ours that meets it.
@@ -58,8 +90,21 @@ impl Nat {
     pub(super) fn forward_difference(&self, record: &Record) -> Result<Option<String>, CniError> {
         let missing = self.forward_missing(record)?;
         Ok(missing.first().map(|table| {
-            format!("chain {OTHERS_CHAIN} of table {table} drops the pod's packets: our rule there is gone")
+            format!(
+                "chain {OTHERS_CHAIN} of table {table} drops the pod's packets: our rule there is gone, or chain {FORWARD} of \
+                 table {TABLE}"
+            )
         }))
+    }
+
+    /// The set that a device of the attachment's is gone from.
+    pub(super) fn lost_device(&self, record: &Record) -> Result<Option<&'static str>, CniError> {
+        for element in plan::device_elements(record) {
+            if self.nft.element(TABLE, element.set, &element.key)?.is_none() {
+                return Ok(Some(element.set));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether our rules in others' tables have to outlive the last record: bridged pods that came before the policy have none. `gone`
@@ -146,9 +191,17 @@ fn drops(nft: &Nft, table: Table) -> Result<bool, NetError> {
     Ok(nft.chain(table, OTHERS_CHAIN)?.is_some_and(|chain| chain.drops))
 }
 
-/// Whether what our chain marks passes the table, and there is the chain to mark it.
+/// Whether what our chain marks passes the table, and there is the chain to mark it, with its rules.
 fn is_met(nft: &Nft, table: Table) -> Result<bool, NetError> {
-    Ok(!accepting(nft, table)?.is_empty() && nft.chain(TABLE, FORWARD)?.is_some())
+    let is_rule = |change: &&Change| matches!(change, Change::AddRule { .. });
+    let rules = forward().iter().filter(is_rule).count() as u32;
+    let marks = |chain: Chain| chain.uses >= rules;
+    Ok(!accepting(nft, table)?.is_empty() && nft.chain(TABLE, FORWARD)?.is_some_and(marks))
+}
+
+/// What puts an attachment's devices into the sets that all share.
+pub(super) fn shared(record: &Record) -> impl Iterator<Item = Change> {
+    plan::device_elements(record).into_iter().map(|element| Change::AddElement { table: TABLE, element })
 }
 
 /// The numbers of our rules in a table of iptables'.

@@ -2,6 +2,7 @@
 
 use cni_conf::cni::error::{CniError, code};
 
+use super::forward::shared;
 use super::{Nat, delete};
 use crate::lock::RecordLock;
 use crate::net::nft::{Refusal, explain};
@@ -81,11 +82,7 @@ impl Nat {
         }
         changes.extend(stale.iter().map(delete));
         changes.extend(plan::elements(record).into_iter().map(create));
-        changes.extend(
-            plan::device_elements(record)
-                .into_iter()
-                .map(|element| Change::AddElement { table: TABLE, element }),
-        );
+        changes.extend(shared(record));
         let Err(refusals) = self.nft.try_commit(&changes)? else { return Ok(None) };
         if refusals.iter().any(Refusal::not_found) {
             return Ok(Some(Obstacle::Missing));

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use cni_conf::cni::error::CniError;
 
 use super::Nat;
+use super::forward::shared;
 use super::put_in::create;
 use crate::lock::RecordLock;
+use crate::net::Conn;
 use crate::net::nft::Refusal;
-use crate::net::{Conn, link};
 use crate::nft::Change;
-use crate::ownership::Progress;
 use crate::plan::nat as plan;
 use crate::plan::nat::frame::{self, TABLE};
 use crate::record::Record;
@@ -35,6 +35,14 @@ impl Nat {
         Ok(())
     }
 
+    /// The same for who puts nothing in, and so sees the rest of it too.
+    pub(super) async fn mend(&self, node: &Conn, gone: Option<&Record>) -> Result<(), CniError> {
+        if !self.is_whole()? {
+            self.rebuild(node, None, gone).await?;
+        }
+        self.mend_shared(node).await
+    }
+
     /// Returns whose elements are back; nobody's if the frame was whole.
     async fn put_back(
         &self,
@@ -47,7 +55,7 @@ impl Nat {
             return Ok(Vec::new());
         }
         let all = self.records.all();
-        let live = self.live(node, but, &all).await?;
+        let live = self.records.live(node, but).await?;
         // The set that said on which devices it is switched on has been lost.
         let (own, others): (Vec<_>, Vec<_>) = all.iter().partition(|(veth, _)| Some(veth.as_str()) == but);
         let own = own.into_iter().map(|(_, record)| record);
@@ -72,34 +80,11 @@ impl Nat {
         }
         for record in &live {
             changes.extend(plan::elements(record).into_iter().map(create));
-            let shared = plan::device_elements(record).into_iter();
-            changes.extend(shared.map(|element| Change::AddElement { table: TABLE, element }));
+            changes.extend(shared(record));
         }
         // An attachment under way may want what a finished one has; it will be refused by itself.
         self.commit_what_can(changes, Refusal::exists)?;
         Ok(live)
-    }
-
-    /// The records of attachments whose veth is there, finished ones first. Records of others go.
-    async fn live(
-        &self,
-        node: &Conn,
-        but: Option<&str>,
-        all: &[(String, Record)],
-    ) -> Result<Vec<Record>, CniError> {
-        let (mut finished, mut under_way) = (Vec::new(), Vec::new());
-        for (veth, record) in all.iter().filter(|(veth, _)| Some(veth.as_str()) != but) {
-            match link::by_name(node, veth).await? {
-                None => self.records.remove(veth)?,
-                Some(link) => match record.attachment().progress(&link) {
-                    Progress::Ready => finished.push(record.clone()),
-                    Progress::Adding => under_way.push(record.clone()),
-                    Progress::Foreign => self.records.remove(veth)?,
-                },
-            }
-        }
-        finished.append(&mut under_way);
-        Ok(finished)
     }
 
     /// Whether the table is there with all of its chains and rules. A firewall's restart may have taken some of them alone.
@@ -131,6 +116,9 @@ impl Nat {
                 Some(there) if there.comment == own => {}
                 _ => return Ok(Some(format!("{} is gone from table {TABLE}", plan::what(&element)))),
             }
+        }
+        if let Some(set) = self.lost_device(&record)? {
+            return Ok(Some(format!("{} is gone from set {set} of table {TABLE}", record.device)));
         }
         self.forward_difference(&record)
     }

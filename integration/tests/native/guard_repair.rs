@@ -5,6 +5,7 @@ use crate::guard::Scene;
 use crate::guard_frames::{OWN, STRANGER};
 use integration::{Background, Capture, Pod, Site, Snapshot, poll};
 use serde_json::json;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[test]
@@ -46,6 +47,25 @@ fn what_a_firewalls_restart_took_is_noticed_and_put_back_for_all() {
         client.check(&scene.eth0()).expect_ok();
         assert_eq!(sorted(listed()), before, "{damage}");
     }
+}
+
+/// Else each ADD would look for what has gone with the dead pod, and find it missing.
+#[test]
+fn the_record_of_a_dead_pod_goes_with_the_repair() {
+    let (clean, dead, lives) = (Clean::new(), Pod::new(), Pod::new());
+    let (node, plugin) = (&clean.site.node, clean.plugin());
+    let name = host_interface(&plugin.add(&dead.eth0()).expect_ok());
+    let records = PathBuf::from(node.records().to_str().unwrap().replace("/attachments/", "/guards/"));
+    assert!(records.join(&name).exists());
+    let gone = dead.eth0().without_netns();
+    drop(dead);
+    poll(Duration::from_secs(10), "the veth goes with the pod", || !node.has_link(&name));
+    node.nft("flush ruleset");
+    plugin.add(&lives.eth0()).expect_ok();
+    assert!(!records.join(&name).exists() && !node.run("nft list ruleset").stdout.contains(&name));
+    plugin.del(&lives.eth0()).expect_ok();
+    plugin.del(&gone).expect_ok();
+    clean.assert_nothing_left(&lives);
 }
 
 #[test]

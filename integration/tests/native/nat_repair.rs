@@ -126,18 +126,30 @@ fn a_forward_policy_of_drop_has_one_rule_of_ours_for_as_long_as_there_are_pods()
     let result = nat.local().add(&eth0).expect_ok().json();
     nat.local().add(&two.eth0()).expect_ok();
     assert_eq!(ours(), 1, "{}", nat.rules());
-    // Whoever loads his own rules again has ours gone.
-    nat.node
-        .nft("flush chain ip filter FORWARD\nadd rule ip filter FORWARD iifname \"docker0\" counter accept");
-    let outcome = nat.local().check(&eth0, &result);
-    assert!(outcome.error_text().contains("chain FORWARD of table ip filter"), "{outcome}");
     nat.local().del(&two.eth0()).expect_ok();
-    nat.local().add(&two.eth0()).expect_ok();
-    assert_eq!(ours(), 1, "{}", nat.rules());
-    nat.local().check(&eth0, &result).expect_ok();
-    for pod in [&one, &two] {
-        nat.local().del(&pod.eth0()).expect_ok();
+    // Whoever loads his own rules again has ours gone. By an ADD and by a DEL, of a pod with NAT and of one without.
+    let plain = nat.node.plugin(&nat.list("plain", "cni1", &json!({"capabilities": null})));
+    let damages = [
+        "flush chain ip filter FORWARD\nadd rule ip filter FORWARD iifname \"docker0\" counter accept",
+        "flush chain inet vlan-bridge forward",
+        "flush set inet vlan-bridge bridges",
+        "flush set inet vlan-bridge localnet",
+    ];
+    for (plugin, damage) in [nat.local(), nat.other(), plain].iter().flat_map(|by| damages.map(|d| (by, d))) {
+        for add in [true, false] {
+            nat.node.nft(damage);
+            let outcome = nat.local().check(&eth0, &result);
+            assert_eq!(outcome.error_code(), 101, "{damage}: {outcome}");
+            assert!(
+                outcome.error_text().contains("filter") || outcome.error_text().contains("set"),
+                "{outcome}"
+            );
+            let call = if add { plugin.add(&two.eth0()) } else { plugin.del(&two.eth0()) };
+            assert_eq!(ours(), 1, "{damage}: {call}");
+            nat.local().check(&eth0, &result).expect_ok();
+        }
     }
+    nat.local().del(&one.eth0()).expect_ok();
     assert_eq!(nat.rules(), theirs);
 }
 
