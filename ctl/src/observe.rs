@@ -21,9 +21,6 @@ use crate::install::binaries::{self, PLUGINS};
 use crate::lists::{self, OUR_PLUGIN, Ours};
 use crate::{definitions, files, node, plugin, probe, runtimes};
 
-/// What `cooldown` is where nobody says otherwise; which address rests is not told here.
-use cni_conf::ipam::DEFAULT_COOLDOWN;
-
 /// So many addresses of a range are asked for at the most.
 const MOST: u128 = 256;
 
@@ -108,7 +105,7 @@ fn leases(ours: &Ours) -> Leases {
     let Some(ipam) = &ours.ipam else { return Leases::default() };
     let look = || -> Result<Leases, StoreError> {
         let Some(mut store) = Store::open(&ipam.data_dir, &ours.name)? else { return Ok(Leases::default()) };
-        let usage = store.usage_of_all(DEFAULT_COOLDOWN)?;
+        let usage = store.usage_of_all(ipam.cooldown)?;
         let quarantined =
             store.all_quarantined().into_iter().map(|(addr, seen, left)| (addr, seen.mac, left));
         let quarantined = quarantined.collect();

@@ -1,14 +1,16 @@
 //! `uninstall`: takes back what install and the plugins put there, lists first, so that no runtime calls a plugin that is gone.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
-use vlan_bridge::guard;
 use vlan_bridge::link::{Kind, Link};
-use vlan_bridge::net::{Conn, addr, remove};
+use vlan_bridge::net::{Conn, addr, remove, route};
 use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
+use vlan_bridge::record::Records;
+use vlan_bridge::{guard, host_access, nat};
 
 use crate::cli::{self, Output, Uninstall};
 use crate::lists::OUR_PLUGIN;
@@ -41,13 +43,34 @@ pub(crate) fn run(call: &Uninstall, out: &mut dyn Write) -> Result<()> {
         }
         take(&manifest.binaries, &mut done)?;
         let uplinks = uplinks(&lists);
-        // What the others left in the packet filter has gone with them; the guard's frame stays for the next pod.
-        guard::remove_table()?;
+        if let Err(why) = forget_the_dead(&conn, &lists).await {
+            done.left.push(format!("rules or routes of pods that are gone: {why:#}"));
+        }
         take_interfaces(&conn, &uplinks, &mut done).await?;
         Manifest::remove()?;
         Ok(done)
     })?;
     tell(&done, call.output, out)
+}
+
+/// Takes away what was given to pods outside their interfaces, and was not taken back: of those that died without a DEL, or whose DEL
+/// could not be called. By now nobody is attached.
+async fn forget_the_dead(conn: &Conn, lists: &[Value]) -> Result<()> {
+    let recorded = Records::of_this_node()?.all().into_iter().map(|(_, record)| record.network);
+    let named = lists.iter().filter_map(|list| list["name"].as_str().map(str::to_owned));
+    for network in recorded.chain(named).collect::<BTreeSet<String>>() {
+        nat::collect(conn, &network, &[], false).await?;
+    }
+    // The guard's frame stays for the next pod, and there will be none.
+    guard::remove_table()?;
+    let guards = Records::of_guards()?;
+    for (veth, _) in guards.all() {
+        guards.remove(&veth)?;
+    }
+    guards.end();
+    // They hang on the bridge, which stays where somebody else uses it.
+    host_access::remove_stale(&route::all_ours(conn).await?, &[])?;
+    Ok(())
 }
 
 /// Names a few of them.

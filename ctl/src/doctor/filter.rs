@@ -145,7 +145,7 @@ pub(super) fn rules(facts: &Facts) -> Vec<Finding> {
     if let Some(why) = &facts.filter_lacks {
         findings.push(
             Finding::fail(CHECK, why, "pods that need it are refused")
-                .mend("modprobe -a nf_tables nft_chain_nat nft_masq nft_fib_inet nft_ct"),
+                .mend("modprobe -a nf_tables nft_chain_nat nft_nat nft_masq nft_fib_inet nft_ct"),
         );
     }
     for (veth, what) in &facts.broken_rules {

@@ -26,7 +26,8 @@ fn a_kernel_that_lacks_a_part_is_told_which_before_anything_is_touched() {
     let ctl = Ctl::new(&node);
     ctl.run("install --name local --subnet 10.22.0.0/24").expect_ok();
     let (before, before_in_pod) = (Snapshot::of(&node), Snapshot::of(&pod));
-    for module in ["nft_masq", "nft_nat", "nft_fib_inet", "nft_chain_nat", "nft_ct"] {
+    let needed = ["nft_masq", "nft_nat", "nft_fib_inet", "nft_chain_nat", "nft_ct"];
+    for module in needed {
         node.run(&format!("rmmod {module}")).expect_ok();
         let outcome = plugin(&node).add(&pod.eth0());
         let status = plugin(&node).status();
@@ -55,11 +56,11 @@ fn a_kernel_that_lacks_a_part_is_told_which_before_anything_is_touched() {
         node.run(&format!("insmod {MODULES}/{module}.ko")).expect_ok();
     }
     assert!(outcome.error_text().contains("modprobe nf_tables"), "{outcome}");
-    let lack = findings.iter().find(|finding| finding.check == "nat");
-    assert!(
-        lack.is_some_and(|lack| lack.verdict == "fail" && lack.seen.contains("nf_tables")),
-        "{findings:#?}"
-    );
+    let lack = findings.iter().find(|finding| finding.check == "nat").unwrap();
+    assert!(lack.verdict == "fail" && lack.seen.contains("nf_tables"), "{findings:#?}");
+    for module in needed {
+        assert!(lack.mend[0].split(' ').any(|word| word == module), "{module}: {lack:#?}");
+    }
     del.expect_ok();
     gc.expect_ok();
     before.assert_unchanged(&node);

@@ -1,10 +1,11 @@
 //! `vlan-bridgectl` on a node in NAT mode: what the doctor says of the packet filter, what status tells of ports, and what a
 //! forced removal leaves.
 
-use integration::{Ctl, Finding, Namespace, Node, Pod, Site, Snapshot, note};
+use integration::{Ctl, Finding, Namespace, Node, Pod, Site, Snapshot, note, poll};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 const LIST: &str = "/etc/cni/net.d/10-local.conflist";
 
@@ -158,6 +159,36 @@ fn status_tells_host_ports_and_force_takes_rules_and_leases_along() {
     ctl.run("uninstall --force").expect_ok();
     before.assert_unchanged(&node);
     assert!(!pod.has_link("eth0") && node.leases("local").is_empty());
+}
+
+#[test]
+fn uninstall_takes_the_rules_of_pods_that_died_without_a_word() {
+    let node = Node::new("node");
+    node.set_sysctl("net/ipv4/ip_forward", "1");
+    node.run("iptables -P FORWARD DROP").expect_ok();
+    let ctl = Ctl::new(&node);
+    let before = Snapshot::of(&node);
+    let (pod, _) = with_pod(&node, &ctl);
+    drop(pod);
+    let has_veth = || !node.run("ip -o link show type veth").stdout.is_empty();
+    poll(Duration::from_secs(10), "the dead pod's veth is gone", || !has_veth());
+    ctl.run("uninstall").expect_ok();
+    before.assert_unchanged(&node);
+    assert!(!node.records().exists(), "its record is left");
+}
+
+#[test]
+fn status_counts_as_resting_what_rests_by_the_list() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    let (pod, mut list) = with_pod(&node, &ctl);
+    node.client(&list).del(&pod.eth0()).expect_ok();
+    for (cooldown, resting) in [(3600, 1), (0, 0)] {
+        list["plugins"][0]["ipam"]["cooldown"] = json!(cooldown);
+        ctl.write(LIST, &list.to_string());
+        let told = ctl.run("status -o json").expect_ok().json();
+        assert_eq!(told["networks"][0]["usage"][0]["cooling"], resting, "{told:#}");
+    }
 }
 
 /// A router, and a node whose `nic0` leads to it.

@@ -1,9 +1,11 @@
 //! `vlan-bridgectl install` and `uninstall`: what goes where, what is refused, and what comes back.
 
-use integration::{Ctl, Node, Outcome, Pod, Site, Snapshot, product};
+use integration::{Ctl, Node, Outcome, Pod, Site, Snapshot, poll, product};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
 
 const LIST: &str = "/etc/cni/net.d/10-vlan136.conflist";
 const PREVIOUS: &str = "/var/lib/vlan-bridge/previous/10-vlan136.conflist";
@@ -81,14 +83,26 @@ fn force_takes_attached_pods_away_and_nothing_of_others() {
     let line = with_template(&ctl, &list) + " --slice 172.20.56.16/28 -o json";
     let told = ctl.run(&line).expect_ok().json();
     assert_eq!((&told["lists"][0]["state"], &told["binaries"][1]["before"]), (&json!("new"), &Value::Null));
+    site.give_node_its_own_network();
     let before = Snapshot::of(&site.node);
-    let pod = Pod::new();
-    site.node.client(&site.list()).add(&pod.eth0()).expect_ok();
+    let (pod, dead) = (Pod::new(), Pod::new());
+    for pod in [&pod, &dead] {
+        site.node.client(&site.list()).add(&pod.eth0()).expect_ok();
+    }
+    let count = || site.node.run("ip -o link show type veth").stdout.matches("master br136").count();
+    drop(dead);
+    poll(Duration::from_secs(10), "the dead pod's veth is gone", || count() == 2);
     site.node.ip("link add tap0 type veth peer name guest\nlink set tap0 master br136");
     let told = ctl.run("uninstall --force").expect_ok();
     assert!(told.stderr.contains("left br136: tap0 is a port of it"), "{told}");
     assert!(!pod.has_link("eth0") && site.node.has_link("br136"));
-    assert!(site.node.leases(Site::NETWORK).is_empty(), "the plugin's own DEL was called");
+    assert_eq!(site.node.leases(Site::NETWORK), ["172.20.56.17"], "the plugin's own DEL was called");
+    // Nor of one that died without a word, though the bridge on which the ways to it hang is there.
+    for what in ["route show proto 117", "neigh show nud permanent dev br136"] {
+        assert_eq!(site.node.run(&format!("ip {what}")).expect_ok().stdout, "", "{what}");
+    }
+    let records = format!("/run/vlan-bridge/guards/{}", site.node.cookie());
+    assert!(!Path::new(&records).exists(), "{records} is left");
     site.node.ip("link del tap0");
     ctl.run("uninstall").expect_ok();
     before.assert_unchanged(&site.node);
