@@ -91,9 +91,10 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// Pods that were attached to the end leave their records behind, in a folder that all nodes share.
+    /// Pods that were attached to the end leave their records behind, in folders that all nodes share.
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(self.records());
+        let _ = fs::remove_dir_all(format!("/run/vlan-bridge/guards/{}", self.namespace.cookie()));
     }
 }
 

@@ -62,12 +62,15 @@ pub(crate) fn dropped_by_rp_filter(node: &Namespace) -> u64 {
     value.parse().unwrap()
 }
 
-/// Sets `rp_filter` everywhere on a node.
+/// Sets `rp_filter` everywhere on a node but where the plugin needs it loose, on a trunk's bridge.
 fn set_rp_filter(node: &Namespace, value: &str) {
     let links = node.ip_json("link show");
     let names = links.as_array().unwrap().iter().filter_map(|link| link["ifname"].as_str());
     for name in names.chain(["all", "default"]) {
-        node.set_sysctl(&format!("net/ipv4/conf/{}/rp_filter", name), value);
+        let key = format!("net/ipv4/conf/{name}/rp_filter");
+        if node.read(&format!("/proc/sys/{key}")).trim() != "2" {
+            node.set_sysctl(&key, value);
+        }
     }
 }
 
@@ -80,9 +83,9 @@ fn set_forward_policy(node: &Namespace, policy: &str) {
     }
 }
 
-pub(crate) fn set_br_netfilter(node: &Namespace, value: &str) {
+fn set_br_netfilter(node: &Namespace, on: bool) {
     for key in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
-        node.set_sysctl(&format!("net/bridge/{key}"), value);
+        node.set_sysctl(&format!("net/bridge/{key}"), if on { "1" } else { "0" });
     }
 }
 
@@ -98,7 +101,7 @@ pub(crate) fn dual_stack(node: &BondedNode, trunk: bool) -> Value {
 }
 
 /// The same for VLAN 137.
-fn vlan137(node: &BondedNode, trunk: bool) -> Value {
+pub(crate) fn vlan137(node: &BondedNode, trunk: bool) -> Value {
     let text = dual_stack(node, trunk).to_string();
     let text = text.replace("172.20.56.", "172.20.57.").replace("fd00:136:", "fd00:137:");
     let mut list: Value = serde_json::from_str(&text.replace("136", "137")).unwrap();
@@ -116,21 +119,58 @@ fn every_path_of_a_pod_on_a_trunk() {
     every_path(true);
 }
 
-/// `rp_filter`, br_netfilter of the pod's node and of the other, which has the opposite, and the policy of FORWARD on both. With the two
-/// topologies, every pair of values meets on the pod's node.
-fn surroundings(trunk: bool) -> &'static [(&'static str, [&'static str; 2], &'static str)] {
-    if trunk {
-        &[("0", ["1", "0"], "drop"), ("1", ["0", "1"], "drop"), ("1", ["1", "0"], "accept")]
-    } else {
-        &[("0", ["0", "1"], "accept"), ("1", ["1", "0"], "drop")]
+/// Settings of the kernel under which a path is tried.
+pub(crate) struct Surroundings {
+    rp_filter: &'static str,
+    /// Of the pod's node; the other has the opposite.
+    pub(crate) br_netfilter: bool,
+    /// The policy of FORWARD.
+    forward: &'static str,
+}
+
+impl Surroundings {
+    const fn new(rp_filter: &'static str, br_netfilter: bool, forward: &'static str) -> Surroundings {
+        Surroundings { rp_filter, br_netfilter, forward }
+    }
+
+    /// With the two topologies, every pair of values meets on the pod's node.
+    pub(crate) fn of(trunk: bool) -> &'static [Surroundings] {
+        const SUB_INTERFACE: [Surroundings; 2] =
+            [Surroundings::new("0", false, "accept"), Surroundings::new("1", true, "drop")];
+        const TRUNK: [Surroundings; 3] = [
+            Surroundings::new("0", true, "drop"),
+            Surroundings::new("1", false, "drop"),
+            Surroundings::new("1", true, "accept"),
+        ];
+        if trunk { &TRUNK } else { &SUB_INTERFACE }
+    }
+
+    /// Where pods are to be attached: they are let through a policy of drop then, and only where br_netfilter is on.
+    pub(crate) fn before_the_first_pod(nodes: [&Namespace; 2]) {
+        for node in nodes {
+            set_br_netfilter(node, true);
+            set_forward_policy(node, "drop");
+        }
+    }
+
+    /// Sets them on the pod's node and on the other, and says what they are.
+    pub(crate) fn set(&self, nodes: [&Namespace; 2], trunk: bool) -> String {
+        for (node, br_netfilter) in nodes.into_iter().zip([self.br_netfilter, !self.br_netfilter]) {
+            set_rp_filter(node, self.rp_filter);
+            set_br_netfilter(node, br_netfilter);
+            set_forward_policy(node, self.forward);
+        }
+        let Surroundings { rp_filter, br_netfilter, forward } = self;
+        let topology = if trunk { "trunk" } else { "sub-interface" };
+        format!(
+            "{topology}, rp_filter {rp_filter}, br_netfilter {}, FORWARD {forward}",
+            u8::from(*br_netfilter)
+        )
     }
 }
 
-fn every_path(trunk: bool) {
-    let datacenter = DataCenter::new();
-    let [node1, node2] = datacenter.nodes([BondMode::Lacp, BondMode::RoundRobin]);
-    node1.join(52);
-    let router = datacenter.router();
+/// A machine of another network, behind the router: 192.0.2.9 and 2001:db8::9.
+pub(crate) fn machine_beyond(router: &Namespace) -> Namespace {
     let beyond = Namespace::new("beyond");
     router.ip(&format!(
         "link add beyond type veth peer name eth0 netns {}\nlink set beyond up\n\
@@ -139,11 +179,17 @@ fn every_path(trunk: bool) {
     ));
     beyond.ip("link set eth0 up\naddr add 192.0.2.9/24 dev eth0\naddr add 2001:db8::9/64 dev eth0 nodad\n\
                route add default via 192.0.2.1\nroute add default via 2001:db8::1");
-    // Pods are let through a policy of drop when they are attached, and only where br_netfilter is on.
-    for node in [&node1, &node2] {
-        set_br_netfilter(node, "1");
-        set_forward_policy(node, "drop");
-    }
+    beyond
+}
+
+fn every_path(trunk: bool) {
+    let datacenter = DataCenter::new();
+    let [node1, node2] = datacenter.nodes([BondMode::Lacp, BondMode::RoundRobin]);
+    node1.join(52);
+    let router = datacenter.router();
+    let beyond = machine_beyond(router);
+    let nodes = [node1.namespace(), node2.namespace()];
+    Surroundings::before_the_first_pod(nodes);
     let pods: [(Pod, [String; 2]); 4] = [
         (&node1, dual_stack(&node1, trunk)),
         (&node1, dual_stack(&node1, trunk)),
@@ -188,15 +234,8 @@ fn every_path(trunk: bool) {
     let uplink = Capture::start(datacenter.tor_a(), "lag-1");
     let before = dropped_by_rp_filter(&node1);
     let mut failures = Vec::new();
-    for (rp_filter, br_netfilter, forward) in surroundings(trunk) {
-        for (node, br_netfilter) in [&node1, &node2].into_iter().zip(br_netfilter) {
-            set_rp_filter(node, rp_filter);
-            set_br_netfilter(node, br_netfilter);
-            set_forward_policy(node, forward);
-        }
-        let (topology, on_node1) = (if trunk { "trunk" } else { "sub-interface" }, br_netfilter[0]);
-        let mut table =
-            format!("{topology}, rp_filter {rp_filter}, br_netfilter {on_node1}, FORWARD {forward}");
+    for surroundings in Surroundings::of(trunk) {
+        let mut table = surroundings.set(nodes, trunk);
         let forth = servers.iter().map(|server| (&client, server));
         for (from, to) in forth.chain(clients.iter().map(|other| (other, &client))) {
             let (line, failed) = try_path(from, to);

@@ -1,7 +1,7 @@
 //! Services, for which a pod's node picks a backend, and host ports: whoever asks gets an answer from whom he asked.
 
 use crate::attach::addresses;
-use crate::paths::{dropped_by_rp_filter, dual_stack, set_br_netfilter};
+use crate::paths::{Surroundings, dropped_by_rp_filter, dual_stack, machine_beyond, vlan137};
 use integration::{BondMode, BondedNode, DataCenter, Namespace, Pod, Server, Transport, ask, note};
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
@@ -108,9 +108,12 @@ fn services_and_host_ports(trunk: bool) {
     let router = datacenter.router();
     let ports = json!([{"hostPort": HOST_PORT, "containerPort": PORT, "protocol": "tcp"},
                        {"hostPort": HOST_PORT, "containerPort": PORT, "protocol": "udp"}]);
+    let nodes = [node1.namespace(), node2.namespace()];
+    Surroundings::before_the_first_pod(nodes);
     let client = attach(&node1, &list(&node1, trunk), ports);
     let same_node = attach(&node1, &list(&node1, trunk), json!([]));
     let other_node = attach(&node2, &list(&node2, trunk), json!([]));
+    let (other_vlan, beyond) = (attach(&node2, &vlan137(&node2, trunk), json!([])), machine_beyond(router));
     let in_51 = |node: &BondedNode| both([&node.address(51), &node.address6(51)]);
     let (own, other) = (in_51(&node1), in_51(&node2));
     let gateway = both(["172.20.57.1", "fd00:137::1"]);
@@ -146,24 +149,23 @@ fn services_and_host_ports(trunk: bool) {
         comes("host port, from the pod itself", &client.pod, host_port),
         comes("host port, from a pod on the same node", &same_node.pod, host_port),
         comes("host port, from a pod on another node", &other_node.pod, host_port),
+        comes("host port, from a pod in another VLAN", &other_vlan.pod, host_port),
         comes("host port, from the router", router, host_port),
+        comes("host port, from a machine beyond", &beyond, host_port),
         comes("host port, from another node", &node2, host_port),
         comes("host port, from the node", &node1, host_port),
         comes("host port, from the node at 127.0.0.1", &node1, localhost),
     ];
-    for Attached { pod, .. } in [&client, &same_node, &other_node] {
-        pod.wait_for("172.20.56.1");
-        pod.wait_for("fd00:136::1");
+    for Attached { pod, .. } in [&client, &same_node, &other_node, &other_vlan] {
+        gateway.iter().for_each(|gateway| pod.wait_for(&gateway.to_string()));
     }
     let before = dropped_by_rp_filter(&node1);
     let mut failures = Vec::new();
-    for br_netfilter in ["0", "1"] {
-        [&node1, &node2].into_iter().for_each(|node| set_br_netfilter(node, br_netfilter));
-        let topology = if trunk { "trunk" } else { "sub-interface" };
+    for surroundings in Surroundings::of(trunk) {
         // There the kernel takes the answer for a martian, while it is on the bridge.
         let at_localhost = |exchange: &&Exchange| exchange.to[0].ip().is_loopback();
-        let possible = exchanges.iter().filter(|one| !(trunk && br_netfilter == "1" && at_localhost(one)));
-        failures.extend(try_all(&format!("{topology}, br_netfilter {br_netfilter}"), possible));
+        let is_possible = |one: &&Exchange| !(trunk && surroundings.br_netfilter && at_localhost(one));
+        failures.extend(try_all(&surroundings.set(nodes, trunk), exchanges.iter().filter(is_possible)));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert_eq!(dropped_by_rp_filter(&node1), before, "reverse path filtering has dropped something");
