@@ -159,12 +159,16 @@ impl Guard {
     /// Whether an element of some pod with a guard is gone: who has flushed a set has taken everybody's, so one pod stands for all.
     fn lacks_a_neighbours(&self) -> Result<bool, CniError> {
         let Some(record) = self.records.any() else { return Ok(false) };
-        for element in elements_of(&record) {
+        Ok(self.lost_element(&record)?.is_some())
+    }
+
+    fn lost_element(&self, record: &Record) -> Result<Option<Element>, CniError> {
+        for element in elements_of(record) {
             if self.nft.element(TABLE, element.set, &element.key)?.is_none() {
-                return Ok(true);
+                return Ok(Some(element));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Whether one of many elements is gone, by a list of each set.
@@ -254,6 +258,25 @@ pub fn difference(
 pub fn ports() -> Result<Vec<String>, CniError> {
     let ports = Nft::open()?.elements(TABLE, PORTS)?;
     Ok(ports.iter().map(|port| nft::interface_name(&port.key)).collect())
+}
+
+/// Of these veths those whose guard is not as it was put in, and what is missing, in words. Of one without a record its elements are not known.
+pub fn broken<'a>(veths: impl Iterator<Item = &'a str>) -> Result<Vec<(String, String)>, CniError> {
+    let guard = Guard::open()?;
+    let chain = guard.broken_chain()?;
+    let mut broken = Vec::new();
+    for veth in veths {
+        let what = match (&chain, guard.records.read(veth)) {
+            (Some(chain), _) => Some(format!("chain {chain} of table {TABLE} is gone or changed")),
+            (None, Some(record)) => {
+                let lost = guard.lost_element(&record)?;
+                lost.map(|element| format!("{} is gone from table {TABLE}", what(&element)))
+            }
+            (None, None) => None,
+        };
+        broken.extend(what.map(|what| (veth.to_owned(), what)));
+    }
+    Ok(broken)
 }
 
 /// Takes our table away, for who takes all of us away. A kernel without nf_tables has none.

@@ -45,17 +45,19 @@ pub(crate) struct Facts {
     pub(crate) broken_rules: Vec<(String, String)>,
     /// The node's ends of pods' interfaces that have a guard in the packet filter; none if it cannot be asked.
     pub(crate) guarded: Option<Vec<String>>,
+    /// Attachments whose guard is not as it was put in, and what is missing.
+    pub(crate) broken_guards: Vec<(String, String)>,
     /// Why the packet filter cannot do what the networks ask for.
     pub(crate) filter_lacks: Option<String>,
-    /// Tables whose chain FORWARD drops what no rule of it accepts, `ip filter` for one.
-    pub(crate) forward_drops: Vec<String>,
+    /// Chains FORWARD of iptables that drop what no rule accepts; a rule of ours can be there.
+    pub(crate) forward_drops: Vec<ForwardChain>,
     /// Chains of others that forwarded packets have to pass, and which no rule of ours can meet: a policy of drop, or firewalld's.
     pub(crate) forward_chains: Vec<ForwardChain>,
     /// Bridges of attached pods whose packets the packet filter drops, and where.
     pub(crate) bridged_dropped: Vec<(String, String)>,
     /// Where legacy iptables filters as well.
     pub(crate) legacy: Vec<Legacy>,
-    /// The node's ways to attached pods that are gone.
+    /// The node's ways to attached pods that are missing.
     pub(crate) lost_ways: Vec<LostWay>,
     /// Packets that reverse-path filtering has dropped since the boot (`IPReversePathFilter`).
     pub(crate) rp_filtered: Option<u64>,
@@ -81,7 +83,7 @@ pub(crate) struct Legacy {
     pub(crate) chain: Option<String>,
 }
 
-/// A route or a neighbour entry of the node for a pod that is gone.
+/// A route or a neighbour entry of the node for a pod that is not there.
 #[derive(Debug)]
 pub(crate) struct LostWay {
     /// The veth's end on the node.
@@ -105,6 +107,14 @@ pub(crate) struct Network {
     pub(crate) status: Option<Result<(), String>>,
     /// From where it was asked who answers; none where nobody asked.
     pub(crate) asked: Option<Asked>,
+}
+
+impl Network {
+    /// Whether pods have addresses of a family; of another IPAM's ranges, IPv4 is assumed.
+    pub(crate) fn has_family(&self, ipv6: bool) -> bool {
+        let ranges = self.ours.ipam.as_ref().map(|ipam| &ipam.ranges);
+        ranges.map_or(!ipv6, |ranges| ranges.iter().any(|set| set.is_ipv4() != ipv6))
+    }
 }
 
 /// The addresses of a network that are held here.

@@ -1,14 +1,13 @@
 //! The packet filter: what of ours is in it, and what of others' drops pods' packets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cni_conf::network::Network;
 use vlan_bridge::guard::limits;
 use vlan_bridge::link::Link;
 use vlan_bridge::ownership::{Progress, attachment_of};
 
 use super::finding::Finding;
-use crate::facts::{Facts, ForwardChain, Legacy};
+use crate::facts::{Facts, ForwardChain, Legacy, Network};
 
 const FORWARD: &str = "forward";
 
@@ -23,16 +22,7 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
              (for IPv6: bridge-nf-call-ip6tables)"
         )));
     }
-    // Pods with NAT have a rule of ours in that chain; others have not.
-    if facts.networks.iter().any(|network| network.ours.network.is_gateway) && facts.records.is_empty() {
-        for table in &facts.forward_drops {
-            let seen = format!("chain FORWARD of table {table} drops");
-            findings.push(
-                Finding::warn(FORWARD, seen, "pods of a bridge that is a gateway get no farther than this node")
-                    .mend("\"ipMasq\": true in the list, or iptables -I FORWARD -i BRIDGE -j ACCEPT and the same with -o"),
-            );
-        }
-    }
+    findings.extend(facts.networks.iter().flat_map(|network| unmet(facts, network)));
     for device in forwarded(facts) {
         findings.extend(facts.legacy.iter().filter_map(|legacy| dropped_by_legacy(legacy, &device)));
         let others = facts.forward_chains.iter().filter(|chain| !chain.devices.contains(&device));
@@ -48,6 +38,27 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// Of a gateway without NAT: its pods have no rule of ours that meets a policy of iptables'.
+fn unmet<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Finding> + 'a {
+    let of = &network.ours.network;
+    let device = of.node_device();
+    let is_concerned = of.is_gateway && !of.has_nat();
+    let chains = facts.forward_drops.iter().filter(move |chain| {
+        is_concerned
+            && network.has_family(chain.family == "ip6")
+            && !chain.devices.contains(&of.node_device())
+    });
+    chains.map(move |chain| {
+        let ForwardChain { family, table, chain, .. } = chain;
+        let program = if *family == "ip6" { "ip6tables" } else { "iptables" };
+        let seen = format!("chain {chain} of table {family} {table} drops, and no rule there is about {device}");
+        let why = "pods of a gateway get no farther than this node: only with \"ipMasq\": true they have a rule of ours";
+        ["-i", "-o"].iter().fold(Finding::warn(FORWARD, seen, why), |finding, way| {
+            finding.mend(format!("{program} -I FORWARD {way} {device} -j ACCEPT"))
+        })
+    })
+}
+
 fn is_bridged_called(facts: &Facts) -> bool {
     ["iptables", "ip6tables"]
         .iter()
@@ -57,7 +68,7 @@ fn is_bridged_called(facts: &Facts) -> bool {
 /// The devices whose packets go through chains of forwarding: of routed pods, and of bridged ones with br_netfilter.
 fn forwarded(facts: &Facts) -> BTreeSet<String> {
     let called = is_bridged_called(facts);
-    let of = |network: &Network| {
+    let of = |network: &cni_conf::network::Network| {
         let is_routed = network.is_gateway || network.has_nat();
         let is_bridged = called && network.uplink.is_some();
         let routed = is_routed.then(|| network.node_device());
@@ -130,12 +141,28 @@ pub(super) fn guard(facts: &Facts) -> Vec<Finding> {
         .map(|link| link.name.as_str())
         .filter(|name| !ports.iter().any(|port| port == name))
         .collect();
-    if open.is_empty() {
+    let mut lost: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (veth, what) in &facts.broken_guards {
+        if pods.iter().any(|link| link.name == *veth) && !open.contains(&veth.as_str()) {
+            lost.entry(what).or_default().push(veth);
+        }
+    }
+    if open.is_empty() && lost.is_empty() {
         return vec![Finding::ok(CHECK, format!("{} pods send what is their own", pods.len()))];
     }
-    let why = "a firewall's restart took it, or the network had none when the pod came: it may send in anybody's name";
-    let mend = "start or stop any pod: the next call of the plugin puts the rules back; a pod without a record has to be started anew";
-    vec![Finding::fail(CHECK, format!("no guard for {}", open.join(", ")), why).mend(mend)]
+    let mut findings = Vec::new();
+    if !open.is_empty() {
+        let why = "a firewall's restart took it, or the network had none when the pod came: it may send in anybody's name";
+        let mend = "start or stop any pod: the next call of the plugin puts the rules back; a pod without a record has to be started anew";
+        findings.push(Finding::fail(CHECK, format!("no guard for {}", open.join(", ")), why).mend(mend));
+    }
+    for (what, veths) in lost {
+        let why =
+            "somebody flushed rules or sets of ours: a pod may send in anybody's name, or nothing at all";
+        let mend = "start or stop any pod that has a guard: the plugin puts all of them back";
+        findings.push(Finding::fail(CHECK, format!("{}: {what}", veths.join(", ")), why).mend(mend));
+    }
+    findings
 }
 
 /// Masquerading and host ports.

@@ -2,10 +2,11 @@
 
 use cni_conf::uplink::UplinkPort;
 use vlan_bridge::link::Link;
-use vlan_bridge::ownership::is_ours;
+use vlan_bridge::ownership::{attachment_of, is_ours};
+use vlan_bridge::record::Record;
 
 use super::finding::Finding;
-use crate::facts::{Facts, is_bond};
+use crate::facts::{Facts, Network, is_bond};
 
 /// The modules that the networks of this node need, now and at the next boot.
 pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
@@ -51,29 +52,54 @@ pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
 pub(super) fn settings(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "settings";
     let mut findings = Vec::new();
-    let gateways = facts.networks.iter().filter(|network| network.ours.network.is_gateway);
     let forwards = facts.sysctls.get("ipv4/ip_forward") == Some(1);
-    for network in gateways.filter(|_| !forwards) {
-        let seen = format!("net.ipv4.ip_forward is 0, and {} is a gateway", network.ours.network.bridge);
-        findings.push(
-            Finding::fail(CHECK, seen, "pods reach this node and nothing else")
-                .mend("sysctl -w net.ipv4.ip_forward=1"),
-        );
+    for network in &facts.networks {
+        findings.extend([false, true].into_iter().filter_map(|ipv6| not_forwarded(facts, network, ipv6)));
     }
-    let loud =
-        |key: &str| facts.sysctls.get(&format!("ipv4/conf/{key}/log_martians")).is_some_and(|on| on != 0);
-    if loud("all") {
+    let is_loud =
+        |name: &str| facts.sysctls.get(&format!("ipv4/conf/{name}/log_martians")).is_some_and(|on| on != 0);
+    // The kernel logs where either is on.
+    let loud: Vec<String> = if is_loud("all") {
+        vec!["all".to_owned()]
+    } else {
+        facts.devices().into_iter().filter(|name| is_loud(name)).collect()
+    };
+    for name in loud {
         let why = "each packet that reverse-path filtering drops is a line of the kernel's log: on a shared VLAN a flood that hides the rest";
-        findings.push(
-            Finding::warn(CHECK, "net.ipv4.conf.all.log_martians is on", why)
-                .mend("sysctl -w net.ipv4.conf.all.log_martians=0"),
-        );
+        let key = format!("net.ipv4.conf.{}.log_martians", name.replace('.', "/"));
+        findings.push(Finding::warn(CHECK, format!("{key} is on"), why).mend(format!("sysctl -w {key}=0")));
     }
     if findings.is_empty() {
         let forwarding = if forwards { "on" } else { "off" };
         findings.push(Finding::ok(CHECK, format!("forwarding {forwarding}, log_martians off")));
     }
     findings
+}
+
+/// A family that the node does not forward, though attached pods need it. Before the first pod all is well: its ADD switches it on.
+fn not_forwarded(facts: &Facts, network: &Network, ipv6: bool) -> Option<Finding> {
+    let (key, path) = match ipv6 {
+        true => ("net.ipv6.conf.all.forwarding", "ipv6/conf/all/forwarding"),
+        false => ("net.ipv4.ip_forward", "ipv4/ip_forward"),
+    };
+    let of = &network.ours.network;
+    let is_attached = |link: &Link| attachment_of(link).is_some_and(|pod| pod.network == network.ours.name);
+    if facts.sysctls.get(path) != Some(0)
+        || !network.has_family(ipv6)
+        || !facts.attachments().any(is_attached)
+    {
+        return None;
+    }
+    let has_ports = |record: &Record| record.network == network.ours.name && !record.ports.is_empty();
+    let (what, why) = if of.is_gateway {
+        ("is a gateway", "pods reach this node and nothing else")
+    } else if of.has_nat() || facts.records.values().any(has_ports) {
+        ("has services or host ports", "what the node sends on for its pods is lost")
+    } else {
+        return None;
+    };
+    let seen = format!("{key} is 0, and {} {what}", of.bridge);
+    Some(Finding::fail("settings", seen, why).mend(format!("sysctl -w {key}=1")))
 }
 
 /// Whether a router advertisement could give our bridges and sub-interfaces addresses and a default route.

@@ -50,16 +50,17 @@ pub(super) fn reverse_path(facts: &Facts) -> Vec<Finding> {
 /// The node's ways to its pods.
 pub(super) fn host_access(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "hostaccess";
-    let why = "the node and its pod do not reach each other: probes fail, services of the node too";
+    let why = "the node and its pod do not reach each other: probes fail, services of the node too. A pod from before the node had an \
+               address of that family, or from before hostAccess, has to be started anew";
     let judge = |lost: &LostWay| {
         let LostWay { veth, device, metric, mac, missing: Missing { address, source, is_route } } = lost;
         if *is_route {
-            let seen = format!("the node's route to {address} by {device} is gone ({veth})");
+            let seen = format!("the node's route to {address} by {device} is missing ({veth})");
             return Finding::fail(CHECK, seen, why).mend(format!(
                 "ip route replace {address} dev {device} src {source} metric {metric} proto 117"
             ));
         }
-        let seen = format!("the node's neighbour entry for {address} on {device} is gone ({veth})");
+        let seen = format!("the node's neighbour entry for {address} on {device} is missing ({veth})");
         let finding = Finding::fail(CHECK, seen, why);
         match mac {
             Some(mac) => {

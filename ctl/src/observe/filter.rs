@@ -33,6 +33,9 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
     }
     facts.filter_lacks = lacks.err().map(|error| error.to_string());
     facts.guarded = guard::ports().ok();
+    // A kernel without nf_tables guards nobody.
+    facts.broken_guards =
+        guard::broken(facts.attachments().map(|link| link.name.as_str())).unwrap_or_default();
     // A kernel without nf_tables has no such chain.
     if let Ok(chains) = Nft::open().and_then(|nft| forward_chains(&nft, &facts.devices())) {
         (facts.forward_drops, facts.forward_chains) = chains;
@@ -46,13 +49,10 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
 fn forward_chains(
     nft: &Nft,
     devices: &BTreeSet<String>,
-) -> Result<(Vec<String>, Vec<ForwardChain>), NetError> {
+) -> Result<(Vec<ForwardChain>, Vec<ForwardChain>), NetError> {
     let (mut drops, mut others) = (Vec::new(), Vec::new());
     for Forwarding { family, table, chain, drops: is_dropping } in nft.forwarding()? {
-        if family != Family::Inet && table == "filter" && chain == "FORWARD" {
-            drops.extend(is_dropping.then(|| format!("{} {table}", family.name())));
-            continue;
-        }
+        let is_iptables = family != Family::Inet && table == "filter" && chain == "FORWARD";
         // It refuses by its last rule what belongs to no zone.
         if !is_dropping && table != "firewalld" {
             continue;
@@ -63,7 +63,8 @@ fn forward_chains(
                 known.insert(device.clone());
             }
         }
-        others.push(ForwardChain { family: family.name(), table, chain, devices: known });
+        let list = if is_iptables { &mut drops } else { &mut others };
+        list.push(ForwardChain { family: family.name(), table, chain, devices: known });
     }
     Ok((drops, others))
 }

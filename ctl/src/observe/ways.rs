@@ -7,7 +7,7 @@ use vlan_bridge::host_access;
 use vlan_bridge::link::Link;
 use vlan_bridge::net::Conn;
 use vlan_bridge::ownership::{Attachment, Progress, attachment_of};
-use vlan_bridge::record::Records;
+use vlan_bridge::record::{Record, Records};
 use vlan_bridge_ipam::store::Holder;
 
 use crate::facts::{Facts, LostWay, Network};
@@ -15,6 +15,10 @@ use crate::facts::{Facts, LostWay, Network};
 /// Looks at every finished attachment whose addresses our IPAM knows.
 pub(super) async fn lost(facts: &Facts) -> Result<Vec<LostWay>> {
     let (conn, records) = (Conn::open()?, Records::of_guards()?);
+    let mac = |veth: &String| {
+        let of = |record: &Record| record.mac;
+        records.read(veth).as_ref().and_then(of).or_else(|| facts.records.get(veth).and_then(of))
+    };
     let mut lost = Vec::new();
     for link in facts.attachments() {
         let Some(attachment) = attachment_of(link).filter(|of| of.progress(link) == Progress::Ready) else {
@@ -35,7 +39,7 @@ pub(super) async fn lost(facts: &Facts) -> Result<Vec<LostWay>> {
                 veth: link.name.clone(),
                 device: device.name.clone(),
                 metric,
-                mac: records.read(&link.name).and_then(|record| record.mac),
+                mac: mac(&link.name),
                 missing,
             });
         }

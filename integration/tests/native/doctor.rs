@@ -2,17 +2,17 @@
 //! forced removal leaves.
 
 use integration::{Ctl, Finding, Namespace, Node, Pod, Site, Snapshot, note, poll};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-const LIST: &str = "/etc/cni/net.d/10-local.conflist";
+pub(crate) const LIST: &str = "/etc/cni/net.d/10-local.conflist";
 
 /// A node with one pod that has a host port, made by what `install` put there.
-fn with_pod(node: &Node, ctl: &Ctl<'_>) -> (Pod, serde_json::Value) {
+pub(crate) fn with_pod(node: &Node, ctl: &Ctl<'_>) -> (Pod, Value) {
     ctl.run("install --name local --subnet 10.22.0.0/16").expect_ok();
-    let mut list: serde_json::Value = serde_json::from_str(&ctl.read(LIST)).unwrap();
+    let mut list: Value = serde_json::from_str(&ctl.read(LIST)).unwrap();
     list["plugins"][0]["ipam"]["dataDir"] = json!(node.data_dir());
     ctl.write(LIST, &list.to_string());
     let pod = Pod::new();
@@ -22,7 +22,7 @@ fn with_pod(node: &Node, ctl: &Ctl<'_>) -> (Pod, serde_json::Value) {
 }
 
 #[track_caller]
-fn find<'a>(findings: &'a [Finding], check: &str) -> &'a Finding {
+pub(crate) fn find<'a>(findings: &'a [Finding], check: &str) -> &'a Finding {
     findings
         .iter()
         .find(|finding| finding.check == check)
@@ -53,7 +53,7 @@ fn rules_that_a_firewall_took_are_missed() {
 
 /// The line of a check, after its commands have been run on the node.
 #[track_caller]
-fn mended(node: &Namespace, ctl: &Ctl<'_>, check: &str, [verdict, seen]: [&str; 2]) -> String {
+pub(crate) fn mended(node: &Namespace, ctl: &Ctl<'_>, check: &str, [verdict, seen]: [&str; 2]) -> String {
     let findings = ctl.doctor("--no-probe");
     let finding = find(&findings, check);
     assert_eq!(finding.verdict, verdict, "{findings:#?}");
@@ -66,58 +66,33 @@ fn mended(node: &Namespace, ctl: &Ctl<'_>, check: &str, [verdict, seen]: [&str; 
     left.map_or("ok".to_owned(), |finding| finding.verdict.clone())
 }
 
-#[test]
-fn chains_of_others_that_drop_what_pods_send_are_named_with_what_mends_it() {
-    let node = Node::new("node");
-    let ctl = Ctl::new(&node);
-    let (_pod, _) = with_pod(&node, &ctl);
-    let chain = |table: &str, policy: &str| {
-        let hook = "type filter hook forward priority 0";
-        node.nft(&format!("table {table} {{\n chain forward {{\n {hook}; policy {policy};\n }}\n}}"));
-    };
-    chain("inet other", "accept");
-    assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
-    chain("inet other", "drop");
-    let told = ["warn", "chain forward of table inet other drops, and no rule there is about cni0"];
-    assert_eq!(mended(&node, &ctl, "forward", told), "ok");
-    // What firewalld refuses it refuses by a rule.
-    chain("inet firewalld", "accept");
-    let findings = ctl.doctor("--no-probe");
-    let finding = find(&findings, "forward");
-    let command = "firewall-cmd --permanent --zone=trusted --add-interface=cni0";
-    assert_eq!(finding.mend[0], command, "{findings:#?}");
-    node.nft("add rule inet firewalld forward iifname cni0 accept");
-    assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
-    for program in ["iptables-legacy", "ip6tables-legacy"] {
-        if !node.run(&format!("{program} -P FORWARD DROP")).ok() {
-            note(&format!("this kernel has no {program}: not tried"));
-            continue;
-        }
-        let seen = format!("{program}: the policy of FORWARD is DROP");
-        assert_eq!(mended(&node, &ctl, "forward", ["warn", &seen]), "ok");
-    }
+/// A node on two networks with one pod that is bridged to one of them, made by what `install` put there and these keys.
+pub(crate) fn with_bridged_pod(site: &Site, ctl: &Ctl<'_>, keys: &Value) -> (Pod, Value, Value) {
+    site.give_node_its_own_network();
+    ctl.run(INSTALL_FLAT).expect_ok();
+    let path = "/etc/cni/net.d/10-flat.conflist";
+    let mut list: Value = serde_json::from_str(&ctl.read(path)).unwrap();
+    list["plugins"][0]["ipam"]["dataDir"] = json!(site.node.data_dir());
+    crate::input::merge(&mut list["plugins"][0], keys);
+    ctl.write(path, &list.to_string());
+    let pod = Pod::new();
+    let result = site.node.client(&list).add(&pod.eth0()).expect_ok().json();
+    (pod, list, result)
 }
 
 #[test]
 fn what_a_bridged_pod_has_lost_is_named_with_what_mends_it() {
-    let (site, pod) = (Site::new(), Pod::new());
-    site.give_node_its_own_network();
+    let site = Site::new();
     let (node, ctl) = (&site.node, Ctl::new(&site.node));
-    let line = "install --name flat --master nic0 --subnet 172.20.56.0/24 --slice 172.20.56.16/28";
-    ctl.run(line).expect_ok();
-    let path = "/etc/cni/net.d/10-flat.conflist";
-    let mut list: serde_json::Value = serde_json::from_str(&ctl.read(path)).unwrap();
-    list["plugins"][0]["ipam"]["dataDir"] = json!(node.data_dir());
-    ctl.write(path, &list.to_string());
+    let (pod, list, result) = with_bridged_pod(&site, &ctl, &json!({}));
     let (client, bridge) = (node.client(&list), list["plugins"][0]["bridge"].as_str().unwrap().to_owned());
-    let result = client.add(&pod.eth0()).expect_ok().json();
     let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
     let healthy = ctl.doctor("--no-probe");
     assert!(healthy.iter().all(|finding| finding.check != "hostaccess"), "{healthy:#?}");
     let cases = [
         (
             format!("route del {address} proto 117"),
-            format!("the node's route to {address} by {bridge} is gone"),
+            format!("the node's route to {address} by {bridge} is missing"),
         ),
         (format!("neigh del {address} dev {bridge}"), format!("the node's neighbour entry for {address} on")),
     ];
@@ -142,6 +117,46 @@ fn what_a_bridged_pod_has_lost_is_named_with_what_mends_it() {
     );
     client.add(&Pod::new().eth0()).expect_ok();
     assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
+}
+
+/// Without a guard only the record of services tells the pod's MAC.
+#[test]
+fn the_way_to_a_pod_without_a_guard_and_to_its_services_is_mended_too() {
+    let site = Site::new();
+    let (node, ctl) = (&site.node, Ctl::new(&site.node));
+    let keys = json!({"guard": false, "serviceCIDRs": ["10.96.0.0/12"]});
+    let (_pod, list, result) = with_bridged_pod(&site, &ctl, &keys);
+    let (bridge, address) = (&list["plugins"][0]["bridge"], &result["ips"][0]["address"]);
+    let (bridge, address) = (bridge.as_str().unwrap(), address.as_str().unwrap().trim_end_matches("/24"));
+    node.ip(&format!("neigh del {address} dev {bridge}"));
+    assert_eq!(mended(node, &ctl, "hostaccess", ["fail", "is missing"]), "ok");
+    node.set_sysctl("net/ipv4/ip_forward", "0");
+    let seen = format!("net.ipv4.ip_forward is 0, and {bridge} has services or host ports");
+    assert_eq!(mended(node, &ctl, "settings", ["fail", &seen]), "ok");
+    node.set_sysctl(&format!("net/ipv4/conf/{bridge}/log_martians"), "1");
+    let seen = format!("net.ipv4.conf.{bridge}.log_martians is on");
+    assert_eq!(mended(node, &ctl, "settings", ["warn", &seen]), "ok");
+}
+
+#[test]
+fn forwarding_of_ipv6_is_judged_where_pods_have_it() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    let (pod, mut list) = with_pod(&node, &ctl);
+    node.set_sysctl("net/ipv6/conf/all/forwarding", "0");
+    assert_eq!(find(&ctl.doctor("--no-probe"), "settings").verdict, "ok");
+    node.client(&list).del(&pod.eth0()).expect_ok();
+    let ipam = &mut list["plugins"][0]["ipam"];
+    ipam.as_object_mut().unwrap().remove("subnet");
+    ipam["ranges"] = json!([[{"subnet": "10.22.0.0/16"}], [{"subnet": "fd00:22::/64"}]]);
+    ctl.write(LIST, &list.to_string());
+    node.set_sysctl("net/ipv4/ip_forward", "0");
+    assert_eq!(find(&ctl.doctor("--no-probe"), "settings").verdict, "ok", "an ADD will switch it on");
+    node.client(&list).add(&pod.eth0()).expect_ok();
+    assert_eq!(find(&ctl.doctor("--no-probe"), "settings").verdict, "ok");
+    node.set_sysctl("net/ipv6/conf/all/forwarding", "0");
+    let seen = "net.ipv6.conf.all.forwarding is 0, and cni0 is a gateway";
+    assert_eq!(mended(&node, &ctl, "settings", ["fail", seen]), "ok");
 }
 
 #[test]
@@ -210,8 +225,7 @@ fn an_address_in_quarantine_is_named_with_the_machine_that_has_it() {
     let (router, node) = flat();
     let ctl = Ctl::new(&node);
     ctl.run(INSTALL_FLAT).expect_ok();
-    let mut list: serde_json::Value =
-        serde_json::from_str(&ctl.read("/etc/cni/net.d/10-flat.conflist")).unwrap();
+    let mut list: Value = serde_json::from_str(&ctl.read("/etc/cni/net.d/10-flat.conflist")).unwrap();
     list["plugins"][0]["ipam"]["dataDir"] = json!(node.data_dir());
     ctl.write("/etc/cni/net.d/10-flat.conflist", &list.to_string());
     router.ip("addr add 172.20.56.16/24 dev port");

@@ -14,6 +14,7 @@ mod check_status;
 mod cnitool;
 mod conflict;
 mod doctor;
+mod doctor_filter;
 mod failure;
 mod frames;
 mod guard;

@@ -1,0 +1,80 @@
+//! The doctor on the packet filter: chains of others in a pod's way, and parts of ours that are gone.
+
+use crate::doctor::{LIST, find, mended, with_bridged_pod, with_pod};
+use integration::{Ctl, Node, Pod, Site, note};
+use serde_json::json;
+
+#[test]
+fn chains_of_others_that_drop_what_pods_send_are_named_with_what_mends_it() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    let (_pod, _) = with_pod(&node, &ctl);
+    let chain = |table: &str, policy: &str| {
+        let hook = "type filter hook forward priority 0";
+        node.nft(&format!("table {table} {{\n chain forward {{\n {hook}; policy {policy};\n }}\n}}"));
+    };
+    chain("inet other", "accept");
+    assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
+    chain("inet other", "drop");
+    let told = ["warn", "chain forward of table inet other drops, and no rule there is about cni0"];
+    assert_eq!(mended(&node, &ctl, "forward", told), "ok");
+    // What firewalld refuses it refuses by a rule.
+    chain("inet firewalld", "accept");
+    let findings = ctl.doctor("--no-probe");
+    let finding = find(&findings, "forward");
+    let command = "firewall-cmd --permanent --zone=trusted --add-interface=cni0";
+    assert_eq!(finding.mend[0], command, "{findings:#?}");
+    node.nft("add rule inet firewalld forward iifname cni0 accept");
+    assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
+    for program in ["iptables-legacy", "ip6tables-legacy"] {
+        if !node.run(&format!("{program} -P FORWARD DROP")).ok() {
+            note(&format!("this kernel has no {program}: not tried"));
+            continue;
+        }
+        let seen = format!("{program}: the policy of FORWARD is DROP");
+        assert_eq!(mended(&node, &ctl, "forward", ["warn", &seen]), "ok");
+    }
+}
+
+/// Its pods have no rule of ours, whatever pods of other networks have.
+#[test]
+fn a_gateway_without_nat_is_cut_off_by_a_policy_beside_a_network_that_has_it() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    let (_pod, mut list) = with_pod(&node, &ctl);
+    node.run("iptables -P FORWARD DROP").expect_ok();
+    node.client(&list).add(&Pod::new().eth0()).expect_ok();
+    assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
+    list["name"] = json!("plain");
+    list["plugins"][0]["bridge"] = json!("cni1");
+    list["plugins"][0]["ipMasq"] = json!(false);
+    list["plugins"][0]["ipam"]["subnet"] = json!("10.33.0.0/16");
+    ctl.write(&LIST.replace("local", "plain"), &list.to_string());
+    let told = ["warn", "chain FORWARD of table ip filter drops, and no rule there is about cni1"];
+    assert_eq!(mended(&node, &ctl, "forward", told), "ok");
+}
+
+#[test]
+fn a_guard_that_lost_rules_or_sets_is_no_guard() {
+    let site = Site::new();
+    let (node, ctl) = (&site.node, Ctl::new(&site.node));
+    let (_pod, list, _) = with_bridged_pod(&site, &ctl, &json!({}));
+    let damages = [
+        ("flush chain bridge vlan-bridge pod", "of table bridge vlan-bridge is gone or changed"),
+        ("flush table bridge vlan-bridge", "of table bridge vlan-bridge is gone or changed"),
+        ("flush set bridge vlan-bridge macs", "the pod's MAC is gone from table bridge vlan-bridge"),
+        ("flush set bridge vlan-bridge addresses4", "the pod's address 172.20.56.16 is gone from"),
+        ("flush map bridge vlan-bridge ports", "no guard for veth"),
+    ];
+    for (damage, seen) in damages {
+        assert_eq!(find(&ctl.doctor("--no-probe"), "guard").verdict, "ok", "before {damage}");
+        node.nft(damage);
+        let findings = ctl.doctor("--no-probe");
+        let finding = find(&findings, "guard");
+        assert_eq!(finding.verdict, "fail", "{damage}: {findings:#?}");
+        assert!(finding.seen.contains(seen), "{damage}: {findings:#?}");
+        let other = Pod::new();
+        node.client(&list).add(&other.eth0()).expect_ok();
+        node.client(&list).del(&other.eth0()).expect_ok();
+    }
+}
