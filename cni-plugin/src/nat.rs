@@ -9,7 +9,7 @@ mod forward;
 mod put_in;
 mod repair;
 
-pub use forward::bridged_difference;
+pub use forward::{BridgedDrop, bridged_difference};
 
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;

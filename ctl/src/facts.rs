@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use cni_conf::cni::mac::MacAddr;
 use vlan_bridge::host_access::Missing;
 use vlan_bridge::link::{Address, Installed, Kind, Link, SourceRule};
+use vlan_bridge::nat::BridgedDrop;
 use vlan_bridge::ownership::is_attachment;
 use vlan_bridge::record::Record;
 use vlan_bridge_ipam::store::{Known, Usage};
@@ -54,7 +55,7 @@ pub(crate) struct Facts {
     /// Chains of others that forwarded packets have to pass, and which no rule of ours can meet: a policy of drop, or firewalld's.
     pub(crate) forward_chains: Vec<ForwardChain>,
     /// Bridges of attached pods whose packets the packet filter drops, and where.
-    pub(crate) bridged_dropped: Vec<(String, String)>,
+    pub(crate) bridged_dropped: Vec<(String, BridgedDrop)>,
     /// Where legacy iptables filters as well.
     pub(crate) legacy: Vec<Legacy>,
     /// The node's ways to attached pods that are missing.

@@ -8,6 +8,7 @@ use cni_conf::request::Request;
 use serde_json::Value;
 
 use crate::delegate::Delegate;
+use crate::nat::BridgedDrop;
 use crate::net::{Conn, addr, link, port, route, rule};
 use crate::ownership::Attachment;
 use crate::plan::{check, uplink};
@@ -80,11 +81,15 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         )));
     }
     if network.uplink.is_some()
-        && let Some(difference) = nat::bridged_difference(&network.bridge, &addresses)?
+        && let Some(BridgedDrop { what, is_doubtful }) = nat::bridged_difference(&network.bridge, &addresses)?
     {
-        return Err(failed(format!(
-            "{difference}; the next ADD of a pod on it lets it pass, for all of them"
-        )));
+        if is_doubtful {
+            log::warn!(
+                "{what}, unless other rules there let it pass, which are about it or about what is bridged"
+            );
+        } else {
+            return Err(failed(format!("{what}; the next ADD of a pod on it lets it pass, for all of them")));
+        }
     }
     if let Some(name) = &network.ipam {
         Delegate::find(name, request)?.call(Command::Check).await?;

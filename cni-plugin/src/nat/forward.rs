@@ -157,24 +157,41 @@ pub(super) fn where_bridged_is_dropped() -> Option<Nft> {
     })
 }
 
-/// Says in words if the packet filter drops what a bridge forwards for a pod with these addresses, and nothing of ours meets it: as of a
+/// A policy that drops what a bridge forwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgedDrop {
+    /// In words.
+    pub what: String,
+    /// Somebody else's rules are about the bridge, or about what is bridged (`-m physdev`): they may let it pass.
+    pub is_doubtful: bool,
+}
+
+/// Whether the packet filter drops what a bridge forwards for a pod with these addresses, and nothing of ours meets it: as of a
 /// pod that was attached before the policy was set. A pod whose addresses are not known may have any.
-pub fn bridged_difference(bridge: &str, addresses: &[IpAddr]) -> Result<Option<String>, CniError> {
+pub fn bridged_difference(bridge: &str, addresses: &[IpAddr]) -> Result<Option<BridgedDrop>, CniError> {
     let called: Vec<Table> = called().into_iter().filter(|table| concerns(*table, addresses)).collect();
     if called.is_empty() {
         return Ok(None);
     }
     let nft = Nft::open()?;
     let element = plan::bridged_element(bridge);
+    let mut doubtful = None;
     for table in called {
         let passes = is_met(&nft, table)? && nft.element(TABLE, element.set, &element.key)?.is_some();
-        if drops(&nft, table)? && !passes {
-            return Ok(Some(format!(
-                "br_netfilter is on, and chain {OTHERS_CHAIN} of table {table} drops what bridge {bridge} forwards"
-            )));
+        if !drops(&nft, table)? || passes {
+            continue;
         }
+        let what = format!(
+            "br_netfilter is on, and chain {OTHERS_CHAIN} of table {table} drops what bridge {bridge} forwards"
+        );
+        if !(nft.speaks_of(table.family, table.name, bridge)?
+            || nft.speaks_of(table.family, table.name, "physdev")?)
+        {
+            return Ok(Some(BridgedDrop { what, is_doubtful: false }));
+        }
+        doubtful = Some(BridgedDrop { what, is_doubtful: true });
     }
-    Ok(None)
+    Ok(doubtful)
 }
 
 /// The tables of iptables that br_netfilter shows bridged packets to, each of a family of its own.

@@ -219,11 +219,11 @@ impl Nft {
         Ok(chains)
     }
 
-    /// Whether a rule of a table is about an interface, by its name.
-    pub fn speaks_of(&self, family: Family, table: &str, interface: &str) -> Result<bool> {
+    /// Whether a rule of a table is about an interface, by its name, or uses a match of iptables', by its.
+    pub fn speaks_of(&self, family: Family, table: &str, name: &str) -> Result<bool> {
         let message = Message::new(kind::GET_RULE, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
         let told = self.socket.request(message, || format!("nft list table {} {table}", family.name()))?;
-        let name = [interface.as_bytes(), &[0]].concat();
+        let name = [name.as_bytes(), &[0]].concat();
         let of_table =
             |rule: &&Vec<u8>| attribute(rule, attr::RULE_TABLE).map(text).as_deref() == Some(table);
         Ok(told.iter().filter(of_table).any(|rule| rule.windows(name.len()).any(|part| part == name)))

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vlan_bridge::guard::limits;
 use vlan_bridge::link::Link;
+use vlan_bridge::nat::BridgedDrop;
 use vlan_bridge::ownership::{Progress, attachment_of};
 
 use super::finding::Finding;
@@ -14,10 +15,15 @@ const FORWARD: &str = "forward";
 /// Policies that drop what pods send, and whether it meets them.
 pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (bridge, what) in &facts.bridged_dropped {
-        let why =
-            "the policy came after the pods, or somebody took our rule away: they reach nobody but this node";
-        findings.push(Finding::fail(FORWARD, what, why).mend(format!(
+    for (bridge, BridgedDrop { what, is_doubtful }) in &facts.bridged_dropped {
+        let finding = if *is_doubtful {
+            let why = "rules of others there are about it, or about what is bridged: if none accepts it, pods reach nobody but this node";
+            Finding::warn(FORWARD, what, why)
+        } else {
+            let why = "the policy came after the pods, or somebody took our rule away: they reach nobody but this node";
+            Finding::fail(FORWARD, what, why)
+        };
+        findings.push(finding.mend(format!(
             "start any pod on {bridge}, its ADD lets all of it pass; or sysctl -w net.bridge.bridge-nf-call-iptables=0 \
              (for IPv6: bridge-nf-call-ip6tables)"
         )));

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::Result;
 use vlan_bridge::guard::{self, Guard};
-use vlan_bridge::nat::{self, Nat};
+use vlan_bridge::nat::{self, BridgedDrop, Nat};
 use vlan_bridge::net::NetError;
 use vlan_bridge::net::nft::{Forwarding, Nft};
 use vlan_bridge::nft::Family;
@@ -70,7 +70,7 @@ fn forward_chains(
 }
 
 /// The bridges with an uplink and pods whose packets br_netfilter shows to a policy of drop that nothing of ours meets.
-fn bridged_dropped(facts: &Facts) -> Vec<(String, String)> {
+fn bridged_dropped(facts: &Facts) -> Vec<(String, BridgedDrop)> {
     let has_pods = |bridge: &str| {
         let link = facts.link(bridge);
         link.is_some_and(|link| facts.attachments().any(|pod| pod.master == Some(link.index)))

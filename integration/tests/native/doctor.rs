@@ -115,6 +115,12 @@ fn what_a_bridged_pod_has_lost_is_named_with_what_mends_it() {
         finding.seen.contains(&format!("table ip filter drops what bridge {bridge} forwards")),
         "{findings:#?}"
     );
+    // An operator's own rule may meet it, and does.
+    node.run("iptables -A FORWARD -m physdev --physdev-is-bridged -j ACCEPT").expect_ok();
+    assert!(pod.pings(Site::GATEWAY));
+    assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "warn");
+    let checked = client.check(&pod.eth0()).expect_ok();
+    assert!(checked.stderr.contains("unless other rules there let it pass"), "{checked}");
     client.add(&Pod::new().eth0()).expect_ok();
     assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
 }
