@@ -18,7 +18,7 @@ use crate::lock::RecordLock;
 use crate::net::Conn;
 use crate::net::nft::{Nft, Refusal};
 use crate::net::sysctl::InterfaceSysctls;
-use crate::nft::{Change, Element};
+use crate::nft::{Change, Element, Table};
 use crate::plan::nat::frame::{self, TABLE};
 use crate::plan::nat::{self as plan, SUBNET_CHAINS};
 use crate::record::{Record, Records};
@@ -38,11 +38,25 @@ impl Nat {
 
     /// For an attachment to a network: if it has NAT, or has to be let through where the packet filter drops what its bridge forwards.
     pub fn needed_by(network: &Network) -> Result<Option<Nat>, CniError> {
+        let called = forward::called(network);
+        let nat = Nat::needed_where(network, &called)?;
+        if nat.is_none() {
+            forward::warn_bridged_of_legacy(network, &called);
+        }
+        Ok(nat)
+    }
+
+    /// The same for who only asks, and that every few seconds.
+    pub fn would_be_needed_by(network: &Network) -> Result<Option<Nat>, CniError> {
+        Nat::needed_where(network, &forward::called(network))
+    }
+
+    fn needed_where(network: &Network, called: &[Table]) -> Result<Option<Nat>, CniError> {
         if network.has_nat() {
             return Nat::open().map(Some);
         }
-        let dropping = network.uplink.as_ref().and_then(|_| forward::where_bridged_is_dropped());
-        let nat = dropping.map(|nft| Ok(Nat { nft, records: Records::of_this_node()? }));
+        let nat = forward::where_bridged_is_dropped(called)
+            .map(|nft| Ok(Nat { nft, records: Records::of_this_node()? }));
         nat.transpose()
     }
 
@@ -239,6 +253,21 @@ pub async fn mend(node: &Conn, gone: Option<&str>) {
     let mended: Result<(), CniError> = mended.await;
     if let Err(e) = mended {
         log::error!("other pods' NAT: {e}");
+    }
+}
+
+/// Takes away what stayed for bridged pods alone, when the last of them has gone: of two that go at once, each may have seen the other.
+pub async fn end_after_the_last(node: &Conn) {
+    let ended = async {
+        let records = Records::of_this_node()?;
+        if records.are_absent() || !records.is_empty() {
+            return Ok(());
+        }
+        Nat { nft: Nft::open()?, records }.end_with_the_last(node, None, None).await
+    };
+    let ended: Result<(), CniError> = ended.await;
+    if let Err(e) = ended {
+        log::error!("what is left of NAT: {e}");
     }
 }
 

@@ -44,6 +44,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         _ => (released.await, remove.await),
     };
     removed?;
+    nat::end_after_the_last(&node).await;
     withdrawn?;
     if let Some(trunk) = &teardown.trunk {
         trunk::leave(&node, trunk).await?;

@@ -18,8 +18,8 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let unavailable = |e: CniError| e.with_code(code::PLUGIN_NOT_AVAILABLE);
     let network = config::checked(request).map_err(unavailable)?;
     let node = Conn::open().map_err(CniError::from).map_err(unavailable)?;
-    if network.has_nat() {
-        Nat::open().and_then(|nat| nat.probe()).map_err(unavailable)?;
+    if let Some(nat) = Nat::would_be_needed_by(&network).map_err(unavailable)? {
+        nat.probe().map_err(unavailable)?;
     }
     if network.guard.is_some() {
         Guard::open().and_then(|guard| guard.probe()).map_err(unavailable)?;

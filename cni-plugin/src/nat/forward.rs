@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use cni_conf::cni::error::CniError;
+use cni_conf::network::Network;
 use ipnet::IpNet;
 
 use super::Nat;
@@ -114,7 +115,7 @@ impl Nat {
         node: &Conn,
         gone: Option<&str>,
     ) -> Result<bool, CniError> {
-        for table in called() {
+        for table in tables_called() {
             if drops(&self.nft, table)? {
                 return Ok(!bridges_of_pods(node, gone).await?.is_empty());
             }
@@ -137,15 +138,14 @@ impl Nat {
 }
 
 /// The packet filter, where it drops what a bridge forwards; none where it does not, or is not to be asked.
-pub(super) fn where_bridged_is_dropped() -> Option<Nft> {
-    let called = called();
+pub(super) fn where_bridged_is_dropped(called: &[Table]) -> Option<Nft> {
     if called.is_empty() {
         return None;
     }
     let look = || -> Result<Option<Nft>, NetError> {
         let nft = Nft::open()?;
         for table in called {
-            if drops(&nft, table)? {
+            if drops(&nft, *table)? {
                 return Ok(Some(nft));
             }
         }
@@ -169,7 +169,8 @@ pub struct BridgedDrop {
 /// Whether the packet filter drops what a bridge forwards for a pod with these addresses, and nothing of ours meets it: as of a
 /// pod that was attached before the policy was set. A pod whose addresses are not known may have any.
 pub fn bridged_difference(bridge: &str, addresses: &[IpAddr]) -> Result<Option<BridgedDrop>, CniError> {
-    let called: Vec<Table> = called().into_iter().filter(|table| concerns(*table, addresses)).collect();
+    let called: Vec<Table> =
+        tables_called().into_iter().filter(|table| concerns(*table, addresses)).collect();
     if called.is_empty() {
         return Ok(None);
     }
@@ -194,8 +195,13 @@ pub fn bridged_difference(bridge: &str, addresses: &[IpAddr]) -> Result<Option<B
     Ok(doubtful)
 }
 
+/// The tables that see what the network's pods send where nothing but its bridge forwards it.
+pub(super) fn called(network: &Network) -> Vec<Table> {
+    if network.uplink.is_some() && !network.has_nat() { tables_called() } else { Vec::new() }
+}
+
 /// The tables of iptables that br_netfilter shows bridged packets to, each of a family of its own.
-fn called() -> Vec<Table> {
+fn tables_called() -> Vec<Table> {
     let is_on = |table: &Table| {
         let key = if table.family == Family::Ipv4 { "iptables" } else { "ip6tables" };
         let value = std::fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{key}"));
@@ -241,16 +247,26 @@ fn concerns(table: Table, addresses: &[IpAddr]) -> bool {
     addresses.is_empty() || addresses.iter().any(|ip| ip.is_ipv4() == ipv4)
 }
 
-/// Legacy iptables is no part of nf_tables: we cannot write there.
 fn warn_of_legacy(record: &Record) {
-    for (names, program, ipv4) in [
-        ("/proc/thread-self/net/ip_tables_names", "iptables-legacy", true),
-        ("/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy", false),
-    ] {
-        let concerned = record.addresses.iter().any(|net| net.addr().is_ipv4() == ipv4);
+    let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
+    let concerned: Vec<Table> = OTHERS.into_iter().filter(|table| concerns(*table, &addresses)).collect();
+    warn_of_legacy_on(&record.device, &concerned);
+}
+
+/// For a pod whose packets nothing but its bridge forwards.
+pub(super) fn warn_bridged_of_legacy(network: &Network, called: &[Table]) {
+    warn_of_legacy_on(&network.bridge, called);
+}
+
+/// Legacy iptables is no part of nf_tables: we cannot write there.
+fn warn_of_legacy_on(device: &str, concerned: &[Table]) {
+    for table in concerned {
+        let (names, program) = match table.family {
+            Family::Ipv4 => ("/proc/thread-self/net/ip_tables_names", "iptables-legacy"),
+            _ => ("/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy"),
+        };
         let tables = std::fs::read_to_string(Path::new(names)).unwrap_or_default();
-        if concerned && tables.lines().any(|table| table == "filter") {
-            let device = &record.device;
+        if tables.lines().any(|table| table == "filter") {
             log::warn!(
                 "{program} is in use, where only an operator can let the pods' packets pass. If its FORWARD policy is DROP: \
                  {program} -A FORWARD -i {device} -j ACCEPT; {program} -A FORWARD -o {device} -j ACCEPT"

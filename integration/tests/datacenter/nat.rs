@@ -68,6 +68,32 @@ fn a_kernel_that_lacks_a_part_is_told_which_before_anything_is_touched() {
     plugin(&node).del(&pod.eth0()).expect_ok();
 }
 
+/// Where br_netfilter and a policy of drop have pods without NAT need our rules too, STATUS says no as ADD does.
+#[test]
+fn bridged_pods_that_need_our_rules_need_the_kernels_parts() {
+    if !Path::new(MODULES).join("order").exists() {
+        return note("not in the guest: no module is taken away");
+    }
+    let (node, pod) = (Node::new("node"), Pod::new());
+    let _taken = ModulesTaken::from_my_node_alone();
+    node.ip("link add nic0 type veth peer name port\nlink set nic0 up\nlink set port up");
+    let conf = json!({
+        "type": "vlan-bridge", "bridge": "br136", "uplink": {"master": "nic0"}, "guard": false,
+        "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/24"},
+    });
+    let bridged = node.plugin(&node.list("bridged", &[conf]));
+    node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
+    node.nft(
+        "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}",
+    );
+    node.run("rmmod nft_masq").expect_ok();
+    let (added, status) = (bridged.add(&pod.eth0()), bridged.status());
+    node.run(&format!("insmod {MODULES}/nft_masq.ko")).expect_ok();
+    assert_eq!(added.error_code(), 102, "{added}");
+    assert_eq!(status.error_code(), 50, "{status}");
+    bridged.status().expect_ok();
+}
+
 /// The paths are walked natively (`native/nat_paths.rs`); this is the least on another kernel.
 #[test]
 fn a_host_port_works_on_this_kernel_too() {

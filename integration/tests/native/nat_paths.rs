@@ -1,10 +1,12 @@
 //! Every path to and from a pod in NAT mode: who asks whom over what, and whom the server sees.
 
+use crate::attached::{FakeIpam, add_through};
 use crate::nat::{GATEWAY, MACHINE, NODE, Nat, OTHER, addresses, with_ports};
-use integration::{Namespace, Pod, Server, Site, Transport, ask, note, run_with};
+use integration::{Namespace, Pod, Server, Site, Transport, ask, note, poll, run_with};
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 /// The port in the pod, the port of all of the node's addresses, and the one of [`OTHER`] alone.
 const SERVED: u16 = 80;
@@ -219,6 +221,43 @@ fn bridged_pods_from_before_a_forward_policy_of_drop_pass_with_the_next() {
     site.node.nft(&DROP[DROP.find("table ip6").unwrap()..]);
     client.add(&pod.eth0()).expect_ok();
     assert!(!has_table());
+}
+
+/// Each of them is still there when the other one looks whether it was the last.
+#[test]
+fn bridged_pods_that_go_at_the_same_time_leave_nothing_in_the_packet_filter() {
+    if !Path::new("/proc/sys/net/bridge").exists() {
+        note("no br_netfilter in this kernel: not tried");
+        return;
+    }
+    let (site, slow, other) = (Site::new(), Pod::new(), Pod::new());
+    site.node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
+    site.node.nft(DROP);
+    let ipam = FakeIpam::new(
+        "fake",
+        "if [ \"$CNI_COMMAND\" = ADD ]; then\n\
+           echo '{\"cniVersion\": \"1.1.0\", \"ips\": [{\"address\": \"172.20.56.99/24\"}]}'\n\
+         else\n\
+           touch \"$folder/asked\"; until [ -e \"$folder/go\" ]; do sleep 0.01; done\n\
+         fi",
+    );
+    let mut conf = site.conf();
+    conf["ipam"] = json!({"type": "fake"});
+    let slowly = site.node.plugin(&site.node.list("slow", &[conf]));
+    let plugin = site.node.plugin(&site.list());
+    add_through(&ipam, &slowly, &slow.eth0()).expect_ok();
+    plugin.add(&other.eth0()).expect_ok();
+    let del = ipam.before(slowly.call("DEL", &slow.eth0()));
+    std::thread::scope(|scope| {
+        let del = scope.spawn(|| del.run());
+        poll(Duration::from_secs(10), "the slow pod's rules are gone", || ipam.exists("asked"));
+        plugin.del(&other.eth0()).expect_ok();
+        ipam.write("go");
+        del.join().unwrap().expect_ok();
+    });
+    let left = site.node.run("nft list ruleset").expect_ok().stdout;
+    assert!(!left.contains("inet vlan-bridge") && !left.contains("vlan-bridge: pods"), "{left}");
+    assert!(!site.node.records().exists());
 }
 
 /// Docker's policy and br_netfilter together would cut pods off that are only bridged. They pass, and nothing else of the node changes.

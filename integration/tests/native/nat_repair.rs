@@ -1,9 +1,10 @@
 //! A firewall's restart takes our rules along: CHECK says so, and the next call of any pod puts all of them back.
 
 use crate::nat::{MACHINE, NODE, Nat, with_ports};
-use integration::{Pod, Server, Transport, ask, note};
+use integration::{Pod, Server, Site, Transport, ask, note};
 use serde_json::json;
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// The comments in the rules of the node, which tell whose each element is.
 fn elements(nat: &Nat) -> Vec<String> {
@@ -166,6 +167,27 @@ fn legacy_iptables_is_the_operators() {
     assert!(added.stderr.contains(command), "{added}");
     nat.local().status().expect_ok();
     nat.local().del(&pod.eth0()).expect_ok();
+}
+
+/// With br_netfilter that is so of pods without any NAT too.
+#[test]
+fn legacy_iptables_is_the_operators_for_bridged_pods_too() {
+    let (site, pod) = (Site::new(), Pod::new());
+    if !Path::new("/proc/sys/net/bridge").exists() || !site.node.run("iptables-legacy -P FORWARD DROP").ok() {
+        return note("this kernel has no br_netfilter or no legacy iptables: its warning is not tried");
+    }
+    let list = site.list();
+    let plugin = site.node.plugin(&list);
+    let command =
+        "iptables-legacy -A FORWARD -i br136 -j ACCEPT; iptables-legacy -A FORWARD -o br136 -j ACCEPT";
+    for (value, warned) in [("0", false), ("1", true)] {
+        site.node.set_sysctl("net/bridge/bridge-nf-call-iptables", value);
+        let added = plugin.add(&pod.eth0()).expect_ok();
+        assert_eq!(added.stderr.contains(command), warned, "{added}");
+        let asked = plugin.status().expect_ok();
+        assert!(!asked.stderr.contains(command), "{asked}");
+        plugin.del(&pod.eth0()).expect_ok();
+    }
 }
 
 /// STATUS needs no rules to be there, only a kernel that could take them.
