@@ -158,13 +158,36 @@ pub fn give(pod: &Pod, ends: &Ends<'_>, ways: &Ways, undo: &mut UndoLog) -> Resu
         of_node.extend([
             // Another attachment's, which is gone: it held this address before.
             route::removal_of_any(*address),
-            neigh::permanent(interface, *address, pod_mac),
+            // Before the neighbour entry, for one without a route is a dead pod's: see `Ours`.
             route::to_pod(&to_pod, *source),
+            neigh::permanent(interface, *address, pod_mac),
         ]);
         routes.push(to_pod);
     }
     undo.push(Undo::RemoveHostAccess(routes));
     Batch::open()?.send(&of_node)
+}
+
+/// What the node has of ways to pods.
+#[derive(Debug)]
+pub struct Ours {
+    neighbours: Vec<(u32, IpAddr)>,
+    routes: Vec<HostRoute>,
+}
+
+impl Ours {
+    /// Neighbours first: a route that comes meanwhile is seen with an entry that is not.
+    pub async fn look(node: &Conn) -> Result<Ours> {
+        Ok(Ours { neighbours: neigh::all_ours(node).await?, routes: route::all_ours(node).await? })
+    }
+
+    /// Neighbour entries that are left of routes which the kernel took with an address of the node.
+    fn strays(&self) -> impl Iterator<Item = (u32, IpAddr)> {
+        let leads = |(interface, address): (u32, IpAddr)| {
+            move |route: &HostRoute| route.interface == interface && route.address == address
+        };
+        self.neighbours.iter().copied().filter(move |entry| !self.routes.iter().any(leads(*entry)))
+    }
 }
 
 /// The node's routes to the pod of an attachment: by the addresses that its ADD reported, else by its metric alone. With an address of
@@ -176,8 +199,11 @@ pub async fn routes_of(
     previous: &AddResult,
 ) -> Result<Vec<HostRoute>> {
     if previous.ips.is_empty() {
-        let all = route::all_ours(node).await?;
-        return Ok(all.into_iter().filter(|route| route.metric == metric).collect());
+        let ours = Ours::look(node).await?;
+        let strays =
+            ours.strays().map(|(interface, address)| HostRoute { address, interface, metric }).collect();
+        let of_pod = ours.routes.iter().filter(|route| route.metric == metric).copied();
+        return Ok([strays, of_pod.collect::<Vec<_>>()].concat());
     }
     let (mut found, mut gone) = (Vec::new(), Vec::new());
     for address in previous.ips.iter().map(|ip| ip.address.addr()) {
@@ -208,17 +234,20 @@ pub fn remove(routes: &[HostRoute]) -> Result<()> {
     Batch::open()?.send(&requests)
 }
 
-/// Takes away the routes to pods whose veth is not among `links`. Those must have been listed after the routes: an ADD
-/// makes the veth first.
-pub fn remove_stale(routes: &[HostRoute], links: &[&Link]) -> Result<()> {
+/// Takes away the routes to pods whose veth is not among `links`, and neighbour entries without a route. The links must have been listed
+/// after the routes: an ADD makes the veth first.
+pub fn remove_stale(ours: &Ours, links: &[&Link]) -> Result<()> {
     let attached = links.iter().filter(|link| is_attachment(link));
     let alive: BTreeSet<u32> = attached.filter_map(|link| metric_of(&link.name)).collect();
     let stale: Vec<HostRoute> =
-        routes.iter().filter(|route| !alive.contains(&route.metric)).copied().collect();
+        ours.routes.iter().filter(|route| !alive.contains(&route.metric)).copied().collect();
     for route in &stale {
         log::info!("removing the route to {}, a pod that is gone", route.address);
     }
-    remove(&stale)
+    remove(&stale)?;
+    let strays: Vec<Request> =
+        ours.strays().map(|(interface, address)| neigh::removal(interface, address)).collect();
+    if strays.is_empty() { Ok(()) } else { Batch::open()?.send(&strays) }
 }
 
 /// Checks that the ways which ADD gave are still there. An address that the node has had only since is logged: pods that are

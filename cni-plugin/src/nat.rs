@@ -185,9 +185,10 @@ impl Nat {
         if !(if stays { self.records.is_empty() } else { self.records.end() }) {
             return Ok(());
         }
-        let switched_on = self.nft.elements(TABLE, frame::LOCALNET)?;
+        let guarded = self.nft.elements(TABLE, frame::LOCALNET)?;
+        let switched_on = guarded.iter().filter(|element| element.comment.is_empty());
         let mut devices: Vec<String> =
-            switched_on.iter().map(|element| crate::nft::interface_name(&element.key)).collect();
+            switched_on.map(|element| crate::nft::interface_name(&element.key)).collect();
         // After a flush the set is empty.
         devices.extend(last.and_then(plan::localnet_device).map(str::to_owned));
         for device in devices {
@@ -196,7 +197,7 @@ impl Nat {
         let changes = if stays {
             let routed = self.nft.elements(TABLE, frame::DEVICES)?.into_iter();
             let of = |set| move |there: crate::net::nft::Element| delete_key(set, there.key);
-            routed.map(of(frame::DEVICES)).chain(switched_on.into_iter().map(of(frame::LOCALNET))).collect()
+            routed.map(of(frame::DEVICES)).chain(guarded.into_iter().map(of(frame::LOCALNET))).collect()
         } else {
             let table = self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE));
             rules.into_iter().chain(table).collect()

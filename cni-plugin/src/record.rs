@@ -36,6 +36,8 @@ pub struct Record {
     pub netns: String,
     /// The node's device in the pod's subnet: the bridge, or its side of the pods' VLAN.
     pub device: String,
+    /// The bridge, where that is its side of a VLAN.
+    pub bridge: Option<String>,
     /// The pod's MAC.
     pub mac: Option<MacAddr>,
     /// The pod's addresses with the prefix lengths of their subnets.
@@ -64,6 +66,7 @@ impl Record {
             "ifname": self.ifname,
             "netns": self.netns,
             "device": self.device,
+            "bridge": self.bridge,
             "mac": self.mac.map(|mac| mac.to_string()),
             "addresses": self.addresses.iter().map(IpNet::to_string).collect::<Vec<_>>(),
             "masquerade": self.masquerade,
@@ -93,6 +96,7 @@ impl Record {
             ifname: text("ifname")?,
             netns: text("netns")?,
             device: text("device")?,
+            bridge: section.str("bridge")?.map(str::to_owned),
             mac,
             addresses: section.strings("addresses")?.iter().map(address).collect::<Result<_, _>>()?,
             masquerade: section.bool("masquerade")?,
@@ -256,7 +260,8 @@ mod tests {
             container_id: "0a1b".into(),
             ifname: "eth0".into(),
             netns: "/run/netns/p".into(),
-            device: "cni0".into(),
+            device: "cni0.7".into(),
+            bridge: Some("cni0".into()),
             mac: "02:00:00:00:00:2a".parse().ok(),
             addresses: vec!["10.22.0.2/16".parse().unwrap(), "fd00:22::2/64".parse().unwrap()],
             masquerade: true,

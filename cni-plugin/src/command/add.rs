@@ -286,6 +286,7 @@ impl Add<'_> {
             ifname: self.request.env.ifname.clone(),
             netns: self.namespace.path().to_owned(),
             device: device.name.clone(),
+            bridge: (device.name != self.network.bridge).then(|| self.network.bridge.clone()),
             mac: container.mac,
             addresses: result.ips.iter().map(|ip| ip.address).collect(),
             masquerade: self.network.masquerade,

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::delegate::Delegate;
 use crate::link::Link;
-use crate::net::{Conn, link, remove, route};
+use crate::net::{Conn, link, remove};
 use crate::ownership::{Attachment, belongs_to};
 use crate::{guard, host_access, nat, trunk};
 
@@ -28,7 +28,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         .collect();
     let node = Conn::open()?;
     let mut outcome = nat::collect(&node, &request.name, &wanted, teardown.has_nat).await;
-    let routes = route::all_ours(&node).await?;
+    let ways = host_access::Ours::look(&node).await?;
     let guarded = if teardown.has_guard { guard::ports() } else { Ok(Vec::new()) };
     let links = link::all(&node).await?;
     let is_stale = |link: &&Link| belongs_to(link, &request.name) && !wanted.contains(&link.name);
@@ -39,7 +39,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     }
     nat::mend(&node, None).await;
     outcome = outcome.and(guarded.and_then(|guarded| guard::remove_stale(&guarded, &rest)));
-    outcome = outcome.and(host_access::remove_stale(&routes, &rest).map_err(CniError::from));
+    outcome = outcome.and(host_access::remove_stale(&ways, &rest).map_err(CniError::from));
     if let Some(trunk) = &teardown.trunk {
         outcome = outcome.and(trunk::leave(&node, trunk).await);
     }

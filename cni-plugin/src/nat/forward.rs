@@ -29,7 +29,7 @@ impl Nat {
         }
         let _lock = RecordLock::alone()?;
         let mut changes = forward();
-        changes.extend(shared(record));
+        changes.extend(shared([record]));
         for table in OTHERS {
             if drops(&self.nft, table)? && accepting(&self.nft, table)?.is_empty() {
                 changes.push(accept(table));
@@ -57,7 +57,7 @@ impl Nat {
         }
         log::warn!("what lets pods' packets pass is not all there in the packet filter: putting it back");
         let all = self.records.all();
-        self.nft.commit(&all.iter().flat_map(|(_, record)| shared(record)).collect::<Vec<_>>())?;
+        self.nft.commit(&shared(all.iter().map(|(_, record)| record)))?;
         drop(lock);
         for (_, record) in &all {
             self.let_forward(node, record).await?;
@@ -222,9 +222,12 @@ fn is_met(nft: &Nft, table: Table) -> Result<bool, NetError> {
     Ok(!accepting(nft, table)?.is_empty() && nft.chain(TABLE, FORWARD)?.is_some_and(marks))
 }
 
-/// What puts an attachment's devices into the sets that all share.
-pub(super) fn shared(record: &Record) -> impl Iterator<Item = Change> {
-    plan::device_elements(record).into_iter().map(|element| Change::AddElement { table: TABLE, element })
+/// What puts attachments' devices into the sets that all share. Of a device that has a comment for one of them only, the kernel keeps the
+/// first.
+pub(super) fn shared<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Change> {
+    let mut elements: Vec<_> = records.into_iter().flat_map(plan::device_elements).collect();
+    elements.sort_by_key(|element| !element.comment.is_empty());
+    elements.into_iter().map(|element| Change::AddElement { table: TABLE, element }).collect()
 }
 
 /// The numbers of our rules in a table of iptables'.

@@ -46,11 +46,22 @@ impl Nat {
             }
         }
         if let Some(device) = plan::localnet_device(record) {
-            self.set_localnet(device, true)?;
+            self.switch_on(device)?;
         }
         self.let_forward(node, record).await?;
         self.forget_udp_of_the_node(node, record).await;
         Ok(())
+    }
+
+    /// The set may have the device as the bridge of another only, whose VLAN's side was switched on.
+    fn switch_on(&self, device: &str) -> Result<(), CniError> {
+        let element = plan::localnet_element(device, "");
+        let there = self.nft.element(TABLE, element.set, &element.key)?;
+        if there.is_some_and(|there| !there.comment.is_empty()) {
+            let changes = vec![delete(&element), Change::AddElement { table: TABLE, element }];
+            self.commit_what_can(changes, Refusal::not_found)?;
+        }
+        self.set_localnet(device, true)
     }
 
     async fn put_in(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
@@ -82,7 +93,7 @@ impl Nat {
         }
         changes.extend(stale.iter().map(delete));
         changes.extend(plan::elements(record).into_iter().map(create));
-        changes.extend(shared(record));
+        changes.extend(shared([record]));
         let Err(refusals) = self.nft.try_commit(&changes)? else { return Ok(None) };
         if refusals.iter().any(Refusal::not_found) {
             return Ok(Some(Obstacle::Missing));

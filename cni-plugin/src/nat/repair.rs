@@ -80,8 +80,8 @@ impl Nat {
         }
         for record in &live {
             changes.extend(plan::elements(record).into_iter().map(create));
-            changes.extend(shared(record));
         }
+        changes.extend(shared(&live));
         // An attachment under way may want what a finished one has; it will be refused by itself.
         self.commit_what_can(changes, Refusal::exists)?;
         Ok(live)

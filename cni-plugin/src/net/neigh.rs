@@ -10,6 +10,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::batch::{Fine, Request};
+use super::route::OURS;
 use super::{Conn, Result};
 
 /// `bridge fdb add MAC dev PORT master static`: this address is behind this port and nowhere else, in each VLAN that
@@ -37,11 +38,13 @@ fn behind_port(port: u32, mac: MacAddr) -> NeighbourMessage {
     message
 }
 
-/// `ip neigh replace ADDRESS lladdr MAC dev INTERFACE nud permanent`: nobody is asked who has the address.
+/// `ip neigh replace ADDRESS lladdr MAC dev INTERFACE nud permanent proto 117`: nobody is asked who has the address.
 pub fn permanent(interface: u32, address: IpAddr, mac: MacAddr) -> Request {
     let mut message = neighbour(interface, address);
     message.header.state = NeighbourState::Permanent;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    // Kernels before 4.20 pass over it.
+    message.attributes.push(NeighbourAttribute::Protocol(OURS));
     let action = format!("ip neigh replace {address} lladdr {mac} dev {interface} nud permanent");
     Request::new(
         RouteNetlinkMessage::NewNeighbour(message),
@@ -55,6 +58,30 @@ pub fn permanent(interface: u32, address: IpAddr, mac: MacAddr) -> Request {
 pub fn removal(interface: u32, address: IpAddr) -> Request {
     let message = RouteNetlinkMessage::DelNeighbour(neighbour(interface, address));
     Request::new(message, 0, Fine::IfGone, format!("ip neigh del {address} dev {interface}"))
+}
+
+/// `ip neigh show nud permanent proto 117`: the addresses of every entry of ours, each with its interface.
+pub async fn all_ours(conn: &Conn) -> Result<Vec<(u32, IpAddr)>> {
+    let message = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+    let answers = conn.dump(message, || "list neighbours".into()).await?;
+    let ours = |message: &NeighbourMessage| {
+        message.header.state == NeighbourState::Permanent
+            && message.attributes.contains(&NeighbourAttribute::Protocol(OURS))
+    };
+    let address = |attribute: &NeighbourAttribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::from(*ip)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::from(*ip)),
+        _ => None,
+    };
+    Ok(answers
+        .iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewNeighbour(message) if ours(message) => {
+                Some((message.header.ifindex, message.attributes.iter().find_map(address)?))
+            }
+            _ => None,
+        })
+        .collect())
 }
 
 /// `ip neigh get ADDRESS dev INTERFACE`: the MAC that is set for good; none if there is none or it was learned.

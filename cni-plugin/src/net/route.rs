@@ -17,7 +17,7 @@ use super::{Conn, Result};
 use crate::link::{HostRoute, Installed};
 
 /// Who made a route, as `ip route` shows it: `proto 117` is ours, and nobody's in iproute2's rt_protos.
-const OURS: RouteProtocol = RouteProtocol::Other(117);
+pub(super) const OURS: RouteProtocol = RouteProtocol::Other(117);
 
 /// `ip route add DST via GW dev INTERFACE …` with every attribute of specification 1.1. `onlink` is for gateways
 /// that no address of the interface covers.

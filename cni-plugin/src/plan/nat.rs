@@ -176,18 +176,26 @@ fn port_element(mapping: &PortMapping, target: IpAddr, comment: &str) -> Element
 
 /// What the attachments on one device share.
 pub fn device_elements(record: &Record) -> Vec<Element> {
-    let of = |set, key| Element { set, key, value: None, comment: String::new() };
     // With br_netfilter packets come in by the bridge itself, and are not looked at again as its VLAN side's.
-    let bridge = record.device.rsplit_once('.').map(|(bridge, _)| bridge);
-    let both: Vec<&str> = std::iter::once(record.device.as_str()).chain(bridge).collect();
-    let mut elements: Vec<Element> = both.iter().map(|name| bridged_element(name)).collect();
+    let both = std::iter::once(&record.device).chain(&record.bridge);
+    let mut elements: Vec<Element> = both.map(|name| bridged_element(name)).collect();
     if is_routed(record) {
-        elements.push(of(frame::DEVICES, nft::interface(&record.device)));
+        let key = nft::interface(&record.device);
+        elements.push(Element { set: frame::DEVICES, key, value: None, comment: String::new() });
     }
     if localnet_device(record).is_some() {
-        elements.extend(both.iter().map(|name| of(LOCALNET, nft::interface(name))));
+        elements.push(localnet_element(&record.device, ""));
+        elements.extend(record.bridge.iter().map(|bridge| localnet_element(bridge, NOT_SWITCHED)));
     }
     elements
+}
+
+/// The comment of a device in [`LOCALNET`] on which nothing has been switched on.
+const NOT_SWITCHED: &str = "bridge";
+
+/// What keeps packets of 127.0.0.0/8 from coming in by a device. Without a comment, it is ours to switch off what lets them.
+pub fn localnet_element(device: &str, comment: &str) -> Element {
+    Element { set: LOCALNET, key: nft::interface(device), value: None, comment: comment.into() }
 }
 
 /// What lets pass what comes in by a bridge and goes out by the same.

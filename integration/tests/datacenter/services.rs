@@ -172,9 +172,14 @@ fn services_and_host_ports(trunk: bool) {
 
     let plugin = node1.client(&list(&node1, trunk));
     plugin.check(&client.pod.eth0()).expect_ok();
+    // What an operator has switched on stays so: on a trunk the pods' device is the bridge's side of their VLAN.
+    let bridge = list(&node1, trunk)["plugins"][0]["bridge"].as_str().unwrap().to_owned();
+    let localnet = format!("net/ipv4/conf/{bridge}/route_localnet");
+    node1.set_sysctl(&localnet, "1");
     for pod in [&client.pod, &same_node.pod] {
         plugin.del(&pod.eth0()).expect_ok();
     }
+    assert_eq!(node1.sysctl(&localnet), if trunk { "1" } else { "0" });
     node1.nft("delete table inet proxy");
     let rules = node1.run("nft list ruleset").expect_ok().stdout;
     assert!(!rules.contains("172.20.56."), "{rules}");

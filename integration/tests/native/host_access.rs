@@ -111,18 +111,30 @@ fn nothing_is_left_however_a_pod_goes() {
     drop(pod);
     plugin.del(&eth0).expect_ok();
     before.assert_unchanged(&site.node);
-    // With an address, the node's routes that have it for their source are gone, and nothing else is.
+    // With an address, the node's routes that have it for their source are gone, and nothing else is. An operator's entry stays.
     let [v4, v6] = Site::NODE;
-    let pod = added();
-    site.node.ip(&format!("addr del {v4}/24 dev nic1\naddr del {v6}/64 dev nic1"));
-    assert_eq!(site.node.run("ip route show proto 117").expect_ok().stdout, "");
-    client.del(&pod.eth0()).expect_ok();
-    let left = site.node.run("ip neigh show dev br136 nud permanent").expect_ok().stdout;
-    assert_eq!(left, "");
-    site.node.ip(&format!(
-        "addr add {v4}/24 dev nic1\naddr add {v6}/64 dev nic1 nodad\nroute add default via 10.51.0.1"
-    ));
-    before.assert_unchanged(&site.node);
+    let operators = "172.20.56.250 dev br136 lladdr 02:00:00:00:00:66 nud permanent";
+    let permanent = || site.node.run("ip neigh show dev br136 nud permanent").expect_ok().stdout;
+    let ends: [&dyn Fn(&Pod); 3] = [
+        &|pod| drop(client.del(&pod.eth0()).expect_ok()),
+        // As `uninstall --force` does, without a result.
+        &|pod| drop(plugin.del(&pod.eth0()).expect_ok()),
+        &|_| drop(plugin.clone().with("cni.dev/valid-attachments", json!([])).gc().expect_ok()),
+    ];
+    for end in ends {
+        let pod = added();
+        site.node.ip(&format!("neigh add {operators}\naddr del {v4}/24 dev nic1\naddr del {v6}/64 dev nic1"));
+        assert_eq!(site.node.run("ip route show proto 117").expect_ok().stdout, "");
+        assert_eq!(permanent().lines().count(), 3);
+        end(&pod);
+        assert_eq!(permanent().lines().count(), 1, "{}", permanent());
+        site.node.ip(&format!(
+            "neigh del {operators}\naddr add {v4}/24 dev nic1\naddr add {v6}/64 dev nic1 nodad\n\
+             route add default via 10.51.0.1"
+        ));
+        before.assert_unchanged(&site.node);
+        client.del(&pod.eth0()).expect_ok();
+    }
     // GC takes what belongs to nobody and leaves the rest, other networks' too.
     let (stays, goes) = (added(), added());
     let mut other = list.clone();

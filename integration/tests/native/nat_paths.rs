@@ -173,6 +173,22 @@ fn a_pod_does_not_reach_what_listens_on_localhost() {
     assert!(unguarded.is_some(), "without the guard it would, or this test shows nothing");
 }
 
+/// A bridge's name may have a dot, and what is before it may be somebody's.
+#[test]
+fn a_bridge_with_a_dot_in_its_name_is_no_side_of_another() {
+    let (nat, pod) = (Nat::new(), Pod::new());
+    nat.node.ip("link add br0 type bridge");
+    nat.node.set_sysctl("net/ipv4/conf/br0/route_localnet", "1");
+    let dotted = nat.node.plugin(&nat.list("dotted", "br0.lan", &json!({})));
+    let eth0 = with_ports(&pod, &[(MAPPED, "tcp", SERVED, "")]);
+    dotted.add(&eth0).expect_ok();
+    assert!(!nat.rules().contains("\"br0\""), "{}", nat.rules());
+    assert_eq!(nat.node.sysctl("net/ipv4/conf/br0.lan/route_localnet"), "1");
+    dotted.del(&eth0).expect_ok();
+    assert_eq!(nat.node.sysctl("net/ipv4/conf/br0.lan/route_localnet"), "0");
+    assert_eq!(nat.node.sysctl("net/ipv4/conf/br0/route_localnet"), "1");
+}
+
 /// A policy that comes when pods are there cuts them off. The next pod, of a network with NAT too, lets their bridge pass, and what does so
 /// stays for as long as there are any.
 #[test]

@@ -26,7 +26,7 @@ pub const ADDRESS_PORTS: [&str; 2] = ["address-ports4", "address-ports6"];
 pub const DEVICES: &str = "devices";
 /// The bridges of pods, each twice: what comes in by one and goes out by the same. With br_netfilter that is how bridged packets look.
 pub const BRIDGES: &str = "bridges";
-/// Those on which we have switched `route_localnet` on.
+/// Those on which we have switched `route_localnet` on, and the bridges that some of them are a VLAN's side of.
 pub const LOCALNET: &str = "localnet";
 
 /// The maps whose elements are attachments'.

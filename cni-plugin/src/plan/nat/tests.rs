@@ -16,6 +16,7 @@ fn record() -> Record {
         ifname: "eth0".into(),
         netns: "/run/netns/p".into(),
         device: "cni0".into(),
+        bridge: None,
         mac: None,
         addresses: vec!["10.22.0.2/16".parse().unwrap(), "fd00:22::2/64".parse().unwrap()],
         masquerade: true,
@@ -48,6 +49,20 @@ fn an_attachment_has_an_element_for_each_address_and_port() {
     assert_eq!(elements[4].value, Some(Value::Bytes(vec![10, 22, 0, 2, 0, 80, 0, 0])));
     // 192.0.2.7 . udp . 53 : 10.22.0.2 . 5353
     assert_eq!(elements[6].key, [192, 0, 2, 7, 17, 0, 0, 0, 0, 53, 0, 0]);
+}
+
+/// A name does not say what is a bridge's side of a VLAN.
+#[test]
+fn a_bridge_is_taken_along_where_the_device_is_its_side_of_a_vlan() {
+    let names = |record: &Record, set: &str| -> Vec<(String, bool)> {
+        let elements = device_elements(record).into_iter().filter(|element| element.set == set);
+        elements.map(|element| (nft::interface_name(&element.key), element.comment.is_empty())).collect()
+    };
+    let dotted = Record { device: "br0.7".into(), ..record() };
+    assert_eq!(names(&dotted, LOCALNET), [("br0.7".into(), true)]);
+    let trunk = Record { bridge: Some("br0".into()), ..dotted };
+    assert_eq!(names(&trunk, LOCALNET), [("br0.7".into(), true), ("br0".into(), false)]);
+    assert_eq!(names(&trunk, frame::DEVICES), [("br0.7".into(), true)]);
 }
 
 #[test]
