@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
 use vlan_bridge::link::{Kind, Link};
-use vlan_bridge::net::{Conn, addr, remove, route};
+use vlan_bridge::net::{Conn, addr, remove};
 use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
 use vlan_bridge::record::Records;
 use vlan_bridge::{guard, host_access, nat};
@@ -69,7 +69,7 @@ async fn forget_the_dead(conn: &Conn, lists: &[Value]) -> Result<()> {
     }
     guards.end();
     // They hang on the bridge, which stays where somebody else uses it.
-    host_access::remove_stale(&route::all_ours(conn).await?, &[])?;
+    host_access::remove_stale(&host_access::Ours::look(conn).await?, &[])?;
     Ok(())
 }
 
