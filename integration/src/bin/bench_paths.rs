@@ -1,5 +1,5 @@
 //! What `cargo xtask bench paths` runs: NAT mode with two host ports a pod, against the reference's bridge with ipMasq and portmap,
-//! and what a connection to a host port loses against one to a pod on a node without any rule.
+//! and what a connection by a host port or a service loses against one that meets no rule.
 //!
 //! Runs alternate between the contestants, so that whatever else the machine does falls on all. A call is timed from the
 //! start of the process to its end, with the node's namespace entered before the clock starts.
@@ -11,7 +11,7 @@
     reason = "it reports to a person, and fails like a test"
 )]
 
-use integration::{Call, Namespace, Node, Pod, peer, plugin};
+use integration::{Attachment, Call, Namespace, Node, Pod, Site, peer, plugin};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -146,22 +146,46 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// A machine on a node's segment, and a pod of that node with a server.
-struct Segment {
-    machine: Namespace,
+/// How a client comes to a pod with a server.
+#[derive(Clone, Copy)]
+enum Way {
+    /// From a machine on the node's segment that knows a way to the pod; the node has no rule.
+    Routed,
+    /// The same machine, by a host port.
+    HostPort,
+    /// From a pod of the same bridge with an uplink, by the bridge alone.
+    Bridged,
+    /// The same pod, by a service that the node leads to the other.
+    Service,
+}
+
+/// A client and where it connects to, and a pod that serves.
+struct Path {
+    /// A pod that is attached to nothing plays the machine.
+    client: Pod,
     to: SocketAddr,
-    _parts: (Node, Pod),
+    server: Pod,
+    /// What it leads through.
+    _through: (Node, Option<Namespace>),
 }
 
 const SERVED: u16 = 80;
 const MAPPED: u16 = 8080;
 
-impl Segment {
-    /// With a host port the machine connects to the node. Without, it knows a way to the pod, and the node has no rule.
-    fn new(host_port: bool) -> Segment {
-        let (machine, node, pod) = (Namespace::new("machine"), Node::new("node"), Pod::new());
-        machine.ip(&format!("link add port type veth peer name nic0 netns {}", node.name()));
-        machine.ip("link set port up\naddr add 192.0.2.9/24 dev port\nroute add 10.1.0.0/16 via 192.0.2.1");
+impl Path {
+    fn new(way: Way) -> Path {
+        match way {
+            Way::Routed => Path::from_machine(false),
+            Way::HostPort => Path::from_machine(true),
+            Way::Bridged => Path::from_pod(false),
+            Way::Service => Path::from_pod(true),
+        }
+    }
+
+    fn from_machine(host_port: bool) -> Path {
+        let (client, node, server) = (Pod::new(), Node::new("node"), Pod::new());
+        client.ip(&format!("link add port type veth peer name nic0 netns {}", node.name()));
+        client.ip("link set port up\naddr add 192.0.2.9/24 dev port\nroute add 10.1.0.0/16 via 192.0.2.1");
         node.ip("link set nic0 up\naddr add 192.0.2.1/24 dev nic0");
         let mut conf = json!({
             "type": "vlan-bridge", "bridge": "cni0", "isDefaultGateway": true,
@@ -172,27 +196,41 @@ impl Segment {
             conf["ipMasq"] = json!(true);
         }
         let ports = json!({"portMappings": [{"hostPort": MAPPED, "containerPort": SERVED}]});
-        let eth0 = pod.eth0().capabilities(ports);
-        let result = node.plugin(&node.list("bench", &[conf])).add(&eth0).expect_ok().json();
-        let own = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
-        let to: (IpAddr, u16) =
-            if host_port { ([192, 0, 2, 1].into(), MAPPED) } else { (own.parse().unwrap(), SERVED) };
-        Segment { machine, to: to.into(), _parts: (node, pod) }
+        let own = given(&node, &conf, &server.eth0().capabilities(ports));
+        let to: (IpAddr, u16) = if host_port { ([192, 0, 2, 1].into(), MAPPED) } else { (own, SERVED) };
+        Path { client, to: to.into(), server, _through: (node, None) }
+    }
+
+    fn from_pod(service: bool) -> Path {
+        let (site, client, server) = (Site::new(), Pod::new(), Pod::new());
+        site.give_node_its_own_network();
+        let mut conf = site.conf();
+        if service {
+            conf["serviceCIDRs"] = json!(["10.96.0.0/12"]);
+        }
+        let own = given(&site.node, &conf, &server.eth0());
+        given(&site.node, &conf, &client.eth0());
+        // What kube-proxy does.
+        site.node.nft(&format!(
+            "table ip proxy {{\n chain pre {{\n type nat hook prerouting priority -100;\n ip daddr 10.96.0.1 dnat to {own}\n }}\n}}"
+        ));
+        let to: (IpAddr, u16) = (if service { [10, 96, 0, 1].into() } else { own }, SERVED);
+        Path { client, to: to.into(), server, _through: (site.node, Some(site.router)) }
     }
 
     /// Serves one connection in the pod.
     fn serve(&self, serve: impl FnOnce(TcpStream) + Send + 'static) -> JoinHandle<()> {
-        let listener = self._parts.1.enter(|| TcpListener::bind(("0.0.0.0", SERVED)).unwrap());
+        let listener = self.server.enter(|| TcpListener::bind(("0.0.0.0", SERVED)).unwrap());
         std::thread::spawn(move || serve(listener.accept().unwrap().0))
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = self.machine.enter(|| TcpStream::connect(self.to).unwrap());
+        let stream = self.client.enter(|| TcpStream::connect(self.to).unwrap());
         stream.set_nodelay(true).unwrap();
         stream
     }
 
-    /// Gbit/s from the machine to the pod.
+    /// Gbit/s from the client to the pod.
     fn throughput(&self) -> f64 {
         const TIME: Duration = Duration::from_millis(500);
         let server = self.serve(|mut stream| {
@@ -246,28 +284,41 @@ impl Segment {
     }
 }
 
-/// A connection to a host port beside one that goes the same way without a rule.
+/// Attaches a pod and returns its address.
+fn given(node: &Node, conf: &Value, attachment: &Attachment) -> IpAddr {
+    let plugin = node.plugin(&node.list("bench", std::slice::from_ref(conf)));
+    let result = plugin.add(attachment).expect_ok().json();
+    let address = result["ips"][0]["address"].as_str().unwrap();
+    address.split('/').next().unwrap().parse().unwrap()
+}
+
+/// A connection by a host port, and one by a service, each beside one between the same two without a rule.
 fn connections() {
+    compare("machine to pod", "host port", [Way::Routed, Way::HostPort]);
+    compare("pod to pod", "service", [Way::Bridged, Way::Service]);
+}
+
+fn compare(who: &str, how: &str, ways: [Way; 2]) {
     const RUNS: usize = 15;
-    let segments = [Segment::new(false), Segment::new(true)];
-    println!("\n{:34} {:>14} {:>14} {:>7}", "median, machine to pod", "veths, no rule", "host port", "loss");
-    type Measure = fn(&Segment) -> f64;
+    let paths = ways.map(Path::new);
+    println!("\n{:34} {:>14} {how:>14} {:>7}", format!("median, {who}"), "veths, no rule", "loss");
+    type Measure = fn(&Path) -> f64;
     let measures: [(&str, Measure, &str, bool); 3] = [
-        ("TCP throughput", Segment::throughput, "Gbit/s", true),
-        ("TCP round trip of a byte", Segment::round_trip, "us", false),
-        ("TCP connection", Segment::connection, "us", false),
+        ("TCP throughput", Path::throughput, "Gbit/s", true),
+        ("TCP round trip of a byte", Path::round_trip, "us", false),
+        ("TCP connection", Path::connection, "us", false),
     ];
     for (what, measure, unit, more_is_better) in measures {
         let mut values: [Vec<f64>; 2] = Default::default();
         for run in 0..=RUNS {
-            for (segment, values) in segments.iter().zip(&mut values) {
-                let value = measure(segment);
+            for (path, values) in paths.iter().zip(&mut values) {
+                let value = measure(path);
                 values.extend((run > 0).then_some(value));
             }
         }
-        let [bare, mapped] = values.map(median);
-        let loss = if more_is_better { 1.0 - mapped / bare } else { mapped / bare - 1.0 };
+        let [bare, ruled] = values.map(median);
+        let loss = if more_is_better { 1.0 - ruled / bare } else { ruled / bare - 1.0 };
         let shown = |value: f64| format!("{value:.2} {unit}");
-        println!("{what:34} {:>14} {:>14} {:6.1}%", shown(bare), shown(mapped), loss * 100.0);
+        println!("{what:34} {:>14} {:>14} {:6.1}%", shown(bare), shown(ruled), loss * 100.0);
     }
 }

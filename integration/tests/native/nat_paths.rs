@@ -27,6 +27,7 @@ struct Path4And6<'a> {
 struct Surroundings {
     forward_drops: bool,
     bridges_call_iptables: bool,
+    strict_rp_filter: bool,
 }
 
 /// As iptables-nft makes them for `iptables -P FORWARD DROP`.
@@ -43,7 +44,9 @@ fn every_path_of_a_pod_works() {
                 note("no br_netfilter in this kernel: half of the table is not tried");
                 continue;
             }
-            failures.extend(try_all(Surroundings { forward_drops, bridges_call_iptables }));
+            // So that every pair of the three meets.
+            let strict_rp_filter = forward_drops != bridges_call_iptables;
+            failures.extend(try_all(Surroundings { forward_drops, bridges_call_iptables, strict_rp_filter }));
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -57,6 +60,10 @@ fn try_all(surroundings: Surroundings) -> Vec<String> {
             let value = if surroundings.bridges_call_iptables { "1" } else { "0" };
             nat.node.set_sysctl(&format!("net/bridge/{key}"), value);
         }
+    }
+    let rp_filter = if surroundings.strict_rp_filter { "1" } else { "0" };
+    for interface in ["all", "default", "nic0"] {
+        nat.node.set_sysctl(&format!("net/ipv4/conf/{interface}/rp_filter"), rp_filter);
     }
     if surroundings.forward_drops {
         nat.node.nft(DROP);
@@ -119,9 +126,10 @@ fn own(pair: &[String; 2]) -> [Option<&str>; 2] {
 /// Walks the paths over both transports and families; notes whom each server saw.
 fn walk(paths: &[Path4And6<'_>], surroundings: Surroundings) -> Vec<String> {
     let header = format!(
-        "FORWARD {}, bridge-nf-call-iptables {}",
+        "FORWARD {}, bridge-nf-call-iptables {}, rp_filter {}",
         if surroundings.forward_drops { "drop" } else { "accept" },
-        u8::from(surroundings.bridges_call_iptables)
+        u8::from(surroundings.bridges_call_iptables),
+        u8::from(surroundings.strict_rp_filter)
     );
     let mut lines = vec![format!(
         "{header}\n{:38} {:>15} {:>15} {:>15} {:>15}",
