@@ -150,7 +150,7 @@ impl Delegate {
 }
 
 /// Whether this is a file that anybody may execute, which is what root needs to.
-fn is_executable(path: &Path) -> bool {
+pub fn is_executable(path: &Path) -> bool {
     const ANYBODY: u32 = 0o111;
     path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & ANYBODY != 0)
 }

@@ -20,6 +20,8 @@ pub mod record;
 mod trunk;
 mod undo;
 
+pub use delegate::is_executable;
+
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::request::Request;

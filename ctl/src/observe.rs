@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use cni_conf::cni::version::Version;
 use serde_json::Value;
+use vlan_bridge::is_executable;
 use vlan_bridge::link::Link;
 use vlan_bridge::net::{Conn, addr, link, route, rule};
 use vlan_bridge_ipam::store::{Store, StoreError};
@@ -96,8 +97,7 @@ fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
 /// STATUS came with 1.1.0, whatever the list's own version is.
 fn status(bin_dirs: &[PathBuf], mut entry: Value) -> Option<Result<(), String>> {
     entry["cniVersion"] = Version::V1_1_0.as_str().into();
-    let plugin =
-        bin_dirs.iter().map(|dir| dir.join(OUR_PLUGIN)).find(|path| binaries::is_executable(path))?;
+    let plugin = bin_dirs.iter().map(|dir| dir.join(OUR_PLUGIN)).find(|path| is_executable(path))?;
     Some(plugin::call(&plugin, "STATUS", &entry, None).map_err(|why| format!("{why:#}")))
 }
 
@@ -131,7 +131,7 @@ fn plugins(facts: &Facts) -> Vec<Plugin> {
     }
     let look = |name: String| {
         let path = facts.bin_dirs.iter().map(|dir| dir.join(&name)).find(|path| path.exists());
-        let executable = path.as_deref().is_some_and(binaries::is_executable);
+        let executable = path.as_deref().is_some_and(is_executable);
         let ours = PLUGINS.contains(&name.as_str()) && executable;
         let version = path
             .as_deref()

@@ -1,12 +1,12 @@
 //! The plugins: which version is there, and which takes its place.
 
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
+use vlan_bridge::is_executable;
 
 use crate::files;
 
@@ -73,11 +73,6 @@ pub(crate) fn version(path: &Path) -> Result<String> {
         Some(version) if output.status.success() => Ok(version.trim_end_matches(':').to_owned()),
         _ => bail!("it does not tell its version"),
     }
-}
-
-/// Whether somebody may execute a file.
-pub(crate) fn is_executable(path: &Path) -> bool {
-    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 impl Binary {
