@@ -1,9 +1,9 @@
 //! Runs the IPAM plugin (CNI 1.1, section 4, "Plugin Delegation").
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, PipeWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command as Process, ExitStatus, Stdio};
+use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread;
 
@@ -58,72 +58,45 @@ impl Delegate {
         }
     }
 
-    /// Runs a verb beside what the caller goes on with. The environment is ours but for `CNI_COMMAND`, stderr is ours too.
-    /// An error of the plugin comes back with its own code and message.
-    pub async fn call(&self, command: Command) -> Result<Vec<u8>, CniError> {
-        let delegate = self.clone();
-        match tokio::task::spawn_blocking(move || delegate.run(command)).await {
-            Ok(answer) => answer,
-            Err(e) => Err(self.failed(format_args!("{e}"))),
-        }
+    /// Runs a verb to its end.
+    pub fn call(&self, command: Command) -> Result<Vec<u8>, CniError> {
+        self.start(command)?.answer()
     }
 
-    /// ADD, with the answer decoded. One without a cniVersion is taken to be in the configuration's.
-    pub async fn add(&self, version: Version) -> Result<AddResult, CniError> {
-        let answer = self.call(Command::Add).await?;
-        let value: Value = serde_json::from_slice(&answer)
-            .map_err(|e| self.failed(format_args!("its result is not JSON: {e}")))?;
-        AddResult::from_json(&value, version)
-    }
-
-    fn run(&self, command: Command) -> Result<Vec<u8>, CniError> {
+    /// Starts a verb, and leaves the plugin at work beside what the caller goes on with. The environment is ours but for
+    /// `CNI_COMMAND`, stderr is ours too.
+    pub fn start(&self, command: Command) -> Result<Running, CniError> {
+        let (stdin, writer) =
+            io::pipe().map_err(|e| self.failed(format_args!("no pipe for its stdin: {e}")))?;
+        let writer = if self.config.len() <= PIPE_HOLDS {
+            // A plugin that had to wait for it would be woken on the writer's CPU, and keep the writer from its own work.
+            self.give_config(writer);
+            None
+        } else {
+            Some(writer)
+        };
         let mut process = Process::new(&self.binary);
         if self.binary.ends_with(OUR_IPAM) {
             // It ends with us, so that it takes no address when we are gone.
             process.env("VLAN_BRIDGE_PID", std::process::id().to_string());
         }
-        let mut child = process
+        let child = process
             .env("CNI_COMMAND", command.as_str())
-            .stdin(Stdio::piped())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|e| self.failed(format_args!("{e}")))?;
-        let answer = self.converse(&mut child);
-        if answer.is_err() {
-            // It may write for ever, and nobody reads any more.
-            let _ = child.kill();
+        if let Some(writer) = writer {
+            // Not waited for: what is unread when the plugin has answered interests nobody.
+            let delegate = self.clone();
+            thread::Builder::new()
+                .spawn(move || delegate.give_config(writer))
+                .map_err(|e| self.failed(format_args!("no thread to write its stdin: {e}")))?;
         }
-        let status = child.wait().map_err(|e| self.failed(format_args!("{e}")))?;
-        self.judge(status, answer?)
+        Ok(Running { delegate: self.clone(), child })
     }
 
-    /// Gives the plugin its configuration and reads its answer to the end, neither waiting for the other.
-    fn converse(&self, child: &mut Child) -> Result<Vec<u8>, CniError> {
-        if let Some(stdin) = child.stdin.take() {
-            if self.config.len() <= PIPE_HOLDS {
-                self.give_config(stdin);
-            } else {
-                // Not waited for: what is unread when the plugin has answered interests nobody.
-                let delegate = self.clone();
-                thread::Builder::new()
-                    .spawn(move || delegate.give_config(stdin))
-                    .map_err(|e| self.failed(format_args!("no thread to write its stdin: {e}")))?;
-            }
-        }
-        let mut answer = Vec::new();
-        if let Some(stdout) = child.stdout.take() {
-            stdout
-                .take(LONGEST_ANSWER + 1)
-                .read_to_end(&mut answer)
-                .map_err(|e| self.failed(format_args!("its stdout could not be read: {e}")))?;
-        }
-        if answer.len() as u64 > LONGEST_ANSWER {
-            return Err(self.failed(format_args!("its answer is longer than {LONGEST_ANSWER} bytes")));
-        }
-        Ok(answer)
-    }
-
-    fn give_config(&self, mut stdin: ChildStdin) {
+    fn give_config(&self, mut stdin: PipeWriter) {
         match stdin.write_all(&self.config) {
             // A plugin need not read a configuration that it has no use for.
             Err(e) if e.kind() != ErrorKind::BrokenPipe => {
@@ -146,6 +119,51 @@ impl Delegate {
 
     fn failed(&self, why: std::fmt::Arguments<'_>) -> CniError {
         CniError::new(code::DELEGATE_FAILED, format!("ipam plugin {}: {why}", self.binary.display()))
+    }
+}
+
+/// An IPAM plugin at work.
+#[derive(Debug)]
+#[must_use = "nobody else waits for its end"]
+pub struct Running {
+    delegate: Delegate,
+    child: Child,
+}
+
+impl Running {
+    /// Waits for the plugin to end. An error of it comes back with its own code and message.
+    pub fn answer(mut self) -> Result<Vec<u8>, CniError> {
+        let answer = self.read();
+        if answer.is_err() {
+            // It may write for ever, and nobody reads any more.
+            let _ = self.child.kill();
+        }
+        let status = self.child.wait().map_err(|e| self.delegate.failed(format_args!("{e}")))?;
+        self.delegate.judge(status, answer?)
+    }
+
+    /// [`Running::answer`] of an ADD, decoded. One without a cniVersion is taken to be in the configuration's.
+    pub fn added(self, version: Version) -> Result<AddResult, CniError> {
+        let delegate = self.delegate.clone();
+        let value: Value = serde_json::from_slice(&self.answer()?)
+            .map_err(|e| delegate.failed(format_args!("its result is not JSON: {e}")))?;
+        AddResult::from_json(&value, version)
+    }
+
+    fn read(&mut self) -> Result<Vec<u8>, CniError> {
+        let mut answer = Vec::new();
+        if let Some(stdout) = self.child.stdout.take() {
+            stdout
+                .take(LONGEST_ANSWER + 1)
+                .read_to_end(&mut answer)
+                .map_err(|e| self.delegate.failed(format_args!("its stdout could not be read: {e}")))?;
+        }
+        if answer.len() as u64 > LONGEST_ANSWER {
+            return Err(self
+                .delegate
+                .failed(format_args!("its answer is longer than {LONGEST_ANSWER} bytes")));
+        }
+        Ok(answer)
     }
 }
 

@@ -97,11 +97,6 @@ impl UndoLog {
         self.0.push(undo);
     }
 
-    /// Notes what was done meanwhile by somebody who kept a log of their own.
-    pub fn append(&mut self, mut other: UndoLog) {
-        self.0.append(&mut other.0);
-    }
-
     /// Walks back in reverse order. What cannot be undone is logged and the rest goes on: the error that the caller
     /// returns is the one that brought it here.
     pub async fn unwind(self, conn: &Conn) {
@@ -164,7 +159,7 @@ async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
         }
         Undo::RemoveNat { veth } => return nat::detach(conn, &veth, true).await.map(drop).map_err(|e| e.msg),
         Undo::ReleaseLease(delegate) => {
-            return delegate.call(Command::Del).await.map(drop).map_err(|e| e.msg);
+            return delegate.call(Command::Del).map(drop).map_err(|e| e.msg);
         }
     };
     done.map_err(|e| e.to_string())

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::silence;
 use crate::apply;
-use crate::delegate::Delegate;
+use crate::delegate::{Delegate, Running};
 use crate::guard::{self, Guard};
 use crate::link::Link;
 use crate::nat::{self, Nat};
@@ -136,7 +136,7 @@ impl Add<'_> {
             let routes = host_access::routes_of(&self.node, &device, metric, &AddResult::default()).await?;
             host_access::remove(&routes)?;
             if let Some(delegate) = &self.delegate {
-                delegate.call(Command::Del).await?;
+                delegate.call(Command::Del)?;
             }
             remove::link(&self.node, host.index, &name).await?;
         }
@@ -172,16 +172,15 @@ impl Add<'_> {
             self.network.ipam.as_deref() == Some(OUR_IPAM) && self.network.port_vlans.is_none();
         let ((host, container), node_side, leased) = if side_by_side {
             // Ours never looks into the pod, so it works while the kernel makes the veth.
-            let mut lease_undo = UndoLog::default();
-            let (made, leased) =
-                futures_util::join!(self.make_veth(bridge, mtu, undo), self.lease(&mut lease_undo));
-            undo.append(lease_undo);
+            let asked = self.ask_for_lease()?;
+            let made = self.make_veth(bridge, mtu, undo).await;
+            let leased = self.lease(asked, undo);
             (made?, None, leased?)
         } else {
             // Any other may want a finished interface there, dhcp for one. Ours probes from the node's side of the VLAN.
             let made = self.make_veth(bridge, mtu, undo).await?;
             let node_side = trunk::join(&self.node, &self.network).await?;
-            (made, node_side, self.lease(undo).await?)
+            (made, node_side, self.lease(self.ask_for_lease()?, undo)?)
         };
         let mut result = leased.unwrap_or_default();
         result.interfaces = self.interfaces(bridge, &host, &container);
@@ -227,28 +226,32 @@ impl Add<'_> {
         Ok(document)
     }
 
-    /// Addresses from IPAM; none for a layer 2 attachment. A failed ADD of IPAM is followed by its DEL, as the
-    /// specification asks.
-    async fn lease(&self, undo: &mut UndoLog) -> Result<Option<AddResult>, CniError> {
-        let Some(delegate) = &self.delegate else { return Ok(None) };
+    /// Starts ADD of the IPAM plugin; none for a layer 2 attachment.
+    fn ask_for_lease(&self) -> Result<Option<Running>, CniError> {
+        self.delegate.as_ref().map(|delegate| delegate.start(Command::Add)).transpose()
+    }
+
+    /// The addresses that were asked for. A failed ADD of IPAM is followed by its DEL, as the specification asks.
+    fn lease(&self, asked: Option<Running>, undo: &mut UndoLog) -> Result<Option<AddResult>, CniError> {
+        let (Some(mut asked), Some(delegate)) = (asked, &self.delegate) else { return Ok(None) };
         for attempt in 1.. {
-            match delegate.add(self.request.version).await {
-                Ok(result) if result.ips.is_empty() => {
-                    undo.push(Undo::ReleaseLease(delegate.clone()));
-                    return Err(CniError::new(code::DELEGATE_FAILED, "the ipam plugin gave no address"));
-                }
+            match asked.added(self.request.version) {
                 Ok(result) => {
                     undo.push(Undo::ReleaseLease(delegate.clone()));
+                    if result.ips.is_empty() {
+                        return Err(CniError::new(code::DELEGATE_FAILED, "the ipam plugin gave no address"));
+                    }
                     return Ok(Some(result));
                 }
                 Err(e) => {
-                    if let Err(also) = delegate.call(Command::Del).await {
+                    if let Err(also) = delegate.call(Command::Del) {
                         log::error!("after a failed ADD, the ipam plugin's DEL failed as well: {also}");
                     }
                     // An ADD of this attachment was killed after its address was taken and before its veth was made.
                     if e.code != code::ALREADY_ALLOCATED || attempt == LEASE_ATTEMPTS {
                         return Err(e);
                     }
+                    asked = delegate.start(Command::Add)?;
                 }
             }
         }

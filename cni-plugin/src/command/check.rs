@@ -92,7 +92,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         }
     }
     if let Some(name) = &network.ipam {
-        Delegate::find(name, request)?.call(Command::Check).await?;
+        Delegate::find(name, request)?.call(Command::Check)?;
     }
     Ok(None)
 }

@@ -8,7 +8,7 @@ use cni_conf::request::Request;
 use serde_json::Value;
 
 use super::silence;
-use crate::delegate::Delegate;
+use crate::delegate::{Delegate, Running};
 use crate::link::{Kind, Link};
 use crate::net::nft::Nft;
 use crate::net::remove::Remover;
@@ -36,12 +36,14 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         true => (Ok(()), Vec::new()),
         false => withdraw(request, &teardown, &attachment, &node).await,
     };
-    let released = release(&teardown, request);
-    let remove = async { found.map_or(Ok(()), |found| found.remove(&sockets)) };
-    let (released, removed) = match teardown.ipam.as_deref() {
+    let asked = ask_to_release(&teardown, request);
+    let remove = || found.map_or(Ok(()), |found| found.remove(&sockets));
+    let (released, removed) = if teardown.ipam.as_deref() == Some(OUR_IPAM) {
         // Ours never looks at the link, which is silent by now, so neither waits for the other.
-        Some(OUR_IPAM) => futures_util::join!(released, remove),
-        _ => (released.await, remove.await),
+        let removed = remove();
+        (released(asked), removed)
+    } else {
+        (released(asked), remove())
     };
     removed?;
     nat::end_after_the_last(&node).await;
@@ -91,11 +93,14 @@ async fn withdraw(
     (outcome, sockets)
 }
 
-async fn release(teardown: &Teardown, request: &Request) -> Result<(), CniError> {
-    match &teardown.ipam {
-        Some(name) => Delegate::find(name, request)?.call(Command::Del).await.map(drop),
-        None => Ok(()),
-    }
+/// Starts DEL of the IPAM plugin, where there is one.
+fn ask_to_release(teardown: &Teardown, request: &Request) -> Result<Option<Running>, CniError> {
+    let start = |name: &String| Delegate::find(name, request)?.start(Command::Del);
+    teardown.ipam.as_ref().map(start).transpose()
+}
+
+fn released(asked: Result<Option<Running>, CniError>) -> Result<(), CniError> {
+    asked?.map_or(Ok(()), |running| running.answer().map(drop))
 }
 
 /// The interface to remove, by whichever end could be found.

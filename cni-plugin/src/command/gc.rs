@@ -45,7 +45,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     }
     if let Some(name) = &teardown.ipam {
         let collected = match Delegate::find(name, request) {
-            Ok(delegate) => delegate.call(Command::Gc).await.map(drop),
+            Ok(delegate) => delegate.call(Command::Gc).map(drop),
             Err(e) => Err(e),
         };
         outcome = outcome.and(collected);

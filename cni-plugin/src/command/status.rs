@@ -33,7 +33,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     }
     if let Some(name) = &network.ipam {
         let delegate = Delegate::find(name, request).map_err(unavailable)?;
-        delegate.call(Command::Status).await?;
+        delegate.call(Command::Status)?;
     }
     Ok(None)
 }

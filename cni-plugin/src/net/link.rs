@@ -85,6 +85,10 @@ pub struct Veth<'a> {
     pub master: u32,
 }
 
+/// The queues of each end, for which the kernel would otherwise make one for each CPU, of which it then uses one: it takes the
+/// others away again, and waits for an RCU grace period each time.
+const QUEUES: u32 = 1;
+
 /// `ip link add HOST address MAC master BRIDGE up type veth peer name POD address MAC netns NETNS`, in one message.
 /// The pod's end stays down: the kernel answers ENOTCONN to IFF_UP there, for its peer is not registered yet.
 pub async fn add_veth(conn: &Conn, veth: &Veth<'_>, netns: &Namespace) -> Result<()> {
@@ -93,6 +97,8 @@ pub async fn add_veth(conn: &Conn, veth: &Veth<'_>, netns: &Namespace) -> Result
         LinkAttribute::IfName(veth.pod_name.to_owned()),
         LinkAttribute::Address(veth.pod_mac.0.to_vec()),
         LinkAttribute::NetNsFd(netns.as_raw_fd()),
+        LinkAttribute::NumTxQueues(QUEUES),
+        LinkAttribute::NumRxQueues(QUEUES),
     ];
     let mut message = LinkMessage::default();
     set_up(&mut message, true);
@@ -100,6 +106,8 @@ pub async fn add_veth(conn: &Conn, veth: &Veth<'_>, netns: &Namespace) -> Result
         LinkAttribute::IfName(veth.host_name.to_owned()),
         LinkAttribute::Address(veth.host_mac.0.to_vec()),
         LinkAttribute::Controller(veth.master),
+        LinkAttribute::NumTxQueues(QUEUES),
+        LinkAttribute::NumRxQueues(QUEUES),
     ];
     if let Some(mtu) = veth.mtu {
         peer.attributes.push(LinkAttribute::Mtu(mtu));
