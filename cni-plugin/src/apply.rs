@@ -98,13 +98,14 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             undo.push(Undo::RemoveLink(name.clone()));
             mark_as_ours(conn, name).await
         }
-        Step::CreateBridge { name, mac, mtu, vlan_filtering } => {
+        Step::CreateBridge { name, mac, mtu, vlan_filtering, multicast_snooping } => {
             let bridge = link::NewBridge {
                 name: name.clone(),
                 mac: Some(mac.unwrap_or_else(random::mac)),
                 mtu: *mtu,
                 vlan_filtering: vlan_filtering.is_some(),
                 default_pvid: vlan_filtering.unwrap_or_default(),
+                multicast_snooping: *multicast_snooping,
             };
             link::add_bridge(conn, &bridge).await?;
             undo.push(Undo::RemoveLink(name.clone()));

@@ -63,6 +63,8 @@ pub struct Network {
     pub hairpin: bool,
     /// The bridge is promiscuous (`promiscMode`).
     pub promisc: bool,
+    /// A bridge that we make sends multicast only where it is asked for (`multicastSnooping`).
+    pub multicast_snooping: bool,
     /// Bridge port flag: no frames between isolated ports (`portIsolation`).
     pub isolated: bool,
     /// The pod sends with its own MAC only (`macspoofchk`).
@@ -123,6 +125,8 @@ impl Network {
             mtu: section.number_or_zero("mtu", "an MTU in bytes", MTUS, "the default")?.map(|mtu| mtu as u32),
             hairpin: section.bool("hairpinMode")?,
             promisc: section.bool("promiscMode")?,
+            // Without somebody who asks for members, a router as a rule, it changes nothing but the time that a port takes.
+            multicast_snooping: section.opt_bool("multicastSnooping")?.unwrap_or(uplink.is_some()),
             isolated: section.bool("portIsolation")?,
             mac_spoof_check: section.bool("macspoofchk")?,
             detect_duplicates: section.bool("enabledad")?,

@@ -131,6 +131,8 @@ pub struct NewBridge {
     pub vlan_filtering: bool,
     /// The VLAN that new ports join untagged; the kernel's own default is 1.
     pub default_pvid: u16,
+    /// Send multicast only where it is asked for, which is the kernel's default.
+    pub multicast_snooping: bool,
 }
 
 /// `ip link add NAME type bridge forward_delay 0 …`. It is left down.
@@ -147,6 +149,9 @@ pub async fn add_bridge(conn: &Conn, bridge: &NewBridge) -> Result<()> {
     if bridge.vlan_filtering {
         options.push(InfoBridge::VlanFiltering(true));
         options.push(InfoBridge::VlanDefaultPvid(bridge.default_pvid));
+    }
+    if !bridge.multicast_snooping {
+        options.push(InfoBridge::MulticastSnooping(false));
     }
     message.attributes.push(info(InfoKind::Bridge, InfoData::Bridge(options)));
     create(conn, message, || format!("create bridge {}", bridge.name)).await
@@ -172,7 +177,7 @@ async fn create(conn: &Conn, message: LinkMessage, action: impl FnOnce() -> Stri
 pub struct Change {
     /// `up` or `down`.
     pub up: Option<bool>,
-    /// `master BRIDGE` by index.
+    /// `master BRIDGE` by index; 0 for `nomaster`.
     pub master: Option<u32>,
     /// `address MAC`.
     pub mac: Option<MacAddr>,

@@ -29,6 +29,8 @@ pub enum Step {
         mtu: Option<u32>,
         /// Some: filter by VLAN, with this default VLAN for new ports.
         vlan_filtering: Option<u16>,
+        /// Send multicast only where it is asked for.
+        multicast_snooping: bool,
     },
     /// `ip link set NAME alias …`: says that an interface is ours which an ADD was killed over before it could say so.
     MarkAsOurs(String),
@@ -91,7 +93,7 @@ impl fmt::Display for Step {
             Step::CreateVlan { name, parent, id } => {
                 write!(f, "ip link add link {parent} name {name} type vlan id {id}")
             }
-            Step::CreateBridge { name, mac, mtu, vlan_filtering } => {
+            Step::CreateBridge { name, mac, mtu, vlan_filtering, multicast_snooping } => {
                 write!(f, "ip link add {name}")?;
                 if let Some(mac) = mac {
                     write!(f, " address {mac}")?;
@@ -100,10 +102,10 @@ impl fmt::Display for Step {
                     write!(f, " mtu {mtu}")?;
                 }
                 write!(f, " type bridge forward_delay 0")?;
-                match vlan_filtering {
-                    Some(pvid) => write!(f, " vlan_filtering 1 vlan_default_pvid {pvid}"),
-                    None => Ok(()),
+                if let Some(pvid) = vlan_filtering {
+                    write!(f, " vlan_filtering 1 vlan_default_pvid {pvid}")?;
                 }
+                if *multicast_snooping { Ok(()) } else { write!(f, " mcast_snooping 0") }
             }
             Step::MarkAsOurs(name) => write!(f, "ip link set {name} alias {NODE_ALIAS}"),
             Step::RefuseAdvertisements(name) => write!(f, "sysctl -w net/ipv6/conf/{name}/accept_ra=0"),
@@ -159,10 +161,11 @@ mod tests {
             mac: "02:00:00:00:00:01".parse().ok(),
             mtu: Some(9000),
             vlan_filtering: Some(0),
+            multicast_snooping: false,
         };
         assert_eq!(
             create.to_string(),
-            "ip link add br0 address 02:00:00:00:00:01 mtu 9000 type bridge forward_delay 0 vlan_filtering 1 vlan_default_pvid 0"
+            "ip link add br0 address 02:00:00:00:00:01 mtu 9000 type bridge forward_delay 0 vlan_filtering 1 vlan_default_pvid 0 mcast_snooping 0"
         );
         let vlans = vec![Membership::access(136), Membership::tagged(137)];
         let join = Step::JoinVlans { port: "bond0".into(), vlans };

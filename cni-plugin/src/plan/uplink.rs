@@ -140,6 +140,7 @@ fn plan_bridge(network: &Network, seen: &Seen, master: Option<&Link>, plan: &mut
         mac: port_mac.or_else(|| master.and_then(|link| link.mac)),
         mtu: pod_mtu(network, seen),
         vlan_filtering: network.port_vlans.as_ref().map(|_| default_pvid),
+        multicast_snooping: network.multicast_snooping,
     });
     // Nobody behind it is the node's router, least of all a pod.
     plan.steps.push(Step::RefuseAdvertisements(network.bridge.clone()));

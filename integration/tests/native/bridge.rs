@@ -212,3 +212,31 @@ fn a_mac_that_the_runtime_asks_for() {
         assert_eq!(told.unwrap()["mac"], "02:00:00:00:00:07", "{kind}");
     }
 }
+
+#[test]
+fn multicast_is_snooped_where_it_is_asked_for_or_a_router_may_ask_for_members() {
+    let snooping = |node: &Node, bridge: &str| {
+        node.ip_json(&format!("-details link show dev {bridge}"))[0]["linkinfo"]["info_data"]["mcast_snooping"].clone()
+    };
+    for (keys, expected) in [(json!({}), 0), (json!({"multicastSnooping": true}), 1)] {
+        let (node, pod) = (Node::new("node"), Pod::new());
+        plugin(&node, "vlan-bridge", &keys).add(&pod.eth0()).expect_ok();
+        assert_eq!(snooping(&node, "cni0"), expected, "{keys}");
+    }
+    for (key, expected) in [(json!(null), 1), (json!(false), 0)] {
+        let (node, pod) = (Node::new("node"), Pod::new());
+        node.ip("link add nic0 type dummy");
+        node.ip("link set nic0 up");
+        let mut keys = json!({"uplink": {"master": "nic0"}});
+        if !key.is_null() {
+            keys["multicastSnooping"] = key;
+        }
+        plugin(&node, "vlan-bridge", &keys).add(&pod.eth0()).expect_ok();
+        assert_eq!(snooping(&node, "cni0"), expected, "{keys}");
+    }
+    // One that is there keeps its own.
+    let (node, pod) = (Node::new("node"), Pod::new());
+    node.ip("link add cni0 type bridge mcast_snooping 1");
+    plugin(&node, "vlan-bridge", &json!({})).add(&pod.eth0()).expect_ok();
+    assert_eq!(snooping(&node, "cni0"), 1);
+}

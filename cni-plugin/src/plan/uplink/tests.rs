@@ -71,7 +71,13 @@ fn a_bare_node_gets_sub_interface_and_bridge_with_the_uplinks_mac_and_mtu() {
     let expected = vec![
         Step::CreateVlan { name: port.clone(), parent: "bond0".into(), id: 136 },
         Step::RefuseAdvertisements(port.clone()),
-        Step::CreateBridge { name: name.clone(), mac, mtu: Some(9000), vlan_filtering: None },
+        Step::CreateBridge {
+            name: name.clone(),
+            mac,
+            mtu: Some(9000),
+            vlan_filtering: None,
+            multicast_snooping: true,
+        },
         Step::RefuseAdvertisements(name.clone()),
         Step::Enslave { port: port.clone(), bridge: name.clone() },
         Step::Up(port),
