@@ -225,8 +225,7 @@ fn multicast_is_snooped_where_it_is_asked_for_or_a_router_may_ask_for_members() 
     }
     for (key, expected) in [(json!(null), 1), (json!(false), 0)] {
         let (node, pod) = (Node::new("node"), Pod::new());
-        node.ip("link add nic0 type dummy");
-        node.ip("link set nic0 up");
+        node.ip("link add nic0 up type veth peer name wire");
         let mut keys = json!({"uplink": {"master": "nic0"}});
         if !key.is_null() {
             keys["multicastSnooping"] = key;
