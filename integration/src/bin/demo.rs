@@ -33,8 +33,8 @@ fn main() {
     println!("\nin pod a:");
     show(&a.run("ip -brief address show dev eth0").expect_ok().stdout);
     show(&a.run("ip route show").expect_ok().stdout);
-    println!("on node 1, made by the first ADD:");
-    show(&one.run("ip -brief link show master br136").expect_ok().stdout);
+    println!("on node 1, the bridge that the first ADD made, and its ports:");
+    show_bridge(&one);
 
     heading("pings");
     for (from, to, what) in [
@@ -58,8 +58,15 @@ fn main() {
     }
     assert!(one.leases("vlan136").is_empty() && two.leases("vlan136").is_empty());
     println!("bridge and uplink stay for the next pod:");
-    show(&one.run("ip -brief link show master br136").expect_ok().stdout);
+    show_bridge(&one);
     println!("\nshown in {:.1} s", start.elapsed().as_secs_f64());
+}
+
+/// The bridge and what hangs on it.
+fn show_bridge(node: &BondedNode) {
+    for which in ["dev br136", "master br136"] {
+        show(&node.run(&format!("ip -brief link show {which}")).expect_ok().stdout);
+    }
 }
 
 fn heading(text: &str) {
