@@ -20,7 +20,12 @@ use crate::ownership::{is_attachment, metric_of};
 use crate::plan::check;
 use crate::plan::host_access::{self as plan, Seen};
 use crate::pod::Pod;
+use crate::record::Record;
 use crate::undo::{Undo, UndoLog};
+
+mod repair;
+
+pub use repair::{forget, forget_stale, mend, remembered};
 
 /// The ways between a pod and its node.
 #[derive(Clone, Debug)]
@@ -136,7 +141,13 @@ pub struct Ends<'a> {
 /// Takes the ways: in the pod each of the node's addresses on the link, in the node each of the pod's, and behind which MACs.
 /// The pod's MAC is pinned to its port too: the bridge would forget a silent pod's after five minutes and send what is for it
 /// to every port, the uplink among them.
-pub fn give(pod: &Pod, ends: &Ends<'_>, ways: &Ways, undo: &mut UndoLog) -> Result<()> {
+pub fn give(
+    pod: &Pod,
+    ends: &Ends<'_>,
+    ways: &Ways,
+    record: &Record,
+    undo: &mut UndoLog,
+) -> std::result::Result<(), CniError> {
     let (Some(node_mac), Some(pod_mac)) = (ends.device.mac, ends.container.mac) else { return Ok(()) };
     if ways.to_pod.is_empty() {
         return Ok(());
@@ -164,8 +175,9 @@ pub fn give(pod: &Pod, ends: &Ends<'_>, ways: &Ways, undo: &mut UndoLog) -> Resu
         ]);
         routes.push(to_pod);
     }
-    undo.push(Undo::RemoveHostAccess(routes));
-    Batch::open()?.send(&of_node)
+    undo.push(Undo::RemoveHostAccess { veth: ends.host.name.clone(), routes });
+    repair::remember(record, ends, ways)?;
+    Ok(Batch::open()?.send(&of_node)?)
 }
 
 /// What the node has of ways to pods.

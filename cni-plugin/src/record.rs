@@ -2,7 +2,7 @@
 //! were made from, and after a firewall's restart they are gone.
 //!
 //! One file an attachment, in a folder for each network namespace that is a node: `/run/vlan-bridge/attachments/NODE/VETH`, and
-//! `/run/vlan-bridge/guards/NODE/VETH` for the guard. Like the
+//! `/run/vlan-bridge/guards/NODE/VETH` for the guard, `/run/vlan-bridge/ways/NODE/DEVICE/VETH` for the node's ways to the pod. Like the
 //! rules it goes with the boot. An attachment that needs nothing of the kind has none.
 
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -124,6 +124,27 @@ impl Records {
         Records::below("guards")
     }
 
+    /// Those of pods that the node reaches by this device of its own.
+    pub fn of_ways_by(device: &str) -> Result<Records, CniError> {
+        let Records { folder } = Records::below("ways")?;
+        Ok(Records { folder: folder.join(device) })
+    }
+
+    /// The same by each device that there are some of.
+    pub fn of_ways() -> Result<Vec<(String, Records)>, CniError> {
+        let all = Records::below("ways")?;
+        Ok(all
+            .entries()
+            .into_iter()
+            .map(|name| (name.clone(), Records { folder: all.folder.join(name) }))
+            .collect())
+    }
+
+    /// Removes the folder of those by all devices, if nothing is in it.
+    pub fn end_of_ways() -> Result<bool, CniError> {
+        Records::below("ways").map(|all| all.end())
+    }
+
     fn below(folder: &str) -> Result<Records, CniError> {
         let folder = PathBuf::from(format!("{FOLDER}/{folder}/{}", netns::identity()?));
         Ok(Records { folder })
@@ -192,6 +213,11 @@ impl Records {
     pub fn all(&self) -> Vec<(String, Record)> {
         let names = self.entries().into_iter().filter(|name| !name.starts_with('.'));
         names.filter_map(|name| self.read(&name).map(|record| (name, record))).collect()
+    }
+
+    /// The names of all veths that there is a record of, readable or not, or the draft of one.
+    pub fn veths(&self) -> Vec<String> {
+        self.entries().iter().map(|name| name.trim_start_matches('.').to_owned()).collect()
     }
 
     /// The records of attachments whose veth is there, finished ones first, without that of `but` one. The other records go. Only for who

@@ -65,7 +65,12 @@ pub enum Undo {
         net: IpNet,
     },
     /// Take a pod's way from its node away.
-    RemoveHostAccess(Vec<HostRoute>),
+    RemoveHostAccess {
+        /// The veth's end on the node.
+        veth: String,
+        /// The node's routes to it.
+        routes: Vec<HostRoute>,
+    },
     /// Give the bridge its forward delay back.
     ForwardDelay {
         /// Bridge.
@@ -150,7 +155,11 @@ async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
             Ok(Some(found)) => addr::del(conn, found.index, net).await,
             other => other.map(drop),
         },
-        Undo::RemoveHostAccess(routes) => host_access::remove(&routes),
+        Undo::RemoveHostAccess { veth, routes } => {
+            let forgotten = host_access::forget(&veth);
+            host_access::remove(&routes).map_err(|e| e.to_string())?;
+            return forgotten.map_err(|e| e.msg);
+        }
         Undo::ForwardDelay { name, ticks } => {
             change(name, link::Change { forward_delay: Some(ticks), ..Default::default() }).await
         }

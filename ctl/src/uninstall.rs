@@ -68,6 +68,7 @@ async fn forget_the_dead(conn: &Conn, lists: &[Value]) -> Result<()> {
         guards.remove(&veth)?;
     }
     guards.end();
+    host_access::forget_stale(&host_access::remembered()?, &[])?;
     // They hang on the bridge, which stays where somebody else uses it.
     host_access::remove_stale(&host_access::Ours::look(conn).await?, &[])?;
     Ok(())

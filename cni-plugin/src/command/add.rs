@@ -87,6 +87,8 @@ impl Add<'_> {
     async fn run(&self) -> Result<Value, CniError> {
         self.clear_debris().await?;
         let seen = apply::ensure_uplink(&self.node, &self.network).await?;
+        // By now a bridge that was down is up.
+        host_access::mend(&self.node).await;
         let mut undo = UndoLog::default();
         let attached = self.attach(&seen, &mut undo).await;
         if attached.is_err() {
@@ -128,6 +130,7 @@ impl Add<'_> {
             self.silence().await;
         }
         // Also of one whose veth has gone since, with its namespace.
+        host_access::forget(&name)?;
         guard::detach(&self.node, &name, self.guard.is_some()).await?;
         nat::detach(&self.node, &name, false).await?;
         if let Some(host) = host {
@@ -205,7 +208,7 @@ impl Add<'_> {
             host_access::check_free(&self.node, device, &ways).await?;
             let metric = self.attachment().metric();
             let ends = host_access::Ends { device, host: &host, container: &container, metric };
-            host_access::give(&self.pod, &ends, &ways, undo)?;
+            host_access::give(&self.pod, &ends, &ways, &record, undo)?;
             if self.network.has_nat() {
                 record.sources = ways.sources();
             }

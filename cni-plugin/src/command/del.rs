@@ -68,13 +68,13 @@ async fn withdraw(
     attachment: &Attachment<'_>,
     node: &Conn,
 ) -> (Result<(), CniError>, Vec<Nft>) {
-    let mut outcome = Ok(());
+    let veth = attachment.host_interface();
+    let mut outcome = host_access::forget(&veth);
     if teardown.has_uplink {
         let previous = request.prev_result().ok().flatten().unwrap_or_default();
         let routes = host_access::routes_of(node, &teardown.device, attachment.metric(), &previous).await;
-        outcome = routes.and_then(|routes| host_access::remove(&routes)).map_err(CniError::from);
+        outcome = outcome.and(routes.and_then(|routes| host_access::remove(&routes)).map_err(CniError::from));
     }
-    let veth = attachment.host_interface();
     let (mut sockets, mut had_nat) = (Vec::new(), false);
     match guard::detach(node, &veth, teardown.has_guard).await {
         Ok(socket) => sockets.extend(socket),
@@ -90,6 +90,7 @@ async fn withdraw(
     if !had_nat {
         nat::mend(node, Some(&veth)).await;
     }
+    host_access::mend(node).await;
     (outcome, sockets)
 }
 

@@ -29,6 +29,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let node = Conn::open()?;
     let mut outcome = nat::collect(&node, &request.name, &wanted, teardown.has_nat).await;
     let ways = host_access::Ours::look(&node).await?;
+    let remembered = host_access::remembered()?;
     let guarded = if teardown.has_guard { guard::ports() } else { Ok(Vec::new()) };
     let links = link::all(&node).await?;
     let is_stale = |link: &&Link| belongs_to(link, &request.name) && !wanted.contains(&link.name);
@@ -39,7 +40,9 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     }
     nat::mend(&node, None).await;
     outcome = outcome.and(guarded.and_then(|guarded| guard::remove_stale(&guarded, &rest)));
+    outcome = outcome.and(host_access::forget_stale(&remembered, &rest));
     outcome = outcome.and(host_access::remove_stale(&ways, &rest).map_err(CniError::from));
+    host_access::mend(&node).await;
     if let Some(trunk) = &teardown.trunk {
         outcome = outcome.and(trunk::leave(&node, trunk).await);
     }

@@ -140,7 +140,10 @@ pub fn compare(
     let shown = |mac: Option<MacAddr>| mac.map_or("none".to_owned(), |mac| mac.to_string());
     for ToPod { address, by, mac } in &taken.to_pod {
         if *by != Some(device.index) {
-            return Err(format!("the node's route to {address} by {} is gone", device.name));
+            return Err(format!(
+                "the node's route to {address} by {} is gone; after the bridge was down the next ADD or DEL on this node puts it back",
+                device.name
+            ));
         }
         if *mac != container.mac {
             return Err(format!(

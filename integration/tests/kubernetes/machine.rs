@@ -111,7 +111,7 @@ impl Machine {
                 all.insert(format!("{folder}/{}", entry.file_name().display()));
             }
         }
-        for kind in ["attachments", "guards"] {
+        for kind in ["attachments", "guards", "ways"] {
             let folder = format!("/run/vlan-bridge/{kind}/{}", self.node.cookie());
             for entry in fs::read_dir(self.containerd.path(&folder)).into_iter().flatten().flatten() {
                 all.insert(format!("record of {kind} {}", entry.file_name().display()));

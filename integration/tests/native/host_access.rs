@@ -8,29 +8,29 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 const PORT: u16 = 7000;
 
 /// A site whose node has a network of its own beside the pods'.
-fn site() -> Site {
+pub(crate) fn site() -> Site {
     let site = Site::new();
     site.give_node_its_own_network();
     site
 }
 
-fn dual_stack(site: &Site) -> Value {
+pub(crate) fn dual_stack(site: &Site) -> Value {
     site.node.list(Site::NETWORK, &[site.dual_stack_conf()])
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
 /// The addresses that a result names.
-fn addresses(result: &Value) -> Vec<IpAddr> {
+pub(crate) fn addresses(result: &Value) -> Vec<IpAddr> {
     let of = |ip: &Value| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
     result["ips"].as_array().unwrap().iter().map(of).collect()
 }
 
 /// Both directions, both families, over TCP and UDP, and neither changes the client's address.
 #[track_caller]
-fn talk(node: &Namespace, pod: &Pod, of_pod: &[IpAddr]) {
+pub(crate) fn talk(node: &Namespace, pod: &Pod, of_pod: &[IpAddr]) {
     for (of_pod, of_node) in of_pod.iter().zip(Site::NODE.map(ip)) {
         let ends = [(node, of_node, pod as &Namespace, *of_pod), (pod, *of_pod, node, of_node)];
         for (client, from, server, to) in ends {

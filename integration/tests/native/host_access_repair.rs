@@ -1,0 +1,66 @@
+//! A pod and its own node after the bridge was down: the kernel has taken the node's ways to its pods.
+
+use crate::host_access::{addresses, dual_stack, ip, site, talk};
+use integration::{Capture, Frame, Outcome, Pod, Site, Snapshot};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// As an operator, or a network manager that starts again, does it.
+#[test]
+fn a_bridge_that_was_down_has_its_pods_ways_again_with_the_next_call_of_any() {
+    for guard in [true, false] {
+        let (site, pods) = (site(), [Pod::new(), Pod::new()]);
+        let mut list = dual_stack(&site);
+        list["plugins"][0]["guard"] = json!(guard);
+        let (client, plugin) = (site.node.client(&list), site.node.plugin(&list));
+        let first = Pod::new();
+        client.add(&first.eth0()).expect_ok();
+        client.del(&first.eth0()).expect_ok();
+        let before = Snapshot::of(&site.node);
+        let records = PathBuf::from(format!("/run/vlan-bridge/ways/{}", site.node.cookie()));
+        assert!(!records.exists());
+        let results = pods.each_ref().map(|pod| client.add(&pod.eth0()).expect_ok().json());
+        // Another network of the node, whose calls mend it too.
+        let mut nat = site.node.list(
+            "local",
+            &[json!({"type": "vlan-bridge", "bridge": "cni0", "ipam": {
+            "type": "vlan-bridge-ipam", "subnet": "10.22.0.0/24"}})],
+        );
+        nat["plugins"][0]["ipam"]["dataDir"] = list["plugins"][0]["ipam"]["dataDir"].clone();
+        let third = Pod::new();
+        let calls: [&dyn Fn() -> Outcome; 4] = [
+            &|| site.node.client(&nat).add(&third.interface("net1")),
+            &|| site.node.client(&nat).del(&third.interface("net1")),
+            &|| client.add(&third.eth0()),
+            &|| {
+                let valid = json!([pods[0].eth0().valid(), pods[1].eth0().valid(), third.eth0().valid()]);
+                plugin.clone().with("cni.dev/valid-attachments", valid).gc()
+            },
+        ];
+        for call in calls {
+            for pod in &pods {
+                client.check(&pod.eth0()).expect_ok();
+            }
+            site.node.ip("link set br136 down\nlink set br136 up");
+            assert_eq!(client.check(&pods[0].eth0()).error_code(), 101);
+            let router = Capture::start(&site.router, "port");
+            call().expect_ok();
+            for (pod, result) in pods.iter().zip(&results) {
+                talk(&site.node, pod, &addresses(result));
+                client.check(&pod.eth0()).expect_ok();
+            }
+            let of_node = |frame: &Frame| Site::NODE.iter().any(|address| frame.mentions(ip(address)));
+            assert!(pods[0].pings(Site::GATEWAY));
+            let strays: Vec<Frame> = router.frames().into_iter().filter(of_node).collect();
+            assert!(strays.is_empty(), "{strays:?}");
+            let is_heard = router.frames().iter().any(|frame| frame.concerns(Site::GATEWAY));
+            assert!(is_heard, "the capture is deaf");
+        }
+        for pod in pods.iter().chain([&third]) {
+            client.del(&pod.eth0()).expect_ok();
+        }
+        assert!(!records.exists());
+        site.node.ip("link del cni0");
+        before.assert_unchanged(&site.node);
+    }
+}
