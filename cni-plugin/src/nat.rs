@@ -9,7 +9,7 @@ mod forward;
 mod put_in;
 mod repair;
 
-pub use forward::{BridgedDrop, bridged_difference};
+pub use forward::{BridgedDrop, bridged_difference, is_let_through};
 
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
@@ -36,12 +36,13 @@ impl Nat {
         Ok(Nat { nft: Nft::open()?, records: Records::of_this_node()? })
     }
 
-    /// For an attachment to a network: if it has NAT, or has to be let through where the packet filter drops what its bridge forwards.
+    /// For an attachment to a network: if it has NAT, or has to be let through where the packet filter drops what its bridge forwards, or
+    /// what the node forwards as its gateway.
     pub fn needed_by(network: &Network) -> Result<Option<Nat>, CniError> {
         let called = forward::called(network);
         let nat = Nat::needed_where(network, &called)?;
         if nat.is_none() {
-            forward::warn_bridged_of_legacy(network, &called);
+            forward::warn_of_legacy_without_nat(network, &called);
         }
         Ok(nat)
     }
@@ -55,8 +56,8 @@ impl Nat {
         if network.has_nat() {
             return Nat::open().map(Some);
         }
-        let nat = forward::where_bridged_is_dropped(called)
-            .map(|nft| Ok(Nat { nft, records: Records::of_this_node()? }));
+        let nat =
+            forward::where_dropped(called).map(|nft| Ok(Nat { nft, records: Records::of_this_node()? }));
         nat.transpose()
     }
 

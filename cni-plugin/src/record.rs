@@ -44,6 +44,8 @@ pub struct Record {
     pub addresses: Vec<IpNet>,
     /// What leaves the pod's subnet is masqueraded.
     pub masquerade: bool,
+    /// The node is the pod's router (`isGateway`), and forwards what it sends without any NAT too.
+    pub gateway: bool,
     /// The pod's host ports.
     pub ports: Vec<PortMapping>,
     /// On a network with an uplink: the node's address of each family, from which it talks for those whose answers would not come back
@@ -70,6 +72,7 @@ impl Record {
             "mac": self.mac.map(|mac| mac.to_string()),
             "addresses": self.addresses.iter().map(IpNet::to_string).collect::<Vec<_>>(),
             "masquerade": self.masquerade,
+            "gateway": self.gateway,
             "ports": self.ports.iter().map(PortMapping::to_json).collect::<Vec<_>>(),
             "sources": self.sources.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
             "guard": self.guard.as_ref().map(Limits::to_json),
@@ -100,6 +103,7 @@ impl Record {
             mac,
             addresses: section.strings("addresses")?.iter().map(address).collect::<Result<_, _>>()?,
             masquerade: section.bool("masquerade")?,
+            gateway: section.bool("gateway")?,
             ports: PortMapping::parse_list(&section, "ports")?,
             sources: section.strings("sources")?.iter().map(source).collect::<Result<_, _>>()?,
             guard: section.section("guard")?.map(|keys| Limits::from_section(&keys)).transpose()?,
@@ -291,6 +295,7 @@ mod tests {
             mac: "02:00:00:00:00:2a".parse().ok(),
             addresses: vec!["10.22.0.2/16".parse().unwrap(), "fd00:22::2/64".parse().unwrap()],
             masquerade: true,
+            gateway: true,
             ports: PortMapping::parse_list(&section, "ports").unwrap(),
             sources: vec!["10.51.0.11".parse().unwrap()],
             guard: Some(Limits {

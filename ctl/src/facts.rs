@@ -73,6 +73,8 @@ pub(crate) struct ForwardChain {
     pub(crate) chain: String,
     /// The devices of ours that rules of its table are about.
     pub(crate) devices: BTreeSet<String>,
+    /// The devices of ours whose pods a rule of ours there lets through.
+    pub(crate) let_through: BTreeSet<String>,
 }
 
 /// The FORWARD chain of legacy iptables, of one family.

@@ -296,6 +296,7 @@ impl Add<'_> {
             mac: container.mac,
             addresses: result.ips.iter().map(|ip| ip.address).collect(),
             masquerade: self.network.masquerade,
+            gateway: self.network.is_gateway,
             ports: self.network.ports.clone(),
             sources: Vec::new(),
             guard: None,

@@ -137,8 +137,8 @@ impl Nat {
     }
 }
 
-/// The packet filter, where it drops what a bridge forwards; none where it does not, or is not to be asked.
-pub(super) fn where_bridged_is_dropped(called: &[Table]) -> Option<Nft> {
+/// The packet filter, where one of the tables drops what it sees; none where none does, or none is to be asked.
+pub(super) fn where_dropped(called: &[Table]) -> Option<Nft> {
     if called.is_empty() {
         return None;
     }
@@ -152,7 +152,7 @@ pub(super) fn where_bridged_is_dropped(called: &[Table]) -> Option<Nft> {
         Ok(None)
     };
     look().unwrap_or_else(|e| {
-        log::warn!("whether the packet filter drops what is bridged is not known: {e}");
+        log::warn!("whether the packet filter drops what pods send is not known: {e}");
         None
     })
 }
@@ -195,9 +195,27 @@ pub fn bridged_difference(bridge: &str, addresses: &[IpAddr]) -> Result<Option<B
     Ok(doubtful)
 }
 
-/// The tables that see what the network's pods send where nothing but its bridge forwards it.
+/// The tables that see what the network's pods send, of a network without NAT: what is bridged where br_netfilter shows it to them, and
+/// all that the node forwards as a gateway.
 pub(super) fn called(network: &Network) -> Vec<Table> {
-    if network.uplink.is_some() && !network.has_nat() { tables_called() } else { Vec::new() }
+    match network {
+        _ if network.has_nat() => Vec::new(),
+        _ if network.uplink.is_some() => tables_called(),
+        _ if network.is_gateway && network.ipam.is_some() => OTHERS.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether what pods send by a device passes the table of iptables' of that family by a rule of ours.
+pub fn is_let_through(device: &str, family: Family) -> Result<bool, CniError> {
+    let nft = Nft::open()?;
+    let element = plan::routed_element(device);
+    for table in OTHERS.into_iter().filter(|table| table.family == family) {
+        if !is_met(&nft, table)? {
+            return Ok(false);
+        }
+    }
+    Ok(nft.element(TABLE, element.set, &element.key)?.is_some())
 }
 
 /// The tables of iptables that br_netfilter shows bridged packets to, each of a family of its own.
@@ -256,9 +274,10 @@ fn warn_of_legacy(record: &Record) {
     warn_of_legacy_on(&record.device, &concerned);
 }
 
-/// For a pod whose packets nothing but its bridge forwards.
-pub(super) fn warn_bridged_of_legacy(network: &Network, called: &[Table]) {
-    warn_of_legacy_on(&network.bridge, called);
+/// For a pod without NAT: what sees its packets is asked for the bridge, or for the device that is its gateway.
+pub(super) fn warn_of_legacy_without_nat(network: &Network, called: &[Table]) {
+    let device = if network.is_gateway { network.node_device() } else { network.bridge.clone() };
+    warn_of_legacy_on(&device, called);
 }
 
 /// Legacy iptables is no part of nf_tables: we cannot write there.

@@ -180,8 +180,7 @@ pub fn device_elements(record: &Record) -> Vec<Element> {
     let both = std::iter::once(&record.device).chain(&record.bridge);
     let mut elements: Vec<Element> = both.map(|name| bridged_element(name)).collect();
     if is_routed(record) {
-        let key = nft::interface(&record.device);
-        elements.push(Element { set: frame::DEVICES, key, value: None, comment: String::new() });
+        elements.push(routed_element(&record.device));
     }
     if localnet_device(record).is_some() {
         elements.push(localnet_element(&record.device, ""));
@@ -196,6 +195,11 @@ const NOT_SWITCHED: &str = "bridge";
 /// What keeps packets of 127.0.0.0/8 from coming in by a device. Without a comment, it is ours to switch off what lets them.
 pub fn localnet_element(device: &str, comment: &str) -> Element {
     Element { set: LOCALNET, key: nft::interface(device), value: None, comment: comment.into() }
+}
+
+/// What lets pass what the node forwards for the pods on a device.
+pub fn routed_element(device: &str) -> Element {
+    Element { set: frame::DEVICES, key: nft::interface(device), value: None, comment: String::new() }
 }
 
 /// What lets pass what comes in by a bridge and goes out by the same.
@@ -218,7 +222,7 @@ pub fn check_ports(ports: &[PortMapping]) -> Result<(), CniError> {
 
 /// Whether the node forwards packets of the pod. It does not where only the bridge does, and br_netfilter shows them to the packet filter.
 pub fn is_routed(record: &Record) -> bool {
-    record.masquerade || !record.ports.is_empty() || !record.sources.is_empty()
+    record.gateway || record.masquerade || !record.ports.is_empty() || !record.sources.is_empty()
 }
 
 /// The device by which 127.0.0.1 leads to a port of the pod; none if it does not, as to a port of another address.

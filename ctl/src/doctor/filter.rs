@@ -44,21 +44,24 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// Of a gateway without NAT: its pods have no rule of ours that meets a policy of iptables'.
+/// Of a gateway without NAT: whose pods were all there before a policy of iptables' was, there is no rule of ours for them. The ADD of the
+/// next one puts it in.
 fn unmet<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Finding> + 'a {
     let of = &network.ours.network;
     let device = of.node_device();
-    let is_concerned = of.is_gateway && !of.has_nat();
+    let is_attached = |link: &Link| attachment_of(link).is_some_and(|pod| pod.network == network.ours.name);
+    let is_concerned = of.is_gateway && !of.has_nat() && facts.attachments().any(is_attached);
     let chains = facts.forward_drops.iter().filter(move |chain| {
         is_concerned
             && network.has_family(chain.family == "ip6")
             && !chain.devices.contains(&of.node_device())
+            && !chain.let_through.contains(&of.node_device())
     });
     chains.map(move |chain| {
         let ForwardChain { family, table, chain, .. } = chain;
         let program = if *family == "ip6" { "ip6tables" } else { "iptables" };
         let seen = format!("chain {chain} of table {family} {table} drops, and no rule there is about {device}");
-        let why = "pods of a gateway get no farther than this node: only with \"ipMasq\": true they have a rule of ours";
+        let why = "the policy came after the pods, which get no farther than this node: with the next one on the bridge all of them pass, for as long as it is there";
         ["-i", "-o"].iter().fold(Finding::warn(FORWARD, seen, why), |finding, way| {
             finding.mend(format!("{program} -I FORWARD {way} {device} -j ACCEPT"))
         })

@@ -63,8 +63,10 @@ fn forward_chains(
                 known.insert(device.clone());
             }
         }
+        let passes = |device: &&String| nat::is_let_through(device, family).unwrap_or(false);
+        let let_through = devices.iter().filter(|_| is_iptables).filter(passes).cloned().collect();
         let list = if is_iptables { &mut drops } else { &mut others };
-        list.push(ForwardChain { family: family.name(), table, chain, devices: known });
+        list.push(ForwardChain { family: family.name(), table, chain, devices: known, let_through });
     }
     Ok((drops, others))
 }

@@ -36,9 +36,9 @@ fn chains_of_others_that_drop_what_pods_send_are_named_with_what_mends_it() {
     }
 }
 
-/// Its pods have no rule of ours, whatever pods of other networks have.
+/// The next of its pods has a rule of ours, whatever pods of other networks have.
 #[test]
-fn a_gateway_without_nat_is_cut_off_by_a_policy_beside_a_network_that_has_it() {
+fn pods_of_a_gateway_without_nat_from_before_a_policy_are_cut_off_beside_a_network_that_has_it() {
     let node = Node::new("node");
     let ctl = Ctl::new(&node);
     let (_pod, mut list) = with_pod(&node, &ctl);
@@ -50,8 +50,19 @@ fn a_gateway_without_nat_is_cut_off_by_a_policy_beside_a_network_that_has_it() {
     list["plugins"][0]["ipMasq"] = json!(false);
     list["plugins"][0]["ipam"]["subnet"] = json!("10.33.0.0/16");
     ctl.write(&LIST.replace("local", "plain"), &list.to_string());
+    assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok", "before its first pod");
+    let (plain, before, next) = (node.client(&list), Pod::new(), Pod::new());
+    node.run("iptables -P FORWARD ACCEPT").expect_ok();
+    plain.add(&before.eth0()).expect_ok();
+    node.run("iptables -P FORWARD DROP").expect_ok();
     let told = ["warn", "chain FORWARD of table ip filter drops, and no rule there is about cni1"];
     assert_eq!(mended(&node, &ctl, "forward", told), "ok");
+    for way in ["-i", "-o"] {
+        node.run(&format!("iptables -D FORWARD {way} cni1 -j ACCEPT")).expect_ok();
+    }
+    assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "warn");
+    plain.add(&next.eth0()).expect_ok();
+    assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
 }
 
 #[test]

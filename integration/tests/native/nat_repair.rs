@@ -1,6 +1,6 @@
 //! A firewall's restart takes our rules along: CHECK says so, and the next call of any pod puts all of them back.
 
-use crate::nat::{MACHINE, NODE, Nat, with_ports};
+use crate::nat::{MACHINE, NODE, Nat, addresses, with_ports};
 use integration::{Pod, Server, Site, Transport, ask, note};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -154,6 +154,47 @@ fn a_forward_policy_of_drop_has_one_rule_of_ours_for_as_long_as_there_are_pods()
     assert_eq!(nat.rules(), theirs);
 }
 
+/// What it sends is forwarded by its node, without NAT as with it: the machine beyond has a way back.
+#[test]
+fn a_gateway_without_nat_passes_a_forward_policy_of_drop() {
+    let (nat, one, two, early) = (Nat::new(), Pod::new(), Pod::new(), Pod::new());
+    let plain = nat.node.plugin(&nat.list("plain", "cni1", &json!({"capabilities": null})));
+    nat.machine.ip("route add 10.33.0.0/24 via 192.0.2.1\nroute add fd00:33::/64 via 2001:db8:2::1");
+    let _servers = Transport::ALL.map(|over| Server::start(&nat.machine, over, 80));
+    let reaches = |pod: &Pod, own: &[String; 2]| {
+        let one_way = |over, to: &str| ask(pod, over, SocketAddr::new(to.parse().unwrap(), 80));
+        let sees = |over, index: usize| one_way(over, MACHINE[index]) == Some(own[index].parse().unwrap());
+        Transport::ALL.into_iter().flat_map(|over| [sees(over, 0), sees(over, 1)]).all(|seen| seen)
+    };
+    // Without such a policy there is nothing of it in the packet filter.
+    let first = addresses(&plain.add(&early.eth0()).expect_ok().json());
+    assert!(reaches(&early, &first) && !nat.rules().contains("vlan-bridge"), "{}", nat.rules());
+    for program in ["iptables", "ip6tables"] {
+        nat.node.run(&format!("{program} -P FORWARD DROP")).expect_ok();
+    }
+    let theirs = nat.rules();
+    assert_eq!(ask(&early, Transport::Tcp, SocketAddr::new(MACHINE[0].parse().unwrap(), 80)), None);
+    let result = plain.add(&one.eth0()).expect_ok().json();
+    let second = addresses(&plain.add(&two.eth0()).expect_ok().json());
+    for (pod, own) in [(&one, &addresses(&result)), (&two, &second), (&early, &first)] {
+        assert!(reaches(pod, own), "{own:?}: {}", nat.rules());
+    }
+    // Nobody begins a connection to it, as with NAT.
+    let _pods = Server::start(&one, Transport::Tcp, 80);
+    let to = SocketAddr::new(addresses(&result)[0].parse().unwrap(), 80);
+    assert_eq!(ask(&nat.machine, Transport::Tcp, to), None);
+    plain.check(&one.eth0(), &result).expect_ok();
+    nat.node.nft("flush chain ip filter FORWARD");
+    let outcome = plain.check(&one.eth0(), &result);
+    assert!(outcome.error_text().contains("our rule there is gone"), "{outcome}");
+    plain.del(&two.eth0()).expect_ok();
+    assert!(reaches(&one, &addresses(&result)), "{}", nat.rules());
+    plain.del(&early.eth0()).expect_ok();
+    plain.del(&one.eth0()).expect_ok();
+    assert_eq!(nat.rules(), theirs);
+    assert!(!nat.node.records().exists());
+}
+
 /// Where we cannot write, an operator has to: the log says what.
 #[test]
 fn legacy_iptables_is_the_operators() {
@@ -167,6 +208,8 @@ fn legacy_iptables_is_the_operators() {
     assert!(added.stderr.contains(command), "{added}");
     nat.local().status().expect_ok();
     nat.local().del(&pod.eth0()).expect_ok();
+    let plain = nat.other().add(&pod.eth0()).expect_ok();
+    assert!(plain.stderr.contains(&command.replace("cni0", "cni1")), "{plain}");
 }
 
 /// With br_netfilter that is so of pods without any NAT too.

@@ -178,19 +178,27 @@ fn what_cannot_be_mapped_is_refused_and_leaves_nothing() {
     }
 }
 
-/// A plain configuration has no business there, and each system call counts.
+/// A plain configuration has no business there, and each system call counts. The ADD of a gateway has to ask for policies of drop.
 #[test]
 fn without_nat_no_rule_is_looked_at_and_no_record_is_kept() {
     let (nat, pod) = (Nat::new(), Pod::new());
-    let list = nat.list("local", "cni0", &json!({"capabilities": null}));
+    let gateway = nat.list("local", "cni0", &json!({"capabilities": null}));
+    let plain = nat.list(
+        "local",
+        "cni0",
+        &json!({"capabilities": null, "isGateway": false, "isDefaultGateway": false}),
+    );
     let eth0 = with_ports(&pod, &PORTS);
-    for verb in ["ADD", "DEL"] {
+    for (list, verb, asked) in
+        [(&plain, "ADD", 0), (&plain, "DEL", 0), (&gateway, "ADD", 1), (&gateway, "DEL", 0)]
+    {
         let trace = nat.node.folder().path().join("trace");
         let words = ["strace", "-f", "-qq", "-e", "trace=socket,mkdir,sendto", "-o", trace.to_str().unwrap()];
-        nat.node.plugin(&list).call(verb, &eth0).run_under(&words).expect_ok();
+        nat.node.plugin(list).call(verb, &eth0).run_under(&words).expect_ok();
         let trace = fs::read_to_string(trace).unwrap();
         assert!(trace.contains("NETLINK_ROUTE"), "{trace}");
-        assert!(!trace.contains("NETLINK_NETFILTER") && !trace.contains("attachments"), "{trace}");
+        assert_eq!(trace.matches("NETLINK_NETFILTER").count(), asked, "{trace}");
+        assert!(!trace.contains("attachments"), "{trace}");
     }
     nat.assert_nothing_left();
 }

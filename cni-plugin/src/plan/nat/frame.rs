@@ -222,7 +222,7 @@ pub const FORWARD: &str = "forward";
 /// The bit of a packet's mark that says so. Kubernetes has bits 14 and 15, the reference portmap 13, network policies those from 16 on.
 const FORWARDED: u32 = 1 << 12;
 
-/// What marks packets for [`accept`]: all from pods with NAT, and to them what they have asked for or what came to a host port; and what is
+/// What marks packets for [`accept`]: all from pods that the node is router or translator of, and to them what they have asked for or what came to a host port; and what is
 /// bridged.
 pub fn forward() -> Vec<Change> {
     let from = interface_in(Meta::InputInterface, DEVICES);

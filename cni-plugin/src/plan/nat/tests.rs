@@ -20,6 +20,7 @@ fn record() -> Record {
         mac: None,
         addresses: vec!["10.22.0.2/16".parse().unwrap(), "fd00:22::2/64".parse().unwrap()],
         masquerade: true,
+        gateway: true,
         ports: PortMapping::parse_list(&section, "ports").unwrap(),
         sources: Vec::new(),
         guard: None,
