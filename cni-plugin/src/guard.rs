@@ -1,7 +1,7 @@
 //! What a pod may send: puts an attachment's elements into the node's packet filter and takes them out. `plan::guard` says what they
 //! are.
 //!
-//! A port is guarded by the pod's MAC before the pod's end comes up, and by its addresses as soon as IPAM has given them. The record is
+//! A port is guarded by the pod's MAC before the node's end comes up, and by its addresses as soon as IPAM has given them. The record is
 //! written before the latter. What is left without a record is found by the element of the port, which is there first and goes last.
 
 use std::collections::BTreeSet;
@@ -56,7 +56,7 @@ impl Guard {
         if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&frame::frame())?) }
     }
 
-    /// Before the pod's end is up: nothing but what has its MAC, and with it no address but the link-local one. Rules and sets that
+    /// Before the node's end is up: nothing but what has its MAC, and with it no address but the link-local one. Rules and sets that
     /// somebody has flushed are put back first.
     pub async fn close(&self, node: &Conn, port: &Port<'_>) -> Result<(), CniError> {
         if self.broken_chain()?.is_some() || self.lacks_a_neighbours()? {

@@ -89,8 +89,8 @@ pub struct Veth<'a> {
 /// others away again, and waits for an RCU grace period each time.
 const QUEUES: u32 = 1;
 
-/// `ip link add HOST address MAC master BRIDGE up type veth peer name POD address MAC netns NETNS`, in one message.
-/// The pod's end stays down: the kernel answers ENOTCONN to IFF_UP there, for its peer is not registered yet.
+/// `ip link add HOST address MAC master BRIDGE type veth peer name POD address MAC netns NETNS`, in one message.
+/// Both ends stay down, the pod's because the kernel answers ENOTCONN to IFF_UP there: its peer is not registered yet.
 pub async fn add_veth(conn: &Conn, veth: &Veth<'_>, netns: &Namespace) -> Result<()> {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
@@ -101,7 +101,6 @@ pub async fn add_veth(conn: &Conn, veth: &Veth<'_>, netns: &Namespace) -> Result
         LinkAttribute::NumRxQueues(QUEUES),
     ];
     let mut message = LinkMessage::default();
-    set_up(&mut message, true);
     message.attributes = vec![
         LinkAttribute::IfName(veth.host_name.to_owned()),
         LinkAttribute::Address(veth.host_mac.0.to_vec()),

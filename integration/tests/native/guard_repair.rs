@@ -2,9 +2,11 @@
 
 use crate::attached::{Clean, host_interface};
 use crate::guard::Scene;
-use crate::guard_frames::{OWN, STRANGER};
+use crate::guard_frames::{BROADCAST, FORGED, OWN, STRANGER, frame, mark, marked, udp};
+use crate::kill::{Threads, at_every_point};
 use integration::{Background, Capture, Pod, Site, Snapshot, poll};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -129,6 +131,44 @@ fn remove_record(veth: &str) {
     let folders = std::fs::read_dir("/run/vlan-bridge/guards").unwrap().flatten();
     let removed = folders.filter(|folder| std::fs::remove_file(folder.path().join(veth)).is_ok()).count();
     assert_eq!(removed, 1, "the record of {veth}");
+}
+
+/// The pod's end is its own to bring up, as soon as it is there: if an ADD is killed, for as long as nobody calls DEL.
+#[test]
+fn a_pod_that_is_quicker_than_its_guard_sends_nothing() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    let (node, plugin) = (&clean.site.node, clean.plugin());
+    plugin.add(&pod.eth0()).expect_ok();
+    plugin.del(&pod.eth0()).expect_ok();
+    let port = Capture::start(&clean.site.router, "port");
+    let sent = Cell::new(0);
+    let forge = |_| {
+        if pod.has_link("eth0") {
+            pod.ip("link set eth0 up");
+            let links = node.ip_json("-d link show master br136");
+            let is_end = |link: &&Value| link["ifname"].as_str().is_some_and(|name| name.len() == 15);
+            if let Some(end) = links.as_array().unwrap().iter().find(is_end)
+                && end["flags"].as_array().unwrap().contains(&json!("UP"))
+            {
+                let name = end["ifname"].as_str().unwrap();
+                let state = || {
+                    node.ip_json(&format!("-d link show {name}"))[0]["linkinfo"]["info_slave_data"]["state"]
+                        .clone()
+                };
+                poll(Duration::from_secs(10), "the port forwards", || state() == "forwarding");
+            }
+            pod.send_frame("eth0", &marked(&frame(BROADCAST, FORGED, 0x0800, &udp(STRANGER, [9, 9])), 0));
+            sent.set(sent.get() + 1);
+        }
+        plugin.del(&pod.eth0()).expect_ok();
+    };
+    let add = plugin.call("ADD", &pod.eth0());
+    at_every_point(&["sendto", "sendmsg"], Threads::Main, &add, || (), forge);
+    plugin.add(&pod.eth0()).expect_ok();
+    assert!(pod.pings(Site::GATEWAY) && sent.get() > 3, "{}", sent.get());
+    port.wait_for("the pod's own", |frame| frame.concerns(Site::GATEWAY));
+    let forged = port.frames().iter().filter(|frame| frame.payload.ends_with(&mark(0))).count();
+    assert_eq!(forged, 0, "of {}", sent.get());
 }
 
 /// A pod that forges without a pause while it is attached is never heard.

@@ -56,6 +56,8 @@ impl Add<'_> {
         if self.network.mac_spoof_check {
             self.pin_mac(&host, veth.pod_mac).await?;
         }
+        // Only now: the pod's end is the pod's own to bring up, at once, and for as long as it likes if we are killed.
+        self.set_host(&host, link::Change { up: Some(true), ..Default::default() }).await?;
         let container = link::by_name(&self.pod.conn, veth.pod_name).await?;
         let container = container.ok_or_else(|| NetError::gone(veth.pod_name))?;
         if self.delegate.is_some() {
@@ -67,7 +69,7 @@ impl Add<'_> {
         Ok((host, container))
     }
 
-    /// Before the pod's end is up, so that nothing forged is ever let through.
+    /// Before the node's end is up, so that nothing forged is ever let through.
     async fn close(&self, veth: &str, mac: MacAddr, undo: &mut UndoLog) -> Result<(), CniError> {
         let (Some(guard), Some(limits)) = (&self.guard, guard::limits(&self.network)) else { return Ok(()) };
         let limits = Limits { allowed: Vec::new(), ..limits };
