@@ -1,4 +1,8 @@
-//! Real exchanges over TCP and UDP. A ping is no proof of a path with address translation: it takes an answer from a wrong address.
+//! Real exchanges over TCP, UDP and SCTP. A ping is no proof of a path with address translation: it takes an answer from a wrong address.
+
+mod sctp;
+
+pub use sctp::has_sctp;
 
 use crate::Namespace;
 use std::io::{ErrorKind, Read, Write};
@@ -16,10 +20,12 @@ pub enum Transport {
     Tcp,
     /// UDP
     Udp,
+    /// SCTP, which not every kernel has
+    Sctp,
 }
 
 impl Transport {
-    /// Both.
+    /// Those that every kernel has.
     pub const ALL: [Transport; 2] = [Transport::Tcp, Transport::Udp];
 
     /// As `protocol` of a port mapping has it.
@@ -27,6 +33,7 @@ impl Transport {
         match self {
             Transport::Tcp => "tcp",
             Transport::Udp => "udp",
+            Transport::Sctp => "sctp",
         }
     }
 }
@@ -71,6 +78,7 @@ pub struct Server {
 enum Socket {
     Tcp(Arc<TcpListener>),
     Udp(Arc<UdpSocket>),
+    Sctp(Arc<TcpListener>),
 }
 
 impl Server {
@@ -86,12 +94,14 @@ impl Server {
         let bound = namespace.enter(|| match transport {
             Transport::Tcp => TcpListener::bind(address).map(|socket| Socket::Tcp(Arc::new(socket))),
             Transport::Udp => UdpSocket::bind(address).map(|socket| Socket::Udp(Arc::new(socket))),
+            Transport::Sctp => sctp::bind(address).map(|socket| Socket::Sctp(Arc::new(socket))),
         });
         let socket = bound.unwrap_or_else(|error| panic!("cannot listen on {address}: {error}"));
         let over = Arc::new(AtomicBool::new(false));
         let thread = match &socket {
             Socket::Tcp(socket) => serve_tcp(socket.clone(), over.clone()),
             Socket::Udp(socket) => serve_udp(socket.clone(), over.clone()),
+            Socket::Sctp(socket) => serve_sctp(socket.clone(), over.clone()),
         };
         Server { socket, over, thread: Some(thread) }
     }
@@ -100,6 +110,7 @@ impl Server {
         match &self.socket {
             Socket::Tcp(socket) => socket.as_raw_fd(),
             Socket::Udp(socket) => socket.as_raw_fd(),
+            Socket::Sctp(socket) => socket.as_raw_fd(),
         }
     }
 }
@@ -139,9 +150,28 @@ fn serve_udp(socket: Arc<UdpSocket>, over: Arc<AtomicBool>) -> JoinHandle<()> {
     })
 }
 
+/// As over TCP, but that it answers a question.
+fn serve_sctp(socket: Arc<TcpListener>, over: Arc<AtomicBool>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        while !over.load(Ordering::Relaxed) {
+            let Ok((mut stream, peer)) = socket.accept() else { continue };
+            let mut question = [0; QUESTION.len()];
+            let asked =
+                stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.read_exact(&mut question));
+            if asked.is_ok() && question == QUESTION {
+                // The client may have given up.
+                let _ = stream.write_all(told(peer).as_bytes());
+            }
+        }
+    })
+}
+
 fn told(peer: SocketAddr) -> String {
     peer.ip().to_canonical().to_string()
 }
+
+/// What is sent where the client has to begin.
+const QUESTION: [u8; 8] = *b"who am I";
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -152,6 +182,7 @@ pub fn ask(from: &Namespace, transport: Transport, to: SocketAddr) -> Option<IpA
     let answer = from.enter(|| match transport {
         Transport::Tcp => ask_tcp(to),
         Transport::Udp => ask_udp(to),
+        Transport::Sctp => ask_sctp(to),
     });
     match answer {
         Ok(text) => Some(text.parse().unwrap_or_else(|_| panic!("{to} answered {text:?}"))),
@@ -170,13 +201,22 @@ fn ask_tcp(to: SocketAddr) -> std::io::Result<String> {
     Ok(answer)
 }
 
+fn ask_sctp(to: SocketAddr) -> std::io::Result<String> {
+    let mut stream = sctp::connect(to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(&QUESTION)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
 fn ask_udp(to: SocketAddr) -> std::io::Result<String> {
     let any = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0u16; 8]) };
     let socket = UdpSocket::bind((any, 0))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     // A connected socket takes answers from nobody else.
     socket.connect(to)?;
-    socket.send(b"who am I")?;
+    socket.send(&QUESTION)?;
     let mut answer = [0; 64];
     let length = socket.recv(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer[..length]).into_owned())

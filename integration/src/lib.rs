@@ -70,7 +70,7 @@ pub use capture::{Capture, Frame};
 pub use client::Client;
 pub use ctl::{Ctl, Finding};
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
-pub use exchange::{Protocol, Server, Transport, ask};
+pub use exchange::{Protocol, Server, Transport, ask, has_sctp};
 pub use kill::run_killed_at;
 pub use modules::ModulesTaken;
 pub use namespace::Namespace;

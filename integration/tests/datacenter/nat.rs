@@ -1,7 +1,9 @@
 //! NAT mode on a kernel whose modules can be taken away.
 
-use integration::{Ctl, ModulesTaken, Namespace, Node, Plugin, Pod, Server, Snapshot, Transport, ask, note};
-use serde_json::json;
+use integration::{
+    Ctl, ModulesTaken, Namespace, Node, Plugin, Pod, Server, Snapshot, Transport, ask, has_sctp, note,
+};
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -103,17 +105,25 @@ fn a_host_port_works_on_this_kernel_too() {
     machine.ip(&format!("link add port type veth peer name nic0 netns {}", node.name()));
     machine.ip("link set port up\naddr add 192.0.2.9/24 dev port\naddr add 2001:db8:2::9/64 dev port nodad");
     node.ip("link set nic0 up\naddr add 192.0.2.1/24 dev nic0\naddr add 2001:db8:2::1/64 dev nic0 nodad");
-    let ports = ["tcp", "udp"].map(|over| json!({"hostPort": 8080, "containerPort": 80, "protocol": over}));
+    let mut transports = Transport::ALL.to_vec();
+    if has_sctp() {
+        transports.push(Transport::Sctp);
+    } else {
+        note("no SCTP in this kernel: not tried");
+    }
+    let port = |over: &Transport| json!({"hostPort": 8080, "containerPort": 80, "protocol": over.name()});
+    let ports: Vec<Value> = transports.iter().map(port).collect();
     let eth0 = pod.eth0().capabilities(json!({"portMappings": ports}));
     plugin(&node).add(&eth0).expect_ok();
-    let _servers = Transport::ALL.map(|over| Server::start(&pod, over, 80));
+    let _servers: Vec<Server> = transports.iter().map(|over| Server::start(&pod, *over, 80)).collect();
     for (to, seen) in [("192.0.2.1", "192.0.2.9"), ("2001:db8:2::1", "2001:db8:2::9")] {
         machine.wait_for(to);
-        for over in Transport::ALL {
+        for over in transports.iter().copied() {
             let to = SocketAddr::new(to.parse().unwrap(), 8080);
             assert_eq!(ask(&machine, over, to), Some(seen.parse().unwrap()), "{over:?} to {to}");
         }
     }
+    note(&format!("host ports: {transports:?}"));
     let localhost = SocketAddr::new("127.0.0.1".parse().unwrap(), 8080);
     assert_eq!(ask(&node, Transport::Tcp, localhost), Some("10.22.0.1".parse().unwrap()));
     plugin(&node).del(&eth0).expect_ok();

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 
 /// What the data centre, the plugins and their peers need of the kernel.
-const WANTED: [&str; 33] = [
+const WANTED: [&str; 34] = [
     "8021q",
     "act_mirred",
     "af_packet",
@@ -40,6 +40,7 @@ const WANTED: [&str; 33] = [
     "sch_ingress",
     "sch_netem",
     "sch_tbf",
+    "sctp",
     "veth",
 ];
 
