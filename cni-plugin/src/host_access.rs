@@ -25,7 +25,7 @@ use crate::undo::{Undo, UndoLog};
 
 mod repair;
 
-pub use repair::{forget, forget_stale, mend, remembered};
+pub use repair::{forget, forget_stale, mend, recall, remembered};
 
 /// The ways between a pod and its node.
 #[derive(Clone, Debug)]
@@ -202,14 +202,18 @@ impl Ours {
     }
 }
 
-/// The node's routes to the pod of an attachment: by the addresses that its ADD reported, else by its metric alone. With an address of
+/// The node's routes to the pod of an attachment: by the addresses that its ADD reported, else by what is recorded, else by its metric alone. With an address of
 /// the node, the kernel takes the routes that it is the source of: then `device` says where one was, whose neighbour entry is still there.
 pub async fn routes_of(
     node: &Conn,
     device: &str,
     metric: u32,
     previous: &AddResult,
+    recorded: &[Record],
 ) -> Result<Vec<HostRoute>> {
+    if previous.ips.is_empty() && !recorded.is_empty() {
+        return repair::left_of(node, recorded).await;
+    }
     if previous.ips.is_empty() {
         let ours = Ours::look(node).await?;
         let strays =

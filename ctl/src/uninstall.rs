@@ -68,7 +68,7 @@ async fn forget_the_dead(conn: &Conn, lists: &[Value]) -> Result<()> {
         guards.remove(&veth)?;
     }
     guards.end();
-    host_access::forget_stale(&host_access::remembered()?, &[])?;
+    host_access::forget_stale(conn, &host_access::remembered()?, &[]).await?;
     // They hang on the bridge, which stays where somebody else uses it.
     host_access::remove_stale(&host_access::Ours::look(conn).await?, &[])?;
     Ok(())

@@ -130,13 +130,15 @@ impl Add<'_> {
             self.silence().await;
         }
         // Also of one whose veth has gone since, with its namespace.
+        let recorded = host_access::recall(&name)?;
         host_access::forget(&name)?;
         guard::detach(&self.node, &name, self.guard.is_some()).await?;
         nat::detach(&self.node, &name, false).await?;
         if let Some(host) = host {
             let metric = self.attachment().metric();
             let device = self.network.node_device();
-            let routes = host_access::routes_of(&self.node, &device, metric, &AddResult::default()).await?;
+            let nothing = AddResult::default();
+            let routes = host_access::routes_of(&self.node, &device, metric, &nothing, &recorded).await?;
             host_access::remove(&routes)?;
             if let Some(delegate) = &self.delegate {
                 delegate.call(Command::Del)?;

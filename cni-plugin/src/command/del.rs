@@ -69,10 +69,13 @@ async fn withdraw(
     node: &Conn,
 ) -> (Result<(), CniError>, Vec<Nft>) {
     let veth = attachment.host_interface();
+    let previous = request.prev_result().ok().flatten().unwrap_or_default();
+    let recorded = if previous.ips.is_empty() { host_access::recall(&veth) } else { Ok(Vec::new()) };
+    let recorded = recorded.unwrap_or_default();
     let mut outcome = host_access::forget(&veth);
     if teardown.has_uplink {
-        let previous = request.prev_result().ok().flatten().unwrap_or_default();
-        let routes = host_access::routes_of(node, &teardown.device, attachment.metric(), &previous).await;
+        let metric = attachment.metric();
+        let routes = host_access::routes_of(node, &teardown.device, metric, &previous, &recorded).await;
         outcome = outcome.and(routes.and_then(|routes| host_access::remove(&routes)).map_err(CniError::from));
     }
     let (mut sockets, mut had_nat) = (Vec::new(), false);

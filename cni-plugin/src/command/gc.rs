@@ -40,7 +40,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     }
     nat::mend(&node, None).await;
     outcome = outcome.and(guarded.and_then(|guarded| guard::remove_stale(&guarded, &rest)));
-    outcome = outcome.and(host_access::forget_stale(&remembered, &rest));
+    outcome = outcome.and(host_access::forget_stale(&node, &remembered, &rest).await);
     outcome = outcome.and(host_access::remove_stale(&ways, &rest).map_err(CniError::from));
     host_access::mend(&node).await;
     if let Some(trunk) = &teardown.trunk {

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::{Ends, Ways};
 use crate::link::{HostRoute, Link};
 use crate::lock::RecordLock;
-use crate::net::{Batch, Conn, Request, link, neigh, route};
+use crate::net::{Batch, Conn, NetError, Request, link, neigh, route};
 use crate::record::{Record, Records};
 
 /// Writes down what [`super::give`] is about to give the node.
@@ -45,15 +45,46 @@ pub fn forget(veth: &str) -> Result<(), CniError> {
     Ok(())
 }
 
+/// What is recorded of the ways to the pod behind this veth.
+pub fn recall(veth: &str) -> Result<Vec<Record>, CniError> {
+    Ok(Records::of_ways()?.iter().filter_map(|(_, records)| records.read(veth)).collect())
+}
+
+/// What recorded ways have left: a route of ours, or the kernel took it and left a neighbour entry, which is ours if it has the pod's
+/// MAC. Entries of kernels before 4.20 do not say whose they are.
+pub(super) async fn left_of(node: &Conn, recorded: &[Record]) -> Result<Vec<HostRoute>, NetError> {
+    let mut left = Vec::new();
+    for record in recorded {
+        let Some(device) = link::by_name(node, &record.device).await? else { continue };
+        let metric = record.attachment().metric();
+        for address in record.addresses.iter().map(IpNet::addr) {
+            let is_its = match route::ours_to(node, address).await? {
+                Some(route) => route.metric == metric,
+                None => neigh::permanent_mac(node, device.index, address).await? == record.mac,
+            };
+            if is_its {
+                left.push(HostRoute { address, interface: device.index, metric });
+            }
+        }
+    }
+    Ok(left)
+}
+
 /// The veths of all pods whose ways are recorded.
 pub fn remembered() -> Result<Vec<String>, CniError> {
     Ok(Records::of_ways()?.iter().flat_map(|(_, records)| records.veths()).collect())
 }
 
-/// Forgets those of `remembered` whose veth is not among `links`, which must have been listed later: an ADD makes the veth first.
-pub fn forget_stale(remembered: &[String], links: &[&Link]) -> Result<(), CniError> {
+/// Forgets those of `remembered` whose veth is not among `links`, which must have been listed later: an ADD makes the veth first. Takes
+/// away what is left of their ways.
+pub async fn forget_stale(node: &Conn, remembered: &[String], links: &[&Link]) -> Result<(), CniError> {
     let is_there = |veth: &String| links.iter().any(|link| link.name == *veth);
-    remembered.iter().filter(|veth| !is_there(veth)).try_for_each(|veth| forget(veth))
+    for veth in remembered.iter().filter(|veth| !is_there(veth)) {
+        let recorded = recall(veth)?;
+        forget(veth)?;
+        super::remove(&left_of(node, &recorded).await?)?;
+    }
+    Ok(())
 }
 
 /// Puts back what the node has lost of its ways to pods, of whichever network. The pod that is called for goes on without.
