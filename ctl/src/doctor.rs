@@ -19,7 +19,7 @@ use crate::observe;
 use finding::{Finding, Verdict};
 
 /// Every check, in the order in which one would look.
-const CHECKS: [fn(&Facts) -> Vec<Finding>; 19] = [
+const CHECKS: [fn(&Facts) -> Vec<Finding>; 20] = [
     configuration::lists,
     configuration::plugins,
     configuration::status,
@@ -33,6 +33,7 @@ const CHECKS: [fn(&Facts) -> Vec<Finding>; 19] = [
     uplink::mtu,
     uplink::misplaced_addresses,
     routing::reverse_path,
+    routing::loose_trunks,
     routing::host_access,
     filter::forwarding,
     filter::rules,

@@ -1,5 +1,6 @@
 //! Reverse-path filtering, and the node's addresses that pods of other nodes cannot reach because of it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -8,6 +9,7 @@ use vlan_bridge::link::{Address, Kind, Link};
 use vlan_bridge::ownership::is_attachment;
 
 use super::finding::Finding;
+use super::uplink::NOBODYS;
 use crate::facts::{Facts, LostWay};
 
 const CHECK: &str = "rp_filter";
@@ -43,6 +45,38 @@ pub(super) fn reverse_path(facts: &Facts) -> Vec<Finding> {
             .rp_filtered
             .map_or(String::new(), |count| format!("; {count} packets dropped since the boot"));
         findings.push(Finding::ok(CHECK, format!("{}{dropped}", names.join(", "))));
+    }
+    findings
+}
+
+/// With br_netfilter, what a pod on a trunk sends to a service, and what answers for a host port, is held against the bridge's own
+/// device, where neither is at home: that must filter loosely, and has to have an address for it.
+pub(super) fn loose_trunks(facts: &Facts) -> Vec<Finding> {
+    if facts.sysctls.get("bridge/bridge-nf-call-iptables") != Some(1) {
+        return Vec::new();
+    }
+    let with_nat = facts.records.values().filter(|record| !record.sources.is_empty());
+    let trunks: BTreeSet<&str> = with_nat.filter_map(|record| record.bridge.as_deref()).collect();
+    let why = "br_netfilter is on, and reverse-path filtering drops there what pods send to services and for host ports, without a word";
+    let mut findings = Vec::new();
+    for bridge in trunks.into_iter().filter_map(|name| facts.link(name)) {
+        let (name, filter) = (&bridge.name, facts.sysctls.rp_filter(&bridge.name));
+        if filter == 1 {
+            let key = format!("net.ipv4.conf.{}.rp_filter", name.replace('.', "/"));
+            findings.push(
+                Finding::fail(CHECK, format!("{name} filters strictly, beneath services or host ports"), why)
+                    .mend(format!("sysctl -w {key}=2")),
+            );
+        }
+        let has_address = facts
+            .addresses
+            .iter()
+            .any(|address| address.interface == bridge.index && address.net.addr().is_ipv4());
+        if filter != 0 && !has_address {
+            let seen = format!("{name} has no address, beneath services or host ports");
+            findings
+                .push(Finding::fail(CHECK, seen, why).mend(format!("ip addr add {NOBODYS}/32 dev {name}")));
+        }
     }
     findings
 }

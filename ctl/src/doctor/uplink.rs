@@ -236,7 +236,7 @@ pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
 }
 
 /// What the plugin gives a trunk bridge, for the kernel to filter loosely there: nobody's address (RFC 7600 section 6).
-const NOBODYS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
+pub(super) const NOBODYS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
 
 /// Addresses and default routes where there should be none.
 pub(super) fn misplaced_addresses(facts: &Facts) -> Vec<Finding> {

@@ -1,6 +1,6 @@
 //! `vlan-bridgectl doctor` on a healthy node, and on the same node broken in each way that it checks.
 
-use crate::doctor_breakages::{BREAKAGES, Breakage};
+use crate::doctor_breakages::{BREAKAGES, Breakage, TRUNK_BREAKAGES};
 use integration::{BondMode, BondedNode, Ctl, DataCenter, Finding, Pod, note, poll};
 use serde_json::{Value, json};
 use std::fs;
@@ -90,8 +90,14 @@ fn a_node_is_healthy_until_it_is_broken_and_again_when_it_is_mended() {
     let findings = scene.assert_healthy("with a pod");
     assert!(findings.iter().any(|finding| finding.seen.starts_with(&answers("br136"))), "{findings:#?}");
 
-    for Breakage { harm, mend, told: [verdict, check, seen, command] } in BREAKAGES {
-        harm(&scene);
+    break_and_mend(&scene, BREAKAGES);
+    scene.assert_healthy("at the end");
+}
+
+/// Breaks a node in each way, and mends it when the doctor has named what was done.
+fn break_and_mend(scene: &Scene<'_>, breakages: &[Breakage]) {
+    for Breakage { harm, mend, told: [verdict, check, seen, command] } in breakages {
+        harm(scene);
         // Asking the network takes half a second.
         let words = if ["vlan", "duplicates"].contains(check) { "" } else { "--no-probe" };
         let mut findings = Vec::new();
@@ -104,9 +110,8 @@ fn a_node_is_healthy_until_it_is_broken_and_again_when_it_is_mended() {
         assert_eq!(finding.verdict, *verdict, "{finding:#?}");
         assert!(finding.mend.iter().any(|line| line.contains(command)), "{finding:#?}");
         note(&format!("doctor: {verdict} {check}: {}", finding.seen));
-        mend(&scene);
+        mend(scene);
     }
-    scene.assert_healthy("at the end");
 }
 
 #[test]
@@ -147,4 +152,20 @@ fn a_trunk_is_asked_in_the_pods_vlan() {
     answered("bond0 with tag 136");
     node.client(&scene.list()).add(&Pod::new().eth0()).expect_ok();
     answered("br0.136");
+}
+
+#[test]
+fn a_trunk_beneath_services_filters_loosely_or_it_is_told() {
+    let datacenter = DataCenter::new();
+    let node = datacenter.node(BondMode::ActiveBackup);
+    let mut list = node.port_vlan_list136();
+    list["plugins"][0]["serviceCIDRs"] = json!(["10.96.0.0/12"]);
+    let scene = Scene::new(&datacenter, &node, &list);
+    node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
+    let pod = Pod::new();
+    node.client(&scene.list()).add(&pod.eth0()).expect_ok();
+    let told = || scene.ctl.doctor("--no-probe").iter().any(|finding| finding.verdict == "fail");
+    assert!(!told(), "{:#?}", scene.ctl.doctor("--no-probe"));
+    break_and_mend(&scene, TRUNK_BREAKAGES);
+    assert!(!told(), "{:#?}", scene.ctl.doctor("--no-probe"));
 }

@@ -286,6 +286,34 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
     ),
 ];
 
+/// The same on a trunk with services, where br_netfilter is on. The node's other addresses have a line of that check as well.
+pub(crate) const TRUNK_BREAKAGES: &[Breakage] = &[
+    breakage(
+        |scene| {
+            for name in ["all", "default", "br0", "br0.136", "bond0", "bond0.51"] {
+                scene.node.set_sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "1");
+            }
+        },
+        |scene| scene.mend("rp_filter", 2),
+        [
+            "fail",
+            "rp_filter",
+            "br0 filters strictly, beneath services or host ports",
+            "sysctl -w net.ipv4.conf.br0.rp_filter=2",
+        ],
+    ),
+    breakage(
+        |scene| scene.ip("addr flush dev br0"),
+        |scene| scene.mend("rp_filter", 2),
+        [
+            "fail",
+            "rp_filter",
+            "br0 has no address, beneath services or host ports",
+            "ip addr add 192.0.0.8/32 dev br0",
+        ],
+    ),
+];
+
 fn set_mode(scene: &Scene<'_>, mode: u32) {
     let path = scene.ctl.path("/opt/cni/bin/vlan-bridge-ipam");
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
