@@ -1,5 +1,6 @@
 //! The command line, and which verb it asks for.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -180,6 +181,7 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
             return Ok(MISUSED);
         }
     };
+    let out: &mut dyn Write = &mut Told(out);
     let outcome = match &cli.verb {
         Verb::Install(call) => install::run(call, out).map(|()| true),
         Verb::Uninstall(call) => uninstall::run(call, out).map(|()| true),
@@ -189,16 +191,43 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
     match outcome {
         Ok(true) => Ok(0),
         Ok(false) => Ok(FAILED),
-        Err(error) => match error.downcast::<io::Error>() {
-            // The reader of our output.
-            Ok(error) => Err(error),
-            Err(error) => {
-                out.flush()?;
-                complain(&format!("vlan-bridgectl: {error:#}"));
-                Ok(FAILED)
-            }
-        },
+        Err(error) if is_unheard(&error) => error.downcast::<io::Error>().map_or(Ok(FAILED), Err),
+        Err(error) => {
+            out.flush()?;
+            complain(&format!("vlan-bridgectl: {error:#}"));
+            Ok(FAILED)
+        }
     }
+}
+
+/// Our output, whose errors are told from those of files.
+struct Told<'a>(&'a mut dyn Write);
+
+/// An error of our output.
+#[derive(Debug)]
+struct Unheard(io::Error);
+
+impl std::error::Error for Unheard {}
+
+impl fmt::Display for Unheard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Write for Told<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(|error| io::Error::new(error.kind(), Unheard(error)))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(|error| io::Error::new(error.kind(), Unheard(error)))
+    }
+}
+
+/// Whether nobody takes our output any more.
+pub(crate) fn is_unheard(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).is_some_and(|cause| cause.is::<Unheard>())
 }
 
 /// Says something to the person, apart from the facts.

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 /// Puts a file in its place in one step: written beside, synced, renamed. Whoever opens the name gets the old content or the
 /// new one, whole, after a power cut too; who runs the old one keeps it. The name beside begins with a dot and ends like
@@ -20,11 +20,16 @@ pub(crate) fn put(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     if let Err(error) = outcome {
         // What is left of a write that failed is no use to anybody.
         let _ = fs::remove_file(&beside);
-        return Err(error).with_context(|| format!("cannot write {}", path.display()));
+        return Err(failed(path, "write", &error));
     }
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .with_context(|| format!("cannot sync {}", folder.display()))
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| failed(folder, "sync", &error))
+}
+
+/// Which file, and what could not be done with it.
+fn failed(path: &Path, action: &str, error: &io::Error) -> anyhow::Error {
+    let hint = if error.kind() == ErrorKind::PermissionDenied { "; is this root?" } else { "" };
+    anyhow!("{}: cannot {action}: {error}{hint}", path.display())
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
@@ -40,7 +45,13 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 /// `mkdir -p`.
 pub(crate) fn make_folder(folder: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
-    made.with_context(|| format!("cannot create {}", folder.display()))
+    made.map_err(|error| failed(folder, "create", &error))
+}
+
+/// The permissions of a file.
+pub(crate) fn mode(path: &Path) -> Result<u32> {
+    let metadata = fs::metadata(path).map_err(|error| failed(path, "read", &error))?;
+    Ok(metadata.permissions().mode() & 0o7777)
 }
 
 /// The content of a file; none if there is none.
@@ -48,7 +59,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
         Err(error) if is_absence(&error) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(error) => Err(failed(path, "read", &error)),
     }
 }
 
@@ -57,7 +68,7 @@ pub(crate) fn remove(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if is_absence(&error) => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+        Err(error) => Err(failed(path, "remove", &error)),
     }
 }
 
@@ -70,7 +81,7 @@ pub(crate) fn names(folder: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if is_absence(&error) => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", folder.display())),
+        Err(error) => return Err(failed(folder, "read", &error)),
     };
     let mut names: Vec<String> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();

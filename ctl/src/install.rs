@@ -15,10 +15,10 @@ use cni_conf::cni::version::Version;
 use serde_json::{Value, json};
 
 use crate::cli::{self, Install, Output};
+use crate::files;
 use crate::lists;
 use crate::manifest::Manifest;
 use crate::runtimes::{self, Runtime};
-use crate::{files, manifest};
 
 use binaries::Binary;
 
@@ -38,6 +38,8 @@ struct NewList {
     slices: Option<slice::Chosen>,
     /// What is there now.
     before: Option<Vec<u8>>,
+    /// Where that is kept, once it is.
+    kept: Option<PathBuf>,
 }
 
 impl NewList {
@@ -61,16 +63,20 @@ pub(crate) fn run(call: &Install, out: &mut dyn Write) -> Result<()> {
 
 /// Installs.
 fn once(call: &Install, out: &mut dyn Write) -> Result<()> {
-    let plan = plan(call)?;
+    let mut plan = plan(call)?;
     let mut manifest = Manifest::read()?;
+    for list in plan.lists.iter_mut().filter(|list| list.state() == "replaced") {
+        // Before it is noted as one of ours.
+        list.kept = list.before.as_ref().map(|before| manifest.keep(&list.path, before)).transpose()?;
+    }
     plan.binaries.iter().for_each(|binary| manifest.add_binary(&binary.target));
     plan.lists.iter().for_each(|list| manifest.add_list(&list.path));
     manifest.write()?;
     for binary in &plan.binaries {
         binary.put()?;
     }
-    for list in &plan.lists {
-        put(list)?;
+    for list in plan.lists.iter().filter(|list| list.state() != "unchanged") {
+        files::put(&list.path, list.text().as_bytes(), 0o644)?;
     }
     tell(&plan, call.output, out)
 }
@@ -118,21 +124,10 @@ fn plan(call: &Install) -> Result<Plan> {
             let path = dir.join(&template.file);
             plan.warnings.extend(list::neighbours(dir, &path, &content)?);
             let (before, content, slices) = (files::read(&path)?, content.clone(), slices.clone());
-            plan.lists.push(NewList { path, content, slices, before });
+            plan.lists.push(NewList { path, content, slices, before, kept: None });
         }
     }
     Ok(plan)
-}
-
-/// Puts a list in its place, and keeps the one that is there if it is another.
-fn put(list: &NewList) -> Result<()> {
-    if list.state() == "unchanged" {
-        return Ok(());
-    }
-    if let Some(before) = &list.before {
-        files::put(&manifest::previous(&list.path), before, 0o644)?;
-    }
-    files::put(&list.path, list.text().as_bytes(), 0o644)
 }
 
 fn tell(plan: &Plan, output: Output, out: &mut dyn Write) -> Result<()> {
@@ -156,8 +151,8 @@ fn tell(plan: &Plan, output: Output, out: &mut dyn Write) -> Result<()> {
         let version = list.content["cniVersion"].as_str().unwrap_or_default();
         let slices = list.slices.as_ref().map_or(String::new(), |chosen| format!(", slice {chosen}"));
         writeln!(out, "{:9} {}: CNI {version}{slices}", list.state(), list.path.display())?;
-        if list.state() == "replaced" {
-            writeln!(out, "kept      {}", manifest::previous(&list.path).display())?;
+        if let Some(kept) = &list.kept {
+            writeln!(out, "kept      {}: the one that was there", kept.display())?;
         }
     }
     plan.warnings.iter().for_each(|warning| cli::complain(&format!("warning: {warning}")));
@@ -168,8 +163,8 @@ fn describe(list: &NewList) -> Value {
     let slices = list.slices.as_ref().map(slice::Chosen::to_json);
     let mut value = json!({"path": list.path, "name": list.content["name"],
         "cniVersion": list.content["cniVersion"], "state": list.state(), "slice": slices});
-    if list.state() == "replaced" {
-        value["previous"] = json!(manifest::previous(&list.path));
+    if let Some(kept) = &list.kept {
+        value["previous"] = json!(kept);
     }
     value
 }

@@ -116,6 +116,12 @@ impl Found {
     }
 }
 
+/// Whether a file's content is a network list, or a plugin's configuration, with an entry of ours.
+pub(crate) fn is_ours(content: &[u8]) -> bool {
+    let content = serde_json::from_slice(content).map_err(|error| error.to_string());
+    Found { path: PathBuf::new(), content }.is_ours()
+}
+
 /// Every list of a folder, in the order in which runtimes go through them: by name.
 ///
 /// # Errors

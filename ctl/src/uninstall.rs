@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
@@ -21,6 +21,8 @@ use crate::{files, lists, node, plugin, runtimes};
 #[derive(Default)]
 struct Done {
     files: Vec<PathBuf>,
+    /// Lists of others that are where they were before.
+    restored: Vec<PathBuf>,
     interfaces: Vec<String>,
     left: Vec<String>,
 }
@@ -37,16 +39,24 @@ pub(crate) fn run(call: &Uninstall, out: &mut dyn Write) -> Result<()> {
         let mut done = Done::default();
         let manifest = Manifest::read()?;
         let lists = known_lists(&manifest)?;
-        take(&manifest.lists, &mut done)?;
+        for list in &manifest.lists {
+            take_list(list, &mut done)?;
+        }
         for link in attached {
             detach(&conn, link, &lists, &manifest, &mut done).await?;
         }
-        take(&manifest.binaries, &mut done)?;
+        for binary in &manifest.binaries {
+            take(binary, &mut done)?;
+        }
         let uplinks = uplinks(&lists);
         if let Err(why) = forget_the_dead(&conn, &lists).await {
             done.left.push(format!("rules or routes of pods that are gone: {why:#}"));
         }
         take_interfaces(&conn, &uplinks, &mut done).await?;
+        // Last: a runtime that sees a list starts pods.
+        for (list, kept) in &manifest.kept {
+            restore(list, kept, &mut done)?;
+        }
         Manifest::remove()?;
         Ok(done)
     })?;
@@ -77,12 +87,18 @@ async fn forget_the_dead(conn: &Conn, lists: &[Value]) -> Result<()> {
 /// Names a few of them.
 fn refusal(attached: &[&Link]) -> String {
     const MOST: usize = 5;
-    let named: Vec<&str> =
-        attached.iter().take(MOST).map(|link| link.alias.as_deref().unwrap_or(&link.name)).collect();
+    let name = |link: &&Link| match attachment_of(link) {
+        Some(pod) => format!("{} {} of {}", pod.container_id, pod.ifname, pod.network),
+        None => link.name.clone(),
+    };
+    let named: Vec<String> = attached.iter().take(MOST).map(name).collect();
     let more = if attached.len() > MOST { ", …" } else { "" };
+    let pods = match attached.len() {
+        1 => "1 pod is".to_owned(),
+        count => format!("{count} pods are"),
+    };
     format!(
-        "{} pods are attached ({}{more}): drain the node first; --force takes their interfaces away as well",
-        attached.len(),
+        "{pods} attached ({}{more}): drain the node first; --force takes their interfaces away as well",
         named.join(", ")
     )
 }
@@ -91,7 +107,7 @@ fn refusal(attached: &[&Link]) -> String {
 fn known_lists(manifest: &Manifest) -> Result<Vec<Value>> {
     let mut paths = manifest.lists.clone();
     let mut folders = runtimes::conf_dirs(&runtimes::find(None)?);
-    folders.push(manifest::kept());
+    folders.extend([manifest::kept(), manifest::kept_ours()]);
     for folder in folders {
         paths.extend(lists::in_folder(&folder)?.into_iter().map(|found| found.path));
     }
@@ -104,19 +120,51 @@ fn uplinks(lists: &[Value]) -> Vec<String> {
     ours.filter_map(|ours| Some(ours.network.uplink?.port_name().to_owned())).collect()
 }
 
-/// Removes files of ours. A list is kept where no runtime looks.
-fn take(paths: &[PathBuf], done: &mut Done) -> Result<()> {
-    for path in paths {
-        if path.extension().is_some_and(|extension| extension == "conflist")
-            && let Some(content) = files::read(path)?
-        {
-            files::put(&manifest::previous(path), &content, 0o644)?;
-        }
-        if files::remove(path)? {
-            done.files.push(path.clone());
-        }
+/// Removes a file of ours.
+fn take(path: &Path, done: &mut Done) -> Result<()> {
+    if files::remove(path)? {
+        done.files.push(path.to_owned());
     }
     Ok(())
+}
+
+/// Removes a list of ours, which is kept where no runtime looks. What somebody has put into its place is not ours to take.
+fn take_list(path: &Path, done: &mut Done) -> Result<()> {
+    match files::read(path)? {
+        None => Ok(()),
+        Some(content) if lists::is_ours(&content) => {
+            let name = path.file_name().unwrap_or_default();
+            files::put(&manifest::kept_ours().join(name), &content, files::mode(path)?)?;
+            take(path, done)
+        }
+        Some(_) => {
+            done.left.push(format!("{}: no plugin of type {OUR_PLUGIN} is in it by now", path.display()));
+            Ok(())
+        }
+    }
+}
+
+/// Gives a list of others back, unless something else is there by now. One that names our plugin would have no plugin.
+fn restore(list: &Path, kept: &Path, done: &mut Done) -> Result<()> {
+    let Some(content) = files::read(kept)? else { return Ok(()) };
+    match files::read(list)? {
+        Some(there) if there != content => {
+            done.left.push(format!("{}: {} has another list by now", kept.display(), list.display()));
+            return Ok(());
+        }
+        Some(_) => {}
+        None if lists::is_ours(&content) => {
+            let why =
+                format!("it is not put back as {}, for its plugin {OUR_PLUGIN} is gone", list.display());
+            done.left.push(format!("{}: {why}", kept.display()));
+            return Ok(());
+        }
+        None => {
+            files::put(list, &content, files::mode(kept)?)?;
+            done.restored.push(list.to_owned());
+        }
+    }
+    files::remove(kept).map(drop)
 }
 
 /// Takes a pod's interface away, with all that the plugin gave it: its own DEL knows best. Where that cannot be called, the
@@ -201,7 +249,7 @@ async fn user_of(conn: &Conn, link: &Link, links: &[Link], uplinks: &[String]) -
 
 fn tell(done: &Done, output: Output, out: &mut dyn Write) -> Result<()> {
     if output == Output::Json {
-        let all = json!({"files": done.files, "interfaces": done.interfaces, "left": done.left});
+        let all = json!({"files": done.files, "interfaces": done.interfaces, "restored": done.restored, "left": done.left});
         writeln!(out, "{all:#}")?;
         return Ok(());
     }
@@ -211,7 +259,10 @@ fn tell(done: &Done, output: Output, out: &mut dyn Write) -> Result<()> {
     for name in &done.interfaces {
         writeln!(out, "removed   interface {name}")?;
     }
-    if done.files.is_empty() && done.interfaces.is_empty() {
+    for path in &done.restored {
+        writeln!(out, "restored  {}: the one that was there before install", path.display())?;
+    }
+    if done.files.is_empty() && done.interfaces.is_empty() && done.restored.is_empty() {
         writeln!(out, "nothing was installed")?;
     }
     done.left.iter().for_each(|left| cli::complain(&format!("warning: left {left}")));

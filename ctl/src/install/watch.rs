@@ -1,6 +1,6 @@
 //! `install --watch`: stays, and installs again when what the last install was made from has changed.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -26,7 +26,7 @@ pub(super) fn stay(call: &Install, out: &mut dyn Write) -> Result<()> {
         if installed.as_ref() != Some(&now) {
             match super::once(call, out) {
                 Ok(()) => (installed, complaint) = (Some(now), String::new()),
-                Err(error) if error.is::<io::Error>() => return Err(error),
+                Err(error) if cli::is_unheard(&error) => return Err(error),
                 Err(error) => {
                     // Said once, however often it is tried.
                     let text = format!("vlan-bridgectl: {error:#}");

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 const LIST: &str = "/etc/cni/net.d/10-vlan136.conflist";
+const BY_HAND: &str = "{\"name\": \"by hand\"}";
+const PREVIOUS_OURS: &str = "/var/lib/vlan-bridge/previous/ours/10-vlan136.conflist";
 const PREVIOUS: &str = "/var/lib/vlan-bridge/previous/10-vlan136.conflist";
 
 /// A template as all nodes share it, at `/etc/10-vlan136.conflist`.
@@ -62,7 +64,7 @@ fn a_node_gets_plugins_and_list_and_gives_them_back() {
     let (client, pod) = (site.node.client(&installed(&ctl)), Pod::new());
     let result = client.add(&pod.eth0()).expect_ok().json();
     assert_eq!(result["ips"][0]["address"], "172.20.56.16/24");
-    refused(&ctl.run("uninstall"), &["1 pods are attached (vlan-bridge pod vlan136 eth0", "--force"]);
+    refused(&ctl.run("uninstall"), &[" eth0 of vlan136): drain the node first", "--force"]);
     assert!(ctl.has(LIST) && site.node.has_link("br136"));
     client.del(&pod.eth0()).expect_ok();
     let told = ctl.run("uninstall").expect_ok();
@@ -112,21 +114,66 @@ fn force_takes_attached_pods_away_and_nothing_of_others() {
 fn a_list_is_replaced_in_one_step_and_the_old_one_kept() {
     let node = Node::new("node");
     let ctl = Ctl::new(&node);
-    ctl.write(LIST, "{\"name\": \"by hand\"}");
+    ctl.write(LIST, BY_HAND);
     let line = with_template(&ctl, &template());
     let told = ctl.run(&format!("{line} --slice 172.20.56.16/28")).expect_ok();
     assert!(told.stdout.contains("replaced  /etc/cni/net.d/10-vlan136.conflist"), "{told}");
-    assert_eq!(ctl.read(PREVIOUS), "{\"name\": \"by hand\"}");
+    assert_eq!(ctl.read(PREVIOUS), BY_HAND);
     let first = ctl.read(LIST);
     let told = ctl.run(&format!("{line} --slice 172.20.56.32/28")).expect_ok();
     assert!(told.stdout.contains("unchanged /opt/cni/bin/vlan-bridge"), "{told}");
-    assert_eq!(ctl.read(PREVIOUS), first);
+    assert_eq!((ctl.read(PREVIOUS).as_str(), ctl.read(PREVIOUS_OURS)), (BY_HAND, first.clone()));
     // Once more changes nothing, the one that is kept included.
     let told = ctl.run(&format!("{line} --slice 172.20.56.32/28")).expect_ok();
     assert!(told.stdout.contains("unchanged /etc/cni"), "{told}");
-    assert_eq!(ctl.read(PREVIOUS), first);
+    assert_eq!((ctl.read(PREVIOUS).as_str(), ctl.read(PREVIOUS_OURS)), (BY_HAND, first));
     let names: Vec<_> = fs::read_dir(ctl.path("/etc/cni/net.d")).unwrap().flatten().collect();
     assert_eq!(names.len(), 1, "{names:?}");
+}
+
+#[test]
+fn uninstall_gives_the_list_of_others_back_and_takes_none() {
+    const SECOND: &str = "{\"name\": \"vlan136\", \"plugins\": [{\"type\": \"bridge\"}]}";
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.write(LIST, BY_HAND);
+    fs::set_permissions(ctl.path(LIST), fs::Permissions::from_mode(0o600)).unwrap();
+    let line = with_template(&ctl, &template()) + " --slice 172.20.56.16/28";
+    ctl.run(&line).expect_ok();
+    let told = ctl.run("uninstall").expect_ok();
+    assert!(told.stdout.contains("restored  /etc/cni/net.d/10-vlan136.conflist"), "{told}");
+    assert_eq!(ctl.read(LIST), BY_HAND);
+    assert_eq!(fs::metadata(ctl.path(LIST)).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!ctl.has(PREVIOUS) && ctl.has(PREVIOUS_OURS), "what is given back is kept no longer");
+
+    // Somebody has another one in its place by now: it stays there, and the first one is kept.
+    ctl.run(&line).expect_ok();
+    ctl.write(LIST, SECOND);
+    let told = ctl.run("uninstall -o json").expect_ok();
+    assert_eq!(told.json()["restored"], json!([]), "{told}");
+    assert!(told.json()["left"].to_string().contains("has another list by now"), "{told}");
+    assert_eq!((ctl.read(LIST).as_str(), ctl.read(PREVIOUS).as_str()), (SECOND, BY_HAND));
+
+    // Nor does the next one to be kept take the place of that.
+    ctl.run(&line).expect_ok();
+    assert_eq!(ctl.read(PREVIOUS), BY_HAND);
+    ctl.run("uninstall").expect_ok();
+    assert_eq!((ctl.read(LIST).as_str(), ctl.read(PREVIOUS).as_str()), (SECOND, BY_HAND));
+
+    // One with our own plugin would have none.
+    ctl.write(LIST, &template().to_string());
+    ctl.run(&line).expect_ok();
+    let told = ctl.run("uninstall").expect_ok();
+    assert!(told.stderr.contains("its plugin vlan-bridge is gone") && !ctl.has(LIST), "{told}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.write("/var/lib/vlan-bridge", "");
+    let line = with_template(&ctl, &template()) + " --slice 172.20.56.16/28";
+    refused(&ctl.run(&line), &["vlan-bridgectl: /var/lib/vlan-bridge: cannot create: "]);
 }
 
 #[test]
