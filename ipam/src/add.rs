@@ -117,7 +117,9 @@ fn choose(
         let Some(addr) = wanted else {
             match next(store, &pool)? {
                 Some(addr) => chosen.push(addr),
-                None => return Err(used_up(store, &pool, ask.network)?),
+                None => {
+                    return Err(CniError::new(code::TRY_AGAIN_LATER, used_up(store, &pool, ask.network)?));
+                }
             }
             continue;
         };
@@ -184,10 +186,12 @@ fn unavailable(addr: IpAddr, set: &RangeSet, why: &str) -> CniError {
     CniError::new(code::ADDRESS_UNAVAILABLE, format!("the requested address {addr} of {set} is {why}"))
 }
 
-fn used_up(store: &mut Store, pool: &Pool<'_>, network: &str) -> Result<CniError, StoreError> {
+/// That no address of a set is free, and why: for a message.
+pub(crate) fn used_up(store: &mut Store, pool: &Pool<'_>, network: &str) -> Result<String, StoreError> {
     let usage: Vec<String> = store.usage(pool)?.iter().map(Usage::to_string).collect();
-    let msg = format!("no free address in network {network}: {}", usage.join("; "));
-    Ok(CniError::new(code::TRY_AGAIN_LATER, msg))
+    let aside = store.all_quarantined().into_iter().find(|(addr, ..)| pool.set.range_of(*addr).is_some());
+    let who = aside.map_or(String::new(), |(addr, seen, _)| format!(" ({addr} is used by {})", seen.mac));
+    Ok(format!("no free address in network {network}: {}{who}", usage.join("; ")))
 }
 
 /// The next address of a set. Before there is none, dead owners give back what they have, and tables that have lost

@@ -4,7 +4,7 @@ use cni_conf::cni::error::{CniError, code};
 use cni_conf::ipam::IpamConfig;
 use cni_conf::request::Request;
 
-use crate::add::next;
+use crate::add::{next, used_up};
 use crate::store::{Pool, Store, StoreError};
 
 /// Checks the configuration, and that a lease could be written. Ranges that are used up are no reason to fail, unless
@@ -20,24 +20,20 @@ pub(crate) fn status(request: &Request) -> Result<(), CniError> {
         return Ok(());
     }
     let mut store = Store::create(&config.data_dir, &request.name).map_err(unavailable)?;
-    let outcome = exhausted(&mut store, &config);
+    let outcome = exhausted(&mut store, &config, &request.name);
     store.finish();
     match outcome.map_err(unavailable)? {
         None => Ok(()),
-        Some(usage) => {
-            let msg = format!("no free address in network {}: {usage}", request.name);
-            Err(CniError::new(code::PLUGIN_NOT_AVAILABLE, msg))
-        }
+        Some(msg) => Err(CniError::new(code::PLUGIN_NOT_AVAILABLE, msg)),
     }
 }
 
-/// The first set of which no address is free.
-fn exhausted(store: &mut Store, config: &IpamConfig) -> Result<Option<String>, StoreError> {
+/// What there is to say of the first set of which no address is free.
+fn exhausted(store: &mut Store, config: &IpamConfig, network: &str) -> Result<Option<String>, StoreError> {
     for (index, set) in config.ranges.iter().enumerate() {
         let pool = Pool { index, set, cooldown: config.cooldown };
         if next(store, &pool)?.is_none() {
-            let usage: Vec<String> = store.usage(&pool)?.iter().map(ToString::to_string).collect();
-            return Ok(Some(usage.join("; ")));
+            return used_up(store, &pool, network).map(Some);
         }
     }
     Ok(None)

@@ -187,7 +187,8 @@ fn use_by_hand(tool: ByHand, words: &[String]) -> ExitCode {
 
 /// A person, or a runtime that forgot `CNI_COMMAND`.
 fn by_hand(about: &str, has_tool: bool) -> ExitCode {
-    let more = if has_tool { "\n\nBy hand: see the word help" } else { "" };
+    let name = about.split(' ').next().unwrap_or_default();
+    let more = if has_tool { format!("\n\nBy hand: {name} help") } else { String::new() };
     let help = format!(
         "{about}\nCNI versions: {}\n\nA CNI plugin: container runtimes call it with CNI_COMMAND and the other CNI_* \
          variables in the\nenvironment and a network configuration on stdin.{more}",

@@ -34,8 +34,9 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     }
     if uplink.bridge.is_some() && !plan.steps.is_empty() {
         let missing: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+        let what = if network.uplink.is_some() { " and its uplink are" } else { " is" };
         return Err(failed(format!(
-            "bridge {} and its uplink are no longer complete; what an ADD would do: {}",
+            "bridge {}{what} not as an ADD leaves it; it would do: {}",
             network.bridge,
             missing.join("; ")
         )));

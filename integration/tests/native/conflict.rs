@@ -96,7 +96,8 @@ fn a_quarantine_ends() {
     assert_eq!(addresses(&plugin.add(&pods[0].eth0())), ["172.20.56.17"]);
     let full = plugin.add(&pods[1].eth0());
     assert_eq!(full.error_code(), 11);
-    assert!(full.error_text().contains("1 used, 0 cooling, 1 quarantined of 2"), "{full}");
+    assert!(full.error_text().contains("1 used, 0 cooling, 1 quarantined of 2 ("), "{full}");
+    assert!(full.error_text().contains(" is used by "), "{full}");
     site.router.ip("addr del 172.20.56.16/24 dev port");
     poll(Duration::from_secs(20), "the end of the quarantine", || {
         let again = plugin.add(&pods[1].eth0());

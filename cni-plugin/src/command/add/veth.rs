@@ -42,7 +42,11 @@ impl Add<'_> {
             isolated: self.network.isolated,
             locked: self.network.mac_spoof_check,
         };
+        // Not before what limits the port: the pod's end is the pod's own to bring up, at once, and for as long as it likes if we are killed.
+        let is_limited =
+            self.guard.is_some() || self.network.port_vlans.is_some() || self.network.mac_spoof_check;
         let change = link::Change {
+            up: (!is_limited).then_some(true),
             alias: Some(attachment.alias_while_adding()),
             // A bridge port has no use for one, and the kernel walks the routes that it brings for every pod that comes or goes.
             no_link_local: true,
@@ -56,8 +60,9 @@ impl Add<'_> {
         if self.network.mac_spoof_check {
             self.pin_mac(&host, veth.pod_mac).await?;
         }
-        // Only now: the pod's end is the pod's own to bring up, at once, and for as long as it likes if we are killed.
-        self.set_host(&host, link::Change { up: Some(true), ..Default::default() }).await?;
+        if is_limited {
+            self.set_host(&host, link::Change { up: Some(true), ..Default::default() }).await?;
+        }
         let container = link::by_name(&self.pod.conn, veth.pod_name).await?;
         let container = container.ok_or_else(|| NetError::gone(veth.pod_name))?;
         if self.delegate.is_some() {
