@@ -71,7 +71,7 @@ pub async fn ways(node: &Conn, wanted: &HostAccess, device: &Link, pods: &[IpAdd
     }
     let to_node = plan::addresses(wanted, device, &seen);
     for entry in plan::unmatched(wanted, &to_node, &seen) {
-        log::warn!("hostAddresses: the node has no address for {entry:?}");
+        log::warn!("hostAddresses: the node has no address for {entry}");
     }
     let to_pod = pods.iter().zip(without_us).filter_map(|(pod, without_us)| {
         plan::source(*pod, &to_node, without_us).map(|source| (*pod, source))

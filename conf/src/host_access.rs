@@ -1,6 +1,8 @@
 //! `hostAccess`, `hostAddresses` and `serviceCIDRs`: the pods' way to their own node and back, beside the VLANs' router, and what
 //! takes it.
 
+use std::fmt;
+
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -24,6 +26,15 @@ pub enum HostAddress {
     Within(IpNet),
     /// The addresses of this interface.
     Of(String),
+}
+
+impl fmt::Display for HostAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostAddress::Within(net) => net.fmt(f),
+            HostAddress::Of(name) => name.fmt(f),
+        }
+    }
 }
 
 /// Why a network has no place for [`HostAccess`], if it has none.
@@ -149,6 +160,8 @@ mod tests {
             within("fd00::/64"),
             HostAddress::Of("bond0.52".into()),
         ];
+        let shown: Vec<String> = addresses.iter().map(HostAddress::to_string).collect();
+        assert_eq!(shown, ["10.52.0.11/32", "10.51.0.0/24", "fd00::/64", "bond0.52"]);
         assert_eq!(parse(keys, None), Ok(Some(HostAccess { addresses, ..HostAccess::default() })));
     }
 

@@ -136,7 +136,7 @@ pub(crate) struct Status {
     /// A network list that is in no folder where runtimes look (repeatable)
     #[arg(long, value_name = "FILE")]
     pub(crate) network: Vec<PathBuf>,
-    /// Where runtimes look for network lists [default: as their configuration says, else /etc/cni/net.d]
+    /// Where to look for network lists [default: where runtimes look and install put some, else /etc/cni/net.d]
     #[arg(long, value_name = "DIR")]
     pub(crate) conf_dir: Option<PathBuf>,
     /// What is printed
@@ -153,7 +153,7 @@ pub(crate) struct Doctor {
     /// A network list that is in no folder where runtimes look (repeatable)
     #[arg(long, value_name = "FILE")]
     pub(crate) network: Vec<PathBuf>,
-    /// Where runtimes look for network lists [default: as their configuration says, else /etc/cni/net.d]
+    /// Where to look for network lists [default: where runtimes look and install put some, else /etc/cni/net.d]
     #[arg(long, value_name = "DIR")]
     pub(crate) conf_dir: Option<PathBuf>,
     /// Send nothing: whether the VLANs pass and addresses are used twice is then not told

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::cli::{Doctor, Output};
 use crate::facts::Facts;
 use crate::observe;
-use finding::{Finding, Verdict};
+use finding::{Finding, Verdict, counted};
 
 /// Every check, in the order in which one would look.
 const CHECKS: [fn(&Facts) -> Vec<Finding>; 20] = [
@@ -58,6 +58,7 @@ pub(crate) fn run(call: &Doctor, out: &mut dyn Write) -> Result<bool> {
     for finding in &findings {
         writeln!(out, "{finding}")?;
     }
-    writeln!(out, "{} ok, {} warnings, {failures} failures", count(Verdict::Ok), count(Verdict::Warn))?;
+    let (warnings, failed) = (counted(count(Verdict::Warn), "warning"), counted(failures, "failure"));
+    writeln!(out, "{} ok, {warnings}, {failed}", count(Verdict::Ok))?;
     Ok(failures == 0)
 }

@@ -30,9 +30,12 @@ pub(crate) struct Facts {
     pub(crate) sysctls: Sysctls,
     pub(crate) modules: Modules,
     pub(crate) runtimes: Vec<Runtime>,
+    /// Where plugins are: where runtimes look, and where install was told to put them.
     pub(crate) bin_dirs: Vec<PathBuf>,
-    /// Each folder where runtimes look for lists, and what is in it.
+    /// Each folder where runtimes look for lists, or install was told to put them, and what is in it.
     pub(crate) folders: Vec<(PathBuf, Vec<Found>)>,
+    /// The lists that others took the place of, or that were uninstalled: those of ours first.
+    pub(crate) kept: Vec<PathBuf>,
     /// Every network of ours in those lists.
     pub(crate) networks: Vec<Network>,
     /// Lists with an entry of ours that the plugins would refuse, and why.

@@ -134,7 +134,9 @@ pub(crate) fn in_folder(folder: &Path) -> Result<Vec<Found>> {
         }
         let path = folder.join(name);
         let content = match files::read(&path) {
-            Ok(Some(content)) => serde_json::from_slice(&content).map_err(|error| error.to_string()),
+            Ok(Some(content)) => {
+                serde_json::from_slice(&content).map_err(|error| format!("not JSON: {error}"))
+            }
             Ok(None) => continue,
             Err(error) => Err(format!("{error:#}")),
         };

@@ -20,7 +20,9 @@ use crate::bond::Bond;
 use crate::facts::{Asked, Facts, Leases, Modules, Network, Plugin, Sysctls, is_bond};
 use crate::install::binaries::{self, PLUGINS};
 use crate::lists::{self, OUR_PLUGIN, Ours};
-use crate::{definitions, files, node, plugin, probe, runtimes};
+use crate::manifest::{self, Manifest};
+use crate::runtimes::Runtime;
+use crate::{cli, definitions, files, node, plugin, probe, runtimes};
 
 /// So many addresses of a range are asked for at the most.
 const MOST: u128 = 256;
@@ -32,11 +34,15 @@ const MOST: u128 = 256;
 pub(crate) fn node(conf_dir: Option<&Path>, extra: &[PathBuf]) -> Result<Facts> {
     let mut facts = node::runtime()?.block_on(kernel())?;
     facts.runtimes = runtimes::find(None)?;
-    facts.bin_dirs = runtimes::bin_dirs(&facts.runtimes);
+    let installed = installed();
+    facts.bin_dirs = places(&facts, runtimes::bin_dirs, &installed.binaries);
     let folders = match conf_dir {
         Some(dir) => vec![dir.to_owned()],
-        None => runtimes::conf_dirs(&facts.runtimes),
+        None => places(&facts, runtimes::conf_dirs, &installed.lists),
     };
+    for folder in [manifest::kept_ours(), manifest::kept()] {
+        facts.kept.extend(files::names(&folder)?.iter().map(|name| folder.join(name)));
+    }
     for folder in folders {
         let found = lists::in_folder(&folder)?;
         facts.folders.push((folder, found));
@@ -50,6 +56,27 @@ pub(crate) fn node(conf_dir: Option<&Path>, extra: &[PathBuf]) -> Result<Facts> 
     filter::packet_filter(&mut facts)?;
     facts.lost_ways = node::runtime()?.block_on(ways::lost(&facts))?;
     Ok(facts)
+}
+
+/// What install noted; one that cannot be read keeps nobody from looking at the rest.
+fn installed() -> Manifest {
+    Manifest::read().unwrap_or_else(|why| {
+        cli::complain(&format!("warning: {why:#}: folders that install was given are not looked into"));
+        Manifest::default()
+    })
+}
+
+/// Where runtimes look, and where install has put files of ours; that alone where no runtime is known.
+fn places(facts: &Facts, of_runtimes: fn(&[Runtime]) -> Vec<PathBuf>, installed: &[PathBuf]) -> Vec<PathBuf> {
+    let given: BTreeSet<&Path> = installed.iter().filter_map(|path| path.parent()).collect();
+    let mut places = of_runtimes(&facts.runtimes);
+    if facts.runtimes.is_empty() && !given.is_empty() {
+        places.clear();
+    }
+    let others: Vec<&Path> =
+        given.into_iter().filter(|folder| !places.iter().any(|place| place == folder)).collect();
+    places.extend(others.into_iter().map(Path::to_owned));
+    places
 }
 
 async fn kernel() -> Result<Facts> {

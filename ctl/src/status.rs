@@ -35,6 +35,14 @@ pub(crate) fn run(call: &Status, out: &mut dyn Write) -> Result<()> {
             writeln!(out, "         {usage}")?;
         }
     }
+    for (path, why) in &facts.refused {
+        writeln!(out, "REFUSED  {}: {why}", path.display())?;
+    }
+    if facts.networks.is_empty() && facts.refused.is_empty() {
+        let folders: Vec<String> =
+            facts.folders.iter().map(|(folder, _)| folder.display().to_string()).collect();
+        writeln!(out, "no network list of ours in {}", folders.join(", "))?;
+    }
     let pods = pods(&facts);
     if !pods.is_empty() {
         writeln!(

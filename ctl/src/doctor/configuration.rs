@@ -7,13 +7,15 @@ use cni_conf::cni::version::Version;
 use cni_conf::uplink::UplinkPort;
 use vlan_bridge::ownership::is_ours;
 
-use super::finding::Finding;
+use super::finding::{Finding, counted};
 use crate::definitions::Definition;
 use crate::facts::{Facts, Plugin};
 use crate::lists::Found;
-use crate::runtimes;
+use crate::runtimes::{self, Runtime};
 
 const LISTS: &str = "lists";
+/// Without a network `install` brings the plugins alone.
+const INSTALL: &str = "vlan-bridgectl install --network FILE --slice CIDR (or, without a FILE: --name, --master, --vlan, --subnet)";
 
 /// The lists in the folders where runtimes look.
 pub(super) fn lists(facts: &Facts) -> Vec<Finding> {
@@ -25,7 +27,7 @@ pub(super) fn lists(facts: &Facts) -> Vec<Finding> {
                 format!("{}: {why}", path.display()),
                 "every ADD is refused with these words",
             )
-            .mend("vlan-bridgectl install with a template that is right"),
+            .mend("vlan-bridgectl install --network FILE --slice CIDR, with a FILE that is right"),
         );
     }
     for (folder, found) in &facts.folders {
@@ -45,17 +47,16 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[Found]) -> Vec<Finding> {
                     format!("{shown}: {why}"),
                     "a runtime that reads it may take no list at all",
                 )
-                .mend(format!("rm {shown}")),
+                .mend(instead_of_torn(facts, &list.path)),
             );
         }
         findings.extend(version(facts, list));
     }
+    findings.extend(out_of_the_way(facts, folder, found));
     let Some(ours) = found.iter().find(|list| list.is_ours()) else {
         if facts.networks.iter().all(|network| network.path.starts_with(folder)) {
             let seen = format!("no network list of ours in {}", folder.display());
-            findings.push(
-                Finding::fail(LISTS, seen, "no pod gets to our network").mend("vlan-bridgectl install"),
-            );
+            findings.push(Finding::fail(LISTS, seen, "no pod gets to our network").mend(INSTALL));
         }
         return findings;
     };
@@ -87,6 +88,37 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[Found]) -> Vec<Finding> {
     findings
 }
 
+/// What to do about a list that cannot be read; install and uninstall keep the one that was there before.
+fn instead_of_torn(facts: &Facts, path: &Path) -> String {
+    let shown = path.display();
+    if let Some(kept) = facts.kept.iter().find(|kept| kept.file_name() == path.file_name()) {
+        return format!("cp {} {shown}   # the one before it; or rm {shown}", kept.display());
+    }
+    format!("rm {shown}")
+}
+
+/// Lists of ours that no runtime finds: install was told another folder than those where the node's runtimes look.
+fn out_of_the_way(facts: &Facts, folder: &Path, found: &[Found]) -> Option<Finding> {
+    let looked_at = runtimes::conf_dirs(&facts.runtimes);
+    let is_looked_at = |folder: &Path| looked_at.iter().any(|dir| dir == folder);
+    let mut others = facts.folders.iter().filter(|(other, _)| is_looked_at(other)).peekable();
+    others.peek()?;
+    if facts.runtimes.is_empty()
+        || is_looked_at(folder)
+        || others.any(|(_, lists)| lists.iter().any(Found::is_ours))
+    {
+        return None;
+    }
+    let ours = found.iter().find(|list| list.is_ours())?.path.display();
+    let seen = format!("{ours} is in no folder where {} looks", runtime_names(facts));
+    let command = format!("vlan-bridgectl install --network {ours}");
+    Some(Finding::warn(LISTS, seen, "no pod of theirs gets to our network").mend(command))
+}
+
+fn runtime_names(facts: &Facts) -> String {
+    facts.runtimes.iter().map(|runtime| runtime.name).collect::<Vec<_>>().join(" or ")
+}
+
 /// A list in a version that a runtime refuses.
 fn version(facts: &Facts, list: &Found) -> Option<Finding> {
     let content = list.content.as_ref().ok().filter(|_| list.is_ours())?;
@@ -99,7 +131,7 @@ fn version(facts: &Facts, list: &Found) -> Option<Finding> {
     let seen = format!("{}: cniVersion {version}", list.path.display());
     Some(
         Finding::fail(LISTS, seen, format!("a runtime of this node takes {accepted} at the most"))
-            .mend("vlan-bridgectl install"),
+            .mend(format!("vlan-bridgectl install --network {}", list.path.display())),
     )
 }
 
@@ -116,6 +148,15 @@ pub(super) fn plugins(facts: &Facts) -> Vec<Finding> {
     vec![Finding::ok("plugins", told.collect::<Vec<_>>().join(", "))]
 }
 
+/// The call that puts our plugins where they are looked for.
+fn install_plugins(facts: &Facts) -> String {
+    let places = runtimes::bin_dirs(&facts.runtimes);
+    match facts.bin_dirs.first().filter(|dir| !places.contains(dir)) {
+        Some(dir) => format!("vlan-bridgectl install --bin-dir {}", dir.display()),
+        None => "vlan-bridgectl install".to_owned(),
+    }
+}
+
 fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
     const CHECK: &str = "plugins";
     let name = &plugin.name;
@@ -124,13 +165,18 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
         let seen = format!("{name} is not in {}", dirs.join(", "));
         return Some(
             Finding::fail(CHECK, seen, "every ADD fails")
-                .mend("vlan-bridgectl install, or the package of that plugin"),
+                .mend(format!("{}, or the package of that plugin", install_plugins(facts))),
         );
     };
     let shown = path.display();
     if !plugin.executable {
         let seen = format!("{shown} is not executable");
         return Some(Finding::fail(CHECK, seen, "every ADD fails").mend(format!("chmod 0755 {shown}")));
+    }
+    let looks = |runtime: &Runtime| runtime.bin_dirs.iter().any(|dir| path.starts_with(dir));
+    if !facts.runtimes.is_empty() && !facts.runtimes.iter().any(looks) {
+        let seen = format!("{shown} is in no folder where {} looks", runtime_names(facts));
+        return Some(Finding::warn(CHECK, seen, "every ADD of theirs fails").mend("vlan-bridgectl install"));
     }
     let own = env!("CARGO_PKG_VERSION");
     match plugin.version.as_ref()? {
@@ -140,7 +186,7 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
                 format!("{shown} is somebody else's, or does not run: {why}"),
                 "ADDs fail, or do something else",
             )
-            .mend("vlan-bridgectl install"),
+            .mend(install_plugins(facts)),
         ),
         Ok(version) if version != own => Some(
             Finding::warn(
@@ -148,7 +194,7 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
                 format!("{shown} is {version}, vlan-bridgectl {own}"),
                 "an upgrade was left half done",
             )
-            .mend("vlan-bridgectl install"),
+            .mend(install_plugins(facts)),
         ),
         Ok(_) => None,
     }
@@ -220,8 +266,11 @@ pub(super) fn definitions(facts: &Facts) -> Vec<Finding> {
         }
     }
     if findings.is_empty() {
-        findings
-            .push(Finding::ok(CHECK, format!("{} of interfaces, none that fights", facts.definitions.len())));
+        let seen = match facts.definitions.len() {
+            0 => "no definitions of interfaces".to_owned(),
+            number => format!("{} of interfaces, none that fights", counted(number, "definition")),
+        };
+        findings.push(Finding::ok(CHECK, seen));
     }
     findings
 }

@@ -7,7 +7,7 @@ use vlan_bridge::link::Link;
 use vlan_bridge::nat::BridgedDrop;
 use vlan_bridge::ownership::{Progress, attachment_of};
 
-use super::finding::Finding;
+use super::finding::{Finding, counted};
 use crate::facts::{Facts, ForwardChain, Legacy, Network};
 
 const FORWARD: &str = "forward";
@@ -157,7 +157,10 @@ pub(super) fn guard(facts: &Facts) -> Vec<Finding> {
         }
     }
     if open.is_empty() && lost.is_empty() {
-        return vec![Finding::ok(CHECK, format!("{} pods send what is their own", pods.len()))];
+        return vec![Finding::ok(
+            CHECK,
+            format!("{}: nothing goes out in others' names", counted(pods.len(), "pod")),
+        )];
     }
     let mut findings = Vec::new();
     if !open.is_empty() {
@@ -192,7 +195,10 @@ pub(super) fn rules(facts: &Facts) -> Vec<Finding> {
         );
     }
     if findings.is_empty() && !facts.records.is_empty() {
-        findings.push(Finding::ok(CHECK, format!("the rules of {} pods are there", facts.records.len())));
+        findings.push(Finding::ok(
+            CHECK,
+            format!("the rules of {} are there", counted(facts.records.len(), "pod")),
+        ));
     }
     findings
 }

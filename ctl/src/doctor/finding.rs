@@ -37,6 +37,11 @@ pub(super) struct Finding {
     mend: Vec<String>,
 }
 
+/// A number of things: `1 pod`, `2 pods`.
+pub(super) fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 impl Finding {
     /// As it should be.
     pub(super) fn ok(check: &'static str, seen: impl Display) -> Finding {

@@ -41,10 +41,11 @@ pub(super) fn reverse_path(facts: &Facts) -> Vec<Finding> {
             .iter()
             .map(|link| format!("{} {}", link.name, facts.sysctls.rp_filter(&link.name)))
             .collect();
+        let names = if names.is_empty() { "no default route".to_owned() } else { names.join(", ") };
         let dropped = facts
             .rp_filtered
             .map_or(String::new(), |count| format!("; {count} packets dropped since the boot"));
-        findings.push(Finding::ok(CHECK, format!("{}{dropped}", names.join(", "))));
+        findings.push(Finding::ok(CHECK, format!("{names}{dropped}")));
     }
     findings
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use cni_conf::uplink::UplinkPort;
 use vlan_bridge::link::{Kind, Link};
 
-use super::finding::Finding;
+use super::finding::{Finding, counted};
 use crate::bond::Bond;
 use crate::facts::{Facts, is_bond};
 
@@ -86,7 +86,7 @@ fn members(bond_name: &str, bond: &Bond) -> Vec<Finding> {
     const CHECK: &str = "member";
     let mut findings = Vec::new();
     if bond.members.len() < 2 {
-        let seen = format!("{bond_name} has {} members", bond.members.len());
+        let seen = format!("{bond_name} has {}", counted(bond.members.len(), "member"));
         findings.push(
             Finding::warn(CHECK, seen, "one cable is all there is")
                 .mend(format!("ip link set NIC master {bond_name}")),
@@ -186,7 +186,7 @@ fn port(facts: &Facts, bridge: &Link, name: &str) -> Finding {
         }
         Some(_) => {
             let pods = facts.attachments().filter(|pod| pod.master == Some(bridge.index)).count();
-            Finding::ok(CHECK, format!("{shown} with {name} and {pods} pods"))
+            Finding::ok(CHECK, format!("{shown} with {name} and {}", counted(pods, "pod")))
         }
     }
 }
@@ -344,7 +344,7 @@ mod tests {
         check("balance-alb", "none", |_| {}, Some((Fail, "mode balance-alb")));
         check("active-backup", "active", |_| {}, Some((Warn, "fail_over_mac active")));
         check("802.3ad", "none", |bond| bond.mii_interval = 0, Some((Fail, "miimon 100")));
-        check("802.3ad", "none", |bond| bond.members.truncate(1), Some((Warn, "bond0 has 1 members")));
+        check("802.3ad", "none", |bond| bond.members.truncate(1), Some((Warn, "bond0 has 1 member")));
         check(
             "802.3ad",
             "none",

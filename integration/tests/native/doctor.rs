@@ -35,7 +35,7 @@ fn rules_that_a_firewall_took_are_missed() {
     let ctl = Ctl::new(&node);
     let (pod, list) = with_pod(&node, &ctl);
     let healthy = ctl.doctor("");
-    assert_eq!(find(&healthy, "nat").seen, "the rules of 1 pods are there", "{healthy:#?}");
+    assert_eq!(find(&healthy, "nat").seen, "the rules of 1 pod are there", "{healthy:#?}");
     assert!(healthy.iter().all(|finding| finding.verdict != "fail"), "{healthy:#?}");
     node.run("nft flush ruleset").expect_ok();
     let findings = ctl.doctor("");

@@ -15,6 +15,7 @@ mod cnitool;
 mod conflict;
 mod doctor;
 mod doctor_filter;
+mod doctor_lists;
 mod failure;
 mod frames;
 mod guard;

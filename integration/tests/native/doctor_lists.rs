@@ -1,0 +1,74 @@
+//! The doctor and `status` on lists and plugins: those in folders that install was given, none at all, and torn ones.
+
+use crate::doctor::{LIST, find};
+use integration::{Ctl, Node};
+use std::fs;
+
+const INSTALL: &str = "install --name local --subnet 10.22.0.0/16";
+
+#[test]
+fn folders_that_install_was_given_are_looked_into() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.run(&format!("{INSTALL} --bin-dir /var/lib/bin --conf-dir /etc/lists")).expect_ok();
+    let findings = ctl.doctor("--no-probe");
+    assert_eq!(find(&findings, "lists").seen, "/etc/lists/10-local.conflist", "{findings:#?}");
+    assert_eq!(find(&findings, "plugins").verdict, "ok", "{findings:#?}");
+    assert_eq!(find(&findings, "status").verdict, "ok", "{findings:#?}");
+    let told = ctl.run("status").expect_ok();
+    assert!(told.stdout.starts_with("NETWORK  local: bridge cni0"), "{told}");
+    // A flag goes before what install noted.
+    let findings = ctl.doctor("--no-probe --conf-dir /etc/cni/net.d");
+    assert_eq!(find(&findings, "lists").seen, "no network list of ours in /etc/cni/net.d", "{findings:#?}");
+    ctl.program("containerd", "containerd github.com/containerd/containerd v2.1.9 0.0");
+    let findings = ctl.doctor("--no-probe");
+    for (check, path) in [("lists", "/etc/lists/10-local.conflist"), ("plugins", "/var/lib/bin/vlan-bridge")]
+    {
+        let finding = find(&findings, check);
+        assert_eq!(finding.seen, format!("{path} is in no folder where containerd looks"), "{findings:#?}");
+        assert_eq!(finding.verdict, "warn", "{findings:#?}");
+    }
+    fs::remove_file(ctl.path("/bin/containerd")).unwrap();
+    fs::remove_file(ctl.path("/var/lib/bin/vlan-bridge")).unwrap();
+    let findings = ctl.doctor("--no-probe");
+    let missing = find(&findings, "plugins");
+    assert_eq!(missing.seen, "vlan-bridge is not in /var/lib/bin", "{findings:#?}");
+    assert!(missing.mend[0].starts_with("vlan-bridgectl install --bin-dir /var/lib/bin,"), "{findings:#?}");
+}
+
+#[test]
+fn a_node_without_lists_is_told_how_to_get_one() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    let findings = ctl.doctor("--no-probe");
+    let lists = find(&findings, "lists");
+    assert_eq!(lists.seen, "no network list of ours in /etc/cni/net.d", "{findings:#?}");
+    assert!(lists.mend[0].starts_with("vlan-bridgectl install --network FILE --slice CIDR"), "{findings:#?}");
+    assert!(find(&findings, "rp_filter").seen.starts_with("no default route"), "{findings:#?}");
+    let told = ctl.run("doctor");
+    for text in [", 1 failure\n", "no definitions of interfaces\n"] {
+        assert!(told.stdout.contains(text), "{told}");
+    }
+    let status = ctl.run("status").expect_ok();
+    assert_eq!(status.stdout, "no network list of ours in /etc/cni/net.d\n", "{status}");
+}
+
+#[test]
+fn a_torn_list_is_named_as_such_with_the_one_before_it() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.run(INSTALL).expect_ok();
+    ctl.write(LIST, "{ name");
+    let torn = || ctl.doctor("--no-probe").into_iter().find(|finding| finding.check == "lists").unwrap();
+    let finding = torn();
+    assert!(finding.seen.starts_with(&format!("{LIST}: not JSON: ")), "{finding:#?}");
+    assert_eq!(finding.mend, [format!("rm {LIST}")]);
+    fs::remove_file(ctl.path(LIST)).unwrap();
+    for subnet in ["10.22.0.0/16", "10.23.0.0/16"] {
+        ctl.run(&format!("install --name local --subnet {subnet}")).expect_ok();
+    }
+    ctl.write(LIST, "{ name");
+    let finding = torn();
+    let command = format!("cp /var/lib/vlan-bridge/previous/ours/10-local.conflist {LIST}   #");
+    assert!(finding.mend[0].starts_with(&command), "{finding:#?}");
+}
