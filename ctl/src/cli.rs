@@ -42,19 +42,23 @@ pub(crate) enum Output {
 
 /// Put the plugins into the CNI bin dir, and this node's network list into the CNI conf dir, last and in one step.
 ///
-/// The network is a list in a file (--network), or described by flags (--name and --master or --subnet). The node's part of
+/// The network is a list in a file (--network), or described by flags (--name and --subnet, and --master for an uplink);
+/// with neither, the plugins alone are installed. The node's part of
 /// its subnet comes from the first of: --slice; the Node's annotation cni.vlan-bridge/slice; the Node's spec.podCIDRs;
-/// --mapping. The Node is asked for where a service account is mounted, as in a pod. If anything is wrong nothing is changed:
-/// a list that is there stays.
+/// --mapping. The Node is asked for where a service account is mounted, as in a pod. A slice that the list has already
+/// stays; --slice or --mapping that says otherwise is an error. If anything is wrong nothing is changed:
+/// a list that is there stays. One of others whose place ours takes is kept in /var/lib/vlan-bridge/previous, and uninstall
+/// puts it back. Needs root.
 #[derive(Debug, Args)]
 pub(crate) struct Install {
-    /// A network list without slice (repeatable). Its name, or 10-NAME.conflist, is what it is called in the conf dir
+    /// A network list without slice (repeatable). It keeps its file name, if that ends in .conflist; any other, and one told by
+    /// flags, is called 10-NAME.conflist
     #[arg(long, value_name = "FILE")]
     pub(crate) network: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) described: Described,
     /// This node's part of the subnet; for two families, one each
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = slice)]
     pub(crate) slice: Vec<IpNet>,
     /// A file with a line for each node: its name and its slice, or one slice of each family with a comma between
     #[arg(long, value_name = "FILE")]
@@ -67,7 +71,8 @@ pub(crate) struct Install {
     pub(crate) from: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) places: Places,
-    /// The version that the list is written in [default: the newest that the runtimes of this node accept]
+    /// The version that the list is written in [default: its own, else 1.1.0, but none that a runtime of this node does not
+    /// take, and 1.0.0 at most where no runtime is found]
     #[arg(long, value_name = "VERSION")]
     pub(crate) cni_version: Option<String>,
     /// Stay, and install again whenever a file of --network or --mapping has changed (looked at every 5 s), or the
@@ -107,7 +112,7 @@ pub(crate) struct Described {
     #[arg(long, value_name = "INTERFACE", requires = "name")]
     pub(crate) bridge: Option<String>,
     /// The pods' subnet
-    #[arg(long, value_name = "CIDR", requires = "name")]
+    #[arg(long, value_name = "CIDR", requires = "name", value_parser = subnet)]
     pub(crate) subnet: Option<IpNet>,
     /// The router [default: the subnet's first address]
     #[arg(long, value_name = "ADDRESS", requires = "name")]
@@ -119,7 +124,10 @@ pub(crate) struct Described {
 
 /// Take away what install put: lists, plugins, and the bridges and sub-interfaces that the plugins made.
 ///
-/// Leases stay in the data directory. Refuses while pods are attached.
+/// Takes away what /var/lib/vlan-bridge/installed.json names, wherever --bin-dir and --conf-dir put it, but no list that
+/// somebody has changed into one without our plugin. A list of others whose place ours took is put back, unless another is
+/// there by now or it names our plugin. Refuses while pods are attached. Leases stay; with --force those of the attached pods
+/// are given back. /var/lib/vlan-bridge/previous remains, with the lists that are not put back. Needs root.
 #[derive(Debug, Args)]
 pub(crate) struct Uninstall {
     /// Even though pods are attached: their interfaces go too
@@ -162,6 +170,14 @@ pub(crate) struct Doctor {
     /// What is printed
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
+}
+
+fn slice(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| "no CIDR: 172.20.56.16/28, for one".to_owned())
+}
+
+fn subnet(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| "no CIDR: 172.20.56.0/24, for one".to_owned())
 }
 
 /// Does what the words ask for, and returns the exit code: 1 for what could not be done, 2 for what is no call.

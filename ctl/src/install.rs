@@ -4,6 +4,7 @@
 
 pub(crate) mod binaries;
 mod list;
+mod part;
 mod slice;
 mod watch;
 
@@ -98,23 +99,26 @@ fn plan(call: &Install) -> Result<Plan> {
         lists: Vec::new(),
         warnings: Vec::new(),
     };
-    for template in list::templates(call)? {
+    let templates = list::templates(call)?;
+    part::check_use(call, &templates)?;
+    for template in templates {
         let mut content = template.content;
         plan.warnings.extend(list::set_version(&mut content, version, &plan.runtimes));
-        let slices = if list::wants_slice(&content) {
-            let mut chosen = slice::choose(call, cluster.as_ref())?;
-            plan.warnings.extend(list::set_slices(&mut content, &mut chosen)?);
-            Some(chosen)
-        } else {
-            None
+        let mut slices = match part::wants_slice(&content) {
+            true => Some(slice::choose(call, cluster.as_ref())?),
+            false => slice::find(call, cluster.as_ref())?,
         };
+        if let Some(chosen) = &mut slices {
+            plan.warnings.extend(part::set_slices(&mut content, &template.from, chosen)?);
+        }
+        let slices = slices.filter(|chosen| !chosen.slices.is_empty());
         let ours = lists::check(&content)?;
         if ours.is_empty() {
             bail!("{}: no plugin of type {} in it", template.from, lists::OUR_PLUGIN);
         }
         for ours in &ours {
             plan.warnings.extend(ours.warnings.iter().map(|odd| format!("{}: {odd}", template.from)));
-            list::check_shared(ours)?;
+            part::check_shared(ours)?;
             if let Some(chosen) = &slices {
                 plan.warnings.extend(slice::check_overlaps(call, chosen, cluster.as_ref())?);
             }
@@ -146,6 +150,9 @@ fn tell(plan: &Plan, output: Output, out: &mut dyn Write) -> Result<()> {
     }
     for binary in &plan.binaries {
         writeln!(out, "{binary}")?;
+    }
+    if plan.lists.is_empty() {
+        writeln!(out, "plugins only: no --network and no --name, so no list")?;
     }
     for list in &plan.lists {
         let version = list.content["cniVersion"].as_str().unwrap_or_default();

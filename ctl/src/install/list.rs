@@ -1,16 +1,14 @@
-//! The network list of this node: a template, the node's slice, and the version that its runtimes accept.
+//! The network list of this node: a template, and the version that its runtimes accept.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use cni_conf::cni::version::Version;
-use ipnet::IpNet;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::binaries::Binary;
-use super::slice::Chosen;
 use crate::cli::{Described, Install};
-use crate::lists::{self, OUR_PLUGIN, Ours};
+use crate::lists::{self, OUR_PLUGIN};
 use crate::runtimes::{self, Runtime};
 
 /// A list that is the same on every node.
@@ -95,88 +93,6 @@ pub(super) fn set_version(list: &mut Value, asked: Option<Version>, runtimes: &[
     };
     let (version, own) = (version.as_str(), own.as_str());
     Some(format!("cniVersion: {version} instead of {own}: {why}; GC and STATUS are not called"))
-}
-
-/// The objects in which a slice may stand: those with a subnet, in every entry of ours whose addresses are ours to give.
-fn ranges(list: &mut Value) -> Vec<&mut Map<String, Value>> {
-    let mut ranges = Vec::new();
-    let plugins = list["plugins"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
-    for plugin in plugins.iter_mut().filter(|plugin| plugin["type"] == OUR_PLUGIN) {
-        let Some(ipam) = plugin["ipam"].as_object_mut() else { continue };
-        if ipam.get("type").is_none_or(|kind| kind != cni_conf::network::OUR_IPAM) {
-            continue;
-        }
-        if ipam.contains_key("subnet") {
-            ranges.push(ipam);
-        } else if let Some(sets) = ipam.get_mut("ranges").and_then(Value::as_array_mut) {
-            let sets = sets.iter_mut().filter_map(Value::as_array_mut);
-            ranges.extend(sets.flatten().filter_map(Value::as_object_mut));
-        }
-    }
-    ranges
-}
-
-/// The keys that say already which part of its subnet a range is.
-const PARTS: [&str; 3] = ["slice", "rangeStart", "rangeEnd"];
-
-/// Whether a list has an uplink, and a range that every node would give out whole.
-pub(super) fn wants_slice(list: &Value) -> bool {
-    let plugins = list["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let has_uplink =
-        plugins.iter().any(|plugin| plugin["type"] == OUR_PLUGIN && plugin["uplink"].is_object());
-    let mut list = list.clone();
-    has_uplink && ranges(&mut list).iter().any(|range| !PARTS.iter().any(|part| range.contains_key(*part)))
-}
-
-/// Puts each slice into the range whose subnet it is a part of, and leaves in `chosen` those that have found one: a node of
-/// two families, or of several networks, has slices that are not this list's. Returns a word on each of these.
-///
-/// # Errors
-/// A range that gets none although there is one of its family: it is outside of the range's subnet.
-pub(super) fn set_slices(list: &mut Value, chosen: &mut Chosen) -> Result<Vec<String>> {
-    let mut unused = Vec::new();
-    let mut open: Vec<(IpNet, &mut Map<String, Value>)> = ranges(list)
-        .into_iter()
-        .filter(|range| !PARTS.iter().any(|part| range.contains_key(*part)))
-        // What is wrong with a subnet is said when the list is checked.
-        .filter_map(|range| Some((range.get("subnet")?.as_str()?.parse().ok()?, range)))
-        .collect();
-    chosen.slices.retain(|slice| {
-        let Some(at) = open.iter().position(|(subnet, _)| subnet.contains(slice)) else {
-            unused.push(*slice);
-            return false;
-        };
-        let (_, range) = open.remove(at);
-        range.insert("slice".into(), slice.to_string().into());
-        true
-    });
-    for (subnet, _) in &open {
-        if let Some(slice) = unused.iter().find(|slice| slice.addr().is_ipv4() == subnet.addr().is_ipv4()) {
-            bail!("slice {slice}, from {}, is not within subnet {subnet}", chosen.source);
-        }
-    }
-    Ok(unused
-        .iter()
-        .map(|slice| format!("slice {slice}, from {}, is of no subnet of the list", chosen.source))
-        .collect())
-}
-
-/// On a network that other nodes are on too, no node may give out a whole subnet.
-pub(super) fn check_shared(ours: &Ours) -> Result<()> {
-    let (Some(_), Some(ipam)) = (&ours.network.uplink, &ours.ipam) else { return Ok(()) };
-    for range in ipam.ranges.iter().flat_map(|set| &set.0) {
-        let whole = range.slice.is_none() && range.to_string() == range.subnet.to_string();
-        if whole {
-            bail!(
-                "network {}: no slice of {} for this node: every node would give out all of it; give --slice {}, annotate the Node with {}, or name a file with --mapping",
-                ours.name,
-                range.subnet,
-                range.subnet,
-                super::slice::ANNOTATION
-            );
-        }
-    }
-    Ok(())
 }
 
 /// Plugins of the list that neither are in any of the folders nor come there now.

@@ -21,6 +21,8 @@ pub(super) struct Chosen {
     pub(super) slices: Vec<IpNet>,
     /// Who says so.
     pub(super) source: String,
+    /// Whether that is the caller, by --slice or --mapping, and not the Node.
+    pub(super) is_by_caller: bool,
 }
 
 impl fmt::Display for Chosen {
@@ -37,25 +39,34 @@ impl Chosen {
     }
 }
 
-/// Asks the sources in their order.
+/// Asks the sources in their order; none if none knows this node.
 ///
 /// # Errors
-/// A source that cannot be read or understood, and no source that knows this node.
-pub(super) fn choose(call: &Install, cluster: Option<&Cluster>) -> Result<Chosen> {
+/// A source that cannot be read or understood.
+pub(super) fn find(call: &Install, cluster: Option<&Cluster>) -> Result<Option<Chosen>> {
     if !call.slice.is_empty() {
-        return Ok(Chosen { slices: call.slice.clone(), source: "--slice".into() });
+        let slices = call.slice.clone();
+        return Ok(Some(Chosen { slices, source: "--slice".into(), is_by_caller: true }));
     }
     if let Some(chosen) = cluster.and_then(|cluster| cluster.chosen.clone()) {
+        return Ok(Some(chosen));
+    }
+    let Some(path) = &call.mapping else { return Ok(None) };
+    let node = node::name(call.node.as_deref())?;
+    let own = mapping(path)?.into_iter().find(|(name, _)| *name == node);
+    let source = path.display().to_string();
+    Ok(own.map(|(_, slices)| Chosen { slices, source, is_by_caller: true }))
+}
+
+/// The same, for a list that cannot do without.
+///
+/// # Errors
+/// No source that knows this node, too.
+pub(super) fn choose(call: &Install, cluster: Option<&Cluster>) -> Result<Chosen> {
+    if let Some(chosen) = find(call, cluster)? {
         return Ok(chosen);
     }
     let node = node::name(call.node.as_deref())?;
-    if let Some(path) = &call.mapping {
-        let mapping = mapping(path)?;
-        let own = mapping.into_iter().find(|(name, _)| *name == node);
-        if let Some((_, slices)) = own {
-            return Ok(Chosen { slices, source: path.display().to_string() });
-        }
-    }
     let mut asked = vec!["--slice is not given".to_owned()];
     if cluster.is_some() {
         asked.push(format!("the Node has neither the annotation {ANNOTATION} nor a podCIDR"));
@@ -64,7 +75,15 @@ pub(super) fn choose(call: &Install, cluster: Option<&Cluster>) -> Result<Chosen
         Some(path) => asked.push(format!("{} has no line for it", path.display())),
         None => asked.push("there is no --mapping".into()),
     }
-    bail!("no slice for node {node}: {}", asked.join(", "))
+    let annotate = match cluster {
+        Some(_) => format!("annotate the Node with {ANNOTATION}, "),
+        None => String::new(),
+    };
+    bail!(
+        "no slice for node {node}: {}: give --slice CIDR, this node's part of the subnet, {annotate}or name a file with \
+         --mapping that has a line \"{node} CIDR\"",
+        asked.join(", ")
+    )
 }
 
 /// The mapping file: `NODE SLICE[,SLICE]` a line; `#` begins a comment.
@@ -192,7 +211,8 @@ fn of_node(name: &str, node: &Value) -> Result<Option<Chosen>> {
     if let Some(text) = node["metadata"]["annotations"][ANNOTATION].as_str() {
         let slices =
             parse_slices(text).map_err(|why| anyhow!("annotation {ANNOTATION} of Node {name}: {why}"))?;
-        return Ok(Some(Chosen { slices, source: format!("annotation of Node {name}") }));
+        let source = format!("annotation of Node {name}");
+        return Ok(Some(Chosen { slices, source, is_by_caller: false }));
     }
     let spec = &node["spec"];
     let several = spec["podCIDRs"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -204,7 +224,7 @@ fn of_node(name: &str, node: &Value) -> Result<Option<Chosen>> {
     }
     let slices =
         parse_slices(&texts.join(",")).map_err(|why| anyhow!("spec.podCIDRs of Node {name}: {why}"))?;
-    Ok(Some(Chosen { slices, source: format!("spec.podCIDRs of Node {name}") }))
+    Ok(Some(Chosen { slices, source: format!("spec.podCIDRs of Node {name}"), is_by_caller: false }))
 }
 
 fn shown(slices: &[IpNet]) -> String {

@@ -190,8 +190,46 @@ fn what_is_wrong_leaves_the_node_as_it_is() {
         }
         list
     };
-    let cases: [(Value, String, &[&str]); 11] = [
-        (template(), both(""), &["no slice for node", "--slice", "--mapping"]),
+    let ipam = |keys: Value| {
+        let mut list = template();
+        for (key, value) in keys.as_object().unwrap() {
+            list["plugins"][0]["ipam"][key] = value.clone();
+        }
+        list
+    };
+    let own = || ipam(json!({"slice": "172.20.56.16/28"}));
+    let cases: [(Value, String, &[&str]); 18] = [
+        (template(), both(""), &["no slice for node", "give --slice CIDR", "--mapping that has a line"]),
+        (
+            own(),
+            both("--slice 172.20.56.32/28"),
+            &[
+                "/etc/10-vlan136.conflist: ipam.slice 172.20.56.16/28 is in the list, and --slice says 172.20.56.32/28: \
+               take it out of the list",
+            ],
+        ),
+        (
+            own(),
+            both("--mapping /etc/slices --node other"),
+            &["ipam.slice 172.20.56.16/28 is in the list, and /etc/slices says 172.20.56.32/28"],
+        ),
+        (
+            ipam(json!({"rangeStart": "172.20.56.8"})),
+            both("--slice 172.20.56.16/28"),
+            &["ipam.rangeStart 172.20.56.8 is in the list, and --slice says 172.20.56.16/28"],
+        ),
+        (own(), both("--slice 10.0.0.0/28"), &["10.0.0.0/28", "--slice", "172.20.56.0/24"]),
+        (
+            ipam(json!({"type": "host-local"})),
+            both("--slice 172.20.56.16/28"),
+            &["no range of vlan-bridge-ipam is in it to put --slice 172.20.56.16/28 into"],
+        ),
+        (
+            template(),
+            "--slice 172.20.56.16/28".into(),
+            &["no list to put --slice 172.20.56.16/28 into", "--network"],
+        ),
+        (template(), "--mapping /etc/slices".into(), &["no list to put --mapping /etc/slices into"]),
         (template(), both("--slice 10.0.0.0/28"), &["10.0.0.0/28", "--slice", "172.20.56.0/24"]),
         (template(), both("--slice 172.20.56.17/28"), &["ipam.slice", "host bits", "172.20.56.16/28"]),
         (template(), both("--node who --mapping /etc/slices"), &["node who", "/etc/slices has no line"]),
@@ -249,6 +287,35 @@ fn each_range_gets_the_slice_of_its_subnet() {
 }
 
 #[test]
+fn a_slice_that_a_list_has_already_stays() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.write("/etc/slices", "this 172.20.56.16/28\n");
+    let mut list = template();
+    list["plugins"][0]["ipam"]["slice"] = json!("172.20.56.16/28");
+    let line = with_template(&ctl, &list);
+    for words in ["", "--slice 172.20.56.16/28", "--node this --mapping /etc/slices"] {
+        let told = ctl.run(&format!("{line} {words} --cni-version 1.1.0")).expect_ok();
+        assert!(told.stderr.is_empty(), "{told}");
+        assert_eq!(installed(&ctl), list);
+    }
+    // A range of the slice is no other part of the subnet.
+    let ipam = list["plugins"][0]["ipam"].as_object_mut().unwrap();
+    ipam.remove("slice");
+    ipam.insert("rangeStart".into(), json!("172.20.56.17"));
+    ipam.insert("rangeEnd".into(), json!("172.20.56.30"));
+    with_template(&ctl, &list);
+    ctl.run(&format!("{line} --slice 172.20.56.16/28 --cni-version 1.1.0")).expect_ok();
+    assert_eq!(installed(&ctl), list);
+    // A bridge of this node alone needs none, and takes the one that is given.
+    let ipam = json!({"type": "vlan-bridge-ipam", "subnet": "172.20.56.0/24"});
+    list["plugins"][0] = json!({"type": "vlan-bridge", "bridge": "cni0", "isGateway": true, "ipam": ipam});
+    with_template(&ctl, &list);
+    ctl.run(&format!("{line} --slice 172.20.56.16/28")).expect_ok();
+    assert_eq!(installed(&ctl)["plugins"][0]["ipam"]["slice"], "172.20.56.16/28");
+}
+
+#[test]
 fn runtimes_say_where_things_go_and_which_version_is_spoken() {
     let node = Node::new("node");
     let ctl = Ctl::new(&node);
@@ -294,9 +361,12 @@ fn help_tells_each_verb_and_misuse_what_would_be_right() {
     assert!(help.stdout.contains("install") && help.stderr.is_empty(), "{help}");
     assert!(ctl.run("install --help").expect_ok().stdout.contains("--slice"));
     assert!(ctl.run("--version").expect_ok().stdout.starts_with("vlan-bridgectl 0.1.0"));
-    for line in ["", "instal", "install --slice x", "install --vlan 136", "uninstall --what"] {
+    for line in ["", "instal", "install --slice 172.20.56.16", "install --vlan 136", "uninstall --what"] {
         let outcome = ctl.run(line);
         assert_eq!(outcome.status.code(), Some(2), "{outcome}");
         assert!(outcome.stderr.contains("--help") && outcome.stdout.is_empty(), "{outcome}");
+        assert_eq!(outcome.stderr.contains("no CIDR: 172.20.56.16/28, for one"), line.contains("--slice"));
     }
+    let told = ctl.run("install").expect_ok();
+    assert!(told.stdout.contains("plugins only: no --network and no --name, so no list"), "{told}");
 }
