@@ -64,14 +64,18 @@ impl ApiServer {
     }
 
     fn command(&self, ctl: &Ctl, words: &str) -> Command {
+        let line =
+            "install --name vlan136 --master bond0 --vlan 136 --subnet 172.20.56.0/24 --gateway 172.20.56.1";
+        self.within(ctl, &format!("{line} {words}"))
+    }
+
+    fn within(&self, ctl: &Ctl, line: &str) -> Command {
         let account = "/run/secrets/kubernetes.io/serviceaccount";
         if !ctl.has(account) {
             ctl.write(&format!("{account}/token"), TOKEN);
             ctl.write(&format!("{account}/ca.crt"), &self.certificate);
         }
-        let line =
-            "install --name vlan136 --master bond0 --vlan 136 --subnet 172.20.56.0/24 --gateway 172.20.56.1";
-        let mut command = ctl.command(&format!("{line} {words}"));
+        let mut command = ctl.command(line);
         command.env("KUBERNETES_SERVICE_HOST", HOST).env("KUBERNETES_SERVICE_PORT", self.port.to_string());
         command.env("NODE_NAME", "n1").env("HTTPS_PROXY", "http://127.0.0.1:1");
         command
@@ -173,6 +177,21 @@ fn each_source_of_a_slice_goes_before_the_next() {
         );
         assert!(told.stderr.is_empty(), "{told}");
     }
+}
+
+#[test]
+fn what_the_node_says_otherwise_than_the_list_is_told() {
+    let machine = Node::new("node");
+    let ctl = Ctl::new(&machine);
+    let server = ApiServer::start(&machine, &[node("n1", Some("172.20.56.32/28"), &[])]);
+    server.install(&ctl, "").expect_ok();
+    ctl.write("/etc/10-vlan136.conflist", &ctl.read(LIST));
+    server.nodes.lock().unwrap()[0] = node("n1", Some("172.20.56.48/28"), &[]);
+    let told = run(&mut server.within(&ctl, "install --network /etc/10-vlan136.conflist")).expect_ok();
+    let word = "ipam.slice 172.20.56.32/28 is in the list, and annotation of Node n1 says 172.20.56.48/28: what is in \
+                the list stays";
+    assert!(told.stderr.contains(word), "{told}");
+    assert_eq!(slice(&ctl), "172.20.56.32/28");
 }
 
 #[test]
