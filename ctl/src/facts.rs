@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cni_conf::cni::mac::MacAddr;
+use cni_conf::uplink::UplinkPort;
 use vlan_bridge::host_access::Missing;
 use vlan_bridge::link::{Address, Installed, Kind, Link, SourceRule};
 use vlan_bridge::nat::BridgedDrop;
@@ -51,6 +52,8 @@ pub(crate) struct Facts {
     pub(crate) guarded: Option<Vec<String>>,
     /// Attachments whose guard is not as it was put in, and what is missing.
     pub(crate) broken_guards: Vec<(String, String)>,
+    /// Why nobody can tell what is in the packet filter: we may not look.
+    pub(crate) filter_denied: Option<String>,
     /// Why the packet filter cannot do what the networks ask for.
     pub(crate) filter_lacks: Option<String>,
     /// Chains FORWARD of iptables that drop what no rule accepts; a rule of ours can be there.
@@ -167,6 +170,20 @@ pub(crate) struct Modules {
     pub(crate) built_in: BTreeSet<String>,
     /// Named by a file of modules-load.d(5).
     pub(crate) at_boot: BTreeSet<String>,
+    /// There to be loaded; none where nobody can tell.
+    pub(crate) loadable: Option<BTreeSet<String>>,
+}
+
+impl Modules {
+    /// Whether one is there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.present.contains(name) || self.built_in.contains(name)
+    }
+
+    /// Whether one is not there and will not come.
+    pub(crate) fn lacks(&self, name: &str) -> bool {
+        !self.has(name) && self.loadable.as_ref().is_some_and(|loadable| !loadable.contains(name))
+    }
 }
 
 /// A plugin that a list names, wherever it is.
@@ -181,6 +198,12 @@ pub(crate) struct Plugin {
 }
 
 impl Facts {
+    /// Whether a network wants a VLAN sub-interface that this kernel cannot make.
+    pub(crate) fn cannot_tag(&self, ours: &Ours) -> bool {
+        let port = ours.network.uplink.as_ref().map(|uplink| &uplink.port);
+        matches!(port, Some(UplinkPort::SubInterface { .. })) && self.modules.lacks("8021q")
+    }
+
     /// An interface by name.
     pub(crate) fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
@@ -235,9 +258,9 @@ impl Facts {
             return Some(Vantage { interface: port.to_owned(), tag: None });
         }
         let tag = match &uplink.port {
-            cni_conf::uplink::UplinkPort::SubInterface { vlan, .. } => Some(*vlan),
-            cni_conf::uplink::UplinkPort::Master => None,
-            cni_conf::uplink::UplinkPort::Trunk => network.port_vlans.as_ref().and_then(|vlans| vlans.access),
+            UplinkPort::SubInterface { vlan, .. } => Some(*vlan),
+            UplinkPort::Master => None,
+            UplinkPort::Trunk => network.port_vlans.as_ref().and_then(|vlans| vlans.access),
         };
         self.link(&uplink.master).map(|_| Vantage { interface: uplink.master.clone(), tag })
     }

@@ -12,7 +12,7 @@ use anyhow::Result;
 use cni_conf::cni::version::Version;
 use serde_json::Value;
 use vlan_bridge::is_executable;
-use vlan_bridge::link::Link;
+use vlan_bridge::link::{Kind, Link};
 use vlan_bridge::net::{Conn, addr, link, route, rule};
 use vlan_bridge_ipam::store::{Store, StoreError};
 
@@ -50,7 +50,7 @@ pub(crate) fn node(conf_dir: Option<&Path>, extra: &[PathBuf]) -> Result<Facts> 
     networks(&mut facts, extra)?;
     facts.plugins = plugins(&facts);
     facts.definitions = definitions::find()?;
-    facts.modules = modules();
+    facts.modules = modules(&facts.links);
     facts.sysctls = sysctls(&facts.links);
     facts.rp_filtered = rp_filtered();
     filter::packet_filter(&mut facts)?;
@@ -169,14 +169,24 @@ fn plugins(facts: &Facts) -> Vec<Plugin> {
     names.into_iter().map(look).collect()
 }
 
-fn modules() -> Modules {
+fn modules(links: &[Link]) -> Modules {
     let names = |folder: &str| files::names(Path::new(folder)).unwrap_or_default();
     let mut modules = Modules { present: names("/sys/module").into_iter().collect(), ..Modules::default() };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let built_in = Path::new("/lib/modules").join(release.trim()).join("modules.builtin");
-    for path in fs::read_to_string(built_in).unwrap_or_default().lines() {
-        let name = path.rsplit('/').next().unwrap_or(path).trim_end_matches(".ko");
-        modules.built_in.insert(name.replace('-', "_"));
+    let folder = Path::new("/lib/modules").join(release.trim());
+    let built_in = fs::read_to_string(folder.join("modules.builtin")).unwrap_or_default();
+    modules.built_in.extend(built_in.lines().map(module_of));
+    modules.present.extend(seen_at_work(links).map(str::to_owned));
+    // A module that was loaded has a state.
+    let is_loaded = |name: &str| Path::new("/sys/module").join(name).join("initstate").exists();
+    modules.built_in.extend(modules.present.iter().filter(|name| !is_loaded(name)).cloned());
+    if Path::new("/proc/modules").exists() {
+        let there = fs::read_to_string(folder.join("modules.dep")).ok();
+        modules.loadable = there.map(|text| text.lines().map(module_of).collect());
+    } else {
+        // A kernel without modules has all of it built in; only of 8021q it shows whether it is.
+        modules.built_in.extend(["bonding", "bridge", "veth"].map(str::to_owned));
+        modules.loadable = Some(BTreeSet::new());
     }
     for folder in [
         "/etc/modules-load.d",
@@ -192,6 +202,25 @@ fn modules() -> Modules {
     // Debian's older place.
     modules.at_boot.extend(module_names(&fs::read_to_string("/etc/modules").unwrap_or_default()));
     modules
+}
+
+/// The name of a module in a line of `modules.builtin` or `modules.dep`: `kernel/net/8021q/8021q.ko.xz: …`.
+fn module_of(line: &str) -> String {
+    let path = line.split(':').next().unwrap_or(line);
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split(".ko").next().unwrap_or(file).replace('-', "_")
+}
+
+/// The modules of which there is something on this node, wherever the code came from.
+fn seen_at_work(links: &[Link]) -> impl Iterator<Item = &'static str> {
+    let has = |of: fn(&Link) -> bool| links.iter().any(of);
+    let seen = [
+        ("bonding", has(is_bond)),
+        ("bridge", has(|link| link.bridge().is_some())),
+        ("veth", has(|link| link.kind == Kind::Veth)),
+        ("8021q", Path::new("/proc/net/vlan").exists() || has(|link| matches!(link.kind, Kind::Vlan { .. }))),
+    ];
+    seen.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name)
 }
 
 /// The names in a file of modules-load.d(5): one a line, `#` and `;` begin comments, and `-` is `_`.

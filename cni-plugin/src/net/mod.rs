@@ -86,6 +86,11 @@ impl NetError {
             .any(|errno| self.is(errno))
     }
 
+    /// True if we lack the right to ask for it.
+    pub fn denied(&self) -> bool {
+        self.is(Errno::EPERM)
+    }
+
     /// True if something else holds the interface.
     pub fn busy(&self) -> bool {
         self.is(Errno::EBUSY)

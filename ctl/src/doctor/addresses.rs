@@ -33,7 +33,7 @@ pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
                 .mend("run as root, with the interface up"),
             ),
             Ok(answers) => {
-                findings.extend(gateways(network, &from, answers));
+                findings.extend(gateways(facts, network, &from, answers));
                 findings.extend(strangers(network, answers));
             }
         }
@@ -41,12 +41,18 @@ pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn gateways(network: &Network, from: &str, answers: &Answers) -> Vec<Finding> {
+fn gateways(facts: &Facts, network: &Network, from: &str, answers: &Answers) -> Vec<Finding> {
     const CHECK: &str = "vlan";
     let ranges = network.ours.ipam.iter().flat_map(|ipam| &ipam.ranges).flat_map(|set| &set.0);
     let gateways: BTreeSet<IpAddr> = ranges.filter_map(|range| range.gateway).collect();
     let judge = |gateway: IpAddr| match answers.get(&gateway) {
         Some(macs) => Finding::ok(CHECK, format!("{gateway} answers {from}: {}", listed(macs))),
+        // Asked with a tag of our own making; the switch is to be blamed once pods could use it.
+        None if facts.cannot_tag(&network.ours) => {
+            let why = "whether the VLAN passes matters to pods once this kernel can make its sub-interface";
+            Finding::warn(CHECK, format!("the gateway {gateway} does not answer {from}"), why)
+                .mend("see modules first")
+        }
         None => {
             let why =
                 "the switch does not carry the VLAN to this node, or the router is away: pods get nowhere";

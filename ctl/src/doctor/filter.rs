@@ -14,6 +14,9 @@ const FORWARD: &str = "forward";
 
 /// Policies that drop what pods send, and whether it meets them.
 pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
+    if facts.filter_denied.is_some() {
+        return Vec::new();
+    }
     let mut findings = Vec::new();
     for (bridge, BridgedDrop { what, is_doubtful }) in &facts.bridged_dropped {
         let finding = if *is_doubtful {
@@ -141,7 +144,7 @@ pub(super) fn guard(facts: &Facts) -> Vec<Finding> {
             of.is_some_and(|attachment| guarded(attachment.network))
         })
         .collect();
-    if pods.is_empty() {
+    if pods.is_empty() || facts.filter_denied.is_some() {
         return Vec::new();
     }
     let ports = facts.guarded.as_deref().unwrap_or_default();
@@ -181,6 +184,11 @@ pub(super) fn guard(facts: &Facts) -> Vec<Finding> {
 pub(super) fn rules(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "nat";
     let mut findings = Vec::new();
+    if let Some(why) = &facts.filter_denied {
+        let unknown =
+            "what of ours is in the packet filter, and what of others drops what pods send, is not known";
+        return vec![Finding::warn(CHECK, why, unknown).mend("run as root")];
+    }
     if let Some(why) = &facts.filter_lacks {
         findings.push(
             Finding::fail(CHECK, why, "pods that need it are refused")

@@ -21,15 +21,25 @@ pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
         needed.push("8021q");
     }
     let modules = &facts.modules;
-    let missing: Vec<&str> = needed
-        .iter()
-        .copied()
-        .filter(|name| !modules.present.contains(*name) && !modules.built_in.contains(*name))
-        .collect();
+    let missing = needed.iter().copied().filter(|name| !modules.has(name));
+    let (lacking, missing): (Vec<&str>, Vec<&str>) = missing.partition(|name| modules.lacks(name));
+    let mut findings = Vec::new();
+    if !lacking.is_empty() {
+        let seen = format!("this kernel has no {}, neither built in nor as a module", lacking.join(", "));
+        let why = "what pods need of it cannot be made: their ADDs fail";
+        let mend = format!(
+            "install the rest of this kernel's modules (linux-modules-extra-$(uname -r), kernel-modules) and modprobe -a {}, or boot a kernel that has them",
+            lacking.join(" ")
+        );
+        findings.push(Finding::fail(CHECK, seen, why).mend(mend));
+    }
     if !missing.is_empty() {
         let seen = format!("{} not loaded", missing.join(", "));
         let why = "the kernel may load it when it is asked for; where it cannot, the first pod fails";
-        return vec![Finding::warn(CHECK, seen, why).mend(format!("modprobe -a {}", missing.join(" ")))];
+        findings.push(Finding::warn(CHECK, seen, why).mend(format!("modprobe -a {}", missing.join(" "))));
+    }
+    if !findings.is_empty() {
+        return findings;
     }
     let late: Vec<&str> = needed
         .iter()
@@ -138,5 +148,39 @@ fn listens(facts: &Facts, link: &Link) -> bool {
         Some(2) => true,
         Some(1) => !forwards,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{Leases, Modules};
+    use serde_json::json;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_module_that_cannot_come_is_a_failure() {
+        let list = json!({"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "vlan-bridge", "bridge": "br136",
+            "uplink": {"master": "bond0", "vlan": 136}}]});
+        let ours = crate::lists::check(&list).unwrap().remove(0);
+        let network =
+            Network { ours, path: "n".into(), leases: Leases::default(), status: None, asked: None };
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let mut facts = Facts { networks: vec![network], ..Facts::default() };
+        let mut judge = |built_in: &[&str], loadable: Option<&[&str]>| {
+            facts.modules =
+                Modules { built_in: set(built_in), loadable: loadable.map(set), ..Modules::default() };
+            let told = modules(&facts).iter().map(Finding::to_string).collect::<Vec<_>>().join("\n");
+            (told, facts.cannot_tag(&facts.networks[0].ours))
+        };
+        let (told, cannot_tag) = judge(&["bridge", "veth"], Some(&[]));
+        assert!(told.starts_with("fail  modules       this kernel has no 8021q, ") && cannot_tag, "{told}");
+        let (told, cannot_tag) = judge(&["bridge"], Some(&["8021q"]));
+        assert!(told.contains("this kernel has no veth, ") && !cannot_tag, "{told}");
+        assert!(told.contains("\nwarn  modules       8021q not loaded"), "{told}");
+        let (told, cannot_tag) = judge(&["bridge", "veth"], None);
+        assert!(told.starts_with("warn  modules       8021q not loaded") && !cannot_tag, "{told}");
+        let (told, _) = judge(&["bridge", "veth", "8021q"], None);
+        assert_eq!(told, "ok    modules       bridge, veth, 8021q");
     }
 }

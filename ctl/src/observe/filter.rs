@@ -16,6 +16,11 @@ use vlan_bridge::record::Records;
 use crate::facts::{Facts, ForwardChain, Legacy};
 
 pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
+    let denied = Nft::open().and_then(|nft| nft.forwarding()).err().filter(NetError::denied);
+    facts.filter_denied = denied.map(|why| why.to_string());
+    if facts.filter_denied.is_some() {
+        return Ok(());
+    }
     let records = Records::of_this_node()?;
     let veths: Vec<String> = facts.attachments().map(|link| link.name.clone()).collect();
     facts.records = veths.into_iter().filter_map(|veth| Some((veth.clone(), records.read(&veth)?))).collect();

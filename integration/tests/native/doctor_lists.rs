@@ -1,8 +1,10 @@
-//! The doctor and `status` on lists and plugins: those in folders that install was given, none at all, and torn ones.
+//! The doctor and `status` on lists and plugins: those in folders that install was given, none at all, and torn ones; and on what
+//! else a new node may lack, the right to look included.
 
 use crate::doctor::{LIST, find};
-use integration::{Ctl, Node};
+use integration::{Ctl, Node, note, product, run};
 use std::fs;
+use std::path::Path;
 
 const INSTALL: &str = "install --name local --subnet 10.22.0.0/16";
 
@@ -71,4 +73,40 @@ fn a_torn_list_is_named_as_such_with_the_one_before_it() {
     let finding = torn();
     let command = format!("cp /var/lib/vlan-bridge/previous/ours/10-local.conflist {LIST}   #");
     assert!(finding.mend[0].starts_with(&command), "{finding:#?}");
+}
+
+/// Without the right to look nothing is known, and no module is missing.
+#[test]
+fn who_may_not_look_is_told_to_be_root() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.run(INSTALL).expect_ok();
+    let mut command = node.command("setpriv");
+    command.args(["--bounding-set", "-net_admin"]).arg(product().join("vlan-bridgectl"));
+    command.args(["doctor", "--no-probe", "--conf-dir"]).arg(ctl.path("/etc/cni/net.d"));
+    let told = run(&mut command);
+    let nat = told.stdout.split_once("warn  nat ").map(|(_, rest)| rest).unwrap_or_else(|| panic!("{told}"));
+    assert!(nat.lines().nth(2).is_some_and(|line| line.ends_with("mend: run as root")), "{told}");
+    assert!(!told.stdout.contains("modprobe -a nf_tables"), "{told}");
+    assert!(!told.stdout.contains("nothing drops what pods send"), "{told}");
+}
+
+#[test]
+fn a_kernel_without_vlans_is_blamed_and_not_the_switch() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    node.ip("link add nic0 type veth peer name port\nlink set nic0 up\nlink set port up");
+    ctl.run("install --name v --master nic0 --vlan 136 --subnet 172.20.56.0/24 --gateway 172.20.56.1 --slice 172.20.56.16/28")
+        .expect_ok();
+    let findings = ctl.doctor("");
+    let modules = find(&findings, "modules");
+    assert!(!modules.seen.contains("veth not loaded"), "there are veths: {findings:#?}");
+    if ["/proc/modules", "/proc/net/vlan"].iter().any(|path| Path::new(path).exists()) {
+        assert_eq!(find(&findings, "vlan").verdict, "fail", "{findings:#?}");
+        return note("this kernel has 8021q, or may load it: one without is not tried");
+    }
+    assert_eq!(modules.verdict, "fail", "{findings:#?}");
+    assert!(modules.seen.starts_with("this kernel has no 8021q,"), "{findings:#?}");
+    assert_eq!(find(&findings, "vlan").verdict, "warn", "{findings:#?}");
+    assert!(findings.iter().all(|finding| finding.check != "status"), "{findings:#?}");
 }
