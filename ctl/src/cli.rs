@@ -88,11 +88,16 @@ pub(crate) struct Install {
 #[derive(Debug, Args)]
 pub(crate) struct Places {
     /// Where runtimes look for plugins [default: as their configuration says, else /opt/cni/bin]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = folder)]
     pub(crate) bin_dir: Option<PathBuf>,
     /// Where runtimes look for network lists [default: as their configuration says, else /etc/cni/net.d]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = folder)]
     pub(crate) conf_dir: Option<PathBuf>,
+}
+
+/// As a path from the root: it is noted for uninstall, which may be called from elsewhere.
+fn folder(text: &str) -> std::io::Result<PathBuf> {
+    std::path::absolute(text)
 }
 
 /// A network by its facts, instead of a file.
@@ -260,5 +265,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn folders_are_told_from_the_root() {
+        let cli = Cli::try_parse_from(["vlan-bridgectl", "install", "--bin-dir", "bin"]).unwrap();
+        let Verb::Install(call) = cli.verb else { panic!("no install") };
+        assert_eq!(call.places.bin_dir, Some(std::env::current_dir().unwrap().join("bin")));
     }
 }
