@@ -10,6 +10,7 @@ use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
@@ -150,8 +151,16 @@ impl Records {
     }
 
     fn below(folder: &str) -> Result<Records, CniError> {
-        let folder = PathBuf::from(format!("{FOLDER}/{folder}/{}", netns::identity()?));
-        Ok(Records { folder })
+        // A process works on one node, and asks for its records many times.
+        static NODE: OnceLock<String> = OnceLock::new();
+        let node = match NODE.get() {
+            Some(node) => node,
+            None => {
+                let node = netns::identity()?;
+                NODE.get_or_init(|| node)
+            }
+        };
+        Ok(Records { folder: PathBuf::from(format!("{FOLDER}/{folder}/{node}")) })
     }
 
     /// Writes the record of an attachment, in place of one that is there.

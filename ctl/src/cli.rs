@@ -58,7 +58,7 @@ pub(crate) struct Install {
     #[command(flatten)]
     pub(crate) described: Described,
     /// This node's part of the subnet; for two families, one each
-    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = slice)]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = cidr)]
     pub(crate) slice: Vec<IpNet>,
     /// A file with a line for each node: its name and its slice, or one slice of each family with a comma between
     #[arg(long, value_name = "FILE")]
@@ -117,7 +117,7 @@ pub(crate) struct Described {
     #[arg(long, value_name = "INTERFACE", requires = "name")]
     pub(crate) bridge: Option<String>,
     /// The pods' subnet
-    #[arg(long, value_name = "CIDR", requires = "name", value_parser = subnet)]
+    #[arg(long, value_name = "CIDR", requires = "name", value_parser = cidr)]
     pub(crate) subnet: Option<IpNet>,
     /// The router [default: the subnet's first address]
     #[arg(long, value_name = "ADDRESS", requires = "name")]
@@ -177,12 +177,8 @@ pub(crate) struct Doctor {
     pub(crate) output: Output,
 }
 
-fn slice(text: &str) -> Result<IpNet, String> {
+fn cidr(text: &str) -> Result<IpNet, String> {
     text.parse().map_err(|_| "no CIDR: 172.20.56.16/28, for one".to_owned())
-}
-
-fn subnet(text: &str) -> Result<IpNet, String> {
-    text.parse().map_err(|_| "no CIDR: 172.20.56.0/24, for one".to_owned())
 }
 
 /// Does what the words ask for, and returns the exit code: 1 for what could not be done, 2 for what is no call.
