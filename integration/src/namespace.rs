@@ -106,6 +106,18 @@ impl Namespace {
         if outcome.stdout.trim().is_empty() { serde_json::json!([]) } else { outcome.json() }
     }
 
+    /// What `ip -json OPTIONS` prints for each of these commands, run in one go: a program takes longer to start than to answer.
+    #[track_caller]
+    pub fn ip_json_each<const N: usize>(&self, options: &str, commands: [&str; N]) -> [serde_json::Value; N] {
+        let mut command = Command::new("ip");
+        command.args(["-n", &self.name, "-json"]).args(options.split_whitespace()).args(["-batch", "-"]);
+        let outcome = run_with(&mut command, format!("{}\n", commands.join("\n")).as_bytes()).expect_ok();
+        let answers: Result<Vec<_>, _> =
+            serde_json::Deserializer::from_str(&outcome.stdout).into_iter().collect();
+        let answers = answers.unwrap_or_else(|error| panic!("no JSON: {error}\n{outcome}"));
+        answers.try_into().unwrap_or_else(|_| panic!("not one answer a command\n{outcome}"))
+    }
+
     /// Whether there is an interface of that name.
     pub fn has_link(&self, name: &str) -> bool {
         run(Command::new("ip").args(["-n", &self.name, "link", "show", "dev", name])).ok()

@@ -3,6 +3,8 @@
 use crate::Namespace;
 use crate::process::run;
 use serde_json::Value;
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 /// All that a plugin could have made or changed in a namespace, one fact a line. Counters, timers,
@@ -17,23 +19,31 @@ impl Snapshot {
     #[track_caller]
     pub fn of(namespace: &Namespace) -> Snapshot {
         let mut lines = Vec::new();
-        collect(&mut lines, "link", &namespace.ip_json("-details link show"), &LINK);
-        for link in array(&namespace.ip_json("address show")) {
+        let [links, addresses, neighbours, routes, rules] = namespace.ip_json_each(
+            "-details",
+            ["link show", "address show", "neigh show nud permanent", "route show table all", "rule show"],
+        );
+        let [routes6, rules6] = namespace.ip_json_each("-6 -details", ["route show table all", "rule show"]);
+        collect(&mut lines, "link", &links, &LINK);
+        for link in array(&addresses) {
             let name = link["ifname"].as_str().unwrap_or_default();
             collect(&mut lines, &format!("address of {name}"), &link["addr_info"], &ADDRESS);
         }
-        for family in ["-4", "-6"] {
-            let routes = namespace.ip_json(&format!("{family} route show table all"));
+        for (routes, rules) in [(routes, rules), (routes6, rules6)] {
             collect(&mut lines, "route", &routes, &ROUTE);
-            collect(&mut lines, "rule", &namespace.ip_json(&format!("{family} rule show")), &RULE);
+            collect(&mut lines, "rule", &rules, &RULE);
         }
-        collect(&mut lines, "neighbour", &namespace.ip_json("neigh show nud permanent"), &NEIGHBOUR);
+        collect(&mut lines, "neighbour", &neighbours, &NEIGHBOUR);
         let vlans = run(Command::new("bridge").args(["-n", namespace.name(), "-json", "vlan", "show"]));
         for port in array(&serde_json::from_str(&vlans.stdout).unwrap_or_default()) {
             lines.push(format!("port vlans {} {}", port["ifname"], port["vlans"]));
         }
-        for key in SYSCTLS {
-            lines.push(format!("sysctl {key} {}", namespace.sysctl(key)));
+        let sysctls =
+            namespace.enter(|| SYSCTLS.map(|key| fs::read_to_string(Path::new("/proc/sys").join(key))));
+        for (key, value) in SYSCTLS.iter().zip(sysctls) {
+            let value =
+                value.unwrap_or_else(|error| panic!("cannot read {key} in {}: {error}", namespace.name()));
+            lines.push(format!("sysctl {key} {}", value.trim()));
         }
         lines.sort();
         // Here the order means something.

@@ -32,9 +32,12 @@ impl Libc {
         format!("{}-unknown-linux-{libc}", std::env::consts::ARCH)
     }
 
-    /// Its triple, and the flags that it takes to be linked statically.
-    fn target(self) -> (String, &'static str) {
-        (self.triple(), if self == Libc::Gnu { "-C target-feature=+crt-static" } else { "" })
+    /// What it takes to be linked statically.
+    fn flags(self) -> &'static str {
+        match self {
+            Libc::Musl => "",
+            Libc::Gnu => "-C target-feature=+crt-static",
+        }
     }
 }
 
@@ -63,51 +66,56 @@ pub(crate) fn ready() -> Result<PathBuf> {
 
 /// Builds the shipped binaries, release profile and static, and returns the folder that holds them.
 pub(crate) fn build(libc: Libc) -> Result<PathBuf> {
-    build_targets(&[libc.target()], &[])?;
-    Ok(folder(&libc.triple()))
+    build_target(&libc.triple(), libc.flags(), Profile::Release, &[])
 }
 
-/// The same against the C library to ship and, beside it, the fallback, in one go: either alone leaves processors idle at its end.
-pub(crate) fn build_with_fallback() -> Result<PathBuf> {
-    build_targets(&[Libc::best(), Libc::Gnu].map(Libc::target), &[])?;
-    Ok(folder(&Libc::Gnu.triple()))
+/// The same against glibc, to see that it can be linked statically. That does not hang on how well it is optimised, which is
+/// what takes minutes.
+pub(crate) fn build_unoptimised(libc: Libc) -> Result<PathBuf> {
+    build_target(&libc.triple(), libc.flags(), Profile::Dev, &[])
 }
 
 /// The same for another architecture, against musl. The toolchain brings the linker; `compiler` names one for what is written in C.
 pub(crate) fn cross_build(arch: &str, compiler: &[(String, PathBuf)]) -> Result<PathBuf> {
     let triple = format!("{arch}-unknown-linux-musl");
     ensure!(add_target(&triple), "the toolchain has no target {triple} and cannot add it");
-    build_targets(&[(triple.clone(), "-C linker=rust-lld")], compiler)?;
-    Ok(folder(&triple))
+    build_target(&triple, "-C linker=rust-lld", Profile::Release, compiler)
 }
 
-fn folder(triple: &str) -> PathBuf {
-    workspace::target().join(triple).join("release")
+/// A profile of the workspace's Cargo.toml.
+#[derive(Clone, Copy)]
+enum Profile {
+    Release,
+    Dev,
 }
 
-/// Builds for target triples, each with its flags for the compiler on top of `RUSTFLAGS`.
-fn build_targets(targets: &[(String, &str)], environment: &[(String, PathBuf)]) -> Result<()> {
+/// Builds for a target triple, with flags for the compiler on top of `RUSTFLAGS`, and returns the folder of the binaries.
+fn build_target(
+    triple: &str,
+    flags: &str,
+    profile: Profile,
+    environment: &[(String, PathBuf)],
+) -> Result<PathBuf> {
+    let (profile, folder) = match profile {
+        Profile::Release => ("release", "release"),
+        Profile::Dev => ("dev", "debug"),
+    };
     let mut command = cargo();
-    command.args(["build", "--quiet", "--release"]);
+    command.args(["build", "--quiet", "--profile", profile, "--target", triple]);
     for name in BINARIES {
         command.args(["--package", name]);
     }
-    let others = std::env::var("RUSTFLAGS").unwrap_or_default();
-    for (triple, flags) in targets {
-        command.args(["--target", triple]);
-        let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
-        let flags = format!("{others} {flags}");
-        if !flags.trim().is_empty() {
-            // Cargo looks at this one only where there is no RUSTFLAGS.
-            command.env_remove("RUSTFLAGS").env(variable, flags);
-        }
+    let flags = format!("{} {flags}", std::env::var("RUSTFLAGS").unwrap_or_default());
+    if !flags.trim().is_empty() {
+        command.env("RUSTFLAGS", flags);
     }
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     run(&mut command)?;
-    for binary in targets.iter().flat_map(|(triple, _)| BINARIES.map(|name| folder(triple).join(name))) {
+    let folder = workspace::target().join(triple).join(folder);
+    for binary in BINARIES.map(|name| folder.join(name)) {
         ensure!(is_static(&binary)?, "{} is not static", binary.display());
     }
-    Ok(())
+    Ok(folder)
 }
 
 /// Whether a binary asks for no dynamic loader.

@@ -61,43 +61,52 @@ fn what_an_operator_made_is_adopted_as_it_is() {
 #[test]
 fn what_would_break_the_node_is_refused_and_nothing_is_touched() {
     let sub_interface = |vlan: u16| json!({"uplink": {"master": "bond0", "vlan": vlan}});
-    let cases: [(&str, Value, &str); 9] = [
-        ("", json!({"uplink": {"master": "bond7", "vlan": 136}}), "there is no interface bond7"),
+    // What is there before, and the interfaces in it.
+    let cases: [(&str, &[&str], Value, &str); 9] = [
+        ("", &[], json!({"uplink": {"master": "bond7", "vlan": 136}}), "there is no interface bond7"),
         (
             "link add link bond0 name bond0.136 type vlan id 137",
+            &["bond0.136"],
             sub_interface(136),
             "bond0.136 is there already with VLAN 137",
         ),
         (
             "link add link bond0 name bond0.136 type vlan protocol 802.1ad id 136",
+            &["bond0.136"],
             sub_interface(136),
             "protocol 0x88a8",
         ),
-        ("link add bond0.136 type dummy", sub_interface(136), "no VLAN sub-interface but dummy"),
+        (
+            "link add bond0.136 type dummy",
+            &["bond0.136"],
+            sub_interface(136),
+            "no VLAN sub-interface but dummy",
+        ),
         (
             "link add link bond0 name storage type vlan id 136",
+            &["storage"],
             sub_interface(136),
             "is there already as storage",
         ),
         (
             "link add br136 type dummy",
+            &["br136"],
             sub_interface(136),
             "br136 is there already and is no bridge but dummy",
         ),
         (
             "link add link bond0 name bond0.136 type vlan id 136\nlink add br7 type bridge\nlink set bond0.136 master br7",
+            &["bond0.136", "br7"],
             sub_interface(136),
             "bond0.136 is a port of br7 already",
         ),
-        ("", sub_interface(51), "bond0.51"),
-        ("", json!({"mtu": 9000}), "mtu: 9000 is above the 1500 of bond0"),
+        ("", &[], sub_interface(51), "bond0.51"),
+        ("", &[], json!({"mtu": 9000}), "mtu: 9000 is above the 1500 of bond0"),
     ];
     let datacenter = DataCenter::new();
-    for (prepared, keys, expected) in cases {
-        let node = datacenter.node(BondMode::ActiveBackup);
-        if !prepared.is_empty() {
-            node.ip(prepared);
-        }
+    let node = datacenter.node(BondMode::ActiveBackup);
+    for (prepared, interfaces, keys, expected) in cases {
+        node.ip(prepared);
         let list = list_with(&node, keys);
         let pod = Pod::new();
         let (before, before_in_pod) = (Snapshot::of(&node), Snapshot::of(&pod));
@@ -107,6 +116,7 @@ fn what_would_break_the_node_is_refused_and_nothing_is_touched() {
         before.assert_unchanged(&node);
         before_in_pod.assert_unchanged(&pod);
         assert!(node.leases("vlan136").is_empty(), "{expected}");
+        interfaces.iter().for_each(|name| node.ip(&format!("link del {name}")));
     }
 }
 
