@@ -158,7 +158,7 @@ pub fn give(
     let mut of_pod: Vec<Request> = ways.to_node.iter().flat_map(on_link).collect();
     of_pod.extend(ways.services.iter().map(|(net, node)| route::through_node(inside, *net, *node)));
     pod.batch.send(&of_pod)?;
-    if ways.to_pod.iter().any(|(pod, _)| pod.is_ipv6()) {
+    if ends.device.disable_ipv6 != Some(0) && ways.to_pod.iter().any(|(pod, _)| pod.is_ipv6()) {
         InterfaceSysctls::ipv6().write(&ends.device.name, "disable_ipv6", "0")?;
     }
     let (interface, metric) = (ends.device.index, ends.metric);

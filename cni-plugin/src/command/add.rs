@@ -15,7 +15,7 @@ use crate::delegate::{Delegate, Running};
 use crate::guard::{self, Guard};
 use crate::link::Link;
 use crate::nat::{self, Nat};
-use crate::net::{Conn, Namespace, NetError, addr, link, remove, sysctl};
+use crate::net::{Conn, Namespace, NetError, addr, link, remove, route, sysctl};
 use crate::ownership::{Attachment, Progress};
 use crate::plan::nat::check_ports;
 use crate::plan::pod::{GatewayStep, complete, gateway_addresses};
@@ -228,6 +228,10 @@ impl Add<'_> {
             ..Default::default()
         };
         self.set_host(&host, ready).await?;
+        // The port passes frames by now, so the kernel has given it the route.
+        if let Err(e) = route::forget_multicast(&self.node, host.index).await {
+            log::debug!("{e}");
+        }
         Ok(document)
     }
 

@@ -46,7 +46,7 @@ impl Nat {
             }
         }
         if let Some(device) = plan::localnet_device(record) {
-            self.switch_on(device)?;
+            self.switch_on(node, device).await?;
         }
         self.let_forward(node, record).await?;
         self.forget_udp_of_the_node(node, record).await;
@@ -54,14 +54,17 @@ impl Nat {
     }
 
     /// The set may have the device as the bridge of another only, whose VLAN's side was switched on.
-    fn switch_on(&self, device: &str) -> Result<(), CniError> {
+    async fn switch_on(&self, node: &Conn, device: &str) -> Result<(), CniError> {
         let element = plan::localnet_element(device, "");
         let there = self.nft.element(TABLE, element.set, &element.key)?;
         if there.is_some_and(|there| !there.comment.is_empty()) {
             let changes = vec![delete(&element), Change::AddElement { table: TABLE, element }];
             self.commit_what_can(changes, Refusal::not_found)?;
         }
-        self.set_localnet(device, true)
+        match link::by_name(node, device).await? {
+            Some(link) if link.route_localnet == Some(1) => Ok(()),
+            _ => self.set_localnet(device, true),
+        }
     }
 
     async fn put_in(&self, node: &Conn, record: &Record) -> Result<(), CniError> {

@@ -64,17 +64,22 @@ pub async fn of_family(conn: &Conn, ipv6: bool) -> Result<Vec<Address>> {
     Ok(answers.into_iter().filter_map(from_message).collect())
 }
 
-/// `ip address show dev INTERFACE`. The kernel sends those of all interfaces; ours are picked out here.
+/// `ip address show dev INTERFACE`. A kernel before 4.20 sends those of all interfaces.
 pub async fn list(conn: &Conn, interface: u32) -> Result<Vec<Address>> {
-    let mut addresses = all(conn).await?;
+    let mut addresses = of_interface(conn, interface).await?;
     addresses.retain(|address| address.interface == interface);
     Ok(addresses)
 }
 
 /// `ip address show`
 pub async fn all(conn: &Conn) -> Result<Vec<Address>> {
-    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    let answers = conn.dump(request, || "list addresses".into()).await?;
+    of_interface(conn, 0).await
+}
+
+async fn of_interface(conn: &Conn, index: u32) -> Result<Vec<Address>> {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    let answers = conn.dump(RouteNetlinkMessage::GetAddress(message), || "list addresses".into()).await?;
     Ok(answers.into_iter().filter_map(from_message).collect())
 }
 

@@ -27,8 +27,10 @@ struct Answer {
 impl Conn {
     /// Opens a socket in the namespace of the calling thread and drives it on the current runtime.
     pub fn open() -> Result<Conn> {
-        let (driver, handle, _unsolicited) =
-            rtnetlink::new_connection().map_err(|e| NetError::io("open a netlink socket", &e))?;
+        // Strict, so that the kernel lists only what was asked for. Before Linux 4.20 it does not know how.
+        let (driver, handle, _unsolicited) = rtnetlink::new_connection_with_strict_check()
+            .or_else(|_| rtnetlink::new_connection())
+            .map_err(|e| NetError::io("open a netlink socket", &e))?;
         tokio::spawn(driver);
         Ok(Conn { handle })
     }

@@ -9,6 +9,7 @@ pub mod conn;
 pub mod conntrack;
 pub mod link;
 pub mod neigh;
+mod netconf;
 pub mod netfilter;
 pub mod netns;
 pub mod nft;

@@ -1,10 +1,10 @@
 //! `ip route`.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use cni_conf::cni::result::Route;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
@@ -18,6 +18,12 @@ use crate::link::{HostRoute, Installed};
 
 /// Who made a route, as `ip route` shows it: `proto 117` is ours, and nobody's in iproute2's rt_protos.
 pub(super) const OURS: RouteProtocol = RouteProtocol::Other(117);
+
+/// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
+const LOCAL_TABLE: u8 = 255;
+
+/// RFC 4291 section 2.7.
+const MULTICAST: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
 
 /// `ip route add DST via GW dev INTERFACE …` with every attribute of specification 1.1. `onlink` is for gateways
 /// that no address of the interface covers.
@@ -72,6 +78,24 @@ pub fn removal_of_any(pod: IpAddr) -> Request {
 pub fn removal(route: &HostRoute) -> Request {
     let by = vec![RouteAttribute::Oif(route.interface), RouteAttribute::Priority(route.metric)];
     removal_by(route.address, by)
+}
+
+/// `ip -6 route del multicast ff00::/8 dev INTERFACE table local`: the route that every interface gets with IPv6. The kernel walks
+/// these one by one for whatever interface comes or goes, and a bridge port, from which the node itself sends nothing, has no use for
+/// one. One that is not there is fine, and so is a kernel without IPv6.
+pub async fn forget_multicast(conn: &Conn, interface: u32) -> Result<()> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet6;
+    message.header.destination_prefix_length = MULTICAST.prefix_len();
+    message.header.table = LOCAL_TABLE;
+    message.header.kind = RouteType::Multicast;
+    message.attributes =
+        vec![RouteAttribute::Destination(address(MULTICAST.addr().into())), RouteAttribute::Oif(interface)];
+    let action = || format!("ip -6 route del multicast {MULTICAST} dev {interface} table local");
+    match conn.change(RouteNetlinkMessage::DelRoute(message), 0, action).await {
+        Err(e) if e.not_found() || e.unsupported() => Ok(()),
+        other => other,
+    }
 }
 
 fn removal_by(pod: IpAddr, mut by: Vec<RouteAttribute>) -> Request {

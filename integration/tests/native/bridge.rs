@@ -239,3 +239,16 @@ fn multicast_is_snooped_where_it_is_asked_for_or_a_router_may_ask_for_members() 
     plugin(&node, "vlan-bridge", &json!({})).add(&pod.eth0()).expect_ok();
     assert_eq!(snooping(&node, "cni0"), 1);
 }
+
+#[test]
+fn the_nodes_ends_of_veths_bring_no_route_that_every_later_pod_would_pay_for() {
+    let node = Node::new("node");
+    let routes = |of: &str| {
+        let all = node.run("ip -6 route show table local type multicast").expect_ok().stdout;
+        all.lines().filter(|route| route.contains(&format!("dev {of}"))).count()
+    };
+    let pods = [Pod::new(), Pod::new()];
+    pods.iter().for_each(|pod| drop(plugin(&node, "vlan-bridge", &json!({})).add(&pod.eth0()).expect_ok()));
+    assert_eq!(routes("veth"), 0, "{}", node.run("ip -6 route show table local"));
+    assert_eq!(routes("cni0"), 1, "the bridge keeps its own");
+}

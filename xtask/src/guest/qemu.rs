@@ -32,7 +32,18 @@ pub(super) fn boot(
     command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
     // Emulation, not KVM: nested guests that hang are worse than slow ones. The host's real CPU count is what
     // the emulator's threads can use.
-    command.args(["-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", "2", "-m", "3072"]);
+    command.args([
+        "-M",
+        "pc",
+        "-accel",
+        "tcg,thread=multi",
+        "-cpu",
+        "max,la57=off",
+        "-smp",
+        "2",
+        "-m",
+        "3072",
+    ]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(["-append", PARAMETERS]);
     command.arg("-serial").arg(format!("file:{}", console.display()));

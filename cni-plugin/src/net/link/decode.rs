@@ -29,6 +29,8 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
         accept_ra: None,
         arp_ignore: None,
         rp_filter: None,
+        route_localnet: None,
+        disable_ipv6: None,
         port: None,
         forwarding: false,
     };
@@ -43,8 +45,7 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
             LinkAttribute::LinkNetNsId(id) => link.parent_namespace = Some(id),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::AfSpecUnspec(families) => {
-                link.accept_ra = accept_ra(&families);
-                (link.arp_ignore, link.rp_filter) = ipv4_settings(&families).unzip();
+                read_settings(&mut link, &families);
             }
             LinkAttribute::LinkInfo(infos) => read_info(&mut link, infos),
             _ => {}
@@ -57,25 +58,25 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
     link
 }
 
-fn accept_ra(families: &[AfSpecUnspec]) -> Option<i32> {
-    families.iter().find_map(|family| match family {
-        AfSpecUnspec::Inet6(settings) => settings.iter().find_map(|setting| match setting {
-            AfSpecInet6::DevConf(conf) => Some(conf.accept_ra),
-            _ => None,
-        }),
-        _ => None,
-    })
-}
-
-/// `arp_ignore` and `rp_filter`
-fn ipv4_settings(families: &[AfSpecUnspec]) -> Option<(i32, i32)> {
-    families.iter().find_map(|family| match family {
-        AfSpecUnspec::Inet(settings) => settings.iter().find_map(|setting| match setting {
-            AfSpecInet::DevConf(conf) => Some((conf.arp_ignore, conf.rp_filter)),
-            _ => None,
-        }),
-        _ => None,
-    })
+fn read_settings(link: &mut Link, families: &[AfSpecUnspec]) {
+    for family in families {
+        match family {
+            AfSpecUnspec::Inet(settings) => settings.iter().for_each(|setting| {
+                if let AfSpecInet::DevConf(conf) = setting {
+                    link.arp_ignore = Some(conf.arp_ignore);
+                    link.rp_filter = Some(conf.rp_filter);
+                    link.route_localnet = Some(conf.route_localnet);
+                }
+            }),
+            AfSpecUnspec::Inet6(settings) => settings.iter().for_each(|setting| {
+                if let AfSpecInet6::DevConf(conf) = setting {
+                    link.accept_ra = Some(conf.accept_ra);
+                    link.disable_ipv6 = Some(conf.disable_ipv6);
+                }
+            }),
+            _ => {}
+        }
+    }
 }
 
 fn read_info(link: &mut Link, infos: Vec<LinkInfo>) {
