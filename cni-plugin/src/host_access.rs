@@ -141,7 +141,8 @@ pub struct Ends<'a> {
 /// Takes the ways: in the pod each of the node's addresses on the link, in the node each of the pod's, and behind which MACs.
 /// The pod's MAC is pinned to its port too: the bridge would forget a silent pod's after five minutes and send what is for it
 /// to every port, the uplink among them.
-pub fn give(
+pub async fn give(
+    node: &Conn,
     pod: &Pod,
     ends: &Ends<'_>,
     ways: &Ways,
@@ -158,8 +159,11 @@ pub fn give(
     let mut of_pod: Vec<Request> = ways.to_node.iter().flat_map(on_link).collect();
     of_pod.extend(ways.services.iter().map(|(net, node)| route::through_node(inside, *net, *node)));
     pod.batch.send(&of_pod)?;
-    if ends.device.disable_ipv6 != Some(0) && ways.to_pod.iter().any(|(pod, _)| pod.is_ipv6()) {
-        InterfaceSysctls::ipv6().write(&ends.device.name, "disable_ipv6", "0")?;
+    if ways.to_pod.iter().any(|(pod, _)| pod.is_ipv6()) {
+        let now = link::by_index(node, ends.device.index).await?;
+        if now.is_none_or(|device| device.disable_ipv6 != Some(0)) {
+            InterfaceSysctls::ipv6().write(&ends.device.name, "disable_ipv6", "0")?;
+        }
     }
     let (interface, metric) = (ends.device.index, ends.metric);
     let mut of_node = vec![neigh::pinned(ends.host.index, pod_mac)];

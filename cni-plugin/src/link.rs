@@ -45,7 +45,7 @@ pub struct Link {
     pub rp_filter: Option<i32>,
     /// Whether it takes and gives packets of 127.0.0.0/8 (`route_localnet`); none where IPv4 is off.
     pub route_localnet: Option<i32>,
-    /// Whether IPv6 is off there alone (`disable_ipv6`); none where it is off everywhere.
+    /// Whether IPv6 is off there (`disable_ipv6`); none where the kernel has none for it.
     pub disable_ipv6: Option<i32>,
     /// Options as a bridge port; none on what is no bridge port.
     pub port: Option<PortFlags>,

@@ -4,7 +4,7 @@ use crate::{Namespace, Pod, poll};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Times of the same thing in milliseconds, with nobody there and in a crowd, in turn.
+/// Times of the same thing in milliseconds, with one pod there and in a crowd, in turn.
 #[derive(Debug)]
 struct Growth {
     what: String,
@@ -17,7 +17,7 @@ impl Growth {
         Growth { what: what.into(), times: Default::default() }
     }
 
-    /// One time more: of the empty node (0) or the crowded one (1).
+    /// One time more: of the node with one pod (0) or of the crowded one (1).
     fn push(&mut self, side: usize, time: Duration) {
         self.times[side].push(time.as_secs_f64() * 1000.0);
     }
@@ -33,15 +33,15 @@ impl Growth {
 
 impl std::fmt::Display for Growth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [none, crowded] = self.medians();
-        let (ratio, more) = (crowded / none, crowded - none);
-        write!(f, "{:34} {none:8.2} ms {crowded:8.2} ms {ratio:7.2} {more:8.2} ms", self.what)
+        let [one, crowded] = self.medians();
+        let (ratio, more) = (crowded / one, crowded - one);
+        write!(f, "{:34} {one:8.2} ms {crowded:8.2} ms {ratio:7.2} {more:8.2} ms", self.what)
     }
 }
 
-/// Measures, in turn on an empty node and a crowded one, ADD and DEL of one pod more by `call`, and what the kernel alone takes for a
-/// port more on their bridge `cni0`, and returns the table. DEL waits until the pod has announced itself for the first time, a tick
-/// after its ADD: every pod there gets a copy.
+/// Measures, in turn on a node with one pod and on a crowded one, ADD and DEL of one pod more by `call`, and what the kernel alone takes
+/// for a port more on their bridge `cni0`, and returns the table. DEL waits until the pod has announced itself for the first time, a
+/// tick after its ADD: every pod there gets a copy.
 pub fn growth(
     rounds: usize,
     nodes: [&Namespace; 2],
@@ -51,7 +51,7 @@ pub fn growth(
     let verbs = ["ADD", "DEL"];
     let mut of_plugin = verbs.map(|verb| Growth::new(format!("{verb} of ours")));
     let mut of_kernel = ["attach a port with ip alone", "detach it with ip alone"].map(Growth::new);
-    // The first round finds no bridge and cold caches: it does not count.
+    // The first round finds cold caches: it does not count.
     for round in 0..=rounds {
         for (side, pod) in pods.iter().enumerate() {
             let added = call(side, verbs[0], pod);
@@ -72,7 +72,7 @@ pub fn growth(
     }
     let heading = format!(
         "{:34} {:>11} {:>11} {:>7} {:>11}",
-        "median, in turn", "none there", "crowded", "ratio", "more"
+        "median, in turn", "one there", "crowded", "ratio", "more"
     );
     let lines = of_plugin.iter().chain(&of_kernel).map(Growth::to_string);
     std::iter::once(heading).chain(lines).collect::<Vec<_>>().join("\n")

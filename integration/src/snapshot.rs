@@ -19,17 +19,15 @@ impl Snapshot {
     #[track_caller]
     pub fn of(namespace: &Namespace) -> Snapshot {
         let mut lines = Vec::new();
-        let [links, addresses, neighbours, routes, rules] = namespace.ip_json_each(
-            "-details",
-            ["link show", "address show", "neigh show nud permanent", "route show table all", "rule show"],
-        );
-        let [routes6, rules6] = namespace.ip_json_each("-6 -details", ["route show table all", "rule show"]);
+        let [links, addresses, neighbours] =
+            namespace.ip_json_each("-details", ["link show", "address show", "neigh show nud permanent"]);
         collect(&mut lines, "link", &links, &LINK);
         for link in array(&addresses) {
             let name = link["ifname"].as_str().unwrap_or_default();
             collect(&mut lines, &format!("address of {name}"), &link["addr_info"], &ADDRESS);
         }
-        for (routes, rules) in [(routes, rules), (routes6, rules6)] {
+        for family in ["-4", "-6"] {
+            let [routes, rules] = namespace.ip_json_each(family, ["route show table all", "rule show"]);
             collect(&mut lines, "route", &routes, &ROUTE);
             collect(&mut lines, "rule", &rules, &RULE);
         }

@@ -69,10 +69,9 @@ pub(crate) fn build(libc: Libc) -> Result<PathBuf> {
     build_target(&libc.triple(), libc.flags(), Profile::Release, &[])
 }
 
-/// The same against glibc, to see that it can be linked statically. That does not hang on how well it is optimised, which is
-/// what takes minutes.
-pub(crate) fn build_unoptimised(libc: Libc) -> Result<PathBuf> {
-    build_target(&libc.triple(), libc.flags(), Profile::Dev, &[])
+/// The same against glibc and in the dev profile, to see that it can be linked statically. To optimise it as well takes minutes.
+pub(crate) fn try_fallback() -> Result<PathBuf> {
+    build_target(&Libc::Gnu.triple(), Libc::Gnu.flags(), Profile::Dev, &[])
 }
 
 /// The same for another architecture, against musl. The toolchain brings the linker; `compiler` names one for what is written in C.

@@ -210,7 +210,7 @@ impl Add<'_> {
             host_access::check_free(&self.node, device, &ways).await?;
             let metric = self.attachment().metric();
             let ends = host_access::Ends { device, host: &host, container: &container, metric };
-            host_access::give(&self.pod, &ends, &ways, &record, undo)?;
+            host_access::give(&self.node, &self.pod, &ends, &ways, &record, undo).await?;
             if self.network.has_nat() {
                 record.sources = ways.sources();
             }
@@ -228,7 +228,7 @@ impl Add<'_> {
             ..Default::default()
         };
         self.set_host(&host, ready).await?;
-        // The port passes frames by now, so the kernel has given it the route.
+        // A port that passes frames by now has been given it. Where the pod's end is brought up later it stays, which costs time only.
         if let Err(e) = route::forget_multicast(&self.node, host.index).await {
             log::debug!("{e}");
         }

@@ -64,11 +64,16 @@ pub async fn of_family(conn: &Conn, ipv6: bool) -> Result<Vec<Address>> {
     Ok(answers.into_iter().filter_map(from_message).collect())
 }
 
-/// `ip address show dev INTERFACE`. A kernel before 4.20 sends those of all interfaces.
+/// `ip address show dev INTERFACE`, of one that has gone none. A kernel before 4.20 sends those of all interfaces.
 pub async fn list(conn: &Conn, interface: u32) -> Result<Vec<Address>> {
-    let mut addresses = of_interface(conn, interface).await?;
-    addresses.retain(|address| address.interface == interface);
-    Ok(addresses)
+    match of_interface(conn, interface).await {
+        Ok(mut addresses) => {
+            addresses.retain(|address| address.interface == interface);
+            Ok(addresses)
+        }
+        Err(e) if e.not_found() => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
 }
 
 /// `ip address show`

@@ -28,9 +28,11 @@ impl Conn {
     /// Opens a socket in the namespace of the calling thread and drives it on the current runtime.
     pub fn open() -> Result<Conn> {
         // Strict, so that the kernel lists only what was asked for. Before Linux 4.20 it does not know how.
-        let (driver, handle, _unsolicited) = rtnetlink::new_connection_with_strict_check()
+        let (mut driver, handle, _unsolicited) = rtnetlink::new_connection_with_strict_check()
             .or_else(|_| rtnetlink::new_connection())
             .map_err(|e| NetError::io("open a netlink socket", &e))?;
+        // The end of a list may be a refusal.
+        driver.set_forward_done(true);
         tokio::spawn(driver);
         Ok(Conn { handle })
     }
@@ -93,9 +95,32 @@ impl Conn {
                 NetlinkPayload::Error(refusal) if refusal.code.is_some() => {
                     return Err(NetError::new(action(), Errno::from_raw(-refusal.raw_code())));
                 }
+                // A list that was refused half way, or at once: not one that is empty.
+                NetlinkPayload::Done(end) if end.code < 0 => {
+                    return Err(NetError::new(action(), Errno::from_raw(-end.code)));
+                }
                 _ => {}
             }
         }
         Ok(told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::LinkMessage;
+
+    use super::*;
+
+    #[test]
+    fn a_list_that_the_kernel_refuses_is_an_error_and_not_empty() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let refused = runtime.block_on(async {
+            // Lists of links are not filtered by index.
+            let mut message = LinkMessage::default();
+            message.header.index = 1;
+            Conn::open().unwrap().dump(RouteNetlinkMessage::GetLink(message), || "list links".into()).await
+        });
+        assert_eq!(refused.unwrap_err().to_string(), "list links: Invalid argument");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A UDP conversation goes on by its entry for as long as packets come, whatever the rules say by now.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::net::IpAddr;
 
@@ -42,11 +42,10 @@ pub struct Entry {
 /// there at once; [`to_port`] locks each of the table's buckets in turn, which takes 10 ms however few entries there are.
 pub fn may_have_udp(ports: &[u16]) -> bool {
     const SHORT: usize = 4000;
-    let read = |path: &str| std::fs::read_to_string(path).ok();
     match count() {
         Some(0) => false,
         // `ipv4 2 udp 17 29 src=192.0.2.9 dst=192.0.2.1 sport=7777 dport=53 …`, then the same of the answers.
-        Some(..SHORT) => read("/proc/thread-self/net/nf_conntrack").is_none_or(|list| {
+        Some(..SHORT) => fs::read_to_string("/proc/thread-self/net/nf_conntrack").ok().is_none_or(|list| {
             let to_port = |line: &str| {
                 let port = line.split(' ').find_map(|word| word.strip_prefix("dport=")?.parse().ok());
                 port.is_some_and(|port: u16| ports.contains(&port))
@@ -57,9 +56,16 @@ pub fn may_have_udp(ports: &[u16]) -> bool {
     }
 }
 
-/// `conntrack -C`, without its module; none where the kernel does not say. A line of names, then one for each processor, whose first
-/// number is that of all entries. The sysctl of the same number is slow to be found on a node with many pods.
+/// `conntrack -C`, without its module; none where the kernel does not say. The sysctl is slow to be found on a node with many pods, so
+/// it is for kernels without the other (`CONFIG_NF_CONNTRACK_PROCFS`).
 fn count() -> Option<usize> {
+    let sysctl =
+        || fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").ok()?.trim().parse().ok();
+    statistics().or_else(sysctl)
+}
+
+/// A line of names, then one for each processor, whose first number is that of all entries.
+fn statistics() -> Option<usize> {
     let mut text = [0; 1024];
     let length = File::open("/proc/thread-self/net/stat/nf_conntrack").ok()?.read(&mut text).ok()?;
     let first = std::str::from_utf8(&text[..length]).ok()?.lines().nth(1)?;

@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// Kernel parameters: quiet, and anything that would make a verdict worthless ends the guest at once. Libraries at the same
-/// addresses in every process are translated once by the emulator: programs start in less than half the time.
+/// Kernel parameters: quiet; anything that would make a verdict worthless ends the guest at once; and libraries at the same addresses in
+/// every process, which the emulator then translates once: programs start in less than half the time.
 const PARAMETERS: &str =
     "console=ttyS0 quiet panic=-1 oops=panic mitigations=off norandmaps random.trust_cpu=on";
 
@@ -31,7 +31,7 @@ pub(super) fn boot(
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
     // Emulation, not KVM: nested guests that hang are worse than slow ones. The host's real CPU count is what
-    // the emulator's threads can use.
+    // the emulator's threads can use. Four levels of page tables are walked sooner than five.
     command.args([
         "-M",
         "pc",

@@ -1,4 +1,5 @@
-//! Netlink messages of netfilter: `struct nlmsghdr`, `struct nfgenmsg`, attributes.
+//! Netlink messages of netfilter: `struct nlmsghdr`, `struct nfgenmsg`, attributes. Others whose header is a family in four bytes are made
+//! like these (`netconf`).
 
 use nix::errno::Errno;
 
