@@ -4,27 +4,25 @@ use crate::{Namespace, Pod, poll};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Times of the same thing in milliseconds, with one pod there and in a crowd, in turn.
+/// Times of the same thing in milliseconds, on three nodes in turn: without a pod, with one, and in a crowd.
 #[derive(Debug)]
 struct Growth {
     what: String,
-    times: [Vec<f64>; 2],
+    times: [Vec<f64>; 3],
 }
 
 impl Growth {
-    /// Nothing measured yet.
     fn new(what: impl Into<String>) -> Growth {
         Growth { what: what.into(), times: Default::default() }
     }
 
-    /// One time more: of the node with one pod (0) or of the crowded one (1).
-    fn push(&mut self, side: usize, time: Duration) {
-        self.times[side].push(time.as_secs_f64() * 1000.0);
+    fn push(&mut self, node: usize, time: Duration) {
+        self.times[node].push(time.as_secs_f64() * 1000.0);
     }
 
-    fn medians(&self) -> [f64; 2] {
-        [0, 1].map(|side| {
-            let mut times = self.times[side].clone();
+    fn medians(&self) -> [f64; 3] {
+        [0, 1, 2].map(|node| {
+            let mut times = self.times[node].clone();
             times.sort_by(f64::total_cmp);
             times[times.len() / 2]
         })
@@ -33,46 +31,41 @@ impl Growth {
 
 impl std::fmt::Display for Growth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [one, crowded] = self.medians();
-        let (ratio, more) = (crowded / one, crowded - one);
-        write!(f, "{:34} {one:8.2} ms {crowded:8.2} ms {ratio:7.2} {more:8.2} ms", self.what)
+        let [none, one, crowd] = self.medians();
+        let (to_none, to_one) = (crowd / none, crowd / one);
+        write!(f, "{:28} {none:8.2} ms {one:8.2} ms {crowd:8.2} ms {to_none:8.2} {to_one:8.2}", self.what)
     }
 }
 
-/// Measures, in turn on a node with one pod and on a crowded one, ADD and DEL of one pod more by `call`, and what the kernel alone takes
-/// for a port more on their bridge `cni0`, and returns the table. DEL waits until the pod has announced itself for the first time, a
-/// tick after its ADD: every pod there gets a copy.
-pub fn growth(
-    rounds: usize,
-    nodes: [&Namespace; 2],
-    pods: &[Pod; 2],
-    call: impl Fn(usize, &str, &Pod) -> Duration,
-) -> String {
-    let verbs = ["ADD", "DEL"];
-    let mut of_plugin = verbs.map(|verb| Growth::new(format!("{verb} of ours")));
+/// Measures ADD and DEL of one pod more by `call`, in turn on nodes without a pod, with one, and with a crowd, and beside them what the
+/// kernel alone takes for a port more on their bridge `cni0`, and returns the table. DEL waits until the pod has announced itself for the
+/// first time, a tick after its ADD: every pod there gets a copy.
+pub fn growth(rounds: usize, nodes: [&Namespace; 3], call: impl Fn(usize, &str, &Pod) -> Duration) -> String {
+    let pods = [Pod::new(), Pod::new(), Pod::new()];
+    let mut of_plugin = ["ADD of ours", "DEL of ours"].map(Growth::new);
     let mut of_kernel = ["attach a port with ip alone", "detach it with ip alone"].map(Growth::new);
     // The first round finds cold caches: it does not count.
     for round in 0..=rounds {
-        for (side, pod) in pods.iter().enumerate() {
-            let added = call(side, verbs[0], pod);
+        for (node, pod) in pods.iter().enumerate() {
+            let added = call(node, "ADD", pod);
             await_announcement(pod);
-            let times = [added, call(side, verbs[1], pod)];
+            let times = [added, call(node, "DEL", pod)];
             if round > 0 {
-                of_plugin.iter_mut().zip(times).for_each(|(growth, time)| growth.push(side, time));
+                of_plugin.iter_mut().zip(times).for_each(|(growth, time)| growth.push(node, time));
             }
         }
     }
     for round in 0..=rounds {
-        for (side, pod) in pods.iter().enumerate() {
-            let times = bare_port(nodes[side], "cni0", pod);
+        for (node, pod) in pods.iter().enumerate() {
+            let times = bare_port(nodes[node], "cni0", pod);
             if round > 0 {
-                of_kernel.iter_mut().zip(times).for_each(|(growth, time)| growth.push(side, time));
+                of_kernel.iter_mut().zip(times).for_each(|(growth, time)| growth.push(node, time));
             }
         }
     }
     let heading = format!(
-        "{:34} {:>11} {:>11} {:>7} {:>11}",
-        "median, in turn", "one there", "crowded", "ratio", "more"
+        "{:28} {:>11} {:>11} {:>11} {:>8} {:>8}",
+        "median of one more, in turn", "none there", "1 there", "crowd there", "to none", "to 1"
     );
     let lines = of_plugin.iter().chain(&of_kernel).map(Growth::to_string);
     std::iter::once(heading).chain(lines).collect::<Vec<_>>().join("\n")

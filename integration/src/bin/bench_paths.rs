@@ -95,7 +95,7 @@ fn main() {
     println!("ours:   {}", plugin("vlan-bridge").display());
     let portmap = json!({"type": "portmap", "snat": true, "capabilities": {"portMappings": true}});
     let theirs = Side::new("bridge", "host-local", Some(portmap));
-    let [ours, alone] = [0, 1].map(|_| Side::new("vlan-bridge", "vlan-bridge-ipam", None));
+    let [ours, nobody, alone] = [0, 1, 2].map(|_| Side::new("vlan-bridge", "vlan-bridge-ipam", None));
     let sides = [&theirs, &ours];
     let empty = measure(sides);
     let crowds = [0, 1].map(|_| (0..CROWD).map(|_| Pod::new()).collect::<Vec<_>>());
@@ -116,17 +116,13 @@ fn main() {
             println!("{name:34} {theirs:8.2} ms {ours:8.2} ms {ratio:7.3} {:6.2}", GOALS[i]);
         }
     }
-    let sides = [&alone, &ours];
-    // Its first pod is another matter: bridge and rules are made for it.
     let first = Pod::new();
     alone.add(&first, 1);
-    println!("\none more with 1 and with {CROWD} there, two ports a pod:");
-    println!(
-        "{}",
-        growth(GROWTH_ROUNDS, sides.map(|side| &*side.node), &[Pod::new(), Pod::new()], |side, verb, pod| {
-            if verb == "ADD" { sides[side].add(pod, 0) } else { sides[side].del(pod, 0) }
-        })
-    );
+    let sides = [&nobody, &alone, &ours];
+    let table = growth(GROWTH_ROUNDS, sides.map(|side| &*side.node), |side, verb, pod| {
+        if verb == "ADD" { sides[side].add(pod, 0) } else { sides[side].del(pod, 0) }
+    });
+    println!("\n{table}");
     drop(crowds);
     connections();
 }
