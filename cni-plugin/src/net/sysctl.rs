@@ -73,14 +73,20 @@ impl InterfaceSysctls {
 /// Switches forwarding of a family on in the namespace of `conn` and of the calling thread, if it is off.
 /// As the reference plugin does for a gateway: `net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`.
 pub async fn enable_forwarding(conn: &Conn, ipv6: bool) -> Result<()> {
-    if netconf::forwards(ipv6)? {
-        return Ok(());
-    }
-    if ipv6 {
-        keep_advertisements(conn).await?;
+    match netconf::forwards(ipv6) {
+        Ok(true) => return Ok(()),
+        Ok(false) => {}
+        Err(e) => log::debug!("{e}"),
     }
     let path = if ipv6 { "/proc/sys/net/ipv6/conf/all/forwarding" } else { "/proc/sys/net/ipv4/ip_forward" };
-    std::fs::write(path, "1").map_err(|e| NetError::io(format!("switch forwarding on in {path}"), &e))
+    let failed = |e: std::io::Error| NetError::io(format!("switch forwarding on in {path}"), &e);
+    if std::fs::read_to_string(path).map_err(failed)?.trim() != "1" {
+        if ipv6 {
+            keep_advertisements(conn).await?;
+        }
+        std::fs::write(path, "1").map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// A node that forwards takes no router advertisements any more, and with them loses the addresses and the default route that it may
