@@ -4,37 +4,40 @@ use crate::{Namespace, Pod, poll};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Times of the same thing in milliseconds, on three nodes in turn: without a pod, with one, and in a crowd.
+/// Times of the same thing, on three nodes in turn: without a pod, with one, and in a crowd.
 #[derive(Debug)]
 struct Growth {
-    what: String,
-    times: [Vec<f64>; 3],
+    what: &'static str,
+    times: [Vec<Duration>; 3],
 }
 
 impl Growth {
-    fn new(what: impl Into<String>) -> Growth {
-        Growth { what: what.into(), times: Default::default() }
+    fn new(what: &'static str) -> Growth {
+        Growth { what, times: Default::default() }
     }
 
     fn push(&mut self, node: usize, time: Duration) {
-        self.times[node].push(time.as_secs_f64() * 1000.0);
+        self.times[node].push(time);
     }
+}
 
-    fn medians(&self) -> [f64; 3] {
-        [0, 1, 2].map(|node| {
-            let mut times = self.times[node].clone();
-            times.sort_by(f64::total_cmp);
-            times[times.len() / 2]
-        })
-    }
+/// The median of what was measured; panics if that is nothing.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 impl std::fmt::Display for Growth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [none, one, crowd] = self.medians();
+        let [none, one, crowd] = self.times.each_ref().map(|times| median_ms(times));
         let (to_none, to_one) = (crowd / none, crowd / one);
         write!(f, "{:28} {none:8.2} ms {one:8.2} ms {crowd:8.2} ms {to_none:8.2} {to_one:8.2}", self.what)
     }
+}
+
+/// The median of times, in milliseconds; panics if there are none.
+pub fn median_ms(times: &[Duration]) -> f64 {
+    median(times.iter().map(|time| time.as_secs_f64() * 1000.0).collect())
 }
 
 /// Measures ADD and DEL of one pod more by `call`, in turn on nodes without a pod, with one, and with a crowd, and beside them what the

@@ -72,7 +72,7 @@ pub use client::Client;
 pub use ctl::{Ctl, Finding};
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
 pub use exchange::{Protocol, Server, Transport, ask, has_sctp};
-pub use growth::growth;
+pub use growth::{growth, median, median_ms};
 pub use kill::run_killed_at;
 pub use modules::ModulesTaken;
 pub use namespace::Namespace;

@@ -34,8 +34,8 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
-/// The binaries as they are on a node, where they were written in one go, as the reference's were here. What the linker wrote piece by
-/// piece lies in the kernel's cache in small pieces too, and was seen to start 7 % slower.
+/// A copy of the binaries, as an installation makes one. What the linker wrote was seen to start 7 % slower than a copy of it, the kernel
+/// having it in its cache piece by piece, as it was written.
 fn installed(product: &Path) -> Result<PathBuf> {
     let folder = workspace::rig().join("installed");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

@@ -11,7 +11,7 @@
     reason = "it reports to a person, and fails like a test"
 )]
 
-use integration::{Call, Node, Pod, growth, peer, plugin, poll};
+use integration::{Call, Node, Pod, growth, median_ms, peer, plugin, poll};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Runs of each kind, after which the median is taken.
 const ROUNDS: usize = 40;
-/// Rounds of the crowded case beside one pod: the difference is small.
+/// Rounds of the crowded case beside none and one: the difference is small.
 const GROWTH_ROUNDS: usize = 100;
 /// Rounds of [`AT_ONCE`] pods.
 const BURSTS: usize = 5;
@@ -97,11 +97,7 @@ impl Row {
     }
 
     fn medians(&self) -> [f64; 2] {
-        [0, 1].map(|side| {
-            let mut times = self.times[side].clone();
-            times.sort();
-            times[times.len() / 2].as_secs_f64() * 1000.0
-        })
+        self.times.each_ref().map(|times| median_ms(times))
     }
 
     fn print(&self) {

@@ -11,7 +11,7 @@
     reason = "it reports to a person, and fails like a test"
 )]
 
-use integration::{Attachment, Call, Node};
+use integration::{Attachment, Call, Node, median_ms};
 use serde_json::json;
 use std::fs;
 use std::io::Write;
@@ -114,13 +114,7 @@ impl Duel {
 
     /// Milliseconds: theirs and ours, each ADD and DEL.
     fn medians(&self) -> [[f64; 2]; 2] {
-        self.times.each_ref().map(|side| {
-            side.each_ref().map(|times| {
-                let mut times = times.clone();
-                times.sort();
-                times[times.len() / 2].as_secs_f64() * 1000.0
-            })
-        })
+        self.times.each_ref().map(|side| side.each_ref().map(|times| median_ms(times)))
     }
 }
 

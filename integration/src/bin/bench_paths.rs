@@ -11,7 +11,7 @@
     reason = "it reports to a person, and fails like a test"
 )]
 
-use integration::{Attachment, Call, Namespace, Node, Pod, Site, growth, peer, plugin};
+use integration::{Attachment, Call, Namespace, Node, Pod, Site, growth, median, peer, plugin};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// Runs of each kind, after which the median is taken.
 const ROUNDS: usize = 20;
-/// Rounds of the crowded case beside one pod: the difference is small.
+/// Rounds of the crowded case beside none and one: the difference is small.
 const GROWTH_ROUNDS: usize = 60;
 /// Pods already there in the crowded case, with two ports each.
 const CROWD: u16 = 250;
@@ -141,11 +141,6 @@ fn measure(sides: [&Side; 2]) -> [[f64; 2]; 2] {
         }
     }
     times.map(|side| side.map(median))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// How a client comes to a pod with a server.
