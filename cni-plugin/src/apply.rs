@@ -155,7 +155,7 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             Ok(())
         }
         Step::Pin { name, mac, mtu } => {
-            set(conn, name, link::Change { mac: *mac, mtu: Some(*mtu), ..Default::default() }).await
+            set(conn, name, link::Change { mac: *mac, mtu: *mtu, ..Default::default() }).await
         }
         Step::Up(name) => {
             set(conn, name, link::Change { up: Some(true), ..Default::default() }).await?;

@@ -4,6 +4,7 @@ mod apply;
 mod command;
 mod config;
 mod delegate;
+mod gateway;
 pub mod guard;
 pub mod host_access;
 pub mod link;

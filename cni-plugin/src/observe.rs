@@ -4,12 +4,18 @@ use cni_conf::network::Network;
 
 use crate::link::{Installed, Link};
 use crate::net::{Conn, Result, addr, link, netns, port, route};
+use crate::ownership;
 use crate::plan::uplink::{Seen, Surroundings};
 
 /// The interfaces that the configuration names: a few look-ups by name, however many pods there are. On a trunk, the
 /// VLANs of the ports and the node's VLAN sub-interfaces as well.
 pub async fn uplink(conn: &Conn, network: &Network) -> Result<Seen> {
     let mut seen = Seen { bridge: link::by_name(conn, &network.bridge).await?, ..Seen::default() };
+    // One that we made has been given its MAC.
+    seen.bridge_mac_may_change = seen
+        .bridge
+        .as_ref()
+        .is_some_and(|bridge| !ownership::is_ours(bridge) && link::mac_is_pinned(bridge) == Some(false));
     if let Some((name, _)) = network.node_side() {
         seen.node_side = link::by_name(conn, &name).await?;
     }

@@ -15,15 +15,15 @@ use crate::delegate::{Delegate, Running};
 use crate::guard::{self, Guard};
 use crate::link::Link;
 use crate::nat::{self, Nat};
-use crate::net::{Conn, Namespace, NetError, addr, link, remove, route, sysctl};
+use crate::net::{Conn, Namespace, NetError, link, remove, route};
 use crate::ownership::{Attachment, Progress};
 use crate::plan::nat::check_ports;
-use crate::plan::pod::{GatewayStep, complete, gateway_addresses};
+use crate::plan::pod::complete;
 use crate::plan::uplink;
 use crate::pod::{self, Pod};
 use crate::record::Record;
 use crate::undo::{Undo, UndoLog};
-use crate::{config, host_access, trunk};
+use crate::{config, gateway, host_access, trunk};
 
 mod veth;
 
@@ -202,7 +202,7 @@ impl Add<'_> {
         }
         self.pod.configure(&self.network, &container, &result).await?;
         if self.network.is_gateway {
-            self.make_gateway(device, &result).await?;
+            gateway::install(&self.node, &self.network, &self.attachment(), bridge, device, &result).await?;
         }
         if let Some(wanted) = &self.network.host_access {
             let pods: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
@@ -265,30 +265,6 @@ impl Add<'_> {
             }
         }
         Ok(None)
-    }
-
-    /// The gateway's address goes on the bridge, or on its side of the pods' VLAN. Like the bridge it then belongs to the
-    /// node: another pod may rely on it by the time this ADD fails, so it is not taken back.
-    async fn make_gateway(&self, device: &Link, result: &AddResult) -> Result<(), CniError> {
-        let present = addr::list(&self.node, device.index).await?;
-        let steps = gateway_addresses(&device.name, self.network.force_address, result, &present)
-            .map_err(CniError::config)?;
-        for step in steps {
-            match step {
-                GatewayStep::Remove(net) => addr::del(&self.node, device.index, net).await?,
-                GatewayStep::Add(net) => match addr::add(&self.node, device.index, net, false).await {
-                    // Another first ADD was quicker.
-                    Err(e) if e.exists() => {}
-                    other => other?,
-                },
-            }
-        }
-        for ipv6 in [false, true] {
-            if result.ips.iter().any(|ip| ip.gateway.is_some_and(|gateway| gateway.is_ipv6() == ipv6)) {
-                sysctl::enable_forwarding(&self.node, ipv6).await?;
-            }
-        }
-        Ok(())
     }
 
     fn record(&self, device: &Link, container: &Link, result: &AddResult) -> Record {

@@ -11,7 +11,7 @@ use crate::delegate::Delegate;
 use crate::nat::BridgedDrop;
 use crate::net::{Conn, addr, link, port, route, rule};
 use crate::ownership::Attachment;
-use crate::plan::{check, uplink};
+use crate::plan::{Step, check, uplink};
 use crate::{config, guard, host_access, nat, observe, pod};
 
 /// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
@@ -32,8 +32,10 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     for warning in &plan.warnings {
         log::warn!("{warning}");
     }
-    if uplink.bridge.is_some() && !plan.steps.is_empty() {
-        let missing: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+    // A bridge that nobody has pinned yet is as it should be until its MAC changes, which the comparison below notices.
+    let missing = plan.steps.iter().filter(|step| !matches!(step, Step::Pin { mtu: None, .. }));
+    let missing: Vec<String> = missing.map(ToString::to_string).collect();
+    if uplink.bridge.is_some() && !missing.is_empty() {
         let what = if network.uplink.is_some() { " and its uplink are" } else { " is" };
         return Err(failed(format!(
             "bridge {}{what} not as an ADD leaves it; it would do: {}",

@@ -61,6 +61,17 @@ pub async fn vlans(conn: &Conn) -> Result<Vec<Link>> {
     Ok(answers.into_iter().filter_map(new_link).map(from_message).collect())
 }
 
+/// Whether a bridge keeps its MAC while ports come and go (`NET_ADDR_SET`, linux/netdevice.h): one that the kernel chose becomes the
+/// lowest of its ports'. Netlink does not tell, sysfs does. None where the sysfs that is mounted is not of the bridge's namespace.
+pub fn mac_is_pinned(bridge: &Link) -> Option<bool> {
+    const SET: &str = "3";
+    let read = |file| std::fs::read_to_string(format!("/sys/class/net/{}/{file}", bridge.name)).ok();
+    if read("ifindex")?.trim() != bridge.index.to_string() {
+        return None;
+    }
+    Some(read("addr_assign_type")?.trim() == SET)
+}
+
 fn new_link(answer: RouteNetlinkMessage) -> Option<LinkMessage> {
     match answer {
         RouteNetlinkMessage::NewLink(message) => Some(message),

@@ -47,15 +47,15 @@ pub enum Step {
         /// The bridge.
         bridge: String,
     },
-    /// `ip link set NAME address MAC mtu BYTES`: a bridge that was there before its uplink keeps what it had. The kernel
+    /// `ip link set NAME address MAC mtu BYTES`: a bridge that was there before its ports keeps what it had. The kernel
     /// would give it the lowest MAC and MTU among its ports.
     Pin {
         /// The bridge.
         name: String,
         /// The MAC that it has.
         mac: Option<MacAddr>,
-        /// The MTU that it has, in bytes.
-        mtu: u32,
+        /// The MTU that it has, in bytes; none where it may go on following its ports'.
+        mtu: Option<u32>,
     },
     /// `ip link set NAME up`.
     Up(String),
@@ -115,10 +115,11 @@ impl fmt::Display for Step {
                 "sysctl -w net/ipv4/conf/{name}/rp_filter=2; ip address add {DUMMY} dev {name} scope host"
             ),
             Step::Enslave { port, bridge } => write!(f, "ip link set {port} master {bridge}"),
-            Step::Pin { name, mac: Some(mac), mtu } => {
-                write!(f, "ip link set {name} address {mac} mtu {mtu}")
+            Step::Pin { name, mac, mtu } => {
+                write!(f, "ip link set {name}")?;
+                mac.map_or(Ok(()), |mac| write!(f, " address {mac}"))?;
+                mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))
             }
-            Step::Pin { name, mac: None, mtu } => write!(f, "ip link set {name} mtu {mtu}"),
             Step::Up(name) => write!(f, "ip link set {name} up"),
             Step::Promisc(name) => write!(f, "ip link set {name} promisc on"),
             Step::NoForwardDelay(name) => write!(f, "ip link set {name} type bridge forward_delay 0"),

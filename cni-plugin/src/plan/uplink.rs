@@ -36,6 +36,8 @@ pub struct Seen {
     pub sub_interfaces: Vec<Link>,
     /// The bridge accepts router advertisements and has an address from one.
     pub bridge_has_dynamic_address: bool,
+    /// The kernel may still change the bridge's MAC as ports come and go.
+    pub bridge_mac_may_change: bool,
     /// What costs more to find out and matters only before a change.
     pub surroundings: Option<Surroundings>,
 }
@@ -119,7 +121,7 @@ fn plan_port<'a>(
 /// A bridge that was there before its uplink keeps its MAC and MTU; and its default VLAN, which the kernel puts new
 /// ports into, is none of the pods'.
 fn plan_adoption(uplink: &Uplink, bridge: &Link, plan: &mut Plan) {
-    plan.steps.push(Step::Pin { name: bridge.name.clone(), mac: bridge.mac, mtu: bridge.mtu });
+    plan.steps.push(Step::Pin { name: bridge.name.clone(), mac: bridge.mac, mtu: Some(bridge.mtu) });
     let default = bridge.bridge().map_or(0, |options| options.default_pvid);
     if uplink.port == UplinkPort::Trunk && default != 0 {
         let vlans = vec![Membership::access(default)];
@@ -151,6 +153,11 @@ fn finish_bridge(network: &Network, seen: &Seen, plan: &mut Plan) {
     if let Some(bridge) = &seen.bridge {
         if is_unfinished(bridge) {
             plan.steps.push(Step::MarkAsOurs(name.clone()));
+        }
+        let adopted = plan.steps.iter().any(|step| matches!(step, Step::Pin { .. }));
+        if seen.bridge_mac_may_change && !adopted {
+            // Pods know their gateway and their node by it.
+            plan.steps.push(Step::Pin { name: name.clone(), mac: bridge.mac, mtu: None });
         }
         if bridge.bridge().is_some_and(|options| options.forward_delay > 0 && !options.stp) {
             plan.steps.push(Step::NoForwardDelay(name.clone()));

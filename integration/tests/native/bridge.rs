@@ -81,6 +81,41 @@ fn without_a_gateway_the_bridge_has_no_address_and_nothing_is_forwarded() {
 }
 
 #[test]
+fn a_bridge_whose_mac_the_kernel_chose_keeps_it_while_pods_come_and_go() {
+    // The second bridge has the MAC of a port by now, the third one of its operator's.
+    for (prepare, expected) in [
+        ("link add cni0 up type bridge", None),
+        (
+            "link add cni0 up type bridge\nlink add lan0 address fe:ff:ff:00:00:01 type veth peer name wire\nlink set lan0 master cni0",
+            None,
+        ),
+        ("link add cni0 up address 02:00:00:00:00:99 type bridge", Some("02:00:00:00:00:99")),
+    ] {
+        let (node, pods) = (Node::new("node"), [Pod::new(), Pod::new(), Pod::new()]);
+        node.ip(prepare);
+        let mac = || node.ip_json("link show dev cni0")[0]["address"].as_str().unwrap().to_owned();
+        let before = mac();
+        assert!(expected.is_none_or(|mac| mac == before), "{before}");
+        let plugin = plugin(&node, "vlan-bridge", &json!({"isDefaultGateway": true}));
+        for pod in &pods {
+            let result = plugin.add(&pod.eth0()).expect_ok().json();
+            assert_eq!(result["interfaces"][0]["mac"], before.as_str(), "{prepare}: {result}");
+            plugin.check(&pod.eth0(), &result).expect_ok();
+            assert_eq!(mac(), before, "{prepare}");
+        }
+        pods[0].wait_for("10.22.0.1");
+        for pod in &pods[1..] {
+            plugin.del(&pod.eth0()).expect_ok();
+            assert_eq!(mac(), before, "{prepare}");
+        }
+        // By the neighbour entry that it has.
+        assert!(pods[0].pings("10.22.0.1"), "{prepare}");
+        plugin.del(&pods[0].eth0()).expect_ok();
+        assert_eq!(mac(), before, "{prepare}");
+    }
+}
+
+#[test]
 fn another_address_on_the_bridge_is_a_conflict_that_force_replaces() {
     let other = "link add cni0 type bridge\naddr add 10.99.0.1/24 dev cni0\naddr add 2001:db8:99::1/64 dev cni0 nodad";
     on_both(&json!({"isGateway": true}), other, |kind, node, pod, outcome| {
@@ -103,6 +138,28 @@ fn another_address_on_the_bridge_is_a_conflict_that_force_replaces() {
             "{kind}: disjoint v6 coexist"
         );
     });
+}
+
+#[test]
+fn a_drained_bridge_of_ours_takes_the_gateway_of_another_subnet() {
+    let node = Node::new("node");
+    let of_subnet = |third: u8| {
+        let subnet = format!("10.22.{third}.0/24");
+        let ipam = json!({"type": "vlan-bridge-ipam", "ranges": [[{"subnet": subnet}]]});
+        plugin(&node, "vlan-bridge", &json!({"isGateway": true, "ipam": ipam}))
+    };
+    let (old, new) = (of_subnet(0), of_subnet(1));
+    let [first, second] = [Pod::new(), Pod::new()];
+    old.add(&first.eth0()).expect_ok();
+    // Its pod's gateway is not taken away from it.
+    let refused = new.add(&second.eth0());
+    assert!(refused.error_text().contains("different from 10.22.1.1/24: 10.22.0.1/24"), "{refused}");
+    assert_eq!(addresses(&node, "cni0"), ["10.22.0.1/24"]);
+    first.wait_for("10.22.0.1");
+    old.del(&first.eth0()).expect_ok();
+    new.add(&second.eth0()).expect_ok();
+    assert_eq!(addresses(&node, "cni0"), ["10.22.1.1/24"]);
+    second.wait_for("10.22.1.1");
 }
 
 #[test]

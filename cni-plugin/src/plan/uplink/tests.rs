@@ -181,7 +181,7 @@ fn a_trunk_needs_a_bridge_that_filters_and_joins_none_of_its_default_vlans() {
         steps(&trunk(), &seen),
         [
             Step::Enslave { port: "bond0".into(), bridge: "br0".into() },
-            Step::Pin { name: "br0".into(), mac: bond().mac, mtu: 9000 },
+            Step::Pin { name: "br0".into(), mac: bond().mac, mtu: Some(9000) },
             Step::LeaveVlans { port: "bond0".into(), vlans: vec![Membership::access(1)] },
         ]
     );
