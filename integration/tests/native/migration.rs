@@ -35,7 +35,11 @@ fn reference() -> Value {
 /// A node whose uplink is a port of a bridge that its scripts made, with the reference plugins and what is to replace them.
 fn node_of_old(site: &Site, release: Release) -> Containerd {
     site.give_node_its_own_network();
-    site.node.ip("link add br136 type bridge\nlink set br136 up\nlink set nic0 master br136");
+    // With a MAC of its own: one that the kernel chose is pinned by the first ADD of ours (`bridge.rs`), which a snapshot would tell.
+    let mac = "02:00:00:00:01:36";
+    site.node.ip(&format!(
+        "link add br136 address {mac} type bridge\nlink set br136 up\nlink set nic0 master br136"
+    ));
     let containerd = Containerd::start(&site.node, release);
     containerd.uninstall();
     for name in ["bridge", "host-local"] {
