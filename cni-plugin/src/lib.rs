@@ -18,7 +18,7 @@ mod plan;
 mod pod;
 mod random;
 pub mod record;
-mod trunk;
+pub mod trunk;
 mod undo;
 
 pub use delegate::is_executable;

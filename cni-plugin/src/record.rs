@@ -112,6 +112,20 @@ impl Record {
     }
 }
 
+/// The folder for what is written down of one kind about the node that we run on: `/run/vlan-bridge/KIND/NODE`.
+pub(crate) fn node_folder(kind: &str) -> Result<PathBuf, CniError> {
+    // A process works on one node, and asks for its records many times.
+    static NODE: OnceLock<String> = OnceLock::new();
+    let node = match NODE.get() {
+        Some(node) => node,
+        None => {
+            let node = netns::identity()?;
+            NODE.get_or_init(|| node)
+        }
+    };
+    Ok(PathBuf::from(format!("{FOLDER}/{kind}/{node}")))
+}
+
 /// The records of the node that we run on.
 #[derive(Clone, Debug)]
 pub struct Records {
@@ -150,17 +164,8 @@ impl Records {
         Records::below("ways").map(|all| all.end())
     }
 
-    fn below(folder: &str) -> Result<Records, CniError> {
-        // A process works on one node, and asks for its records many times.
-        static NODE: OnceLock<String> = OnceLock::new();
-        let node = match NODE.get() {
-            Some(node) => node,
-            None => {
-                let node = netns::identity()?;
-                NODE.get_or_init(|| node)
-            }
-        };
-        Ok(Records { folder: PathBuf::from(format!("{FOLDER}/{folder}/{node}")) })
+    fn below(kind: &str) -> Result<Records, CniError> {
+        Ok(Records { folder: node_folder(kind)? })
     }
 
     /// Writes the record of an attachment, in place of one that is there.

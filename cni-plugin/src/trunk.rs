@@ -1,17 +1,23 @@
 //! Joining and leaving VLANs on a bridge that filters. Both under the node's lock, ADD after the pod's port has joined,
 //! DEL after it has gone: whichever comes second sees what the first did.
 
+mod added;
+
 use cni_conf::cni::error::CniError;
 use cni_conf::network::{Network, Trunk};
 
 use crate::apply::take_all;
 use crate::link::Link;
 use crate::lock::NodeLock;
-use crate::net::{Conn, NetError, link, port};
-use crate::plan::vlan;
+use crate::net::{Conn, NetError, addr, link, port};
+use crate::plan::vlan::{self, PortVlans};
+use crate::{ownership, trunk::added::Added};
 
-/// Brings the VLANs of a pod's port onto the uplink, and the node's own side of them into being. Returns the latter.
-pub async fn join(node: &Conn, network: &Network) -> Result<Option<Link>, CniError> {
+pub use crate::plan::vlan::DUMMY;
+pub use added::remove_all as remove_records;
+
+/// Brings the VLANs of a pod's port, `host`, onto the uplink, and the node's own side of them into being. Returns the latter.
+pub async fn join(node: &Conn, network: &Network, host: &Link) -> Result<Option<Link>, CniError> {
     let node_side = network.node_side();
     let uplink = network.trunk();
     if uplink.is_none() && node_side.is_none() {
@@ -28,7 +34,11 @@ pub async fn join(node: &Conn, network: &Network) -> Result<Option<Link>, CniErr
         Some((name, _)) => link::by_name(node, name).await?,
         None => None,
     };
-    let steps = vlan::join(network, &bridge, master.as_ref(), side.as_ref(), &port::vlans(node).await?);
+    let seen = port::vlans(node).await?;
+    let steps = vlan::join(network, &bridge, master.as_ref(), side.as_ref(), &seen);
+    if let Some(master) = &master {
+        note_added(network, &bridge, master, host, &seen)?;
+    }
     take_all(node, &steps).await?;
     Ok(match &node_side {
         Some((name, _)) => Some(find(name).await?),
@@ -36,8 +46,32 @@ pub async fn join(node: &Conn, network: &Network) -> Result<Option<Link>, CniErr
     })
 }
 
-/// Takes the VLANs that a pod's port had off the uplink where no other port uses them. Where the bridge or the uplink
-/// is gone, there is nothing to do.
+/// Writes down which VLANs of the uplink this ADD is about to put there. A bridge of which nothing is written down yet may have pods all the
+/// same, from a release that wrote nothing: their VLANs are ours too.
+fn note_added(
+    network: &Network,
+    bridge: &Link,
+    master: &Link,
+    host: &Link,
+    seen: &[PortVlans],
+) -> Result<(), CniError> {
+    if !ownership::is_ours(bridge) {
+        return Ok(());
+    }
+    let wanted = network.port_vlans.iter().flat_map(|wanted| wanted.ids());
+    let mut ours: Vec<u16> = wanted.filter(|vid| !vlan::takes_part(seen, master.index, *vid)).collect();
+    let added = Added::of(bridge, master)?;
+    let is_known = added.is_known();
+    if !is_known {
+        let of_others = seen.iter().filter(|entry| entry.port != host.index).cloned().collect::<Vec<_>>();
+        let carried = vlan::of_member(seen, master.index);
+        ours.extend(vlan::in_use(&carried, bridge, master, &of_others));
+    }
+    if is_known && ours.is_empty() { Ok(()) } else { added.insert(&ours) }
+}
+
+/// Takes the VLANs that a pod's port had off the uplink where an ADD has put them there and nobody uses them any more: neither another
+/// port nor the node itself. Where the bridge or the uplink is gone, there is nothing to do.
 ///
 /// The kernel's list of ports can lack one while other interfaces are being removed, so nothing is taken off that two
 /// lists do not agree on, and what turns out to be in use afterwards is put back.
@@ -48,10 +82,13 @@ pub async fn leave(node: &Conn, trunk: &Trunk) -> Result<(), CniError> {
     else {
         return Ok(());
     };
+    let added = Added::of(&bridge, &master)?;
+    let vids = if added.is_known() { added.among(&trunk.vids) } else { trunk.vids.clone() };
     let unused = async |vids: &[u16]| -> Result<Vec<u16>, NetError> {
         Ok(vlan::out_of_use(vids, &bridge, &master, &port::vlans(node).await?))
     };
-    let vids = unused(&unused(&trunk.vids).await?).await?;
+    let vids = unused(&unused(&vids).await?).await?;
+    let vids = without_the_nodes_own(node, &bridge, vids).await?;
     if vids.is_empty() {
         return Ok(());
     }
@@ -60,5 +97,15 @@ pub async fn leave(node: &Conn, trunk: &Trunk) -> Result<(), CniError> {
     if !back.is_empty() {
         take_all(node, &[vlan::rejoin(&master, &back)]).await?;
     }
-    Ok(())
+    let gone: Vec<u16> = vids.into_iter().filter(|vid| !back.contains(vid)).collect();
+    added.remove(&gone)
+}
+
+/// Leaves out the VLANs that the node itself uses on the bridge, by an interface of an operator's or an address on one of ours.
+async fn without_the_nodes_own(node: &Conn, bridge: &Link, vids: Vec<u16>) -> Result<Vec<u16>, NetError> {
+    if vids.is_empty() {
+        return Ok(vids);
+    }
+    let own = vlan::of_the_node(bridge, &link::all(node).await?, &addr::all(node).await?);
+    Ok(vids.into_iter().filter(|vid| !own.contains(vid)).collect())
 }

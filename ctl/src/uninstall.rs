@@ -5,12 +5,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use vlan_bridge::link::{Kind, Link};
 use vlan_bridge::net::{Conn, addr, remove};
 use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
 use vlan_bridge::record::Records;
-use vlan_bridge::{guard, host_access, nat};
+use vlan_bridge::{guard, host_access, nat, trunk};
 
 use crate::cli::{self, Output, Uninstall};
 use crate::lists::OUR_PLUGIN;
@@ -78,6 +79,7 @@ async fn forget_the_dead(conn: &Conn, lists: &[Value]) -> Result<()> {
         guards.remove(&veth)?;
     }
     guards.end();
+    trunk::remove_records()?;
     host_access::forget_stale(conn, &host_access::remembered()?, &[]).await?;
     // They hang on the bridge, which stays where somebody else uses it.
     host_access::remove_stale(&host_access::Ours::look(conn).await?, &[])?;
@@ -225,12 +227,6 @@ async fn user_of(conn: &Conn, link: &Link, links: &[Link], uplinks: &[String]) -
     if let Some(master) = link.master.and_then(by_index) {
         return Ok(Some(format!("a port of {}, which stays", master.name)));
     }
-    let carried = addr::list(conn, link.index).await?;
-    // A bridge of ours that is a gateway has the address that we gave it.
-    let foreign = carried.iter().find(|address| !address.link_local && link.bridge().is_none());
-    if let Some(address) = foreign {
-        return Ok(Some(format!("carries {}", address.net)));
-    }
     // What is no uplink of ours is somebody's container or machine.
     let is_uplink = |port: &Link| {
         is_ours(port)
@@ -238,13 +234,36 @@ async fn user_of(conn: &Conn, link: &Link, links: &[Link], uplinks: &[String]) -
             || matches!(port.kind, Kind::Bond(_) | Kind::Vlan { .. })
             || port.kind_name() == "hardware"
     };
-    let guest = links.iter().find(|port| port.master == Some(link.index) && !is_uplink(port));
-    let above = links.iter().find(|upper| {
-        upper.parent == Some(link.index) && matches!(upper.kind, Kind::Vlan { .. }) && !is_ours(upper)
-    });
-    Ok(guest
-        .map(|port| format!("{} is a port of it", port.name))
-        .or(above.map(|upper| format!("{} is a sub-interface of it", upper.name))))
+    let (ways_out, guests): (Vec<&Link>, Vec<&Link>) =
+        links.iter().filter(|port| port.master == Some(link.index)).partition(|port| is_uplink(port));
+    // A bridge of ours that is a gateway has the address that we gave it. One with an uplink has none from us, and the node may live on it.
+    if (link.bridge().is_none() || !ways_out.is_empty())
+        && let Some(net) = carried(conn, link).await?
+    {
+        return Ok(Some(format!("carries {net}")));
+    }
+    if let Some(port) = guests.first() {
+        return Ok(Some(format!("{} is a port of it", port.name)));
+    }
+    for upper in links.iter().filter(|upper| upper.parent == Some(link.index)) {
+        if matches!(upper.kind, Kind::Vlan { .. }) && !is_ours(upper) {
+            return Ok(Some(format!("{} is a sub-interface of it", upper.name)));
+        }
+        // It would go with the bridge.
+        if let Some(net) = carried(conn, upper).await?.filter(|_| !ways_out.is_empty()) {
+            return Ok(Some(format!("{} above it carries {net}", upper.name)));
+        }
+    }
+    Ok(None)
+}
+
+/// An address that an interface carries, and that neither the kernel nor a pod's services brought there.
+async fn carried(conn: &Conn, link: &Link) -> Result<Option<IpNet>> {
+    let all = addr::list(conn, link.index).await?;
+    Ok(all
+        .iter()
+        .find(|address| !address.link_local && address.net != trunk::DUMMY)
+        .map(|address| address.net))
 }
 
 fn tell(done: &Done, output: Output, out: &mut dyn Write) -> Result<()> {

@@ -184,7 +184,7 @@ impl Add<'_> {
         } else {
             // Any other may want a finished interface there, dhcp for one. Ours probes from the node's side of the VLAN.
             let made = self.make_veth(bridge, mtu, undo).await?;
-            let node_side = trunk::join(&self.node, &self.network).await?;
+            let node_side = trunk::join(&self.node, &self.network, &made.0).await?;
             (made, node_side, self.lease(self.ask_for_lease()?, undo)?)
         };
         let mut result = leased.unwrap_or_default();

@@ -6,7 +6,7 @@ use cni_conf::network::{Network, PortVlans as WantedVlans};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{Step, host_access};
-use crate::link::Link;
+use crate::link::{Address, Kind, Link};
 
 /// One VLAN that a bridge port takes part in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +123,31 @@ pub fn in_use(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[PortVlans]) ->
     vids.iter().copied().filter(used).collect()
 }
 
+/// The VLANs of a bridge that the node itself lives on: those of its sub-interfaces which are not ours, carry an address, are a port or
+/// have an interface above them.
+pub fn of_the_node(bridge: &Link, interfaces: &[Link], addresses: &[Address]) -> Vec<u16> {
+    let carries = |side: &Link| addresses.iter().any(|held| held.interface == side.index && !held.link_local);
+    let is_below = |side: &Link| {
+        interfaces.iter().any(|upper| upper.parent == Some(side.index) && upper.parent_namespace.is_none())
+    };
+    let is_used = |side: &Link| {
+        !crate::ownership::is_ours(side) || side.master.is_some() || carries(side) || is_below(side)
+    };
+    let sides = interfaces.iter().filter(|side| side.parent == Some(bridge.index));
+    sides
+        .filter_map(|side| match side.kind {
+            Kind::Vlan { id, .. } if is_used(side) => Some(id),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The VLANs that a port is in.
+pub fn of_member(seen: &[PortVlans], port: u32) -> Vec<u16> {
+    let entries = seen.iter().filter(|entry| entry.port == port);
+    entries.flat_map(|entry| entry.vlans.iter().map(|vlan| vlan.vid)).collect()
+}
+
 /// The step that takes VLANs off the uplink.
 pub fn leave(uplink: &Link, vids: &[u16]) -> Step {
     Step::LeaveVlans {
@@ -147,7 +172,7 @@ pub fn takes_part(seen: &[PortVlans], port: u32, vid: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::{Bridge, Kind};
+    use crate::link::Bridge;
     use crate::ownership::NODE_ALIAS;
     use crate::plan::testing::{link, network};
 

@@ -1,7 +1,7 @@
 //! The second topology: one bridge that filters by VLAN above the bond, each pod's port in a VLAN of its own.
 
 use crate::attach::attach;
-use integration::{BondMode, BondedNode, DataCenter, Outcome, Pod, Snapshot, run_all};
+use integration::{BondMode, BondedNode, Ctl, DataCenter, Outcome, Pod, Snapshot, run_all};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -87,6 +87,60 @@ fn the_uplink_carries_just_the_vlans_in_use() {
     node.client(&list136).del(&second.pod.eth0()).expect_ok();
     assert_eq!(vlans(&node, "bond0"), BTreeSet::new());
     assert!(node.has_link(&node_side) && node.has_link(&bridge));
+}
+
+#[test]
+fn the_last_pod_of_a_vlan_leaves_the_node_its_own() {
+    // The node lives on br0.51: an interface that an operator made before the first pod of the VLAN, or ours that has been given the address.
+    for made_by_operator in [true, false] {
+        let datacenter = DataCenter::new();
+        let node = datacenter.node(BondMode::Lacp);
+        let (mut list51, list136) = (list_of(&node, 51), list_of(&node, 136));
+        list51["plugins"][0]["ipam"] = json!({
+            "type": "vlan-bridge-ipam", "subnet": "10.51.0.0/24", "slice": "10.51.0.128/25",
+            "gateway": "10.51.0.1", "dataDir": node.data_dir(),
+        });
+        let other = attach(&node, &list136);
+        node.ip("link del bond0.51");
+        let move_the_address = || {
+            node.ip("addr add 10.51.0.11/24 dev br0.51\nlink set br0.51 up\nroute add default via 10.51.0.1");
+            node.wait_for("10.51.0.1");
+        };
+        if made_by_operator {
+            node.ip("link add link br0 name br0.51 type vlan id 51");
+            for member in ["bond0", "br0 self"] {
+                node.run(&format!("bridge vlan add vid 51 dev {member}")).expect_ok();
+            }
+            move_the_address();
+        }
+        let pod = attach(&node, &list51);
+        if !made_by_operator {
+            move_the_address();
+        }
+        node.client(&list51).del(&pod.pod.eth0()).expect_ok();
+        assert_eq!(vlans(&node, "bond0"), BTreeSet::from([51, 136]), "by the operator: {made_by_operator}");
+        assert!(node.pings("10.51.0.1"), "by the operator: {made_by_operator}");
+        node.client(&list136).del(&other.pod.eth0()).expect_ok();
+        assert_eq!(vlans(&node, "bond0"), BTreeSet::from([51]), "by the operator: {made_by_operator}");
+        // Nor does uninstall take the bridge from beneath it.
+        Ctl::new(&node).run("uninstall").expect_ok();
+        assert!(node.pings("10.51.0.1"), "by the operator: {made_by_operator}");
+    }
+}
+
+/// A VLAN that is on the uplink for no pod's sake stays there, with nothing on it that the node could show.
+#[test]
+fn a_vlan_that_was_on_the_uplink_before_stays() {
+    let datacenter = DataCenter::new();
+    let node = datacenter.node(BondMode::Lacp);
+    let (list136, list137) = (list_of(&node, 136), list_of(&node, 137));
+    let first = attach(&node, &list136);
+    node.run("bridge vlan add vid 137 dev bond0").expect_ok();
+    let second = attach(&node, &list137);
+    for (list, attached) in [(&list137, &second), (&list136, &first)] {
+        node.client(list).del(&attached.pod.eth0()).expect_ok();
+    }
+    assert_eq!(vlans(&node, "bond0"), BTreeSet::from([137]));
 }
 
 #[test]
