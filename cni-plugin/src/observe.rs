@@ -2,7 +2,7 @@
 
 use cni_conf::network::Network;
 
-use crate::link::{Installed, Link};
+use crate::link::{Installed, Kind, Link};
 use crate::net::{Conn, Result, addr, link, netns, port, route};
 use crate::ownership;
 use crate::plan::uplink::{Seen, Surroundings};
@@ -18,6 +18,10 @@ pub async fn uplink(conn: &Conn, network: &Network) -> Result<Seen> {
         .is_some_and(|bridge| !ownership::is_ours(bridge) && link::mac_is_pinned(bridge) == Some(false));
     if let Some((name, _)) = network.node_side() {
         seen.node_side = link::by_name(conn, &name).await?;
+        let is_veth = |side: &&Link| side.kind == Kind::Veth && side.parent_namespace.is_none();
+        if let Some(index) = seen.node_side.as_ref().filter(is_veth).and_then(|side| side.parent) {
+            seen.node_side_peer = link::by_index(conn, index).await?;
+        }
     }
     let Some(uplink) = &network.uplink else { return Ok(seen) };
     seen.master = link::by_name(conn, &uplink.master).await?;

@@ -188,7 +188,7 @@ impl Add<'_> {
             (made, node_side, self.lease(self.ask_for_lease()?, undo)?)
         };
         let mut result = leased.unwrap_or_default();
-        result.interfaces = self.interfaces(bridge, &host, &container);
+        result.interfaces = self.interfaces(bridge, &host, &container, node_side.as_ref());
         result = complete(&self.network, result, CONTAINER_INTERFACE);
         // What cannot be said in the caller's version must not be set up.
         let document = result.to_json(self.request.version)?;
@@ -289,7 +289,14 @@ impl Add<'_> {
         link::change(&self.node, host.index, &change, || format!("change interface {}", host.name)).await
     }
 
-    fn interfaces(&self, bridge: &Link, host: &Link, container: &Link) -> Vec<Interface> {
+    /// In the reference plugin's order: last the gateway's interface, where that is the node's side of a VLAN.
+    fn interfaces(
+        &self,
+        bridge: &Link,
+        host: &Link,
+        container: &Link,
+        node_side: Option<&Link>,
+    ) -> Vec<Interface> {
         let report = |link: &Link, sandbox: Option<&str>| Interface {
             name: link.name.clone(),
             mac: link.mac.map(|mac| mac.to_string()),
@@ -297,7 +304,9 @@ impl Add<'_> {
             sandbox: sandbox.map(str::to_owned),
             ..Interface::default()
         };
-        vec![report(bridge, None), report(host, None), report(container, Some(self.namespace.path()))]
+        let pod = report(container, Some(self.namespace.path()));
+        let gateway = node_side.filter(|_| self.network.is_gateway).map(|side| report(side, None));
+        [report(bridge, None), report(host, None), pod].into_iter().chain(gateway).collect()
     }
 }
 

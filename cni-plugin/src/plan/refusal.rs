@@ -174,8 +174,14 @@ pub(super) fn check_node_side(network: &Network, seen: &Seen) -> Result<(), CniE
         Kind::Vlan { id, protocol: DOT1Q } if id == vid && link.parent.is_some() && link.parent == bridge => {
             Ok(())
         }
+        // Where the reference plugin was the gateway, the other end is a port in the VLAN.
+        Kind::Veth
+            if bridge.is_some() && seen.node_side_peer.as_ref().is_some_and(|peer| peer.master == bridge) =>
+        {
+            Ok(())
+        }
         _ => refuse(format!(
-            "vlan: {name} is there already and is not VLAN {vid} of bridge {}, which the node needs under that name",
+            "vlan: {name} is there already and is not VLAN {vid} of bridge {}, nor a veth whose other end is a port of it, which the node needs under that name",
             network.bridge
         )),
     }

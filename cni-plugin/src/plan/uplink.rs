@@ -30,6 +30,8 @@ pub struct Seen {
     pub upper: Option<Link>,
     /// The interface with the name of the node's own side of the pods' VLAN.
     pub node_side: Option<Link>,
+    /// Its other end, where it is a veth: the reference plugin makes such a pair where ours makes a sub-interface of the bridge.
+    pub node_side_peer: Option<Link>,
     /// VLANs of all bridge ports, if the uplink is a trunk or its master is a port itself.
     pub vlans: Vec<PortVlans>,
     /// All VLAN sub-interfaces of the node, if the uplink is a trunk or something is to be changed.

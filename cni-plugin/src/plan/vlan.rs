@@ -88,7 +88,8 @@ pub fn join(
         }
     }
     let Some((name, vid)) = network.node_side() else { return steps };
-    if !takes_part(seen, bridge.index, vid) {
+    // The other end of a veth is a port by itself.
+    if node_side.is_none_or(|side| side.kind != Kind::Veth) && !takes_part(seen, bridge.index, vid) {
         let vlans = vec![Membership::tagged(vid)];
         steps.push(Step::JoinVlansSelf { bridge: bridge.name.clone(), vlans });
     }

@@ -21,3 +21,4 @@ mod status;
 mod traffic;
 mod trunk;
 mod uplink;
+mod vlan_gateway;

@@ -1,0 +1,63 @@
+//! A bridge that is the gateway of its pods' VLAN, beside and after the reference plugin, which gives the node a veth for that.
+
+use integration::{Node, Plugin, Pod};
+use serde_json::{Value, json};
+
+fn plugin<'a>(node: &'a Node, kind: &str, vlan: u16) -> Plugin<'a> {
+    let ipam = if kind == "bridge" { "host-local" } else { "vlan-bridge-ipam" };
+    let conf = json!({
+        "type": kind, "bridge": "bridge0", "isDefaultGateway": true, "vlan": vlan,
+        "ipam": {"type": ipam, "ranges": [[{"subnet": format!("10.22.{vlan}.0/24")}], [{"subnet": format!("fd00:22:{vlan}::/64")}]]},
+    });
+    node.plugin(&node.list(&format!("vlan{vlan}"), &[conf]))
+}
+
+fn names(result: &Value) -> Vec<&str> {
+    let interfaces = result["interfaces"].as_array().unwrap();
+    // The name of the node's end of the pod's veth is the plugin's own.
+    [0, 2, 3].iter().filter_map(|index| interfaces.get(*index)?["name"].as_str()).collect()
+}
+
+#[test]
+fn the_gateway_that_the_reference_made_is_used_and_listed_as_it_lists_it() {
+    let node = Node::new("node");
+    let pods: Vec<Pod> = (0..4).map(|_| Pod::new()).collect();
+    let (reference, ours) = (plugin(&node, "bridge", 100), plugin(&node, "vlan-bridge", 100));
+    let gateways = ["10.22.100.1", "fd00:22:100::1"];
+    let listed = ["bridge0", "eth0", "bridge0.100"];
+
+    let result = reference.add(&pods[0].eth0()).expect_ok().json();
+    assert_eq!(names(&result), listed, "{result}");
+    let veth = node.ip_json("-details link show dev bridge0.100")[0]["linkinfo"]["info_kind"].clone();
+    assert_eq!(veth, "veth");
+    let beside = ours.add(&pods[1].eth0()).expect_ok().json();
+    assert_eq!(names(&beside), listed, "{beside}");
+    assert_eq!(beside["interfaces"][3]["mac"], result["interfaces"][3]["mac"], "{beside}");
+    ours.check(&pods[1].eth0(), &beside).expect_ok();
+    for gateway in gateways {
+        pods[0].wait_for(gateway);
+        pods[1].wait_for(gateway);
+    }
+    reference.del(&pods[0].eth0()).expect_ok();
+    ours.del(&pods[1].eth0()).expect_ok();
+    // A drained node has the reference's veth still.
+    assert!(node.has_link("bridge0.100"));
+    ours.status().expect_ok();
+    ours.add(&pods[2].eth0()).expect_ok();
+    gateways.iter().for_each(|gateway| pods[2].wait_for(gateway));
+
+    // Where ours was first it is a sub-interface, which the result lists in the same place.
+    let own = plugin(&node, "vlan-bridge", 101).add(&pods[3].eth0()).expect_ok().json();
+    assert_eq!(names(&own), ["bridge0", "eth0", "bridge0.101"], "{own}");
+    pods[3].wait_for("10.22.101.1");
+}
+
+#[test]
+fn a_veth_of_that_name_that_leads_elsewhere_is_refused() {
+    let (node, pod) = (Node::new("node"), Pod::new());
+    node.ip("link add bridge0 type bridge vlan_filtering 1\nlink add bridge0.100 type veth peer name other");
+    let outcome = plugin(&node, "vlan-bridge", 100).add(&pod.eth0());
+    assert_eq!(outcome.error_code(), 7, "{outcome}");
+    assert!(outcome.error_text().contains("bridge0.100 is there already"), "{outcome}");
+    assert!(!pod.has_link("eth0") && node.leases("vlan100").is_empty());
+}
