@@ -1,6 +1,7 @@
 //! `install`: plugins first, the network list last, so that a runtime never finds a list without its plugins.
 //!
-//! Everything is read, decided and checked before the first byte is written.
+//! Everything is read, decided and checked before the first byte is written. Then one install at a time looks at what is there and
+//! writes: see [`crate::lock`].
 
 pub(crate) mod binaries;
 mod list;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use crate::cli::{self, Install, Output};
 use crate::files;
 use crate::lists;
+use crate::lock::InstallLock;
 use crate::manifest::Manifest;
 use crate::runtimes::{self, Runtime};
 
@@ -37,10 +39,23 @@ struct NewList {
     content: Value,
     /// The slices that are in it, and where they are from.
     slices: Option<slice::Chosen>,
-    /// What is there now.
+    /// What is there, once it was looked at.
     before: Option<Vec<u8>>,
     /// Where that is kept, once it is.
     kept: Option<PathBuf>,
+}
+
+impl Plan {
+    /// Looks at what is there now in the places that files go to.
+    fn look(&mut self) -> Result<()> {
+        for binary in &mut self.binaries {
+            binary.look()?;
+        }
+        for list in &mut self.lists {
+            list.before = files::read(&list.path)?;
+        }
+        Ok(())
+    }
 }
 
 impl NewList {
@@ -65,6 +80,9 @@ pub(crate) fn run(call: &Install, out: &mut dyn Write) -> Result<()> {
 /// Installs.
 fn once(call: &Install, out: &mut dyn Write) -> Result<()> {
     let mut plan = plan(call)?;
+    // Only now: what is refused leaves no trace.
+    let _lock = InstallLock::acquire()?;
+    plan.look()?;
     let mut manifest = Manifest::read()?;
     for list in plan.lists.iter_mut().filter(|list| list.state() == "replaced") {
         // Before it is noted as one of ours.
@@ -127,8 +145,8 @@ fn plan(call: &Install) -> Result<Plan> {
         for dir in &conf_dirs {
             let path = dir.join(&template.file);
             plan.warnings.extend(list::neighbours(dir, &path, &content)?);
-            let (before, content, slices) = (files::read(&path)?, content.clone(), slices.clone());
-            plan.lists.push(NewList { path, content, slices, before, kept: None });
+            let (content, slices) = (content.clone(), slices.clone());
+            plan.lists.push(NewList { path, content, slices, before: None, kept: None });
         }
     }
     Ok(plan)

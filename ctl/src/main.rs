@@ -11,6 +11,7 @@ mod files;
 mod install;
 mod kubernetes;
 mod lists;
+mod lock;
 mod manifest;
 mod node;
 mod observe;

@@ -1,4 +1,4 @@
-//! What install has put where, so that uninstall takes away that and no more.
+//! What install has put where, so that uninstall takes away that and no more. Whoever changes it holds the [lock](crate::lock).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{files, lists};
 
 /// Where we remember things across reboots.
-const FOLDER: &str = "/var/lib/vlan-bridge";
+pub(crate) const FOLDER: &str = "/var/lib/vlan-bridge";
 
 /// The files that install has put onto this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

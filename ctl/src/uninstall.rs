@@ -15,6 +15,7 @@ use vlan_bridge::{guard, host_access, nat, trunk};
 
 use crate::cli::{self, Output, Uninstall};
 use crate::lists::OUR_PLUGIN;
+use crate::lock::InstallLock;
 use crate::manifest::{self, Manifest};
 use crate::{files, lists, node, plugin, runtimes};
 
@@ -30,6 +31,8 @@ struct Done {
 
 /// Runs the verb.
 pub(crate) fn run(call: &Uninstall, out: &mut dyn Write) -> Result<()> {
+    // Where the folder is not there, nothing was installed, and none is made for that.
+    let _lock = Path::new(manifest::FOLDER).exists().then(InstallLock::acquire).transpose()?;
     let done = node::runtime()?.block_on(async {
         let conn = Conn::open()?;
         let links = node::links(&conn).await?;

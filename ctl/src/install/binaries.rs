@@ -21,12 +21,12 @@ pub(crate) struct Binary {
     content: Vec<u8>,
     /// The version that goes there.
     version: String,
-    /// The version that is there now; none if nothing is.
+    /// The version that is there, once it was looked at; none if nothing is.
     before: Option<String>,
     unchanged: bool,
 }
 
-/// Reads the plugins in `from`, or beside our own executable, and looks what is in the folders that they go to.
+/// Reads the plugins in `from`, or beside our own executable, which go to these folders.
 pub(crate) fn plan(from: Option<&Path>, bin_dirs: &[PathBuf]) -> Result<Vec<Binary>> {
     let from = match from {
         Some(from) => from.to_owned(),
@@ -41,16 +41,12 @@ pub(crate) fn plan(from: Option<&Path>, bin_dirs: &[PathBuf]) -> Result<Vec<Bina
         let version =
             version(&source).with_context(|| format!("{} does not run on this node", source.display()))?;
         for dir in bin_dirs {
-            let target = dir.join(name);
-            let there = files::read(&target)?;
-            let before = there.as_ref().map(|_| self::version(&target).unwrap_or_else(|_| "unknown".into()));
-            let unchanged = there.as_ref() == Some(&content) && is_executable(&target);
             binaries.push(Binary {
-                target,
+                target: dir.join(name),
                 content: content.clone(),
                 version: version.clone(),
-                before,
-                unchanged,
+                before: None,
+                unchanged: false,
             });
         }
     }
@@ -76,6 +72,14 @@ pub(crate) fn version(path: &Path) -> Result<String> {
 }
 
 impl Binary {
+    /// Looks at what is in its place now.
+    pub(super) fn look(&mut self) -> Result<()> {
+        let there = files::read(&self.target)?;
+        self.before = there.as_ref().map(|_| version(&self.target).unwrap_or_else(|_| "unknown".into()));
+        self.unchanged = there.as_ref() == Some(&self.content) && is_executable(&self.target);
+        Ok(())
+    }
+
     /// Puts it in its place, unless the very same is there.
     pub(crate) fn put(&self) -> Result<()> {
         if self.unchanged { Ok(()) } else { files::put(&self.target, &self.content, 0o755) }

@@ -30,6 +30,7 @@ mod input_ipam;
 mod input_node;
 mod input_tolerated;
 mod install;
+mod install_at_once;
 mod install_kubernetes;
 mod ipam;
 mod ipam_choice;
