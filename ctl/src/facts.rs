@@ -11,7 +11,7 @@ use vlan_bridge::link::{Address, Installed, Kind, Link, SourceRule};
 use vlan_bridge::nat::BridgedDrop;
 use vlan_bridge::ownership::is_attachment;
 use vlan_bridge::record::Record;
-use vlan_bridge_ipam::store::{Known, Usage};
+use vlan_bridge_ipam::store::{Known, StoreError, Usage};
 
 use crate::bond::Bond;
 use crate::definitions::Definition;
@@ -134,7 +134,7 @@ pub(crate) struct Leases {
     /// The address, who uses it, and for how many seconds yet it is left alone.
     pub(crate) quarantined: Vec<(IpAddr, MacAddr, u32)>,
     /// Why nothing is known.
-    pub(crate) unreadable: Option<String>,
+    pub(crate) unreadable: Option<StoreError>,
 }
 
 /// What probing has found.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use cni_conf::cni::version::Version;
+use cni_skel::lock::LOOK_LIMIT;
 use serde_json::Value;
 use vlan_bridge::is_executable;
 use vlan_bridge::link::{Kind, Link};
@@ -131,7 +132,9 @@ fn status(bin_dirs: &[PathBuf], mut entry: Value) -> Option<Result<(), String>> 
 fn leases(ours: &Ours) -> Leases {
     let Some(ipam) = &ours.ipam else { return Leases::default() };
     let look = || -> Result<Leases, StoreError> {
-        let Some(mut store) = Store::open(&ipam.data_dir, &ours.name)? else { return Ok(Leases::default()) };
+        let Some(mut store) = Store::open(&ipam.data_dir, &ours.name, LOOK_LIMIT)? else {
+            return Ok(Leases::default());
+        };
         let usage = store.usage_of_all(ipam.cooldown)?;
         let quarantined =
             store.all_quarantined().into_iter().map(|(addr, seen, left)| (addr, seen.mac, left));
@@ -146,7 +149,7 @@ fn leases(ours: &Ours) -> Leases {
         }
         Ok(Leases { held, usage, quarantined, unreadable: None })
     };
-    look().unwrap_or_else(|error| Leases { unreadable: Some(error.to_string()), ..Leases::default() })
+    look().unwrap_or_else(|error| Leases { unreadable: Some(error), ..Leases::default() })
 }
 
 fn plugins(facts: &Facts) -> Vec<Plugin> {

@@ -34,6 +34,9 @@ pub(crate) fn run(call: &Status, out: &mut dyn Write) -> Result<()> {
         for usage in &seen.leases.usage {
             writeln!(out, "         {usage}")?;
         }
+        if let Some(why) = &seen.leases.unreadable {
+            writeln!(out, "         its addresses are not known: {why}")?;
+        }
     }
     for (path, why) in &facts.refused {
         writeln!(out, "REFUSED  {}: {why}", path.display())?;
@@ -111,6 +114,7 @@ fn network(facts: &Facts, seen: &Network) -> Value {
             "mtu": bridge.map(|bridge| bridge.mtu), "ours": bridge.map(is_ours)},
         "port": port.map(|name| json!({"name": name, "vlan": vlan(facts, name), "state": facts.link(name).map_or("missing", state)})),
         "usage": usage.collect::<Vec<_>>(),
+        "unreadable": seen.leases.unreadable.as_ref().map(ToString::to_string),
     })
 }
 

@@ -3,6 +3,7 @@
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::ipam::IpamConfig;
 use cni_conf::request::Request;
+use cni_skel::lock::LIMIT;
 
 use crate::store::{Owner, Store};
 
@@ -14,7 +15,7 @@ use crate::store::{Owner, Store};
 pub(crate) fn check(request: &Request) -> Result<(), CniError> {
     let dir = IpamConfig::data_dir(&request.config);
     let owner = Owner::of(request);
-    if let Some(mut store) = Store::open(&dir, &request.name)? {
+    if let Some(mut store) = Store::open(&dir, &request.name, LIMIT)? {
         let held = store.held_by(&owner);
         store.finish();
         if !held?.is_empty() {

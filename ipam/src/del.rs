@@ -3,6 +3,7 @@
 use cni_conf::cni::error::CniError;
 use cni_conf::ipam::IpamConfig;
 use cni_conf::request::Request;
+use cni_skel::lock::LIMIT;
 
 use crate::store::{Owner, Store};
 
@@ -13,7 +14,7 @@ use crate::store::{Owner, Store};
 /// # Errors
 /// When the store cannot be read or a lease cannot be removed.
 pub(crate) fn del(request: &Request) -> Result<(), CniError> {
-    let Some(mut store) = Store::open(&IpamConfig::data_dir(&request.config), &request.name)? else {
+    let Some(mut store) = Store::open(&IpamConfig::data_dir(&request.config), &request.name, LIMIT)? else {
         return Ok(());
     };
     let released = store.release(&Owner::of(request));

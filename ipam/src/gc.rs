@@ -3,6 +3,7 @@
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::ipam::IpamConfig;
 use cni_conf::request::Request;
+use cni_skel::lock::LIMIT;
 
 use crate::store::{Holder, Store, StoreError};
 
@@ -16,7 +17,7 @@ pub(crate) fn gc(request: &Request) -> Result<(), CniError> {
         log::info!("no cni.dev/valid-attachments: nothing is released");
         return Ok(());
     };
-    let Some(mut store) = Store::open(&IpamConfig::data_dir(&request.config), &request.name)? else {
+    let Some(mut store) = Store::open(&IpamConfig::data_dir(&request.config), &request.name, LIMIT)? else {
         return Ok(());
     };
     let outcome = store.retain(|holder| match holder {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cni_conf::ipam::{DEFAULT_COOLDOWN, DEFAULT_DATA_DIR};
+use cni_skel::lock::LOOK_LIMIT;
 
 use crate::store::{Store, StoreError};
 
@@ -124,7 +125,7 @@ impl Call {
         network: &str,
         work: impl FnOnce(&mut Store) -> Result<T, StoreError>,
     ) -> Result<Option<T>, Failure> {
-        let Some(mut store) = Store::open(&self.data_dir, network)? else { return Ok(None) };
+        let Some(mut store) = Store::open(&self.data_dir, network, LOOK_LIMIT)? else { return Ok(None) };
         let outcome = work(&mut store);
         store.finish();
         Ok(Some(outcome?))

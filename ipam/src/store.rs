@@ -21,6 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use cni_conf::cni::env::is_identifier;
+use cni_skel::lock::{self, Held, LIMIT, STATUS_LIMIT, Share};
 
 mod claim;
 mod error;
@@ -112,25 +113,25 @@ impl Store {
     pub fn create(data_dir: &Path, network: &str) -> Result<Store, StoreError> {
         let dir = directory(data_dir, network)?;
         make(&dir)?;
-        let mut store = Store::lock(data_dir, network, dir)?;
+        let mut store = Store::lock(data_dir, network, dir, LIMIT)?;
         if !store.known {
             store.reconcile()?;
         }
         Ok(store)
     }
 
-    /// Opens and locks the leases of a network; `None` when there never was one.
+    /// Opens and locks the leases of a network, waiting for the lock for `limit`; `None` when there never was one.
     ///
     /// # Errors
     /// When the lock cannot be taken.
-    pub fn open(data_dir: &Path, network: &str) -> Result<Option<Store>, StoreError> {
+    pub fn open(data_dir: &Path, network: &str, limit: Duration) -> Result<Option<Store>, StoreError> {
         let dir = directory(data_dir, network)?;
         match fs::symlink_metadata(&dir) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(at("read", &dir)(error)),
         }
-        let mut store = Store::lock(data_dir, network, dir)?;
+        let mut store = Store::lock(data_dir, network, dir, limit)?;
         if !store.known
             && let Err(error) = store.reconcile()
         {
@@ -139,7 +140,7 @@ impl Store {
         Ok(Some(store))
     }
 
-    /// Whether a lease could be written; waits for no lock.
+    /// Whether a lease could be written, and the lock be had in a short time.
     ///
     /// # Errors
     /// What an ADD would fail with.
@@ -153,16 +154,25 @@ impl Store {
         files::make_private(&side)?;
         let path = side.join(format!(".probe-{}", std::process::id()));
         write_new(&path, b"probe")?;
-        remove(&path)
+        remove(&path)?;
+        // Not made where it is not there, which nobody can hold either: that would be a change of the directory, too.
+        let path = dir.join(LOCK);
+        match open::options().write(true).open(&path) {
+            Ok(lock) => {
+                lock::take(&path, lock, Share::Exclusive, STATUS_LIMIT).map(drop).map_err(StoreError::from)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(at("open", &path)(error)),
+        }
     }
 
-    fn lock(data_dir: &Path, network: &str, dir: PathBuf) -> Result<Store, StoreError> {
+    fn lock(data_dir: &Path, network: &str, dir: PathBuf, limit: Duration) -> Result<Store, StoreError> {
         let moment = Moment::now();
         let path = dir.join(LOCK);
         // host-local opens it without writing; neither of us needs what it holds.
         let handle = open_directory(&dir)?;
         let lock = open::to_write(&path).map_err(at("open", &path))?;
-        lock.lock().map_err(at("lock", &path))?;
+        let lock = lock::take(&path, lock, Share::Exclusive, limit)?;
         let now = handle.metadata().map_err(at("read", &dir))?;
         let side = Side::of(data_dir, network);
         let is_whole = side.check(data_dir)?;
@@ -305,7 +315,7 @@ impl Store {
             match turn.try_lock() {
                 Ok(()) => return Ok(Some(turn)),
                 Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                    return Err(StoreError::Busy(path, longest));
+                    return Err(Held::see(&path, &turn, longest).into());
                 }
                 Err(TryLockError::WouldBlock) => thread::sleep(pause),
                 Err(TryLockError::Error(error)) => return Err(at("lock", &path)(error)),

@@ -15,6 +15,7 @@ use cni_conf::cni::version::Version;
 use cni_conf::request::Request;
 use serde_json::{Value, json};
 
+pub mod lock;
 mod logger;
 
 // musl's own allocator gives memory back with every large free; a plugin that lives for two milliseconds would

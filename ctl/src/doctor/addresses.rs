@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cni_conf::cni::mac::MacAddr;
 use vlan_bridge::ownership::Attachment;
-use vlan_bridge_ipam::store::{Holder, Known, Usage};
+use vlan_bridge_ipam::store::{Holder, Known, StoreError, Usage};
 
 use super::finding::Finding;
 use crate::facts::{Asked, Facts, Network};
@@ -109,9 +109,11 @@ pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
     for network in facts.networks.iter().filter(|network| network.ours.ipam.is_some()) {
         let before = findings.len();
         if let Some(why) = &network.leases.unreadable {
-            findings.push(
-                Finding::fail(CHECK, why, "no pod gets an address").mend("mend the folder's owner and mode"),
-            );
+            let cure = match why {
+                StoreError::Busy(_) => "end that process; the lock goes with it",
+                _ => "mend the folder's owner and mode",
+            };
+            findings.push(Finding::fail(CHECK, why.to_string(), "no pod gets an address").mend(cure));
             continue;
         }
         findings.extend(network.leases.usage.iter().filter_map(|usage| scarce(&network.ours.name, usage)));

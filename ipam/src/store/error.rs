@@ -2,9 +2,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use cni_conf::cni::error::{CniError, code};
+use cni_skel::lock::{Held, LockError};
 
 /// A failure of the store, with the path.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +19,8 @@ pub enum StoreError {
     #[error("{} is a symbolic link: ipam.dataDir holds directories and files alone", .0.display())]
     Link(PathBuf),
     /// Somebody has had a lock for too long.
-    #[error("lock {}: another process has held it for {} s", .0.display(), .1.as_secs())]
-    Busy(PathBuf, Duration),
+    #[error(transparent)]
+    Busy(#[from] Held),
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -31,6 +31,15 @@ pub enum StoreError {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl From<LockError> for StoreError {
+    fn from(error: LockError) -> StoreError {
+        match error {
+            LockError::Held(held) => StoreError::Busy(held),
+            LockError::Io { path, source } => StoreError::Io { action: "lock", path, source },
+        }
+    }
 }
 
 impl From<StoreError> for CniError {

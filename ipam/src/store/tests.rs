@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use cni_skel::lock::LIMIT;
+
 use super::*;
 
 const NETWORK: &str = "vlan136";
@@ -56,7 +58,7 @@ impl DataDir {
 
     /// Whether the next call has to look at every lease.
     fn is_dirty(&self) -> bool {
-        !Store::lock(&self.0, NETWORK, self.0.join(NETWORK)).unwrap().known
+        !Store::lock(&self.0, NETWORK, self.0.join(NETWORK), LIMIT).unwrap().known
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -321,7 +323,7 @@ fn remembers_the_last_address_of_each_set() {
 #[test]
 fn a_store_that_never_was_is_none_and_is_not_made() {
     let dir = DataDir::new();
-    assert!(Store::open(&dir.0, NETWORK).unwrap().is_none());
+    assert!(Store::open(&dir.0, NETWORK, LIMIT).unwrap().is_none());
     assert!(!dir.0.join(NETWORK).exists());
 }
 
@@ -330,7 +332,7 @@ fn a_name_cannot_leave_the_data_directory() {
     let dir = DataDir::new();
     for name in ["..", ".", "", "a/b", "../x", "/etc"] {
         assert!(matches!(Store::create(&dir.0, name), Err(StoreError::Network(_))), "{name}");
-        assert!(Store::open(&dir.0, name).is_err() && Store::probe(&dir.0, name).is_err());
+        assert!(Store::open(&dir.0, name, LIMIT).is_err() && Store::probe(&dir.0, name).is_err());
     }
 }
 
@@ -350,7 +352,7 @@ fn a_directory_that_everybody_may_write_is_refused() {
     fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o777)).unwrap();
     for error in [
         Store::create(&dir.0, NETWORK).unwrap_err(),
-        Store::open(&dir.0, NETWORK).unwrap_err(),
+        Store::open(&dir.0, NETWORK, LIMIT).unwrap_err(),
         Store::probe(&dir.0, NETWORK).unwrap_err(),
     ] {
         assert!(matches!(error, StoreError::WorldWritable(_)), "{error}");
