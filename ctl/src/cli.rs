@@ -84,7 +84,7 @@ pub(crate) struct Install {
     pub(crate) output: Output,
 }
 
-/// Where runtimes look; without these, where their configuration says.
+/// Where runtimes look; without these, where those look that run, or that are found by their configuration or folder.
 #[derive(Debug, Args)]
 pub(crate) struct Places {
     /// Where runtimes look for plugins [default: as their configuration says, else /opt/cni/bin]
@@ -169,6 +169,9 @@ pub(crate) struct Doctor {
     /// Where to look for network lists [default: where runtimes look and install put some, else /etc/cni/net.d]
     #[arg(long, value_name = "DIR")]
     pub(crate) conf_dir: Option<PathBuf>,
+    /// Where to look for plugins [default: where runtimes look and install put some, else /opt/cni/bin]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
     /// Send nothing: whether the VLANs pass and addresses are used twice is then not told
     #[arg(long)]
     pub(crate) no_probe: bool,

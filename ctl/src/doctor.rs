@@ -6,6 +6,7 @@ mod filter;
 mod finding;
 mod kernel;
 mod routing;
+mod runtimes;
 mod uplink;
 
 use std::io::Write;
@@ -19,7 +20,8 @@ use crate::observe;
 use finding::{Finding, Verdict, counted};
 
 /// Every check, in the order in which one would look.
-const CHECKS: [fn(&Facts) -> Vec<Finding>; 20] = [
+const CHECKS: [fn(&Facts) -> Vec<Finding>; 21] = [
+    runtimes::found,
     configuration::lists,
     configuration::plugins,
     configuration::status,
@@ -44,7 +46,7 @@ const CHECKS: [fn(&Facts) -> Vec<Finding>; 20] = [
 
 /// Runs the verb. False if anything fails.
 pub(crate) fn run(call: &Doctor, out: &mut dyn Write) -> Result<bool> {
-    let mut facts = observe::node(call.conf_dir.as_deref(), &call.network)?;
+    let mut facts = observe::node(call.conf_dir.as_deref(), call.bin_dir.as_deref(), &call.network)?;
     if !call.no_probe {
         observe::ask(&mut facts);
     }

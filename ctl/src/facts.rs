@@ -17,7 +17,7 @@ use crate::bond::Bond;
 use crate::definitions::Definition;
 use crate::lists::{Found, Ours};
 use crate::probe::{Answers, Vantage};
-use crate::runtimes::Runtime;
+use crate::runtimes::{self, Runtime};
 
 /// A node at one moment.
 #[derive(Debug, Default)]
@@ -31,6 +31,8 @@ pub(crate) struct Facts {
     pub(crate) sysctls: Sysctls,
     pub(crate) modules: Modules,
     pub(crate) runtimes: Vec<Runtime>,
+    /// The names of those that call the plugin `loopback` and do not have it.
+    pub(crate) without_loopback: Vec<&'static str>,
     /// Where plugins are: where runtimes look, and where install was told to put them.
     pub(crate) bin_dirs: Vec<PathBuf>,
     /// Each folder where runtimes look for lists, or install was told to put them, and what is in it.
@@ -226,6 +228,11 @@ impl Facts {
                 && route.route.dst.prefix_len() == 0
                 && table.is_none_or(|table| route.route.table == Some(table))
         })
+    }
+
+    /// The runtimes that network lists are for.
+    pub(crate) fn takers(&self) -> impl Iterator<Item = &Runtime> {
+        runtimes::takers(&self.runtimes)
     }
 
     /// The node's ends of attached pods' interfaces.

@@ -117,6 +117,11 @@ fn plan(call: &Install) -> Result<Plan> {
         lists: Vec::new(),
         warnings: Vec::new(),
     };
+    for runtime in plan.runtimes.iter().filter(|runtime| !runtime.takes_lists()) {
+        let shown = runtime.shown();
+        let why = "its containers never see a CNI network list";
+        plan.warnings.push(format!("{shown} makes its networks with netavark: {why}"));
+    }
     let templates = list::templates(call)?;
     part::check_use(call, &templates)?;
     for template in templates {
@@ -163,8 +168,11 @@ fn tell(plan: &Plan, output: Output, out: &mut dyn Write) -> Result<()> {
         return Ok(());
     }
     for runtime in &plan.runtimes {
-        let version = runtime.version.as_deref().unwrap_or("of unknown version");
-        writeln!(out, "found     {} {version}, up to CNI {}", runtime.name, runtime.cni().as_str())?;
+        let shown = runtime.shown();
+        match runtime.takes_lists() {
+            true => writeln!(out, "found     {shown}, up to CNI {}", runtime.cni().as_str())?,
+            false => writeln!(out, "found     {shown}, with netavark instead of CNI")?,
+        }
     }
     for binary in &plan.binaries {
         writeln!(out, "{binary}")?;

@@ -28,15 +28,22 @@ use crate::{cli, definitions, files, node, plugin, probe, runtimes};
 /// So many addresses of a range are asked for at the most.
 const MOST: u128 = 256;
 
-/// Looks at everything but the network. `extra` are lists that no runtime's folder has.
+/// Looks at everything but the network: in these folders, else where lists and plugins ought to be. `extra` are lists that no
+/// runtime's folder has.
 ///
 /// # Errors
 /// What cannot be looked at at all; what is merely wrong is a fact.
-pub(crate) fn node(conf_dir: Option<&Path>, extra: &[PathBuf]) -> Result<Facts> {
+pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[PathBuf]) -> Result<Facts> {
     let mut facts = node::runtime()?.block_on(kernel())?;
     facts.runtimes = runtimes::find(None)?;
     let installed = installed();
-    facts.bin_dirs = places(&facts, runtimes::bin_dirs, &installed.binaries);
+    let has_loopback = |dir: &PathBuf| is_executable(&dir.join("loopback"));
+    let lacks = |runtime: &&Runtime| runtime.needs_loopback && !runtime.bin_dirs.iter().any(has_loopback);
+    facts.without_loopback = facts.runtimes.iter().filter(lacks).map(|runtime| runtime.name).collect();
+    facts.bin_dirs = match bin_dir {
+        Some(dir) => vec![dir.to_owned()],
+        None => places(&facts, runtimes::bin_dirs, &installed.binaries),
+    };
     let folders = match conf_dir {
         Some(dir) => vec![dir.to_owned()],
         None => places(&facts, runtimes::conf_dirs, &installed.lists),
@@ -71,7 +78,7 @@ fn installed() -> Manifest {
 fn places(facts: &Facts, of_runtimes: fn(&[Runtime]) -> Vec<PathBuf>, installed: &[PathBuf]) -> Vec<PathBuf> {
     let given: BTreeSet<&Path> = installed.iter().filter_map(|path| path.parent()).collect();
     let mut places = of_runtimes(&facts.runtimes);
-    if facts.runtimes.is_empty() && !given.is_empty() {
+    if facts.takers().next().is_none() && !given.is_empty() {
         places.clear();
     }
     let others: Vec<&Path> =

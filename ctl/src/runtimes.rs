@@ -1,96 +1,52 @@
-//! The container runtimes of this node: where they look for plugins and network lists, and which CNI they speak.
+//! The container runtimes of this node: where they look for plugins and network lists, and which CNI they speak. Those that run are asked
+//! first, then the folders of distributions, then the places where a runtime's configuration is by default.
+
+mod configuration;
+mod kinds;
+mod podman;
+mod process;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use cni_conf::cni::version::Version;
 use serde_json::{Value, json};
-use toml::{Table, Value as Toml};
 
-use crate::files;
+use configuration::{Configuration, at};
+use kinds::{CONTAINERD, KINDS, Kind, PRODUCT_KIND, PRODUCTS, Product};
+use podman::Backend;
 
-/// Where every runtime looks for plugins unless it is told otherwise.
+/// Where most runtimes look for plugins unless they are told otherwise.
 pub(crate) const BIN_DIR: &str = "/opt/cni/bin";
-/// Where every runtime looks for network lists unless it is told otherwise.
+/// Where most runtimes look for network lists unless they are told otherwise.
 pub(crate) const CONF_DIR: &str = "/etc/cni/net.d";
 
 /// One runtime that this node has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Runtime {
-    /// The program's name.
+    /// The program's name, or that of the distribution which brings it along.
     pub(crate) name: &'static str,
+    /// The program's name.
+    pub(crate) program: &'static str,
     /// What it calls its version; none where its program is out of reach, as from within a container.
     pub(crate) version: Option<String>,
+    /// Whether it was seen to run.
+    pub(crate) runs: bool,
     /// The configuration files that were read.
     pub(crate) files: Vec<PathBuf>,
     /// Where it looks for plugins, first place first.
     pub(crate) bin_dirs: Vec<PathBuf>,
     /// Where it looks for network lists.
     pub(crate) conf_dir: PathBuf,
+    /// What makes podman's networks.
+    pub(crate) backend: Option<Backend>,
+    /// Whether it calls the plugin `loopback` for each pod.
+    pub(crate) needs_loopback: bool,
+    /// Whether it can serve Kubernetes: a containerd can be told not to.
+    pub(crate) serves_cri: bool,
 }
-
-/// What is known of a runtime before a node is looked at.
-struct Kind {
-    name: &'static str,
-    /// Its configuration, later files going before earlier ones; a folder stands for the files in it.
-    files: &'static [&'static str],
-    /// Where in it the plugins' folders are: dotted paths, a text or a list of texts each.
-    bin_keys: &'static [&'static [&'static str]],
-    /// Where in it the network lists' folder is.
-    conf_keys: &'static [&'static [&'static str]],
-    bin_dirs: &'static [&'static str],
-    /// The first version whose releases accept CNI 1.1.0; none where that is not known of any.
-    cni_1_1: Option<u32>,
-}
-
-/// containerd's version 2 and 3 of the configuration name the same plugin differently.
-const CONTAINERD_1: [&str; 3] = ["plugins", "io.containerd.grpc.v1.cri", "cni"];
-const CONTAINERD_2: [&str; 3] = ["plugins", "io.containerd.cri.v1.runtime", "cni"];
-
-const KINDS: [Kind; 3] = [
-    Kind {
-        name: "containerd",
-        files: &["/etc/containerd/config.toml", "/etc/containerd/conf.d"],
-        bin_keys: &[
-            &[CONTAINERD_1[0], CONTAINERD_1[1], CONTAINERD_1[2], "bin_dir"],
-            &[CONTAINERD_2[0], CONTAINERD_2[1], CONTAINERD_2[2], "bin_dir"],
-            &[CONTAINERD_2[0], CONTAINERD_2[1], CONTAINERD_2[2], "bin_dirs"],
-        ],
-        conf_keys: &[
-            &[CONTAINERD_1[0], CONTAINERD_1[1], CONTAINERD_1[2], "conf_dir"],
-            &[CONTAINERD_2[0], CONTAINERD_2[1], CONTAINERD_2[2], "conf_dir"],
-        ],
-        bin_dirs: &[BIN_DIR],
-        cni_1_1: Some(2),
-    },
-    Kind {
-        name: "crio",
-        files: &["/etc/crio/crio.conf", "/etc/crio/crio.conf.d"],
-        bin_keys: &[&["crio", "network", "plugin_dirs"]],
-        conf_keys: &[&["crio", "network", "network_dir"]],
-        bin_dirs: &[BIN_DIR],
-        cni_1_1: None,
-    },
-    Kind {
-        name: "podman",
-        files: &[
-            "/usr/share/containers/containers.conf",
-            "/etc/containers/containers.conf",
-            "/etc/containers/containers.conf.d",
-        ],
-        bin_keys: &[&["network", "cni_plugin_dirs"]],
-        conf_keys: &[&["network", "network_config_dir"]],
-        bin_dirs: &[
-            "/usr/local/libexec/cni",
-            "/usr/libexec/cni",
-            "/usr/local/lib/cni",
-            "/usr/lib/cni",
-            BIN_DIR,
-        ],
-        cni_1_1: None,
-    },
-];
 
 /// Looks for runtimes. `kubelet` is what the node's kubelet says of its runtime, `containerd://1.6.20` for one.
 ///
@@ -104,75 +60,156 @@ pub(crate) fn find(kubelet: Option<&str>) -> Result<Vec<Runtime>> {
             (name, version.to_owned())
         });
         let told = told.filter(|(name, _)| *name == kind.name).map(|(_, version)| version);
-        let version = told.or_else(|| ask_version(kind.name));
-        let files = configuration(kind)?;
-        // podman's defaults are there on nodes without podman.
-        let configured = files.iter().any(|(path, _)| path.starts_with("/etc")) && kind.name != "podman";
-        if version.is_none() && !configured {
-            continue;
+        let running = running(kind)?;
+        let of_products = products(kind, &running)?;
+        // Without one that runs, the one that would.
+        if !running.iter().any(|runtime| runtime.name == kind.name) {
+            found.extend(by_default(kind, told)?);
         }
-        found.push(read(kind, version, files));
+        found.extend(running);
+        found.extend(of_products);
     }
     Ok(found)
 }
 
-fn read(kind: &Kind, version: Option<String>, files: Vec<(PathBuf, Table)>) -> Runtime {
-    let last = |keys: &[&[&str]]| {
-        files.iter().rev().find_map(|(_, table)| keys.iter().find_map(|key| folders(table, key)))
-    };
-    let defaults = || kind.bin_dirs.iter().map(PathBuf::from).collect();
-    Runtime {
-        name: kind.name,
-        version,
-        bin_dirs: last(kind.bin_keys).unwrap_or_else(defaults),
-        conf_dir: last(kind.conf_keys)
-            .and_then(|dirs| dirs.into_iter().next())
-            .unwrap_or_else(|| CONF_DIR.into()),
-        files: files.into_iter().map(|(path, _)| path).collect(),
+/// Those that run, each configuration once.
+fn running(kind: &'static Kind) -> Result<Vec<Runtime>> {
+    let mut found: Vec<Runtime> = Vec::new();
+    let mut seen = Vec::new();
+    for process in process::of(kind.name) {
+        let places = kind.places(&process);
+        let product =
+            PRODUCTS.iter().find(|it| kind.name == PRODUCT_KIND && it.owns(&places, &process.program));
+        let options = [&process.values_of(kind.bin_options), &process.values_of(kind.conf_options)]
+            .map(|values| values.iter().map(PathBuf::from).collect::<Vec<_>>());
+        let key = (places, options);
+        if seen.contains(&key) {
+            continue;
+        }
+        let mut runtime = read(kind, product, ask_version(&process.program), Configuration::read(&key.0)?);
+        let [bin_dirs, conf_dirs] = &key.1;
+        if !bin_dirs.is_empty() {
+            runtime.bin_dirs.clone_from(bin_dirs);
+        }
+        if let Some(dir) = conf_dirs.last() {
+            runtime.conf_dir.clone_from(dir);
+        }
+        runtime.runs = true;
+        found.push(runtime);
+        seen.push(key);
     }
+    Ok(found)
 }
 
-/// The folders at a key: a text or a list of texts, none of them empty.
-fn folders(table: &Table, key: &[&str]) -> Option<Vec<PathBuf>> {
-    let (last, parents) = key.split_last()?;
-    let mut table = table;
-    for parent in parents {
-        table = table.get(*parent)?.as_table()?;
-    }
-    let texts: Vec<&str> = match table.get(*last)? {
-        Toml::String(text) => vec![text],
-        Toml::Array(list) => list.iter().filter_map(Toml::as_str).collect(),
-        _ => return None,
-    };
-    let folders: Vec<PathBuf> =
-        texts.into_iter().filter(|text| !text.is_empty()).map(PathBuf::from).collect();
-    (!folders.is_empty()).then_some(folders)
-}
-
-fn configuration(kind: &Kind) -> Result<Vec<(PathBuf, Table)>> {
-    let mut files = Vec::new();
-    for place in kind.files.iter().map(Path::new) {
-        let inside = if place.is_dir() { files::names(place)? } else { Vec::new() };
-        let paths = inside
-            .iter()
-            .filter(|name| name.ends_with(".conf") || name.ends_with(".toml"))
-            .map(|name| place.join(name));
-        let paths: Vec<PathBuf> = if place.is_dir() { paths.collect() } else { vec![place.to_owned()] };
-        for path in paths {
-            let Some(content) = files::read(&path)? else { continue };
-            let text = String::from_utf8_lossy(&content);
-            let table =
-                text.parse::<Table>().with_context(|| format!("cannot understand {}", path.display()))?;
-            files.push((path, table));
+/// The distributions whose folder is there, beside those that run.
+fn products(kind: &'static Kind, running: &[Runtime]) -> Result<Vec<Runtime>> {
+    let mut found = Vec::new();
+    for product in PRODUCTS.iter().filter(|_| kind.name == PRODUCT_KIND) {
+        if Path::new(product.root).is_dir() && !running.iter().any(|runtime| runtime.name == product.name) {
+            let configuration = Configuration::read(&[product.config.into()])?;
+            found.push(read(kind, Some(product), ask_version(Path::new(product.program)), configuration));
         }
     }
-    Ok(files)
+    Ok(found)
 }
 
+/// The one whose configuration is where it is by default, if there is one.
+fn by_default(kind: &'static Kind, told: Option<String>) -> Result<Option<Runtime>> {
+    let version = told.or_else(|| ask_version(Path::new(kind.name)));
+    let places: Vec<PathBuf> = kind.files.iter().map(PathBuf::from).collect();
+    let configuration = Configuration::read(&places)?;
+    let is_configured = (kind.is_told_by_files && !configuration.0.is_empty())
+        || kind.folders.iter().any(|folder| Path::new(folder).is_dir());
+    Ok((version.is_some() || is_configured).then(|| read(kind, None, version, configuration)))
+}
+
+fn read(
+    kind: &'static Kind,
+    product: Option<&'static Product>,
+    version: Option<String>,
+    configuration: Configuration,
+) -> Runtime {
+    let first_start = product.filter(|_| configuration.0.is_empty());
+    let bin_dirs = configuration.folders(kind.bin_keys).unwrap_or_else(|| match first_start {
+        Some(product) => product.first_bin_dirs(),
+        None => kind.bin_dirs.iter().map(PathBuf::from).collect(),
+    });
+    let conf_dir = configuration.folders(kind.conf_keys).and_then(|dirs| dirs.into_iter().next());
+    let conf_dir =
+        conf_dir.unwrap_or_else(|| first_start.map_or(kind.conf_dir, |product| product.conf_dir).into());
+    let lasting = |dir: &PathBuf| product.map_or_else(|| dir.clone(), |product| product.lasting(dir));
+    let serves_cri = kind.name != "containerd" || !is_cri_disabled(&configuration);
+    Runtime {
+        name: product.map_or(kind.name, |product| product.name),
+        program: kind.name,
+        runs: false,
+        bin_dirs: bin_dirs.iter().map(lasting).collect(),
+        conf_dir: lasting(&conf_dir),
+        backend: (kind.name == "podman")
+            .then(|| podman::backend(version.as_deref(), &configuration))
+            .flatten(),
+        needs_loopback: serves_cri && needs_loopback(kind, version.as_deref(), &configuration),
+        serves_cri,
+        files: configuration.0.into_iter().map(|(path, _)| path).collect(),
+        version,
+    }
+}
+
+/// Docker's package configures a containerd without the part that serves Kubernetes.
+fn is_cri_disabled(configuration: &Configuration) -> bool {
+    let names = configuration.last(|table| {
+        let list = table.get("disabled_plugins")?.as_array()?;
+        Some(list.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect::<Vec<_>>())
+    });
+    let is_cri = |name: &String| CONTAINERD.iter().any(|key| key[1] == name);
+    names.is_some_and(|names| names.iter().any(is_cri))
+}
+
+/// CRI-O has set `lo` up by itself since 1.19; containerd can since 2.0, where it is told to.
+fn needs_loopback(kind: &Kind, version: Option<&str>, configuration: &Configuration) -> bool {
+    match kind.name {
+        "containerd" => {
+            let say = |table: &toml::Table| {
+                at(table, &[CONTAINERD[2][0], CONTAINERD[2][1], "cni", "use_internal_loopback"])?.as_bool()
+            };
+            !configuration.last(say).unwrap_or(false)
+        }
+        "crio" => version.and_then(numbers).is_none_or(|version| version < (1, 19)),
+        _ => false,
+    }
+}
+
+/// How long a program may take to say its version.
+const LIMIT: Duration = Duration::from_secs(5);
+
 /// What `PROGRAM --version` says: the first word that begins with a digit, or with v and a digit.
-fn ask_version(program: &str) -> Option<String> {
-    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
-    version_in(&String::from_utf8_lossy(&output.stdout))
+fn ask_version(program: &Path) -> Option<String> {
+    version_in(&ask(program, &["--version"])?)
+}
+
+/// What a program says to a question; none if it does not answer in time.
+fn ask(program: &Path, words: &[&str]) -> Option<String> {
+    let mut command = Command::new(program);
+    let command = command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().ok()?;
+    if !ends_in_time(&mut child) {
+        // It may have ended meanwhile, which is just as well.
+        let _ = child.kill();
+        let _ = child.wait();
+        return None;
+    }
+    Some(String::from_utf8_lossy(&child.wait_with_output().ok()?.stdout).into_owned())
+}
+
+fn ends_in_time(child: &mut Child) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < LIMIT {
+        match child.try_wait() {
+            Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+            ended => return ended.is_ok(),
+        }
+    }
+    false
 }
 
 fn version_in(text: &str) -> Option<String> {
@@ -182,28 +219,51 @@ fn version_in(text: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// The first two numbers of a version.
+fn numbers(version: &str) -> Option<(u32, u32)> {
+    let digits = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+    let mut parts = version.split('.');
+    Some((digits(parts.next()?)?, digits(parts.next()?)?))
+}
+
 impl Runtime {
     /// The newest CNI that it is known to accept: containerd before 2 and podman 4 refuse results of 1.1.0.
     pub(crate) fn cni(&self) -> Version {
-        let newer = KINDS.iter().find(|kind| kind.name == self.name).and_then(|kind| kind.cni_1_1);
-        let major = self.version.as_ref().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-        match (major, newer) {
-            (Some(major), Some(newer)) if major >= newer => Version::V1_1_0,
+        let newer = KINDS.iter().find(|kind| kind.name == self.program).and_then(|kind| kind.cni_1_1);
+        match (self.version.as_deref().and_then(numbers), newer) {
+            (Some((major, _)), Some(newer)) if major >= newer => Version::V1_1_0,
             _ => Version::V1_0_0,
         }
     }
 
+    /// Whether it reads network lists at all.
+    pub(crate) fn takes_lists(&self) -> bool {
+        self.backend != Some(Backend::Netavark)
+    }
+
+    /// Its name and version, for people: `k3s (containerd) 2.1.4`.
+    pub(crate) fn shown(&self) -> String {
+        let program = if self.name == self.program { String::new() } else { format!(" ({})", self.program) };
+        format!("{}{program} {}", self.name, self.version.as_deref().unwrap_or("of unknown version"))
+    }
+
     /// For `-o json`.
     pub(crate) fn to_json(&self) -> Value {
-        json!({"name": self.name, "version": self.version, "configuration": self.files,
+        json!({"name": self.name, "program": self.program, "version": self.version, "running": self.runs,
+            "configuration": self.files, "takesLists": self.takes_lists(),
             "binDirs": self.bin_dirs, "confDir": self.conf_dir, "cniVersion": self.cni().as_str()})
     }
+}
+
+/// The runtimes that network lists are for.
+pub(crate) fn takers(runtimes: &[Runtime]) -> impl Iterator<Item = &Runtime> {
+    runtimes.iter().filter(|runtime| runtime.takes_lists())
 }
 
 /// The folders to put plugins into: for each runtime one that it looks into, as few as will do.
 pub(crate) fn bin_dirs(runtimes: &[Runtime]) -> Vec<PathBuf> {
     let mut chosen: Vec<PathBuf> = Vec::new();
-    for runtime in runtimes {
+    for runtime in takers(runtimes) {
         let common = Path::new(BIN_DIR);
         let first = runtime.bin_dirs.iter().find(|dir| *dir == common).or(runtime.bin_dirs.first());
         if !runtime.bin_dirs.iter().any(|dir| chosen.contains(dir)) {
@@ -216,7 +276,7 @@ pub(crate) fn bin_dirs(runtimes: &[Runtime]) -> Vec<PathBuf> {
 /// The folders to put network lists into.
 pub(crate) fn conf_dirs(runtimes: &[Runtime]) -> Vec<PathBuf> {
     let mut chosen: Vec<PathBuf> = Vec::new();
-    for runtime in runtimes {
+    for runtime in takers(runtimes) {
         if !chosen.contains(&runtime.conf_dir) {
             chosen.push(runtime.conf_dir.clone());
         }
@@ -226,7 +286,7 @@ pub(crate) fn conf_dirs(runtimes: &[Runtime]) -> Vec<PathBuf> {
 
 /// The newest version of the specification that all of them accept; 1.0.0 where none is known.
 pub(crate) fn common_cni(runtimes: &[Runtime]) -> Version {
-    runtimes.iter().map(Runtime::cni).min().unwrap_or(Version::V1_0_0)
+    takers(runtimes).map(Runtime::cni).min().unwrap_or(Version::V1_0_0)
 }
 
 #[cfg(test)]
@@ -234,13 +294,9 @@ mod tests {
     use super::*;
 
     fn runtime(name: &'static str, version: &str, bin_dirs: &[&str]) -> Runtime {
-        Runtime {
-            name,
-            version: Some(version.into()),
-            files: Vec::new(),
-            bin_dirs: bin_dirs.iter().map(PathBuf::from).collect(),
-            conf_dir: CONF_DIR.into(),
-        }
+        let kind = KINDS.iter().find(|kind| kind.name == name).unwrap();
+        let runtime = read(kind, None, Some(version.into()), Configuration::default());
+        Runtime { bin_dirs: bin_dirs.iter().map(PathBuf::from).collect(), ..runtime }
     }
 
     #[test]
@@ -272,7 +328,10 @@ mod tests {
 
     #[test]
     fn both_generations_of_containerds_configuration_are_understood() {
-        let read_text = |text: &str| read(&KINDS[0], None, vec![("c".into(), text.parse().unwrap())]);
+        let read_text = |text: &str| {
+            let configuration = Configuration(vec![("c".into(), text.parse().unwrap())]);
+            read(&KINDS[0], None, None, configuration)
+        };
         let old = read_text(
             "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/usr/lib/cni\"\nconf_dir = \"/c\"\n",
         );
@@ -280,5 +339,36 @@ mod tests {
         let new =
             read_text("version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dirs = ['/a', '/b']\n");
         assert_eq!((new.bin_dirs, new.conf_dir), (vec!["/a".into(), "/b".into()], CONF_DIR.into()));
+    }
+
+    #[test]
+    fn who_needs_the_loopback_plugin_is_told_by_version_and_configuration() {
+        let needs = |name: &str, version: Option<&str>, text: &str| {
+            let kind = KINDS.iter().find(|kind| kind.name == name).unwrap();
+            let configuration = Configuration(vec![("c".into(), text.parse().unwrap())]);
+            read(kind, None, version.map(str::to_owned), configuration).needs_loopback
+        };
+        assert!(needs("containerd", Some("1.7.2"), "") && needs("containerd", Some("2.1.9"), ""));
+        let internal = "[plugins.'io.containerd.cri.v1.runtime'.cni]\nuse_internal_loopback = true\n";
+        assert!(!needs("containerd", Some("2.1.9"), internal));
+        assert!(!needs("containerd", Some("1.7.2"), "disabled_plugins = ['cri']\n"));
+        assert!(needs("crio", Some("1.18.4"), "") && needs("crio", None, ""));
+        assert!(!needs("crio", Some("1.31.2"), "") && !needs("podman", Some("3.4.1"), ""));
+    }
+
+    #[test]
+    fn a_podman_without_cni_takes_no_lists() {
+        let with = |version: &str, text: &str| {
+            let configuration = Configuration(vec![("c".into(), text.parse().unwrap())]);
+            read(&KINDS[2], None, Some(version.into()), configuration)
+        };
+        let netavark = "[network]\nnetwork_backend = 'netavark'\n";
+        let cni = "[network]\nnetwork_backend = 'cni'\n";
+        assert!(!with("5.4.0", "").takes_lists() && !with("5.4.0", cni).takes_lists());
+        assert!(!with("4.9.3", netavark).takes_lists() && with("4.9.3", cni).takes_lists());
+        assert!(with("3.4.1", "").takes_lists());
+        // It is told of, and decides neither folders nor versions.
+        let all = [with("5.4.0", ""), runtime("containerd", "2.1.9", &["/b"])];
+        assert_eq!((bin_dirs(&all), common_cni(&all)), (vec!["/b".into()], Version::V1_1_0));
     }
 }

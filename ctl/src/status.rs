@@ -16,7 +16,7 @@ use crate::observe;
 
 /// Runs the verb.
 pub(crate) fn run(call: &Status, out: &mut dyn Write) -> Result<()> {
-    let facts = observe::node(call.conf_dir.as_deref(), &call.network)?;
+    let facts = observe::node(call.conf_dir.as_deref(), None, &call.network)?;
     if call.output == Output::Json {
         let all = json!({
             "uplinks": facts.masters().into_iter().map(|name| uplink(&facts, name)).collect::<Vec<_>>(),

@@ -1,7 +1,8 @@
 //! `vlan-bridgectl` on a node that has configuration files of its own.
 
-use crate::{Node, Outcome, Scratch, programs, run};
+use crate::{Background, Node, Outcome, Scratch, poll, programs, run};
 use nix::mount::{MsFlags, mount};
+use nix::unistd::setuid;
 use serde_json::Value;
 use std::ffi::CString;
 use std::fs;
@@ -9,10 +10,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The folders of a machine that the node has instead of the machine's; the tool reads and writes them.
-const OWN: [&str; 4] = ["/etc", "/opt/cni", "/run/secrets", "/var/lib"];
+const OWN: [&str; 5] = ["/etc", "/opt/cni", "/run/secrets", "/var/lib", "/var/snap"];
 
 /// A node's tool. What it finds in the folders `OWN` is the node's own, and empty at first.
 #[derive(Debug)]
@@ -68,6 +70,28 @@ impl<'a> Ctl<'a> {
         fs::set_permissions(self.path(&path), fs::Permissions::from_mode(0o755)).expect("a file of ours");
     }
 
+    /// Starts such a program with the words of a line; it stays until it is dropped. It sees the node's files, and the tool sees it.
+    pub fn running(&self, name: &str, version: &str, line: &str) -> Background {
+        self.running_as(0, name, version, line)
+    }
+
+    /// The same as another user's process.
+    pub fn running_as(&self, user: u32, name: &str, version: &str, line: &str) -> Background {
+        let path = format!("bin/{name}");
+        let script = format!("#!/bin/sh\n[ \"$1\" = --version ] && exec echo '{version}'\nread -r word\n");
+        self.write(&path, &script);
+        fs::set_permissions(self.path(&path), fs::Permissions::from_mode(0o755)).expect("a file of ours");
+        let mut command = self.start(&self.path(&path), line);
+        // SAFETY: between fork and exec only a system call is made. Not `Command::uid`, which goes before the mounts.
+        unsafe { command.pre_exec(move || Ok(setuid(user.into())?)) };
+        let process = Background::start(command.stdin(Stdio::piped()));
+        let comm = format!("/proc/{}/comm", process.pid());
+        poll(Duration::from_secs(10), "a program that runs", || {
+            fs::read_to_string(&comm).is_ok_and(|comm| comm.trim_end() == name)
+        });
+        process
+    }
+
     /// The content of a file of the node.
     #[track_caller]
     pub fn read(&self, path: &str) -> String {
@@ -82,7 +106,12 @@ impl<'a> Ctl<'a> {
 
     /// The tool with the words of a line, not started yet.
     pub fn command(&self, line: &str) -> Command {
-        let mut command = self.node.command(programs::product().join("vlan-bridgectl"));
+        self.start(&programs::product().join("vlan-bridgectl"), line)
+    }
+
+    /// A program that finds the node's own files in their places.
+    fn start(&self, program: &Path, line: &str) -> Command {
+        let mut command = self.node.command(program);
         command.args(line.split_whitespace()).env_clear();
         command.env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()));
         let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).expect("a path without NUL");

@@ -55,8 +55,7 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[Found]) -> Vec<Finding> {
     findings.extend(out_of_the_way(facts, folder, found));
     let Some(ours) = found.iter().find(|list| list.is_ours()) else {
         if facts.networks.iter().all(|network| network.path.starts_with(folder)) {
-            let seen = format!("no network list of ours in {}", folder.display());
-            findings.push(Finding::fail(LISTS, seen, "no pod gets to our network").mend(INSTALL));
+            findings.push(without_list(facts, folder));
         }
         return findings;
     };
@@ -88,6 +87,31 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[Found]) -> Vec<Finding> {
     findings
 }
 
+/// A folder where runtimes look for lists, and find none of ours. That pods are attached weighs more than what configurations say:
+/// then somebody looks elsewhere.
+fn without_list(facts: &Facts, folder: &Path) -> Finding {
+    let seen = format!("no network list of ours in {}", folder.display());
+    if let Some(attached) = attached(facts) {
+        let why = "their runtime looks elsewhere, or the list is gone, which their DEL needs";
+        return Finding::warn(LISTS, format!("{seen}, and {attached}"), why)
+            .mend("vlan-bridgectl doctor --conf-dir DIR, with the folder where their runtime looks");
+    }
+    let place = match runtimes::conf_dirs(&facts.runtimes).iter().any(|dir| dir == folder) {
+        true => String::new(),
+        false => format!(" --conf-dir {}", folder.display()),
+    };
+    Finding::fail(LISTS, seen, "no pod gets to our network").mend(format!("{INSTALL}{place}"))
+}
+
+/// How many pods are attached, if any are.
+fn attached(facts: &Facts) -> Option<String> {
+    match facts.attachments().count() {
+        0 => None,
+        1 => Some("1 pod is attached".to_owned()),
+        count => Some(format!("{count} pods are attached")),
+    }
+}
+
 /// What to do about a list that cannot be read; install and uninstall keep the one that was there before.
 fn instead_of_torn(facts: &Facts, path: &Path) -> String {
     let shown = path.display();
@@ -103,7 +127,7 @@ fn out_of_the_way(facts: &Facts, folder: &Path, found: &[Found]) -> Option<Findi
     let is_looked_at = |folder: &Path| looked_at.iter().any(|dir| dir == folder);
     let mut others = facts.folders.iter().filter(|(other, _)| is_looked_at(other)).peekable();
     others.peek()?;
-    if facts.runtimes.is_empty()
+    if facts.takers().next().is_none()
         || is_looked_at(folder)
         || others.any(|(_, lists)| lists.iter().any(Found::is_ours))
     {
@@ -112,11 +136,15 @@ fn out_of_the_way(facts: &Facts, folder: &Path, found: &[Found]) -> Option<Findi
     let ours = found.iter().find(|list| list.is_ours())?.path.display();
     let seen = format!("{ours} is in no folder where {} looks", runtime_names(facts));
     let command = format!("vlan-bridgectl install --network {ours}");
-    Some(Finding::warn(LISTS, seen, "no pod of theirs gets to our network").mend(command))
+    let why = match attached(facts) {
+        None => "no pod of theirs gets to our network".to_owned(),
+        Some(attached) => format!("{attached}: by a runtime that was not found, or before this one ran"),
+    };
+    Some(Finding::warn(LISTS, seen, why).mend(command))
 }
 
 fn runtime_names(facts: &Facts) -> String {
-    facts.runtimes.iter().map(|runtime| runtime.name).collect::<Vec<_>>().join(" or ")
+    facts.takers().map(|runtime| runtime.name).collect::<Vec<_>>().join(" or ")
 }
 
 /// A list in a version that a runtime refuses.
@@ -124,7 +152,7 @@ fn version(facts: &Facts, list: &Found) -> Option<Finding> {
     let content = list.content.as_ref().ok().filter(|_| list.is_ours())?;
     let version = Version::parse(content["cniVersion"].as_str()?).ok()?;
     let accepted = runtimes::common_cni(&facts.runtimes);
-    if facts.runtimes.is_empty() || version <= accepted {
+    if facts.takers().next().is_none() || version <= accepted {
         return None;
     }
     let (version, accepted) = (version.as_str(), accepted.as_str());
@@ -163,20 +191,31 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
     let Some(path) = &plugin.path else {
         let dirs: Vec<String> = facts.bin_dirs.iter().map(|dir| dir.display().to_string()).collect();
         let seen = format!("{name} is not in {}", dirs.join(", "));
+        let command = format!("{}, or the package of that plugin", install_plugins(facts));
+        let Some(attached) = attached(facts) else {
+            return Some(Finding::fail(CHECK, seen, "every ADD fails").mend(command));
+        };
+        let why = "their runtime finds it elsewhere, or it is gone: then the next ADD or DEL fails";
         return Some(
-            Finding::fail(CHECK, seen, "every ADD fails")
-                .mend(format!("{}, or the package of that plugin", install_plugins(facts))),
+            Finding::warn(CHECK, format!("{seen}, and {attached}"), why)
+                .mend("vlan-bridgectl doctor --bin-dir DIR, with the folder where their runtime looks")
+                .mend(command),
         );
     };
     let shown = path.display();
     if !plugin.executable {
         let seen = format!("{shown} is not executable");
-        return Some(Finding::fail(CHECK, seen, "every ADD fails").mend(format!("chmod 0755 {shown}")));
+        let why = if attached(facts).is_none() { "every ADD fails" } else { "the next ADD or DEL fails" };
+        return Some(Finding::fail(CHECK, seen, why).mend(format!("chmod 0755 {shown}")));
     }
     let looks = |runtime: &Runtime| runtime.bin_dirs.iter().any(|dir| path.starts_with(dir));
-    if !facts.runtimes.is_empty() && !facts.runtimes.iter().any(looks) {
+    if facts.takers().next().is_some() && !facts.takers().any(looks) {
         let seen = format!("{shown} is in no folder where {} looks", runtime_names(facts));
-        return Some(Finding::warn(CHECK, seen, "every ADD of theirs fails").mend("vlan-bridgectl install"));
+        let why = match attached(facts) {
+            None => "every ADD of theirs fails".to_owned(),
+            Some(attached) => format!("{attached}: by a runtime that was not found, or before this one ran"),
+        };
+        return Some(Finding::warn(CHECK, seen, why).mend("vlan-bridgectl install"));
     }
     let own = env!("CARGO_PKG_VERSION");
     match plugin.version.as_ref()? {

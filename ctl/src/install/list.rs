@@ -87,7 +87,7 @@ pub(super) fn set_version(list: &mut Value, asked: Option<Version>, runtimes: &[
     let version = asked.unwrap_or_else(|| own.map_or(accepted, |own| own.min(accepted)));
     list["cniVersion"] = version.as_str().into();
     let own = own.filter(|own| *own >= Version::V1_1_0 && version < Version::V1_1_0 && asked.is_none())?;
-    let why = match runtimes.is_empty() {
+    let why = match runtimes::takers(runtimes).next().is_none() {
         true => "no runtime was found, and older ones take no newer version",
         false => "a runtime of this node takes no newer version",
     };

@@ -1,0 +1,38 @@
+//! The runtimes of the node: which were found, where they look, and what they need besides our plugins.
+
+use super::finding::Finding;
+use crate::facts::Facts;
+use crate::runtimes::Runtime;
+
+const CHECK: &str = "runtimes";
+
+/// Each runtime that was found.
+pub(super) fn found(facts: &Facts) -> Vec<Finding> {
+    facts.runtimes.iter().map(|runtime| judge(facts, runtime)).collect()
+}
+
+fn judge(facts: &Facts, runtime: &Runtime) -> Finding {
+    let shown = runtime.shown();
+    if !runtime.takes_lists() {
+        let seen = format!("{shown} makes its networks with netavark");
+        return Finding::warn(CHECK, seen, "its containers never see a CNI network list").mend(
+            "for podman 4: network_backend = \"cni\" in /etc/containers/containers.conf; podman 5 has no CNI",
+        );
+    }
+    let bin_dirs: Vec<String> = runtime.bin_dirs.iter().map(|dir| dir.display().to_string()).collect();
+    let bin_dirs = bin_dirs.join(" or ");
+    if facts.without_loopback.contains(&runtime.name) {
+        let seen = format!("{shown} has no plugin loopback in {bin_dirs}");
+        let why = "it calls that first for each pod, and no new pod starts";
+        let internal = match runtime.program {
+            "containerd" => {
+                "; containerd 2 can do without, with use_internal_loopback = true beside bin_dirs"
+            }
+            _ => "",
+        };
+        return Finding::fail(CHECK, seen, why).mend(format!(
+            "put loopback there, of the package containernetworking-plugins or kubernetes-cni{internal}"
+        ));
+    }
+    Finding::ok(CHECK, format!("{shown}: plugins in {bin_dirs}, lists in {}", runtime.conf_dir.display()))
+}

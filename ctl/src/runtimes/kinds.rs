@@ -1,0 +1,261 @@
+//! What is known of runtimes, and of the Kubernetes distributions that bring one along, before a node is looked at.
+
+use std::path::{Path, PathBuf};
+
+use super::process::Process;
+use super::{BIN_DIR, CONF_DIR};
+
+/// A program that calls CNI plugins.
+#[derive(Debug)]
+pub(super) struct Kind {
+    /// The program's name.
+    pub(super) name: &'static str,
+    /// Its configuration, later files going before earlier ones; a folder stands for the files in it.
+    pub(super) files: &'static [&'static str],
+    /// The options by which it is told other ones, in the order of `files`.
+    pub(super) file_options: &'static [&'static [&'static str]],
+    /// Where in its configuration the plugins' folders are: dotted paths, a text or a list of texts each.
+    pub(super) bin_keys: &'static [&'static [&'static str]],
+    /// Where in it the network lists' folder is.
+    pub(super) conf_keys: &'static [&'static [&'static str]],
+    /// Options that say the same, and go before.
+    pub(super) bin_options: &'static [&'static str],
+    pub(super) conf_options: &'static [&'static str],
+    /// Where it looks unless it is told otherwise.
+    pub(super) bin_dirs: &'static [&'static str],
+    pub(super) conf_dir: &'static str,
+    /// Whether a configuration file alone tells that it is there.
+    pub(super) is_told_by_files: bool,
+    /// Folders that tell so.
+    pub(super) folders: &'static [&'static str],
+    /// The first version whose releases accept CNI 1.1.0; none where that is not known of any.
+    pub(super) cni_1_1: Option<u32>,
+}
+
+/// containerd's versions 1, 2 and 3 of the configuration name the same plugin differently.
+pub(super) const CONTAINERD: [&[&str]; 3] = [
+    &["plugins", "cri"],
+    &["plugins", "io.containerd.grpc.v1.cri"],
+    &["plugins", "io.containerd.cri.v1.runtime"],
+];
+
+pub(super) const KINDS: [Kind; 4] = [
+    Kind {
+        name: "containerd",
+        files: &["/etc/containerd/config.toml", "/etc/containerd/conf.d"],
+        file_options: &[&["-c", "--config"]],
+        bin_keys: &[
+            &[CONTAINERD[0][0], CONTAINERD[0][1], "cni", "bin_dir"],
+            &[CONTAINERD[1][0], CONTAINERD[1][1], "cni", "bin_dir"],
+            &[CONTAINERD[2][0], CONTAINERD[2][1], "cni", "bin_dirs"],
+            &[CONTAINERD[2][0], CONTAINERD[2][1], "cni", "bin_dir"],
+        ],
+        conf_keys: &[
+            &[CONTAINERD[0][0], CONTAINERD[0][1], "cni", "conf_dir"],
+            &[CONTAINERD[1][0], CONTAINERD[1][1], "cni", "conf_dir"],
+            &[CONTAINERD[2][0], CONTAINERD[2][1], "cni", "conf_dir"],
+        ],
+        bin_options: &[],
+        conf_options: &[],
+        bin_dirs: &[BIN_DIR],
+        conf_dir: CONF_DIR,
+        is_told_by_files: true,
+        folders: &[],
+        cni_1_1: Some(2),
+    },
+    Kind {
+        name: "crio",
+        files: &["/etc/crio/crio.conf", "/etc/crio/crio.conf.d"],
+        file_options: &[&["-c", "--config"], &["-d", "--config-dir"]],
+        bin_keys: &[&["crio", "network", "plugin_dirs"], &["crio", "network", "plugin_dir"]],
+        conf_keys: &[&["crio", "network", "network_dir"]],
+        bin_options: &["--cni-plugin-dir"],
+        conf_options: &["--cni-config-dir"],
+        bin_dirs: &[BIN_DIR],
+        conf_dir: CONF_DIR,
+        is_told_by_files: true,
+        folders: &[],
+        cni_1_1: None,
+    },
+    Kind {
+        name: "podman",
+        files: &[
+            "/usr/share/containers/containers.conf",
+            "/etc/containers/containers.conf",
+            "/etc/containers/containers.conf.d",
+        ],
+        file_options: &[],
+        bin_keys: &[&["network", "cni_plugin_dirs"]],
+        conf_keys: &[&["network", "network_config_dir"]],
+        bin_options: &[],
+        conf_options: &[],
+        bin_dirs: &[
+            "/usr/local/libexec/cni",
+            "/usr/libexec/cni",
+            "/usr/local/lib/cni",
+            "/usr/lib/cni",
+            BIN_DIR,
+        ],
+        conf_dir: CONF_DIR,
+        // Its defaults are there on nodes without podman.
+        is_told_by_files: false,
+        folders: &[],
+        cni_1_1: None,
+    },
+    Kind {
+        name: "nomad",
+        files: &["/etc/nomad.d"],
+        file_options: &[&["-config", "--config"]],
+        bin_keys: &[&["client", "cni_path"]],
+        conf_keys: &[&["client", "cni_config_dir"]],
+        bin_options: &["-cni-path", "--cni-path"],
+        conf_options: &["-cni-config-dir", "--cni-config-dir"],
+        bin_dirs: &[BIN_DIR],
+        conf_dir: "/opt/cni/config",
+        is_told_by_files: true,
+        folders: &["/etc/nomad.d", "/opt/nomad", "/opt/cni/config"],
+        cni_1_1: None,
+    },
+];
+
+/// A Kubernetes distribution with a containerd of its own, which is found by its folder.
+#[derive(Debug)]
+pub(super) struct Product {
+    pub(super) name: &'static str,
+    /// The folder that is there where it is.
+    pub(super) root: &'static str,
+    /// What its containerd is told with `--config`.
+    pub(super) config: &'static str,
+    /// Its containerd.
+    pub(super) program: &'static str,
+    /// Where it looks, until its configuration is written at its first start. Of several folders, those that are there.
+    pub(super) bin_dirs: &'static [&'static str],
+    pub(super) conf_dir: &'static str,
+    /// A link to a folder that each release has anew, and fills from the last one's or not.
+    pub(super) current: Option<&'static str>,
+}
+
+pub(super) const PRODUCTS: [Product; 4] = [
+    Product {
+        name: "k3s",
+        root: "/var/lib/rancher/k3s",
+        config: "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+        program: "/var/lib/rancher/k3s/data/current/bin/containerd",
+        // The first since the releases of October 2024.
+        bin_dirs: &["/var/lib/rancher/k3s/data/cni", "/var/lib/rancher/k3s/data/current/bin"],
+        conf_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d",
+        current: Some("/var/lib/rancher/k3s/data/current"),
+    },
+    Product {
+        name: "RKE2",
+        root: "/var/lib/rancher/rke2",
+        config: "/var/lib/rancher/rke2/agent/etc/containerd/config.toml",
+        program: "/var/lib/rancher/rke2/bin/containerd",
+        bin_dirs: &[BIN_DIR],
+        conf_dir: CONF_DIR,
+        current: None,
+    },
+    Product {
+        name: "MicroK8s",
+        root: "/var/snap/microk8s",
+        config: "/var/snap/microk8s/current/args/containerd.toml",
+        program: "/snap/microk8s/current/bin/containerd",
+        bin_dirs: &["/var/snap/microk8s/current/opt/cni/bin"],
+        conf_dir: "/var/snap/microk8s/current/args/cni-network",
+        current: Some("/var/snap/microk8s/current"),
+    },
+    Product {
+        name: "k0s",
+        root: "/var/lib/k0s",
+        config: "/etc/k0s/containerd.toml",
+        program: "/var/lib/k0s/bin/containerd",
+        bin_dirs: &[BIN_DIR],
+        conf_dir: CONF_DIR,
+        current: None,
+    },
+];
+
+/// The kind of the distributions' runtime.
+pub(super) const PRODUCT_KIND: &str = "containerd";
+
+impl Kind {
+    /// The configuration of one that runs: what its options say. A place that has no option goes with the first that has one.
+    pub(super) fn places(&self, process: &Process) -> Vec<PathBuf> {
+        let told: Vec<Vec<PathBuf>> = self.file_options.iter().map(|names| process.paths_of(names)).collect();
+        let is_told = told.iter().any(|paths| !paths.is_empty());
+        let of = |(index, file): (usize, &&str)| match told.get(index) {
+            Some(paths) if !paths.is_empty() => paths.clone(),
+            None if is_told => Vec::new(),
+            _ => vec![PathBuf::from(file)],
+        };
+        self.files.iter().enumerate().flat_map(of).collect()
+    }
+}
+
+impl Product {
+    /// Whether a containerd that runs is its own.
+    pub(super) fn owns(&self, places: &[PathBuf], program: &Path) -> bool {
+        let is_own = |path: &Path| path == Path::new(self.config) || path.starts_with(self.root);
+        places.first().is_some_and(|config| is_own(config)) || is_own(program)
+    }
+
+    /// Where it looks for plugins before its containerd has a configuration.
+    pub(super) fn first_bin_dirs(&self) -> Vec<PathBuf> {
+        let all = self.bin_dirs.iter().map(PathBuf::from);
+        let there: Vec<PathBuf> = all.clone().filter(|dir| dir.is_dir()).collect();
+        if there.is_empty() { all.take(1).collect() } else { there }
+    }
+
+    /// The same folder by the link that outlives an upgrade, where there is one; what a snap calls `$SNAP_DATA` is that link too.
+    pub(super) fn lasting(&self, folder: &Path) -> PathBuf {
+        let Some(current) = self.current.map(Path::new) else { return folder.to_owned() };
+        if let Ok(rest) = folder.strip_prefix("${SNAP_DATA}") {
+            return current.join(rest);
+        }
+        let release = current.canonicalize().ok();
+        let rest = release.as_deref().and_then(|release| folder.strip_prefix(release).ok());
+        rest.map_or_else(|| folder.to_owned(), |rest| current.join(rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_say_which_configuration_is_read() {
+        let places = |kind: usize, words: &[&str]| {
+            let words = words.iter().map(|word| (*word).to_owned()).collect();
+            let process = Process { program: "/usr/bin/x".into(), words, folder: "/srv".into() };
+            KINDS[kind].places(&process).iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(places(0, &[]), KINDS[0].files);
+        for words in
+            [&["-c", "/a"] as &[&str], &["--config", "/a", "-l", "debug"], &["--config=/a"], &["-c=/a"]]
+        {
+            assert_eq!(places(0, words), ["/a"], "{words:?}");
+        }
+        assert_eq!(places(0, &["--config", "a.toml"]), ["/srv/a.toml"]);
+        assert_eq!(places(1, &["-d", "/d"]), ["/etc/crio/crio.conf", "/d"]);
+        assert_eq!(places(1, &["--config=/a"]), ["/a", "/etc/crio/crio.conf.d"]);
+        assert_eq!(places(3, &["agent", "-config=/a", "-config", "/b"]), ["/a", "/b"]);
+    }
+
+    #[test]
+    fn a_distributions_containerd_is_known_by_its_folders() {
+        let owner = |config: &str, program: &str| {
+            PRODUCTS.iter().find(|it| it.owns(&[config.into()], Path::new(program))).map(|it| it.name)
+        };
+        assert_eq!(owner("/var/lib/rancher/k3s/agent/etc/containerd/config.toml", "containerd"), Some("k3s"));
+        assert_eq!(
+            owner("/data/agent/etc/containerd/config.toml", "/var/lib/rancher/rke2/b/containerd"),
+            Some("RKE2")
+        );
+        assert_eq!(
+            owner("/var/snap/microk8s/7229/args/containerd.toml", "/snap/b/containerd"),
+            Some("MicroK8s")
+        );
+        assert_eq!(owner("/etc/k0s/containerd.toml", "containerd"), Some("k0s"));
+        assert_eq!(owner("/etc/containerd/config.toml", "/usr/bin/containerd"), None);
+    }
+}

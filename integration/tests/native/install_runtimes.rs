@@ -1,0 +1,302 @@
+//! `vlan-bridgectl` asks what runs: a runtime that is told another configuration looks elsewhere, a distribution brings one along, and
+//! one may read no lists at all.
+
+use crate::doctor::find;
+use integration::{Ctl, Node, Pod};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+const VERSION: &str = "containerd github.com/containerd/containerd v2.1.9 0.0";
+const INSTALL: &str = "install --name local --subnet 10.22.0.0/16";
+
+/// Paths and contents.
+type Files<'a> = &'a [(&'a str, &'a str)];
+
+/// A configuration of containerd: version 2 of it, or 3.
+fn configuration(version: u8, bin_dir: &str, conf_dir: &str) -> String {
+    match version {
+        2 => format!(
+            "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.cni]\nbin_dir = '{bin_dir}'\nconf_dir = '{conf_dir}'\n"
+        ),
+        _ => format!(
+            "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dirs = ['{bin_dir}']\nconf_dir = '{conf_dir}'\n"
+        ),
+    }
+}
+
+fn with_loopback(ctl: &Ctl<'_>, dir: &str) {
+    let path = format!("{dir}/loopback");
+    ctl.write(&path, "#!/bin/sh\n");
+    fs::set_permissions(ctl.path(&path), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Install puts everything into these folders and nothing elsewhere, the doctor is content, and uninstall takes all of it back.
+#[track_caller]
+fn goes_to(ctl: &Ctl<'_>, shown: &str, bin_dir: &str, conf_dir: &str) {
+    with_loopback(ctl, bin_dir);
+    let told = ctl.run(INSTALL).expect_ok();
+    assert!(told.stdout.contains(&format!("found     {shown}")), "{told}");
+    let (plugin, list) = (format!("{bin_dir}/vlan-bridge"), format!("{conf_dir}/10-local.conflist"));
+    assert!(ctl.has(&plugin) && ctl.has(&list), "{told}");
+    let findings = ctl.doctor("--no-probe");
+    assert_eq!(find(&findings, "lists").seen, list, "{findings:#?}");
+    assert_eq!(find(&findings, "plugins").verdict, "ok", "{findings:#?}");
+    let runtime = find(&findings, "runtimes");
+    assert!(runtime.seen.starts_with(shown) && runtime.verdict == "ok", "{findings:#?}");
+    assert!(runtime.seen.contains(bin_dir) && runtime.seen.contains(conf_dir), "{findings:#?}");
+    assert!(ctl.run("status").expect_ok().stdout.starts_with("NETWORK  local"), "{told}");
+    ctl.run("uninstall").expect_ok();
+    assert!(!ctl.has(&plugin) && !ctl.has(&list));
+    let usual = [("/opt/cni/bin", bin_dir), ("/etc/cni/net.d", conf_dir)];
+    for (usual, _) in usual.into_iter().filter(|(usual, dir)| usual != dir) {
+        assert!(!ctl.has(usual), "{usual}: {told}");
+    }
+}
+
+#[test]
+fn a_containerd_that_runs_says_where_its_configuration_is() {
+    for (version, words) in [
+        (2, "-c /etc/own/c.toml"),
+        (2, "--config /etc/own/c.toml -l debug"),
+        (3, "--log-level info --config=/etc/own/c.toml"),
+    ] {
+        let node = Node::new("node");
+        let ctl = Ctl::new(&node);
+        // What nobody reads.
+        ctl.write("/etc/containerd/config.toml", &configuration(3, "/var/lib/other/bin", "/etc/other"));
+        ctl.write("/etc/own/c.toml", &configuration(version, "/var/lib/own/bin", "/etc/own/net.d"));
+        let _containerd = ctl.running("containerd", VERSION, words);
+        goes_to(&ctl, "containerd 2.1.9", "/var/lib/own/bin", "/etc/own/net.d");
+        assert!(!ctl.has("/etc/other"), "{words}");
+    }
+}
+
+#[test]
+fn imports_of_a_configuration_go_before_it() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    let main = configuration(2, "/var/lib/first", "/etc/own/net.d");
+    ctl.write(
+        "/etc/own/c.toml",
+        &main.replacen('\n', "\nimports = ['conf.d/*.toml', '/etc/own/none.toml']\n", 1),
+    );
+    ctl.write("/etc/own/conf.d/10-cni.toml", &configuration(2, "/var/lib/own/bin", "/etc/own/net.d"));
+    ctl.write("/etc/own/conf.d/20-cni.toml.bak", "no [toml");
+    let _containerd = ctl.running("containerd", VERSION, "--config /etc/own/c.toml");
+    goes_to(&ctl, "containerd 2.1.9", "/var/lib/own/bin", "/etc/own/net.d");
+}
+
+#[test]
+fn crio_is_asked_for_its_files_folders_and_options() {
+    let text = "[crio.network]\nplugin_dirs = ['/var/lib/own/bin']\nnetwork_dir = '/etc/own/net.d'\n";
+    for (file, words) in [
+        ("/etc/own/crio.conf", "--config /etc/own/crio.conf"),
+        ("/etc/own/d/10-cni.conf", "--config-dir=/etc/own/d"),
+        ("/etc/crio/crio.conf.d/10-cni.conf", ""),
+        ("/etc/crio/crio.conf", "--cni-plugin-dir /var/lib/own/bin --cni-config-dir=/etc/own/net.d"),
+    ] {
+        let node = Node::new("node");
+        let ctl = Ctl::new(&node);
+        let is_told = words.starts_with("--cni");
+        ctl.write(file, if is_told { "[crio.network]\nnetwork_dir = '/etc/other'\n" } else { text });
+        let _crio = ctl.running("crio", "crio version 1.31.2", words);
+        goes_to(&ctl, "crio 1.31.2", "/var/lib/own/bin", "/etc/own/net.d");
+        assert!(!ctl.has("/etc/other"), "{words}");
+    }
+}
+
+/// Whoever is not root may call a process of theirs as they like.
+#[test]
+fn a_process_of_somebody_else_decides_nothing() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.write("/etc/own/c.toml", &configuration(2, "/var/lib/own/bin", "/etc/own/net.d"));
+    let other = Node::new("other");
+    let elsewhere = Ctl::new(&other);
+    // A runtime of another machine, as far as networks go.
+    let _containerd = elsewhere.running(
+        "containerd",
+        VERSION,
+        &format!("--config {}", ctl.path("/etc/own/c.toml").display()),
+    );
+    let told = ctl.run(INSTALL).expect_ok();
+    assert!(!told.stdout.contains("found") && ctl.has("/opt/cni/bin/vlan-bridge"), "{told}");
+    ctl.run("uninstall").expect_ok();
+    let _users = ctl.running_as(1999, "containerd", VERSION, "--config /etc/own/c.toml");
+    ctl.run(INSTALL).expect_ok();
+    assert!(ctl.has("/opt/cni/bin/vlan-bridge") && !ctl.has("/var/lib/own"));
+}
+
+#[test]
+fn distributions_are_found_by_their_folders() {
+    const K3S: &str = "/var/lib/rancher/k3s";
+    let k3s = |bin_dir: &str| configuration(3, bin_dir, "/var/lib/rancher/k3s/agent/etc/cni/net.d");
+    let file = "/var/lib/rancher/k3s/agent/etc/containerd/config.toml";
+    let net_d = "/var/lib/rancher/k3s/agent/etc/cni/net.d";
+    let each: [(&str, Files<'_>, &str, &str); 6] = [
+        (
+            "k3s (containerd)",
+            &[(file, &k3s("/var/lib/rancher/k3s/data/cni"))],
+            "/var/lib/rancher/k3s/data/cni",
+            net_d,
+        ),
+        // Its first start is yet to come.
+        (
+            "k3s (containerd)",
+            &[("/var/lib/rancher/k3s/server/token", "")],
+            "/var/lib/rancher/k3s/data/cni",
+            net_d,
+        ),
+        // No flannel: containerd's own defaults.
+        ("k3s (containerd)", &[(file, "version = 2\n")], "/opt/cni/bin", "/etc/cni/net.d"),
+        ("RKE2 (containerd)", &[("/var/lib/rancher/rke2/agent/x", "")], "/opt/cni/bin", "/etc/cni/net.d"),
+        (
+            "k0s (containerd)",
+            &[
+                ("/var/lib/k0s/bin/x", ""),
+                ("/etc/k0s/containerd.toml", "version = 2\nimports = ['/etc/k0s/containerd.d/*.toml']\n"),
+                ("/etc/k0s/containerd.d/cni.toml", &configuration(2, "/var/lib/own/bin", "/etc/own/net.d")),
+            ],
+            "/var/lib/own/bin",
+            "/etc/own/net.d",
+        ),
+        (
+            "nomad of unknown version",
+            &[(
+                "/etc/nomad.d/nomad.hcl",
+                "client {\n  enabled = true\n  cni_path = \"/var/lib/own/bin:/opt/cni/bin\"\n}\n",
+            )],
+            "/opt/cni/bin",
+            "/opt/cni/config",
+        ),
+    ];
+    for (shown, files, bin_dir, conf_dir) in each {
+        let node = Node::new("node");
+        let ctl = Ctl::new(&node);
+        files.iter().for_each(|(path, text)| ctl.write(path, text));
+        goes_to(&ctl, shown, bin_dir, conf_dir);
+    }
+    // A snap keeps its data in a folder for each revision, filled from the last one's.
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    let snap = "/var/snap/microk8s/current";
+    for (text, shown) in [
+        (configuration(2, "${SNAP_DATA}/opt/cni/bin", "${SNAP_DATA}/args/cni-network"), "by its template"),
+        (
+            configuration(
+                2,
+                "/var/snap/microk8s/7229/opt/cni/bin",
+                "/var/snap/microk8s/7229/args/cni-network",
+            ),
+            "filled in",
+        ),
+    ] {
+        ctl.write("/var/snap/microk8s/7229/args/containerd.toml", &text);
+        let _ = symlink("7229", ctl.path(snap));
+        let (bin_dir, conf_dir) = (format!("{snap}/opt/cni/bin"), format!("{snap}/args/cni-network"));
+        goes_to(&ctl, "MicroK8s (containerd)", &bin_dir, &conf_dir);
+        assert!(ctl.has("/var/snap/microk8s/7229/opt/cni/bin/loopback"), "{shown}");
+    }
+    // Before October 2024 each release of k3s had a folder of its own.
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.write(file, &k3s("/var/lib/rancher/k3s/data/abc123/bin"));
+    fs::create_dir_all(ctl.path(&format!("{K3S}/data/abc123/bin"))).unwrap();
+    symlink("/var/lib/rancher/k3s/data/abc123", ctl.path(&format!("{K3S}/data/current"))).unwrap();
+    with_loopback(&ctl, &format!("{K3S}/data/abc123/bin"));
+    let told = ctl.run(INSTALL).expect_ok();
+    assert!(told.stdout.contains(&format!("new       {K3S}/data/current/bin/vlan-bridge: ")), "{told}");
+    assert!(ctl.has(&format!("{K3S}/data/abc123/bin/vlan-bridge")));
+}
+
+#[test]
+fn attached_pods_weigh_more_than_configurations() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    with_loopback(&ctl, "/opt/cni/bin");
+    let list = node.list(
+        "local",
+        &[json!({"type": "vlan-bridge", "bridge": "cni0", "isGateway": true,
+        "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/16"}})],
+    );
+    let pod = Pod::new();
+    node.client(&list).add(&pod.eth0()).expect_ok();
+    ctl.program("containerd", VERSION);
+    let findings = ctl.doctor("--no-probe");
+    let lists = find(&findings, "lists");
+    assert_eq!(lists.verdict, "warn", "{findings:#?}");
+    assert_eq!(lists.seen, "no network list of ours in /etc/cni/net.d, and 1 pod is attached");
+    ctl.write("/etc/lists/10-local.conflist", &list.to_string());
+    let told = ctl.run("doctor --no-probe --conf-dir /etc/lists --bin-dir /var/lib/bin");
+    assert!(told.stdout.contains("vlan-bridge is not in /var/lib/bin, and 1 pod is attached"), "{told}");
+    for words in ["no pod", "every ADD"] {
+        assert!(!told.stdout.contains(words), "{told}");
+    }
+    for name in ["vlan-bridge", "vlan-bridge-ipam"] {
+        fs::create_dir_all(ctl.path("/var/lib/bin")).unwrap();
+        fs::copy(integration::product().join(name), ctl.path("/var/lib/bin").join(name)).unwrap();
+    }
+    let findings = ctl.doctor("--no-probe --conf-dir /etc/lists --bin-dir /var/lib/bin");
+    assert!(findings.iter().all(|finding| finding.verdict != "fail"), "{findings:#?}");
+    assert_eq!(find(&findings, "status").verdict, "ok", "{findings:#?}");
+}
+
+#[test]
+fn a_podman_with_netavark_is_told_to_see_no_list() {
+    for (version, config, sees) in [
+        ("5.4.0", "", false),
+        ("4.9.3", "[network]\nnetwork_backend = 'netavark'\n", false),
+        ("4.3.1", "[network]\nnetwork_backend = 'cni'\n", true),
+    ] {
+        let node = Node::new("node");
+        let ctl = Ctl::new(&node);
+        ctl.program("podman", &format!("podman version {version}"));
+        ctl.write("/etc/containers/containers.conf", config);
+        let told = ctl.run(INSTALL).expect_ok();
+        let words = format!("podman {version} makes its networks with netavark");
+        assert!(told.stdout.contains(&format!("found     podman {version}")), "{told}");
+        assert_eq!(told.stderr.contains(&format!("warning: {words}")), !sees, "{told}");
+        let findings = ctl.doctor("--no-probe");
+        let runtime = find(&findings, "runtimes");
+        assert_eq!((runtime.verdict == "ok", runtime.seen == words), (sees, !sees), "{findings:#?}");
+        // It does not hold the version back for others.
+        ctl.program("containerd", VERSION);
+        ctl.run(INSTALL).expect_ok();
+        let list: Value = serde_json::from_str(&ctl.read("/etc/cni/net.d/10-local.conflist")).unwrap();
+        assert_eq!(list["cniVersion"], if sees { "1.0.0" } else { "1.1.0" });
+    }
+}
+
+#[test]
+fn a_runtime_without_its_loopback_plugin_fails() {
+    for (name, version, config, needs) in [
+        ("containerd", VERSION, "version = 3\n", true),
+        ("containerd", "containerd c v1.7.2 0", "version = 2\n", true),
+        ("containerd", "containerd c v1.7.2 0", "disabled_plugins = ['cri']\n", false),
+        (
+            "containerd",
+            VERSION,
+            "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nuse_internal_loopback = true\n",
+            false,
+        ),
+        ("crio", "crio version 1.18.4", "", true),
+        // It has set lo up by itself since 1.19.
+        ("crio", "crio version 1.31.2", "", false),
+    ] {
+        let node = Node::new("node");
+        let ctl = Ctl::new(&node);
+        ctl.program(name, version);
+        let path = if name == "crio" { "/etc/crio/crio.conf" } else { "/etc/containerd/config.toml" };
+        ctl.write(path, config);
+        let verdict = || find(&ctl.doctor("--no-probe"), "runtimes").clone();
+        let finding = verdict();
+        assert_eq!(finding.verdict, if needs { "fail" } else { "ok" }, "{finding:#?}");
+        if needs {
+            assert!(finding.seen.ends_with("has no plugin loopback in /opt/cni/bin"), "{finding:#?}");
+            assert!(finding.mend[0].contains("containernetworking-plugins"), "{finding:#?}");
+            with_loopback(&ctl, "/opt/cni/bin");
+            assert_eq!(verdict().verdict, "ok");
+        }
+    }
+}
