@@ -38,6 +38,7 @@ mod ipam_choice;
 mod ipam_damage;
 mod ipam_dead;
 mod ipam_disk;
+mod ipam_errors;
 mod ipam_flat;
 mod ipam_kill;
 mod ipam_links;

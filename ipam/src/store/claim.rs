@@ -29,6 +29,17 @@ impl Store {
     /// # Errors
     /// When record or lease cannot be written.
     pub fn claim(&mut self, addr: IpAddr, owner: &Owner, record: &mut Record) -> Result<Claim, StoreError> {
+        let outcome = self.take(addr, owner, record);
+        match outcome {
+            Ok(_) => self.note_held(addr),
+            // How far it came is not known, nor whether the record says so: from here on this call goes by the leases, and
+            // the next one looks at all of them.
+            Err(_) => self.known = false,
+        }
+        outcome
+    }
+
+    fn take(&mut self, addr: IpAddr, owner: &Owner, record: &mut Record) -> Result<Claim, StoreError> {
         let path = self.side.owners.join(record::of_owner(owner));
         let draft = self.dir.join(CLAIM);
         self.changed = true;
@@ -47,11 +58,9 @@ impl Store {
             }
             Ok(Claim::Taken) | Err(_) => {
                 record.take(addr);
-                if record.addresses.is_empty() { remove(&path) } else { record.write(&path) }?;
+                let undone = if record.addresses.is_empty() { remove(&path) } else { record.write(&path) };
+                return outcome.and_then(|claim| undone.map(|()| claim));
             }
-        }
-        if outcome.is_ok() {
-            self.note_held(addr);
         }
         outcome
     }

@@ -13,6 +13,9 @@ use super::open;
 /// Longest lease read, in bytes; a real one has at most an id, CR LF and an interface name.
 const MAX_LEASE: u64 = 4096;
 
+/// The next version of a file of ours, on its way. It is no record's name, as the leading dot is no container id's.
+const DRAFT: &str = ".draft";
+
 /// One address and who holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lease {
@@ -122,6 +125,16 @@ pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<Stamp, StoreError
     written.map(|found| Stamp::of(&found)).map_err(|error| {
         // A full disk; what is left behind is in nobody's way, and the next one removes it.
         let _ = fs::remove_file(path);
+        at("write", path)(error)
+    })
+}
+
+/// Puts a file with this content in the place of what was there, which stays when that fails. Not synced.
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let draft = path.with_file_name(DRAFT);
+    write_new(&draft, content)?;
+    fs::rename(&draft, path).map_err(|error| {
+        let _ = fs::remove_file(&draft);
         at("write", path)(error)
     })
 }

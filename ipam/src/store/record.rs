@@ -5,15 +5,14 @@
 //! that cannot be read.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::error::{StoreError, at};
-use super::files::{Lease, Stamp, open_new};
+use super::error::StoreError;
+use super::files::{Lease, Stamp, replace};
 use super::holder::{Holder, Owner, is_container_id};
 use super::netns::Netns;
 use super::open;
@@ -90,15 +89,9 @@ impl Record {
         Found::Torn
     }
 
-    /// Writes it in the place of what was there. Not synced, and not in one step either: a record that is cut off is
-    /// no record, and the lease it was for is not there yet or is seen by the next call.
+    /// Writes it in the place of what was there, which stays when that fails: it names what is held by then.
     pub(super) fn write(&self, path: &Path) -> Result<(), StoreError> {
-        let _ = fs::remove_file(path);
-        let mut file = open_new(path)?;
-        file.write_all(self.to_json().to_string().as_bytes()).map_err(|error| {
-            let _ = fs::remove_file(path);
-            at("write", path)(error)
-        })
+        replace(path, self.to_json().to_string().as_bytes())
     }
 
     /// Reads the content of a record.

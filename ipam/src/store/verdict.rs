@@ -4,8 +4,7 @@
 //! about to give an address and by nobody who gives one back.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -13,8 +12,8 @@ use cni_conf::cni::mac::MacAddr;
 use serde_json::{Map, Value, json};
 
 use super::Store;
-use super::error::{StoreError, at};
-use super::files::open_new;
+use super::error::StoreError;
+use super::files::replace;
 use super::holder::Owner;
 use super::moment::Moment;
 use super::open;
@@ -99,11 +98,7 @@ impl Verdicts {
             })
             .collect();
         let text = json!({"boot": boot, "clear": clear, "quarantined": quarantined}).to_string();
-        let _ = fs::remove_file(path);
-        open_new(path)?.write_all(text.as_bytes()).map_err(|error| {
-            let _ = fs::remove_file(path);
-            at("write", path)(error)
-        })
+        replace(path, text.as_bytes())
     }
 
     /// Notes what a window has found.
@@ -207,6 +202,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn addr(text: &str) -> IpAddr {
