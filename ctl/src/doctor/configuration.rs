@@ -185,6 +185,11 @@ fn install_plugins(facts: &Facts) -> String {
     }
 }
 
+/// What comes of a plugin that cannot be run.
+fn fails(facts: &Facts) -> &'static str {
+    if attached(facts).is_none() { "every ADD fails" } else { "the next ADD or DEL fails" }
+}
+
 fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
     const CHECK: &str = "plugins";
     let name = &plugin.name;
@@ -192,8 +197,10 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
         let dirs: Vec<String> = facts.bin_dirs.iter().map(|dir| dir.display().to_string()).collect();
         let seen = format!("{name} is not in {}", dirs.join(", "));
         let command = format!("{}, or the package of that plugin", install_plugins(facts));
-        let Some(attached) = attached(facts) else {
-            return Some(Finding::fail(CHECK, seen, "every ADD fails").mend(command));
+        // Where one of ours is, the folder is the right one.
+        let is_folder_of_ours = facts.plugins.iter().any(|it| it.version.is_some());
+        let Some(attached) = attached(facts).filter(|_| !is_folder_of_ours) else {
+            return Some(Finding::fail(CHECK, seen, fails(facts)).mend(command));
         };
         let why = "their runtime finds it elsewhere, or it is gone: then the next ADD or DEL fails";
         return Some(
@@ -205,8 +212,7 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
     let shown = path.display();
     if !plugin.executable {
         let seen = format!("{shown} is not executable");
-        let why = if attached(facts).is_none() { "every ADD fails" } else { "the next ADD or DEL fails" };
-        return Some(Finding::fail(CHECK, seen, why).mend(format!("chmod 0755 {shown}")));
+        return Some(Finding::fail(CHECK, seen, fails(facts)).mend(format!("chmod 0755 {shown}")));
     }
     let looks = |runtime: &Runtime| runtime.bin_dirs.iter().any(|dir| path.starts_with(dir));
     if facts.takers().next().is_some() && !facts.takers().any(looks) {

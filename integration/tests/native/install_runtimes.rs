@@ -237,7 +237,15 @@ fn attached_pods_weigh_more_than_configurations() {
         fs::create_dir_all(ctl.path("/var/lib/bin")).unwrap();
         fs::copy(integration::product().join(name), ctl.path("/var/lib/bin").join(name)).unwrap();
     }
-    let findings = ctl.doctor("--no-probe --conf-dir /etc/lists --bin-dir /var/lib/bin");
+    let findings = || ctl.doctor("--no-probe --conf-dir /etc/lists --bin-dir /var/lib/bin");
+    // Of a folder that has one of ours more is known.
+    let ipam = ctl.path("/var/lib/bin/vlan-bridge-ipam");
+    fs::rename(&ipam, ipam.with_extension("kept")).unwrap();
+    let found = findings();
+    let missing = found.iter().find(|finding| finding.seen == "vlan-bridge-ipam is not in /var/lib/bin");
+    assert_eq!(missing.map(|finding| finding.verdict.as_str()), Some("fail"), "{found:#?}");
+    fs::rename(ipam.with_extension("kept"), &ipam).unwrap();
+    let findings = findings();
     assert!(findings.iter().all(|finding| finding.verdict != "fail"), "{findings:#?}");
     assert_eq!(find(&findings, "status").verdict, "ok", "{findings:#?}");
 }
