@@ -9,7 +9,7 @@ mod forward;
 mod put_in;
 mod repair;
 
-pub use forward::{BridgedDrop, bridged_difference, is_let_through};
+pub use forward::{BridgedDrop, bridged_difference, is_let_through, opened};
 
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
@@ -271,6 +271,16 @@ pub async fn end_after_the_last(node: &Conn) {
     if let Err(e) = ended {
         log::error!("what is left of NAT: {e}");
     }
+}
+
+/// Takes our table and our rules in tables of iptables' away where no attachment has a record, whatever left them there.
+pub async fn remove_leftovers(node: &Conn) -> Result<(), CniError> {
+    let Ok(nft) = Nft::open() else { return Ok(()) };
+    // A kernel without nf_tables has neither.
+    if nft.has_table(TABLE).is_err() {
+        return Ok(());
+    }
+    Nat { nft, records: Records::of_this_node()? }.end_with_the_last(node, None, None).await
 }
 
 /// Undoes NAT of every attachment of a network but those whose veths are `wanted`.

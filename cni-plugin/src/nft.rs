@@ -7,7 +7,7 @@ mod expr;
 use std::fmt;
 use std::net::IpAddr;
 
-pub use expr::{Base, Ct, Expr, Family, Field, Meta, Reg, Verdict};
+pub use expr::{Base, Ct, Expr, Family, Field, Match, Meta, Reg, Verdict};
 
 /// A table of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,6 +281,19 @@ impl fmt::Display for Change {
             Change::DeleteElement { table, set, .. } => write!(f, "nft delete element {table} {set}"),
         }
     }
+}
+
+/// A rule as the kernel has it, as far as we ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its number.
+    pub handle: u64,
+    /// Its comment, be it `nft`'s or one of iptables' (`-m comment`).
+    pub comment: String,
+    /// The names of its expressions, in order.
+    pub exprs: Vec<String>,
+    /// Those that are matches of iptables'.
+    pub matches: Vec<Match>,
 }
 
 /// The longest comment that `nft` takes, in bytes, less the closing NUL (`NFTNL_UDATA_COMMENT_MAXLEN`).

@@ -58,6 +58,8 @@ pub(crate) struct Facts {
     pub(crate) filter_denied: Option<String>,
     /// Why the packet filter cannot do what the networks ask for.
     pub(crate) filter_lacks: Option<String>,
+    /// Tables of iptables in which a rule of ours accepts all that is forwarded.
+    pub opened: Vec<String>,
     /// Chains FORWARD of iptables that drop what no rule accepts; a rule of ours can be there.
     pub(crate) forward_drops: Vec<ForwardChain>,
     /// Chains of others that forwarded packets have to pass, and which no rule of ours can meet: a policy of drop, or firewalld's.

@@ -75,6 +75,7 @@ async fn forget_the_dead(conn: &Conn, lists: &[Value]) -> Result<()> {
     for network in recorded.chain(named).collect::<BTreeSet<String>>() {
         nat::collect(conn, &network, &[], false).await?;
     }
+    nat::remove_leftovers(conn).await?;
     // The guard's frame stays for the next pod, and there will be none.
     guard::remove_table()?;
     let guards = Records::of_guards()?;

@@ -27,6 +27,11 @@ pub(crate) fn runtimes() -> PathBuf {
     from_environment("CNI_RUNTIMES", "the folder with containerd, containerd-sid, podman and pod.tar")
 }
 
+/// The folder of the unpacked iptables 1.8.7 (`IPTABLES_OLD`).
+pub fn old_iptables() -> PathBuf {
+    from_environment("IPTABLES_OLD", "the folder with the unpacked packages of iptables 1.8.7")
+}
+
 /// The archive of the product's own image (`VLAN_BRIDGE_IMAGE`).
 pub(crate) fn image() -> PathBuf {
     from_environment("VLAN_BRIDGE_IMAGE", "the archive of the image with the product's binaries")

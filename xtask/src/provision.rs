@@ -8,6 +8,7 @@ mod apt;
 mod client;
 mod cross;
 mod kubernetes;
+mod old_iptables;
 mod release;
 mod runtimes;
 mod sid;
@@ -95,7 +96,7 @@ pub(crate) fn ensure_native() -> Result<()> {
 /// Tells a program of the integration crate, by its environment, where everything is.
 pub(crate) fn tell(command: &mut Command, product: &Path) -> Result<()> {
     command.env("VLAN_BRIDGE_BIN", product).env("CNI_PEERS", peers()?).env("CNI_CLIENT", client()?);
-    command.env("CNI_RUNTIMES", runtimes()?);
+    command.env("CNI_RUNTIMES", runtimes()?).env("IPTABLES_OLD", old_iptables::old_iptables()?);
     // Built for one verb alone, which has it built first.
     let kubernetes = workspace::rig().join("kubernetes");
     if kubernetes.is_dir() {

@@ -11,12 +11,13 @@ use ipnet::IpNet;
 
 use super::Nat;
 use crate::lock::RecordLock;
-use crate::net::nft::{Chain, Nft};
+use crate::net::nft::Nft;
 use crate::net::{Conn, NetError, link};
 use crate::nft::{Change, Family, Table};
 use crate::ownership::is_attachment;
 use crate::plan::nat as plan;
-use crate::plan::nat::frame::{ACCEPT_COMMENT, FORWARD, OTHERS, OTHERS_CHAIN, TABLE, accept, forward};
+use crate::plan::nat::accept::{self, Present};
+use crate::plan::nat::frame::{FORWARD, OTHERS, OTHERS_CHAIN, TABLE, forward};
 use crate::record::Record;
 
 impl Nat {
@@ -24,15 +25,20 @@ impl Nat {
     /// for those that came before the policy have no record of it.
     pub(super) async fn let_forward(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
         warn_of_legacy(record);
-        if self.forward_missing(record)?.is_empty() {
+        let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
+        let concerned = OTHERS.into_iter().filter(|table| concerns(*table, &addresses));
+        if !self.any_unsettled(concerned)? {
             return Ok(());
         }
         let _lock = RecordLock::alone()?;
         let mut changes = forward();
         changes.extend(shared([record]));
         for table in OTHERS {
-            if drops(&self.nft, table)? && accepting(&self.nft, table)?.is_empty() {
-                changes.push(accept(table));
+            let (drops, present) = (drops(&self.nft, table)?, present(&self.nft, table)?);
+            // Of several, or one in another form, which a later round trip may open, one is made.
+            if !present.is_exact {
+                changes.extend(accept::removal(table, &present.handles));
+                changes.extend(drops.then(|| accept::rule(table)));
             }
         }
         changes.extend(
@@ -67,12 +73,19 @@ impl Nat {
 
     fn lacks_shared(&self) -> Result<bool, CniError> {
         let Some(one) = self.records.any() else { return Ok(false) };
-        for table in OTHERS {
-            if drops(&self.nft, table)? && !is_met(&self.nft, table)? {
+        Ok(self.any_unsettled(OTHERS)? || self.lost_device(&one)?.is_some())
+    }
+
+    /// Whether one of these tables drops and has our rule not just as it should be, or has one that accepts everything.
+    fn any_unsettled(&self, tables: impl IntoIterator<Item = Table>) -> Result<bool, CniError> {
+        for table in tables {
+            let Some(chain) = self.nft.chain(table, OTHERS_CHAIN)? else { continue };
+            let present = present(&self.nft, table)?;
+            if present.passes_all || chain.drops && !(present.is_exact && marks(&self.nft)?) {
                 return Ok(true);
             }
         }
-        Ok(self.lost_device(&one)?.is_some())
+        Ok(false)
     }
 
     /// The tables whose policy drops what the attachment's family forwards, with nothing of ours that meets it.
@@ -92,8 +105,8 @@ impl Nat {
         let missing = self.forward_missing(record)?;
         Ok(missing.first().map(|table| {
             format!(
-                "chain {OTHERS_CHAIN} of table {table} drops the pod's packets: our rule there is gone, or chain {FORWARD} of \
-                 table {TABLE}"
+                "chain {OTHERS_CHAIN} of table {table} drops, and our rule there is gone or accepts everything, or chain {FORWARD} \
+                 of table {TABLE} is gone"
             )
         }))
     }
@@ -130,8 +143,7 @@ impl Nat {
             if self.nft.chain(table, OTHERS_CHAIN)?.is_none() {
                 continue;
             }
-            let delete = |handle| Change::DeleteRule { table, chain: OTHERS_CHAIN.into(), handle };
-            deletions.extend(accepting(&self.nft, table)?.into_iter().map(delete));
+            deletions.extend(accept::removal(table, &present(&self.nft, table)?.handles));
         }
         Ok(deletions)
     }
@@ -206,6 +218,18 @@ pub(super) fn called(network: &Network) -> Vec<Table> {
     }
 }
 
+/// The tables of iptables' in which a rule of ours accepts everything: it has lost its mark when the rules were saved and restored.
+pub fn opened() -> Result<Vec<Table>, CniError> {
+    let nft = Nft::open()?;
+    let mut opened = Vec::new();
+    for table in OTHERS {
+        if nft.chain(table, OTHERS_CHAIN)?.is_some() && present(&nft, table)?.passes_all {
+            opened.push(table);
+        }
+    }
+    Ok(opened)
+}
+
 /// Whether what pods send by a device passes the table of iptables' of that family by a rule of ours.
 pub fn is_let_through(device: &str, family: Family) -> Result<bool, CniError> {
     let nft = Nft::open()?;
@@ -234,10 +258,14 @@ fn drops(nft: &Nft, table: Table) -> Result<bool, NetError> {
 
 /// Whether what our chain marks passes the table, and there is the chain to mark it, with its rules.
 fn is_met(nft: &Nft, table: Table) -> Result<bool, NetError> {
+    Ok(present(nft, table)?.passes_marked && marks(nft)?)
+}
+
+/// Whether the chain that marks what is to pass is there with its rules.
+fn marks(nft: &Nft) -> Result<bool, NetError> {
     let is_rule = |change: &&Change| matches!(change, Change::AddRule { .. });
     let rules = forward().iter().filter(is_rule).count() as u32;
-    let marks = |chain: Chain| chain.uses >= rules;
-    Ok(!accepting(nft, table)?.is_empty() && nft.chain(TABLE, FORWARD)?.is_some_and(marks))
+    Ok(nft.chain(TABLE, FORWARD)?.is_some_and(|chain| chain.uses >= rules))
 }
 
 /// What puts attachments' devices into the sets that all share. Of a device that has a comment for one of them only, the kernel keeps the
@@ -248,10 +276,9 @@ pub(super) fn shared<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<C
     elements.into_iter().map(|element| Change::AddElement { table: TABLE, element }).collect()
 }
 
-/// The numbers of our rules in a table of iptables'.
-fn accepting(nft: &Nft, table: Table) -> Result<Vec<u64>, NetError> {
-    let rules = nft.rules(table, OTHERS_CHAIN)?.into_iter();
-    Ok(rules.filter(|rule| rule.comment == ACCEPT_COMMENT).map(|rule| rule.handle).collect())
+/// What there is of our rule in a table of iptables'.
+fn present(nft: &Nft, table: Table) -> Result<Present, NetError> {
+    Ok(accept::find(&nft.rules(table, OTHERS_CHAIN)?))
 }
 
 /// The bridges that pods of ours are on.

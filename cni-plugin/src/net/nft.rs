@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::netfilter::message::{Message, attribute, attributes, number, text};
 use super::netfilter::{NFTABLES, NetfilterSocket, UNSPEC};
 use super::{NetError, Result};
-use crate::nft::{Change, Family, HookPoint, Table};
+use crate::nft::{Change, Family, HookPoint, Rule, Table};
 use encode::{attr, encode, kind};
 
 /// `NFNL_MSG_BATCH_BEGIN` and `_END`
@@ -54,15 +54,6 @@ pub struct Chain {
     pub drops: bool,
     /// How many rules it has, and how many rules and elements lead to it.
     pub uses: u32,
-}
-
-/// A rule as the kernel has it, as far as we ask.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// Its number.
-    pub handle: u64,
-    /// Its comment.
-    pub comment: String,
 }
 
 /// An element as the kernel has it, as far as we ask.
@@ -244,8 +235,13 @@ impl Nft {
             .filter(of_this_chain)
             .filter_map(|rule| {
                 let handle = attribute(rule, attr::RULE_HANDLE)?.try_into().ok()?;
-                let comment = attribute(rule, attr::RULE_USERDATA).map(encode::comment_of);
-                Some(Rule { handle: u64::from_be_bytes(handle), comment: comment.unwrap_or_default() })
+                let of_nft = attribute(rule, attr::RULE_USERDATA).map(encode::comment_of);
+                let (exprs, matches) =
+                    attribute(rule, attr::RULE_EXPRESSIONS).map(expr::decode).unwrap_or_default();
+                let of_iptables = || matches.iter().find(|of| of.name == "comment").map(|of| text(&of.info));
+                let comment =
+                    of_nft.filter(|comment| !comment.is_empty()).or_else(of_iptables).unwrap_or_default();
+                Some(Rule { handle: u64::from_be_bytes(handle), comment, exprs, matches })
             })
             .collect())
     }

@@ -204,6 +204,19 @@ pub enum Expr {
     Masquerade,
     /// `[ counter pkts 0 bytes 0 ]`
     Counter,
+    /// `[ match name NAME rev REVISION ]`: a match of iptables', in the form that iptables-nft writes.
+    Match(Match),
+}
+
+/// A match of iptables' (x_tables), as a rule has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Match {
+    /// Its name, `mark` for one.
+    pub name: String,
+    /// The revision of its options.
+    pub revision: u32,
+    /// Its options: the C structure of linux/netfilter/xt_NAME.h.
+    pub info: Vec<u8>,
 }
 
 impl Expr {
@@ -214,6 +227,11 @@ impl Expr {
             Expr::AddressType { .. } => Some("nft_fib_inet"),
             Expr::Dnat { .. } | Expr::Snat { .. } => Some("nft_nat"),
             Expr::Masquerade => Some("nft_masq"),
+            Expr::Match(Match { name, .. }) => match name.as_str() {
+                "mark" => Some("xt_mark"),
+                "comment" => Some("xt_comment"),
+                _ => Some("nft_compat"),
+            },
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 //! `nft list table inet vlan-bridge` shows it. Sets and maps have an element for each pod and port: what a packet meets does not
 //! grow with the number of pods, nor does the work to add one.
 
+pub mod accept;
 pub mod frame;
 pub mod matches;
 

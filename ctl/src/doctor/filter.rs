@@ -17,7 +17,7 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
     if facts.filter_denied.is_some() {
         return Vec::new();
     }
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = facts.opened.iter().map(|table| opened(table)).collect();
     for (bridge, BridgedDrop { what, is_doubtful }) in &facts.bridged_dropped {
         let finding = if *is_doubtful {
             let why = "rules of others there are about it, or about what is bridged: if none accepts it, pods reach nobody but this node";
@@ -45,6 +45,15 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// A rule of ours that an iptables up to 1.8.7 has saved without its mark.
+fn opened(table: &str) -> Finding {
+    let program = if table.starts_with("ip6") { "ip6tables" } else { "iptables" };
+    let seen = format!("a rule of ours in chain FORWARD of table {table} accepts everything");
+    let why = "its mark was lost when iptables rules were saved and restored: what the policy should drop is forwarded";
+    Finding::fail(FORWARD, seen, why)
+        .mend(format!("{program} -S FORWARD | sed -n '/vlan-bridge: pods/s/^-A/-D/p' | xargs -rL1 {program}"))
 }
 
 /// Of a gateway without NAT: whose pods were all there before a policy of iptables' was, there is no rule of ours for them. The ADD of the

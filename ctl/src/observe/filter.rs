@@ -45,6 +45,7 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
     if let Ok(chains) = Nft::open().and_then(|nft| forward_chains(&nft, &facts.devices())) {
         (facts.forward_drops, facts.forward_chains) = chains;
     }
+    facts.opened = nat::opened().unwrap_or_default().iter().map(ToString::to_string).collect();
     facts.bridged_dropped = bridged_dropped(facts);
     facts.legacy = legacy();
     Ok(())

@@ -17,6 +17,7 @@ mod doctor;
 mod doctor_filter;
 mod doctor_lists;
 mod failure;
+mod forward_rule;
 mod frames;
 mod guard;
 mod guard_frames;

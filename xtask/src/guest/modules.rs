@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 
 /// What the data centre, the plugins and their peers need of the kernel.
-const WANTED: [&str; 34] = [
+const WANTED: [&str; 37] = [
     "8021q",
     "act_mirred",
     "af_packet",
@@ -23,6 +23,7 @@ const WANTED: [&str; 34] = [
     "nf_conntrack_netlink",
     "nf_tables",
     "nft_chain_nat",
+    "nft_compat",
     "nft_ct",
     "nft_fib",
     "nft_fib_inet",
@@ -42,6 +43,8 @@ const WANTED: [&str; 34] = [
     "sch_tbf",
     "sctp",
     "veth",
+    "xt_comment",
+    "xt_mark",
 ];
 
 /// What a module is told so that loading it makes no interface.

@@ -1,10 +1,13 @@
 //! Expressions of rules as netlink attributes.
 
-use crate::net::netfilter::message::Message;
-use crate::nft::{Expr, Field, Meta, Reg, Verdict};
+use crate::net::netfilter::message::{Message, attribute, attributes, number, text};
+use crate::nft::{Expr, Field, Match, Meta, Reg, Verdict};
 
 const NAME: u16 = 1;
 const DATA: u16 = 2;
+
+/// The expression that nft_compat brings.
+const MATCH: &str = "match";
 
 /// `NFT_REG_VERDICT`, and the first of the registers of four bytes.
 const VERDICT_REGISTER: u32 = 0;
@@ -44,6 +47,7 @@ pub(super) fn encode(item: &mut Message, expr: &Expr) {
         Expr::Snat { family, address } => ("nat", Box::new(|m| snat(m, u32::from(*family as u8), *address))),
         Expr::Masquerade => ("masq", Box::new(|_| ())),
         Expr::Counter => ("counter", Box::new(|_| ())),
+        Expr::Match(what) => (MATCH, Box::new(|m| put_match(m, what))),
     };
     item.text(NAME, name).nested(DATA, fill);
 }
@@ -117,6 +121,26 @@ fn dnat(m: &mut Message, family: u32, address: Reg, port: Reg) {
 fn snat(m: &mut Message, family: u32, address: Reg) {
     const NFT_NAT_SNAT: u32 = 0;
     m.number(1, NFT_NAT_SNAT).number(2, family).number(3, number_of(address));
+}
+
+/// `NFTA_MATCH_NAME`, `_REV`, `_INFO`
+fn put_match(m: &mut Message, what: &Match) {
+    m.text(1, &what.name).number(2, what.revision).bytes(3, &what.info);
+}
+
+/// The names of a rule's expressions, and the matches of iptables' among them.
+pub(super) fn decode(list: &[u8]) -> (Vec<String>, Vec<Match>) {
+    let (mut names, mut matches) = (Vec::new(), Vec::new());
+    for (_, item) in attributes(list) {
+        let name = attribute(item, NAME).map(text).unwrap_or_default();
+        let data = attribute(item, DATA).filter(|_| name == MATCH);
+        matches.extend(data.and_then(|data| {
+            let (revision, info) = (attribute(data, 2).and_then(number)?, attribute(data, 3)?.to_vec());
+            Some(Match { name: attribute(data, 1).map(text)?, revision, info })
+        }));
+        names.push(name);
+    }
+    (names, matches)
 }
 
 /// `NFTA_DATA_VALUE`

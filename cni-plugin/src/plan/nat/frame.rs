@@ -2,9 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::matches::{
-    address, between_interfaces, connection, family, interface_in, local, mark, marked, within,
-};
+use super::matches::{address, between_interfaces, connection, family, interface_in, local, mark, within};
 use crate::nft::{
     Base, Change, Ct, Expr, Family, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, Type, Verdict,
 };
@@ -220,9 +218,9 @@ fn rules(chain: &str, rules: Vec<Vec<Expr>>) -> impl Iterator<Item = Change> {
 pub const FORWARD: &str = "forward";
 
 /// The bit of a packet's mark that says so. Kubernetes has bits 14 and 15, the reference portmap 13, network policies those from 16 on.
-const FORWARDED: u32 = 1 << 12;
+pub(super) const FORWARDED: u32 = 1 << 12;
 
-/// What marks packets for [`accept`]: all from pods that the node is router or translator of, and to them what they have asked for or what came to a host port; and what is
+/// What marks packets for [`super::accept::rule`]: all from pods that the node is router or translator of, and to them what they have asked for or what came to a host port; and what is
 /// bridged.
 pub fn forward() -> Vec<Change> {
     let from = interface_in(Meta::InputInterface, DEVICES);
@@ -245,17 +243,6 @@ pub const OTHERS: [Table; 2] =
     [Table { family: Family::Ipv4, name: "filter" }, Table { family: Family::Ipv6, name: "filter" }];
 /// That chain.
 pub const OTHERS_CHAIN: &str = "FORWARD";
-
-/// Comment of the one rule that we have in such a table.
-pub const ACCEPT_COMMENT: &str = "vlan-bridge: pods";
-
-/// That rule: what is marked passes. iptables can print and delete it: a mark, a counter, a comment, a verdict. At the end of its
-/// chain, so that rules which refuse something are kept, and only the policy is met.
-pub fn accept(table: Table) -> Change {
-    let mut exprs = marked(FORWARDED);
-    exprs.extend([Expr::Counter, Expr::Verdict(Verdict::Accept)]);
-    Change::AddRule { table, chain: OTHERS_CHAIN.into(), exprs, comment: ACCEPT_COMMENT.into() }
-}
 
 /// Each chain of the frame and how many rules it has and lead to it: what a look at the kernel's chain must show at least.
 pub fn uses() -> Vec<(String, u32)> {

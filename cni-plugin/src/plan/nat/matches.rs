@@ -70,15 +70,6 @@ fn any_of(bits: u32) -> Expr {
     Expr::Bitwise { reg: FIRST, mask: bits.to_ne_bytes().to_vec(), xor: vec![0; 4] }
 }
 
-/// `meta mark & BITS == BITS`
-pub fn marked(bits: u32) -> Vec<Expr> {
-    vec![
-        Expr::Meta { key: Meta::Mark, to: FIRST },
-        any_of(bits),
-        Expr::Equal { reg: FIRST, value: bits.to_ne_bytes().to_vec() },
-    ]
-}
-
 /// `meta mark set meta mark | BITS`
 pub fn mark(bits: u32) -> Vec<Expr> {
     vec![

@@ -1,0 +1,100 @@
+//! The one rule that we have in a chain of iptables': what a chain of ours has marked passes. At the end of the chain, so that rules which
+//! refuse something are kept, and only the policy is met.
+//!
+//! Others save that chain and restore it all the time (netfilter-persistent, kube-router, k3s), with whatever iptables they bring. So the
+//! rule is in the form of iptables' own matches, which each version prints and reads back. A mark in nf_tables' form is left out by iptables
+//! up to 1.8.7, which makes it a rule that accepts everything; and `nft`'s comments become iptables' ones.
+
+use super::frame::{FORWARDED, OTHERS_CHAIN};
+use crate::nft::{Change, Expr, Match, Rule, Table, Verdict};
+
+/// Its comment, by which it is known.
+const COMMENT: &str = "vlan-bridge: pods";
+
+/// `struct xt_comment_info` is as long as that.
+const COMMENT_SIZE: usize = 256;
+
+/// What there is of our rule in a chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    /// The numbers of all rules with our comment.
+    pub handles: Vec<u64>,
+    /// Just the one that [`rule`] makes.
+    pub is_exact: bool,
+    /// What is marked passes.
+    pub passes_marked: bool,
+    /// One of them accepts everything: its mark has been lost.
+    pub passes_all: bool,
+}
+
+/// Looks for our rule among those of a chain.
+pub fn find(rules: &[Rule]) -> Present {
+    let ours: Vec<&Rule> = rules.iter().filter(|rule| rule.comment == COMMENT).collect();
+    let is_exact = |rule: &Rule| rule.matches.contains(&mark());
+    // As an iptables that writes the mark as nf_tables' own restores it, and as earlier releases made it.
+    let is_native = |rule: &Rule| rule.exprs.iter().any(|name| name == "meta");
+    let passes_all = ours.iter().any(|rule| !is_exact(rule) && !is_native(rule));
+    Present {
+        handles: ours.iter().map(|rule| rule.handle).collect(),
+        is_exact: matches!(ours.as_slice(), [one] if is_exact(one)),
+        passes_marked: !ours.is_empty() && !passes_all,
+        passes_all,
+    }
+}
+
+/// `-A FORWARD -m mark --mark 0x1000/0x1000 -m comment --comment "vlan-bridge: pods" -j ACCEPT`
+pub fn rule(table: Table) -> Change {
+    let mut text = COMMENT.as_bytes().to_vec();
+    text.resize(COMMENT_SIZE, 0);
+    let comment = Match { name: "comment".into(), revision: 0, info: text };
+    let exprs =
+        vec![Expr::Match(mark()), Expr::Match(comment), Expr::Counter, Expr::Verdict(Verdict::Accept)];
+    Change::AddRule { table, chain: OTHERS_CHAIN.into(), exprs, comment: String::new() }
+}
+
+/// Takes rules out of a chain of iptables'.
+pub fn removal(table: Table, handles: &[u64]) -> impl Iterator<Item = Change> {
+    let delete = move |handle| Change::DeleteRule { table, chain: OTHERS_CHAIN.into(), handle };
+    handles.to_vec().into_iter().map(delete)
+}
+
+/// `struct xt_mark_mtinfo1`: mark, mask, whether it is inverted, and what fills it up to whole numbers.
+fn mark() -> Match {
+    let mut info = [FORWARDED.to_ne_bytes(), FORWARDED.to_ne_bytes()].concat();
+    info.resize(16, 0);
+    Match { name: "mark".into(), revision: 1, info }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours(handle: u64, exprs: &[&str], matches: &[Match]) -> Rule {
+        let exprs = exprs.iter().map(|name| (*name).to_owned()).collect();
+        Rule { handle, comment: COMMENT.into(), exprs, matches: matches.to_vec() }
+    }
+
+    fn present(handles: &[u64], is_exact: bool, passes_marked: bool, passes_all: bool) -> Present {
+        Present { handles: handles.to_vec(), is_exact, passes_marked, passes_all }
+    }
+
+    #[test]
+    fn our_rule_is_known_in_each_form_that_a_round_trip_leaves() {
+        let exact = ours(1, &["match", "match", "counter", "immediate"], &[mark()]);
+        let native = ours(2, &["meta", "bitwise", "cmp", "match", "counter", "immediate"], &[]);
+        let open = ours(3, &["match", "counter", "immediate"], &[]);
+        let foreign = Rule { comment: "somebody's".into(), ..open.clone() };
+        assert_eq!(find(std::slice::from_ref(&foreign)), Present::default());
+        assert_eq!(find(&[foreign.clone(), exact.clone()]), present(&[1], true, true, false));
+        assert_eq!(find(std::slice::from_ref(&native)), present(&[2], false, true, false));
+        assert_eq!(find(&[exact.clone(), native]), present(&[1, 2], false, true, false));
+        assert_eq!(find(&[open.clone()]), present(&[3], false, false, true));
+        assert_eq!(find(&[exact, open]), present(&[1, 3], false, false, true));
+    }
+
+    #[test]
+    fn a_mark_of_another_bit_is_not_ours() {
+        let other = Match { info: vec![0; 16], ..mark() };
+        assert!(find(&[ours(1, &["match", "match", "counter", "immediate"], &[other])]).passes_all);
+    }
+}
