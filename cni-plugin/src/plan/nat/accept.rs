@@ -53,9 +53,9 @@ pub fn rule(table: Table) -> Change {
 }
 
 /// Takes rules out of a chain of iptables'.
-pub fn removal(table: Table, handles: &[u64]) -> impl Iterator<Item = Change> {
-    let delete = move |handle| Change::DeleteRule { table, chain: OTHERS_CHAIN.into(), handle };
-    handles.to_vec().into_iter().map(delete)
+pub fn removal(table: Table, handles: &[u64]) -> Vec<Change> {
+    let delete = |handle: &u64| Change::DeleteRule { table, chain: OTHERS_CHAIN.into(), handle: *handle };
+    handles.iter().map(delete).collect()
 }
 
 /// `struct xt_mark_mtinfo1`: mark, mask, whether it is inverted, and what fills it up to whole numbers.
