@@ -127,6 +127,7 @@ fn plan(call: &Install) -> Result<Plan> {
     for template in templates {
         let mut content = template.content;
         plan.warnings.extend(list::set_version(&mut content, version, &plan.runtimes));
+        plan.warnings.extend(list::set_gc(&mut content, template.is_single, &plan.runtimes, &conf_dirs));
         let mut slices = match part::wants_slice(&content) {
             true => Some(slice::choose(call, cluster.as_ref())?),
             false => slice::find(call, cluster.as_ref())?,
@@ -150,7 +151,8 @@ fn plan(call: &Install) -> Result<Plan> {
         for dir in &conf_dirs {
             let path = dir.join(&template.file);
             plan.warnings.extend(list::neighbours(dir, &path, &content)?);
-            let (content, slices) = (content.clone(), slices.clone());
+            let single = if template.is_single { lists::single(&content) } else { None };
+            let (content, slices) = (single.unwrap_or_else(|| content.clone()), slices.clone());
             plan.lists.push(NewList { path, content, slices, before: None, kept: None });
         }
     }

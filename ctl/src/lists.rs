@@ -14,8 +14,38 @@ use crate::files;
 /// The plugin that is ours.
 pub(crate) const OUR_PLUGIN: &str = "vlan-bridge";
 
-/// What runtimes take for a network list, by the end of its name (libcni's `ConfFiles`).
-const ENDINGS: [&str; 3] = [".conf", ".conflist", ".json"];
+/// What runtimes take for a network list, by the end of its name (libcni's `ConfFiles`): what ends otherwise than in this is the
+/// configuration of a single plugin to them.
+const OF_LIST: &str = ".conflist";
+const OF_PLUGIN: [&str; 2] = [".conf", ".json"];
+
+/// The list that a single plugin's configuration stands for (libcni's `ConfListFromConf`); anything else as it is.
+pub(crate) fn of_one(content: Value) -> Value {
+    if !is_single(&content) {
+        return content;
+    }
+    let mut list = Map::new();
+    for key in ["cniVersion", "name"] {
+        list.extend(content.get(key).map(|value| (key.to_owned(), value.clone())));
+    }
+    list.insert("plugins".into(), Value::Array(vec![content]));
+    list.into()
+}
+
+/// Whether this is a single plugin's configuration.
+pub(crate) fn is_single(content: &Value) -> bool {
+    content["type"].is_string() && content.get("plugins").is_none()
+}
+
+/// The single plugin's configuration that stands for a list of one.
+pub(crate) fn single(list: &Value) -> Option<Value> {
+    let [plugin] = list["plugins"].as_array()?.as_slice() else { return None };
+    let mut single = plugin.clone();
+    for key in ["cniVersion", "name"] {
+        single[key] = list[key].clone();
+    }
+    Some(single)
+}
 
 /// A network of ours: an entry of a list, checked as the plugins check it.
 #[derive(Clone, Debug)]
@@ -36,7 +66,9 @@ pub(crate) struct Ours {
 /// What an ADD would say.
 pub(crate) fn check(list: &Value) -> Result<Vec<Ours>> {
     if !list["plugins"].is_array() {
-        bail!("plugins: missing: must be a list of plugins: this is no network list");
+        bail!(
+            "plugins: missing: must be a list of plugins, or type: the plugin of a list of one: this is neither"
+        );
     }
     entries(list).map(check_entry).collect()
 }
@@ -85,8 +117,10 @@ fn check_entry(config: Value) -> Result<Ours> {
 pub(crate) struct Found {
     /// Its file.
     pub(crate) path: PathBuf,
-    /// Its content; the reason where it is none.
+    /// Its content, as a list; the reason where it is none.
     pub(crate) content: Result<Value, String>,
+    /// What would be its name, where runtimes take it for something else by the one that it has.
+    pub(crate) misnamed: Option<PathBuf>,
 }
 
 impl Found {
@@ -105,9 +139,24 @@ impl Found {
         self.entries().iter().filter_map(|plugin| plugin["ipam"]["type"].as_str()).collect()
     }
 
+    fn new(path: PathBuf, content: Result<Value, String>) -> Found {
+        let is_named_list = path.to_string_lossy().ends_with(OF_LIST);
+        let content_says_list = content.as_ref().ok().map(|content| match is_single(content) {
+            true => Some(false),
+            false => content["plugins"].is_array().then_some(true),
+        });
+        let misnamed = match content_says_list.flatten() {
+            Some(is_list) if is_list != is_named_list => {
+                Some(path.with_extension(if is_list { "conflist" } else { "conf" }))
+            }
+            _ => None,
+        };
+        Found { content: content.map(of_one), path, misnamed }
+    }
+
     fn entries(&self) -> &[Value] {
-        let Ok(content) = &self.content else { return &[] };
-        content["plugins"].as_array().map_or(std::slice::from_ref(content), Vec::as_slice)
+        let list = self.content.as_ref().ok().and_then(|content| content["plugins"].as_array());
+        list.map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Whether an entry of it is ours.
@@ -119,7 +168,7 @@ impl Found {
 /// Whether a file's content is a network list, or a plugin's configuration, with an entry of ours.
 pub(crate) fn is_ours(content: &[u8]) -> bool {
     let content = serde_json::from_slice(content).map_err(|error| error.to_string());
-    Found { path: PathBuf::new(), content }.is_ours()
+    Found::new(PathBuf::new(), content).is_ours()
 }
 
 /// Every list of a folder, in the order in which runtimes go through them: by name.
@@ -129,7 +178,7 @@ pub(crate) fn is_ours(content: &[u8]) -> bool {
 pub(crate) fn in_folder(folder: &Path) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for name in files::names(folder)? {
-        if !ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+        if !OF_PLUGIN.iter().chain([&OF_LIST]).any(|ending| name.ends_with(ending)) {
             continue;
         }
         let path = folder.join(name);
@@ -140,18 +189,23 @@ pub(crate) fn in_folder(folder: &Path) -> Result<Vec<Found>> {
             Ok(None) => continue,
             Err(error) => Err(format!("{error:#}")),
         };
-        found.push(Found { path, content });
+        found.push(Found::new(path, content));
     }
     Ok(found)
 }
 
-/// Reads one list that must be there.
-pub(crate) fn read(path: &Path) -> Result<Map<String, Value>> {
+/// Reads one list that must be there, or a single plugin's configuration as a list of one.
+pub(crate) fn read(path: &Path) -> Result<Value> {
+    read_as_is(path).map(of_one)
+}
+
+/// Reads either.
+pub(crate) fn read_as_is(path: &Path) -> Result<Value> {
     let content = files::read(path)?.ok_or_else(|| anyhow!("{}: there is no such file", path.display()))?;
     let value: Value =
         serde_json::from_slice(&content).with_context(|| format!("{}: not JSON", path.display()))?;
-    match value {
-        Value::Object(map) => Ok(map),
-        _ => bail!("{}: not a JSON object", path.display()),
+    match value.is_object() {
+        true => Ok(value),
+        false => bail!("{}: not a JSON object", path.display()),
     }
 }

@@ -113,7 +113,7 @@ fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
         .filter_map(|found| Some((found.path.clone(), found.content.clone().ok()?)))
         .collect();
     for path in extra {
-        all.push((path.clone(), lists::read(path)?.into()));
+        all.push((path.clone(), lists::read(path)?));
     }
     for (path, content) in all {
         match lists::check(&content) {

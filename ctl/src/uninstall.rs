@@ -117,7 +117,7 @@ fn known_lists(manifest: &Manifest) -> Result<Vec<Value>> {
     for folder in folders {
         paths.extend(lists::in_folder(&folder)?.into_iter().map(|found| found.path));
     }
-    Ok(paths.iter().filter_map(|path| lists::read(path).ok()).map(Value::from).collect())
+    Ok(paths.iter().filter_map(|path| lists::read(path).ok()).collect())
 }
 
 /// The ports by which bridges of this node reach their networks, as far as lists tell.

@@ -51,6 +51,7 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[Found]) -> Vec<Finding> {
             );
         }
         findings.extend(version(facts, list));
+        findings.extend(misnamed(list));
     }
     findings.extend(out_of_the_way(facts, folder, found));
     let Some(ours) = found.iter().find(|list| list.is_ours()) else {
@@ -85,6 +86,17 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[Found]) -> Vec<Finding> {
         findings.push(Finding::ok(LISTS, ours.path.display()));
     }
     findings
+}
+
+/// A list in a file that is named as a single plugin's is, or the other way round.
+fn misnamed(list: &Found) -> Option<Finding> {
+    let name = list.misnamed.as_ref().filter(|_| list.is_ours())?;
+    let (shown, name) = (list.path.display(), name.display());
+    let seen = match list.path.extension().is_some_and(|ending| ending == "conflist") {
+        true => format!("{shown}: a single plugin in a file whose name is a list's"),
+        false => format!("{shown}: a list in a file whose name is a single plugin's"),
+    };
+    Some(Finding::fail(LISTS, seen, "no runtime takes it").mend(format!("mv {shown} {name}")))
 }
 
 /// A folder where runtimes look for lists, and find none of ours. That pods are attached weighs more than what configurations say:

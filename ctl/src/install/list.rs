@@ -20,21 +20,25 @@ pub(super) struct Template {
     pub(super) file: String,
     /// The list.
     pub(super) content: Value,
+    /// Whether it stays what it was, the configuration of a single plugin: a list of one to runtimes.
+    pub(super) is_single: bool,
 }
 
 /// The templates that a call names: files, or one that its flags describe; none for the plugins alone.
 pub(super) fn templates(call: &Install) -> Result<Vec<Template>> {
     let mut templates = Vec::new();
     for path in &call.network {
-        let (from, content) = (path.display().to_string(), Value::from(lists::read(path)?));
+        let (from, content) = (path.display().to_string(), lists::read_as_is(path)?);
         let own_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let file = if own_name.ends_with(".conflist") { own_name } else { file_of(&content, &from)? };
-        templates.push(Template { from, file, content });
+        let is_single = lists::is_single(&content) && own_name.ends_with(".conf");
+        let keeps_name = own_name.ends_with(".conflist") || is_single;
+        let file = if keeps_name { own_name } else { file_of(&content, &from)? };
+        templates.push(Template { from, file, content: lists::of_one(content), is_single });
     }
     if let Some(name) = &call.described.name {
         let content = described(name, &call.described)?;
         let from = format!("network {name}");
-        templates.push(Template { file: file_of(&content, &from)?, from, content });
+        templates.push(Template { file: file_of(&content, &from)?, from, content, is_single: false });
     }
     Ok(templates)
 }
@@ -93,6 +97,32 @@ pub(super) fn set_version(list: &mut Value, asked: Option<Version>, runtimes: &[
     };
     let (version, own) = (version.as_str(), own.as_str());
     Some(format!("cniVersion: {version} instead of {own}: {why}; GC and STATUS are not called"))
+}
+
+/// Has the runtimes leave GC alone where several call it for the same network: each would take the others' pods for gone. Returns a
+/// word on that.
+pub(super) fn set_gc(
+    list: &mut Value,
+    is_single: bool,
+    runtimes: &[Runtime],
+    conf_dirs: &[PathBuf],
+) -> Option<String> {
+    let sharing: Vec<&str> = runtimes::takers(runtimes)
+        .filter(|runtime| runtime.serves_cri && conf_dirs.contains(&runtime.conf_dir))
+        .map(|runtime| runtime.name)
+        .collect();
+    if sharing.len() < 2 || list["disableGC"].is_boolean() {
+        return None;
+    }
+    let why =
+        format!("{} share this network, and GC of one ends the pods of the others", sharing.join(" and "));
+    if is_single {
+        return Some(format!(
+            "disableGC: a single plugin's file has no such key: {why}: make it a .conflist"
+        ));
+    }
+    list["disableGC"] = true.into();
+    Some(format!("disableGC: true: {why}"))
 }
 
 /// Plugins of the list that neither are in any of the folders nor come there now.

@@ -62,6 +62,7 @@ mod regression_check;
 mod results;
 mod rig;
 mod runtimes;
+mod single_plugin;
 mod takeover;
 mod teardown;
 mod uplink;
