@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(find(&[foreign.clone(), exact.clone()]), present(&[1], true, true, false));
         assert_eq!(find(std::slice::from_ref(&native)), present(&[2], false, true, false));
         assert_eq!(find(&[exact.clone(), native]), present(&[1, 2], false, true, false));
-        assert_eq!(find(&[open.clone()]), present(&[3], false, false, true));
+        assert_eq!(find(std::slice::from_ref(&open)), present(&[3], false, false, true));
         assert_eq!(find(&[exact, open]), present(&[1, 3], false, false, true));
     }
 
