@@ -181,6 +181,9 @@ fn pods(facts: &Facts) -> Vec<Value> {
 fn holder(network: &str, known: &Known) -> (String, Value) {
     let mut value =
         json!({"addresses": [], "network": network, "port": null, "bridge": null, "state": "detached"});
+    if known.elsewhere.is_some() {
+        value["state"] = "on another machine".into();
+    }
     match &known.holder {
         Holder::Attachment(owner) => {
             value["interface"] = owner.ifname.as_str().into();

@@ -191,7 +191,11 @@ pub(crate) fn used_up(store: &mut Store, pool: &Pool<'_>, network: &str) -> Resu
     let usage: Vec<String> = store.usage(pool)?.iter().map(Usage::to_string).collect();
     let aside = store.all_quarantined().into_iter().find(|(addr, ..)| pool.set.range_of(*addr).is_some());
     let who = aside.map_or(String::new(), |(addr, seen, _)| format!(" ({addr} is used by {})", seen.mac));
-    Ok(format!("no free address in network {network}: {}{who}", usage.join("; ")))
+    let elsewhere = store.elsewhere()?;
+    let machines =
+        elsewhere.iter().map(|(machine, count)| format!("; {count} are of another machine, {machine}"));
+    let machines: String = machines.collect();
+    Ok(format!("no free address in network {network}: {}{machines}{who}", usage.join("; ")))
 }
 
 /// The next address of a set. Before there is none, dead owners give back what they have, and tables that have lost

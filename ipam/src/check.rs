@@ -5,7 +5,7 @@ use cni_conf::ipam::IpamConfig;
 use cni_conf::request::Request;
 use cni_skel::lock::LIMIT;
 
-use crate::store::{Owner, Store};
+use crate::store::{Owner, Store, StoreError};
 
 /// Looks for a lease of the attachment. Whether it is within today's ranges does not matter: a slice may be moved
 /// while containers keep the addresses that they have.
@@ -18,8 +18,13 @@ pub(crate) fn check(request: &Request) -> Result<(), CniError> {
     if let Some(mut store) = Store::open(&dir, &request.name, LIMIT)? {
         let held = store.held_by(&owner);
         store.finish();
-        if !held?.is_empty() {
-            return Ok(());
+        match held {
+            Err(error @ StoreError::Elsewhere { .. }) => {
+                return Err(CniError::new(code::CHECK_FAILED, error.to_string()));
+            }
+            Err(error) => return Err(error.into()),
+            Ok(held) if held.is_empty() => {}
+            Ok(_) => return Ok(()),
         }
     }
     let msg = format!("{owner} holds no address of network {} in {}", request.name, dir.display());

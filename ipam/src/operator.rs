@@ -20,7 +20,9 @@ Usage: vlan-bridge-ipam COMMAND [--network NAME] [--data-dir DIR] [-o json]
   check             compare records and leases, and take back what dead owners hold
   release ADDRESS   take an address back; asks first
     --yes           do not ask
-    --force         even though its owner is alive
+    --force         even though its owner is alive, or of another machine
+  release --machine ID
+                    take back all that another machine gave out of this folder; asks first
 
   --network NAME    this network alone; all of the data directory otherwise
   --data-dir DIR    where the leases are (default /var/lib/cni/networks)
@@ -36,6 +38,7 @@ struct Call {
     command: Command,
     data_dir: PathBuf,
     network: Option<String>,
+    machine: Option<String>,
     json: bool,
     yes: bool,
     force: bool,
@@ -49,6 +52,7 @@ enum Command {
     Usage,
     Check,
     Release(IpAddr),
+    ReleaseMachine,
 }
 
 /// Why a call did not come to its end.
@@ -108,6 +112,7 @@ fn perform(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Usage => show::usage(call, out),
         Command::Check => check(call, out),
         Command::Release(addr) => release(call, addr, out),
+        Command::ReleaseMachine => release_machine(call, out),
     }
 }
 
@@ -136,20 +141,71 @@ fn check(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
     for network in call.networks()? {
         let done = call.with(&network, |store| {
             store.reconcile()?;
-            Ok((store.reclaim()?, store.addresses()?.len()))
+            Ok((store.reclaim()?, store.addresses()?.len(), store.elsewhere()?))
         })?;
-        let Some((released, held)) = done else { continue };
+        let Some((released, held, elsewhere)) = done else { continue };
         for addr in &released {
             writeln!(out, "{network}: released {addr}: the namespace of its owner is gone")?;
         }
         writeln!(out, "{network}: {held} addresses held, {} released", released.len())?;
+        for (machine, count) in elsewhere {
+            writeln!(
+                out,
+                "{network}: {count} of them are of another machine, {machine}, and are left alone: no two machines may share \
+                 this folder; if that one is gone, or this is a copy of its folder: \
+                 vlan-bridge-ipam release --machine {machine} --network {network}"
+            )?;
+        }
     }
     Ok(())
+}
+
+fn release_machine(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
+    let machine = call.machine.as_deref().unwrap_or_default();
+    let mut found = 0;
+    for network in call.networks()? {
+        let count = call.with(&network, |store| Ok(store.elsewhere()?.get(machine).copied()))?.flatten();
+        let Some(count) = count else { continue };
+        found += count;
+        agreed(
+            call,
+            &format!("release {count} addresses of network {network}, given by machine {machine}"),
+            out,
+        )?;
+        for addr in call.with(&network, |store| store.release_machine(machine))?.unwrap_or_default() {
+            writeln!(out, "released {addr} of network {network}, given by machine {machine}")?;
+        }
+    }
+    match found {
+        0 => Err(Failure::Said(format!("no address here is of another machine {machine}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Asks, unless the answer was given with the call.
+fn agreed(call: &Call, what: &str, out: &mut dyn Write) -> Result<(), Failure> {
+    if call.yes {
+        return Ok(());
+    }
+    write!(out, "{what}? [y/N] ")?;
+    out.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim().eq_ignore_ascii_case("y") {
+        true => Ok(()),
+        false => Err(Failure::Said("nothing is released".into())),
+    }
 }
 
 fn release(call: &Call, addr: IpAddr, out: &mut dyn Write) -> Result<(), Failure> {
     let (network, known) = show::find(call, addr)?;
     let holder = show::named(&known.holder);
+    if let Some(machine) = known.elsewhere.as_ref().filter(|_| !call.force) {
+        let why = format!(
+            "{addr} of network {network}: {holder} is of another machine, {machine}: --force takes it all the same"
+        );
+        return Err(Failure::Said(why));
+    }
     match known.is_alive() {
         Some(true) if !call.force => {
             let why =
@@ -159,15 +215,7 @@ fn release(call: &Call, addr: IpAddr, out: &mut dyn Write) -> Result<(), Failure
         None if !call.yes => writeln!(out, "whether {holder} is alive cannot be known")?,
         _ => {}
     }
-    if !call.yes {
-        write!(out, "release {addr} of network {network}, held by {holder}? [y/N] ")?;
-        out.flush()?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        if !answer.trim().eq_ignore_ascii_case("y") {
-            return Err(Failure::Said("nothing is released".into()));
-        }
-    }
+    agreed(call, &format!("release {addr} of network {network}, held by {holder}"), out)?;
     let inspected = known.holder;
     let released = call.with(&network, |store| {
         // Somebody may have come while we asked.
@@ -188,6 +236,7 @@ fn parse(words: &[String]) -> Result<Call, String> {
         command: Command::Help,
         data_dir: DEFAULT_DATA_DIR.into(),
         network: None,
+        machine: None,
         json: false,
         yes: false,
         force: false,
@@ -198,6 +247,7 @@ fn parse(words: &[String]) -> Result<Call, String> {
         let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
         match word.as_str() {
             "--network" | "-n" => call.network = Some(value()?.clone()),
+            "--machine" => call.machine = Some(value()?.clone()),
             "--data-dir" => call.data_dir = value()?.into(),
             "-o" | "--output" if value()? == "json" => call.json = true,
             "-o" | "--output" => return Err(format!("{word} knows json alone")),
@@ -215,7 +265,8 @@ fn parse(words: &[String]) -> Result<Call, String> {
         ["usage"] => Command::Usage,
         ["check"] => Command::Check,
         ["show", text] => Command::Show(address(text)?),
-        ["release", text] => Command::Release(address(text)?),
+        ["release"] if call.machine.is_some() => Command::ReleaseMachine,
+        ["release", text] if call.machine.is_none() => Command::Release(address(text)?),
         _ => return Err(format!("not a command: {}", plain.join(" "))),
     };
     Ok(call)
@@ -239,8 +290,19 @@ mod tests {
         );
         assert_eq!(call.data_dir, PathBuf::from("/x"));
         assert_eq!(read("list --help").unwrap().command, Command::Help);
-        for wrong in ["lists", "show", "show x", "list more", "list -o yaml", "list --network", "list --what"]
-        {
+        let call = read("release --machine m1").unwrap();
+        assert_eq!((call.command, call.machine.as_deref()), (Command::ReleaseMachine, Some("m1")));
+        for wrong in [
+            "release",
+            "release 10.0.0.5 --machine m1",
+            "lists",
+            "show",
+            "show x",
+            "list more",
+            "list -o yaml",
+            "list --network",
+            "list --what",
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

@@ -12,16 +12,15 @@
 //! `docs/ipam.md` has the order of all steps, and what each kill between two of them leaves.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, Metadata, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use cni_conf::cni::env::is_identifier;
-use cni_skel::lock::{self, Held, LIMIT, STATUS_LIMIT, Share};
+use cni_skel::lock::{self, LIMIT, STATUS_LIMIT, Share};
 
 mod claim;
 mod error;
@@ -29,6 +28,7 @@ mod files;
 mod holder;
 mod index;
 mod inspect;
+mod machine;
 mod moment;
 mod netns;
 mod open;
@@ -40,6 +40,7 @@ mod release;
 mod table;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod verdict;
 
 pub use claim::Claim;
@@ -49,6 +50,7 @@ use files::{holder_at, remove, write_new};
 pub use holder::{Holder, Owner};
 use index::Index;
 pub use inspect::{Cooling, Inspector, Known};
+use machine::Here;
 pub(crate) use moment::{Moment, clock};
 pub use netns::Netns;
 pub use ranges::{Pool, Usage};
@@ -65,10 +67,6 @@ const LOCK: &str = "lock";
 const CLAIM: &str = ".claim";
 /// The longest address, and some space.
 const MAX_LAST: u64 = 64;
-/// Who waits for the turn to probe waits for the network, so a little more is nothing.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
-/// The longest pause between two looks: fifty who wait must not keep from working the one they wait for.
-const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 /// Our own directory in the data directory.
 const SIDE: &str = ".vlan-bridge";
 
@@ -80,6 +78,7 @@ pub struct Store {
     handle: File,
     side: Side,
     moment: Moment,
+    here: Here,
     index: Index,
     tables: BTreeMap<String, Table>,
     /// What probing has found, once somebody asks.
@@ -176,15 +175,19 @@ impl Store {
         let now = handle.metadata().map_err(at("read", &dir))?;
         let side = Side::of(data_dir, network);
         let is_whole = side.check(data_dir)?;
+        let here = Here::see(&side.dir);
         let index = Index::read(&side.index);
         let known = is_whole
-            && index.as_ref().is_some_and(|index| index.describes(&now) && !moment.is_after(&index.boot));
+            && index.as_ref().is_some_and(|index| {
+                index.describes(&now) && here.is(&index.machine) && !moment.is_after(&index.boot)
+            });
         let index = index.unwrap_or_default();
         Ok(Store {
             dir,
             handle,
             side,
             moment,
+            here,
             index,
             tables: BTreeMap::new(),
             verdicts: None,
@@ -197,18 +200,23 @@ impl Store {
     /// What an attachment holds, whether or not its lease names the interface too.
     ///
     /// # Errors
-    /// When a lease cannot be read.
+    /// When a lease cannot be read, and [`StoreError::Elsewhere`].
     pub fn held_by(&mut self, owner: &Owner) -> Result<Vec<IpAddr>, StoreError> {
         if !self.known {
             let leases = files::scan(&self.dir)?.into_iter();
             return Ok(leases
-                .filter(|lease| lease.holder.holds_for(owner))
+                .filter(|lease| lease.holder.holds_for(owner) && !self.is_lease_elsewhere(lease))
                 .map(|lease| lease.addr)
                 .collect());
         }
         let mut held = Vec::new();
         for name in [record::of_owner(owner), record::of_container(&owner.container_id)] {
-            for addr in self.record(&name)?.unwrap_or_default().addresses {
+            let record = self.record(&name)?.unwrap_or_default();
+            if self.is_elsewhere(&record) {
+                let (owner, dir) = (owner.clone(), self.dir.clone());
+                return Err(StoreError::Elsewhere { owner, dir, machine: record.machine });
+            }
+            for addr in record.addresses {
                 if holder_at(&self.lease(addr))?.is_some_and(|holder| holder.holds_for(owner)) {
                     held.push(addr);
                 }
@@ -279,6 +287,9 @@ impl Store {
             return;
         }
         self.index.boot.clone_from(&self.moment.boot);
+        if !self.here.id.is_empty() {
+            self.index.machine.clone_from(&self.here.id);
+        }
         let flushed =
             self.tables.values_mut().try_for_each(Table::flush).map_err(at("write", &self.side.ranges));
         let marked = flushed.and_then(|()| self.index.mark(&self.side.index, &self.dir, &self.handle));
@@ -295,46 +306,9 @@ impl Store {
         Ok(())
     }
 
-    /// Waits for its turn to probe, or for what the process whose turn it is finds: `None` when the verdicts have changed
-    /// meanwhile, so that a burst does not queue for a turn that most of it will not need. The turn ends with the
-    /// descriptor, and so with the process. The leases are not locked: whoever probes waits for the network.
-    ///
-    /// # Errors
-    /// When the lock cannot be taken, or there is neither for so long: its holder waits for the network, or was stopped.
-    pub fn turn_to_probe(
-        data_dir: &Path,
-        network: &str,
-        longest: Duration,
-    ) -> Result<Option<File>, StoreError> {
-        let Side { turn: path, verdicts, .. } = Side::of(data_dir, network);
-        let turn = open::to_write(&path).map_err(at("open", &path))?;
-        let before = identity(&verdicts);
-        let deadline = Instant::now() + longest;
-        let mut pause = LOOK_AGAIN;
-        loop {
-            match turn.try_lock() {
-                Ok(()) => return Ok(Some(turn)),
-                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                    return Err(Held::see(&path, &turn, longest).into());
-                }
-                Err(TryLockError::WouldBlock) => thread::sleep(pause),
-                Err(TryLockError::Error(error)) => return Err(at("lock", &path)(error)),
-            }
-            if identity(&verdicts) != before {
-                return Ok(None);
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
     fn lease(&self, addr: IpAddr) -> PathBuf {
         self.dir.join(addr.to_string())
     }
-}
-
-/// What a file that is only ever replaced changes by.
-fn identity(path: &Path) -> Option<(u64, i64, i64)> {
-    fs::metadata(path).ok().map(|file| (file.ino(), file.mtime(), file.mtime_nsec()))
 }
 
 impl Side {

@@ -1,6 +1,6 @@
 //! The pods' addresses: does the network answer, does anybody else use them, are any left, do any leak?
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -120,6 +120,7 @@ pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
         findings.extend(
             network.leases.held.iter().filter_map(|(addr, known)| leak(facts, network, *addr, known)),
         );
+        findings.extend(of_other_machines(network));
         for (addr, mac, left) in &network.leases.quarantined {
             let why = format!("a machine that is not ours uses it; it is offered again in {left} s");
             findings.push(
@@ -134,6 +135,25 @@ pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// What other machines gave out of this folder: one line for each.
+fn of_other_machines(network: &Network) -> Vec<Finding> {
+    const CHECK: &str = "ipam";
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for machine in network.leases.held.iter().filter_map(|(_, known)| known.elsewhere.as_deref()) {
+        *counts.entry(machine).or_default() += 1;
+    }
+    let name = &network.ours.name;
+    let finding = |(machine, count): (&str, usize)| {
+        let seen = format!("{name}: {count} addresses are of another machine, {machine}");
+        let why = "nobody here gives them out or back; no two machines may share ipam.dataDir";
+        Finding::warn(CHECK, seen, why).mend(format!(
+            "give each node a dataDir of its own; if that machine is gone, or the folder is a copy of its: \
+             vlan-bridge-ipam release --machine {machine} --network {name}"
+        ))
+    };
+    counts.into_iter().map(finding).collect()
 }
 
 fn scarce(network: &str, usage: &Usage) -> Option<Finding> {
@@ -156,6 +176,9 @@ fn leak(facts: &Facts, network: &Network, addr: IpAddr, known: &Known) -> Option
     let name = &network.ours.name;
     let why = "it is lost to the slice until somebody gives it back";
     let dead = known.is_alive() == Some(false);
+    if known.elsewhere.is_some() {
+        return None;
+    }
     let Holder::Attachment(owner) = &known.holder else {
         let unreadable = !matches!(known.holder, Holder::Container(_));
         let seen = format!("the lease of {addr} says nothing that can be read");

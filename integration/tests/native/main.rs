@@ -44,6 +44,7 @@ mod ipam_flat;
 mod ipam_kill;
 mod ipam_links;
 mod ipam_lock;
+mod ipam_machines;
 mod ipam_model;
 mod ipam_operator;
 mod ipam_reboot;

@@ -151,6 +151,9 @@ fn describe(network: &str, addr: IpAddr, known: &Known) -> Value {
     value["namespace"] = namespace(known).into();
     let Some(record) = &known.record else { return value };
     value["since"] = record.since.into();
+    if let Some(machine) = &known.elsewhere {
+        value["machine"] = machine.as_str().into();
+    }
     if record.adopted {
         // Not when it was given, but when it was seen first.
         value["adopted"] = true.into();
@@ -176,6 +179,9 @@ fn describe_free(network: &str, free: Free) -> Value {
 }
 
 fn namespace(known: &Known) -> &'static str {
+    if known.elsewhere.is_some() {
+        return "elsewhere";
+    }
     match known.is_alive() {
         Some(true) => "alive",
         Some(false) => "gone",

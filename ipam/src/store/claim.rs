@@ -45,6 +45,7 @@ impl Store {
         self.changed = true;
         let stamp = write_new(&draft, owner.record().as_bytes())?;
         record.boot.clone_from(&self.moment.boot);
+        record.machine.clone_from(&self.here.id);
         record.add(addr, stamp);
         let outcome = record.write(&path).and_then(|()| self.link(&draft, addr, owner));
         remove(&draft)?;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use cni_conf::cni::error::{CniError, code};
 use cni_skel::lock::{Held, LockError};
 
+use super::holder::Owner;
+
 /// A failure of the store, with the path.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -18,6 +20,18 @@ pub enum StoreError {
     /// It may lead anywhere.
     #[error("{} is a symbolic link: ipam.dataDir holds directories and files alone", .0.display())]
     Link(PathBuf),
+    /// Another machine gave it the addresses that it has.
+    #[error(
+        "{owner} holds addresses in {} since another machine, {machine}, gave them: no two machines may share ipam.dataDir; if that \
+         one is gone, or this is a copy of its folder: vlan-bridge-ipam release --machine {machine}", dir.display())]
+    Elsewhere {
+        /// Who holds them.
+        owner: Owner,
+        /// The store.
+        dir: PathBuf,
+        /// The identity of the machine.
+        machine: String,
+    },
     /// Somebody has had a lock for too long.
     #[error(transparent)]
     Busy(#[from] Held),
@@ -46,6 +60,7 @@ impl From<StoreError> for CniError {
     fn from(error: StoreError) -> CniError {
         let code = match error {
             StoreError::Network(_) | StoreError::WorldWritable(_) => code::INVALID_CONFIG,
+            StoreError::Elsewhere { .. } => code::ALREADY_ALLOCATED,
             StoreError::Busy(..) => code::TRY_AGAIN_LATER,
             StoreError::Link(_) | StoreError::Io { .. } => code::IO_FAILURE,
         };

@@ -22,13 +22,25 @@ const SIZE: usize = 4096;
 /// What the index of another layout would not say.
 const VERSION: u64 = 1;
 
+/// Device, inode, modification and change time of a directory. The last cannot be set, so a directory that a backup brought
+/// back with the time of its mark is another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct State {
+    device: u64,
+    inode: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
 /// The state of a directory of leases that the records and ranges beside it describe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Index {
     /// The boot that it was written in.
     pub(super) boot: String,
-    /// Device, inode and modification time of the directory.
-    pub(super) directory: (u64, u64, i64, i64),
+    /// The machine that wrote it.
+    pub(super) machine: String,
+    /// Which state of which directory.
+    pub(super) directory: State,
     /// Names of the ranges that have a table.
     pub(super) ranges: Vec<String>,
 }
@@ -43,19 +55,29 @@ impl Index {
         let value: Value = serde_json::from_slice(bytes).ok()?;
         let directory = value.get("directory")?;
         let number = |key: &str| directory.get(key).and_then(Value::as_u64);
-        let time = |key: &str| directory.get(key).and_then(Value::as_i64);
+        let time = |key: &str, fraction: &str| {
+            let whole = |key: &str| directory.get(key).and_then(Value::as_i64);
+            Some((whole(key)?, whole(fraction)?))
+        };
         let ranges = value.get("ranges")?.as_array()?.iter().map(|name| name.as_str().map(str::to_owned));
         (value.get("version")?.as_u64()? == VERSION).then_some(())?;
         Some(Index {
             boot: value.get("boot")?.as_str()?.to_owned(),
-            directory: (number("device")?, number("inode")?, time("seconds")?, time("nanoseconds")?),
+            machine: value.get("machine").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            directory: State {
+                device: number("device")?,
+                inode: number("inode")?,
+                modified: time("seconds", "nanoseconds")?,
+                // An older version of ours did not note it, and nobody's directory has this one.
+                changed: time("changedSeconds", "changedNanoseconds").unwrap_or_default(),
+            },
             ranges: ranges.collect::<Option<_>>()?,
         })
     }
 
     /// Whether the directory is as it was when this was written.
     pub(super) fn describes(&self, directory: &Metadata) -> bool {
-        self.directory == state(directory)
+        self.directory == State::of(directory)
     }
 
     /// Marks the directory and notes the mark.
@@ -63,18 +85,29 @@ impl Index {
         let mark = SystemTime::now() - AGE;
         handle.set_times(FileTimes::new().set_modified(mark)).map_err(at("mark", dir))?;
         // As the file system keeps it: not all keep nanoseconds.
-        self.directory = state(&handle.metadata().map_err(at("read", dir))?);
-        let (device, inode, seconds, nanoseconds) = self.directory;
-        let value = json!({"version": VERSION, "boot": self.boot, "ranges": self.ranges, "directory":
-            {"device": device, "inode": inode, "seconds": seconds, "nanoseconds": nanoseconds}});
+        self.directory = State::of(&handle.metadata().map_err(at("read", dir))?);
+        let value = json!({"version": VERSION, "boot": self.boot, "machine": self.machine, "ranges": self.ranges,
+            "directory": self.directory.to_json()});
         let mut text = value.to_string().into_bytes();
         text.resize(SIZE.max(text.len()), b' ');
         open::to_write(path).and_then(|file| file.write_all_at(&text, 0)).map_err(at("write", path))
     }
 }
 
-fn state(directory: &Metadata) -> (u64, u64, i64, i64) {
-    (directory.dev(), directory.ino(), directory.mtime(), directory.mtime_nsec())
+impl State {
+    fn of(directory: &Metadata) -> State {
+        State {
+            device: directory.dev(),
+            inode: directory.ino(),
+            modified: (directory.mtime(), directory.mtime_nsec()),
+            changed: (directory.ctime(), directory.ctime_nsec()),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({"device": self.device, "inode": self.inode, "seconds": self.modified.0, "nanoseconds": self.modified.1,
+            "changedSeconds": self.changed.0, "changedNanoseconds": self.changed.1})
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What operators want to know of a store.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -10,6 +11,8 @@ use cni_conf::cni::env::is_identifier;
 use super::error::{StoreError, at};
 use super::files::{self, holder_at};
 use super::holder::Holder;
+use super::machine::{Age, Here};
+use super::moment::Moment;
 use super::ranges::Usage;
 use super::record::{self, Found, Record};
 use super::table::Span;
@@ -22,11 +25,16 @@ pub struct Known {
     pub holder: Holder,
     /// What we know beyond that.
     pub record: Option<Record>,
+    /// The machine that gave it, if that is not this one.
+    pub elsewhere: Option<String>,
 }
 
 impl Known {
     /// Whether the holder's namespace is there; `None` when nobody can tell.
     pub fn is_alive(&self) -> Option<bool> {
+        if self.elsewhere.is_some() {
+            return None;
+        }
         self.record.as_ref()?.netns.as_ref()?.is_alive()
     }
 }
@@ -45,6 +53,8 @@ pub struct Cooling {
 pub struct Inspector {
     dir: PathBuf,
     owners: PathBuf,
+    moment: Moment,
+    here: Here,
 }
 
 impl Inspector {
@@ -58,7 +68,9 @@ impl Inspector {
             Found::Record(record) => Some(record),
             Found::Nothing | Found::Torn => None,
         };
-        Ok(Some(Known { holder, record }))
+        let anothers = |record: &&Record| self.here.age(&self.moment, record) == Age::Elsewhere;
+        let elsewhere = record.as_ref().filter(anothers).map(|record| record.machine.clone());
+        Ok(Some(Known { holder, record, elsewhere }))
     }
 }
 
@@ -83,7 +95,8 @@ impl Store {
 
     /// For looking at single leases after the lock is given up.
     pub fn inspector(&self) -> Inspector {
-        Inspector { dir: self.dir.clone(), owners: self.side.owners.clone() }
+        let (moment, here) = (self.moment.clone(), self.here.clone());
+        Inspector { dir: self.dir.clone(), owners: self.side.owners.clone(), moment, here }
     }
 
     /// The addresses that became free within the last `cooldown` seconds, by when they did.
@@ -143,6 +156,22 @@ impl Store {
             if record.addresses.is_empty() { remove(&path) } else { record.write(&path) }?;
         }
         Ok(true)
+    }
+
+    /// How many addresses other machines gave, by their identities.
+    ///
+    /// # Errors
+    /// When the records cannot be listed.
+    pub fn elsewhere(&self) -> Result<BTreeMap<String, usize>, StoreError> {
+        let mut elsewhere: BTreeMap<String, usize> = BTreeMap::new();
+        for name in files::names(&self.side.owners)? {
+            if let Found::Record(record) = Record::read(&self.side.owners.join(&name))
+                && self.is_elsewhere(&record)
+            {
+                *elsewhere.entry(record.machine).or_default() += record.addresses.len();
+            }
+        }
+        Ok(elsewhere)
     }
 
     fn spans(&self) -> Vec<Span> {

@@ -18,12 +18,9 @@ impl Store {
             return Ok(released);
         }
         for name in files::names(&self.side.owners)? {
-            let Found::Record(Record { netns: Some(netns), .. }) =
-                Record::read(&self.side.owners.join(&name))
-            else {
-                continue;
-            };
-            if netns.is_alive() != Some(false) {
+            let Found::Record(record) = Record::read(&self.side.owners.join(&name)) else { continue };
+            let Some(netns) = &record.netns else { continue };
+            if self.is_elsewhere(&record) || netns.is_alive() != Some(false) {
                 continue;
             }
             let before = released.len();

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use super::error::{StoreError, at};
 use super::files::{self, Lease, remove, write_new};
 use super::holder::{Holder, Owner};
+use super::machine::Age;
 use super::moment::clock;
 use super::record::{self, Found, Record};
 use super::table::{Span, Table};
@@ -33,10 +34,16 @@ impl Store {
             holders.entry(record::file_name(&lease.holder, lease.addr)).or_default().push(lease);
         }
         let mut held = BTreeSet::new();
+        let mut elsewhere: BTreeMap<String, usize> = BTreeMap::new();
         for (name, leases) in &holders {
             let mut record = records.remove(name).flatten();
+            if let Some(record) = record.as_ref().filter(|record| self.is_elsewhere(record)) {
+                held.extend(leases.iter().map(|lease| lease.addr));
+                *elsewhere.entry(record.machine.clone()).or_default() += leases.len();
+                continue;
+            }
             let mut kept = leases.clone();
-            if let Some(record) = record.take_if(|record| self.moment.is_after(&record.boot)) {
+            if let Some(record) = record.take_if(|record| self.here.age(&self.moment, record) == Age::Past) {
                 let (old, since) = kept.into_iter().partition(|lease| record.is_of(lease));
                 kept = since;
                 kept.extend(self.release_old(name, old)?);
@@ -47,6 +54,14 @@ impl Store {
         // What is left is of nobody who holds a lease.
         for name in records.keys() {
             remove(&self.side.owners.join(name))?;
+        }
+        self.here.note(&elsewhere.keys().map(String::as_str).collect())?;
+        for (machine, count) in &elsewhere {
+            log::warn!(
+                "{}: {count} addresses are of another machine, {machine}, and are left alone: no two machines may share \
+                 ipam.dataDir; if that one is gone, or this is a copy of its folder: vlan-bridge-ipam release --machine {machine}",
+                self.dir.display()
+            );
         }
         self.remake_tables(&held)?;
         self.known = true;
@@ -147,8 +162,13 @@ impl Store {
         if old.as_ref().is_some_and(|record| record.addresses.len() == leases.len()) {
             return Ok(());
         }
-        let unseen =
-            Record { boot: self.moment.boot.clone(), since: clock(), adopted: true, ..Record::default() };
+        let unseen = Record {
+            boot: self.moment.boot.clone(),
+            machine: self.here.id.clone(),
+            since: clock(),
+            adopted: true,
+            ..Record::default()
+        };
         let mut record = Record { addresses: Vec::new(), stamps: BTreeMap::new(), ..old.unwrap_or(unseen) };
         for lease in leases {
             record.add(lease.addr, lease.stamp);

@@ -29,6 +29,8 @@ pub struct Record {
     pub(crate) stamps: BTreeMap<IpAddr, Stamp>,
     /// The boot it was seen in first.
     pub boot: String,
+    /// The machine that wrote it; empty when it has no identity, or none was noted yet.
+    pub machine: String,
     /// Seconds since 1970, by the clock of then.
     pub since: u64,
     /// Whether we did not see the ADD: the lease is host-local's, or our record of it was lost. What is known is only
@@ -118,6 +120,7 @@ impl Record {
             addresses: addresses.collect::<Option<_>>()?,
             stamps: stamps.collect::<Option<_>>()?,
             boot: text(&value, "boot")?,
+            machine: text(&value, "machine").unwrap_or_default(),
             since: number(&value, "since").unwrap_or(0),
             adopted: value.get("adopted").and_then(Value::as_bool).unwrap_or(false),
             netns,
@@ -131,6 +134,9 @@ impl Record {
         for (addr, Stamp { inode, seconds, nanoseconds }) in &self.stamps {
             let stamp = json!({"inode": inode, "seconds": seconds, "nanoseconds": nanoseconds});
             value["leases"][addr.to_string()] = stamp;
+        }
+        if !self.machine.is_empty() {
+            value["machine"] = self.machine.as_str().into();
         }
         if self.adopted {
             value["adopted"] = true.into();
@@ -198,6 +204,7 @@ mod tests {
             addresses: vec!["10.0.0.2".parse().unwrap(), "2001:db8::2".parse().unwrap()],
             stamps: BTreeMap::from([("10.0.0.2".parse().unwrap(), stamp)]),
             boot: "b1".into(),
+            machine: "m1".into(),
             since: 7,
             adopted: true,
             netns: Some(Netns {

@@ -4,8 +4,9 @@ use std::fs;
 use std::net::IpAddr;
 
 use super::error::StoreError;
-use super::files::{self, Stamp, holder_at, remove};
+use super::files::{self, Lease, Stamp, holder_at, remove};
 use super::holder::{Holder, Owner};
+use super::machine::Age;
 use super::record::{Found, Record};
 use super::{Store, record};
 
@@ -47,14 +48,22 @@ impl Store {
     /// Removes what one record names and then the record, in this order: a lease whose record is gone would be found
     /// by nobody. A record stays while a lease of it does.
     pub(super) fn release_record(&mut self, name: &str, released: &mut Vec<IpAddr>) -> Vec<StoreError> {
-        let path = self.side.owners.join(name);
         let record = match self.record(name) {
             Ok(Some(record)) => record,
             Ok(None) => return Vec::new(),
             Err(error) => return vec![error],
         };
+        if self.is_elsewhere(&record) {
+            log::warn!("{name} is of another machine, {}, and keeps what it holds", record.machine);
+            return Vec::new();
+        }
+        self.release_all_of(name, &record, released)
+    }
+
+    fn release_all_of(&mut self, name: &str, record: &Record, released: &mut Vec<IpAddr>) -> Vec<StoreError> {
+        let path = self.side.owners.join(name);
         let mut errors = Vec::new();
-        for addr in record.addresses {
+        for addr in record.addresses.iter().copied() {
             match self.free_lease(addr, name) {
                 Ok(true) => released.push(addr),
                 Ok(false) => {}
@@ -91,6 +100,35 @@ impl Store {
         Ok(true)
     }
 
+    /// Releases everything that another machine gave.
+    ///
+    /// # Errors
+    /// When the records cannot be listed, and the first lease that could not be removed, after trying all.
+    pub fn release_machine(&mut self, machine: &str) -> Result<Vec<IpAddr>, StoreError> {
+        let (mut released, mut errors) = (Vec::new(), Vec::new());
+        for name in files::names(&self.side.owners)? {
+            if let Found::Record(record) = Record::read(&self.side.owners.join(&name))
+                && record.machine == machine
+                && self.is_elsewhere(&record)
+            {
+                errors.extend(self.release_all_of(&name, &record, &mut released));
+            }
+        }
+        self.doubt(&released)?;
+        errors.into_iter().next().map_or(Ok(released), Err)
+    }
+
+    /// Whether a record is of another machine, which alone knows what became of it.
+    pub(super) fn is_elsewhere(&self, record: &Record) -> bool {
+        self.here.age(&self.moment, record) == Age::Elsewhere
+    }
+
+    /// The same of a lease's holder, when there is nothing to go by but the leases.
+    pub(super) fn is_lease_elsewhere(&self, lease: &Lease) -> bool {
+        let name = record::file_name(&lease.holder, lease.addr);
+        matches!(Record::read(&self.side.owners.join(name)), Found::Record(record) if self.is_elsewhere(&record))
+    }
+
     /// Whether a record is about the file that an address's lease is now.
     fn is_the_file(&self, name: &str, addr: IpAddr) -> bool {
         let Found::Record(record) = Record::read(&self.side.owners.join(name)) else { return false };
@@ -104,7 +142,7 @@ impl Store {
         let exact = leases.iter().any(|lease| matches!(&lease.holder, Holder::Attachment(o) if o == owner));
         let mut released = Vec::new();
         for lease in leases.iter().filter(|lease| lease.holder.holds_for(owner)) {
-            if !exact || matches!(lease.holder, Holder::Attachment(_)) {
+            if (!exact || matches!(lease.holder, Holder::Attachment(_))) && !self.is_lease_elsewhere(lease) {
                 remove(&lease.path)?;
                 released.push(lease.addr);
             }
@@ -128,6 +166,9 @@ impl Store {
         }
         if !self.known {
             for lease in files::scan(&self.dir)?.iter().filter(|lease| !keep(&lease.holder)) {
+                if self.is_lease_elsewhere(lease) {
+                    continue;
+                }
                 match remove(&lease.path) {
                     Ok(()) => released.push(lease.addr),
                     Err(error) => errors.push(error),
