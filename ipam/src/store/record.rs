@@ -44,6 +44,7 @@ pub struct Record {
 
 /// What was found in the place of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and never kept")]
 pub(super) enum Found {
     Nothing,
     Torn,
