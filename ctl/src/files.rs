@@ -7,6 +7,8 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 
+use crate::denial;
+
 /// Puts a file in its place in one step: written beside, synced, renamed. Whoever opens the name gets the old content or the
 /// new one, whole, after a power cut too; who runs the old one keeps it. The name beside begins with a dot and ends like
 /// nothing that a runtime reads.
@@ -26,10 +28,24 @@ pub(crate) fn put(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     synced.map_err(|error| failed(folder, "sync", &error))
 }
 
+/// Whether files can be made in a folder, or the folder itself.
+///
+/// # Errors
+/// Why not, before anything was touched.
+pub(crate) fn check_folder(folder: &Path) -> Result<()> {
+    denial::may_write(folder).map_err(|error| match error.kind() {
+        ErrorKind::NotADirectory => failed(folder, "create", &error),
+        _ => failed(folder, "write into it", &error),
+    })
+}
+
 /// Which file, and what could not be done with it.
 fn failed(path: &Path, action: &str, error: &io::Error) -> anyhow::Error {
-    let hint = if error.kind() == ErrorKind::PermissionDenied { "; is this root?" } else { "" };
-    anyhow!("{}: cannot {action}: {error}{hint}", path.display())
+    // A file comes and goes by leave of its folder.
+    let place = if action == "read" || path.is_dir() { Some(path) } else { path.parent() };
+    let why = place.and_then(|place| denial::explain(place, error));
+    let why = why.map_or(String::new(), |why| format!(": {why}"));
+    anyhow!("{}: cannot {action}: {error}{why}", path.display())
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {

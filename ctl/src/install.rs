@@ -9,18 +9,20 @@ mod part;
 mod slice;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use cni_conf::cni::version::Version;
 use serde_json::{Value, json};
 
 use crate::cli::{self, Install, Output};
+use crate::denial;
 use crate::files;
 use crate::lists;
 use crate::lock::InstallLock;
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::runtimes::{self, Runtime};
 
 use binaries::Binary;
@@ -46,6 +48,26 @@ struct NewList {
 }
 
 impl Plan {
+    /// Whether everything can be put where it goes: either all of it or nothing is.
+    fn check_folders(&mut self) -> Result<()> {
+        let bin_dirs = self.binaries.iter().filter_map(|binary| binary.target.parent());
+        let bin_dirs: BTreeSet<&Path> = bin_dirs.collect();
+        let conf_dirs = self.lists.iter().filter_map(|list| list.path.parent());
+        for folder in
+            [Path::new(manifest::FOLDER)].into_iter().chain(bin_dirs.iter().copied()).chain(conf_dirs)
+        {
+            files::check_folder(folder)?;
+        }
+        for dir in bin_dirs {
+            if let Some(mount) = denial::mount_of(dir).filter(denial::Mount::forbids_programs) {
+                let (dir, point) = (dir.display(), mount.point);
+                self.warnings
+                    .push(format!("{dir} is mounted noexec (mount {point}): no plugin there can be run"));
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at what is there now in the places that files go to.
     fn look(&mut self) -> Result<()> {
         for binary in &mut self.binaries {
@@ -156,6 +178,7 @@ fn plan(call: &Install) -> Result<Plan> {
             plan.lists.push(NewList { path, content, slices, before: None, kept: None });
         }
     }
+    plan.check_folders()?;
     Ok(plan)
 }
 

@@ -5,6 +5,7 @@
 mod bond;
 mod cli;
 mod definitions;
+mod denial;
 mod doctor;
 mod facts;
 mod files;

@@ -61,7 +61,15 @@ pub(crate) fn find(kubelet: Option<&str>) -> Result<Vec<Runtime>> {
         });
         let told = told.filter(|(name, _)| *name == kind.name).map(|(_, version)| version);
         let running = running(kind)?;
-        let of_products = products(kind, &running)?;
+        let mut of_products = products(kind, &running)?;
+        // kubelet speaks of the distribution's own, which a container sees no more of than its folders.
+        let told = match of_products.iter_mut().find(|runtime| runtime.version.is_none()) {
+            Some(product) if told.is_some() => {
+                product.version = told;
+                None
+            }
+            _ => told,
+        };
         // Without one that runs, the one that would.
         if !running.iter().any(|runtime| runtime.name == kind.name) {
             found.extend(by_default(kind, told)?);

@@ -81,7 +81,7 @@ impl<'a> Ctl<'a> {
         let script = format!("#!/bin/sh\n[ \"$1\" = --version ] && exec echo '{version}'\nread -r word\n");
         self.write(&path, &script);
         fs::set_permissions(self.path(&path), fs::Permissions::from_mode(0o755)).expect("a file of ours");
-        let mut command = self.start(&self.path(&path), line);
+        let mut command = self.command_of(&self.path(&path), line);
         // SAFETY: between fork and exec only a system call is made. Not `Command::uid`, which goes before the mounts.
         unsafe { command.pre_exec(move || Ok(setuid(user.into())?)) };
         let process = Background::start(command.stdin(Stdio::piped()));
@@ -106,11 +106,11 @@ impl<'a> Ctl<'a> {
 
     /// The tool with the words of a line, not started yet.
     pub fn command(&self, line: &str) -> Command {
-        self.start(&programs::product().join("vlan-bridgectl"), line)
+        self.command_of(&programs::product().join("vlan-bridgectl"), line)
     }
 
     /// A program that finds the node's own files in their places.
-    fn start(&self, program: &Path, line: &str) -> Command {
+    pub fn command_of(&self, program: &Path, line: &str) -> Command {
         let mut command = self.node.command(program);
         command.args(line.split_whitespace()).env_clear();
         command.env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()));

@@ -2,6 +2,7 @@
 //!
 //! rtnetlink, netlink-packet-route and nix are named here and nowhere else, because their interfaces break often.
 
+pub mod access;
 pub mod addr;
 pub mod announce;
 pub mod batch;

@@ -267,3 +267,19 @@ fn a_watch_installs_again_when_the_nodes_annotation_or_pod_cidr_changes() {
     change(node("n1", Some("172.20.56.64/28"), &["172.20.56.32/28"]));
     reaches("172.20.56.64/28");
 }
+
+/// As in the DaemonSet on k3s: of the node there are its folders, and what its kubelet says of the runtime.
+#[test]
+fn what_kubelet_says_is_of_the_distribution_whose_folders_are_there() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    let mut of_k3s = self::node("n1", Some("172.20.56.16/28"), &[]);
+    of_k3s["status"]["nodeInfo"]["containerRuntimeVersion"] = json!("containerd://2.1.4-k3s1");
+    let server = ApiServer::start(&node, &[of_k3s]);
+    let (plugins, lists) = ("/var/lib/rancher/k3s/data/cni", "/var/lib/rancher/k3s/agent/etc/cni/net.d");
+    [plugins, lists].iter().for_each(|folder| std::fs::create_dir_all(ctl.path(folder)).unwrap());
+    let told = server.install(&ctl, "").expect_ok();
+    assert!(told.stdout.contains("found     k3s (containerd) 2.1.4-k3s1, up to CNI 1.1.0\n"), "{told}");
+    assert!(ctl.has(&format!("{plugins}/vlan-bridge")) && ctl.has(&format!("{lists}/10-vlan136.conflist")));
+    assert!(!ctl.has("/opt/cni/bin") && !ctl.has(LIST), "{told}");
+}

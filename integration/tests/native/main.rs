@@ -32,6 +32,7 @@ mod input_node;
 mod input_tolerated;
 mod install;
 mod install_at_once;
+mod install_denied;
 mod install_kubernetes;
 mod install_runtimes;
 mod ipam;

@@ -13,6 +13,8 @@ use std::path::Path;
 
 const SCHEMA: &str = include_str!("../../data/kubernetes-1.25.json");
 const FOLDER: &str = "deploy/base";
+const COMPONENTS: &str = "deploy/components";
+const PATCH: &str = "daemonset.yaml";
 
 /// Checks every manifest, and that kustomize is told of each.
 pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
@@ -37,7 +39,39 @@ pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     if named != files {
         findings.push(finding(&path, format!("resources are {named:?}, the files {files:?}")));
     }
+    findings.extend(components(root, &schema, &text)?);
     Ok(findings)
+}
+
+/// The patches for special nodes: each a folder that its kustomization names the file of, and that the base's names in a comment.
+fn components(root: &Path, schema: &Map<String, Value>, base: &str) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for entry in fs::read_dir(root.join(COMPONENTS)).with_context(|| format!("cannot read {COMPONENTS}"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let folder = format!("{COMPONENTS}/{name}");
+        if !base.contains(&format!("../components/{name}\n")) {
+            findings.push(finding(&folder, format!("{FOLDER}/kustomization.yaml does not name it")));
+        }
+        let read = |file: &str| {
+            let path = format!("{folder}/{file}");
+            fs::read_to_string(root.join(&path)).with_context(|| format!("cannot read {path}"))
+        };
+        let kustomization: Value = serde_yaml_ng::from_str(&read("kustomization.yaml")?)?;
+        if kustomization["kind"] != "Component" || kustomization["patches"][0]["path"] != PATCH {
+            let wanted = format!("must be a Component whose first patch is {PATCH}");
+            findings.push(finding(&format!("{folder}/kustomization.yaml"), wanted));
+        }
+        let said = patch_complaints(schema, &read(PATCH)?);
+        findings.extend(said.into_iter().map(|message| finding(&format!("{folder}/{PATCH}"), message)));
+    }
+    Ok(findings)
+}
+
+/// The same for a patch, which leaves out what stays, and says with a key of its own what goes.
+fn patch_complaints(schema: &Map<String, Value>, text: &str) -> Vec<String> {
+    let mut said = complaints(schema, text);
+    said.retain(|message| !message.ends_with(": missing") && !message.ends_with(".$patch: no such key"));
+    said
 }
 
 fn finding(path: &str, message: String) -> Finding {
@@ -159,6 +193,17 @@ mod tests {
         assert!(text.contains(from), "{from}");
         let schema = serde_json::from_str(SCHEMA).unwrap_or_default();
         complaints(&schema, &text.replacen(from, to, 1)).join("; ")
+    }
+
+    #[test]
+    fn a_patch_has_no_keys_that_nobody_knows() {
+        let schema = serde_json::from_str(SCHEMA).unwrap_or_default();
+        let path = crate::workspace::root().join(COMPONENTS).join("selinux").join(PATCH);
+        let text = fs::read_to_string(path).unwrap_or_default();
+        assert!(text.contains("seLinuxOptions"));
+        assert!(patch_complaints(&schema, &text).is_empty());
+        let said = patch_complaints(&schema, &text.replace("seLinuxOptions", "selinuxOptions"));
+        assert_eq!(said, ["DaemonSet.spec.template.spec.securityContext.selinuxOptions: no such key"]);
     }
 
     #[test]
