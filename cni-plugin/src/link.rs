@@ -43,8 +43,6 @@ pub struct Link {
     pub arp_ignore: Option<i32>,
     /// How strictly the node looks there at where packets come from (`rp_filter`); none where IPv4 is off.
     pub rp_filter: Option<i32>,
-    /// Whether it takes and gives packets of 127.0.0.0/8 (`route_localnet`); none where IPv4 is off.
-    pub route_localnet: Option<i32>,
     /// Whether IPv6 is off there (`disable_ipv6`); none where the kernel has none for it.
     pub disable_ipv6: Option<i32>,
     /// Options as a bridge port; none on what is no bridge port.

@@ -11,6 +11,8 @@ mod repair;
 
 pub use forward::{BridgedDrop, bridged_difference, is_let_through, opened};
 
+use std::collections::BTreeSet;
+
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
 
@@ -20,7 +22,7 @@ use crate::net::nft::{Nft, Refusal};
 use crate::net::sysctl::InterfaceSysctls;
 use crate::nft::{Change, Element, Table};
 use crate::plan::nat::frame::{self, TABLE};
-use crate::plan::nat::{self as plan, SUBNET_CHAINS};
+use crate::plan::nat::{self as plan, SUBNET_CHAINS, localhost};
 use crate::record::{Record, Records};
 
 /// The node's packet filter and the records of what is in it.
@@ -186,19 +188,10 @@ impl Nat {
         if !(if stays { self.records.is_empty() } else { self.records.end() }) {
             return Ok(());
         }
-        let guarded = self.nft.elements(TABLE, frame::LOCALNET)?;
-        let switched_on = guarded.iter().filter(|element| element.comment.is_empty());
-        let mut devices: Vec<String> =
-            switched_on.map(|element| crate::nft::interface_name(&element.key)).collect();
-        // After a flush the set is empty.
-        devices.extend(last.and_then(plan::localnet_device).map(str::to_owned));
-        for device in devices {
-            self.set_localnet(&device, false)?;
-        }
+        self.end_route_localnet(last)?;
         let changes = if stays {
             let routed = self.nft.elements(TABLE, frame::DEVICES)?.into_iter();
-            let of = |set| move |there: crate::net::nft::Element| delete_key(set, there.key);
-            routed.map(of(frame::DEVICES)).chain(guarded.into_iter().map(of(frame::LOCALNET))).collect()
+            routed.map(|there| delete_key(frame::DEVICES, there.key)).collect()
         } else {
             let table = self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE));
             rules.into_iter().chain(table).collect()
@@ -206,9 +199,22 @@ impl Nat {
         self.commit_what_can(changes, Refusal::not_found).map(drop)
     }
 
-    /// Whether a device takes and gives packets of 127.0.0.0/8. One that is gone does not.
-    fn set_localnet(&self, device: &str, on: bool) -> Result<(), CniError> {
-        InterfaceSysctls::ipv4().write(device, "route_localnet", if on { "1" } else { "0" })?;
+    /// Versions before this one switched `route_localnet` on, and said where in a set. What is still so is switched off, also after a flush,
+    /// of devices whose records are as theirs; `gone` is one that has just been removed.
+    fn end_route_localnet(&self, gone: Option<&Record>) -> Result<(), CniError> {
+        let said = self.nft.elements(TABLE, localhost::FORMER)?.into_iter();
+        let mut devices: BTreeSet<String> = said
+            .filter(|there| there.comment.is_empty())
+            .map(|there| crate::nft::interface_name(&there.key))
+            .collect();
+        let all = self.records.all();
+        let records = all.iter().map(|(_, record)| record).chain(gone);
+        let theirs = records
+            .filter(|record| record.localhost.is_none() && plan::target_of_localhost(record).is_some());
+        devices.extend(theirs.map(|record| record.device.clone()));
+        for device in devices {
+            InterfaceSysctls::ipv4().write(&device, "route_localnet", "0")?;
+        }
         Ok(())
     }
 }

@@ -101,6 +101,7 @@ pub struct Hook {
 #[allow(missing_docs)]
 pub enum HookPoint {
     Prerouting = 0,
+    Input = 1,
     Forward = 2,
     Output = 3,
     Postrouting = 4,

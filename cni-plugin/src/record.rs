@@ -7,7 +7,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -52,6 +52,8 @@ pub struct Record {
     /// On a network with an uplink: the node's address of each family, from which it talks for those whose answers would not come back
     /// through it. None in NAT mode, where the node is the pod's router.
     pub sources: Vec<IpAddr>,
+    /// The node's address from which it asks for host ports at 127.0.0.1. None where none is there, and in what an older version wrote.
+    pub localhost: Option<Ipv4Addr>,
     /// What the pod may send; none if it may send anything.
     pub guard: Option<Limits>,
 }
@@ -76,6 +78,7 @@ impl Record {
             "gateway": self.gateway,
             "ports": self.ports.iter().map(PortMapping::to_json).collect::<Vec<_>>(),
             "sources": self.sources.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
+            "localhost": self.localhost.map(|ip| ip.to_string()),
             "guard": self.guard.as_ref().map(Limits::to_json),
         })
     }
@@ -107,6 +110,7 @@ impl Record {
             gateway: section.bool("gateway")?,
             ports: PortMapping::parse_list(&section, "ports")?,
             sources: section.strings("sources")?.iter().map(source).collect::<Result<_, _>>()?,
+            localhost: section.ip("localhost")?.and_then(as_ipv4),
             guard: section.section("guard")?.map(|keys| Limits::from_section(&keys)).transpose()?,
         })
     }
@@ -124,6 +128,14 @@ pub(crate) fn node_folder(kind: &str) -> Result<PathBuf, CniError> {
         }
     };
     Ok(PathBuf::from(format!("{FOLDER}/{kind}/{node}")))
+}
+
+/// An address that is IPv4.
+pub fn as_ipv4(ip: IpAddr) -> Option<Ipv4Addr> {
+    match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
 }
 
 /// The records of the node that we run on.
@@ -312,6 +324,7 @@ mod tests {
             gateway: true,
             ports: PortMapping::parse_list(&section, "ports").unwrap(),
             sources: vec!["10.51.0.11".parse().unwrap()],
+            localhost: Some("10.51.0.11".parse().unwrap()),
             guard: Some(Limits {
                 by_address: true,
                 allowed: vec!["10.22.0.100".parse().unwrap()],

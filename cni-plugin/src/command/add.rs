@@ -218,7 +218,7 @@ impl Add<'_> {
         if let Some(nat) = &self.nat {
             // Whatever it fails at, some of it may be there.
             undo.push(Undo::RemoveNat { veth: host.name.clone() });
-            nat.install(&self.node, &record).await?;
+            nat.install(&self.node, record).await?;
         }
         self.pod.announce(&self.node, &host, &container, &result).await;
         // The kernel refuses the master in it if the bridge has gone meanwhile.
@@ -281,6 +281,7 @@ impl Add<'_> {
             gateway: self.network.is_gateway,
             ports: self.network.ports.clone(),
             sources: Vec::new(),
+            localhost: None,
             guard: None,
         }
     }

@@ -1,5 +1,7 @@
 //! ADD's part: the record, the elements, and what they need of the node.
 
+use std::net::Ipv4Addr;
+
 use cni_conf::cni::error::{CniError, code};
 
 use super::forward::shared;
@@ -7,12 +9,12 @@ use super::{Nat, delete};
 use crate::lock::RecordLock;
 use crate::net::nft::{Refusal, explain};
 use crate::net::sysctl::enable_forwarding;
-use crate::net::{Conn, link};
+use crate::net::{Conn, NetError, link, route};
 use crate::nft::{Change, Element};
 use crate::ownership::is_attachment;
 use crate::plan::nat as plan;
 use crate::plan::nat::frame::TABLE;
-use crate::record::Record;
+use crate::record::{Record, as_ipv4};
 
 /// How often an ADD tries again after somebody else has changed what it found: the first pod of a network or a node, or one that took
 /// a dead holder's port, was quicker.
@@ -30,14 +32,16 @@ enum Obstacle {
 
 impl Nat {
     /// Writes the record and puts the elements in. A port that a live attachment has is an error that names it.
-    pub async fn install(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
+    pub async fn install(&self, node: &Conn, mut record: Record) -> Result<(), CniError> {
         for mapping in &record.ports {
-            if plan::targets(record, mapping).is_empty() {
+            if plan::targets(&record, mapping).is_empty() {
                 return Err(CniError::config(format!(
                     "runtimeConfig.portMappings: host port {mapping}: the pod has no address of that family"
                 )));
             }
         }
+        record.localhost = localhost(node, &record).await?;
+        let record = &record;
         self.put_in(node, record).await?;
         for ipv6 in [false, true] {
             let has_family = record.addresses.iter().any(|net| net.addr().is_ipv6() == ipv6);
@@ -45,26 +49,9 @@ impl Nat {
                 enable_forwarding(node, ipv6).await?;
             }
         }
-        if let Some(device) = plan::localnet_device(record) {
-            self.switch_on(node, device).await?;
-        }
         self.let_forward(node, record).await?;
         self.forget_udp_of_the_node(node, record).await;
         Ok(())
-    }
-
-    /// The set may have the device as the bridge of another only, whose VLAN's side was switched on.
-    async fn switch_on(&self, node: &Conn, device: &str) -> Result<(), CniError> {
-        let element = plan::localnet_element(device, "");
-        let there = self.nft.element(TABLE, element.set, &element.key)?;
-        if there.is_some_and(|there| !there.comment.is_empty()) {
-            let changes = vec![delete(&element), Change::AddElement { table: TABLE, element }];
-            self.commit_what_can(changes, Refusal::not_found)?;
-        }
-        match link::by_name(node, device).await? {
-            Some(link) if link.route_localnet == Some(1) => Ok(()),
-            _ => self.set_localnet(device, true),
-        }
     }
 
     async fn put_in(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
@@ -144,6 +131,16 @@ impl Nat {
         }
         Ok(())
     }
+}
+
+/// The node's address from which it asks for the pod's ports at 127.0.0.1: that from which it talks to the pod; none where no such port
+/// leads there, or the node has no way.
+pub(super) async fn localhost(node: &Conn, record: &Record) -> Result<Option<Ipv4Addr>, NetError> {
+    let Some(pod) = plan::target_of_localhost(record) else { return Ok(None) };
+    if let Some(source) = record.sources.iter().copied().find_map(as_ipv4) {
+        return Ok(Some(source));
+    }
+    Ok(route::lookup(node, pod).await?.and_then(|(_, source)| as_ipv4(source)))
 }
 
 pub(super) fn create(element: Element) -> Change {

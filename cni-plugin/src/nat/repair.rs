@@ -6,7 +6,7 @@ use cni_conf::cni::error::CniError;
 
 use super::Nat;
 use super::forward::shared;
-use super::put_in::create;
+use super::put_in::{create, localhost};
 use crate::lock::RecordLock;
 use crate::net::Conn;
 use crate::net::nft::Refusal;
@@ -54,20 +54,17 @@ impl Nat {
         if self.broken_chain()?.is_none() {
             return Ok(Vec::new());
         }
-        let all = self.records.all();
-        let live = self.records.live(node, but).await?;
-        // The set that said on which devices it is switched on has been lost.
-        let (own, others): (Vec<_>, Vec<_>) = all.iter().partition(|(veth, _)| Some(veth.as_str()) == but);
-        let own = own.into_iter().map(|(_, record)| record);
-        let others = others.into_iter().map(|(_, record)| record);
-        let needed: BTreeSet<&str> = own.chain(&live).filter_map(plan::localnet_device).collect();
-        for device in others.chain(gone).filter_map(plan::localnet_device) {
-            if !needed.contains(device) {
-                self.set_localnet(device, false)?;
-            }
-        }
+        self.end_route_localnet(gone)?;
+        let mut live = self.records.live(node, but).await?;
         if live.is_empty() && but.is_none() {
             return Ok(live);
+        }
+        for record in &mut live {
+            // Of an older version.
+            if record.localhost.is_none() && plan::target_of_localhost(record).is_some() {
+                record.localhost = localhost(node, record).await?;
+                self.records.write(record)?;
+            }
         }
         let mut changes = Vec::new();
         changes.extend(self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE)));

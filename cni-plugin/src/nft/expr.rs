@@ -64,6 +64,8 @@ pub enum Meta {
 pub enum Ct {
     /// `ct state`
     State = 0,
+    /// `ct direction`
+    Direction = 1,
     /// `ct status`
     Status = 2,
 }
@@ -117,6 +119,21 @@ pub enum Expr {
         length: u32,
         /// Where to.
         to: Reg,
+    },
+    /// `[ payload write reg => LENb @ BASE header + OFFSET csum_type 1 csum_off OFFSET csum_flags FLAGS ]`
+    SetPayload {
+        /// Which header.
+        base: Base,
+        /// Bytes from its beginning.
+        offset: u32,
+        /// How many bytes.
+        length: u32,
+        /// Where from.
+        from: Reg,
+        /// Where that header has its checksum, in bytes from its beginning.
+        checksum: u32,
+        /// The bytes are an address, which the checksum of TCP or UDP covers too.
+        pseudo_header: bool,
     },
     /// `[ exthdr load LENb @ HEADER + OFFSET => reg ]`: an IPv6 extension header. The rule ends here where the packet has none of that number.
     Extension {
@@ -181,6 +198,13 @@ pub enum Expr {
         key: Reg,
         /// Map.
         map: &'static str,
+    },
+    /// `[ immediate reg VALUE ]`
+    Load {
+        /// As many bytes as the register takes.
+        value: Vec<u8>,
+        /// Where to.
+        to: Reg,
     },
     /// `[ immediate reg 0 VERDICT ]`
     Verdict(Verdict),

@@ -5,9 +5,10 @@
 
 pub mod accept;
 pub mod frame;
+pub mod localhost;
 pub mod matches;
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cni_conf::cni::error::CniError;
 use cni_conf::ports::{PortMapping, Protocol};
@@ -16,7 +17,7 @@ use ipnet::IpNet;
 use crate::nft::{self, Change, Element, Expr, Field, LONGEST_COMMENT, Value, Verdict};
 use crate::ownership::{self, Attachment};
 use crate::record::Record;
-use frame::{ADDRESS_PORTS, HAIRPIN, LOCALNET, MASQUERADE, MASQUERADED, PORTS, SOURCES, TABLE, of_family};
+use frame::{ADDRESS_PORTS, HAIRPIN, MASQUERADE, MASQUERADED, PORTS, SOURCES, TABLE, of_family};
 
 /// A chain that the pods of one network and subnet share. It goes with the last of them: the kernel keeps it for as long as an
 /// element leads to it.
@@ -98,7 +99,7 @@ fn masquerade() -> Expr {
 }
 
 /// What came to a host port and goes to a pod whose answer would not come back this way: from the pod's own subnet, from the pod
-/// itself, and from the node, whose source may be 127.0.0.1.
+/// itself, and from the node.
 fn hairpin_rules(net: &IpNet) -> Vec<Vec<Expr>> {
     let mut from_the_node = matches::local(Field::Source);
     from_the_node.push(masquerade());
@@ -140,6 +141,8 @@ pub fn elements(record: &Record) -> Vec<Element> {
     for mapping in &record.ports {
         let targets = targets(record, mapping);
         elements.extend(targets.into_iter().map(|target| port_element(mapping, target, &comment)));
+        let localhost = record.localhost.filter(|_| localhost_target(record, mapping).is_some());
+        elements.extend(localhost.map(|node| localhost_element(mapping, node, &comment)));
     }
     elements
 }
@@ -161,11 +164,8 @@ pub fn targets(record: &Record, mapping: &PortMapping) -> Vec<IpAddr> {
 }
 
 fn port_element(mapping: &PortMapping, target: IpAddr, comment: &str) -> Element {
-    let (protocol, port) = ([mapping.protocol.number()], mapping.host_port.to_be_bytes());
-    let (set, key) = match mapping.host_ip.filter(|ip| !ip.is_unspecified()) {
-        Some(host) => (ADDRESS_PORTS, nft::key(&[&nft::address(host), &protocol, &port])),
-        None => (PORTS, nft::key(&[&protocol, &port])),
-    };
+    let (address, key) = port_key(mapping);
+    let set = if address { ADDRESS_PORTS } else { PORTS };
     let value = nft::key(&[&nft::address(target), &mapping.container_port.to_be_bytes()]);
     Element {
         set: of_family(set, target),
@@ -173,6 +173,36 @@ fn port_element(mapping: &PortMapping, target: IpAddr, comment: &str) -> Element
         value: Some(Value::Bytes(value)),
         comment: comment.to_owned(),
     }
+}
+
+/// The key of a host port, and whether it is one of a single address.
+fn port_key(mapping: &PortMapping) -> (bool, Vec<u8>) {
+    let (protocol, port) = ([mapping.protocol.number()], mapping.host_port.to_be_bytes());
+    match mapping.host_ip.filter(|ip| !ip.is_unspecified()) {
+        Some(host) => (true, nft::key(&[&nft::address(host), &protocol, &port])),
+        None => (false, nft::key(&[&protocol, &port])),
+    }
+}
+
+fn localhost_element(mapping: &PortMapping, node: Ipv4Addr, comment: &str) -> Element {
+    let (address, key) = port_key(mapping);
+    Element {
+        set: if address { localhost::ADDRESS_PORTS } else { localhost::PORTS },
+        key,
+        value: Some(Value::Bytes(nft::key(&[&node.octets()]))),
+        comment: comment.to_owned(),
+    }
+}
+
+/// The pod's address that a host port leads to from 127.0.0.0/8; none if it is another address's.
+fn localhost_target(record: &Record, mapping: &PortMapping) -> Option<IpAddr> {
+    let is_local = mapping.host_ip.is_none_or(|host| host.is_unspecified() || host.is_loopback());
+    targets(record, mapping).into_iter().find(|target| is_local && target.is_ipv4())
+}
+
+/// The pod's address to which host ports lead from 127.0.0.0/8; none if none does.
+pub fn target_of_localhost(record: &Record) -> Option<IpAddr> {
+    record.ports.iter().find_map(|mapping| localhost_target(record, mapping))
 }
 
 /// What the attachments on one device share.
@@ -183,19 +213,7 @@ pub fn device_elements(record: &Record) -> Vec<Element> {
     if is_routed(record) {
         elements.push(routed_element(&record.device));
     }
-    if localnet_device(record).is_some() {
-        elements.push(localnet_element(&record.device, ""));
-        elements.extend(record.bridge.iter().map(|bridge| localnet_element(bridge, NOT_SWITCHED)));
-    }
     elements
-}
-
-/// The comment of a device in [`LOCALNET`] on which nothing has been switched on.
-const NOT_SWITCHED: &str = "bridge";
-
-/// What keeps packets of 127.0.0.0/8 from coming in by a device. Without a comment, it is ours to switch off what lets them.
-pub fn localnet_element(device: &str, comment: &str) -> Element {
-    Element { set: LOCALNET, key: nft::interface(device), value: None, comment: comment.into() }
 }
 
 /// What lets pass what the node forwards for the pods on a device.
@@ -224,15 +242,6 @@ pub fn check_ports(ports: &[PortMapping]) -> Result<(), CniError> {
 /// Whether the node forwards packets of the pod. It does not where only the bridge does, and br_netfilter shows them to the packet filter.
 pub fn is_routed(record: &Record) -> bool {
     record.gateway || record.masquerade || !record.ports.is_empty() || !record.sources.is_empty()
-}
-
-/// The device by which 127.0.0.1 leads to a port of the pod; none if it does not, as to a port of another address.
-pub fn localnet_device(record: &Record) -> Option<&str> {
-    let leads = |mapping: &PortMapping| {
-        let is_local = mapping.host_ip.is_none_or(|host| host.is_unspecified() || host.is_loopback());
-        is_local && targets(record, mapping).iter().any(IpAddr::is_ipv4)
-    };
-    record.ports.iter().any(leads).then_some(record.device.as_str())
 }
 
 /// The comment of an attachment's elements: its veth, by which they are found, and whose they are.
@@ -271,7 +280,9 @@ pub fn what(element: &Element) -> String {
             <[u8; 16]>::try_from(bytes).map(|octets| IpAddr::from(octets).to_string()).unwrap_or_default()
         }
     };
-    if !PORTS.contains(&element.set) && !ADDRESS_PORTS.contains(&element.set) {
+    let ports =
+        [PORTS[0], PORTS[1], ADDRESS_PORTS[0], ADDRESS_PORTS[1], localhost::PORTS, localhost::ADDRESS_PORTS];
+    if !ports.contains(&element.set) {
         return format!("address {} of the pod", ip(&element.key));
     }
     // protocol, port: of four bytes each, at the end.

@@ -37,7 +37,6 @@ pub fn link(index: u32, name: &str, kind: Kind) -> Link {
         accept_ra: Some(0),
         arp_ignore: Some(1),
         rp_filter: Some(1),
-        route_localnet: Some(0),
         disable_ipv6: Some(0),
         port: None,
         forwarding: false,

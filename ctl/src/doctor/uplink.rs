@@ -306,7 +306,6 @@ mod tests {
             accept_ra: None,
             arp_ignore: None,
             rp_filter: None,
-            route_localnet: None,
             disable_ipv6: None,
             port: None,
             forwarding: false,

@@ -56,6 +56,7 @@ mod lock;
 mod migration;
 mod nat;
 mod nat_kill;
+mod nat_localhost;
 mod nat_paths;
 mod nat_repair;
 mod nat_rules;

@@ -2,7 +2,7 @@
 
 use crate::attached::{FakeIpam, add_through};
 use crate::nat::{GATEWAY, MACHINE, NODE, Nat, OTHER, addresses, with_ports};
-use integration::{Namespace, Pod, Server, Site, Transport, ask, note, poll, run_with};
+use integration::{Namespace, Pod, Server, Site, Transport, ask, note, poll};
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -157,42 +157,6 @@ fn walk(paths: &[Path4And6<'_>], surroundings: Surroundings) -> Vec<String> {
     }
     note(&lines.join("\n      "));
     failures
-}
-
-/// With `route_localnet` a bridge would take packets of 127.0.0.0/8 from pods.
-#[test]
-fn a_pod_does_not_reach_what_listens_on_localhost() {
-    let (nat, pod) = (Nat::new(), Pod::new());
-    nat.local().add(&with_ports(&pod, &[(MAPPED, "tcp", SERVED, "")])).expect_ok();
-    assert_eq!(nat.node.sysctl("net/ipv4/conf/cni0/route_localnet"), "1");
-    assert_eq!(nat.node.sysctl("net/ipv4/conf/nic0/route_localnet"), "0");
-    let _server = Server::start(&nat.node, Transport::Tcp, 5353);
-    let to = SocketAddr::new("127.0.0.1".parse().unwrap(), 5353);
-    assert!(ask(&nat.node, Transport::Tcp, to).is_some(), "the server does not answer its own node");
-    // The pod sends what is for 127.0.0.1 to its node.
-    pod.set_sysctl("net/ipv4/conf/eth0/route_localnet", "1");
-    pod.ip("addr del 127.0.0.1/8 dev lo\nroute add 127.0.0.1 via 10.22.0.1");
-    let guarded = ask(&pod, Transport::Tcp, to);
-    run_with(nat.node.command("nft").args(["flush", "chain", "inet", "vlan-bridge", "raw"]), b"").expect_ok();
-    let unguarded = ask(&pod, Transport::Tcp, to);
-    assert_eq!(guarded, None, "a pod reached localhost");
-    assert!(unguarded.is_some(), "without the guard it would, or this test shows nothing");
-}
-
-/// A bridge's name may have a dot, and what is before it may be somebody's.
-#[test]
-fn a_bridge_with_a_dot_in_its_name_is_no_side_of_another() {
-    let (nat, pod) = (Nat::new(), Pod::new());
-    nat.node.ip("link add br0 type bridge");
-    nat.node.set_sysctl("net/ipv4/conf/br0/route_localnet", "1");
-    let dotted = nat.node.plugin(&nat.list("dotted", "br0.lan", &json!({})));
-    let eth0 = with_ports(&pod, &[(MAPPED, "tcp", SERVED, "")]);
-    dotted.add(&eth0).expect_ok();
-    assert!(!nat.rules().contains("\"br0\""), "{}", nat.rules());
-    assert_eq!(nat.node.sysctl("net/ipv4/conf/br0.lan/route_localnet"), "1");
-    dotted.del(&eth0).expect_ok();
-    assert_eq!(nat.node.sysctl("net/ipv4/conf/br0.lan/route_localnet"), "0");
-    assert_eq!(nat.node.sysctl("net/ipv4/conf/br0/route_localnet"), "1");
 }
 
 /// A policy that comes when pods are there cuts them off. The next pod, of a network with NAT too, lets their bridge pass, and what does so

@@ -134,7 +134,6 @@ fn a_forward_policy_of_drop_has_one_rule_of_ours_for_as_long_as_there_are_pods()
         "flush chain ip filter FORWARD\nadd rule ip filter FORWARD iifname \"docker0\" counter accept",
         "flush chain inet vlan-bridge forward",
         "flush set inet vlan-bridge bridges",
-        "flush set inet vlan-bridge localnet",
     ];
     for (plugin, damage) in [nat.local(), nat.other(), plain].iter().flat_map(|by| damages.map(|d| (by, d))) {
         for add in [true, false] {

@@ -17,7 +17,7 @@ fn an_attachment_leaves_nothing_however_it_is_detached() {
         let eth0 = with_ports(&pod, &PORTS);
         nat.local().add(&eth0).expect_ok();
         // A masquerade and a hairpin of each family, tcp and udp of both, sctp of one.
-        assert_eq!(nat.count(pod.id()), 9, "{}", nat.rules());
+        assert_eq!(nat.count(pod.id()), 11, "{}", nat.rules());
         assert!(nat.rules().contains("192.0.2.2 . sctp . 8080"), "{}", nat.rules());
         let eth0 = if forget { pod.eth0().without_netns() } else { pod.eth0() };
         for _ in 0..2 {
@@ -63,7 +63,7 @@ fn gc_removes_what_nobody_knows_of_and_leaves_the_rest() {
     nat.other().add(&with_ports(&elsewhere, &[(8082, "tcp", 80, "")])).expect_ok();
     let gc = |valid| nat.local().with("cni.dev/valid-attachments", valid).gc().expect_ok();
     gc(json!([kept.eth0().valid()]));
-    assert_eq!((nat.count(pod.id()), nat.count(kept.id())), (0, 6), "{}", nat.rules());
+    assert_eq!((nat.count(pod.id()), nat.count(kept.id())), (0, 7), "{}", nat.rules());
     // One whose record is gone as well.
     for record in fs::read_dir(nat.node.records()).unwrap().flatten() {
         if fs::read_to_string(record.path()).unwrap().contains(kept.id()) {
@@ -92,20 +92,6 @@ fn the_last_pod_of_a_network_takes_its_subnet_along() {
     nat.local().del(&last.eth0()).expect_ok();
     assert_eq!(subnet(), 0, "{}", nat.rules());
     nat.other().del(&other.eth0()).expect_ok();
-    nat.assert_nothing_left();
-}
-
-/// Who maps no port of 127.0.0.1 needs no device that takes packets of it.
-#[test]
-fn localhost_leads_to_the_bridge_for_ports_of_all_addresses_only() {
-    let nat = Nat::new();
-    for (host, expected) in [("192.0.2.2", "0"), ("127.0.0.1", "1"), ("0.0.0.0", "1"), ("", "1")] {
-        let pod = Pod::new();
-        let eth0 = with_ports(&pod, &[(8080, "tcp", 80, host)]);
-        nat.local().add(&eth0).expect_ok();
-        assert_eq!(nat.node.sysctl("net/ipv4/conf/cni0/route_localnet"), expected, "{host:?}");
-        nat.local().del(&eth0).expect_ok();
-    }
     nat.assert_nothing_left();
 }
 
@@ -153,9 +139,9 @@ fn a_dead_holders_port_is_taken_over_and_stays_when_the_dead_is_detached() {
     let veths = || nat.node.ip_json("link show type veth").as_array().map_or(0, Vec::len);
     integration::poll(std::time::Duration::from_secs(10), "the dead pod's veth is gone", || veths() == 1);
     nat.other().add(&with_ports(&heir, &PORTS)).expect_ok();
-    assert_eq!((nat.count(&gone.id), nat.count(heir.id())), (0, 7), "{}", nat.rules());
+    assert_eq!((nat.count(&gone.id), nat.count(heir.id())), (0, 9), "{}", nat.rules());
     nat.local().del(&gone).expect_ok();
-    assert_eq!(nat.count(heir.id()), 7, "{}", nat.rules());
+    assert_eq!(nat.count(heir.id()), 9, "{}", nat.rules());
     nat.other().del(&heir.eth0()).expect_ok();
     nat.assert_nothing_left();
 }
@@ -221,7 +207,7 @@ fn many_at_once() {
         };
         run("add");
         for pod in &pods {
-            assert_eq!(nat.count(pod.id()), 8, "round {round}: {}", nat.rules());
+            assert_eq!(nat.count(pod.id()), 10, "round {round}: {}", nat.rules());
         }
         run("del");
         nat.assert_nothing_left();

@@ -29,7 +29,6 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
         accept_ra: None,
         arp_ignore: None,
         rp_filter: None,
-        route_localnet: None,
         disable_ipv6: None,
         port: None,
         forwarding: false,
@@ -65,7 +64,6 @@ fn read_settings(link: &mut Link, families: &[AfSpecUnspec]) {
                 if let AfSpecInet::DevConf(conf) = setting {
                     link.arp_ignore = Some(conf.arp_ignore);
                     link.rp_filter = Some(conf.rp_filter);
-                    link.route_localnet = Some(conf.route_localnet);
                 }
             }),
             AfSpecUnspec::Inet6(settings) => settings.iter().for_each(|setting| {

@@ -28,6 +28,10 @@ pub(super) fn encode(item: &mut Message, expr: &Expr) {
         Expr::Payload { base, offset, length, to } => {
             ("payload", Box::new(|m| payload(m, *base as u32, *offset, *length, *to)))
         }
+        Expr::SetPayload { base, offset, length, from, checksum, pseudo_header } => (
+            "payload",
+            Box::new(|m| set_payload(m, *base as u32, [*offset, *length], *from, *checksum, *pseudo_header)),
+        ),
         Expr::Extension { header, offset, length, to } => {
             ("exthdr", Box::new(|m| extension(m, *header, *offset, *length, *to)))
         }
@@ -40,6 +44,7 @@ pub(super) fn encode(item: &mut Message, expr: &Expr) {
         Expr::VerdictMap { key, map } => {
             ("lookup", Box::new(|m| lookup(m, *key, map, Some(VERDICT_REGISTER))))
         }
+        Expr::Load { value, to } => ("immediate", Box::new(|m| load_value(m, value, *to))),
         Expr::Verdict(what) => ("immediate", Box::new(|m| immediate(m, what))),
         Expr::Dnat { family, address, port } => {
             ("nat", Box::new(|m| dnat(m, u32::from(*family as u8), *address, *port)))
@@ -70,6 +75,22 @@ fn set_mark(m: &mut Message, from: Reg) {
 /// `NFTA_PAYLOAD_DREG`, `_BASE`, `_OFFSET`, `_LEN`
 fn payload(m: &mut Message, base: u32, offset: u32, length: u32, to: Reg) {
     m.number(1, number_of(to)).number(2, base).number(3, offset).number(4, length);
+}
+
+/// `NFTA_PAYLOAD_BASE`, `_OFFSET`, `_LEN`, `_SREG`, `_CSUM_TYPE`, `_CSUM_OFFSET`, `_CSUM_FLAGS`
+fn set_payload(
+    m: &mut Message,
+    base: u32,
+    [offset, length]: [u32; 2],
+    from: Reg,
+    checksum: u32,
+    pseudo_header: bool,
+) {
+    const NFT_PAYLOAD_CSUM_INET: u32 = 1;
+    const NFT_PAYLOAD_L4CSUM_PSEUDOHDR: u32 = 1;
+    m.number(2, base).number(3, offset).number(4, length).number(5, number_of(from));
+    m.number(6, NFT_PAYLOAD_CSUM_INET).number(7, checksum);
+    m.number(8, if pseudo_header { NFT_PAYLOAD_L4CSUM_PSEUDOHDR } else { 0 });
 }
 
 /// `NFTA_EXTHDR_DREG`, `_TYPE`, `_OFFSET`, `_LEN`
@@ -109,6 +130,11 @@ fn lookup(m: &mut Message, key: Reg, set: &str, to: Option<u32>) {
 /// `NFTA_IMMEDIATE_DREG`, `_DATA`
 fn immediate(m: &mut Message, what: &Verdict) {
     m.number(1, VERDICT_REGISTER).nested(2, |data| verdict(data, what));
+}
+
+/// `NFTA_IMMEDIATE_DREG`, `_DATA`
+fn load_value(m: &mut Message, bytes: &[u8], to: Reg) {
+    m.number(1, number_of(to)).nested(2, |data| value(data, bytes));
 }
 
 /// `NFTA_NAT_TYPE`, `_FAMILY`, `_REG_ADDR_MIN`, `_REG_PROTO_MIN`

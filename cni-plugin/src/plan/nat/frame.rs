@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::localhost;
 use super::matches::{address, between_interfaces, connection, family, interface_in, local, mark, within};
 use crate::nft::{
     Base, Change, Ct, Expr, Family, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, Type, Verdict,
@@ -24,11 +25,8 @@ pub const ADDRESS_PORTS: [&str; 2] = ["address-ports4", "address-ports6"];
 pub const DEVICES: &str = "devices";
 /// The bridges of pods, each twice: what comes in by one and goes out by the same. With br_netfilter that is how bridged packets look.
 pub const BRIDGES: &str = "bridges";
-/// Those on which we have switched `route_localnet` on, and the bridges that some of them are a VLAN's side of.
-pub const LOCALNET: &str = "localnet";
-
 /// The maps whose elements are attachments'.
-pub const MAPS: [&str; 10] = [
+pub const MAPS: [&str; 12] = [
     SOURCES[0],
     SOURCES[1],
     MASQUERADE[0],
@@ -39,6 +37,8 @@ pub const MAPS: [&str; 10] = [
     PORTS[1],
     ADDRESS_PORTS[0],
     ADDRESS_PORTS[1],
+    localhost::PORTS,
+    localhost::ADDRESS_PORTS,
 ];
 
 /// The one of two sets that is for the family of an address.
@@ -46,7 +46,7 @@ pub fn of_family(sets: [&'static str; 2], ip: IpAddr) -> &'static str {
     sets[usize::from(ip.is_ipv6())]
 }
 
-const SETS: [Set; 13] = [
+const SETS: [Set; 12] = [
     Set { name: SOURCES[0], key: &[Type::Ipv4], map: Some(MapOf::Values(&[Type::Ipv4])) },
     Set { name: SOURCES[1], key: &[Type::Ipv6], map: Some(MapOf::Values(&[Type::Ipv6])) },
     Set { name: MASQUERADE[0], key: &[Type::Ipv4], map: Some(MapOf::Verdicts) },
@@ -75,18 +75,17 @@ const SETS: [Set; 13] = [
     },
     Set { name: DEVICES, key: &[Type::Interface], map: None },
     Set { name: BRIDGES, key: &[Type::Interface, Type::Interface], map: None },
-    Set { name: LOCALNET, key: &[Type::Interface], map: None },
 ];
 
 /// `IPS_DST_NAT` of linux/netfilter/nf_conntrack_common.h: the destination has been changed.
-const DNATED: u32 = 1 << 5;
+pub(super) const DNATED: u32 = 1 << 5;
 /// `NF_CT_STATE_BIT` of established and related.
 const KNOWN: u32 = 1 << 1 | 1 << 2;
 
 /// The priorities of iptables' tables (linux/netfilter_ipv4.h).
-const RAW: i32 = -300;
+pub(super) const RAW: i32 = -300;
 const DNAT: i32 = -100;
-const SNAT: i32 = 100;
+pub(super) const SNAT: i32 = 100;
 /// Before kube-proxy's and others' masquerading, which takes the address of the interface: the pods' bridge has none.
 const BEFORE_SNAT: i32 = SNAT - 1;
 const BEFORE_FILTER: i32 = -1;
@@ -98,29 +97,17 @@ pub const MASQUERADED: &str = "masqueraded";
 /// The table, where there is none.
 pub fn frame() -> Vec<Change> {
     let mut changes = vec![Change::AddTable(TABLE)];
-    changes.extend(SETS.map(|set| Change::AddSet { table: TABLE, set }));
-    // With route_localnet a device takes packets of 127.0.0.0/8, which nobody but the node itself has to send or to get.
-    let loopback = ipnet::IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8);
-    let keep_out = |field| {
-        [
-            within(field, &loopback),
-            interface_in(Meta::InputInterface, LOCALNET),
-            vec![Expr::Verdict(Verdict::Drop)],
-        ]
-        .concat()
-    };
-    changes.extend(base_chain(
-        "raw",
-        Hook { kind: "filter", point: HookPoint::Prerouting, priority: RAW },
-        vec![keep_out(Field::Destination), keep_out(Field::Source)],
-    ));
+    changes.extend(SETS.into_iter().chain(localhost::SETS).map(|set| Change::AddSet { table: TABLE, set }));
+    for chain in [localhost::keep_out(), localhost::leave(), localhost::come_back()] {
+        changes.extend(base_chain(chain.name, chain.hook, chain.rules));
+    }
     changes.push(Change::AddChain { table: TABLE, name: HOST_PORTS.into(), hook: None });
     changes.extend(rules(HOST_PORTS, host_port_rules()));
-    for (name, point) in [("prerouting", HookPoint::Prerouting), ("output", HookPoint::Output)] {
-        let to_the_node =
-            [local(Field::Destination), vec![Expr::Verdict(Verdict::Jump(HOST_PORTS.into()))]].concat();
-        changes.extend(base_chain(name, Hook { kind: "nat", point, priority: DNAT }, vec![to_the_node]));
-    }
+    let to_the_node =
+        || [local(Field::Destination), vec![Expr::Verdict(Verdict::Jump(HOST_PORTS.into()))]].concat();
+    let nat = |point| Hook { kind: "nat", point, priority: DNAT };
+    changes.extend(base_chain("prerouting", nat(HookPoint::Prerouting), vec![to_the_node()]));
+    changes.extend(base_chain("output", nat(HookPoint::Output), vec![localhost::stay(), to_the_node()]));
     changes.extend(base_chain(
         "postrouting",
         Hook { kind: "nat", point: HookPoint::Postrouting, priority: SNAT },
@@ -200,6 +187,13 @@ fn postrouting_rules() -> Vec<Vec<Expr>> {
     let dnated =
         |index| [connection(Ct::Status, DNATED), look_up(index, Field::Destination, HAIRPIN)].concat();
     vec![dnated(0), dnated(1), look_up(0, Field::Source, MASQUERADE), look_up(1, Field::Source, MASQUERADE)]
+}
+
+/// A chain at a hook, with its rules.
+pub(super) struct Hooked {
+    pub name: &'static str,
+    pub hook: Hook,
+    pub rules: Vec<Vec<Expr>>,
 }
 
 fn base_chain(name: &str, hook: Hook, exprs: Vec<Vec<Expr>>) -> Vec<Change> {

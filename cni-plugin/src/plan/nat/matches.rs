@@ -4,6 +4,9 @@ use ipnet::IpNet;
 
 use crate::nft::{self, Base, Ct, Expr, Family, Field, Meta, Reg};
 
+/// The loopback interface, of which each namespace has one.
+const LOOPBACK: &str = "lo";
+
 const FIRST: Reg = Reg(0);
 
 /// `meta nfproto ipv4`: whether a packet is IPv4 or IPv6, in a table that sees both.
@@ -22,8 +25,28 @@ pub fn address(family: Family, field: Field, to: Reg) -> Expr {
     Expr::Payload { base: Base::Network, offset, length, to }
 }
 
+/// `ip saddr set ADDRESS`, with the address in a register: of an IPv4 header, which must have been made sure of.
+pub fn set_address(field: Field, from: Reg) -> Expr {
+    let offset = if field == Field::Source { 12 } else { 16 };
+    const CHECKSUM: u32 = 10;
+    Expr::SetPayload { base: Base::Network, offset, length: 4, from, checksum: CHECKSUM, pseudo_header: true }
+}
+
 /// `ip saddr NET`
 pub fn within(field: Field, net: &IpNet) -> Vec<Expr> {
+    let mut exprs = masked(field, net);
+    exprs.push(Expr::Equal { reg: FIRST, value: nft::address(net.network()) });
+    exprs
+}
+
+/// `ip saddr != NET`
+pub fn outside(field: Field, net: &IpNet) -> Vec<Expr> {
+    let mut exprs = masked(field, net);
+    exprs.push(Expr::NotEqual { reg: FIRST, value: nft::address(net.network()) });
+    exprs
+}
+
+fn masked(field: Field, net: &IpNet) -> Vec<Expr> {
     let of = if net.addr().is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
     let mut exprs = family(of);
     exprs.push(address(of, field, FIRST));
@@ -31,7 +54,6 @@ pub fn within(field: Field, net: &IpNet) -> Vec<Expr> {
         let mask = nft::address(net.netmask());
         exprs.push(Expr::Bitwise { reg: FIRST, xor: vec![0; mask.len()], mask });
     }
-    exprs.push(Expr::Equal { reg: FIRST, value: nft::address(net.network()) });
     exprs
 }
 
@@ -48,6 +70,19 @@ pub fn local(field: Field) -> Vec<Expr> {
 /// `iifname @SET`, `oifname @SET`
 pub fn interface_in(key: Meta, set: &'static str) -> Vec<Expr> {
     vec![Expr::Meta { key, to: FIRST }, Expr::Lookup { key: FIRST, set }]
+}
+
+/// `iifname != lo`
+pub fn from_outside() -> Vec<Expr> {
+    vec![
+        Expr::Meta { key: Meta::InputInterface, to: FIRST },
+        Expr::NotEqual { reg: FIRST, value: nft::interface(LOOPBACK) },
+    ]
+}
+
+/// `meta l4proto PROTOCOL`
+pub fn protocol(number: u8) -> Vec<Expr> {
+    vec![Expr::Meta { key: Meta::Protocol, to: FIRST }, Expr::Equal { reg: FIRST, value: vec![number] }]
 }
 
 /// `iifname . oifname @SET`

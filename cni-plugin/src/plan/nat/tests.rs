@@ -23,6 +23,7 @@ fn record() -> Record {
         gateway: true,
         ports: PortMapping::parse_list(&section, "ports").unwrap(),
         sources: Vec::new(),
+        localhost: Some("10.22.0.1".parse().unwrap()),
         guard: None,
     }
 }
@@ -40,6 +41,7 @@ fn an_attachment_has_an_element_for_each_address_and_port() {
             "hairpin6",
             "ports4",
             "ports6",
+            "localhost-ports",
             "address-ports4",
             "ports6"
         ]
@@ -48,22 +50,42 @@ fn an_attachment_has_an_element_for_each_address_and_port() {
     // tcp . 8080 : 10.22.0.2 . 80
     assert_eq!(elements[4].key, [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
     assert_eq!(elements[4].value, Some(Value::Bytes(vec![10, 22, 0, 2, 0, 80, 0, 0])));
+    // tcp . 8080 : 10.22.0.1
+    assert_eq!(elements[6].key, elements[4].key);
+    assert_eq!(elements[6].value, Some(Value::Bytes(vec![10, 22, 0, 1])));
     // 192.0.2.7 . udp . 53 : 10.22.0.2 . 5353
-    assert_eq!(elements[6].key, [192, 0, 2, 7, 17, 0, 0, 0, 0, 53, 0, 0]);
+    assert_eq!(elements[7].key, [192, 0, 2, 7, 17, 0, 0, 0, 0, 53, 0, 0]);
 }
 
 /// A name does not say what is a bridge's side of a VLAN.
 #[test]
 fn a_bridge_is_taken_along_where_the_device_is_its_side_of_a_vlan() {
-    let names = |record: &Record, set: &str| -> Vec<(String, bool)> {
+    let names = |record: &Record, set: &str| -> Vec<String> {
         let elements = device_elements(record).into_iter().filter(|element| element.set == set);
-        elements.map(|element| (nft::interface_name(&element.key), element.comment.is_empty())).collect()
+        elements.map(|element| nft::interface_name(&element.key[..16])).collect()
     };
     let dotted = Record { device: "br0.7".into(), ..record() };
-    assert_eq!(names(&dotted, LOCALNET), [("br0.7".into(), true)]);
+    assert_eq!(names(&dotted, frame::BRIDGES), ["br0.7"]);
     let trunk = Record { bridge: Some("br0".into()), ..dotted };
-    assert_eq!(names(&trunk, LOCALNET), [("br0.7".into(), true), ("br0".into(), false)]);
-    assert_eq!(names(&trunk, frame::DEVICES), [("br0.7".into(), true)]);
+    assert_eq!(names(&trunk, frame::BRIDGES), ["br0.7", "br0"]);
+    assert_eq!(names(&trunk, frame::DEVICES), ["br0.7"]);
+}
+
+#[test]
+fn localhost_leads_to_ports_of_all_addresses_and_its_own() {
+    let of = |host: &str| {
+        let keys = json!({"ports": [{"hostPort": 80, "containerPort": 80, "hostIP": host}]});
+        let ports = PortMapping::parse_list(&Section::new(keys.as_object().unwrap(), ""), "ports").unwrap();
+        let record = Record { ports, ..record() };
+        let sets = elements(&record).into_iter().map(|element| element.set);
+        sets.filter(|set| set.starts_with("localhost")).collect::<Vec<_>>()
+    };
+    assert_eq!(of(""), ["localhost-ports"]);
+    assert_eq!(of("0.0.0.0"), ["localhost-ports"]);
+    assert_eq!(of("127.0.0.5"), ["localhost-address-ports"]);
+    for host in ["192.0.2.7", "::", "2001:db8::1"] {
+        assert!(of(host).is_empty(), "{host}");
+    }
 }
 
 #[test]
@@ -99,4 +121,5 @@ fn the_frame_counts_its_own_rules() {
     let uses = frame::uses();
     let of = |name: &str| uses.iter().find(|(chain, _)| chain == name).unwrap().1;
     assert_eq!((of("raw"), of("host-ports"), of("prerouting"), of("postrouting")), (2, 7, 1, 4));
+    assert_eq!((of("from-localhost"), of("output"), of("to-localhost")), (2, 2, 2));
 }
