@@ -93,7 +93,7 @@ fn denied(folder: &Folder, own: &Own, context: Option<&str>, is_immutable: bool)
     }
     if is_immutable {
         return format!(
-            "{facts}: is it immutable? lsattr -d {shown} shows an i then, and chattr -i takes it away"
+            "{facts}: is it immutable, or what is in it? lsattr -d {shown} {shown}/* shows an i then, and chattr -i takes it away"
         );
     }
     let is_open = *owner == 0 && mode & 0o300 == 0o300;

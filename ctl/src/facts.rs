@@ -31,6 +31,8 @@ pub(crate) struct Facts {
     pub(crate) sysctls: Sysctls,
     pub(crate) modules: Modules,
     pub(crate) runtimes: Vec<Runtime>,
+    /// Why they cannot be told: a configuration that nobody understands.
+    pub(crate) unclear_runtime: Option<String>,
     /// The names of those that call the plugin `loopback` and do not have it.
     pub(crate) without_loopback: Vec<&'static str>,
     /// Where plugins are: where runtimes look, and where install was told to put them.

@@ -195,7 +195,7 @@ fn tell(plan: &Plan, output: Output, out: &mut dyn Write) -> Result<()> {
     for runtime in &plan.runtimes {
         let shown = runtime.shown();
         match runtime.takes_lists() {
-            true => writeln!(out, "found     {shown}, up to CNI {}", runtime.cni().as_str())?,
+            true => writeln!(out, "found     {shown}, up to CNI {}", runtime.cni.as_str())?,
             false => writeln!(out, "found     {shown}, with netavark instead of CNI")?,
         }
     }

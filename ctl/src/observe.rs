@@ -35,7 +35,10 @@ const MOST: u128 = 256;
 /// What cannot be looked at at all; what is merely wrong is a fact.
 pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[PathBuf]) -> Result<Facts> {
     let mut facts = node::runtime()?.block_on(kernel())?;
-    facts.runtimes = runtimes::find(None)?;
+    match runtimes::find(None) {
+        Ok(runtimes) => facts.runtimes = runtimes,
+        Err(why) => facts.unclear_runtime = Some(format!("{why:#}")),
+    }
     let installed = installed();
     let has_loopback = |dir: &PathBuf| is_executable(&dir.join("loopback"));
     let lacks = |runtime: &&Runtime| runtime.needs_loopback && !runtime.bin_dirs.iter().any(has_loopback);

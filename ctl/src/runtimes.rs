@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use configuration::{Configuration, at};
 use kinds::{CONTAINERD, KINDS, Kind, PRODUCT_KIND, PRODUCTS, Product};
 use podman::Backend;
+use process::Process;
 
 /// Where most runtimes look for plugins unless they are told otherwise.
 pub(crate) const BIN_DIR: &str = "/opt/cni/bin";
@@ -40,6 +41,8 @@ pub(crate) struct Runtime {
     pub(crate) bin_dirs: Vec<PathBuf>,
     /// Where it looks for network lists.
     pub(crate) conf_dir: PathBuf,
+    /// The newest CNI that it is known to accept: containerd before 2 and podman 4 refuse results of 1.1.0.
+    pub(crate) cni: Version,
     /// What makes podman's networks.
     pub(crate) backend: Option<Backend>,
     /// Whether it calls the plugin `loopback` for each pod.
@@ -54,13 +57,14 @@ pub(crate) struct Runtime {
 /// A configuration that cannot be read: the wrong folders would be taken.
 pub(crate) fn find(kubelet: Option<&str>) -> Result<Vec<Runtime>> {
     let mut found = Vec::new();
+    let processes = process::of(&KINDS.each_ref().map(|kind| kind.name));
     for kind in &KINDS {
         let told = kubelet.and_then(|text| text.split_once("://")).map(|(name, version)| {
             let name = if name == "cri-o" { "crio" } else { name };
             (name, version.to_owned())
         });
         let told = told.filter(|(name, _)| *name == kind.name).map(|(_, version)| version);
-        let running = running(kind)?;
+        let running = running(kind, &processes)?;
         let mut of_products = products(kind, &running)?;
         // kubelet speaks of the distribution's own, which a container sees no more of than its folders.
         let told = match of_products.iter_mut().find(|runtime| runtime.version.is_none()) {
@@ -81,11 +85,13 @@ pub(crate) fn find(kubelet: Option<&str>) -> Result<Vec<Runtime>> {
 }
 
 /// Those that run, each configuration once.
-fn running(kind: &'static Kind) -> Result<Vec<Runtime>> {
+fn running(kind: &'static Kind, processes: &[Process]) -> Result<Vec<Runtime>> {
     let mut found: Vec<Runtime> = Vec::new();
     let mut seen = Vec::new();
-    for process in process::of(kind.name) {
-        let places = kind.places(&process);
+    // podman is there only while it does something, and its containers' keepers have other names.
+    let has_options = !kind.file_options.is_empty();
+    for process in processes.iter().filter(|process| has_options && process.name == kind.name) {
+        let places = kind.places(process);
         let product =
             PRODUCTS.iter().find(|it| kind.name == PRODUCT_KIND && it.owns(&places, &process.program));
         let options = [&process.values_of(kind.bin_options), &process.values_of(kind.conf_options)]
@@ -158,8 +164,21 @@ fn read(
             .flatten(),
         needs_loopback: serves_cri && needs_loopback(kind, version.as_deref(), &configuration),
         serves_cri,
+        cni: cni(kind, version.as_deref(), &configuration),
         files: configuration.0.into_iter().map(|(path, _)| path).collect(),
         version,
+    }
+}
+
+/// Where the program cannot be asked, its configuration tells: version 3 came with containerd 2.
+fn cni(kind: &Kind, version: Option<&str>, configuration: &Configuration) -> Version {
+    let major = version.and_then(numbers).map(|(major, _)| major).or_else(|| {
+        let of_file = configuration.last(|table| table.get("version")?.as_integer());
+        (kind.name == "containerd" && of_file.is_some_and(|of_file| of_file >= 3)).then_some(2)
+    });
+    match (major, kind.cni_1_1) {
+        (Some(major), Some(newer)) if major >= newer => Version::V1_1_0,
+        _ => Version::V1_0_0,
     }
 }
 
@@ -235,15 +254,6 @@ fn numbers(version: &str) -> Option<(u32, u32)> {
 }
 
 impl Runtime {
-    /// The newest CNI that it is known to accept: containerd before 2 and podman 4 refuse results of 1.1.0.
-    pub(crate) fn cni(&self) -> Version {
-        let newer = KINDS.iter().find(|kind| kind.name == self.program).and_then(|kind| kind.cni_1_1);
-        match (self.version.as_deref().and_then(numbers), newer) {
-            (Some((major, _)), Some(newer)) if major >= newer => Version::V1_1_0,
-            _ => Version::V1_0_0,
-        }
-    }
-
     /// Whether it reads network lists at all.
     pub(crate) fn takes_lists(&self) -> bool {
         self.backend != Some(Backend::Netavark)
@@ -259,7 +269,7 @@ impl Runtime {
     pub(crate) fn to_json(&self) -> Value {
         json!({"name": self.name, "program": self.program, "version": self.version, "running": self.runs,
             "configuration": self.files, "takesLists": self.takes_lists(),
-            "binDirs": self.bin_dirs, "confDir": self.conf_dir, "cniVersion": self.cni().as_str()})
+            "binDirs": self.bin_dirs, "confDir": self.conf_dir, "cniVersion": self.cni.as_str()})
     }
 }
 
@@ -294,7 +304,7 @@ pub(crate) fn conf_dirs(runtimes: &[Runtime]) -> Vec<PathBuf> {
 
 /// The newest version of the specification that all of them accept; 1.0.0 where none is known.
 pub(crate) fn common_cni(runtimes: &[Runtime]) -> Version {
-    takers(runtimes).map(Runtime::cni).min().unwrap_or(Version::V1_0_0)
+    takers(runtimes).map(|runtime| runtime.cni).min().unwrap_or(Version::V1_0_0)
 }
 
 #[cfg(test)]

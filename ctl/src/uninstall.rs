@@ -112,7 +112,12 @@ fn refusal(attached: &[&Link]) -> String {
 /// Every list that may have made something here, those of earlier included.
 fn known_lists(manifest: &Manifest) -> Result<Vec<Value>> {
     let mut paths = manifest.lists.clone();
-    let mut folders = runtimes::conf_dirs(&runtimes::find(None)?);
+    // What a runtime's configuration says is not worth staying for.
+    let runtimes = runtimes::find(None).unwrap_or_else(|why| {
+        cli::complain(&format!("warning: {why:#}: where that runtime looks for lists is not looked into"));
+        Vec::new()
+    });
+    let mut folders = runtimes::conf_dirs(&runtimes);
     folders.extend([manifest::kept(), manifest::kept_ours()]);
     for folder in folders {
         paths.extend(lists::in_folder(&folder)?.into_iter().map(|found| found.path));

@@ -9,6 +9,10 @@ const CHECK: &str = "runtimes";
 /// Each runtime that was found.
 pub(super) fn found(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = facts.runtimes.iter().map(|runtime| judge(facts, runtime)).collect();
+    if let Some(why) = &facts.unclear_runtime {
+        let cure = "correct that file: the runtime would not start with it either";
+        return vec![Finding::fail(CHECK, why, "only the usual folders were looked into").mend(cure)];
+    }
     if facts.takers().next().is_none() {
         let seen = "none found that reads network lists; containerd would call the plugin loopback as well";
         findings.push(Finding::ok(CHECK, seen));

@@ -226,7 +226,7 @@ mod tests {
     fn options_say_which_configuration_is_read() {
         let places = |kind: usize, words: &[&str]| {
             let words = words.iter().map(|word| (*word).to_owned()).collect();
-            let process = Process { program: "/usr/bin/x".into(), words, folder: "/srv".into() };
+            let process = Process { name: "x", program: "/usr/bin/x".into(), words, folder: "/srv".into() };
             KINDS[kind].places(&process).iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
         };
         assert_eq!(places(0, &[]), KINDS[0].files);

@@ -10,6 +10,8 @@ use crate::files;
 /// A program of this node that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Process {
+    /// Which of those that were looked for.
+    pub(super) name: &'static str,
     /// Its file, or its name where that is all there is to know.
     pub(super) program: PathBuf,
     /// What it was called with.
@@ -18,39 +20,43 @@ pub(super) struct Process {
     pub(super) folder: PathBuf,
 }
 
-/// The processes of a program. Where the node's `/proc` cannot be seen, as from within most containers, there are none.
+/// The processes of some programs. Where the node's `/proc` cannot be seen, as from within most containers, there are none.
 ///
 /// Only those of root count: anybody can give a process of theirs any name and options, and we write where these say. And only
 /// those in our own network namespace, which is the node's: a machine made of containers shows the runtimes of its nodes too.
-pub(super) fn of(name: &str) -> Vec<Process> {
-    let Ok(own) = fs::metadata("/proc/self/ns/net") else { return Vec::new() };
+pub(super) fn of(names: &[&'static str]) -> Vec<Process> {
     let pids = files::names(Path::new("/proc")).unwrap_or_default();
     let pids = pids.iter().filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()));
-    let of_node = pids.map(|pid| Path::new("/proc").join(pid)).filter(|process| {
-        let namespace = fs::metadata(process.join("ns/net"));
-        is_roots(process) && namespace.is_ok_and(|namespace| is_same(&namespace, &own))
-    });
-    of_node.filter_map(|process| look(&process, name)).collect()
+    let processes = pids.map(|pid| Path::new("/proc").join(pid));
+    processes.filter_map(|process| look(&process, names).filter(|_| is_of_node(&process))).collect()
 }
 
-fn is_roots(process: &Path) -> bool {
-    fs::metadata(process).is_ok_and(|metadata| metadata.uid() == 0)
+/// Whether a process is root's, has our network namespace, and our file system at its root: another's paths mean nothing here.
+fn is_of_node(process: &Path) -> bool {
+    let look = || -> io::Result<bool> {
+        let is_ours = |own: &str, its: &str| {
+            Ok::<_, io::Error>(is_same(&fs::metadata(own)?, &fs::metadata(process.join(its))?))
+        };
+        let is_roots = fs::metadata(process)?.uid() == 0;
+        Ok(is_roots && is_ours("/proc/self/ns/net", "ns/net")? && is_ours("/", "root/")?)
+    };
+    look().unwrap_or(false)
 }
 
 fn is_same(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-/// What a process is, if it is of this name. It may end while we look.
-fn look(process: &Path, name: &str) -> Option<Process> {
+/// What a process is, if it is of one of these names. It may end while we look.
+fn look(process: &Path, names: &[&'static str]) -> Option<Process> {
     let line = fs::read(process.join("cmdline")).ok()?;
     let words: Vec<String> =
         line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-    let is_named = |word: &String| Path::new(word).file_name().is_some_and(|last| last == name);
+    let last = |word: &String| Path::new(word).file_name().map(|last| last.to_string_lossy().into_owned());
     let called = fs::read_to_string(process.join("comm")).ok()?;
-    if called.trim_end() != name && !words.first().is_some_and(is_named) {
-        return None;
-    }
+    let called = [Some(called.trim_end().to_owned()), last(words.first()?)];
+    let name = *names.iter().find(|name| called.iter().flatten().any(|called| called == *name))?;
+    let is_named = |word: &String| last(word).as_deref() == Some(name);
     // A wrapper may be a script, whose interpreter is the first word.
     let at = words.iter().take(2).position(is_named).unwrap_or(0);
     let program = Path::new(&words[at]);
@@ -59,19 +65,12 @@ fn look(process: &Path, name: &str) -> Option<Process> {
         true => Some(program.to_owned()),
         false => beside().filter(|path| path.exists()),
     };
-    let found = Process {
+    Some(Process {
+        name,
         program: program.unwrap_or_else(|| name.into()),
         words: words.into_iter().skip(at + 1).collect(),
         folder: fs::read_link(process.join("cwd")).unwrap_or_else(|_| "/".into()),
-    };
-    Some(found).filter(|_| is_of_our_tree(process))
-}
-
-/// Whether a process has our file system at its root: another's paths mean nothing here.
-fn is_of_our_tree(process: &Path) -> bool {
-    let roots: io::Result<bool> =
-        (|| Ok(is_same(&fs::metadata(process.join("root/"))?, &fs::metadata("/")?)))();
-    roots.unwrap_or(false)
+    })
 }
 
 impl Process {

@@ -308,3 +308,41 @@ fn a_runtime_without_its_loopback_plugin_fails() {
         }
     }
 }
+
+#[test]
+fn a_configuration_that_nobody_understands_stops_install_alone() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.run(INSTALL).expect_ok();
+    ctl.write("/etc/containerd/config.toml", "version = [");
+    let refused = ctl.run(INSTALL);
+    assert!(
+        !refused.ok() && refused.stderr.contains("cannot understand /etc/containerd/config.toml"),
+        "{refused}"
+    );
+    let findings = ctl.doctor("--no-probe");
+    let finding = find(&findings, "runtimes");
+    assert!(
+        finding.verdict == "fail" && finding.seen.contains("/etc/containerd/config.toml"),
+        "{findings:#?}"
+    );
+    assert_eq!(find(&findings, "lists").verdict, "ok", "{findings:#?}");
+    let status = ctl.run("status").expect_ok();
+    assert!(status.stdout.starts_with("NETWORK  local") && status.stderr.contains("config.toml"), "{status}");
+    let told = ctl.run("uninstall").expect_ok();
+    assert!(told.stderr.contains("config.toml") && !ctl.has("/opt/cni/bin/vlan-bridge"), "{told}");
+}
+
+/// Where a program cannot be asked, as k3s' before its first start on a node, its configuration tells.
+#[test]
+fn a_configuration_of_version_3_is_a_containerd_2s() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    for (version, spoken) in [(2, "1.0.0"), (3, "1.1.0")] {
+        let text = configuration(version, "/opt/cni/bin", "/etc/cni/net.d");
+        ctl.write("/var/lib/rancher/k3s/agent/etc/containerd/config.toml", &text);
+        let told = ctl.run(INSTALL).expect_ok();
+        let found = format!("found     k3s (containerd) of unknown version, up to CNI {spoken}\n");
+        assert!(told.stdout.contains(&found), "{told}");
+    }
+}
