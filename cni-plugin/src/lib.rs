@@ -18,6 +18,7 @@ mod plan;
 mod pod;
 mod random;
 pub mod record;
+mod refused;
 pub mod trunk;
 mod undo;
 

@@ -2,14 +2,15 @@
 //! finds them without a record of its own.
 
 use cni_conf::cni::mac::MacAddr;
+use cni_conf::request::Request;
 
 use crate::link::{Kind, Link};
 
 /// Alias of the bridges and sub-interfaces that we made. An operator's carry another one or none.
 pub const NODE_ALIAS: &str = "vlan-bridge";
 
-/// The kernel's limit for an alias in bytes (`IFALIASZ`), less the closing NUL.
-const LONGEST_ALIAS: usize = 255;
+/// The kernel's limit for an alias in bytes: `IFALIASZ`, 256, less the closing NUL, and what it takes has to be shorter than that.
+const LONGEST_ALIAS: usize = 254;
 
 /// True if we made this bridge or sub-interface.
 pub fn is_ours(link: &Link) -> bool {
@@ -36,6 +37,21 @@ pub enum Progress {
     Ready,
     /// It is not this attachment's: another network of ours, or somebody else, has an interface of that name.
     Foreign,
+}
+
+impl<'a> Attachment<'a> {
+    /// The one that a request is about.
+    pub fn of(request: &'a Request) -> Attachment<'a> {
+        let env = &request.env;
+        Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname }
+    }
+
+    /// The network by which a veth is this container's interface, where that is another one.
+    pub fn other_network<'b>(&self, link: &'b Link) -> Option<&'b str> {
+        let network = attachment_of(link)?.network;
+        let other = Attachment { network, container_id: self.container_id, ifname: self.ifname };
+        (network != self.network && other.progress(link) != Progress::Foreign).then_some(network)
+    }
 }
 
 impl Attachment<'_> {
@@ -70,7 +86,12 @@ impl Attachment<'_> {
     fn alias(&self, state: &str) -> String {
         let mut alias =
             format!("{}{} {}", network_prefix(self.network, state), self.ifname, self.container_id);
-        alias.truncate(LONGEST_ALIAS);
+        if alias.len() > LONGEST_ALIAS {
+            // An id that does not fit is told from another that begins alike.
+            let rest = format!("~{:016x}", hash(&[self.network, self.ifname, self.container_id]));
+            alias.truncate(LONGEST_ALIAS - rest.len());
+            alias += &rest;
+        }
         alias
     }
 
@@ -176,6 +197,29 @@ mod tests {
         let long = Attachment { network: &network, container_id: &id, ifname: "eth0" };
         assert_eq!(long.alias_when_ready().len(), LONGEST_ALIAS);
         assert!(long.alias_when_ready().starts_with(&network_prefix(&network, READY)));
+        let other = format!("{}e", "f".repeat(199));
+        let other = Attachment { container_id: &other, ..long.clone() };
+        assert_ne!(long.alias_when_ready(), other.alias_when_ready(), "they begin alike");
+        assert_eq!(other.progress(&veth(Some(&long.alias_when_ready()))), Progress::Foreign);
+    }
+
+    #[test]
+    fn the_name_of_a_network_that_was_renamed_is_told() {
+        let renamed = Attachment { network: "new", ..POD };
+        for alias in [POD.alias_when_ready(), POD.alias_while_adding()] {
+            assert_eq!(renamed.other_network(&veth(Some(&alias))), Some("vlan136"));
+            assert_eq!(POD.other_network(&veth(Some(&alias))), None);
+            let other = Attachment { container_id: "other", ..renamed.clone() };
+            assert_eq!(other.other_network(&veth(Some(&alias))), None);
+        }
+        let long = "f".repeat(240);
+        let (old, new) = (
+            Attachment { container_id: &long, ..POD },
+            Attachment { container_id: &long, ..renamed.clone() },
+        );
+        assert_eq!(new.other_network(&veth(Some(&old.alias_when_ready()))), Some("vlan136"));
+        assert_eq!(renamed.other_network(&veth(None)), None);
+        assert_eq!(renamed.other_network(&veth(Some("theirs pod n eth0 c"))), None);
     }
 
     fn veth(alias: Option<&str>) -> Link {

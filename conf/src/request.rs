@@ -102,6 +102,15 @@ impl Request {
         Ok(Request { env, version, name, config, stdin })
     }
 
+    /// The same of a network with another name, in the configuration for delegates as well.
+    #[must_use]
+    pub fn renamed(&self, name: &str) -> Request {
+        let mut renamed = Request { name: name.to_owned(), ..self.clone() };
+        renamed.config.insert("name".into(), name.into());
+        renamed.stdin = Value::Object(renamed.config.clone()).to_string().into_bytes();
+        renamed
+    }
+
     /// The configuration as a section.
     pub fn root(&self) -> Section<'_> {
         Section::new(&self.config, "")

@@ -1,26 +1,44 @@
 //! DEL: gives back what an attachment holds.
 
+use std::net::IpAddr;
+use std::path::Path;
+
 use cni_conf::cni::error::CniError;
 use cni_conf::ipam::IpamConfig;
 use cni_conf::request::Request;
 use cni_skel::lock::LIMIT;
 
-use crate::store::{Owner, Store};
+use crate::store::{Owner, Store, StoreError};
 
 /// Releases every address of the attachment. Nothing to release is success: DEL may come twice, or after an ADD that
 /// never came this far. Of the configuration only the name and `dataDir` are read, so that no mistake elsewhere
-/// leaks an address.
+/// leaks an address. When the attachment holds nothing here, what it holds in another network of the folder is released if
+/// its namespace is gone: the network had that name when the attachment was made.
 ///
 /// # Errors
 /// When the store cannot be read or a lease cannot be removed.
 pub(crate) fn del(request: &Request) -> Result<(), CniError> {
-    let Some(mut store) = Store::open(&IpamConfig::data_dir(&request.config), &request.name, LIMIT)? else {
+    let (dir, owner) = (IpamConfig::data_dir(&request.config), Owner::of(request));
+    let released = release(&dir, &request.name, |store| store.release(&owner))?;
+    if !released.is_empty() {
         return Ok(());
-    };
-    let released = store.release(&Owner::of(request));
-    store.finish();
-    for addr in released? {
-        log::info!("released {addr} of network {}", request.name);
+    }
+    for network in Store::networks_of(&dir, &owner)?.iter().filter(|network| **network != request.name) {
+        release(&dir, network, |store| store.release_dead(&owner))?;
     }
     Ok(())
+}
+
+fn release(
+    dir: &Path,
+    network: &str,
+    work: impl FnOnce(&mut Store) -> Result<Vec<IpAddr>, StoreError>,
+) -> Result<Vec<IpAddr>, StoreError> {
+    let Some(mut store) = Store::open(dir, network, LIMIT)? else { return Ok(Vec::new()) };
+    let released = work(&mut store);
+    store.finish();
+    for addr in released.iter().flatten() {
+        log::info!("released {addr} of network {network}");
+    }
+    released
 }

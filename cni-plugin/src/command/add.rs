@@ -23,7 +23,7 @@ use crate::plan::uplink;
 use crate::pod::{self, Pod};
 use crate::record::Record;
 use crate::undo::{Undo, UndoLog};
-use crate::{config, gateway, host_access, trunk};
+use crate::{config, gateway, host_access, refused, trunk};
 
 mod veth;
 
@@ -32,6 +32,14 @@ const LEASE_ATTEMPTS: usize = 3;
 
 /// Attaches a pod and returns the result for stdout.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
+    let added = add(request).await;
+    if added.is_err() {
+        refused::note(request).await;
+    }
+    added
+}
+
+async fn add(request: &Request) -> Result<Option<Value>, CniError> {
     let network = config::checked(request)?;
     check_ports(&network.ports)?;
     if network.ipam.is_none() {
@@ -76,11 +84,7 @@ struct Add<'a> {
 
 impl Add<'_> {
     fn attachment(&self) -> Attachment<'_> {
-        Attachment {
-            network: &self.request.name,
-            container_id: &self.request.env.container_id,
-            ifname: &self.request.env.ifname,
-        }
+        Attachment::of(self.request)
     }
 
     /// What fails half way is taken back.

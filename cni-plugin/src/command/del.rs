@@ -14,27 +14,65 @@ use crate::net::nft::Nft;
 use crate::net::remove::Remover;
 use crate::net::{Conn, Namespace, NetError, link, netns};
 use crate::ownership::{Attachment, Progress, is_attachment};
-use crate::{guard, host_access, nat, pod, trunk};
+use crate::record::Records;
+use crate::{guard, host_access, nat, pod, refused, trunk};
 
-/// Detaches a pod. An attachment that is gone, in part or whole, is no error.
+/// Detaches a pod. An attachment that is gone, in part or whole, is no error. One that was made while the network had
+/// another name is detached under that as well.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
+    let node = Conn::open()?;
+    let attachment = Attachment::of(request);
+    let host = link::by_name(&node, &attachment.host_interface()).await?;
+    if let Some(name) = former_name(&attachment, host.as_ref())? {
+        log::warn!(
+            "{} of container {} was attached to network {name}, and is detached from that",
+            attachment.ifname,
+            attachment.container_id
+        );
+        detach(&request.renamed(&name), &node, host).await?;
+        detach(request, &node, None).await?;
+    } else {
+        detach(request, &node, host).await?;
+    }
+    Ok(None)
+}
+
+/// The name that the network had when the pod was attached, if that was another: the veth says so, or, where it is gone, a record.
+/// An ADD that was refused because of another network's attachment is followed by a DEL, too.
+fn former_name(attachment: &Attachment<'_>, host: Option<&Link>) -> Result<Option<String>, CniError> {
+    let veth = attachment.host_interface();
+    if let Some(host) = host {
+        return match attachment.other_network(host) {
+            Some(name) if !refused::was(host.index, &veth, attachment.network)? => Ok(Some(name.to_owned())),
+            _ => Ok(None),
+        };
+    }
+    let records = [Records::of_this_node()?, Records::of_guards()?];
+    let recorded = records.iter().find_map(|records| records.read(&veth)).filter(|record| {
+        let of = record.attachment();
+        (of.container_id, of.ifname) == (attachment.container_id, attachment.ifname)
+            && of.network != attachment.network
+    });
+    Ok(recorded.map(|record| record.network))
+}
+
+async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<(), CniError> {
     let (teardown, warnings) = Teardown::parse(request);
     for warning in warnings {
         log::warn!("{warning}");
     }
     let namespace = pod::namespace_if_usable(&request.env)?;
-    let node = Conn::open()?;
-    let found = find(request, &teardown, &node, namespace.as_ref()).await?;
+    let attachment = Attachment::of(request);
+    let is_anothers = host.as_ref().is_some_and(|host| attachment.progress(host) == Progress::Foreign);
+    let found = find(request, &teardown, node, host, namespace.as_ref()).await?;
     if let Some(found) = &found {
         silence(&found.conn, &found.link, teardown.ipam.as_deref()).await?;
     }
     // Before the addresses can be another's. What fails here or below must not keep the rest; the runtime repeats a DEL that failed.
-    let env = &request.env;
-    let attachment =
-        Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname };
-    let (withdrawn, sockets) = match is_anothers(&attachment, &node).await? {
+    let (withdrawn, sockets) = match is_anothers {
+        // Another network's attachment of the same container has the veth, and with it all that goes by its name.
         true => (Ok(()), Vec::new()),
-        false => withdraw(request, &teardown, &attachment, &node).await,
+        false => withdraw(request, &teardown, &attachment, node).await,
     };
     let asked = ask_to_release(&teardown, request);
     let remove = || found.map_or(Ok(()), |found| found.remove(&sockets));
@@ -46,18 +84,15 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         (released(asked), remove())
     };
     removed?;
-    nat::end_after_the_last(&node).await;
+    nat::end_after_the_last(node).await;
     withdrawn?;
-    if let Some(trunk) = &teardown.trunk {
-        trunk::leave(&node, trunk).await?;
+    if !is_anothers {
+        refused::forget(&attachment.host_interface())?;
     }
-    released.map(|()| None)
-}
-
-/// True if another network's attachment of the same container has the veth, and with it all that goes by its name.
-async fn is_anothers(attachment: &Attachment<'_>, node: &Conn) -> Result<bool, NetError> {
-    let host = link::by_name(node, &attachment.host_interface()).await?;
-    Ok(host.is_some_and(|host| attachment.progress(&host) == Progress::Foreign))
+    if let Some(trunk) = &teardown.trunk {
+        trunk::leave(node, trunk).await?;
+    }
+    released
 }
 
 /// Takes away what the attachment has outside its veth: the node's ways to the pod, its guard, its rules. A result that cannot be
@@ -121,12 +156,12 @@ async fn find<'a>(
     request: &Request,
     teardown: &Teardown,
     node: &Conn,
+    host: Option<Link>,
     namespace: Option<&'a Namespace>,
 ) -> Result<Option<Found<'a>>, CniError> {
     let env = &request.env;
-    let attachment =
-        Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname };
-    if let Some(link) = link::by_name(node, &attachment.host_interface()).await? {
+    let attachment = Attachment::of(request);
+    if let Some(link) = host {
         if attachment.progress(&link) != Progress::Foreign {
             return Ok(Some(Found { link, conn: node.clone(), namespace: None }));
         }

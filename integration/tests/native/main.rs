@@ -62,6 +62,7 @@ mod nat_repair;
 mod nat_rules;
 mod regression;
 mod regression_check;
+mod rename;
 mod results;
 mod rig;
 mod runtimes;

@@ -10,13 +10,13 @@ use cni_conf::cni::env::is_identifier;
 
 use super::error::{StoreError, at};
 use super::files::{self, holder_at};
-use super::holder::Holder;
+use super::holder::{Holder, Owner};
 use super::machine::{Age, Here};
 use super::moment::Moment;
 use super::ranges::Usage;
 use super::record::{self, Found, Record};
 use super::table::Span;
-use super::{Store, remove};
+use super::{Side, Store, remove};
 
 /// All that is known of a held address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,17 @@ impl Store {
         names.retain(|name| is_identifier(name) && is_directory(name));
         names.sort();
         Ok(names)
+    }
+
+    /// The networks in a data directory in which an attachment has a record.
+    ///
+    /// # Errors
+    /// When the directory cannot be read; there being none is no error.
+    pub fn networks_of(data_dir: &Path, owner: &Owner) -> Result<Vec<String>, StoreError> {
+        let mut networks = Store::networks(data_dir)?;
+        let record = record::of_owner(owner);
+        networks.retain(|network| Side::of(data_dir, network).owners.join(&record).exists());
+        Ok(networks)
     }
 
     /// For looking at single leases after the lock is given up.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::error::StoreError;
+use super::holder::Owner;
 use super::record::{self, Found, Record};
 use super::{Store, files};
 
@@ -18,21 +19,40 @@ impl Store {
             return Ok(released);
         }
         for name in files::names(&self.side.owners)? {
-            let Found::Record(record) = Record::read(&self.side.owners.join(&name)) else { continue };
-            let Some(netns) = &record.netns else { continue };
-            if self.is_elsewhere(&record) || netns.is_alive() != Some(false) {
-                continue;
-            }
-            let before = released.len();
-            for error in self.release_record(&name, &mut released) {
-                log::warn!("{error}");
-            }
-            for addr in &released[before..] {
-                let owner = record::holder_of(&name);
-                log::warn!("released {addr} of {owner:?}: its namespace {} is gone", netns.path);
+            if let Some(path) = self.dead(&name) {
+                let before = released.len();
+                for error in self.release_record(&name, &mut released) {
+                    log::warn!("{error}");
+                }
+                for addr in &released[before..] {
+                    let owner = record::holder_of(&name);
+                    log::warn!("released {addr} of {owner:?}: its namespace {path} is gone");
+                }
             }
         }
         self.doubt(&released)?;
         Ok(released)
+    }
+
+    /// Releases what one attachment holds, if its namespace is gone.
+    ///
+    /// # Errors
+    /// The first lease that could not be removed, after trying all.
+    pub fn release_dead(&mut self, owner: &Owner) -> Result<Vec<IpAddr>, StoreError> {
+        let name = record::of_owner(owner);
+        let mut released = Vec::new();
+        if self.dead(&name).is_some() {
+            self.release_record(&name, &mut released).into_iter().next().map_or(Ok(()), Err)?;
+        }
+        self.doubt(&released)?;
+        Ok(released)
+    }
+
+    /// The namespace of a record's owner, if that is gone for certain.
+    fn dead(&self, name: &str) -> Option<String> {
+        let Found::Record(record) = Record::read(&self.side.owners.join(name)) else { return None };
+        let netns = record.netns.as_ref()?;
+        let is_dead = !self.is_elsewhere(&record) && netns.is_alive() == Some(false);
+        is_dead.then(|| netns.path.clone())
     }
 }
