@@ -43,6 +43,8 @@ pub(crate) struct Facts {
     pub(crate) kept: Vec<PathBuf>,
     /// Every network of ours in those lists.
     pub(crate) networks: Vec<Network>,
+    /// What attached pods hold whose network is in no list, by its name.
+    pub(crate) unlisted: Vec<(String, Leases)>,
     /// Lists with an entry of ours that the plugins would refuse, and why.
     pub(crate) refused: Vec<(PathBuf, String)>,
     /// Every plugin that the lists of ours name.

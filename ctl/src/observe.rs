@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use cni_conf::cni::version::Version;
+use cni_conf::ipam::DEFAULT_DATA_DIR;
 use cni_skel::lock::LOOK_LIMIT;
 use serde_json::Value;
 use vlan_bridge::is_executable;
 use vlan_bridge::link::{Kind, Link};
 use vlan_bridge::net::{Conn, addr, link, route, rule};
+use vlan_bridge::ownership::attachment_of;
 use vlan_bridge_ipam::store::{Store, StoreError};
 
 use crate::bond::Bond;
@@ -59,6 +61,7 @@ pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[Pat
         facts.folders.push((folder, found));
     }
     networks(&mut facts, extra)?;
+    facts.unlisted = unlisted(&facts);
     facts.plugins = plugins(&facts);
     facts.definitions = definitions::find()?;
     facts.modules = modules(&facts.links);
@@ -140,12 +143,27 @@ fn status(bin_dirs: &[PathBuf], mut entry: Value) -> Option<Result<(), String>> 
 }
 
 fn leases(ours: &Ours) -> Leases {
-    let Some(ipam) = &ours.ipam else { return Leases::default() };
+    match &ours.ipam {
+        Some(ipam) => leases_in(&ipam.data_dir, &ours.name, ipam.cooldown),
+        None => Leases::default(),
+    }
+}
+
+/// The addresses of attached pods whose network is in no list that was found, if their leases are where they are by default.
+fn unlisted(facts: &Facts) -> Vec<(String, Leases)> {
+    let is_listed = |name: &&str| facts.networks.iter().any(|network| network.ours.name == *name);
+    let attached = facts.attachments().filter_map(|link| Some(attachment_of(link)?.network));
+    let names: BTreeSet<&str> = attached.filter(|name| !is_listed(name)).collect();
+    let look = |name: &str| (name.to_owned(), leases_in(Path::new(DEFAULT_DATA_DIR), name, 0));
+    names.into_iter().map(look).collect()
+}
+
+fn leases_in(data_dir: &Path, network: &str, cooldown: u32) -> Leases {
     let look = || -> Result<Leases, StoreError> {
-        let Some(mut store) = Store::open(&ipam.data_dir, &ours.name, LOOK_LIMIT)? else {
+        let Some(mut store) = Store::open(data_dir, network, LOOK_LIMIT)? else {
             return Ok(Leases::default());
         };
-        let usage = store.usage_of_all(ipam.cooldown)?;
+        let usage = store.usage_of_all(cooldown)?;
         let quarantined =
             store.all_quarantined().into_iter().map(|(addr, seen, left)| (addr, seen.mac, left));
         let quarantined = quarantined.collect();

@@ -165,9 +165,10 @@ fn pods(facts: &Facts) -> Vec<Value> {
         }
         by_veth.insert(link.name.clone(), value);
     }
-    for seen in &facts.networks {
-        for (addr, known) in &seen.leases.held {
-            let (veth, named) = holder(&seen.ours.name, known);
+    let listed = facts.networks.iter().map(|seen| (&seen.ours.name, &seen.leases));
+    for (network, leases) in listed.chain(facts.unlisted.iter().map(|(name, leases)| (name, leases))) {
+        for (addr, known) in &leases.held {
+            let (veth, named) = holder(network, known);
             let value = by_veth.entry(veth).or_insert(named);
             if let Some(addresses) = value["addresses"].as_array_mut() {
                 addresses.push(addr.to_string().into());

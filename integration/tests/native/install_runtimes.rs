@@ -215,14 +215,20 @@ fn attached_pods_weigh_more_than_configurations() {
     let node = Node::new("node");
     let ctl = Ctl::new(&node);
     with_loopback(&ctl, "/opt/cni/bin");
-    let list = node.list(
+    // Leases where they are by default, which are the tool's to see.
+    let mut list = node.list(
         "local",
         &[json!({"type": "vlan-bridge", "bridge": "cni0", "isGateway": true,
         "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/16"}})],
     );
+    list["plugins"][0]["ipam"]["dataDir"] = json!(ctl.path("/var/lib/cni/networks"));
     let pod = Pod::new();
-    node.client(&list).add(&pod.eth0()).expect_ok();
+    let named = pod.eth0().args("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0");
+    node.client(&list).add(&named).expect_ok();
     ctl.program("containerd", VERSION);
+    let status = ctl.run("status").expect_ok();
+    let line = status.stdout.lines().find(|line| line.starts_with("10.22.0.2 "));
+    assert!(line.is_some_and(|line| line.ends_with(" shop/web-0")), "{status}");
     let findings = ctl.doctor("--no-probe");
     let lists = find(&findings, "lists");
     assert_eq!(lists.verdict, "warn", "{findings:#?}");
