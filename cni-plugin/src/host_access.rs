@@ -139,8 +139,6 @@ pub struct Ends<'a> {
 }
 
 /// Takes the ways: in the pod each of the node's addresses on the link, in the node each of the pod's, and behind which MACs.
-/// The pod's MAC is pinned to its port too: the bridge would forget a silent pod's after five minutes and send what is for it
-/// to every port, the uplink among them.
 pub async fn give(
     node: &Conn,
     pod: &Pod,
@@ -166,7 +164,7 @@ pub async fn give(
         }
     }
     let (interface, metric) = (ends.device.index, ends.metric);
-    let mut of_node = vec![neigh::pinned(ends.host.index, pod_mac)];
+    let mut of_node = Vec::new();
     let mut routes = Vec::new();
     for (address, source) in &ways.to_pod {
         let to_pod = HostRoute { address: *address, interface, metric };

@@ -19,6 +19,7 @@ mod pod;
 mod random;
 pub mod record;
 mod refused;
+mod requested_mac;
 pub mod trunk;
 mod undo;
 

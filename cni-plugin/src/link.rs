@@ -19,6 +19,8 @@ pub struct Link {
     pub kind: Kind,
     /// Ethernet address; none on interfaces without one.
     pub mac: Option<MacAddr>,
+    /// The one that the hardware was made with, which a member of a bond does not use; none where there is none.
+    pub permanent_mac: Option<MacAddr>,
     /// MTU in bytes.
     pub mtu: u32,
     /// Administratively up (`IFF_UP`).

@@ -238,6 +238,12 @@ impl Network {
         (self.uplink.is_some() || self.is_gateway).then(|| (node_side_name(&self.bridge, vid), vid))
     }
 
+    /// Whether the bridge is told behind which port the pod's MAC is: on a network with an uplink, whose frames could say otherwise, with
+    /// `macspoofchk`, and where the MAC was asked for.
+    pub fn mac_is_pinned(&self) -> bool {
+        self.uplink.is_some() || self.mac_spoof_check || self.mac.is_some()
+    }
+
     /// Name of the node's own device on the pods' network: [`Network::node_side`], or the bridge.
     pub fn node_device(&self) -> String {
         self.node_side().map_or_else(|| self.bridge.clone(), |(name, _)| name)

@@ -190,12 +190,21 @@ impl Request {
     /// # Errors
     /// An address that no interface can have.
     pub fn requested_mac(&self) -> Result<Option<MacAddr>, CniError> {
+        Ok(self.requested_mac_and_key()?.map(|(mac, _)| mac))
+    }
+
+    /// The same with the key that it was asked for by.
+    ///
+    /// # Errors
+    /// An address that no interface can have.
+    pub fn requested_mac_and_key(&self) -> Result<Option<(MacAddr, String)>, CniError> {
         for section in [self.runtime_config()?, self.cni_args()?].into_iter().flatten() {
             if let Some(text) = section.str("mac")?.filter(|text| !text.is_empty()) {
-                return MacAddr::parse_unicast(text).map(Some).map_err(|error| section.error("mac", error));
+                let mac = MacAddr::parse_unicast(text).map_err(|error| section.error("mac", error))?;
+                return Ok(Some((mac, section.path("mac"))));
             }
         }
-        Ok(self.env.args.mac)
+        Ok(self.env.args.mac.map(|mac| (mac, "CNI_ARGS: MAC".into())))
     }
 
     /// The addresses asked for: `IP` of `CNI_ARGS`, then `args.cni.ips`, then `runtimeConfig.ips`; prefix lengths

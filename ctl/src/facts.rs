@@ -16,8 +16,8 @@ use vlan_bridge_ipam::store::{Known, StoreError, Usage};
 use crate::bond::Bond;
 use crate::definitions::Definition;
 use crate::lists::{Found, Ours};
-use crate::probe::{Answers, Vantage};
 use crate::runtimes::{self, Runtime};
+use vlan_bridge_ipam::ask::{Answers, Vantage};
 
 /// A node at one moment.
 #[derive(Debug, Default)]

@@ -17,7 +17,6 @@ mod manifest;
 mod node;
 mod observe;
 mod plugin;
-mod probe;
 mod runtimes;
 mod status;
 mod uninstall;

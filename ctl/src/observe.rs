@@ -17,6 +17,7 @@ use vlan_bridge::is_executable;
 use vlan_bridge::link::{Kind, Link};
 use vlan_bridge::net::{Conn, addr, link, route, rule};
 use vlan_bridge::ownership::attachment_of;
+use vlan_bridge_ipam::ask;
 use vlan_bridge_ipam::store::{Store, StoreError};
 
 use crate::bond::Bond;
@@ -25,7 +26,7 @@ use crate::install::binaries::{self, PLUGINS};
 use crate::lists::{self, OUR_PLUGIN, Ours};
 use crate::manifest::{self, Manifest};
 use crate::runtimes::Runtime;
-use crate::{cli, definitions, files, node, plugin, probe, runtimes};
+use crate::{cli, definitions, files, node, plugin, runtimes};
 
 /// So many addresses of a range are asked for at the most.
 const MOST: u128 = 256;
@@ -298,7 +299,7 @@ pub(crate) fn ask(facts: &mut Facts) {
     let vantages: Vec<_> = facts.networks.iter().map(|network| facts.vantage(&network.ours)).collect();
     for (network, vantage) in facts.networks.iter_mut().zip(vantages) {
         let (Some(from), Some(_)) = (vantage, &network.ours.ipam) else { continue };
-        let answers = match probe::ask(&from, &asked_for(network)) {
+        let answers = match ask::ask(&from, &asked_for(network)) {
             Ok(Some(answers)) => Ok(answers),
             Ok(None) => Err(format!("there is no interface {}", from.interface)),
             Err(error) => Err(error.to_string()),

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 mod add;
 mod allocate;
+pub mod ask;
 mod check;
 mod del;
 mod detect;

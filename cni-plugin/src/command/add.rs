@@ -23,7 +23,7 @@ use crate::plan::uplink;
 use crate::pod::{self, Pod};
 use crate::record::Record;
 use crate::undo::{Undo, UndoLog};
-use crate::{config, gateway, host_access, refused, trunk};
+use crate::{config, gateway, host_access, refused, requested_mac, trunk};
 
 mod veth;
 
@@ -55,6 +55,7 @@ async fn add(request: &Request) -> Result<Option<Value>, CniError> {
         guard.probe()?;
     }
     let add = Add { request, network, delegate, node, pod, namespace, nat, guard };
+    requested_mac::check(&add.node, &add.network, request, &add.attachment()).await?;
     match &add.nat {
         // First of all, for the kernel may lack what it takes.
         Some(nat) => nat.prepare(&add.node, &add.attachment().host_interface()).await?,

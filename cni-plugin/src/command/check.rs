@@ -4,15 +4,16 @@ use std::net::IpAddr;
 
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
+use cni_conf::network::Network;
 use cni_conf::request::Request;
 use serde_json::Value;
 
 use crate::delegate::Delegate;
 use crate::nat::BridgedDrop;
-use crate::net::{Conn, addr, link, port, route, rule};
+use crate::net::{Conn, addr, fdb, link, port, route, rule};
 use crate::ownership::Attachment;
 use crate::plan::{Step, check, uplink};
-use crate::{config, guard, host_access, nat, observe, pod};
+use crate::{config, guard, host_access, nat, observe, pod, requested_mac};
 
 /// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -63,6 +64,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         vlans: if network.port_vlans.is_some() { port::vlans(&node).await? } else { Vec::new() },
     };
     check::compare(&network, &request.env.ifname, &previous, &seen).map_err(failed)?;
+    check_port_of_mac(&node, &network, &seen).await?;
     host_access::check(&node, &inside, &network, &previous, &seen).await?;
     let attachment = Attachment {
         network: &request.name,
@@ -98,4 +100,40 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         Delegate::find(name, request)?.call(Command::Check)?;
     }
     Ok(None)
+}
+
+/// That the bridge has the pod's MAC behind its own port: anywhere else, and what is for the pod goes there.
+async fn check_port_of_mac(node: &Conn, network: &Network, seen: &check::Seen) -> Result<(), CniError> {
+    let (Some(bridge), Some(host), Some(mac)) =
+        (&seen.bridge, &seen.host, seen.container.as_ref().and_then(|container| container.mac))
+    else {
+        return Ok(());
+    };
+    for vid in requested_mac::vids(network, bridge).into_iter().filter(|_| network.mac_is_pinned()) {
+        match fdb::entry(node, bridge.index, mac, vid).await? {
+            Some(entry) if entry.port != host.index => {
+                let port = link::by_index(node, entry.port).await?;
+                let name = port.map_or_else(|| format!("interface {}", entry.port), |port| port.name);
+                return Err(CniError::new(
+                    code::CHECK_FAILED,
+                    format!(
+                        "bridge {} has the pod's MAC {mac} behind {name}, not behind {}",
+                        bridge.name, host.name
+                    ),
+                ));
+            }
+            // A locked port lets nothing in without it.
+            None if network.mac_spoof_check => {
+                return Err(CniError::new(
+                    code::CHECK_FAILED,
+                    format!(
+                        "bridge {} no longer has the pod's MAC {mac} pinned to {}",
+                        bridge.name, host.name
+                    ),
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

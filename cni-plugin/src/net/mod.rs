@@ -8,6 +8,7 @@ pub mod announce;
 pub mod batch;
 pub mod conn;
 pub mod conntrack;
+pub mod fdb;
 pub mod link;
 pub mod neigh;
 mod netconf;

@@ -1,42 +1,17 @@
-//! `ip neigh` and `bridge fdb`: who is behind an address, and who behind a bridge port.
+//! `ip neigh`: who is behind an address.
 
 use std::net::IpAddr;
 
 use cni_conf::cni::mac::MacAddr;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::batch::{Fine, Request};
 use super::route::OURS;
 use super::{Conn, Result};
-
-/// `bridge fdb add MAC dev PORT master static`: this address is behind this port and nowhere else, in each VLAN that
-/// the port is in by now. With the port locked, it is the only one that may send there.
-pub async fn pin(conn: &Conn, port: u32, mac: MacAddr) -> Result<()> {
-    let message = behind_port(port, mac);
-    let action = || format!("pin {mac} to bridge port {port}");
-    conn.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_EXCL, action).await
-}
-
-/// The same, for where it may have been pinned already.
-pub fn pinned(port: u32, mac: MacAddr) -> Request {
-    let message = RouteNetlinkMessage::NewNeighbour(behind_port(port, mac));
-    let action = format!("pin {mac} to bridge port {port}");
-    Request::new(message, NLM_F_CREATE | NLM_F_REPLACE, Fine::Never, action)
-}
-
-fn behind_port(port: u32, mac: MacAddr) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Bridge;
-    message.header.ifindex = port;
-    message.header.state = NeighbourState::Noarp;
-    message.header.flags = NeighbourFlags::Controller;
-    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
-    message
-}
 
 /// `ip neigh replace ADDRESS lladdr MAC dev INTERFACE nud permanent proto 117`: nobody is asked who has the address.
 pub fn permanent(interface: u32, address: IpAddr, mac: MacAddr) -> Request {
@@ -101,6 +76,35 @@ pub async fn permanent_mac(conn: &Conn, interface: u32, address: IpAddr) -> Resu
             _ => None,
         })
     }))
+}
+
+/// `ip neigh show`: which MAC each of these addresses has been seen behind, or is set to, on any interface.
+pub async fn macs_of(conn: &Conn, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, MacAddr)>> {
+    if addresses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let message = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+    let answers = conn.dump(message, || "list neighbours".into()).await?;
+    let pair = |answer: RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewNeighbour(message) = answer else { return None };
+        let (mut address, mut mac) = (None, None);
+        for attribute in message.attributes {
+            match attribute {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
+                    address = Some(IpAddr::from(ip))
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
+                    address = Some(IpAddr::from(ip))
+                }
+                NeighbourAttribute::LinkLayerAddress(bytes) => {
+                    mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddr);
+                }
+                _ => {}
+            }
+        }
+        Some((address.filter(|address| addresses.contains(address))?, mac?))
+    };
+    Ok(answers.into_iter().filter_map(pair).collect())
 }
 
 fn neighbour(interface: u32, address: IpAddr) -> NeighbourMessage {

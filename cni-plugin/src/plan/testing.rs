@@ -25,6 +25,7 @@ pub fn link(index: u32, name: &str, kind: Kind) -> Link {
         name: name.into(),
         kind,
         mac: "02:00:00:00:00:99".parse().ok(),
+        permanent_mac: None,
         mtu: 9000,
         up: true,
         carrier: true,

@@ -41,6 +41,8 @@ pub mod code {
     pub const DELEGATE_FAILED: u32 = 103;
     /// A host port is held by another attachment.
     pub const PORT_TAKEN: u32 = 104;
+    /// The MAC that was asked for is somebody else's.
+    pub const MAC_TAKEN: u32 = 105;
     /// IPAM: container and interface hold an address already.
     pub const ALREADY_ALLOCATED: u32 = 110;
     /// IPAM: a requested address is taken, outside the ranges, or the gateway. `hostAccess`: the node has it in another VLAN.

@@ -10,7 +10,7 @@ use vlan_bridge_ipam::store::{Holder, Known, StoreError, Usage};
 
 use super::finding::Finding;
 use crate::facts::{Asked, Facts, Network};
-use crate::probe::Answers;
+use vlan_bridge_ipam::ask::Answers;
 
 /// So long an ADD may take from its lease to its interface.
 const ADDING: Duration = Duration::from_secs(60);

@@ -294,6 +294,7 @@ mod tests {
             name: "bond0".into(),
             kind: Kind::Bond(link::Bond { mode: mode.into(), fail_over_mac: fail_over_mac.into() }),
             mac: None,
+            permanent_mac: None,
             mtu: 1500,
             up: true,
             carrier: true,

@@ -53,6 +53,7 @@ mod ipam_roll;
 mod ipam_storm;
 mod kill;
 mod lock;
+mod mac;
 mod migration;
 mod nat;
 mod nat_kill;

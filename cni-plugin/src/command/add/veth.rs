@@ -6,12 +6,12 @@ use cni_conf::cni::mac::MacAddr;
 use super::Add;
 use crate::guard;
 use crate::link::{Link, PortFlags};
-use crate::net::{NetError, link, neigh, port};
+use crate::net::{NetError, fdb, link, port};
 use crate::plan::guard::{Limits, Port};
 use crate::plan::nat::owner;
 use crate::plan::vlan;
-use crate::random;
 use crate::undo::{Undo, UndoLog};
+use crate::{random, requested_mac};
 
 impl Add<'_> {
     /// The pair, with the node's end in the bridge and in its VLANs, and both ends up.
@@ -57,8 +57,8 @@ impl Add<'_> {
         self.close(&host_name, veth.pod_mac, undo).await?;
         self.keep_mtu(bridge, mtu).await?;
         self.join_vlans(bridge, &host).await?;
-        if self.network.mac_spoof_check {
-            self.pin_mac(&host, veth.pod_mac).await?;
+        if self.network.mac_is_pinned() {
+            self.pin_mac(bridge, &host, veth.pod_mac).await?;
         }
         if is_limited {
             self.set_host(&host, link::Change { up: Some(true), ..Default::default() }).await?;
@@ -110,15 +110,40 @@ impl Add<'_> {
         port::join(&self.node, member, &vlan::of_port(wanted)).await
     }
 
-    /// `macspoofchk`: the port is locked, so only the addresses pinned to it are let in, in each of its VLANs.
-    async fn pin_mac(&self, host: &Link, mac: MacAddr) -> Result<(), CniError> {
-        let port = link::by_index(&self.node, host.index).await?;
-        if !port.and_then(|link| link.port).is_some_and(|flags| flags.locked) {
-            return Err(CniError::new(
-                code::UNSUPPORTED_FIELD,
-                "macspoofchk: true needs locked bridge ports, which this kernel lacks: Linux 5.18 or newer",
-            ));
+    /// So that the bridge does not forget a silent pod and flood what is for it, and no frame from elsewhere moves it. With `macspoofchk` the
+    /// port is locked: only what is pinned to it is let in, in each of its VLANs.
+    async fn pin_mac(&self, bridge: &Link, host: &Link, mac: MacAddr) -> Result<(), CniError> {
+        if self.network.mac_spoof_check {
+            let port = link::by_index(&self.node, host.index).await?;
+            if !port.and_then(|link| link.port).is_some_and(|flags| flags.locked) {
+                return Err(CniError::new(
+                    code::UNSUPPORTED_FIELD,
+                    "macspoofchk: true needs locked bridge ports, which this kernel lacks: Linux 5.18 or newer",
+                ));
+            }
         }
-        Ok(neigh::pin(&self.node, host.index, mac).await?)
+        match fdb::pin(&self.node, host.index, mac).await {
+            Err(e) if e.exists() => self.pin_known_mac(bridge, host, mac).await,
+            other => Ok(other?),
+        }
+    }
+
+    /// Another port's entry, or the kernel's own, is never replaced. A machine that is still heard behind another port, as a virtual machine that
+    /// moves here, is not pinned: the bridge learns when it is here.
+    async fn pin_known_mac(&self, bridge: &Link, host: &Link, mac: MacAddr) -> Result<(), CniError> {
+        for vid in requested_mac::vids(&self.network, bridge) {
+            let Some(entry) = fdb::entry(&self.node, bridge.index, mac, vid).await? else { continue };
+            if entry.port == host.index {
+                continue;
+            }
+            let port = link::by_index(&self.node, entry.port).await?;
+            let holder = requested_mac::behind(port.as_ref(), entry.kind);
+            if entry.kind != fdb::Kind::Learned || self.network.mac_spoof_check {
+                return Err(requested_mac::taken(&format!("the pod's MAC {mac}"), &holder));
+            }
+            log::warn!("{mac} is not pinned to the pod's port yet: it is {holder}");
+            return Ok(());
+        }
+        Ok(fdb::pin_again(&self.node, host.index, mac).await?)
     }
 }

@@ -17,6 +17,7 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
         name: String::new(),
         kind: Kind::Other(String::new()),
         mac: None,
+        permanent_mac: None,
         mtu: 0,
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
@@ -37,6 +38,9 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(mac) => link.mac = <[u8; 6]>::try_from(mac).ok().map(MacAddr),
+            LinkAttribute::PermAddress(mac) => {
+                link.permanent_mac = <[u8; 6]>::try_from(mac).ok().map(MacAddr)
+            }
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::OperState(state) => link.oper_up = state == State::Up,
             LinkAttribute::Controller(index) => link.master = Some(index),

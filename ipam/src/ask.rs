@@ -1,4 +1,4 @@
-//! Who answers for an address on the pods' network: the probes that an ADD sends, and every answer to them.
+//! Who answers for an address on a network: the probes that an ADD sends, and every answer to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use cni_conf::cni::mac::MacAddr;
-use vlan_bridge_ipam::net::{Interface, PacketSocket, wait};
-use vlan_bridge_ipam::probe::{ARP, IPV6, claim, ethertype, question};
+
+use crate::net::{Interface, PacketSocket, wait};
+use crate::probe::{ARP, IPV6, claim, ethertype, question};
 
 /// So often an address is asked for, and so long from one question to the next.
 const ROUNDS: u32 = 3;
@@ -16,19 +17,28 @@ const INTERVAL: Duration = Duration::from_millis(150);
 const FRAME: usize = 256;
 
 /// Who claimed which address.
-pub(crate) type Answers = BTreeMap<IpAddr, BTreeSet<MacAddr>>;
+pub type Answers = BTreeMap<IpAddr, BTreeSet<MacAddr>>;
 
 /// From where the node sees a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Vantage {
+pub struct Vantage {
     /// An interface on the network, or the master that reaches it with a tag.
-    pub(crate) interface: String,
+    pub interface: String,
     /// The tag that questions carry; the kernel takes it off the answers.
-    pub(crate) tag: Option<u16>,
+    pub tag: Option<u16>,
 }
 
-/// Asks for every address, in nobody's name. None if the interface is not there.
-pub(crate) fn ask(from: &Vantage, addrs: &[IpAddr]) -> io::Result<Option<Answers>> {
+/// Asks for every address, in nobody's name, and hears every answer that comes within half a second. None if the interface is not there.
+pub fn ask(from: &Vantage, addrs: &[IpAddr]) -> io::Result<Option<Answers>> {
+    ask_until(from, addrs, |_| false)
+}
+
+/// The same, but no longer than until the answers are enough.
+pub fn ask_until(
+    from: &Vantage,
+    addrs: &[IpAddr],
+    are_enough: impl Fn(&Answers) -> bool,
+) -> io::Result<Option<Answers>> {
     let Some(interface) = Interface::find(&from.interface)? else { return Ok(None) };
     let sockets = [PacketSocket::open(interface, ARP)?, PacketSocket::open(interface, IPV6)?];
     let mut answers = Answers::new();
@@ -48,6 +58,9 @@ pub(crate) fn ask(from: &Vantage, addrs: &[IpAddr]) -> io::Result<Option<Answers
                         answers.entry(addr).or_default().insert(mac);
                     }
                 }
+            }
+            if are_enough(&answers) {
+                return Ok(Some(answers));
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

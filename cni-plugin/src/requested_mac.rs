@@ -1,0 +1,240 @@
+//! A MAC that was asked for (`runtimeConfig.mac`, `args.cni.mac`, `CNI_ARGS MAC=`): whose is it already? The bridge sends what is for a MAC to
+//! one port, so a pod that takes the node's, the router's or another pod's cuts that one off.
+
+use std::net::IpAddr;
+
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::mac::MacAddr;
+use cni_conf::ipam::IpamConfig;
+use cni_conf::network::{Network, OUR_IPAM};
+use cni_conf::request::Request;
+use cni_conf::uplink::UplinkPort;
+use serde_json::Value;
+use vlan_bridge_ipam::ask::{self, Vantage};
+
+use crate::link::Link;
+use crate::net::fdb::{self, Kind};
+use crate::net::{Conn, NetError, link, neigh, route};
+use crate::ownership::{Attachment, attachment_of};
+use crate::record::{Record, Records};
+
+/// Refuses it where it is known to be anybody's, and names the holder. Changes nothing.
+pub async fn check(
+    node: &Conn,
+    network: &Network,
+    request: &Request,
+    attachment: &Attachment<'_>,
+) -> Result<(), CniError> {
+    let Some((mac, key)) = request.requested_mac_and_key()? else { return Ok(()) };
+    let links = link::all(node).await?;
+    let own = attachment.host_interface();
+    let holder = match of_the_node(&links, mac) {
+        Some(holder) => Some(holder),
+        None => match of_an_attachment(network, &links, &own, mac)? {
+            Some(holder) => Some(holder),
+            None => beyond(node, network, request, &links, &own, mac).await?,
+        },
+    };
+    match holder {
+        Some(holder) => Err(taken(&format!("{key}: {mac}"), &holder)),
+        None => Ok(()),
+    }
+}
+
+/// The error for a MAC that somebody has.
+pub fn taken(asked: &str, holder: &str) -> CniError {
+    CniError::new(
+        code::MAC_TAKEN,
+        format!("{asked} is {holder}; right would be a MAC of the pod's own, or none"),
+    )
+}
+
+/// Who has a MAC on a bridge, for the error: by the port that the bridge knows it behind.
+pub fn behind(port: Option<&Link>, kind: Kind) -> String {
+    match port {
+        Some(port) => match attachment_of(port) {
+            Some(Attachment { network, container_id, ifname }) => {
+                format!("that of container {container_id}, interface {ifname}, network {network}")
+            }
+            None if kind == Kind::Local => format!("that of interface {} of this node", port.name),
+            None => format!("that of a machine behind port {} of the bridge", port.name),
+        },
+        None => "behind another port of the bridge".into(),
+    }
+}
+
+fn of_the_node(links: &[Link], mac: MacAddr) -> Option<String> {
+    let holder = links.iter().find(|link| link.mac == Some(mac) || link.permanent_mac == Some(mac))?;
+    Some(format!("that of interface {} of this node", holder.name))
+}
+
+/// By the records, for the bridge need not have heard of a pod that is silent.
+fn of_an_attachment(
+    network: &Network,
+    links: &[Link],
+    own: &str,
+    mac: MacAddr,
+) -> Result<Option<String>, CniError> {
+    let device = network.node_device();
+    let is_here = |record: &Record| {
+        record.device == device
+            || [&record.device].into_iter().chain(&record.bridge).any(|name| *name == network.bridge)
+    };
+    let ways = Records::of_ways()?.into_iter().map(|(_, records)| records);
+    for records in [Records::of_this_node()?, Records::of_guards()?].into_iter().chain(ways) {
+        for (veth, record) in records.all() {
+            let port = links.iter().find(|link| link.name == veth).filter(|_| veth != own);
+            if port.is_some() && record.mac == Some(mac) && is_here(&record) {
+                return Ok(Some(behind(port, Kind::Static)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// By what the bridge, the neighbour tables and the gateways themselves say.
+async fn beyond(
+    node: &Conn,
+    network: &Network,
+    request: &Request,
+    links: &[Link],
+    own: &str,
+    mac: MacAddr,
+) -> Result<Option<String>, CniError> {
+    let gateways = gateways(network, request);
+    let mut routers = gateways.clone();
+    routers.extend(default_gateways(node).await?);
+    if let Some((router, _)) = neigh::macs_of(node, &routers).await?.iter().find(|(_, known)| *known == mac) {
+        return Ok(Some(format!("that of gateway {router}")));
+    }
+    let known = known_behind(node, network, links, own, mac).await?;
+    let Some(uplink) = &network.uplink else {
+        return Ok(known.map(|(port, kind)| behind(port, kind)));
+    };
+    if let Some((port, kind)) = known
+        && !(kind == Kind::Learned && port.is_some_and(|port| port.name == uplink.port_name()))
+    {
+        return Ok(Some(behind(port, kind)));
+    }
+    // A virtual machine that moves here is heard from its last node until it has moved. So the gateways are asked whether it is theirs.
+    let answers = ask_gateways(network, links, &gateways, mac)?;
+    match answers.iter().find(|(_, is_it)| *is_it) {
+        Some((gateway, _)) => Ok(Some(format!("that of gateway {gateway}"))),
+        None if known.is_some() && answers.is_empty() => Ok(Some(format!(
+            "heard behind {}, and no gateway answers that could say whether it is the router's",
+            uplink.port_name()
+        ))),
+        None => Ok(None),
+    }
+}
+
+/// The port that the bridge knows the MAC behind, in one of the pod's VLANs. The veth of a killed ADD of the same attachment does not count.
+async fn known_behind<'a>(
+    node: &Conn,
+    network: &Network,
+    links: &'a [Link],
+    own: &str,
+    mac: MacAddr,
+) -> Result<Option<(Option<&'a Link>, Kind)>, NetError> {
+    let Some(bridge) = links.iter().find(|link| link.name == network.bridge) else { return Ok(None) };
+    for vid in vids(network, bridge) {
+        if let Some(entry) = fdb::entry(node, bridge.index, mac, vid).await? {
+            let port = links.iter().find(|link| link.index == entry.port);
+            if port.is_none_or(|port| port.name != own) {
+                return Ok(Some((port, entry.kind)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The VLANs in which a bridge knows a pod's MAC; none where it does not filter by VLAN.
+pub fn vids(network: &Network, bridge: &Link) -> Vec<Option<u16>> {
+    match (bridge.bridge(), &network.port_vlans) {
+        (Some(options), Some(wanted)) if options.vlan_filtering => wanted.ids().map(Some).collect(),
+        (Some(options), None) if options.vlan_filtering => vec![Some(options.default_pvid)],
+        _ => vec![None],
+    }
+}
+
+/// Which gateways answer, and whether it is by that MAC.
+fn ask_gateways(
+    network: &Network,
+    links: &[Link],
+    gateways: &[IpAddr],
+    mac: MacAddr,
+) -> Result<Vec<(IpAddr, bool)>, CniError> {
+    let Some(from) = vantage(network, links).filter(|_| !gateways.is_empty()) else { return Ok(Vec::new()) };
+    let asked = ask::ask_until(&from, gateways, |answers| answers.len() == gateways.len());
+    let answers = asked.map_err(|e| {
+        CniError::new(code::IO_FAILURE, format!("ask the gateways from {}: {e}", from.interface))
+    })?;
+    let answers = answers.unwrap_or_default().into_iter();
+    Ok(answers.map(|(gateway, macs)| (gateway, macs.contains(&mac))).collect())
+}
+
+/// From where the pods' network can be seen by now: before the first ADD that is the uplink alone.
+fn vantage(network: &Network, links: &[Link]) -> Option<Vantage> {
+    let uplink = network.uplink.as_ref()?;
+    let is_up = |name: &str| links.iter().any(|link| link.name == name && link.up);
+    let untagged = [network.node_device(), uplink.port_name().to_owned()];
+    let tag = match &uplink.port {
+        UplinkPort::SubInterface { vlan, .. } => Some(*vlan),
+        UplinkPort::Trunk => network.port_vlans.as_ref().and_then(|vlans| vlans.access),
+        UplinkPort::Master => None,
+    };
+    match untagged.into_iter().find(|name| is_up(name) && (tag.is_none() || *name != uplink.master)) {
+        Some(interface) => Some(Vantage { interface, tag: None }),
+        None => is_up(&uplink.master).then(|| Vantage { interface: uplink.master.clone(), tag }),
+    }
+}
+
+/// The gateways that the configuration names, or that follow from it.
+fn gateways(network: &Network, request: &Request) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    if network.ipam.as_deref() == Some(OUR_IPAM) {
+        let parsed = IpamConfig::parse(&request.config);
+        let ranges = parsed.iter().flat_map(|ipam| &ipam.ranges).flat_map(|set| &set.0);
+        found.extend(ranges.filter_map(|range| range.gateway));
+    }
+    named_gateways(request.config.get("ipam").unwrap_or(&Value::Null), &mut found);
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Every `gateway` and `gw` of any IPAM plugin's configuration.
+fn named_gateways(value: &Value, found: &mut Vec<IpAddr>) {
+    match value {
+        Value::Object(keys) => {
+            for (key, value) in keys {
+                let named = value.as_str().filter(|_| ["gateway", "gw"].contains(&key.as_str()));
+                found.extend(named.and_then(|text| text.parse::<IpAddr>().ok()));
+                named_gateways(value, found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| named_gateways(value, found)),
+        _ => {}
+    }
+}
+
+/// The node's own: one router often has one MAC in all of its VLANs.
+async fn default_gateways(node: &Conn) -> Result<Vec<IpAddr>, NetError> {
+    let routes = route::list(node).await?;
+    Ok(routes.into_iter().filter(|of| of.route.dst.prefix_len() == 0).filter_map(|of| of.route.gw).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_are_found_in_any_ipam_configuration() {
+        let ipam = r#"{"type": "whereabouts", "gateway": "10.0.0.1", "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.2"}],
+                       "ranges": [[{"gateway": "2001:db8::1"}]], "gw": 7, "other": "10.0.0.9"}"#;
+        let mut found = Vec::new();
+        named_gateways(&serde_json::from_str(ipam).unwrap(), &mut found);
+        found.sort_unstable();
+        assert_eq!(found, ["10.0.0.1", "10.0.0.2", "2001:db8::1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+    }
+}

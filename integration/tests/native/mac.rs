@@ -1,0 +1,203 @@
+//! The bridge's forwarding database: whose frames go to which port, and nobody takes another's.
+
+use integration::{Attachment, Namespace, Node, Outcome, Pod, Site, Snapshot};
+use serde_json::{Value, json};
+use std::thread;
+
+/// A MAC that nobody has.
+const FREE: &str = "02:00:00:00:00:07";
+/// IEEE 802 local experimental ethertype 1.
+const MARKER: u16 = 0x88b5;
+
+fn mac_of(namespace: &Namespace, interface: &str) -> String {
+    namespace.ip_json(&format!("link show dev {interface}"))[0]["address"].as_str().unwrap().to_owned()
+}
+
+/// A broadcast frame from this MAC.
+fn frame_from(mac: &str) -> Vec<u8> {
+    let bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
+    [0xff; 6].into_iter().chain(bytes).chain(MARKER.to_be_bytes()).chain([0; 46]).collect()
+}
+
+/// The interfaces that the node's bridge has a MAC behind.
+fn behind(node: &Node, bridge: &str, mac: &str) -> Vec<String> {
+    let shown = node.run(&format!("bridge -json fdb show br {bridge}")).expect_ok().stdout;
+    let entries: Value = serde_json::from_str(&shown).unwrap();
+    let entries = entries.as_array().unwrap().iter().filter(|entry| entry["mac"] == mac);
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry["ifname"].as_str().map(str::to_owned)).collect();
+    names.dedup();
+    names
+}
+
+fn address(result: &Value) -> String {
+    result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap().to_owned()
+}
+
+/// The name of the node's end of the pod's veth.
+fn port(result: &Value) -> String {
+    result["interfaces"][1]["name"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod() {
+    let ways = [
+        json!({}),
+        json!({"macspoofchk": true}),
+        json!({"hostAccess": false, "guard": false}),
+        json!({"hostAccess": false, "guard": false, "macspoofchk": true}),
+    ];
+    for keys in ways {
+        let (site, pods) = (Site::new(), [Pod::new(), Pod::new()]);
+        let mut list = site.list();
+        for (key, value) in keys.as_object().unwrap() {
+            list["plugins"][0][key] = value.clone();
+        }
+        let plugin = site.node.plugin(&list);
+        let results = [0, 1].map(|index| plugin.add(&pods[index].eth0()).expect_ok().json());
+        let (mac, own) = (mac_of(&pods[0], "eth0"), port(&results[0]));
+        // A loop, a reflecting hypervisor, or anybody in the VLAN; and a neighbour on the bridge, which a guard stops before.
+        site.router.send_frame("port", &frame_from(&mac));
+        pods[1].send_frame("eth0", &frame_from(&mac));
+        assert_eq!(behind(&site.node, "br136", &mac), std::slice::from_ref(&own), "{keys}");
+        for from in [&site.router, &*pods[1]] {
+            assert!(from.pings(&address(&results[0])), "{keys}");
+        }
+        assert!(pods[0].pings(Site::GATEWAY), "{keys}");
+        plugin.check(&pods[0].eth0(), &results[0]).expect_ok();
+        // Only somebody on the node moves it, which CHECK tells.
+        site.node.run(&format!("bridge fdb replace {mac} dev nic0 master static")).expect_ok();
+        let told = plugin.check(&pods[0].eth0(), &results[0]);
+        assert_eq!(told.error_code(), 101, "{keys}: {told}");
+        assert!(told.error_text().contains(&format!("{mac} behind nic0, not behind {own}")), "{told}");
+    }
+}
+
+/// The three ways to ask for a MAC, and the key that an error names.
+fn asking(pod: &Pod, mac: &str) -> [(Attachment, &'static str); 2] {
+    [
+        (pod.eth0().capabilities(json!({"mac": mac})), "runtimeConfig.mac"),
+        (pod.eth0().args(&format!("MAC={mac}")), "CNI_ARGS: MAC"),
+    ]
+}
+
+#[track_caller]
+fn assert_taken(outcome: &Outcome, key: &str, mac: &str, holder: &str) {
+    assert_eq!(outcome.error_code(), 105, "{outcome}");
+    let text = outcome.error_text();
+    assert!([key, mac, holder].iter().all(|part| text.contains(part)), "{key} {mac} {holder}: {outcome}");
+}
+
+#[test]
+fn a_mac_that_somebody_has_is_refused_before_anything_is_touched() {
+    let (site, first, second) = (Site::new(), Pod::new(), Pod::new());
+    site.give_node_its_own_network();
+    let plugin = site.node.plugin(&site.list());
+    // Before there is a bridge, too. The router has said nothing yet.
+    let router = mac_of(&site.router, "port");
+    for (asked, key) in asking(&second, &router) {
+        let before = Snapshot::of(&site.node);
+        assert_taken(&plugin.add(&asked), key, &router, "that of gateway 172.20.56.1");
+        before.assert_unchanged(&site.node);
+    }
+    let result = plugin.add(&first.eth0()).expect_ok().json();
+    let others_router = mac_of(&site.router, "own");
+    site.node.wait_for("10.51.0.1");
+    let holder = format!("container {}, interface eth0, network vlan136", first.id());
+    let taken = [
+        (mac_of(&site.node, "br136"), "of this node"),
+        (mac_of(&site.node, "nic0"), "of this node"),
+        (mac_of(&site.node, "nic1"), "that of interface nic1 of this node"),
+        (mac_of(&site.node, &port(&result)), "of this node"),
+        (router.clone(), "that of gateway 172.20.56.1"),
+        (others_router, "that of gateway 10.51.0.1"),
+        (mac_of(&first, "eth0"), &*holder),
+    ];
+    for (mac, holder) in &taken {
+        let entries = behind(&site.node, "br136", mac);
+        for (asked, key) in asking(&second, mac) {
+            let before = Snapshot::of(&site.node);
+            assert_taken(&plugin.add(&asked), key, mac, holder);
+            before.assert_unchanged(&site.node);
+            plugin.del(&asked).expect_ok();
+        }
+        assert_eq!(behind(&site.node, "br136", mac), entries, "{mac}");
+        assert!(!second.has_link("eth0"), "{mac}");
+        assert!(
+            site.node.pings(&address(&result)) && first.pings(Site::NODE[0]) && first.pings(Site::GATEWAY),
+            "{mac}"
+        );
+    }
+    assert_eq!(site.node.leases(Site::NETWORK), [address(&result)]);
+    for mac in ["01:00:5e:00:00:01", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"] {
+        for (asked, key) in asking(&second, mac) {
+            let outcome = plugin.add(&asked);
+            assert!(
+                matches!(outcome.error_code(), 4 | 7) && outcome.error_text().contains(key),
+                "{mac}: {outcome}"
+            );
+        }
+    }
+    let [(asked, _), _] = asking(&second, FREE);
+    plugin.add(&asked).expect_ok();
+    assert_eq!(mac_of(&second, "eth0"), FREE);
+}
+
+/// Without an uplink the gateway is the bridge.
+#[test]
+fn the_gateways_own_mac_is_refused_on_a_bridge_without_uplink() {
+    let (node, first, second) = (Node::new("node"), Pod::new(), Pod::new());
+    let conf = json!({"type": "vlan-bridge", "isDefaultGateway": true,
+        "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/24"}});
+    let plugin = node.plugin(&node.list("local", &[conf]));
+    plugin.add(&first.eth0()).expect_ok();
+    first.wait_for("10.22.0.1");
+    for (mac, holder) in [(mac_of(&node, "cni0"), "interface cni0"), (mac_of(&first, "eth0"), first.id())] {
+        let [(asked, key), _] = asking(&second, &mac);
+        assert_taken(&plugin.add(&asked), key, &mac, holder);
+    }
+    assert!(first.pings("10.22.0.1"));
+}
+
+/// As a virtual machine does that moves from another node, where it runs until it has moved.
+#[test]
+fn a_mac_that_is_heard_from_another_machine_moves_here() {
+    let (site, pod) = (Site::new(), Pod::new());
+    let plugin = site.node.plugin(&site.list());
+    plugin.add(&Pod::new().eth0()).expect_ok();
+    site.router.send_frame("port", &frame_from(FREE));
+    assert_eq!(behind(&site.node, "br136", FREE), ["nic0"]);
+    let [(asked, key), _] = asking(&pod, FREE);
+    // Nobody is there to say whose it is.
+    site.router.ip("addr del 172.20.56.1/24 dev port");
+    assert_taken(&plugin.add(&asked), key, FREE, "no gateway answers");
+    site.router.ip("addr add 172.20.56.1/24 dev port");
+    let result = plugin.add(&asked).expect_ok().json();
+    assert!(pod.pings(Site::GATEWAY));
+    assert_eq!(behind(&site.node, "br136", FREE), [port(&result)]);
+    assert!(site.router.pings(&address(&result)));
+}
+
+#[test]
+fn of_two_pods_that_ask_for_one_mac_at_once_one_gets_it() {
+    const ROUNDS: usize = 5;
+    let site = Site::new();
+    let plugin = site.node.plugin(&site.list());
+    for _ in 0..ROUNDS {
+        let pods = [Pod::new(), Pod::new()];
+        let asked: Vec<Attachment> = pods.iter().map(|pod| asking(pod, FREE)[0].0.clone()).collect();
+        let outcomes: Vec<Outcome> = thread::scope(|scope| {
+            let calls: Vec<_> = asked.iter().map(|asked| scope.spawn(|| plugin.add(asked))).collect();
+            calls.into_iter().map(|call| call.join().unwrap()).collect()
+        });
+        let (won, lost): (Vec<_>, Vec<_>) =
+            outcomes.iter().zip(&asked).partition(|(outcome, _)| outcome.ok());
+        assert_eq!((won.len(), lost.len()), (1, 1), "{outcomes:?}");
+        assert_eq!(lost[0].0.error_code(), 105, "{}", lost[0].0);
+        assert_eq!(behind(&site.node, "br136", FREE), [port(&won[0].0.json())]);
+        for attachment in &asked {
+            plugin.del(attachment).expect_ok();
+        }
+        assert!(behind(&site.node, "br136", FREE).is_empty() && site.node.leases(Site::NETWORK).is_empty());
+    }
+}
