@@ -140,17 +140,18 @@ impl Request {
 
     /// `cni.dev/valid-attachments`, or its alias `cni.dev/attachments`: container id and interface name of every
     /// attachment that is still wanted (CNI 1.1, section 2, "GC"). Absent is not the same as empty: absent says
-    /// nothing, empty says that everything goes.
+    /// nothing, empty, and null too, that everything goes.
     ///
     /// # Errors
     /// Any entry that cannot be read: skipping it would release what it stands for.
     pub fn valid_attachments(&self) -> Result<Option<Vec<(String, String)>>, CniError> {
+        const KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
         let root = self.root();
-        let Some(key) = ["cni.dev/valid-attachments", "cni.dev/attachments"]
-            .into_iter()
-            .find(|key| root.value(key).is_some())
-        else {
-            return Ok(None);
+        let Some(key) = KEYS.into_iter().find(|key| root.value(key).is_some()) else {
+            // As libcni writes an empty list.
+            let is_null =
+                KEYS.iter().any(|key| self.config.keys().any(|there| there.eq_ignore_ascii_case(key)));
+            return Ok(is_null.then(Vec::new));
         };
         let text = |section: &Section<'_>, key: &str| {
             let value = section.str(key)?.filter(|text| !text.is_empty());

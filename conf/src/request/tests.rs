@@ -101,12 +101,16 @@ fn version_takes_anything() {
 #[test]
 fn an_absent_list_of_attachments_is_not_an_empty_one() {
     assert_eq!(add("", &json!({})).valid_attachments(), Ok(None));
-    assert_eq!(add("", &json!({"cni.dev/valid-attachments": null})).valid_attachments(), Ok(None));
+    for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+        assert_eq!(add("", &json!({key: null})).valid_attachments(), Ok(Some(vec![])), "as libcni writes it");
+    }
     assert_eq!(add("", &json!({"cni.dev/valid-attachments": []})).valid_attachments(), Ok(Some(vec![])));
     let one = json!([{"containerID": "c1", "ifname": "eth0"}]);
     let expected = Ok(Some(vec![("c1".to_owned(), "eth0".to_owned())]));
     assert_eq!(add("", &json!({"cni.dev/valid-attachments": one})).valid_attachments(), expected);
     assert_eq!(add("", &json!({"cni.dev/attachments": one})).valid_attachments(), expected);
+    let both = json!({"cni.dev/valid-attachments": null, "cni.dev/attachments": one});
+    assert_eq!(add("", &both).valid_attachments(), expected, "what one of them names is valid");
     let error = add("", &json!({"cni.dev/valid-attachments": [{"containerID": "c1"}]})).valid_attachments();
     assert_eq!(error.unwrap_err().msg, "cni.dev/valid-attachments[0].ifname: missing: must be a text");
 }
