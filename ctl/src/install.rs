@@ -139,7 +139,7 @@ fn plan(call: &Install) -> Result<Plan> {
         lists: Vec::new(),
         warnings: Vec::new(),
     };
-    for runtime in plan.runtimes.iter().filter(|runtime| !runtime.takes_lists()) {
+    for runtime in plan.runtimes.iter().filter(|runtime| runtime.has_netavark()) {
         let shown = runtime.shown();
         let why = "its containers never see a CNI network list";
         plan.warnings.push(format!("{shown} makes its networks with netavark: {why}"));
@@ -194,9 +194,10 @@ fn tell(plan: &Plan, output: Output, out: &mut dyn Write) -> Result<()> {
     }
     for runtime in &plan.runtimes {
         let shown = runtime.shown();
-        match runtime.takes_lists() {
-            true => writeln!(out, "found     {shown}, up to CNI {}", runtime.cni.as_str())?,
-            false => writeln!(out, "found     {shown}, with netavark instead of CNI")?,
+        match (runtime.takes_lists(), runtime.has_netavark()) {
+            (true, _) => writeln!(out, "found     {shown}, up to CNI {}", runtime.cni.as_str())?,
+            (false, true) => writeln!(out, "found     {shown}, with netavark instead of CNI")?,
+            (false, false) => writeln!(out, "found     {shown}, which is told to do without CRI and CNI")?,
         }
     }
     for binary in &plan.binaries {

@@ -5,10 +5,9 @@ mod configuration;
 mod kinds;
 mod podman;
 mod process;
+mod version;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use cni_conf::cni::version::Version;
@@ -18,6 +17,7 @@ use configuration::{Configuration, at};
 use kinds::{CONTAINERD, KINDS, Kind, PRODUCT_KIND, PRODUCTS, Product};
 use podman::Backend;
 use process::Process;
+use version::{ask_version, numbers};
 
 /// Where most runtimes look for plugins unless they are told otherwise.
 pub(crate) const BIN_DIR: &str = "/opt/cni/bin";
@@ -75,8 +75,11 @@ pub(crate) fn find(kubelet: Option<&str>) -> Result<Vec<Runtime>> {
             _ => told,
         };
         // Without one that runs, the one that would.
-        if !running.iter().any(|runtime| runtime.name == kind.name) {
-            found.extend(by_default(kind, told)?);
+        if !running.iter().any(|runtime| runtime.name == kind.name && runtime.serves_cri) {
+            // Docker's is of the same program, but not of that configuration.
+            let is_program_dockers = running.iter().any(|runtime| !runtime.serves_cri);
+            let usual = by_default(kind, told, is_program_dockers)?;
+            found.extend(usual.filter(|usual| !running.iter().any(|runtime| runtime.files == usual.files)));
         }
         found.extend(running);
         found.extend(of_products);
@@ -128,13 +131,19 @@ fn products(kind: &'static Kind, running: &[Runtime]) -> Result<Vec<Runtime>> {
 }
 
 /// The one whose configuration is where it is by default, if there is one.
-fn by_default(kind: &'static Kind, told: Option<String>) -> Result<Option<Runtime>> {
+fn by_default(
+    kind: &'static Kind,
+    told: Option<String>,
+    is_program_dockers: bool,
+) -> Result<Option<Runtime>> {
+    let is_told = told.is_some();
     let version = told.or_else(|| ask_version(Path::new(kind.name)));
     let places: Vec<PathBuf> = kind.files.iter().map(PathBuf::from).collect();
     let configuration = Configuration::read(&places)?;
+    let has_program = is_told || (version.is_some() && !is_program_dockers);
     let is_configured = (kind.is_told_by_files && !configuration.0.is_empty())
         || kind.folders.iter().any(|folder| Path::new(folder).is_dir());
-    Ok((version.is_some() || is_configured).then(|| read(kind, None, version, configuration)))
+    Ok((has_program || is_configured).then(|| read(kind, None, version, configuration)))
 }
 
 fn read(
@@ -206,57 +215,15 @@ fn needs_loopback(kind: &Kind, version: Option<&str>, configuration: &Configurat
     }
 }
 
-/// How long a program may take to say its version.
-const LIMIT: Duration = Duration::from_secs(5);
-
-/// What `PROGRAM --version` says: the first word that begins with a digit, or with v and a digit.
-fn ask_version(program: &Path) -> Option<String> {
-    version_in(&ask(program, &["--version"])?)
-}
-
-/// What a program says to a question; none if it does not answer in time.
-fn ask(program: &Path, words: &[&str]) -> Option<String> {
-    let mut command = Command::new(program);
-    let command = command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().ok()?;
-    if !ends_in_time(&mut child) {
-        // It may have ended meanwhile, which is just as well.
-        let _ = child.kill();
-        let _ = child.wait();
-        return None;
-    }
-    Some(String::from_utf8_lossy(&child.wait_with_output().ok()?.stdout).into_owned())
-}
-
-fn ends_in_time(child: &mut Child) -> bool {
-    let start = Instant::now();
-    while start.elapsed() < LIMIT {
-        match child.try_wait() {
-            Ok(None) => std::thread::sleep(Duration::from_millis(5)),
-            ended => return ended.is_ok(),
-        }
-    }
-    false
-}
-
-fn version_in(text: &str) -> Option<String> {
-    text.split_whitespace()
-        .map(|word| word.trim_start_matches('v'))
-        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.'))
-        .map(str::to_owned)
-}
-
-/// The first two numbers of a version.
-fn numbers(version: &str) -> Option<(u32, u32)> {
-    let digits = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
-    let mut parts = version.split('.');
-    Some((digits(parts.next()?)?, digits(parts.next()?)?))
-}
-
 impl Runtime {
-    /// Whether it reads network lists at all.
+    /// Whether it reads network lists by itself. `ctr` has its folders built in, whatever its containerd is told.
     pub(crate) fn takes_lists(&self) -> bool {
-        self.backend != Some(Backend::Netavark)
+        self.serves_cri && !self.has_netavark()
+    }
+
+    /// Whether its containers are not for CNI at all.
+    pub(crate) fn has_netavark(&self) -> bool {
+        self.backend == Some(Backend::Netavark)
     }
 
     /// Its name and version, for people: `k3s (containerd) 2.1.4`.
@@ -315,15 +282,6 @@ mod tests {
         let kind = KINDS.iter().find(|kind| kind.name == name).unwrap();
         let runtime = read(kind, None, Some(version.into()), Configuration::default());
         Runtime { bin_dirs: bin_dirs.iter().map(PathBuf::from).collect(), ..runtime }
-    }
-
-    #[test]
-    fn versions_are_read_out_of_what_programs_say() {
-        let containerd = "containerd github.com/containerd/containerd v1.6.20~ds1 1.6.20~ds1-1+b1";
-        assert_eq!(version_in(containerd).as_deref(), Some("1.6.20~ds1"));
-        assert_eq!(version_in("podman version 4.3.1\n").as_deref(), Some("4.3.1"));
-        assert_eq!(version_in("crio version 1.31.2\nGitCommit: x\n").as_deref(), Some("1.31.2"));
-        assert_eq!(version_in("unheard of"), None);
     }
 
     #[test]

@@ -22,11 +22,14 @@ pub(super) fn found(facts: &Facts) -> Vec<Finding> {
 
 fn judge(facts: &Facts, runtime: &Runtime) -> Finding {
     let shown = runtime.shown();
-    if !runtime.takes_lists() {
+    if runtime.has_netavark() {
         let seen = format!("{shown} makes its networks with netavark");
         return Finding::warn(CHECK, seen, "its containers never see a CNI network list").mend(
             "for podman 4: network_backend = \"cni\" in /etc/containers/containers.conf; podman 5 has no CNI",
         );
+    }
+    if !runtime.takes_lists() {
+        return Finding::ok(CHECK, format!("{shown} is told to do without CRI: it reads no lists"));
     }
     let bin_dirs: Vec<String> = runtime.bin_dirs.iter().map(|dir| dir.display().to_string()).collect();
     let bin_dirs = bin_dirs.join(" or ");

@@ -108,7 +108,7 @@ pub(super) fn set_gc(
     conf_dirs: &[PathBuf],
 ) -> Option<String> {
     let sharing: Vec<&str> = runtimes::takers(runtimes)
-        .filter(|runtime| runtime.serves_cri && conf_dirs.contains(&runtime.conf_dir))
+        .filter(|runtime| conf_dirs.contains(&runtime.conf_dir))
         .map(|runtime| runtime.name)
         .collect();
     if sharing.len() < 2 || list["disableGC"].is_boolean() {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use toml::Table;
 
 use super::configuration::{Configuration, at};
-use super::{ask, numbers};
+use super::version::{ask, numbers};
 use crate::files;
 
 /// What makes the networks of podman's containers.

@@ -2,7 +2,7 @@
 //! one may read no lists at all.
 
 use crate::doctor::find;
-use integration::{Ctl, Node, Pod};
+use integration::{Ctl, Finding, Node, Pod};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -42,8 +42,10 @@ fn goes_to(ctl: &Ctl<'_>, shown: &str, bin_dir: &str, conf_dir: &str) {
     let findings = ctl.doctor("--no-probe");
     assert_eq!(find(&findings, "lists").seen, list, "{findings:#?}");
     assert_eq!(find(&findings, "plugins").verdict, "ok", "{findings:#?}");
-    let runtime = find(&findings, "runtimes");
-    assert!(runtime.seen.starts_with(shown) && runtime.verdict == "ok", "{findings:#?}");
+    let (shown, _) = shown.split_once(',').unwrap_or((shown, ""));
+    let is_it = |finding: &&Finding| finding.check == "runtimes" && finding.seen.starts_with(shown);
+    let runtime = findings.iter().find(is_it).unwrap_or_else(|| panic!("{findings:#?}"));
+    assert_eq!(runtime.verdict, "ok", "{findings:#?}");
     assert!(runtime.seen.contains(bin_dir) && runtime.seen.contains(conf_dir), "{findings:#?}");
     assert!(ctl.run("status").expect_ok().stdout.starts_with("NETWORK  local"), "{told}");
     ctl.run("uninstall").expect_ok();
@@ -280,6 +282,56 @@ fn a_podman_with_netavark_is_told_to_see_no_list() {
         let list: Value = serde_json::from_str(&ctl.read("/etc/cni/net.d/10-local.conflist")).unwrap();
         assert_eq!(list["cniVersion"], if sees { "1.0.0" } else { "1.1.0" });
     }
+}
+
+/// It is asked where nothing is written.
+#[test]
+fn a_podman_4_is_asked_for_its_backend() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    for (backend, sees) in [("netavark", false), ("cni", true)] {
+        ctl.program("podman", "podman version 4.9.3");
+        let path = "bin/podman";
+        let answer = json!({"host": {"networkBackend": backend}});
+        ctl.write(
+            path,
+            &format!("#!/bin/sh\n[ \"$1\" = info ] && exec echo '{answer}'\necho podman version 4.9.3\n"),
+        );
+        let told = ctl.run(INSTALL).expect_ok();
+        assert_eq!(told.stderr.contains("podman 4.9.3 makes its networks with netavark"), !sees, "{told}");
+        // What it has chosen at its first start goes before what it would choose.
+        ctl.write("/var/lib/containers/storage/defaultNetworkBackend", if sees { "netavark" } else { "cni" });
+        let told = ctl.run(INSTALL).expect_ok();
+        assert_eq!(told.stderr.contains("podman 4.9.3 makes its networks with netavark"), sees, "{told}");
+        fs::remove_file(ctl.path("/var/lib/containers/storage/defaultNetworkBackend")).unwrap();
+    }
+}
+
+/// Docker's package switches CRI off: that containerd says nothing of where Kubernetes' looks, nor of what it speaks.
+#[test]
+fn a_containerd_without_cri_decides_nothing() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.write("/etc/docker/containerd.toml", "disabled_plugins = ['io.containerd.grpc.v1.cri']\n");
+    ctl.write(
+        "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+        &configuration(3, "/var/lib/own/bin", "/etc/own/net.d"),
+    );
+    let docker = ctl.running("containerd", "containerd c 1.6.20 0", "--config /etc/docker/containerd.toml");
+    goes_to(
+        &ctl,
+        "k3s (containerd) of unknown version, up to CNI 1.1.0",
+        "/var/lib/own/bin",
+        "/etc/own/net.d",
+    );
+    // The same with its configuration in the usual place: it is told of once.
+    drop(docker);
+    ctl.write("/etc/containerd/config.toml", "disabled_plugins = ['cri']\n");
+    let _docker = ctl.running("containerd", "containerd c 1.6.20 0", "");
+    let told = ctl.run(INSTALL).expect_ok();
+    let found: Vec<&str> = told.stdout.lines().filter(|line| line.starts_with("found ")).collect();
+    assert_eq!(found.len(), 2, "{told}");
+    assert!(found[0].ends_with("containerd 1.6.20, which is told to do without CRI and CNI"), "{told}");
 }
 
 #[test]

@@ -279,3 +279,44 @@ fn the_image_installs_as_the_daemonset_says_and_again_when_the_network_changes()
     let installed = || fs::read_to_string(containerd.path(INSTALLED)).unwrap_or_default();
     poll(LIMIT, "the list changes", || installed().contains("1400"));
 }
+
+/// As k3s starts its own, for one: nobody reads `/etc/containerd/config.toml`.
+#[test]
+fn a_containerd_with_its_configuration_elsewhere_gets_everything_where_it_looks() {
+    for release in Release::ALL {
+        let site = Site::new();
+        let containerd = Containerd::start(&site.node, release);
+        containerd.stop("containerd", "TERM");
+        let text = fs::read_to_string(containerd.path("/etc/containerd/config.toml")).unwrap();
+        let text = text.replace("/opt/cni/bin", "/srv/bin").replace("/etc/cni/net.d", "/srv/net.d");
+        containerd.write("/srv/own.toml", &text);
+        containerd.unpack_product();
+        fs::create_dir_all(containerd.path("/srv/bin")).unwrap();
+        fs::rename(containerd.path("/opt/cni/bin/loopback"), containerd.path("/srv/bin/loopback")).unwrap();
+        containerd.start("containerd", "containerd --config=/srv/own.toml");
+        containerd.write("/etc/template.conflist", &list(&site).to_string());
+        poll(LIMIT, "a containerd", || containerd.ctr("version").ok());
+
+        let told = containerd.run("vlan-bridgectl install --network /etc/template.conflist").expect_ok();
+        assert!(containerd.path("/srv/bin/vlan-bridge").exists(), "{told}");
+        assert!(!containerd.path("/etc/cni/net.d/template.conflist").exists(), "{told}");
+        let cri = containerd.cri();
+        poll(LIMIT, "the network is ready", || cri.network_ready().expect("Status").0);
+        let sandbox = cri.run("one", &[]).expect("RunPodSandbox");
+        answers(&site, sandbox.ip);
+        let doctor = containerd.run("vlan-bridgectl doctor --no-probe");
+        for line in
+            ["lists in /srv/net.d\n", "ok    lists         /srv/net.d/template.conflist\n", "ok    plugins "]
+        {
+            assert!(doctor.stdout.contains(line), "{release:?}: {doctor}");
+        }
+        let status = containerd.run("vlan-bridgectl status").expect_ok();
+        assert!(status.stdout.contains(&format!("\n{} ", sandbox.ip)), "{status}");
+        containerd.remove(&sandbox);
+        containerd.run("vlan-bridgectl uninstall").expect_ok();
+        assert!(
+            !containerd.path("/srv/bin/vlan-bridge").exists()
+                && !containerd.path("/srv/net.d/template.conflist").exists()
+        );
+    }
+}
