@@ -47,6 +47,7 @@ async fn add(request: &Request) -> Result<Option<Value>, CniError> {
     }
     let delegate = network.ipam.as_deref().map(|name| Delegate::find(name, request)).transpose()?;
     let namespace = pod::required_namespace(&request.env, code::INVALID_ENVIRONMENT)?;
+    let _lock = namespace.lock()?;
     let node = Conn::open()?;
     let pod = Pod::open(&namespace)?;
     let nat = Nat::needed_by(&network)?;

@@ -4,7 +4,9 @@
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
+use cni_skel::lock::{self, LIMIT, LockError, Share};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use nix::errno::Errno;
@@ -43,6 +45,15 @@ impl Namespace {
             return Ok(None);
         }
         Ok(Some(Namespace { path: path.to_owned(), file }))
+    }
+
+    /// Locks the namespace against other ADDs into it, for as long as the file that is returned and this are open: who finds
+    /// an attachment half made then knows that nobody is at it any more. The lock is the namespace's own, so that nothing has
+    /// to be made for it; only who has the namespace can hold it.
+    pub fn lock(&self) -> std::result::Result<File, LockError> {
+        let path = Path::new(&self.path);
+        let file = self.file.try_clone().map_err(|source| LockError::Io { path: path.to_owned(), source })?;
+        lock::take(path, file, Share::Exclusive, LIMIT)
     }
 
     /// The path that it was opened by.

@@ -2,7 +2,7 @@
 //! observable.
 
 use crate::attached::Clean;
-use integration::{Call, Namespace, Pod, note, poll};
+use integration::{Call, Namespace, Outcome, Pod, note, poll};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde_json::json;
 use std::fs;
@@ -78,4 +78,40 @@ fn del_does_without_the_child_when_it_dies_or_cannot_be_had() {
         clean.plugin().call("DEL", &pod.eth0()).run_under(&words).expect_ok();
         clean.assert_nothing_left(&pod);
     }
+}
+
+#[test]
+fn of_the_same_add_at_once_one_wins_and_nothing_stays() {
+    let clean = Clean::new();
+    for round in 0..CYCLES {
+        let (pod, plugin) = (Pod::new(), clean.plugin().with("guard", json!(true)));
+        let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
+            let adds: Vec<_> = (0..6).map(|_| scope.spawn(|| plugin.add(&pod.eth0()))).collect();
+            adds.into_iter().map(|add| add.join().unwrap()).collect()
+        });
+        let (won, lost): (Vec<&Outcome>, Vec<&Outcome>) = outcomes.iter().partition(|outcome| outcome.ok());
+        assert_eq!(won.len(), 1, "round {round}: {won:#?}");
+        for outcome in lost {
+            assert_eq!(outcome.error_code(), 100, "{outcome}");
+        }
+        plugin.check(&pod.eth0(), &won[0].json()).expect_ok();
+        plugin.del(&pod.eth0()).expect_ok();
+        clean.assert_nothing_left(&pod);
+    }
+}
+
+#[test]
+fn two_interfaces_of_a_pod_are_attached_at_once() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    let plugin = clean.plugin();
+    std::thread::scope(|scope| {
+        for ifname in ["eth0", "net1", "net2"] {
+            let (plugin, interface) = (&plugin, pod.interface(ifname));
+            scope.spawn(move || plugin.add(&interface).expect_ok());
+        }
+    });
+    for ifname in ["eth0", "net1", "net2"] {
+        plugin.del(&pod.interface(ifname)).expect_ok();
+    }
+    clean.assert_nothing_left(&pod);
 }
