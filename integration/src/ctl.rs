@@ -81,7 +81,12 @@ impl<'a> Ctl<'a> {
         let script = format!("#!/bin/sh\n[ \"$1\" = --version ] && exec echo '{version}'\nread -r word\n");
         self.write(&path, &script);
         fs::set_permissions(self.path(&path), fs::Permissions::from_mode(0o755)).expect("a file of ours");
-        let mut command = self.command_of(&self.path(&path), line);
+        self.start_as(user, name, line)
+    }
+
+    /// Starts a program that is in the node's path already.
+    pub fn start_as(&self, user: u32, name: &str, line: &str) -> Background {
+        let mut command = self.command_of(&self.path(&format!("bin/{name}")), line);
         // SAFETY: between fork and exec only a system call is made. Not `Command::uid`, which goes before the mounts.
         unsafe { command.pre_exec(move || Ok(setuid(user.into())?)) };
         let process = Background::start(command.stdin(Stdio::piped()));

@@ -37,10 +37,16 @@ fn is_of_node(process: &Path) -> bool {
         let is_ours = |own: &str, its: &str| {
             Ok::<_, io::Error>(is_same(&fs::metadata(own)?, &fs::metadata(process.join(its))?))
         };
-        let is_roots = fs::metadata(process)?.uid() == 0;
-        Ok(is_roots && is_ours("/proc/self/ns/net", "ns/net")? && is_ours("/", "root/")?)
+        let status = fs::read_to_string(process.join("status"))?;
+        Ok(is_roots(&status) && is_ours("/proc/self/ns/net", "ns/net")? && is_ours("/", "root/")?)
     };
     look().unwrap_or(false)
+}
+
+/// Whether a process has no other user than root: one that a program is set to on execution was called by another, with words of theirs.
+fn is_roots(status: &str) -> bool {
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    users.is_some_and(|users| users.split_whitespace().all(|user| user == "0"))
 }
 
 fn is_same(one: &Metadata, other: &Metadata) -> bool {
@@ -91,5 +97,19 @@ impl Process {
     /// The same, as paths from the root.
     pub(super) fn paths_of(&self, names: &[&str]) -> Vec<PathBuf> {
         self.values_of(names).into_iter().map(|value| self.folder.join(value)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_roots_if_root_has_called_it() {
+        assert!(is_roots("Name:\tx\nUid:\t0\t0\t0\t0\n"));
+        for users in ["1000\t1000\t1000\t1000", "1000\t0\t0\t0", "0\t1000\t0\t1000"] {
+            assert!(!is_roots(&format!("Uid:\t{users}\n")), "{users}");
+        }
+        assert!(!is_roots(""));
     }
 }

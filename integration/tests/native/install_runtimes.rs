@@ -5,7 +5,7 @@ use crate::doctor::find;
 use integration::{Ctl, Finding, Node, Pod};
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 const VERSION: &str = "containerd github.com/containerd/containerd v2.1.9 0.0";
 const INSTALL: &str = "install --name local --subnet 10.22.0.0/16";
@@ -125,9 +125,20 @@ fn a_process_of_somebody_else_decides_nothing() {
     let told = ctl.run(INSTALL).expect_ok();
     assert!(!told.stdout.contains("found") && ctl.has("/opt/cni/bin/vlan-bridge"), "{told}");
     ctl.run("uninstall").expect_ok();
-    let _users = ctl.running_as(1999, "containerd", VERSION, "--config /etc/own/c.toml");
+    let own = "--config /etc/own/c.toml";
+    let users = ctl.running_as(1999, "containerd", VERSION, own);
     ctl.run(INSTALL).expect_ok();
     assert!(ctl.has("/opt/cni/bin/vlan-bridge") && !ctl.has("/var/lib/own"));
+    drop(users);
+    // Nor who calls a program that is set to root: its words are theirs.
+    fs::copy("/bin/sh", ctl.path("/bin/set")).unwrap();
+    fs::rename(ctl.path("/bin/set"), ctl.path("/bin/containerd")).unwrap();
+    fs::set_permissions(ctl.path("/bin/containerd"), fs::Permissions::from_mode(0o4755)).unwrap();
+    let set = ctl.start_as(1999, "containerd", &format!("-p -s words {own}"));
+    let owner = fs::metadata(format!("/proc/{}", set.pid())).unwrap().uid();
+    assert_eq!(owner, 0, "this is not what is to be tried");
+    let told = ctl.run(INSTALL).expect_ok();
+    assert!(!told.stdout.contains("found") && !ctl.has("/var/lib/own"), "{told}");
 }
 
 #[test]
