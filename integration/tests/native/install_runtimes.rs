@@ -1,14 +1,12 @@
-//! `vlan-bridgectl` asks what runs: a runtime that is told another configuration looks elsewhere, a distribution brings one along, and
-//! one may read no lists at all.
+//! `vlan-bridgectl` asks what runs: a runtime that is told another configuration looks elsewhere, and a distribution brings one along.
 
 use crate::doctor::find;
-use integration::{Ctl, Finding, Node, Pod};
-use serde_json::{Value, json};
+use integration::{Ctl, Finding, Node};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-const VERSION: &str = "containerd github.com/containerd/containerd v2.1.9 0.0";
-const INSTALL: &str = "install --name local --subnet 10.22.0.0/16";
+pub(crate) const VERSION: &str = "containerd github.com/containerd/containerd v2.1.9 0.0";
+pub(crate) const INSTALL: &str = "install --name local --subnet 10.22.0.0/16";
 
 /// Paths and contents.
 type Files<'a> = &'a [(&'a str, &'a str)];
@@ -25,7 +23,7 @@ fn configuration(version: u8, bin_dir: &str, conf_dir: &str) -> String {
     }
 }
 
-fn with_loopback(ctl: &Ctl<'_>, dir: &str) {
+pub(crate) fn with_loopback(ctl: &Ctl<'_>, dir: &str) {
     let path = format!("{dir}/loopback");
     ctl.write(&path, "#!/bin/sh\n");
     fs::set_permissions(ctl.path(&path), fs::Permissions::from_mode(0o755)).unwrap();
@@ -223,101 +221,6 @@ fn distributions_are_found_by_their_folders() {
     assert!(ctl.has(&format!("{K3S}/data/abc123/bin/vlan-bridge")));
 }
 
-#[test]
-fn attached_pods_weigh_more_than_configurations() {
-    let node = Node::new("node");
-    let ctl = Ctl::new(&node);
-    with_loopback(&ctl, "/opt/cni/bin");
-    // Leases where they are by default, which are the tool's to see.
-    let mut list = node.list(
-        "local",
-        &[json!({"type": "vlan-bridge", "bridge": "cni0", "isGateway": true,
-        "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/16"}})],
-    );
-    list["plugins"][0]["ipam"]["dataDir"] = json!(ctl.path("/var/lib/cni/networks"));
-    let pod = Pod::new();
-    let named = pod.eth0().args("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0");
-    node.client(&list).add(&named).expect_ok();
-    ctl.program("containerd", VERSION);
-    let status = ctl.run("status").expect_ok();
-    let line = status.stdout.lines().find(|line| line.starts_with("10.22.0.2 "));
-    assert!(line.is_some_and(|line| line.ends_with(" shop/web-0")), "{status}");
-    let findings = ctl.doctor("--no-probe");
-    let lists = find(&findings, "lists");
-    assert_eq!(lists.verdict, "warn", "{findings:#?}");
-    assert_eq!(lists.seen, "no network list of ours in /etc/cni/net.d, and 1 pod is attached");
-    ctl.write("/etc/lists/10-local.conflist", &list.to_string());
-    let told = ctl.run("doctor --no-probe --conf-dir /etc/lists --bin-dir /var/lib/bin");
-    assert!(told.stdout.contains("vlan-bridge is not in /var/lib/bin, and 1 pod is attached"), "{told}");
-    for words in ["no pod", "every ADD"] {
-        assert!(!told.stdout.contains(words), "{told}");
-    }
-    for name in ["vlan-bridge", "vlan-bridge-ipam"] {
-        fs::create_dir_all(ctl.path("/var/lib/bin")).unwrap();
-        fs::copy(integration::product().join(name), ctl.path("/var/lib/bin").join(name)).unwrap();
-    }
-    let findings = || ctl.doctor("--no-probe --conf-dir /etc/lists --bin-dir /var/lib/bin");
-    // Of a folder that has one of ours more is known.
-    let ipam = ctl.path("/var/lib/bin/vlan-bridge-ipam");
-    fs::rename(&ipam, ipam.with_extension("kept")).unwrap();
-    let found = findings();
-    let missing = found.iter().find(|finding| finding.seen == "vlan-bridge-ipam is not in /var/lib/bin");
-    assert_eq!(missing.map(|finding| finding.verdict.as_str()), Some("fail"), "{found:#?}");
-    fs::rename(ipam.with_extension("kept"), &ipam).unwrap();
-    let findings = findings();
-    assert!(findings.iter().all(|finding| finding.verdict != "fail"), "{findings:#?}");
-    assert_eq!(find(&findings, "status").verdict, "ok", "{findings:#?}");
-}
-
-#[test]
-fn a_podman_with_netavark_is_told_to_see_no_list() {
-    for (version, config, sees) in [
-        ("5.4.0", "", false),
-        ("4.9.3", "[network]\nnetwork_backend = 'netavark'\n", false),
-        ("4.3.1", "[network]\nnetwork_backend = 'cni'\n", true),
-    ] {
-        let node = Node::new("node");
-        let ctl = Ctl::new(&node);
-        ctl.program("podman", &format!("podman version {version}"));
-        ctl.write("/etc/containers/containers.conf", config);
-        let told = ctl.run(INSTALL).expect_ok();
-        let words = format!("podman {version} makes its networks with netavark");
-        assert!(told.stdout.contains(&format!("found     podman {version}")), "{told}");
-        assert_eq!(told.stderr.contains(&format!("warning: {words}")), !sees, "{told}");
-        let findings = ctl.doctor("--no-probe");
-        let runtime = find(&findings, "runtimes");
-        assert_eq!((runtime.verdict == "ok", runtime.seen == words), (sees, !sees), "{findings:#?}");
-        // It does not hold the version back for others.
-        ctl.program("containerd", VERSION);
-        ctl.run(INSTALL).expect_ok();
-        let list: Value = serde_json::from_str(&ctl.read("/etc/cni/net.d/10-local.conflist")).unwrap();
-        assert_eq!(list["cniVersion"], if sees { "1.0.0" } else { "1.1.0" });
-    }
-}
-
-/// It is asked where nothing is written.
-#[test]
-fn a_podman_4_is_asked_for_its_backend() {
-    let node = Node::new("node");
-    let ctl = Ctl::new(&node);
-    for (backend, sees) in [("netavark", false), ("cni", true)] {
-        ctl.program("podman", "podman version 4.9.3");
-        let path = "bin/podman";
-        let answer = json!({"host": {"networkBackend": backend}});
-        ctl.write(
-            path,
-            &format!("#!/bin/sh\n[ \"$1\" = info ] && exec echo '{answer}'\necho podman version 4.9.3\n"),
-        );
-        let told = ctl.run(INSTALL).expect_ok();
-        assert_eq!(told.stderr.contains("podman 4.9.3 makes its networks with netavark"), !sees, "{told}");
-        // What it has chosen at its first start goes before what it would choose.
-        ctl.write("/var/lib/containers/storage/defaultNetworkBackend", if sees { "netavark" } else { "cni" });
-        let told = ctl.run(INSTALL).expect_ok();
-        assert_eq!(told.stderr.contains("podman 4.9.3 makes its networks with netavark"), sees, "{told}");
-        fs::remove_file(ctl.path("/var/lib/containers/storage/defaultNetworkBackend")).unwrap();
-    }
-}
-
 /// Docker's package switches CRI off: that containerd says nothing of where Kubernetes' looks, nor of what it speaks.
 #[test]
 fn a_containerd_without_cri_decides_nothing() {
@@ -343,39 +246,6 @@ fn a_containerd_without_cri_decides_nothing() {
     let found: Vec<&str> = told.stdout.lines().filter(|line| line.starts_with("found ")).collect();
     assert_eq!(found.len(), 2, "{told}");
     assert!(found[0].ends_with("containerd 1.6.20, which is told to do without CRI and CNI"), "{told}");
-}
-
-#[test]
-fn a_runtime_without_its_loopback_plugin_fails() {
-    for (name, version, config, needs) in [
-        ("containerd", VERSION, "version = 3\n", true),
-        ("containerd", "containerd c v1.7.2 0", "version = 2\n", true),
-        ("containerd", "containerd c v1.7.2 0", "disabled_plugins = ['cri']\n", false),
-        (
-            "containerd",
-            VERSION,
-            "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nuse_internal_loopback = true\n",
-            false,
-        ),
-        ("crio", "crio version 1.18.4", "", true),
-        // It has set lo up by itself since 1.19.
-        ("crio", "crio version 1.31.2", "", false),
-    ] {
-        let node = Node::new("node");
-        let ctl = Ctl::new(&node);
-        ctl.program(name, version);
-        let path = if name == "crio" { "/etc/crio/crio.conf" } else { "/etc/containerd/config.toml" };
-        ctl.write(path, config);
-        let verdict = || find(&ctl.doctor("--no-probe"), "runtimes").clone();
-        let finding = verdict();
-        assert_eq!(finding.verdict, if needs { "fail" } else { "ok" }, "{finding:#?}");
-        if needs {
-            assert!(finding.seen.ends_with("has no plugin loopback in /opt/cni/bin"), "{finding:#?}");
-            assert!(finding.mend[0].contains("containernetworking-plugins"), "{finding:#?}");
-            with_loopback(&ctl, "/opt/cni/bin");
-            assert_eq!(verdict().verdict, "ok");
-        }
-    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod conflict;
 mod doctor;
 mod doctor_filter;
 mod doctor_lists;
+mod doctor_runtimes;
 mod failure;
 mod forward_rule;
 mod frames;
