@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 pub mod lock;
 mod logger;
+mod stdout;
 
 // musl's own allocator gives memory back with every large free; a plugin that lives for two milliseconds would
 // rather keep it.
@@ -36,6 +37,9 @@ pub type ByHand = fn(words: &[String], out: &mut dyn Write) -> io::Result<u8>;
 
 /// An error and the version to say it in.
 type Failure = (CniError, Version);
+
+/// What there is to print, and the ADD that it is the result of.
+type Answer = (Option<Value>, Option<Request>);
 
 /// The version of the configuration, once known; for the panic hook.
 static VERSION: OnceLock<Version> = OnceLock::new();
@@ -74,7 +78,7 @@ fn main_with(about: &str, run: Run, tool: Option<ByHand>) -> ExitCode {
     }
     answer_panics();
     let outcome = answer(|name| env::var_os(name), stdin(), run);
-    finish(outcome)
+    finish(outcome, run)
 }
 
 /// Stdin, unless a person sits there: nobody types a configuration.
@@ -84,11 +88,7 @@ fn stdin() -> Box<dyn Read> {
 }
 
 /// One call from environment and stdin to the document to print.
-fn answer(
-    get: impl Fn(&str) -> Option<OsString>,
-    stdin: impl Read,
-    run: Run,
-) -> Result<Option<Value>, Failure> {
+fn answer(get: impl Fn(&str) -> Option<OsString>, stdin: impl Read, run: Run) -> Result<Answer, Failure> {
     let env = Environment::parse(get);
     let stdin = match (read_config(stdin), &env) {
         (Ok(stdin), _) => stdin,
@@ -97,7 +97,7 @@ fn answer(
     };
     let env = env.map_err(|error| (error, Request::version_for_errors(&stdin)))?;
     if env.command == Command::Version {
-        return Ok(Some(versions(&stdin)));
+        return Ok((Some(versions(&stdin)), None));
     }
     let version = Request::version_for_errors(&stdin);
     VERSION.get_or_init(|| version);
@@ -106,11 +106,9 @@ fn answer(
         for ignored in &request.env.ignored {
             log::warn!("{ignored}");
         }
-        let outcome = run(&request);
-        if let Err(error) = &outcome {
-            log::error!("{error} (code {})", error.code);
-        }
-        outcome
+        let document = run(&request).inspect_err(|error| log::error!("{error} (code {})", error.code))?;
+        let added = (request.env.command == Command::Add).then_some(request);
+        Ok((document, added))
     });
     outcome.map_err(|error| (error, version))
 }
@@ -148,35 +146,38 @@ fn start_log(request: &Request) -> Result<(), CniError> {
     Ok(())
 }
 
-/// Prints the document, if there is one, and tells how it went.
-fn finish(outcome: Result<Option<Value>, Failure>) -> ExitCode {
-    let (document, success) = match outcome {
-        Ok(document) => (document, true),
-        Err((error, version)) => (Some(error.to_json(version)), false),
+/// Prints the document, if there is one, and tells how it went. A result that nobody received is no success, and what an ADD
+/// made is undone.
+fn finish(outcome: Result<Answer, Failure>, run: Run) -> ExitCode {
+    let (document, added, success) = match outcome {
+        Ok((document, added)) => (document, added, true),
+        Err((error, version)) => (Some(error.to_json(version)), None, false),
     };
-    // A result that nobody received is no success: the runtime has to come back with a DEL.
-    let printed = document.is_none_or(|document| match print(&document) {
-        Ok(()) => true,
-        Err(error) => {
-            log::error!("stdout: cannot write: {error}");
-            false
+    let printed = document.map_or(Ok(()), |document| stdout::print(&document));
+    match (printed, added) {
+        (Ok(()), _) if success => return ExitCode::SUCCESS,
+        (Ok(()), _) => {}
+        (Err(error), None) => log::error!("stdout: cannot write: {error}"),
+        (Err(error), Some(added)) => {
+            log::error!("stdout: cannot write: {error}: what ADD made is undone");
+            undo(added, run);
         }
-    });
-    if success && printed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+    ExitCode::FAILURE
 }
 
-fn print(document: &Value) -> io::Result<()> {
-    let mut text = document.to_string();
-    text.push('\n');
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
+/// Does the DEL of an ADD.
+fn undo(mut request: Request, run: Run) {
+    request.env.command = Command::Del;
+    if let Err(error) = run(&request) {
+        log::error!("{error} (code {}); a DEL will undo the rest", error.code);
+    }
 }
 
 /// A person who knows what the plugin can be asked.
 fn use_by_hand(tool: ByHand, words: &[String]) -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    match tool(words, &mut out).and_then(|code| out.flush().map(|()| code)) {
+    match stdout::check().and_then(|()| tool(words, &mut out)).and_then(|code| out.flush().map(|()| code)) {
         Ok(code) => ExitCode::from(code),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
@@ -196,17 +197,21 @@ fn by_hand(about: &str, has_tool: bool) -> ExitCode {
         Version::list()
     );
     let word = env::args_os().nth(1);
+    let say = |text: &str| {
+        let said = stdout::check().and_then(|()| writeln!(io::stdout(), "{text}"));
+        ExitCode::from(u8::from(said.is_err()))
+    };
     match word.as_ref().and_then(|word| word.to_str()) {
-        Some("--version" | "-V") => ExitCode::from(u8::from(writeln!(io::stdout(), "{about}").is_err())),
-        Some("--help" | "-h") => ExitCode::from(u8::from(writeln!(io::stdout(), "{help}").is_err())),
+        Some("--version" | "-V") => say(about),
+        Some("--help" | "-h") => say(&help),
         _ => {
             // With stderr closed there is nobody to tell.
             let _ = writeln!(io::stderr(), "{help}");
             if io::stdin().is_terminal() {
                 return ExitCode::FAILURE;
             }
-            let missing = Environment::parse(|_| None).map(|_| None);
-            finish(missing.map_err(|error| (error, Version::NEWEST)))
+            let missing = Environment::parse(|_| None).map(|_| (None, None));
+            finish(missing.map_err(|error| (error, Version::NEWEST)), |_| Ok(None))
         }
     }
 }
@@ -217,7 +222,7 @@ fn answer_panics() {
         log::error!("{panic}");
         let error = CniError::new(code::INTERNAL, format!("the plugin has a defect: {panic}"));
         let version = VERSION.get().copied().unwrap_or(Version::NEWEST);
-        let _ = print(&error.to_json(version));
+        let _ = stdout::print(&error.to_json(version));
         process::exit(1);
     }));
 }
@@ -238,10 +243,14 @@ mod tests {
             "CNI_NETNS" => Some("/run/netns/c1".into()),
             _ => None,
         };
-        answer(get, stdin, |request| match request.env.command {
+        let answered = answer(get, stdin, |request| match request.env.command {
             Command::Add => Ok(Some(request.name.clone().into())),
             Command::Del => Ok(None),
             _ => Err(CniError::new(code::CHECK_FAILED, "refused")),
+        });
+        answered.map(|(document, added)| {
+            assert_eq!(added.is_some(), verb == "ADD");
+            document
         })
     }
 

@@ -69,6 +69,7 @@ mod results;
 mod rig;
 mod runtimes;
 mod single_plugin;
+mod stdout;
 mod takeover;
 mod teardown;
 mod uplink;
