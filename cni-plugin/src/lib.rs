@@ -1,6 +1,7 @@
 //! The CNI plugin `vlan-bridge`. `docs/architecture.md` has the map of this crate.
 
 mod apply;
+pub mod boundary;
 mod command;
 mod config;
 mod delegate;

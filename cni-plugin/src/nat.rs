@@ -190,8 +190,12 @@ impl Nat {
         }
         self.end_route_localnet(last)?;
         let changes = if stays {
-            let routed = self.nft.elements(TABLE, frame::DEVICES)?.into_iter();
-            routed.map(|there| delete_key(frame::DEVICES, there.key)).collect()
+            let mut deletions = Vec::new();
+            for set in [frame::DEVICES, frame::UPLINKS] {
+                let routed = self.nft.elements(TABLE, set)?.into_iter();
+                deletions.extend(routed.map(|there| delete_key(set, there.key)));
+            }
+            deletions
         } else {
             let table = self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE));
             rules.into_iter().chain(table).collect()

@@ -53,6 +53,8 @@ pub struct Network {
     pub is_default_gateway: bool,
     /// What leaves a pod's subnet gets the node's address (`ipMasq`).
     pub masquerade: bool,
+    /// The node forwards what comes from the uplink's network to its others (`allowDirectRouting`).
+    pub allow_direct_routing: bool,
     /// Ports of the node that lead to the pod (capability `portMappings`, where our own entry of the list declares it).
     pub ports: Vec<PortMapping>,
     /// A conflicting address of the bridge is replaced instead of refused (`forceAddress`).
@@ -120,6 +122,7 @@ impl Network {
             is_gateway: section.bool("isGateway")? || is_default_gateway,
             is_default_gateway,
             masquerade: section.bool("ipMasq")?,
+            allow_direct_routing: section.bool("allowDirectRouting")?,
             ports: parse_ports(request)?,
             force_address: section.bool("forceAddress")?,
             mtu: section.number_or_zero("mtu", "an MTU in bytes", MTUS, "the default")?.map(|mtu| mtu as u32),
@@ -147,6 +150,9 @@ impl Network {
             warnings.extend(backend);
         }
         warnings.extend(network.guard.as_ref().and_then(|guard| guard.warning(network.ipam.as_deref())));
+        if network.allow_direct_routing && network.uplink.is_none() {
+            warnings.push("allowDirectRouting: true without uplink: nothing is closed".into());
+        }
         if network.masquerade && network.ipam.is_none() {
             warnings.push("ipMasq: true without ipam: there is no address to masquerade".into());
         }

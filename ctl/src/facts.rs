@@ -58,6 +58,8 @@ pub(crate) struct Facts {
     pub(crate) guarded: Option<Vec<String>>,
     /// Attachments whose guard is not as it was put in, and what is missing.
     pub(crate) broken_guards: Vec<(String, String)>,
+    /// The node's devices on networks of uplinks from which it may forward to its others.
+    pub(crate) open_uplinks: BTreeSet<String>,
     /// Why nobody can tell what is in the packet filter: we may not look.
     pub(crate) filter_denied: Option<String>,
     /// Why the packet filter cannot do what the networks ask for.

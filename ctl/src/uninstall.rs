@@ -11,7 +11,7 @@ use vlan_bridge::link::{Kind, Link};
 use vlan_bridge::net::{Conn, addr, remove};
 use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
 use vlan_bridge::record::Records;
-use vlan_bridge::{guard, host_access, nat, trunk};
+use vlan_bridge::{boundary, guard, host_access, nat, trunk};
 
 use crate::cli::{self, Output, Uninstall};
 use crate::lists::OUR_PLUGIN;
@@ -78,6 +78,7 @@ async fn forget_the_dead(conn: &Conn, lists: &[Value]) -> Result<()> {
     nat::remove_leftovers(conn).await?;
     // The guard's frame stays for the next pod, and there will be none.
     guard::remove_table()?;
+    boundary::remove()?;
     let guards = Records::of_guards()?;
     for (veth, _) in guards.all() {
         guards.remove(&veth)?;

@@ -23,7 +23,7 @@ use crate::plan::uplink;
 use crate::pod::{self, Pod};
 use crate::record::Record;
 use crate::undo::{Undo, UndoLog};
-use crate::{config, gateway, host_access, refused, requested_mac, trunk};
+use crate::{boundary, config, gateway, host_access, refused, requested_mac, trunk};
 
 mod veth;
 
@@ -93,6 +93,7 @@ impl Add<'_> {
     async fn run(&self) -> Result<Value, CniError> {
         self.clear_debris().await?;
         let seen = apply::ensure_uplink(&self.node, &self.network).await?;
+        boundary::ensure(&self.node, &self.network).await?;
         // By now a bridge that was down is up.
         host_access::mend(&self.node).await;
         let mut undo = UndoLog::default();

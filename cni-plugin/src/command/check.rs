@@ -13,7 +13,7 @@ use crate::nat::BridgedDrop;
 use crate::net::{Conn, addr, fdb, link, port, route, rule};
 use crate::ownership::Attachment;
 use crate::plan::{Step, check, uplink};
-use crate::{config, guard, host_access, nat, observe, pod, requested_mac};
+use crate::{boundary, config, guard, host_access, nat, observe, pod, requested_mac};
 
 /// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -84,6 +84,9 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         return Err(failed(format!(
             "{difference}; after a firewall's restart the next ADD or DEL on this node puts everything back"
         )));
+    }
+    if let Some(difference) = boundary::difference(&network)? {
+        return Err(failed(format!("{difference}; the next ADD, DEL or GC on this node puts it back")));
     }
     if network.uplink.is_some()
         && let Some(BridgedDrop { what, is_doubtful }) = nat::bridged_difference(&network.bridge, &addresses)?

@@ -15,7 +15,7 @@ use crate::net::remove::Remover;
 use crate::net::{Conn, Namespace, NetError, link, netns};
 use crate::ownership::{Attachment, Progress, is_attachment};
 use crate::record::Records;
-use crate::{guard, host_access, nat, pod, refused, trunk};
+use crate::{boundary, guard, host_access, nat, pod, refused, trunk};
 
 /// Detaches a pod. An attachment that is gone, in part or whole, is no error. One that was made while the network had
 /// another name is detached under that as well.
@@ -128,6 +128,7 @@ async fn withdraw(
     if !had_nat {
         nat::mend(node, Some(&veth)).await;
     }
+    boundary::mend();
     host_access::mend(node).await;
     (outcome, sockets)
 }

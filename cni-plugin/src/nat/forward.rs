@@ -17,7 +17,7 @@ use crate::nft::{Change, Family, Table};
 use crate::ownership::is_attachment;
 use crate::plan::nat as plan;
 use crate::plan::nat::accept::{self, Present};
-use crate::plan::nat::frame::{FORWARD, OTHERS, OTHERS_CHAIN, TABLE, forward};
+use crate::plan::nat::frame::{DEVICES, FORWARD, OTHERS, OTHERS_CHAIN, TABLE, UPLINKS, forward};
 use crate::record::Record;
 
 impl Nat {
@@ -233,13 +233,18 @@ pub fn opened() -> Result<Vec<Table>, CniError> {
 /// Whether what pods send by a device passes the table of iptables' of that family by a rule of ours.
 pub fn is_let_through(device: &str, family: Family) -> Result<bool, CniError> {
     let nft = Nft::open()?;
-    let element = plan::routed_element(device);
     for table in OTHERS.into_iter().filter(|table| table.family == family) {
         if !is_met(&nft, table)? {
             return Ok(false);
         }
     }
-    Ok(nft.element(TABLE, element.set, &element.key)?.is_some())
+    for set in [DEVICES, UPLINKS] {
+        let element = plan::routed_element(set, device);
+        if nft.element(TABLE, element.set, &element.key)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The tables of iptables that br_netfilter shows bridged packets to, each of a family of its own.

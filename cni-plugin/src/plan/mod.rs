@@ -1,5 +1,6 @@
 //! Pure decisions: what the configuration wants and what is there, turned into the steps to take. No I/O.
 
+pub mod boundary;
 pub mod check;
 pub mod guard;
 pub mod host_access;

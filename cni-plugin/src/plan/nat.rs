@@ -211,14 +211,15 @@ pub fn device_elements(record: &Record) -> Vec<Element> {
     let both = std::iter::once(&record.device).chain(&record.bridge);
     let mut elements: Vec<Element> = both.map(|name| bridged_element(name)).collect();
     if is_routed(record) {
-        elements.push(routed_element(&record.device));
+        let set = if record.sources.is_empty() { frame::DEVICES } else { frame::UPLINKS };
+        elements.push(routed_element(set, &record.device));
     }
     elements
 }
 
 /// What lets pass what the node forwards for the pods on a device.
-pub fn routed_element(device: &str) -> Element {
-    Element { set: frame::DEVICES, key: nft::interface(device), value: None, comment: String::new() }
+pub fn routed_element(set: &'static str, device: &str) -> Element {
+    Element { set, key: nft::interface(device), value: None, comment: String::new() }
 }
 
 /// What lets pass what comes in by a bridge and goes out by the same.

@@ -31,6 +31,7 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
              (for IPv6: bridge-nf-call-ip6tables)"
         )));
     }
+    findings.extend(facts.open_uplinks.iter().map(|device| open_uplink(facts, device)));
     findings.extend(facts.networks.iter().flat_map(|network| unmet(facts, network)));
     for device in forwarded(facts) {
         findings.extend(facts.legacy.iter().filter_map(|legacy| dropped_by_legacy(legacy, &device)));
@@ -45,6 +46,21 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// The node would be a router past the firewall between its VLANs.
+fn open_uplink(facts: &Facts, device: &str) -> Finding {
+    let seen = format!("no rule in table inet vlan-bridge-uplinks is about {device}");
+    let forwards = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
+    let forwards = forwards.iter().any(|key| facts.sysctls.get(key) == Some(1));
+    let mend = "start any pod there; its ADD puts the rule back";
+    if forwards {
+        let why = "this node forwards what any machine there sends it to its other networks, past the firewall between them";
+        Finding::fail(FORWARD, seen, why).mend(mend)
+    } else {
+        let why = "this node does not forward now; once it does, it is a router for every machine there";
+        Finding::warn(FORWARD, seen, why).mend(mend)
+    }
 }
 
 /// A rule of ours that an iptables up to 1.8.7 has saved without its mark.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use anyhow::Result;
+use vlan_bridge::boundary;
 use vlan_bridge::guard::{self, Guard};
 use vlan_bridge::nat::{self, BridgedDrop, Nat};
 use vlan_bridge::net::NetError;
@@ -41,6 +42,7 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
     // A kernel without nf_tables guards nobody.
     facts.broken_guards =
         guard::broken(facts.attachments().map(|link| link.name.as_str())).unwrap_or_default();
+    facts.open_uplinks = open_uplinks(facts);
     // A kernel without nf_tables has no such chain.
     if let Ok(chains) = Nft::open().and_then(|nft| forward_chains(&nft, &facts.devices())) {
         (facts.forward_drops, facts.forward_chains) = chains;
@@ -77,16 +79,26 @@ fn forward_chains(
     Ok((drops, others))
 }
 
+/// The devices without the rule that keeps the node from routing for an uplink's network. An ADD warns of a kernel without nf_tables.
+fn open_uplinks(facts: &Facts) -> BTreeSet<String> {
+    let networks = facts.networks.iter().map(|network| &network.ours.network);
+    let open = |network: &cni_conf::network::Network| {
+        boundary::open_devices(network, has_pods(facts, &network.bridge)).unwrap_or_default()
+    };
+    networks.flat_map(open).filter(|device| facts.link(device).is_some()).collect()
+}
+
+fn has_pods(facts: &Facts, bridge: &str) -> bool {
+    let link = facts.link(bridge);
+    link.is_some_and(|link| facts.attachments().any(|pod| pod.master == Some(link.index)))
+}
+
 /// The bridges with an uplink and pods whose packets br_netfilter shows to a policy of drop that nothing of ours meets.
 fn bridged_dropped(facts: &Facts) -> Vec<(String, BridgedDrop)> {
-    let has_pods = |bridge: &str| {
-        let link = facts.link(bridge);
-        link.is_some_and(|link| facts.attachments().any(|pod| pod.master == Some(link.index)))
-    };
     let mut dropped = Vec::new();
     for network in &facts.networks {
         let bridge = &network.ours.network.bridge;
-        if network.ours.network.uplink.is_some() && has_pods(bridge) {
+        if network.ours.network.uplink.is_some() && has_pods(facts, bridge) {
             let addresses: Vec<IpAddr> = network.leases.held.iter().map(|(addr, _)| *addr).collect();
             let what = nat::bridged_difference(bridge, &addresses).ok().flatten();
             dropped.extend(what.map(|what| (bridge.clone(), what)));

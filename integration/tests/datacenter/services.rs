@@ -170,6 +170,16 @@ fn services_and_host_ports(trunk: bool) {
     let plugin = node1.client(&list(&node1, trunk));
     plugin.check(&client.pod.eth0()).expect_ok();
     assert_eq!(node1.run("grep -l 1 -r /proc/sys/net/ipv4/conf --include=route_localnet").stdout, "");
+    // All that crossed the node was translated or known; the rest is kept from it on the bridge and on its side of each VLAN.
+    let bridge = list(&node1, trunk)["plugins"][0]["bridge"].as_str().unwrap().to_owned();
+    let closed = node1.run("nft list table inet vlan-bridge-uplinks").expect_ok().stdout;
+    let sides: &[&str] = if trunk { &["", ".136"] } else { &[""] };
+    for device in sides.iter().map(|side| format!("{bridge}{side}")) {
+        assert!(
+            closed.contains(&format!("iifname \"{device}\" oifname != \"{device}\"")),
+            "{device}: {closed}"
+        );
+    }
     for pod in [&client.pod, &same_node.pod] {
         plugin.del(&pod.eth0()).expect_ok();
     }

@@ -73,4 +73,5 @@ mod stdout;
 mod takeover;
 mod teardown;
 mod uplink;
+mod uplink_boundary;
 mod versions;

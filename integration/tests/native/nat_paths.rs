@@ -183,7 +183,7 @@ fn bridged_pods_from_before_a_forward_policy_of_drop_pass_with_the_next() {
     let (list, local) = (site.list(), site.node.list("local", &[local]));
     let (client, by_nat) = (site.node.client(&list), site.node.client(&local));
     let has_rules = || has_accept_rule(&site.node);
-    let has_table = || site.node.run("nft list tables").expect_ok().stdout.contains("inet vlan-bridge");
+    let has_table = || site.node.run("nft list tables").expect_ok().stdout.contains("inet vlan-bridge\n");
     for (next, with_gc) in [(&client, false), (&by_nat, false), (&by_nat, true)] {
         let (one, two, later) = (Pod::new(), Pod::new(), Pod::new());
         client.add(&one.eth0()).expect_ok();
@@ -250,7 +250,7 @@ fn bridged_pods_that_go_at_the_same_time_leave_nothing_in_the_packet_filter() {
         del.join().unwrap().expect_ok();
     });
     let left = site.node.run("nft list ruleset").expect_ok().stdout;
-    assert!(!left.contains("inet vlan-bridge") && !has_accept_rule(&site.node), "{left}");
+    assert!(!left.contains("inet vlan-bridge {") && !has_accept_rule(&site.node), "{left}");
     assert!(!site.node.records().exists());
 }
 

@@ -23,6 +23,8 @@ pub const PORTS: [&str; 2] = ["ports4", "ports6"];
 pub const ADDRESS_PORTS: [&str; 2] = ["address-ports4", "address-ports6"];
 /// The devices by which pods with NAT are reached.
 pub const DEVICES: &str = "devices";
+/// The devices by which pods with an uplink are reached, and everybody else on their network.
+pub const UPLINKS: &str = "uplinks";
 /// The bridges of pods, each twice: what comes in by one and goes out by the same. With br_netfilter that is how bridged packets look.
 pub const BRIDGES: &str = "bridges";
 /// The maps whose elements are attachments'.
@@ -46,7 +48,7 @@ pub fn of_family(sets: [&'static str; 2], ip: IpAddr) -> &'static str {
     sets[usize::from(ip.is_ipv6())]
 }
 
-const SETS: [Set; 12] = [
+const SETS: [Set; 13] = [
     Set { name: SOURCES[0], key: &[Type::Ipv4], map: Some(MapOf::Values(&[Type::Ipv4])) },
     Set { name: SOURCES[1], key: &[Type::Ipv6], map: Some(MapOf::Values(&[Type::Ipv6])) },
     Set { name: MASQUERADE[0], key: &[Type::Ipv4], map: Some(MapOf::Verdicts) },
@@ -74,13 +76,14 @@ const SETS: [Set; 12] = [
         map: Some(MapOf::Values(&[Type::Ipv6, Type::Port])),
     },
     Set { name: DEVICES, key: &[Type::Interface], map: None },
+    Set { name: UPLINKS, key: &[Type::Interface], map: None },
     Set { name: BRIDGES, key: &[Type::Interface, Type::Interface], map: None },
 ];
 
 /// `IPS_DST_NAT` of linux/netfilter/nf_conntrack_common.h: the destination has been changed.
-pub(super) const DNATED: u32 = 1 << 5;
+pub(crate) const DNATED: u32 = 1 << 5;
 /// `NF_CT_STATE_BIT` of established and related.
-const KNOWN: u32 = 1 << 1 | 1 << 2;
+pub(crate) const KNOWN: u32 = 1 << 1 | 1 << 2;
 
 /// The priorities of iptables' tables (linux/netfilter_ipv4.h).
 pub(super) const RAW: i32 = -300;
@@ -88,7 +91,7 @@ const DNAT: i32 = -100;
 pub(super) const SNAT: i32 = 100;
 /// Before kube-proxy's and others' masquerading, which takes the address of the interface: the pods' bridge has none.
 const BEFORE_SNAT: i32 = SNAT - 1;
-const BEFORE_FILTER: i32 = -1;
+pub(crate) const BEFORE_FILTER: i32 = -1;
 
 const HOST_PORTS: &str = "host-ports";
 /// The chain that gives a packet the node's address.
@@ -214,17 +217,24 @@ pub const FORWARD: &str = "forward";
 /// The bit of a packet's mark that says so. Kubernetes has bits 14 and 15, the reference portmap 13, network policies those from 16 on.
 pub(super) const FORWARDED: u32 = 1 << 12;
 
-/// What marks packets for [`super::accept::rule`]: all from pods that the node is router or translator of, and to them what they have asked for or what came to a host port; and what is
-/// bridged.
+/// What marks packets for [`super::accept::rule`]: all from pods that the node is router or translator of; to them, and both from and to
+/// the network of an uplink, what was asked for or came to a host port or service; and what is bridged.
 pub fn forward() -> Vec<Change> {
-    let from = interface_in(Meta::InputInterface, DEVICES);
-    let to = || interface_in(Meta::OutputInterface, DEVICES);
-    let exprs = vec![
-        [from, mark(FORWARDED)].concat(),
-        [to(), connection(Ct::State, KNOWN), mark(FORWARDED)].concat(),
-        [to(), connection(Ct::Status, DNATED), mark(FORWARDED)].concat(),
+    let mut exprs = vec![
+        [interface_in(Meta::InputInterface, DEVICES), mark(FORWARDED)].concat(),
         [between_interfaces(BRIDGES), mark(FORWARDED)].concat(),
     ];
+    let both_ways = [
+        (Meta::OutputInterface, DEVICES),
+        (Meta::OutputInterface, UPLINKS),
+        // Not only pods are there.
+        (Meta::InputInterface, UPLINKS),
+    ];
+    for (way, set) in both_ways {
+        for known in [connection(Ct::State, KNOWN), connection(Ct::Status, DNATED)] {
+            exprs.push([interface_in(way, set), known, mark(FORWARDED)].concat());
+        }
+    }
     let hook = Hook { kind: "filter", point: HookPoint::Forward, priority: BEFORE_FILTER };
     let mut changes = base_chain(FORWARD, hook, exprs);
     // Where the chain is there already it is made anew.

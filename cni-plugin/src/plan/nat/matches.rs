@@ -72,6 +72,18 @@ pub fn interface_in(key: Meta, set: &'static str) -> Vec<Expr> {
     vec![Expr::Meta { key, to: FIRST }, Expr::Lookup { key: FIRST, set }]
 }
 
+/// `iifname NAME`
+pub fn came_by(name: &str) -> Vec<Expr> {
+    let value = nft::interface(name);
+    vec![Expr::Meta { key: Meta::InputInterface, to: FIRST }, Expr::Equal { reg: FIRST, value }]
+}
+
+/// `oifname != NAME`
+pub fn leaves_elsewhere(name: &str) -> Vec<Expr> {
+    let value = nft::interface(name);
+    vec![Expr::Meta { key: Meta::OutputInterface, to: FIRST }, Expr::NotEqual { reg: FIRST, value }]
+}
+
 /// `iifname != lo`
 pub fn from_outside() -> Vec<Expr> {
     vec![
@@ -99,6 +111,11 @@ pub fn between_interfaces(set: &'static str) -> Vec<Expr> {
 /// `ct status BITS`, `ct state BITS`: any of these bits.
 pub fn connection(key: Ct, bits: u32) -> Vec<Expr> {
     vec![Expr::Ct { key, to: FIRST }, any_of(bits), Expr::NotEqual { reg: FIRST, value: vec![0; 4] }]
+}
+
+/// `ct status & BITS == 0`, `ct state & BITS == 0`: none of these bits.
+pub fn no_connection(key: Ct, bits: u32) -> Vec<Expr> {
+    vec![Expr::Ct { key, to: FIRST }, any_of(bits), Expr::Equal { reg: FIRST, value: vec![0; 4] }]
 }
 
 fn any_of(bits: u32) -> Expr {

@@ -69,6 +69,10 @@ fn a_bridge_is_taken_along_where_the_device_is_its_side_of_a_vlan() {
     let trunk = Record { bridge: Some("br0".into()), ..dotted };
     assert_eq!(names(&trunk, frame::BRIDGES), ["br0.7", "br0"]);
     assert_eq!(names(&trunk, frame::DEVICES), ["br0.7"]);
+    assert!(names(&trunk, frame::UPLINKS).is_empty());
+    let uplink = Record { sources: vec!["10.51.0.11".parse().unwrap()], ..trunk };
+    assert_eq!(names(&uplink, frame::UPLINKS), ["br0.7"]);
+    assert!(names(&uplink, frame::DEVICES).is_empty());
 }
 
 #[test]

@@ -1,0 +1,255 @@
+//! The node is no router between the network of an uplink and its own, whoever has switched forwarding on.
+
+use crate::nat::addresses;
+use integration::{Namespace, Pod, Server, Site, Transport, ask, poll};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A machine of the node's management network, which nobody of the pods' network has to reach.
+const MACHINE: [&str; 2] = ["192.0.2.9", "2001:db8:2::9"];
+/// A machine of the pods' network that is no pod of ours.
+const STRANGER: [&str; 2] = [Site::GATEWAY, "fd00:136::1"];
+const PORT: u16 = 80;
+
+/// As iptables-nft makes them for `iptables -P FORWARD DROP`.
+const DROP: &str = "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}\n\
+                    table ip6 filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}";
+
+/// A node that forwards, as every node of Kubernetes does, and the ways by which others try to have it forward for them.
+struct Scene {
+    site: Site,
+    machine: Namespace,
+    _servers: Vec<Server>,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let (site, machine) = (Site::new(), Namespace::new("machine"));
+        site.give_node_its_own_network();
+        machine.ip(&format!("link add port type veth peer name nic2 netns {}", site.node.name()));
+        machine.ip(
+            "link set port up\naddr add 192.0.2.9/24 dev port\naddr add 2001:db8:2::9/64 dev port nodad\n\
+             route add 172.20.56.0/24 via 192.0.2.1\nroute add fd00:136::/64 via 2001:db8:2::1
+\
+             route add 10.51.0.11 via 192.0.2.1",
+        );
+        site.node
+            .ip("link set nic2 up\naddr add 192.0.2.1/24 dev nic2\naddr add 2001:db8:2::1/64 dev nic2 nodad");
+        for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            site.node.set_sysctl(key, "1");
+        }
+        // Reverse path filtering stops some of it, by luck.
+        for setting in ["all", "default", "nic1"] {
+            site.node.set_sysctl(&format!("net/ipv4/conf/{setting}/rp_filter"), "0");
+        }
+        site.router.ip("addr add fd00:136::1/64 dev port nodad");
+        machine.wait_for("2001:db8:2::1");
+        let servers = Transport::ALL.map(|over| Server::start(&machine, over, PORT));
+        Scene { site, machine, _servers: servers.into() }
+    }
+
+    /// The network of the uplink, with more keys.
+    fn list(&self, name: &str, keys: &Value) -> Value {
+        let mut conf = self.site.dual_stack_conf();
+        crate::input::merge(&mut conf, keys);
+        self.site.node.list(name, &[conf])
+    }
+
+    /// Has a machine of the VLAN send what is for the management network to the node, which knows the way back.
+    fn misdirect_stranger(&self) {
+        let bridge = &self.site.node.ip_json("link show dev br136")[0]["address"];
+        let mac = bridge.as_str().unwrap();
+        self.site.router.ip(&format!(
+            "neigh add 172.20.56.250 lladdr {mac} dev port\nneigh add fd00:136::250 lladdr {mac} dev port\n\
+             route add 192.0.2.9 via 172.20.56.250 dev port src {}\n\
+             route add 2001:db8:2::9 via fd00:136::250 dev port src {}",
+            STRANGER[0], STRANGER[1]
+        ));
+        self.site
+            .node
+            .ip(&format!("route add {} dev br136\nroute add {} dev br136", STRANGER[0], STRANGER[1]));
+    }
+
+    /// The same for a pod, which has the node's address on the link.
+    fn misdirect(&self, pod: &Pod) {
+        let [v4, v6] = Site::NODE;
+        pod.ip(&format!(
+            "route add 192.0.2.9 via {v4} dev eth0 onlink\nroute add 2001:db8:2::9 via {v6} dev eth0 onlink"
+        ));
+    }
+
+    /// Which of the machine's addresses answer, over TCP and UDP.
+    fn crossings(&self, from: &Namespace) -> Vec<String> {
+        let asked = MACHINE.into_iter().flat_map(|to| Transport::ALL.map(|over| (to, over)));
+        let ask = |(to, over): (&str, Transport)| {
+            let seen = ask(from, over, SocketAddr::new(to.parse().unwrap(), PORT))?;
+            Some(format!("{over:?} {to} from {seen}"))
+        };
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = asked.map(|one| scope.spawn(move || ask(one))).collect();
+            asking.into_iter().filter_map(|one| one.join().unwrap()).collect()
+        })
+    }
+
+    /// Over both families and transports. A bridge that is new knows nobody's address at first.
+    fn wait_until_open(&self, from: &Namespace) {
+        poll(Duration::from_secs(20), "everything crosses the node", || self.crossings(from).len() == 4);
+    }
+
+    /// Panics if anything of the pods' network crosses the node, but for answers.
+    #[track_caller]
+    fn assert_closed(&self, pod: &Pod, result: &Value, when: &str) {
+        assert_eq!(self.crossings(pod), [""; 0], "a pod, {when}");
+        assert_eq!(self.crossings(&self.site.router), [""; 0], "a stranger, {when}");
+        let _served = Server::start(pod, Transport::Tcp, PORT);
+        for own in addresses(result) {
+            let seen = ask(&self.machine, Transport::Tcp, SocketAddr::new(own.parse().unwrap(), PORT));
+            assert_eq!(seen.is_some(), !when.contains("policy"), "an answer of {own}, {when}");
+        }
+    }
+}
+
+#[test]
+fn nothing_crosses_the_node_from_an_uplinks_network() {
+    for policy in [false, true] {
+        for keys in [json!({}), json!({"serviceCIDRs": ["10.96.0.0/16", "fd00:96::/112"]})] {
+            let scene = Scene::new();
+            let when = format!("keys {keys}{}", if policy { ", policy drop" } else { "" });
+            if policy {
+                scene.site.node.nft(DROP);
+            }
+            let pod = Pod::new();
+            let plugin = scene.site.node.plugin(&scene.list("boundary", &keys));
+            let result = plugin.add(&pod.eth0()).expect_ok().json();
+            scene.misdirect_stranger();
+            scene.misdirect(&pod);
+            scene.assert_closed(&pod, &result, &when);
+            if !policy {
+                scene.site.node.nft("delete table inet vlan-bridge-uplinks");
+                // Else nothing is shown.
+                scene.wait_until_open(&pod);
+                scene.wait_until_open(&scene.site.router);
+            }
+        }
+    }
+}
+
+/// Neither ways to the node nor a guard are what keeps it from being a router; nor is a pod that is there.
+#[test]
+fn strangers_do_not_cross_without_host_access_guard_and_pods() {
+    let (scene, pod) = (Scene::new(), Pod::new());
+    let keys = json!({"hostAccess": false, "guard": false});
+    let plugin = scene.site.node.plugin(&scene.list("boundary", &keys));
+    plugin.add(&pod.eth0()).expect_ok();
+    scene.misdirect_stranger();
+    assert_eq!(scene.crossings(&scene.site.router), [""; 0]);
+    plugin.del(&pod.eth0()).expect_ok();
+    assert_eq!(scene.crossings(&scene.site.router), [""; 0], "after the last pod");
+}
+
+#[test]
+fn what_was_sent_elsewhere_than_it_was_meant_for_crosses() {
+    let (scene, pod) = (Scene::new(), Pod::new());
+    let keys = json!({"serviceCIDRs": ["10.96.0.0/16"]});
+    scene.site.node.plugin(&scene.list("boundary", &keys)).add(&pod.eth0()).expect_ok();
+    scene.site.node.nft(
+        "table inet proxy {\n chain prerouting {\n type nat hook prerouting priority -100;\n \
+         ip daddr 10.96.0.1 dnat ip to 192.0.2.9\n }\n}",
+    );
+    let service = SocketAddr::new("10.96.0.1".parse().unwrap(), PORT);
+    for over in Transport::ALL {
+        assert_eq!(ask(&pod, over, service), Site::NODE[0].parse().ok(), "{over:?}");
+    }
+}
+
+/// By an ADD, a DEL and a GC of whichever network; CHECK says until then what is wrong.
+#[test]
+fn a_firewalls_restart_opens_the_node_until_the_next_call() {
+    let (scene, pod, other) = (Scene::new(), Pod::new(), Pod::new());
+    let plugin = scene.site.node.plugin(&scene.list("boundary", &json!({})));
+    let local = json!({"type": "vlan-bridge", "bridge": "cni0", "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/24"}});
+    let elsewhere = scene.site.node.plugin(&scene.site.node.list("local", &[local]));
+    let result = plugin.add(&pod.eth0()).expect_ok().json();
+    scene.misdirect_stranger();
+    scene.misdirect(&pod);
+    for by in ["ADD", "DEL", "ADD elsewhere", "DEL elsewhere", "GC"] {
+        for damage in ["flush ruleset", "flush chain inet vlan-bridge-uplinks forward"] {
+            let network = if by.contains("elsewhere") { &elsewhere } else { &plugin };
+            if by.starts_with("DEL") {
+                network.add(&other.eth0()).expect_ok();
+            }
+            scene.site.node.nft(damage);
+            let outcome = plugin.check(&pod.eth0(), &result);
+            assert_eq!(outcome.error_code(), 101, "{by}, {damage}: {outcome}");
+            match by {
+                "GC" => drop(elsewhere_gc(&scene).expect_ok()),
+                _ if by.starts_with("ADD") => {
+                    network.add(&other.eth0()).expect_ok();
+                }
+                _ => drop(network.del(&other.eth0()).expect_ok()),
+            }
+            let rules = scene.site.node.run("nft list table inet vlan-bridge-uplinks").expect_ok().stdout;
+            assert!(rules.contains("iifname \"br136\" oifname != \"br136\""), "{by}, {damage}: {rules}");
+            if by.starts_with("ADD") {
+                network.del(&other.eth0()).expect_ok();
+            }
+        }
+    }
+    scene.assert_closed(&pod, &result, "after a repair");
+}
+
+fn elsewhere_gc(scene: &Scene) -> integration::Outcome {
+    let local = json!({"type": "vlan-bridge", "bridge": "cni0"});
+    let list = scene.site.node.list("elsewhere", &[local]);
+    scene.site.node.plugin(&list).with("cni.dev/valid-attachments", json!([])).gc()
+}
+
+/// The key opens it, and closes it again; a bridge that has no uplink any more is not closed for good.
+#[test]
+fn the_node_routes_where_it_is_asked_to() {
+    let (scene, pod, second) = (Scene::new(), Pod::new(), Pod::new());
+    let closed = scene.list("boundary", &json!({}));
+    let open = scene.list("boundary", &json!({"allowDirectRouting": true}));
+    let node = &scene.site.node;
+    let table = || node.run("nft list tables").expect_ok().stdout.contains("vlan-bridge-uplinks");
+    node.plugin(&open).add(&pod.eth0()).expect_ok();
+    scene.misdirect_stranger();
+    scene.misdirect(&pod);
+    scene.wait_until_open(&pod);
+    scene.wait_until_open(&scene.site.router);
+    node.plugin(&closed).add(&second.eth0()).expect_ok();
+    assert_eq!(scene.crossings(&pod), [""; 0]);
+    node.plugin(&closed).del(&second.eth0()).expect_ok();
+    node.plugin(&open).add(&second.eth0()).expect_ok();
+    assert!(!table());
+    scene.wait_until_open(&pod);
+    node.plugin(&closed).del(&second.eth0()).expect_ok();
+    node.plugin(&closed).add(&second.eth0()).expect_ok();
+    assert!(table());
+    let local = json!({"type": "vlan-bridge", "bridge": "br136", "isGateway": true,
+                       "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/24"}});
+    let list = node.list("local", &[local]);
+    let third = Pod::new();
+    let outcome = node.plugin(&list).add(&third.eth0()).expect_ok();
+    assert!(outcome.stderr.contains("allowDirectRouting") && table(), "{outcome}");
+    node.plugin(&list).del(&third.eth0()).expect_ok();
+    node.ip("link set nic0 nomaster");
+    node.plugin(&list).add(&third.eth0()).expect_ok();
+    assert!(!table());
+}
+
+/// Where the rules that drop are gone, a FORWARD policy is still not overridden for strangers.
+#[test]
+fn a_policy_of_drop_holds_for_strangers_beside_pods_with_services() {
+    let (scene, pod) = (Scene::new(), Pod::new());
+    scene.site.node.nft(DROP);
+    let keys = json!({"serviceCIDRs": ["10.96.0.0/16", "fd00:96::/112"]});
+    let result = scene.site.node.plugin(&scene.list("boundary", &keys)).add(&pod.eth0()).expect_ok().json();
+    scene.misdirect_stranger();
+    scene.misdirect(&pod);
+    scene.site.node.nft("delete table inet vlan-bridge-uplinks");
+    scene.assert_closed(&pod, &result, "with the policy alone");
+    scene.site.node.nft("flush chain ip filter FORWARD\nchain ip filter FORWARD { policy accept; }");
+    poll(Duration::from_secs(20), "IPv4 crosses without both", || scene.crossings(&pod).len() == 2);
+}
