@@ -92,7 +92,8 @@ fn give(store: &mut Store, ask: &Ask<'_>, detector: Option<&Detector<'_>>) -> Re
     loop {
         let chosen = choose(store, ask, &held, detector)?;
         if detector.is_some() && chosen.iter().any(|addr| !store.is_clear(*addr)) {
-            return Ok(Look::Unseen(batch(store, ask, &chosen)?));
+            let alone = detector.is_some_and(Detector::has_rivals);
+            return Ok(Look::Unseen(batch(store, ask, &chosen, if alone { 1 } else { BATCH })?));
         }
         let others: Vec<IpAddr> = held.iter().copied().filter(|addr| !chosen.contains(addr)).collect();
         store.release_some(&ask.owner, &others)?;
@@ -116,7 +117,7 @@ fn choose(
     for (pool, wanted) in ask.pools().zip(again(&ask.requested, &held, &ask.config.ranges)) {
         let Some(addr) = wanted else {
             match next(store, &pool)? {
-                Some(addr) => chosen.push(addr),
+                Some(addr) => chosen.push(uncontested(store, &pool, addr, detector)?),
                 None => {
                     return Err(CniError::new(code::TRY_AGAIN_LATER, used_up(store, &pool, ask.network)?));
                 }
@@ -137,14 +138,29 @@ fn choose(
     Ok(chosen)
 }
 
-/// The chosen addresses that nobody has looked for, and those that come after them, for others who will want them.
-fn batch(store: &mut Store, ask: &Ask<'_>, chosen: &[IpAddr]) -> Result<Vec<IpAddr>, CniError> {
+/// The next address of a set, unless others ask for it: then one that is nobody's by now, one that nobody asks for, or any.
+fn uncontested(
+    store: &mut Store,
+    pool: &Pool<'_>,
+    next: IpAddr,
+    detector: Option<&Detector<'_>>,
+) -> Result<IpAddr, CniError> {
+    let Some(detector) = detector.filter(|detector| detector.is_contested(next)) else { return Ok(next) };
+    let upcoming = store.upcoming(pool, BATCH)?;
+    let clear = upcoming.iter().copied().find(|addr| store.is_clear(*addr));
+    let free = || upcoming.iter().copied().find(|addr| !detector.is_contested(*addr));
+    Ok(clear.or_else(free).or_else(|| Detector::any_of(&upcoming)).unwrap_or(next))
+}
+
+/// The chosen addresses that nobody has looked for, and those that come after them, for others who will want them: so many of each set at
+/// the most.
+fn batch(store: &mut Store, ask: &Ask<'_>, chosen: &[IpAddr], most: usize) -> Result<Vec<IpAddr>, CniError> {
     let mut batch = Vec::new();
     for (pool, first) in ask.pools().zip(chosen) {
-        let mut of_set = store.upcoming(&pool, BATCH)?;
+        let mut of_set = store.upcoming(&pool, most)?;
         of_set.retain(|addr| addr != first);
         of_set.insert(0, *first);
-        of_set.truncate(BATCH);
+        of_set.truncate(most);
         batch.extend(of_set);
     }
     batch.retain(|addr| !store.is_clear(*addr));

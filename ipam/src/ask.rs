@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cni_conf::cni::mac::MacAddr;
 
 use crate::net::{Interface, PacketSocket, wait};
-use crate::probe::{ARP, IPV6, claim, ethertype, question};
+use crate::probe::{ARP, Claim, IPV6, Stance, claim, ethertype, question};
 
 /// So often an address is asked for, and so long from one question to the next.
 const ROUNDS: u32 = 3;
@@ -52,9 +52,9 @@ pub fn ask_until(
             let mut buffer = [0; FRAME];
             for socket in &sockets {
                 while let Some(frame) = socket.receive(&mut buffer)? {
-                    if let Some((addr, mac)) =
-                        claim(frame, interface.mac).filter(|(addr, _)| addrs.contains(addr))
-                    {
+                    let answer = claim(frame, interface.mac)
+                        .filter(|claim| claim.stance == Stance::Uses && addrs.contains(&claim.addr));
+                    if let Some(Claim { addr, mac, .. }) = answer {
                         answers.entry(addr).or_default().insert(mac);
                     }
                 }

@@ -3,7 +3,7 @@
 //! The wait is paid once for a burst: who has the turn probes the addresses that come next along with its own, and
 //! those who wait meanwhile find the verdict. The store is not locked while the network is waited for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -15,9 +15,13 @@ use cni_conf::cni::mac::MacAddr;
 use cni_conf::detection::Detection;
 use cni_conf::ipam::IpamConfig;
 
+use heard::Heard;
+
 use crate::net::{Interface, PacketSocket, has_carrier, node_addresses, wait};
 use crate::probe::{claim, ethertype, question};
 use crate::store::{Owner, Store, Window};
+
+mod heard;
 
 /// So many addresses are probed in one window: a whole /28. Of a burst, one ADD in so many waits for a window of its own.
 pub(crate) const BATCH: usize = 16;
@@ -45,6 +49,9 @@ pub(crate) struct Detector<'a> {
     windows: u32,
     /// One of the last window's.
     last_conflict: Option<(IpAddr, MacAddr)>,
+    /// Addresses that others have asked for while this ADD did.
+    contested: BTreeSet<IpAddr>,
+    has_named: bool,
 }
 
 impl Detector<'_> {
@@ -84,6 +91,8 @@ impl Detector<'_> {
             sockets,
             windows: 0,
             last_conflict: None,
+            contested: BTreeSet::new(),
+            has_named: false,
         }))
     }
 
@@ -100,15 +109,48 @@ impl Detector<'_> {
         if self.windows == MOST_WINDOWS {
             return Err(self.gave_up());
         }
-        let mut conflicts = self.probe(batch).map_err(|error| failure(self.settings, &error))?;
-        let window = Window { probed: batch, conflicts: &conflicts, quarantine: self.settings.quarantine };
+        let heard = self.probe(batch).map_err(|error| failure(self.settings, &error))?;
+        let contested = self.judge_probes(&heard);
+        let probed: Vec<IpAddr> = batch.iter().copied().filter(|addr| !contested.contains(addr)).collect();
+        let window =
+            Window { probed: &probed, conflicts: heard.uses(), quarantine: self.settings.quarantine };
         let mut store = Store::create(&self.config.data_dir, self.network)?;
         let noted = store.note_window(owner, &window);
         store.finish();
         noted?;
         self.windows += 1;
-        self.last_conflict = conflicts.pop_first();
+        self.last_conflict = heard.uses().iter().next().map(|(addr, mac)| (*addr, *mac));
+        self.contested.extend(contested);
         Ok(())
+    }
+
+    /// The addresses that others ask for. From the second window on that meets any, only those who ask for few count: see [`heard`].
+    fn judge_probes(&mut self, heard: &Heard) -> BTreeSet<IpAddr> {
+        let in_earnest = !self.contested.is_empty();
+        if let Some(mac) = heard.idle_prober().filter(|_| in_earnest && !self.has_named) {
+            self.has_named = true;
+            log::warn!(
+                "{mac} probes for many addresses on {}: its probes do not count",
+                self.settings.interface
+            );
+        }
+        heard.contested(in_earnest)
+    }
+
+    /// Whether somebody else has asked for an address while this ADD did.
+    pub(crate) fn is_contested(&self, addr: IpAddr) -> bool {
+        self.contested.contains(&addr)
+    }
+
+    /// Whether others ask for addresses at the same time. Then each looks for one alone.
+    pub(crate) fn has_rivals(&self) -> bool {
+        !self.contested.is_empty()
+    }
+
+    /// One of these by chance: whoever asks for the same ones at the same moment shall take another.
+    pub(crate) fn any_of(addrs: &[IpAddr]) -> Option<IpAddr> {
+        let index = random().checked_rem(addrs.len() as u64)?;
+        addrs.get(usize::try_from(index).ok()?).copied()
     }
 
     fn gave_up(&self) -> CniError {
@@ -117,6 +159,9 @@ impl Detector<'_> {
             Some((addr, mac)) => format!(
                 "other machines use every address that was probed on {on}, {addr} is {mac}'s: does a router there answer for others (proxy ARP)?"
             ),
+            None if self.has_rivals() => {
+                format!("other machines probe for the same addresses on {on} all the time")
+            }
             None => format!("every address that was probed on {on} was taken meanwhile"),
         };
         CniError::new(code::TRY_AGAIN_LATER, msg)
@@ -128,7 +173,7 @@ impl Detector<'_> {
     }
 
     /// One window: sends every probe of every address, and hears who uses one.
-    fn probe(&mut self, batch: &[IpAddr]) -> io::Result<BTreeMap<IpAddr, MacAddr>> {
+    fn probe(&mut self, batch: &[IpAddr]) -> io::Result<Heard> {
         let (own, interval) = (self.interface.mac, self.settings.interval);
         for addr in batch {
             let wanted = ethertype(*addr);
@@ -138,12 +183,13 @@ impl Detector<'_> {
         }
         // The node does not hear its own questions.
         let of_the_node = node_addresses()?;
-        let mut conflicts: BTreeMap<IpAddr, MacAddr> =
+        let used: BTreeMap<IpAddr, MacAddr> =
             batch.iter().filter(|addr| of_the_node.contains(addr)).map(|addr| (*addr, own)).collect();
+        let mut heard = Heard::of_uses(used);
         let start = Instant::now();
         for round in 0..self.settings.count {
             let begin = start + interval * round;
-            self.listen(begin + jitter(interval / 2), batch, &mut conflicts)?;
+            self.listen(begin + jitter(interval / 2), batch, &mut heard)?;
             for addr in batch {
                 let heard_by = self.sockets.iter().filter(|(known, _)| *known == ethertype(*addr));
                 for (_, socket) in heard_by {
@@ -151,25 +197,21 @@ impl Detector<'_> {
                 }
             }
         }
-        self.listen(start + interval * self.settings.count, batch, &mut conflicts)?;
-        Ok(conflicts)
+        self.listen(start + interval * self.settings.count, batch, &mut heard)?;
+        Ok(heard)
     }
 
     /// Hears what is said until then.
-    fn listen(
-        &self,
-        until: Instant,
-        batch: &[IpAddr],
-        conflicts: &mut BTreeMap<IpAddr, MacAddr>,
-    ) -> io::Result<()> {
+    fn listen(&self, until: Instant, batch: &[IpAddr], heard: &mut Heard) -> io::Result<()> {
         let mut buffer = [0; FRAME];
         loop {
             for (_, socket) in &self.sockets {
                 // Not for ever, though frames may come faster than they are read.
                 for _ in 0..AT_ONCE {
                     let Some(frame) = socket.receive(&mut buffer)? else { break };
-                    let heard = claim(frame, self.interface.mac).filter(|(addr, _)| batch.contains(addr));
-                    conflicts.extend(heard);
+                    if let Some(claim) = claim(frame, self.interface.mac) {
+                        heard.note(claim, batch);
+                    }
                 }
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -191,7 +233,10 @@ fn failure(settings: &Detection, error: &io::Error) -> CniError {
 
 /// A random part of a time: machines that begin at the same moment shall not probe at the same moment.
 fn jitter(most: Duration) -> Duration {
-    // The standard library seeds each process's hash keys from the kernel and changes them with every state.
-    let random = RandomState::new().build_hasher().finish();
-    most.mul_f64(random as f64 / u64::MAX as f64)
+    most.mul_f64(random() as f64 / u64::MAX as f64)
+}
+
+/// The standard library seeds each process's hash keys from the kernel and changes them with every state.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

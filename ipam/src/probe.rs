@@ -32,16 +32,36 @@ pub fn question(addr: IpAddr, own: MacAddr) -> Vec<u8> {
     }
 }
 
+/// What a frame says of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The address.
+    pub addr: IpAddr,
+    /// Who says so.
+    pub mac: MacAddr,
+    /// Whether that one has the address.
+    pub stance: Stance,
+}
+
+/// Whether somebody has an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stance {
+    /// It is the sender's.
+    Uses,
+    /// The sender asks whether anybody has it, in order to take it. Anybody can ask that of any address.
+    Probes,
+}
+
 /// Who a frame says uses which address, or is about to: none for one that says neither, and for our own come back.
-pub fn claim(frame: &[u8], own: MacAddr) -> Option<(IpAddr, MacAddr)> {
+pub fn claim(frame: &[u8], own: MacAddr) -> Option<Claim> {
     let (header, payload) = frame.split_at_checked(ETHERNET)?;
     let from = MacAddr(header[6..12].try_into().ok()?);
-    let (addr, mac) = match u16::from_be_bytes([header[12], header[13]]) {
+    let claim = match u16::from_be_bytes([header[12], header[13]]) {
         ARP => arp::claim(payload)?,
-        IPV6 => (ndisc::claim(payload)?, from),
+        IPV6 => ndisc::claim(payload, from)?,
         _ => return None,
     };
-    (from != own && mac != own).then_some((addr, mac))
+    (from != own && claim.mac != own).then_some(claim)
 }
 
 fn ethernet(to: [u8; 6], from: MacAddr, ethertype: u16) -> Vec<u8> {
@@ -65,7 +85,8 @@ mod tests {
     fn anothers_question_is_a_claim_and_ours_is_none() {
         for addr in ["10.0.0.5", "2001:db8::5"] {
             let addr: IpAddr = addr.parse().unwrap();
-            assert_eq!(claim(&question(addr, OTHER), OWN), Some((addr, OTHER)));
+            let expected = Claim { addr, mac: OTHER, stance: Stance::Probes };
+            assert_eq!(claim(&question(addr, OTHER), OWN), Some(expected));
             assert_eq!(claim(&question(addr, OWN), OWN), None);
         }
     }

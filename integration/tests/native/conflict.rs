@@ -1,11 +1,12 @@
 //! Addresses that machines which are not ours use: none of them is given to a pod.
 
-use integration::{Capture, Frame, Outcome, Plugin, Pod, Site, note, plugin, poll, run};
+use integration::{Capture, Frame, Namespace, Node, Outcome, Plugin, Pod, Site, note, plugin, poll, run};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Long enough to step in between two probes.
@@ -112,26 +113,80 @@ fn rival(mac: [u8; 6], addr: [u8; 4]) -> Vec<u8> {
     parts.concat()
 }
 
+/// Who only asks for an address has not got it: this ADD takes another, and the next may have it.
 #[test]
-fn who_probes_at_the_same_moment_is_a_conflict_and_who_asks_for_another_is_none() {
+fn what_another_machine_probes_for_is_passed_over_and_not_set_aside() {
     let site = Site::new();
     let plugin = with(&site, json!({"conflictDetection": {"intervalMs": SLOW}}));
     let heard = Capture::start(&site.router, "port");
-    let pod = Pod::new();
+    let pods = [Pod::new(), Pod::new()];
     let outcome = std::thread::scope(|scope| {
-        let adding = scope.spawn(|| plugin.add(&pod.eth0()));
+        let adding = scope.spawn(|| plugin.add(&pods[0].eth0()));
         heard.wait_for("a probe", |frame| frame.arp_probe().is_some());
         site.router.send_frame("port", &rival([2, 0, 0, 0, 0, 0x99], [172, 20, 56, 16]));
         site.router.send_frame("port", &rival([2, 0, 0, 0, 0, 0x99], [172, 20, 56, 99]));
         adding.join().unwrap()
     });
     assert_eq!(addresses(&outcome), ["172.20.56.17"]);
-    let set_aside = listed(&site, "quarantined");
-    assert_eq!(set_aside.len(), 1, "{set_aside:?}");
-    assert_eq!(
-        (&set_aside[0]["address"], &set_aside[0]["mac"]),
-        (&json!("172.20.56.16"), &json!("02:00:00:00:00:99"))
-    );
+    assert!(listed(&site, "quarantined").is_empty());
+    assert_eq!(addresses(&plugin.add(&pods[1].eth0())), ["172.20.56.16"]);
+}
+
+/// A machine that nobody guards asks for every address of the slice all the time.
+#[test]
+fn probes_for_every_address_keep_nobody_from_one() {
+    let site = Site::new();
+    let plugin = with(&site, json!({}));
+    let done = AtomicBool::new(false);
+    let outcomes = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                for last in 16..32 {
+                    site.router.send_frame("port", &rival([2, 0, 0, 0, 0, 0x99], [172, 20, 56, last]));
+                }
+            }
+        });
+        let outcomes = [Pod::new(), Pod::new()].map(|pod| plugin.add(&pod.eth0()));
+        done.store(true, Ordering::Relaxed);
+        outcomes
+    });
+    for outcome in outcomes {
+        let named = outcome.stderr.matches("02:00:00:00:00:99 probes for many addresses").count();
+        assert!(outcome.ok() && named <= 1, "{outcome}");
+    }
+    assert!(listed(&site, "quarantined").is_empty());
+}
+
+/// Two nodes that were given the same slice by mistake, and begin at the same moment.
+#[test]
+fn two_nodes_that_probe_for_one_address_at_once_do_not_both_take_it() {
+    const ROUNDS: usize = 6;
+    let (switch, nodes) = (Namespace::new("switch"), [Node::new("one"), Node::new("two")]);
+    switch.ip("link add lan type bridge\nlink set lan up");
+    for (port, node) in ["one", "two"].iter().zip(&nodes) {
+        switch.ip(&format!(
+            "link add {port} type veth peer name nic0 netns {}\nlink set {port} master lan\nlink set {port} up",
+            node.name()
+        ));
+        node.ip("link set nic0 up");
+    }
+    let conf = json!({
+        "type": "vlan-bridge", "bridge": "br136", "uplink": {"master": "nic0"},
+        "ipam": {"type": "vlan-bridge-ipam", "subnet": "172.20.56.0/24", "slice": "172.20.56.16/28"},
+    });
+    let plugins =
+        nodes.each_ref().map(|node| node.plugin(&node.list("vlan136", std::slice::from_ref(&conf))));
+    let pods: Vec<[Pod; 2]> = (0..ROUNDS).map(|_| [Pod::new(), Pod::new()]).collect();
+    let mut given = Vec::new();
+    for round in &pods {
+        std::thread::scope(|scope| {
+            let calls = [0, 1].map(|i| (&plugins[i], round[i].eth0()));
+            let calls = calls.map(|(plugin, eth0)| scope.spawn(move || plugin.add(&eth0)));
+            calls.into_iter().for_each(|call| given.extend(addresses(&call.join().unwrap())));
+        });
+    }
+    let different: BTreeSet<&String> = given.iter().collect();
+    assert_eq!((given.len(), different.len()), (2 * ROUNDS, 2 * ROUNDS), "{given:?}");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! ARP for IPv4 over Ethernet (RFC 826), as RFC 5227 uses it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use cni_conf::cni::mac::MacAddr;
 
-use super::{ARP, ethernet};
+use super::{ARP, Claim, Stance, ethernet};
 
 /// Hardware type 1, protocol type 0x0800, lengths 6 and 4.
 const ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
@@ -23,7 +23,7 @@ pub(super) fn probe(addr: Ipv4Addr, own: MacAddr) -> Vec<u8> {
 }
 
 /// The address that a packet's sender has, or, if it is a probe, wants (RFC 5227 section 2.1.1), and the sender.
-pub(super) fn claim(packet: &[u8]) -> Option<(IpAddr, MacAddr)> {
+pub(super) fn claim(packet: &[u8]) -> Option<Claim> {
     let packet: &[u8; LENGTH] = packet.first_chunk()?;
     if packet[..6] != ETHERNET_IPV4 {
         return None;
@@ -33,8 +33,8 @@ pub(super) fn claim(packet: &[u8]) -> Option<(IpAddr, MacAddr)> {
     let (sender, target) = (address(14), address(24));
     let mac = MacAddr(packet[8..14].try_into().ok()?);
     match (sender.is_unspecified(), packet[6..8] == REQUEST) {
-        (false, _) => Some((sender.into(), mac)),
-        (true, true) => Some((target.into(), mac)),
+        (false, _) => Some(Claim { addr: sender.into(), mac, stance: Stance::Uses }),
+        (true, true) => Some(Claim { addr: target.into(), mac, stance: Stance::Probes }),
         (true, false) => None,
     }
 }
@@ -57,7 +57,7 @@ mod tests {
     fn a_senders_own_address_counts_in_requests_and_replies() {
         let mut packet = probe(Ipv4Addr::new(10, 0, 0, 5), MacAddr([2; 6])).split_off(14);
         packet[14..18].copy_from_slice(&[10, 0, 0, 9]);
-        let expected = Some((IpAddr::from([10, 0, 0, 9]), MacAddr([2; 6])));
+        let expected = Some(Claim { addr: [10, 0, 0, 9].into(), mac: MacAddr([2; 6]), stance: Stance::Uses });
         assert_eq!(claim(&packet), expected);
         packet[7] = 2;
         assert_eq!(claim(&packet), expected);

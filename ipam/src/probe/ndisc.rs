@@ -1,10 +1,10 @@
 //! Neighbour discovery (RFC 4861), as duplicate address detection uses it.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use cni_conf::cni::mac::MacAddr;
 
-use super::{IPV6, ethernet, multicast};
+use super::{Claim, IPV6, Stance, ethernet, multicast};
 
 const ICMPV6: u8 = 58;
 /// RFC 4861 section 7.1: a message that a router forwarded has another one, and is ignored.
@@ -37,7 +37,7 @@ pub(super) fn solicitation(addr: Ipv6Addr, own: MacAddr) -> Vec<u8> {
 }
 
 /// The address that a packet says is in use: the target of an advertisement, or of somebody else's detection.
-pub(super) fn claim(packet: &[u8]) -> Option<IpAddr> {
+pub(super) fn claim(packet: &[u8], mac: MacAddr) -> Option<Claim> {
     let (header, message) = packet.split_at_checked(HEADER)?;
     if header[0] >> 4 != 6 || header[6] != ICMPV6 || header[7] != HOP_LIMIT {
         return None;
@@ -45,13 +45,13 @@ pub(super) fn claim(packet: &[u8]) -> Option<IpAddr> {
     let message: &[u8; MESSAGE as usize] = message.first_chunk()?;
     let from: [u8; 16] = header[8..24].try_into().ok()?;
     let target: [u8; 16] = message[8..24].try_into().ok()?;
-    let claims = match message[0] {
-        ADVERTISEMENT => true,
+    let stance = match message[0] {
+        ADVERTISEMENT => Stance::Uses,
         // From an address, it only asks for a neighbour.
-        SOLICITATION => Ipv6Addr::from(from).is_unspecified(),
-        _ => false,
+        SOLICITATION if Ipv6Addr::from(from).is_unspecified() => Stance::Probes,
+        _ => return None,
     };
-    claims.then(|| Ipv6Addr::from(target).into())
+    Some(Claim { addr: Ipv6Addr::from(target).into(), mac, stance })
 }
 
 /// The Internet checksum over the message and its pseudo-header (RFC 8200 section 8.1).
@@ -87,15 +87,16 @@ mod tests {
 
     #[test]
     fn advertisements_and_detection_claim_and_questions_do_not() {
-        let target: IpAddr = "2001:db8::16".parse().unwrap();
         let claimed = |change: fn(&mut [u8])| {
             let mut packet = packet();
             change(&mut packet);
-            claim(&packet)
+            claim(&packet, MacAddr([2; 6]))
         };
-        assert_eq!(claimed(|_| {}), Some(target));
+        let target =
+            |stance| Some(Claim { addr: "2001:db8::16".parse().unwrap(), mac: MacAddr([2; 6]), stance });
+        assert_eq!(claimed(|_| {}), target(Stance::Probes));
         assert_eq!(claimed(|packet| packet[23] = 1), None, "from an address");
-        assert_eq!(claimed(|packet| (packet[23], packet[40]) = (1, 136)), Some(target));
+        assert_eq!(claimed(|packet| (packet[23], packet[40]) = (1, 136)), target(Stance::Uses));
         assert_eq!(claimed(|packet| packet[40] = 134), None, "a router's");
         assert_eq!(claimed(|packet| packet[7] = 254), None, "forwarded");
         assert_eq!(claimed(|packet| packet[6] = 17), None, "UDP");

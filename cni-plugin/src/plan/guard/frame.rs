@@ -52,6 +52,7 @@ const MAC_CHAIN: &str = "mac";
 const TAGGED: &str = "tagged";
 const ADDRESSES: &str = "addresses";
 const ARP: &str = "arp";
+const ARP_PROBES: &str = "arp-probes";
 const IPV4: &str = "ipv4";
 const IPV6: &str = "ipv6";
 const NEIGHBOURS: &str = "neighbours";
@@ -64,6 +65,7 @@ pub fn frame() -> Vec<Change> {
     let chains = [
         (MAC_CHAIN, own_mac()),
         (TAGGED, tagged_rules()),
+        (ARP_PROBES, arp_probe_rules()),
         (ARP, arp_rules()),
         (NEIGHBOURS, neighbour_rules()),
         (PROBES, probe_rules()),
@@ -179,26 +181,42 @@ fn address_rules() -> Vec<Vec<Expr>> {
     ]
 }
 
-/// RFC 826: who says that he is somebody must be that. Nobody, who asks whether an address is free (RFC 5227), may.
+/// RFC 826: who says that he is somebody must be that.
 fn arp_rules() -> Vec<Vec<Expr>> {
-    let sender_mac = Expr::Payload { base: Base::Network, offset: 8, length: 6, to: MAC };
-    let sender = |to| Expr::Payload { base: Base::Network, offset: 14, length: 4, to };
     let own = vec![
         port(),
-        sender_mac.clone(),
-        sender(ADDRESS),
+        arp_sender_mac(),
+        arp_sender(ADDRESS),
         Expr::Lookup { key: PORT, set: ADDRESSES4 },
         end(Verdict::Accept),
     ];
     let nobody = vec![
-        port(),
-        sender_mac,
-        Expr::Lookup { key: PORT, set: MACS },
-        sender(FREE),
+        arp_sender(FREE),
         Expr::Equal { reg: FREE, value: vec![0; 4] },
-        end(Verdict::Accept),
+        end(Verdict::Goto(ARP_PROBES.into())),
     ];
     vec![own, nobody, vec![end(Verdict::Drop)]]
+}
+
+/// Who asks whether an address is free (RFC 5227 section 2.1.1) must have it: probes for others' addresses would keep these from everybody.
+fn arp_probe_rules() -> Vec<Vec<Expr>> {
+    let target = Expr::Payload { base: Base::Network, offset: 24, length: 4, to: ADDRESS };
+    let own = vec![
+        port(),
+        arp_sender_mac(),
+        target,
+        Expr::Lookup { key: PORT, set: ADDRESSES4 },
+        end(Verdict::Accept),
+    ];
+    vec![own, vec![end(Verdict::Drop)]]
+}
+
+fn arp_sender_mac() -> Expr {
+    Expr::Payload { base: Base::Network, offset: 8, length: 6, to: MAC }
+}
+
+fn arp_sender(to: Reg) -> Expr {
+    Expr::Payload { base: Base::Network, offset: 14, length: 4, to }
 }
 
 fn ipv4_rules() -> Vec<Vec<Expr>> {
