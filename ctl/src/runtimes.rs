@@ -91,9 +91,7 @@ pub(crate) fn find(kubelet: Option<&str>) -> Result<Vec<Runtime>> {
 fn running(kind: &'static Kind, processes: &[Process]) -> Result<Vec<Runtime>> {
     let mut found: Vec<Runtime> = Vec::new();
     let mut seen = Vec::new();
-    // podman is there only while it does something, and its containers' keepers have other names.
-    let has_options = !kind.file_options.is_empty();
-    for process in processes.iter().filter(|process| has_options && process.name == kind.name) {
+    for process in processes.iter().filter(|process| process.name == kind.name && kind.stays(process)) {
         let places = kind.places(process);
         let product =
             PRODUCTS.iter().find(|it| kind.name == PRODUCT_KIND && it.owns(&places, &process.program));

@@ -10,6 +10,8 @@ use super::{BIN_DIR, CONF_DIR};
 pub(super) struct Kind {
     /// The program's name.
     pub(super) name: &'static str,
+    /// The word with which it stays; none if it needs none.
+    pub(super) verb: Option<&'static str>,
     /// Its configuration, later files going before earlier ones; a folder stands for the files in it.
     pub(super) files: &'static [&'static str],
     /// The options by which it is told other ones, in the order of `files`.
@@ -42,6 +44,7 @@ pub(super) const CONTAINERD: [&[&str]; 3] = [
 pub(super) const KINDS: [Kind; 4] = [
     Kind {
         name: "containerd",
+        verb: None,
         files: &["/etc/containerd/config.toml", "/etc/containerd/conf.d"],
         file_options: &[&["-c", "--config"]],
         bin_keys: &[
@@ -65,6 +68,7 @@ pub(super) const KINDS: [Kind; 4] = [
     },
     Kind {
         name: "crio",
+        verb: None,
         files: &["/etc/crio/crio.conf", "/etc/crio/crio.conf.d"],
         file_options: &[&["-c", "--config"], &["-d", "--config-dir"]],
         bin_keys: &[&["crio", "network", "plugin_dirs"], &["crio", "network", "plugin_dir"]],
@@ -79,6 +83,7 @@ pub(super) const KINDS: [Kind; 4] = [
     },
     Kind {
         name: "podman",
+        verb: None,
         files: &[
             "/usr/share/containers/containers.conf",
             "/etc/containers/containers.conf",
@@ -104,6 +109,7 @@ pub(super) const KINDS: [Kind; 4] = [
     },
     Kind {
         name: "nomad",
+        verb: Some("agent"),
         files: &["/etc/nomad.d"],
         file_options: &[&["-config", "--config"]],
         bin_keys: &[&["client", "cni_path"]],
@@ -179,6 +185,13 @@ pub(super) const PRODUCTS: [Product; 4] = [
 pub(super) const PRODUCT_KIND: &str = "containerd";
 
 impl Kind {
+    /// Whether a process of this name stays, and is not somebody who asks one that does.
+    pub(super) fn stays(&self, process: &Process) -> bool {
+        // podman is there only while it does something, and its containers' keepers have other names.
+        let is_daemon = !self.file_options.is_empty();
+        is_daemon && self.verb.is_none_or(|verb| process.words.iter().any(|word| word == verb))
+    }
+
     /// The configuration of one that runs: what its options say. A place that has no option goes with the first that has one.
     pub(super) fn places(&self, process: &Process) -> Vec<PathBuf> {
         let told: Vec<Vec<PathBuf>> = self.file_options.iter().map(|names| process.paths_of(names)).collect();

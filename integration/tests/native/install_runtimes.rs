@@ -73,6 +73,18 @@ fn a_containerd_that_runs_says_where_its_configuration_is() {
 }
 
 #[test]
+fn nomads_agent_says_where_its_configuration_is_and_who_asks_it_does_not() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    let client = "client {\n  cni_path = \"/var/lib/own/bin\"\n  cni_config_dir = \"/etc/own/net.d\"\n}\n";
+    ctl.write("/etc/own/client.hcl", client);
+    let _agent = ctl.running("nomad", "Nomad v1.9.3", "agent -config=/etc/own");
+    let _asks = ctl.start_as(0, "nomad", "monitor");
+    goes_to(&ctl, "nomad 1.9.3", "/var/lib/own/bin", "/etc/own/net.d");
+    assert!(!ctl.has("/opt/cni/config"));
+}
+
+#[test]
 fn imports_of_a_configuration_go_before_it() {
     let node = Node::new("node");
     let ctl = Ctl::new(&node);
