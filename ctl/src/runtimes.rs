@@ -63,17 +63,9 @@ pub(crate) fn find(kubelet: Option<&str>) -> Result<Vec<Runtime>> {
             let name = if name == "cri-o" { "crio" } else { name };
             (name, version.to_owned())
         });
-        let told = told.filter(|(name, _)| *name == kind.name).map(|(_, version)| version);
+        let mut told = told.filter(|(name, _)| *name == kind.name).map(|(_, version)| version);
         let running = running(kind, &processes)?;
-        let mut of_products = products(kind, &running)?;
-        // kubelet speaks of the distribution's own, which a container sees no more of than its folders.
-        let told = match of_products.iter_mut().find(|runtime| runtime.version.is_none()) {
-            Some(product) if told.is_some() => {
-                product.version = told;
-                None
-            }
-            _ => told,
-        };
+        let of_products = products(kind, &running, &mut told)?;
         // Without one that runs, the one that would.
         if !running.iter().any(|runtime| runtime.name == kind.name && runtime.serves_cri) {
             // Docker's is of the same program, but not of that configuration.
@@ -116,13 +108,15 @@ fn running(kind: &'static Kind, processes: &[Process]) -> Result<Vec<Runtime>> {
     Ok(found)
 }
 
-/// The distributions whose folder is there, beside those that run.
-fn products(kind: &'static Kind, running: &[Runtime]) -> Result<Vec<Runtime>> {
+/// The distributions whose folder is there, beside those that run. What kubelet has told is of one that cannot be asked: a container
+/// sees no more of it than its folders.
+fn products(kind: &'static Kind, running: &[Runtime], told: &mut Option<String>) -> Result<Vec<Runtime>> {
     let mut found = Vec::new();
     for product in PRODUCTS.iter().filter(|_| kind.name == PRODUCT_KIND) {
         if Path::new(product.root).is_dir() && !running.iter().any(|runtime| runtime.name == product.name) {
             let configuration = Configuration::read(&[product.config.into()])?;
-            found.push(read(kind, Some(product), ask_version(Path::new(product.program)), configuration));
+            let version = ask_version(Path::new(product.program)).or_else(|| told.take());
+            found.push(read(kind, Some(product), version, configuration));
         }
     }
     Ok(found)
