@@ -107,3 +107,49 @@ fn everything_of_ours_lies_outside_of_host_locals_directory() {
     let outcome = ipam.plugin().with("name", json!(".vlan-bridge")).add(&eth0("c2"));
     assert_eq!(outcome.error_code(), 7, "{outcome}");
 }
+
+/// Addresses go on behind host-local's last one, in whichever range of the set that is, and around.
+#[test]
+fn the_last_address_of_host_local_counts_in_later_ranges_too() {
+    for held in [true, false] {
+        let ipam = Ipam::new(json!({"cooldown": 0,
+            "ranges": [[{"subnet": "10.1.0.0/29"}, {"subnet": "10.1.1.0/29"}, {"subnet": "10.1.2.0/29"}]]}));
+        let given: Vec<String> =
+            (0..7).map(|i| address(ipam.host_local().add(&eth0(&format!("h{i}"))))).collect();
+        assert_eq!(given.last().unwrap(), "10.1.1.3", "{given:?}");
+        if held {
+            // With the leases there, those are passed over.
+            let next: Vec<String> =
+                (0..8).map(|i| address(ipam.plugin().add(&eth0(&format!("o{i}"))))).collect();
+            assert_eq!(next[..3], ["10.1.1.4", "10.1.1.5", "10.1.1.6"], "{next:?}");
+            assert_eq!(next[3..], ["10.1.2.2", "10.1.2.3", "10.1.2.4", "10.1.2.5", "10.1.2.6"], "{next:?}");
+        } else {
+            for i in 0..7 {
+                ipam.host_local().del(&eth0(&format!("h{i}"))).expect_ok();
+            }
+            let next: Vec<String> =
+                (0..9).map(|i| address(ipam.plugin().add(&eth0(&format!("o{i}"))))).collect();
+            assert_eq!(next[..3], ["10.1.1.4", "10.1.1.5", "10.1.1.6"], "{next:?}");
+        }
+    }
+}
+
+/// A lease that names its container alone is that of the attachment whose record names it.
+#[test]
+fn a_lease_that_was_written_over_in_place_is_released() {
+    for text in ["c1", "c1\n", "c1\r\n"] {
+        let ipam = Ipam::until(5);
+        let held = address(ipam.plugin().add(&eth0("c1")));
+        let other = address(ipam.plugin().add(&eth0("c12")));
+        std::fs::write(ipam.store().join(&held), text).unwrap();
+        ipam.plugin().check(&eth0("c1"), &json!({})).expect_ok();
+        ipam.plugin().del(&eth0("c1")).expect_ok();
+        assert_eq!(ipam.leases().into_keys().collect::<Vec<_>>(), [other], "{text:?}");
+        assert_eq!(ipam.records(), ["c12:eth0"]);
+        // Another container's now: it stays.
+        let held = address(ipam.plugin().add(&eth0("c1")));
+        std::fs::write(ipam.store().join(&held), "c9").unwrap();
+        ipam.plugin().del(&eth0("c1")).expect_ok();
+        assert_eq!(ipam.leases()[&held], "c9");
+    }
+}

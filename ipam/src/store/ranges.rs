@@ -62,7 +62,7 @@ impl Store {
         let aside = self.set_aside(pool)?;
         let offered = |addr| offer(pool.set, &aside, addr);
         let mut longest_free: Option<Rested> = None;
-        for range in &pool.set.0 {
+        for range in self.in_turn(pool) {
             let table = self.table(range, pool.index)?;
             table.set_capacity(pool.set.capacity_of(range));
             let rested = table.longest_free(offered).map_err(at("read", &ranges))?;
@@ -86,7 +86,7 @@ impl Store {
         let aside = self.set_aside(pool)?;
         let offered = |addr| offer(pool.set, &aside, addr);
         let (mut upcoming, mut rested) = (Vec::new(), Vec::new());
-        for range in &pool.set.0 {
+        for range in self.in_turn(pool) {
             let table = self.table(range, pool.index)?;
             let free = table.next_free(offered, most).map_err(at("read", &ranges))?;
             let (first, later): (Vec<Rested>, Vec<Rested>) =
@@ -99,6 +99,15 @@ impl Store {
         upcoming.extend(rested.into_iter().map(|rested| rested.addr));
         upcoming.truncate(most);
         Ok(upcoming)
+    }
+
+    /// The ranges of a set, beginning with that of the address that was given last: host-local goes on behind that, too.
+    fn in_turn<'a>(&self, pool: &Pool<'a>) -> impl Iterator<Item = &'a Range> + use<'a> {
+        let ranges = &pool.set.0;
+        let last = if ranges.len() > 1 { self.last_reserved(pool.index) } else { None };
+        let of_last = last.and_then(|last| ranges.iter().position(|range| range.contains(last)));
+        let (before, from) = ranges.split_at(of_last.unwrap_or(0));
+        from.iter().chain(before)
     }
 
     /// The addresses of a set that are quarantined. They stand in the queue of their tables, from where they are taken

@@ -82,6 +82,9 @@ impl Store {
         match holder_at(&path)? {
             None => return Ok(false),
             Some(holder) if record::file_name(&holder, addr) == name => {}
+            Some(Holder::Container(id)) if self.is_all_that_names(&id, name) => {
+                log::info!("{}: it names the container alone by now", path.display());
+            }
             Some(holder)
                 if record::is_cut(&holder, name)
                     && (holder.is_nobodys() || self.is_the_file(name, addr))
@@ -127,6 +130,13 @@ impl Store {
     pub(super) fn is_lease_elsewhere(&self, lease: &Lease) -> bool {
         let name = record::file_name(&lease.holder, lease.addr);
         matches!(Record::read(&self.side.owners.join(name)), Found::Record(record) if self.is_elsewhere(&record))
+    }
+
+    /// Whether a lease that names this container alone can only be that of a record of one of its attachments: somebody wrote it
+    /// over, and host-local takes it for that attachment's as well.
+    fn is_all_that_names(&self, id: &str, name: &str) -> bool {
+        name.split_once(':').is_some_and(|(container, _)| container == id)
+            && !self.side.owners.join(record::of_container(id)).exists()
     }
 
     /// Whether a record is about the file that an address's lease is now.
