@@ -45,6 +45,8 @@ pub struct Record {
     pub addresses: Vec<IpNet>,
     /// What leaves the pod's subnet is masqueraded.
     pub masquerade: bool,
+    /// What others send to a masqueraded pod's own address passes (`allowDirectRouting`).
+    pub direct: bool,
     /// The node is the pod's router (`isGateway`), and forwards what it sends without any NAT too.
     pub gateway: bool,
     /// The pod's host ports.
@@ -75,6 +77,7 @@ impl Record {
             "mac": self.mac.map(|mac| mac.to_string()),
             "addresses": self.addresses.iter().map(IpNet::to_string).collect::<Vec<_>>(),
             "masquerade": self.masquerade,
+            "direct": self.direct,
             "gateway": self.gateway,
             "ports": self.ports.iter().map(PortMapping::to_json).collect::<Vec<_>>(),
             "sources": self.sources.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
@@ -107,6 +110,7 @@ impl Record {
             mac,
             addresses: section.strings("addresses")?.iter().map(address).collect::<Result<_, _>>()?,
             masquerade: section.bool("masquerade")?,
+            direct: section.bool("direct")?,
             gateway: section.bool("gateway")?,
             ports: PortMapping::parse_list(&section, "ports")?,
             sources: section.strings("sources")?.iter().map(source).collect::<Result<_, _>>()?,
@@ -321,6 +325,7 @@ mod tests {
             mac: "02:00:00:00:00:2a".parse().ok(),
             addresses: vec!["10.22.0.2/16".parse().unwrap(), "fd00:22::2/64".parse().unwrap()],
             masquerade: true,
+            direct: true,
             gateway: true,
             ports: PortMapping::parse_list(&section, "ports").unwrap(),
             sources: vec!["10.51.0.11".parse().unwrap()],

@@ -53,7 +53,8 @@ pub struct Network {
     pub is_default_gateway: bool,
     /// What leaves a pod's subnet gets the node's address (`ipMasq`).
     pub masquerade: bool,
-    /// The node forwards what comes from the uplink's network to its others (`allowDirectRouting`).
+    /// The node forwards what comes from the uplink's network to its others, and what others send to the addresses of pods that are
+    /// masqueraded (`allowDirectRouting`).
     pub allow_direct_routing: bool,
     /// Ports of the node that lead to the pod (capability `portMappings`, where our own entry of the list declares it).
     pub ports: Vec<PortMapping>,
@@ -150,8 +151,8 @@ impl Network {
             warnings.extend(backend);
         }
         warnings.extend(network.guard.as_ref().and_then(|guard| guard.warning(network.ipam.as_deref())));
-        if network.allow_direct_routing && network.uplink.is_none() {
-            warnings.push("allowDirectRouting: true without uplink: nothing is closed".into());
+        if network.allow_direct_routing && network.uplink.is_none() && !network.masquerade {
+            warnings.push("allowDirectRouting: true without uplink or ipMasq: nothing is closed".into());
         }
         if network.masquerade && network.ipam.is_none() {
             warnings.push("ipMasq: true without ipam: there is no address to masquerade".into());

@@ -285,6 +285,7 @@ impl Add<'_> {
             mac: container.mac,
             addresses: result.ips.iter().map(|ip| ip.address).collect(),
             masquerade: self.network.masquerade,
+            direct: self.network.allow_direct_routing,
             gateway: self.network.is_gateway,
             ports: self.network.ports.clone(),
             sources: Vec::new(),

@@ -128,6 +128,10 @@ pub fn elements(record: &Record) -> Vec<Element> {
         if has_hairpin(record) {
             leads_to(HAIRPIN, HAIRPIN_CHAIN);
         }
+        if record.masquerade && !record.direct {
+            let set = of_family(frame::CLOSED, ip);
+            elements.push(Element { set, key: nft::address(ip), value: None, comment: comment.clone() });
+        }
     }
     for net in &record.addresses {
         let ip = net.addr();

@@ -57,6 +57,7 @@ mod lock;
 mod mac;
 mod migration;
 mod nat;
+mod nat_closed;
 mod nat_kill;
 mod nat_localhost;
 mod nat_paths;

@@ -45,7 +45,7 @@ fn an_add_with_nat_that_was_killed_succeeds_when_repeated() {
                 nat.local().del(&eth0).expect_ok();
                 nat.local().add(&eth0).expect_ok();
             }
-            assert_eq!(nat.count(pod.id()), 11, "{}", nat.rules());
+            assert_eq!(nat.count(pod.id()), 13, "{}", nat.rules());
             nat.local().del(&eth0).expect_ok();
             nat.assert_nothing_left();
         },

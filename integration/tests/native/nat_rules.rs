@@ -17,7 +17,7 @@ fn an_attachment_leaves_nothing_however_it_is_detached() {
         let eth0 = with_ports(&pod, &PORTS);
         nat.local().add(&eth0).expect_ok();
         // A masquerade and a hairpin of each family, tcp and udp of both, sctp of one.
-        assert_eq!(nat.count(pod.id()), 11, "{}", nat.rules());
+        assert_eq!(nat.count(pod.id()), 13, "{}", nat.rules());
         assert!(nat.rules().contains("192.0.2.2 . sctp . 8080"), "{}", nat.rules());
         let eth0 = if forget { pod.eth0().without_netns() } else { pod.eth0() };
         for _ in 0..2 {
@@ -63,7 +63,7 @@ fn gc_removes_what_nobody_knows_of_and_leaves_the_rest() {
     nat.other().add(&with_ports(&elsewhere, &[(8082, "tcp", 80, "")])).expect_ok();
     let gc = |valid| nat.local().with("cni.dev/valid-attachments", valid).gc().expect_ok();
     gc(json!([kept.eth0().valid()]));
-    assert_eq!((nat.count(pod.id()), nat.count(kept.id())), (0, 7), "{}", nat.rules());
+    assert_eq!((nat.count(pod.id()), nat.count(kept.id())), (0, 9), "{}", nat.rules());
     // One whose record is gone as well.
     for record in fs::read_dir(nat.node.records()).unwrap().flatten() {
         if fs::read_to_string(record.path()).unwrap().contains(kept.id()) {
@@ -207,7 +207,7 @@ fn many_at_once() {
         };
         run("add");
         for pod in &pods {
-            assert_eq!(nat.count(pod.id()), 10, "round {round}: {}", nat.rules());
+            assert_eq!(nat.count(pod.id()), 12, "round {round}: {}", nat.rules());
         }
         run("del");
         nat.assert_nothing_left();

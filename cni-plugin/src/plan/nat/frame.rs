@@ -17,6 +17,8 @@ pub const MASQUERADE: [&str; 2] = ["masquerade4", "masquerade6"];
 pub const HAIRPIN: [&str; 2] = ["hairpin4", "hairpin6"];
 /// Address of a pod on a network with an uplink: to the node's, from which it talks for whoever would miss the answer.
 pub const SOURCES: [&str; 2] = ["sources4", "sources6"];
+/// Address of a pod that is masqueraded: others get answers from there, and what they send to its host ports gets there.
+pub const CLOSED: [&str; 2] = ["closed4", "closed6"];
 /// Host port: to pod's address and port.
 pub const PORTS: [&str; 2] = ["ports4", "ports6"];
 /// Host port of one of the node's addresses: the same. It goes before the port of all addresses.
@@ -27,8 +29,10 @@ pub const DEVICES: &str = "devices";
 pub const UPLINKS: &str = "uplinks";
 /// The bridges of pods, each twice: what comes in by one and goes out by the same. With br_netfilter that is how bridged packets look.
 pub const BRIDGES: &str = "bridges";
-/// The maps whose elements are attachments'.
-pub const MAPS: [&str; 12] = [
+/// The maps and sets whose elements are attachments'.
+pub const MAPS: [&str; 14] = [
+    CLOSED[0],
+    CLOSED[1],
     SOURCES[0],
     SOURCES[1],
     MASQUERADE[0],
@@ -48,7 +52,9 @@ pub fn of_family(sets: [&'static str; 2], ip: IpAddr) -> &'static str {
     sets[usize::from(ip.is_ipv6())]
 }
 
-const SETS: [Set; 13] = [
+const SETS: [Set; 15] = [
+    Set { name: CLOSED[0], key: &[Type::Ipv4], map: None },
+    Set { name: CLOSED[1], key: &[Type::Ipv6], map: None },
     Set { name: SOURCES[0], key: &[Type::Ipv4], map: Some(MapOf::Values(&[Type::Ipv4])) },
     Set { name: SOURCES[1], key: &[Type::Ipv6], map: Some(MapOf::Values(&[Type::Ipv6])) },
     Set { name: MASQUERADE[0], key: &[Type::Ipv4], map: Some(MapOf::Verdicts) },
@@ -104,6 +110,8 @@ pub fn frame() -> Vec<Change> {
     for chain in [localhost::keep_out(), localhost::leave(), localhost::come_back()] {
         changes.extend(base_chain(chain.name, chain.hook, chain.rules));
     }
+    let before_marks = Hook { kind: "filter", point: HookPoint::Forward, priority: BEFORE_FILTER - 1 };
+    changes.extend(base_chain("closed", before_marks, closed_rules()));
     changes.push(Change::AddChain { table: TABLE, name: HOST_PORTS.into(), hook: None });
     changes.extend(rules(HOST_PORTS, host_port_rules()));
     let to_the_node =
@@ -126,6 +134,29 @@ pub fn frame() -> Vec<Change> {
     changes.push(Change::AddChain { table: TABLE, name: MASQUERADED.into(), hook: None });
     changes.extend(rules(MASQUERADED, vec![vec![Expr::Masquerade]]));
     changes
+}
+
+/// Behind masquerading nobody is reached who has published nothing, by a route to the pods' subnet for one. What is bridged, with br_netfilter,
+/// is between pods.
+fn closed_rules() -> Vec<Vec<Expr>> {
+    let passes = |which: Vec<Expr>| [which, vec![Expr::Verdict(Verdict::Accept)]].concat();
+    let drops = |index: usize| {
+        let of = [Family::Ipv4, Family::Ipv6][index];
+        let mut exprs = family(of);
+        exprs.extend([
+            address(of, Field::Destination, Reg(0)),
+            Expr::Lookup { key: Reg(0), set: CLOSED[index] },
+            Expr::Verdict(Verdict::Drop),
+        ]);
+        exprs
+    };
+    vec![
+        passes(between_interfaces(BRIDGES)),
+        passes(connection(Ct::State, KNOWN)),
+        passes(connection(Ct::Status, DNATED)),
+        drops(0),
+        drops(1),
+    ]
 }
 
 /// A port of one address goes before that of all. To `::1` nothing is mapped: the answer could not come back, for the kernel takes no

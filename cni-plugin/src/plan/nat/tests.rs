@@ -20,6 +20,7 @@ fn record() -> Record {
         mac: None,
         addresses: vec!["10.22.0.2/16".parse().unwrap(), "fd00:22::2/64".parse().unwrap()],
         masquerade: true,
+        direct: false,
         gateway: true,
         ports: PortMapping::parse_list(&section, "ports").unwrap(),
         sources: Vec::new(),
@@ -37,8 +38,10 @@ fn an_attachment_has_an_element_for_each_address_and_port() {
         [
             "masquerade4",
             "hairpin4",
+            "closed4",
             "masquerade6",
             "hairpin6",
+            "closed6",
             "ports4",
             "ports6",
             "localhost-ports",
@@ -48,13 +51,13 @@ fn an_attachment_has_an_element_for_each_address_and_port() {
     );
     assert!(elements.iter().all(|element| element.comment == "veth135e6cbfc22 local eth0 0a1b"));
     // tcp . 8080 : 10.22.0.2 . 80
-    assert_eq!(elements[4].key, [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
-    assert_eq!(elements[4].value, Some(Value::Bytes(vec![10, 22, 0, 2, 0, 80, 0, 0])));
+    assert_eq!(elements[6].key, [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
+    assert_eq!(elements[6].value, Some(Value::Bytes(vec![10, 22, 0, 2, 0, 80, 0, 0])));
     // tcp . 8080 : 10.22.0.1
-    assert_eq!(elements[6].key, elements[4].key);
-    assert_eq!(elements[6].value, Some(Value::Bytes(vec![10, 22, 0, 1])));
+    assert_eq!(elements[8].key, elements[6].key);
+    assert_eq!(elements[8].value, Some(Value::Bytes(vec![10, 22, 0, 1])));
     // 192.0.2.7 . udp . 53 : 10.22.0.2 . 5353
-    assert_eq!(elements[7].key, [192, 0, 2, 7, 17, 0, 0, 0, 0, 53, 0, 0]);
+    assert_eq!(elements[9].key, [192, 0, 2, 7, 17, 0, 0, 0, 0, 53, 0, 0]);
 }
 
 /// A name does not say what is a bridge's side of a VLAN.
@@ -73,6 +76,15 @@ fn a_bridge_is_taken_along_where_the_device_is_its_side_of_a_vlan() {
     let uplink = Record { sources: vec!["10.51.0.11".parse().unwrap()], ..trunk };
     assert_eq!(names(&uplink, frame::UPLINKS), ["br0.7"]);
     assert!(names(&uplink, frame::DEVICES).is_empty());
+}
+
+#[test]
+fn a_masqueraded_pod_is_closed_unless_it_asks_for_routes() {
+    let closed =
+        |record: &Record| elements(record).iter().filter(|one| one.set.starts_with("closed")).count();
+    assert_eq!(closed(&record()), 2);
+    assert_eq!(closed(&Record { direct: true, ..record() }), 0);
+    assert_eq!(closed(&Record { masquerade: false, ..record() }), 0);
 }
 
 #[test]
