@@ -25,7 +25,7 @@ use crate::undo::{Undo, UndoLog};
 
 mod repair;
 
-pub use repair::{forget, forget_stale, mend, recall, remembered};
+pub use repair::{forget, forget_stale, mend, recall, remembered, repair};
 
 /// The ways between a pod and its node.
 #[derive(Clone, Debug)]

@@ -1,8 +1,9 @@
-//! After the bridge was down: with it the kernel takes the node's routes and neighbour entries to the pods, and does not give them
-//! back. The next call of any pod does, for all live ones, from the records.
+//! After the bridge was down, or an address of the node gone: with either the kernel takes the node's routes to pods, and does not give
+//! them back. The next call of any pod does, for all live ones, from the records.
 //!
 //! Each record is written before its ways are taken and removed before they go, so nobody puts back what somebody else is taking away.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_conf::cni::error::CniError;
@@ -11,7 +12,8 @@ use ipnet::IpNet;
 use super::{Ends, Ways};
 use crate::link::{HostRoute, Link};
 use crate::lock::RecordLock;
-use crate::net::{Batch, Conn, NetError, Request, link, neigh, route};
+use crate::net::{Batch, Conn, NetError, Request, addr, link, neigh, route};
+use crate::ownership::{Progress, metric_of};
 use crate::record::{Record, Records};
 
 /// Writes down what [`super::give`] is about to give the node.
@@ -87,54 +89,130 @@ pub async fn forget_stale(node: &Conn, remembered: &[String], links: &[&Link]) -
     Ok(())
 }
 
-/// Puts back what the node has lost of its ways to pods, of whichever network. The pod that is called for goes on without.
+/// Puts back what the node has lost of its routes to pods, of whichever network. The pod that is called for goes on without.
 pub async fn mend(node: &Conn) {
-    let mended = async {
-        for (device, records) in Records::of_ways()? {
-            if is_lost(node, &records).await? {
-                put_back(node, &device, &records).await?;
+    if let Err(e) = repair(node, false).await {
+        log::error!("the node's routes to its pods were not put back: {e}");
+    }
+}
+
+/// The same, returning what was put back in words. With `neighbours`, the neighbour entries are looked at as well, which go without the routes
+/// only where somebody flushes them.
+pub async fn repair(node: &Conn, neighbours: bool) -> Result<Vec<String>, CniError> {
+    let mut repaired = Vec::new();
+    for (name, records) in Records::of_ways()? {
+        let Some(device) = link::by_name(node, &name).await?.filter(|device| device.up) else { continue };
+        if lost(node, &records, &device, neighbours).await?.is_empty() {
+            continue;
+        }
+        let _lock = RecordLock::alone()?;
+        // Somebody else may have been quicker, and a record may be a dead pod's.
+        let (mut requests, mut pods) = (Vec::new(), 0);
+        for (veth, addresses) in lost(node, &records, &device, neighbours).await? {
+            let Some(record) = records.read(&veth) else { continue };
+            if let Some(record) = with_sources(node, record, &records).await?
+                && is_behind(node, &record, &device).await?
+            {
+                requests.extend(of_node(&record, &addresses, &device));
+                pods += 1;
             }
         }
-        Ok(())
+        Batch::open()?.send(&requests)?;
+        if pods > 0 {
+            let what = format!("the node's routes to {pods} pods behind {name} were gone and are back");
+            log::warn!("{what}");
+            repaired.push(what);
+        }
+    }
+    Ok(repaired)
+}
+
+/// The recorded veths whose pods the node has lost routes to, and to which of their addresses. One list of the device's routes shows it: each
+/// has the metric of its attachment. So only the records of those that lack some are read, and one more to know the families.
+async fn lost(
+    node: &Conn,
+    records: &Records,
+    device: &Link,
+    neighbours: bool,
+) -> Result<Vec<(String, Vec<IpAddr>)>, CniError> {
+    let routes = route::ours_by(node, device.index).await?;
+    let (has_v4, has_v6) = records.any().map_or((false, false), |record| {
+        let has = |ipv4: bool| record.addresses.iter().any(|net| net.addr().is_ipv4() == ipv4);
+        (has(true), has(false))
+    });
+    let of_family = |ipv4: bool| -> BTreeSet<u32> {
+        routes.iter().filter(|route| route.address.is_ipv4() == ipv4).map(|route| route.metric).collect()
     };
-    if let Err(e) = mended.await {
-        let e: CniError = e;
-        log::error!("the node's ways to its pods were not put back: {e}");
-    }
-}
-
-/// Who has taken a device down has taken the ways of all pods behind it, so one pod stands for all.
-async fn is_lost(node: &Conn, records: &Records) -> Result<bool, CniError> {
-    let Some(record) = records.any() else { return Ok(false) };
-    for address in &record.addresses {
-        if route::ours_to(node, address.addr()).await?.is_none() {
-            return Ok(true);
+    let (v4, v6) = (of_family(true), of_family(false));
+    let mut lost = Vec::new();
+    for veth in records.veths() {
+        let Some(metric) = metric_of(&veth) else { continue };
+        // Where a family has no routes at all, the one record says whether it should have some.
+        let lacks = |present: &BTreeSet<u32>, expected: bool| {
+            !present.contains(&metric) && (expected || !present.is_empty())
+        };
+        if !(neighbours || lacks(&v4, has_v4) || lacks(&v6, has_v6)) {
+            continue;
+        }
+        let Some(record) = records.read(&veth) else { continue };
+        let mut missing = Vec::new();
+        for address in record.addresses.iter().map(IpNet::addr) {
+            let is_there = routes.iter().any(|route| route.address == address && route.metric == metric);
+            if !is_there
+                || neighbours && neigh::permanent_mac(node, device.index, address).await? != record.mac
+            {
+                missing.push(address);
+            }
+        }
+        if !missing.is_empty() && is_alive(node, &record).await? && can_be_reached(node, &record).await? {
+            lost.push((veth, missing));
         }
     }
-    Ok(false)
+    Ok(lost)
 }
 
-async fn put_back(node: &Conn, device: &str, records: &Records) -> Result<(), CniError> {
-    let _lock = RecordLock::alone()?;
-    // The record that was looked at may be a dead pod's, or somebody else was quicker.
-    let live = records.live(node, None).await?;
-    let device = link::by_name(node, device).await?.filter(|device| device.up);
-    let Some(device) = device else { return Ok(()) };
-    if !is_lost(node, records).await? {
-        return Ok(());
-    }
-    let (mut requests, mut pods) = (Vec::new(), 0);
-    for record in &live {
-        if is_behind(node, record, &device).await? {
-            requests.extend(of_node(record, &device));
-            pods += 1;
+/// A dead pod's record is its DEL's to remove.
+async fn is_alive(node: &Conn, record: &Record) -> Result<bool, NetError> {
+    let host = link::by_name(node, &record.attachment().host_interface()).await?;
+    Ok(host.is_some_and(|host| record.attachment().progress(&host) != Progress::Foreign))
+}
+
+/// Whether the node has an address to send from to each of the pod's. Without one there is nothing to put back for now.
+async fn can_be_reached(node: &Conn, record: &Record) -> Result<bool, NetError> {
+    Ok(sources(node, record).await?.is_some())
+}
+
+/// The record's sources, or, where the node has lost one for good, the one that it would send from by itself; none where it has none.
+async fn sources(node: &Conn, record: &Record) -> Result<Option<Vec<IpAddr>>, NetError> {
+    let mut sources = Vec::new();
+    for source in &record.sources {
+        let of_family =
+            record.addresses.iter().map(IpNet::addr).find(|pod| pod.is_ipv4() == source.is_ipv4());
+        let Some(pod) = of_family else { continue };
+        let is_there =
+            addr::of_family(node, source.is_ipv6()).await?.iter().any(|held| held.net.addr() == *source);
+        let found =
+            if is_there { Some(*source) } else { route::lookup(node, pod).await?.map(|(_, from)| from) };
+        match found {
+            Some(source) => sources.push(source),
+            None => return Ok(None),
         }
     }
-    Batch::open()?.send(&requests)?;
-    if pods > 0 {
-        log::warn!("the node's routes to {pods} pods behind {} were gone and are back", device.name);
+    Ok((!sources.is_empty()).then_some(sources))
+}
+
+/// The record with sources that the node has, written down where they have changed.
+async fn with_sources(
+    node: &Conn,
+    mut record: Record,
+    records: &Records,
+) -> Result<Option<Record>, CniError> {
+    let Some(sources) = sources(node, &record).await? else { return Ok(None) };
+    if record.sources != sources {
+        record.sources = sources;
+        records.write(&record)?;
     }
-    Ok(())
+    Ok(Some(record))
 }
 
 /// Whether the pod's port is still in the bridge. What goes to one that has lost its bridge, which is then another, would leave by the uplink.
@@ -147,14 +225,14 @@ async fn is_behind(node: &Conn, record: &Record, device: &Link) -> Result<bool, 
     Ok(bridge.is_some() && host.and_then(|host| host.master) == bridge)
 }
 
-/// As [`super::give`] has it.
-fn of_node(record: &Record, device: &Link) -> Vec<Request> {
+/// As [`super::give`] has it, for these of the pod's addresses.
+fn of_node(record: &Record, addresses: &[IpAddr], device: &Link) -> Vec<Request> {
     let Some(mac) = record.mac else { return Vec::new() };
     let metric = record.attachment().metric();
-    let way = |address: IpAddr| {
+    let way = |address: &IpAddr| {
         let source = record.sources.iter().find(|source| source.is_ipv4() == address.is_ipv4())?;
-        let to_pod = HostRoute { address, interface: device.index, metric };
-        Some([route::to_pod(&to_pod, *source), neigh::permanent(device.index, address, mac)])
+        let to_pod = HostRoute { address: *address, interface: device.index, metric };
+        Some([route::to_pod(&to_pod, *source), neigh::permanent(device.index, *address, mac)])
     };
-    record.addresses.iter().filter_map(|net| way(net.addr())).flatten().collect()
+    addresses.iter().filter_map(way).flatten().collect()
 }

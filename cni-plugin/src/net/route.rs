@@ -146,16 +146,29 @@ pub async fn default_interface(conn: &Conn, ipv6: bool) -> Result<Option<u32>> {
 
 /// `ip route show proto 117`: every route of ours to a pod.
 pub async fn all_ours(conn: &Conn) -> Result<Vec<HostRoute>> {
+    list_ours(conn, None).await
+}
+
+/// `ip route show proto 117 dev INTERFACE`: those that leave by one interface, by its index.
+pub async fn ours_by(conn: &Conn, interface: u32) -> Result<Vec<HostRoute>> {
+    list_ours(conn, Some(interface)).await
+}
+
+/// The kernel picks them; before Linux 4.20 it lists all routes.
+async fn list_ours(conn: &Conn, interface: Option<u32>) -> Result<Vec<HostRoute>> {
     let mut routes = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
+        message.header.protocol = OURS;
+        message.attributes.extend(interface.map(RouteAttribute::Oif));
         let answers = conn.dump(RouteNetlinkMessage::GetRoute(message), || "list routes".into()).await?;
         routes.extend(answers.iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewRoute(message) => ours(message),
             _ => None,
         }));
     }
+    routes.retain(|route| interface.is_none_or(|interface| route.interface == interface));
     Ok(routes)
 }
 

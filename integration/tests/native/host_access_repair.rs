@@ -64,3 +64,59 @@ fn a_bridge_that_was_down_has_its_pods_ways_again_with_the_next_call_of_any() {
         before.assert_unchanged(&site.node);
     }
 }
+
+/// How many routes of ours the node has.
+fn routes(site: &Site) -> usize {
+    site.node.ip_json("route show proto 117").as_array().map_or(0, Vec::len)
+}
+
+/// An interface that is configured anew, by DHCP for one, while a pod starts: the pods from before are all reached again, not one of each device.
+#[test]
+fn an_address_of_the_node_that_was_gone_leads_to_every_pod_again() {
+    let (site, pods) = (site(), [Pod::new(), Pod::new(), Pod::new(), Pod::new()]);
+    site.node.ip("link add sto0 type veth peer name sto1\nlink set sto0 up\nlink set sto1 up\naddr add 10.53.0.11/24 dev sto0");
+    let client = site.node.client(&site.list());
+    let mut results = Vec::new();
+    let mut add = |pod: &Pod| results.push(client.add(&pod.eth0()).expect_ok().json());
+    add(&pods[0]);
+    add(&pods[1]);
+    let [v4, _] = Site::NODE;
+    site.node.ip(&format!("addr del {v4}/24 dev nic1"));
+    assert_eq!(routes(&site), 0, "the kernel keeps the routes: nothing is shown");
+    add(&pods[2]);
+    site.node.ip(&format!("addr add {v4}/24 dev nic1\nroute add default via 10.51.0.1"));
+    add(&pods[3]);
+    assert_eq!(routes(&site), 4);
+    // The third knows the node by the address that it had then.
+    for index in [0, 1, 3] {
+        talk(&site.node, &pods[index], &addresses(&results[index]));
+    }
+    for pod in &pods {
+        client.check(&pod.eth0()).expect_ok();
+    }
+}
+
+/// Each call looks, and none says anything or does it again.
+#[test]
+fn a_node_with_another_address_for_good_repairs_once() {
+    let (site, pod, second) = (site(), Pod::new(), Pod::new());
+    let client = site.node.client(&site.list());
+    client.add(&pod.eth0()).expect_ok();
+    let [v4, _] = Site::NODE;
+    site.node.ip(&format!(
+        "addr del {v4}/24 dev nic1\naddr add 10.51.0.99/24 dev nic1\nroute add default via 10.51.0.1"
+    ));
+    let told = client.add(&second.eth0()).expect_ok();
+    assert!(
+        told.stderr.contains("the node's routes to 1 pods behind br136 were gone and are back"),
+        "{told}"
+    );
+    assert_eq!(routes(&site), 2);
+    let told = client.del(&second.eth0()).expect_ok();
+    assert!(!told.stderr.contains("routes to"), "{told}");
+    // Nothing leads from here to a pod, and nobody is told so with each call.
+    site.node.ip("addr del 10.51.0.99/24 dev nic1");
+    for outcome in [client.add(&second.eth0()), client.del(&second.eth0())] {
+        assert!(outcome.ok() && !outcome.stderr.contains("routes to"), "{outcome}");
+    }
+}
