@@ -34,6 +34,11 @@ pub fn arp(operation: u8, sender_mac: [u8; 6], sender: &str, target: &str) -> Ve
     [&head[..], &sender_mac, &v4(sender).octets(), &[0; 6], &v4(target).octets()].concat()
 }
 
+/// RARP without addresses, as QEMU tells switches where a machine is.
+fn announcement(operation: u8, sender: [u8; 6], target: [u8; 6]) -> Vec<u8> {
+    [&[0, 1, 8, 0, 6, 4, 0, operation], &sender[..], &[0; 4], &target, &[0; 4]].concat()
+}
+
 /// RFC 791 and RFC 768. Length and sum come with the mark.
 pub fn udp(from: &str, ports: [u16; 2]) -> Vec<u8> {
     let mut packet = vec![0x45, 0, 0, 36, 0, 0, 0, 0, 64, 17, 0, 0];
@@ -147,7 +152,7 @@ pub fn cases(own: [u8; 6]) -> Vec<Case> {
         [&vid.to_be_bytes()[..], &ethertype.to_be_bytes(), &payload].concat()
     };
     let (own_frame, forged) = (of(own), of(FORGED));
-    let (ip, ip6, arps) = (0x0800, 0x86dd, 0x0806);
+    let (ip, ip6, arps, rarp) = (0x0800, 0x86dd, 0x0806, 0x8035);
     let mut cases = vec![
         ("own address", own_frame(ip, udp(OWN, [9, 9])), true),
         ("forged MAC", forged(ip, udp(OWN, [9, 9])), false),
@@ -161,6 +166,11 @@ pub fn cases(own: [u8; 6]) -> Vec<Case> {
         ("ARP probe for nobody's address", own_frame(arps, arp(1, own, "0.0.0.0", STRANGER)), false),
         ("ARP probe for an allowed address", own_frame(arps, arp(1, own, "0.0.0.0", ALLOWED)), true),
         ("ARP probe in another's name", own_frame(arps, arp(1, FORGED, "0.0.0.0", OWN)), false),
+        ("RARP announcement", own_frame(rarp, announcement(3, own, own)), true),
+        ("RARP announcement by another MAC", forged(rarp, announcement(3, own, own)), false),
+        ("RARP announcement of another MAC", own_frame(rarp, announcement(3, FORGED, FORGED)), false),
+        ("RARP request for another MAC", own_frame(rarp, announcement(3, own, FORGED)), false),
+        ("RARP answer", own_frame(rarp, announcement(4, own, own)), false),
         ("ARP reply for the router", own_frame(arps, arp(2, own, Site::GATEWAY, NEIGHBOUR)), false),
         ("ARP reply for a neighbour", own_frame(arps, arp(2, own, NEIGHBOUR, Site::GATEWAY)), false),
         ("ARP reply with another MAC inside", own_frame(arps, arp(2, FORGED, OWN, Site::GATEWAY)), false),

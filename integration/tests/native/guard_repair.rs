@@ -10,6 +10,13 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// As many rules for ARP as there are, and a pod may probe for any address: what a former version made.
+const FORMER: &str = "flush chain bridge vlan-bridge arp-senders
+add rule bridge vlan-bridge arp-senders iifname . arp saddr ether . arp saddr ip @addresses4 accept
+add rule bridge vlan-bridge arp-senders iifname . arp saddr ether @macs arp saddr ip 0.0.0.0 accept
+add rule bridge vlan-bridge arp-senders drop
+delete chain bridge vlan-bridge arp-probes";
+
 #[test]
 fn what_a_firewalls_restart_took_is_noticed_and_put_back_for_all() {
     let scene = Scene::new(json!({}));
@@ -27,6 +34,7 @@ fn what_a_firewalls_restart_took_is_noticed_and_put_back_for_all() {
         "flush set bridge vlan-bridge macs",
         "flush set bridge vlan-bridge addresses6",
         "flush map bridge vlan-bridge ports",
+        FORMER,
     ];
     for damage in damages {
         client.check(&scene.eth0()).expect_ok();
