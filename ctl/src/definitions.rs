@@ -1,22 +1,56 @@
 //! What other programs are told to do with interfaces: ifcfg files, NetworkManager, systemd-networkd, netplan, ifupdown.
 
+mod device;
+mod ini;
+mod network_manager;
+mod networkd;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use crate::files;
+use device::{Property, Test};
+use network_manager::Specification;
 
-/// One program's word on one interface.
+pub(crate) use device::{About, Device};
+pub(crate) use networkd::Foreign;
+
+/// How far a program has an interface in its care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// It is told to leave it alone.
+    None,
+    /// It leaves it in its bridge or bond, or puts it into one.
+    KeepsMaster,
+    /// It has all of it.
+    Whole,
+}
+
+/// One program's word on some interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Definition {
-    /// The interface, or a pattern of interfaces.
-    pub(crate) interface: String,
     /// The program.
     pub(crate) program: &'static str,
     /// The file.
     pub(crate) path: PathBuf,
+    /// Which interfaces: those of which all of these hold.
+    tests: Vec<Test>,
     /// Whether it gives the interface addresses, or has it ask for some.
     pub(crate) addresses: bool,
+    pub(crate) care: Care,
+    /// What NetworkManager calls it.
+    pub(crate) profile: Option<String>,
+}
+
+/// All that programs are told.
+#[derive(Debug, Default)]
+pub(crate) struct Definitions {
+    /// Those of systemd-networkd in the order in which it looks at them.
+    pub(crate) all: Vec<Definition>,
+    /// What NetworkManager leaves alone.
+    unmanaged: Vec<Specification>,
+    pub(crate) foreign: Foreign,
 }
 
 /// A program, where its files are, and how they are read.
@@ -27,21 +61,11 @@ struct Kind {
     read: fn(name: &str, text: &str) -> Vec<(String, bool)>,
 }
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 3] = [
     Kind {
         program: "ifcfg",
         places: &["/etc/sysconfig/network-scripts", "/etc/sysconfig/network"],
         read: ifcfg,
-    },
-    Kind {
-        program: "NetworkManager",
-        places: &["/etc/NetworkManager/system-connections", "/run/NetworkManager/system-connections"],
-        read: network_manager,
-    },
-    Kind {
-        program: "systemd-networkd",
-        places: &["/etc/systemd/network", "/run/systemd/network"],
-        read: networkd,
     },
     Kind { program: "netplan", places: &["/etc/netplan", "/run/netplan"], read: netplan },
     Kind {
@@ -55,8 +79,8 @@ const KINDS: [Kind; 5] = [
 ///
 /// # Errors
 /// A folder or file that cannot be read.
-pub(crate) fn find() -> Result<Vec<Definition>> {
-    let mut found = Vec::new();
+pub(crate) fn find() -> Result<Definitions> {
+    let mut all = Vec::new();
     for kind in &KINDS {
         for place in kind.places.iter().map(Path::new) {
             let paths: Vec<PathBuf> = match place.is_dir() {
@@ -65,42 +89,62 @@ pub(crate) fn find() -> Result<Vec<Definition>> {
             };
             for path in paths.into_iter().filter(|path| path.is_file()) {
                 let Some(content) = files::read(&path)? else { continue };
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let definitions = (kind.read)(&name, &String::from_utf8_lossy(&content));
-                found.extend(definitions.into_iter().map(|(interface, addresses)| Definition {
-                    interface,
-                    program: kind.program,
-                    path: path.clone(),
-                    addresses,
-                }));
+                let definitions = (kind.read)(&ini::name_of(&path), &String::from_utf8_lossy(&content));
+                all.extend(
+                    definitions
+                        .into_iter()
+                        .map(|(name, addresses)| Definition::named(kind.program, &path, &name, addresses)),
+                );
             }
         }
     }
-    Ok(found)
+    all.extend(network_manager::find()?);
+    all.extend(networkd::find()?);
+    Ok(Definitions { all, unmanaged: network_manager::unmanaged()?, foreign: networkd::foreign()? })
 }
 
 impl Definition {
-    /// Whether it is about an interface. Patterns are those of systemd.network(5).
-    pub(crate) fn is_about(&self, interface: &str) -> bool {
-        let (positive, negative) = match self.interface.strip_prefix('!') {
-            Some(rest) => (rest, true),
-            None => (self.interface.as_str(), false),
-        };
-        positive.split_whitespace().any(|pattern| matches(pattern.as_bytes(), interface.as_bytes()))
-            != negative
+    /// One of an interface by name.
+    fn named(program: &'static str, path: &Path, name: &str, addresses: bool) -> Definition {
+        let tests = vec![Test { property: Property::Name, patterns: vec![name.to_owned()] }];
+        Definition { program, path: path.to_owned(), tests, addresses, care: Care::Whole, profile: None }
+    }
+
+    /// Whether it is about an interface.
+    pub(crate) fn is_about(&self, device: &Device) -> About {
+        self.tests.iter().map(|test| test.judge(device)).min().unwrap_or(About::No)
+    }
+
+    /// Whether it names an interface, and no pattern.
+    pub(crate) fn names(&self, interface: &str) -> bool {
+        let is_name = |test: &Test| test.property == Property::Name && test.patterns == [interface];
+        self.tests.iter().any(is_name)
+    }
+
+    /// Whether it is one of systemd-networkd's that say what happens to an interface.
+    pub(crate) fn is_networkds(&self) -> bool {
+        self.program == networkd::PROGRAM && self.path.extension().is_some_and(|ending| ending == "network")
     }
 }
 
-/// `*` and `?`, as in file names.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    match (pattern.split_first(), name.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => {
-            matches(rest, name) || name.split_first().is_some_and(|(_, name)| matches(pattern, name))
+impl Definitions {
+    /// Those that count for an interface. Of systemd-networkd's that is the first whose conditions hold, and those before it that may.
+    pub(crate) fn about(&self, device: &Device) -> Vec<(&Definition, About)> {
+        let is_left_alone = self.unmanaged.iter().any(|specification| specification.is_about(device));
+        let (mut found, mut is_settled) = (Vec::new(), false);
+        for definition in &self.all {
+            let about = definition.is_about(device);
+            let is_passed_over = is_settled && definition.is_networkds()
+                || is_left_alone && definition.program == network_manager::PROGRAM;
+            if about == About::No || is_passed_over {
+                continue;
+            }
+            is_settled |= definition.is_networkds() && about == About::Yes;
+            if definition.care != Care::None {
+                found.push((definition, about));
+            }
         }
-        (Some((b'?', pattern)), Some((_, name))) => matches(pattern, name),
-        (Some((a, pattern)), Some((b, name))) if a == b => matches(pattern, name),
-        _ => false,
+        found
     }
 }
 
@@ -115,50 +159,6 @@ fn ifcfg(name: &str, text: &str) -> Vec<(String, bool)> {
     let given =
         text.lines().any(|line| ["IPADDR", "IPV6ADDR"].iter().any(|key| line.trim().starts_with(key)));
     vec![(value("DEVICE").unwrap_or_else(|| of_name.to_owned()), asks || given)]
-}
-
-/// The value of a key in a section of an INI file; the last one counts.
-fn ini<'a>(text: &'a str, section: &str, key: &str) -> Vec<&'a str> {
-    let mut within = false;
-    let mut values = Vec::new();
-    for line in text.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            within = name == section;
-        } else if within
-            && let Some((name, value)) = line.split_once('=')
-            && name.trim() == key
-        {
-            values.push(value.trim());
-        }
-    }
-    values
-}
-
-/// A keyfile a connection. One that is a port of something gets no addresses; any other asks for some unless told not to.
-fn network_manager(_: &str, text: &str) -> Vec<(String, bool)> {
-    let Some(interface) = ini(text, "connection", "interface-name").pop() else { return Vec::new() };
-    let is_port = ["master", "controller"].iter().any(|key| !ini(text, "connection", key).is_empty());
-    let quiet = |family: &str| {
-        ini(text, family, "method")
-            .pop()
-            .is_some_and(|method| ["disabled", "ignore", "link-local"].contains(&method))
-    };
-    let silent = is_port || quiet("ipv4") && quiet("ipv6");
-    vec![(interface.to_owned(), !silent)]
-}
-
-/// `*.network` says what happens to interfaces, `*.netdev` makes them.
-fn networkd(name: &str, text: &str) -> Vec<(String, bool)> {
-    if name.ends_with(".netdev") {
-        return ini(text, "NetDev", "Name").into_iter().map(|name| (name.to_owned(), false)).collect();
-    }
-    if !name.ends_with(".network") {
-        return Vec::new();
-    }
-    let asks =
-        ini(text, "Network", "DHCP").pop().is_some_and(|dhcp| !["no", "false", "0", "off"].contains(&dhcp));
-    let given = ["Network", "Address"].iter().any(|section| !ini(text, section, "Address").is_empty());
-    ini(text, "Match", "Name").into_iter().map(|name| (name.to_owned(), asks || given)).collect()
 }
 
 /// YAML, of which lines and their indents are enough here: `NAME:` stands alone on a line, its settings are further in.
@@ -215,10 +215,6 @@ fn ifupdown(_: &str, text: &str) -> Vec<(String, bool)> {
 mod tests {
     use super::*;
 
-    fn about(interface: &str) -> Definition {
-        Definition { interface: interface.into(), program: "x", path: PathBuf::new(), addresses: false }
-    }
-
     #[test]
     fn every_programs_files_are_read() {
         let own = |name: &str, addresses| vec![(name.to_owned(), addresses)];
@@ -226,16 +222,6 @@ mod tests {
         assert_eq!(ifcfg("ifcfg-a", "DEVICE=nic0\nBOOTPROTO=none\nMASTER=bond0\n"), own("nic0", false));
         assert_eq!(ifcfg("ifcfg-a", "IPADDR0=10.0.0.1\n"), own("a", true));
         assert_eq!(ifcfg("route-a", "IPADDR=10.0.0.1\n"), []);
-        let keyfile = "[connection]\ninterface-name=nic0\n[ipv4]\nmethod=disabled\n[ipv6]\nmethod=ignore\n";
-        assert_eq!(network_manager("", keyfile), own("nic0", false));
-        assert_eq!(network_manager("", &keyfile.replace("ignore", "auto")), own("nic0", true));
-        assert_eq!(
-            network_manager("", "[connection]\ninterface-name=nic0\nmaster=bond0\n"),
-            own("nic0", false)
-        );
-        assert_eq!(networkd("a.network", "[Match]\nName=nic*\n[Network]\nDHCP=yes\n"), own("nic*", true));
-        assert_eq!(networkd("a.network", "[Match]\nName=nic0\n[Network]\nBond=bond0\n"), own("nic0", false));
-        assert_eq!(networkd("a.netdev", "[NetDev]\nName=br136\nKind=bridge\n"), own("br136", false));
         assert_eq!(ifupdown("", "auto nic0\niface nic0 inet dhcp\n"), own("nic0", true));
         assert_eq!(
             ifupdown("", "iface lo inet loopback\niface bond0 inet manual\n  bond-mode 4\n"),
@@ -250,21 +236,5 @@ mod tests {
                     addresses:\n        - 10.51.0.11/24\n";
         let expected = [("nic1", true), ("bond0", false), ("bond0.51", true)];
         assert_eq!(netplan("a.yaml", text), expected.map(|(name, addresses)| (name.to_owned(), addresses)));
-    }
-
-    #[test]
-    fn patterns_are_matched_whole() {
-        for (pattern, name, expected) in [
-            ("nic0", "nic0", true),
-            ("nic0", "nic01", false),
-            ("n*0", "nic0", true),
-            ("*", "br136", true),
-            ("ni?0", "nic0", true),
-            ("eth* nic*", "nic0", true),
-            ("!nic*", "nic0", false),
-            ("!nic*", "br136", true),
-        ] {
-            assert_eq!(about(pattern).is_about(name), expected, "{pattern} {name}");
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod configuration;
+mod definitions;
 mod filter;
 mod finding;
 mod kernel;
@@ -20,12 +21,13 @@ use crate::observe;
 use finding::{Finding, Verdict, counted};
 
 /// Every check, in the order in which one would look.
-const CHECKS: [fn(&Facts) -> Vec<Finding>; 21] = [
+const CHECKS: [fn(&Facts) -> Vec<Finding>; 22] = [
     runtimes::found,
     configuration::lists,
     configuration::plugins,
     configuration::status,
-    configuration::definitions,
+    definitions::fights,
+    definitions::foreign,
     kernel::modules,
     kernel::settings,
     kernel::router_advertisements,

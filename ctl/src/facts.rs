@@ -14,7 +14,7 @@ use vlan_bridge::record::Record;
 use vlan_bridge_ipam::store::{Known, StoreError, Usage};
 
 use crate::bond::Bond;
-use crate::definitions::Definition;
+use crate::definitions::{Definitions, Device};
 use crate::lists::{Found, Ours};
 use crate::runtimes::{self, Runtime};
 use vlan_bridge_ipam::ask::{Answers, Vantage};
@@ -49,7 +49,9 @@ pub(crate) struct Facts {
     pub(crate) refused: Vec<(PathBuf, String)>,
     /// Every plugin that the lists of ours name.
     pub(crate) plugins: Vec<Plugin>,
-    pub(crate) definitions: Vec<Definition>,
+    pub(crate) definitions: Definitions,
+    /// Hardware's drivers, by the interface's name.
+    pub(crate) drivers: BTreeMap<String, String>,
     /// What was given to attachments outside their veths, by the name of the veth.
     pub(crate) records: BTreeMap<String, Record>,
     /// Attachments whose rules in the packet filter are not as they were put in, and what is missing.
@@ -252,6 +254,34 @@ impl Facts {
     pub(crate) fn devices(&self) -> BTreeSet<String> {
         let networks = self.networks.iter().map(|network| &network.ours.network);
         networks.flat_map(|network| [network.bridge.clone(), network.node_device()]).collect()
+    }
+
+    /// What programs can be told an interface by. Of one that is not there yet: of this kind.
+    pub(crate) fn device(&self, name: &str, kind: &str) -> Device {
+        let link = self.link(name);
+        let kind = match link.map(|link| &link.kind) {
+            Some(Kind::Other(kind)) if kind.is_empty() => None,
+            Some(_) => link.map(|link| link.kind_name().to_owned()),
+            None => Some(kind.to_owned()),
+        };
+        let driver = match kind.as_deref() {
+            Some("bond") => Some("bonding".to_owned()),
+            Some("vlan") => Some("802.1Q VLAN Support".to_owned()),
+            Some(kind @ ("bridge" | "veth" | "dummy")) => Some(kind.to_owned()),
+            Some(_) => None,
+            None => self.drivers.get(name).cloned(),
+        };
+        // As udev and networkd have it: these say so themselves, all other Ethernet does not.
+        let type_ = match kind.as_deref() {
+            Some("bridge") => Some("bridge"),
+            Some("bond") => Some("bond"),
+            Some("vlan") => Some("vlan"),
+            Some("veth" | "dummy" | "macvlan" | "tun") | None => Some("ether"),
+            Some(_) => None,
+        };
+        let mac = link.and_then(|link| link.mac).map(|mac| mac.to_string());
+        let permanent_mac = link.and_then(|link| link.permanent_mac).map(|mac| mac.to_string());
+        Device { name: name.to_owned(), type_, kind, driver, mac, permanent_mac }
     }
 
     /// The bonds and NICs that networks hang on, each once.

@@ -65,12 +65,23 @@ pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[Pat
     facts.unlisted = unlisted(&facts);
     facts.plugins = plugins(&facts);
     facts.definitions = definitions::find()?;
+    facts.drivers = drivers(&facts.links);
     facts.modules = modules(&facts.links);
     facts.sysctls = sysctls(&facts.links);
     facts.rp_filtered = rp_filtered();
     filter::packet_filter(&mut facts)?;
     facts.lost_ways = node::runtime()?.block_on(ways::lost(&facts))?;
     Ok(facts)
+}
+
+/// The drivers of hardware. What software made tells its own by its kind.
+fn drivers(links: &[Link]) -> BTreeMap<String, String> {
+    let look = |link: &Link| {
+        let driver =
+            fs::read_link(Path::new("/sys/class/net").join(&link.name).join("device/driver")).ok()?;
+        Some((link.name.clone(), driver.file_name()?.to_string_lossy().into_owned()))
+    };
+    links.iter().filter_map(look).collect()
 }
 
 /// What install noted; one that cannot be read keeps nobody from looking at the rest.

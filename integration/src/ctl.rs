@@ -14,7 +14,15 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The folders of a machine that the node has instead of the machine's; the tool reads and writes them.
-const OWN: [&str; 5] = ["/etc", "/opt/cni", "/run/secrets", "/var/lib", "/var/snap"];
+const OWN: [&str; 7] = [
+    "/etc",
+    "/opt/cni",
+    "/run/secrets",
+    "/run/systemd/network",
+    "/usr/lib/systemd/network",
+    "/var/lib",
+    "/var/snap",
+];
 
 /// A node's tool. What it finds in the folders `OWN` is the node's own, and empty at first.
 #[derive(Debug)]
@@ -91,8 +99,10 @@ impl<'a> Ctl<'a> {
         unsafe { command.pre_exec(move || Ok(setuid(user.into())?)) };
         let process = Background::start(command.stdin(Stdio::piped()));
         let comm = format!("/proc/{}/comm", process.pid());
+        // The kernel keeps fifteen letters.
+        let kept = name.get(..15).unwrap_or(name);
         poll(Duration::from_secs(10), "a program that runs", || {
-            fs::read_to_string(&comm).is_ok_and(|comm| comm.trim_end() == name)
+            fs::read_to_string(&comm).is_ok_and(|comm| comm.trim_end() == kept)
         });
         process
     }

@@ -1,14 +1,11 @@
 //! Files: network lists, plugins, and what other programs are told of the same interfaces.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use cni_conf::cni::version::Version;
-use cni_conf::uplink::UplinkPort;
-use vlan_bridge::ownership::is_ours;
 
-use super::finding::{Finding, counted};
-use crate::definitions::Definition;
+use super::finding::Finding;
 use crate::facts::{Facts, Network, Plugin};
 use crate::lists::Found;
 use crate::runtimes::{self, Runtime};
@@ -273,82 +270,4 @@ pub(super) fn status(facts: &Facts) -> Vec<Finding> {
         }
     };
     asked.map(judge).collect()
-}
-
-/// What an interface is to a network of ours.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// A NIC of a bond.
-    Member,
-    /// The bond or NIC, where its VLANs are the ports: it may well have addresses.
-    Master,
-    /// A port of a bridge of ours.
-    Port,
-    /// A bridge or sub-interface that the plugins made.
-    Made,
-}
-
-/// Other programs' definitions of the interfaces that a network hangs on.
-pub(super) fn definitions(facts: &Facts) -> Vec<Finding> {
-    const CHECK: &str = "definitions";
-    let mut findings = Vec::new();
-    let mut seen_files = BTreeSet::new();
-    for (interface, role) in roles(facts) {
-        let about: Vec<&Definition> =
-            facts.definitions.iter().filter(|definition| definition.is_about(interface)).collect();
-        for definition in &about {
-            let Definition { program, path, .. } = definition;
-            let path = path.display();
-            let fights = definition.addresses && role != Role::Master;
-            if fights && seen_files.insert((interface, &definition.path)) {
-                let why =
-                    format!("{interface} must carry none: answers to the pods' VLAN would be the node's");
-                let seen = format!("{program} gives {interface} addresses: {path}");
-                findings
-                    .push(Finding::fail(CHECK, seen, why).mend(format!("take {interface} out of {path}")));
-            } else if role == Role::Made && definition.interface == interface {
-                let seen = format!("{program} defines {interface}, which vlan-bridge made: {path}");
-                let why = "two programs that make one interface undo each other at the next boot";
-                findings
-                    .push(Finding::warn(CHECK, seen, why).mend(format!("take {interface} out of {path}")));
-            }
-        }
-        let programs: BTreeSet<&str> = about.iter().map(|definition| definition.program).collect();
-        // netplan writes what networkd and NetworkManager read.
-        if programs.len() > 1 && !programs.contains("netplan") {
-            let programs: Vec<&str> = programs.into_iter().collect();
-            let paths: Vec<String> =
-                about.iter().map(|definition| definition.path.display().to_string()).collect();
-            let seen = format!("{} both define {interface}: {}", programs.join(" and "), paths.join(", "));
-            let why = "whichever starts last wins, and may take the interface out of its bond";
-            findings.push(Finding::warn(CHECK, seen, why).mend("keep one of them"));
-        }
-    }
-    if findings.is_empty() {
-        let seen = match facts.definitions.len() {
-            0 => "no definitions of interfaces".to_owned(),
-            number => format!("{} of interfaces, none that fights", counted(number, "definition")),
-        };
-        findings.push(Finding::ok(CHECK, seen));
-    }
-    findings
-}
-
-fn roles(facts: &Facts) -> BTreeMap<&str, Role> {
-    let mut roles = BTreeMap::new();
-    for network in &facts.networks {
-        let Some(uplink) = &network.ours.network.uplink else { continue };
-        let whole = !matches!(uplink.port, UplinkPort::SubInterface { .. });
-        roles.insert(uplink.master.as_str(), if whole { Role::Port } else { Role::Master });
-        let members = facts.bonds.get(&uplink.master).map(|bond| bond.members.as_slice()).unwrap_or_default();
-        roles.extend(members.iter().map(|member| (member.name.as_str(), Role::Member)));
-        for name in [network.ours.network.bridge.as_str(), uplink.port_name()] {
-            if name == uplink.master {
-                continue;
-            }
-            let made = facts.link(name).is_none_or(is_ours);
-            roles.insert(name, if made { Role::Made } else { Role::Port });
-        }
-    }
-    roles
 }

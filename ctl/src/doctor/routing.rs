@@ -8,6 +8,7 @@ use vlan_bridge::host_access::Missing;
 use vlan_bridge::link::{Address, Kind, Link};
 use vlan_bridge::ownership::is_attachment;
 
+use super::definitions;
 use super::finding::Finding;
 use super::uplink::NOBODYS;
 use crate::facts::{Facts, LostWay};
@@ -34,7 +35,7 @@ pub(super) fn reverse_path(facts: &Facts) -> Vec<Finding> {
         if has_way_back(facts, link, net.addr().into()) {
             continue;
         }
-        findings.push(trap(link, net));
+        findings.push(trap(facts, link, net));
     }
     if findings.is_empty() {
         let names: Vec<String> = with_default
@@ -128,7 +129,7 @@ fn covers(link: &Link, facts: &Facts, from: IpAddr, address: IpAddr) -> bool {
     facts.addresses(link).any(|own| own.net.addr() == address && own.net.network() == from)
 }
 
-fn trap(link: &Link, net: ipnet::Ipv4Net) -> Finding {
+fn trap(facts: &Facts, link: &Link, net: ipnet::Ipv4Net) -> Finding {
     let (name, address, table) = (&link.name, net.addr(), table_of(link));
     // Nobody told the router of a network without a default route; it is nearly always the first address.
     let router = net.hosts().find(|host| *host != address).unwrap_or(address);
@@ -136,12 +137,16 @@ fn trap(link: &Link, net: ipnet::Ipv4Net) -> Finding {
         "{address} on {name}: the default route is elsewhere, rp_filter is strict, and no rule is about it"
     );
     let why = "what pods of other nodes send to it comes in by one interface and would be answered by another: dropped without a word";
-    Finding::fail(CHECK, seen, why)
+    let told = [address.to_string(), router.to_string()];
+    let of_program = definitions::way_back(facts, name, [&told[0], &told[1]], table);
+    let finding = Finding::fail(CHECK, seen, why)
         .mend(format!(
             "ip route add default via {router} dev {name} table {table}   # {router}: the router of {}",
             net.trunc()
         ))
-        .mend(format!("ip rule add from {address} lookup {table}"))
+        .mend(format!("ip rule add from {address} lookup {table}"));
+    // The program that has the interface removes what `ip` adds at its next restart.
+    of_program.into_iter().fold(finding, Finding::mend)
 }
 
 /// The VLAN's number serves as the table's, as operators like it.

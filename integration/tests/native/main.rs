@@ -14,6 +14,7 @@ mod check_status;
 mod cnitool;
 mod conflict;
 mod doctor;
+mod doctor_definitions;
 mod doctor_filter;
 mod doctor_lists;
 mod doctor_runtimes;

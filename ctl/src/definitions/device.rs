@@ -1,0 +1,164 @@
+//! Which interfaces a definition is about: patterns over what can be known of an interface.
+
+/// What is known of an interface, or of one that the plugins will make.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) name: String,
+    /// As `networkctl` shows it: `ether`, `bridge`, `bond`, `vlan`; none where it is not known.
+    pub(crate) type_: Option<&'static str>,
+    /// The kernel's kind, as `ip -d link` shows it; none for hardware.
+    pub(crate) kind: Option<String>,
+    /// None where it is not known.
+    pub(crate) driver: Option<String>,
+    pub(crate) mac: Option<String>,
+    pub(crate) permanent_mac: Option<String>,
+}
+
+/// Whether a definition is about an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum About {
+    No,
+    /// It asks for what nobody can know here, and what can be known agrees.
+    Perhaps,
+    Yes,
+}
+
+impl From<bool> for About {
+    fn from(yes: bool) -> About {
+        if yes { About::Yes } else { About::No }
+    }
+}
+
+/// What a test looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Property {
+    Name,
+    Type,
+    Kind,
+    Driver,
+    Mac,
+    PermanentMac,
+    /// Something that is not looked at: a path, the machine's name.
+    Unknown,
+}
+
+/// One condition. A pattern with `!` before it excludes; without any other pattern all the rest is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Test {
+    pub(super) property: Property,
+    pub(super) patterns: Vec<String>,
+}
+
+impl Test {
+    pub(super) fn judge(&self, device: &Device) -> About {
+        let known = |value: &Option<String>| value.as_deref().map(|value| self.admits(Some(value)).into());
+        match self.property {
+            Property::Name => self.admits(Some(&device.name)).into(),
+            Property::Kind => self.admits(device.kind.as_deref()).into(),
+            Property::Type => device.type_.map_or(About::Perhaps, |of| self.admits(Some(of)).into()),
+            Property::Driver => known(&device.driver).unwrap_or(About::Perhaps),
+            Property::Mac => known(&device.mac.as_deref().map(digits)).unwrap_or(About::Perhaps),
+            // What software made has none.
+            Property::PermanentMac => {
+                self.admits(device.permanent_mac.as_deref().map(digits).as_deref()).into()
+            }
+            Property::Unknown => About::Perhaps,
+        }
+    }
+
+    fn admits(&self, value: Option<&str>) -> bool {
+        let is_mac = matches!(self.property, Property::Mac | Property::PermanentMac);
+        let fits = |pattern: &str| {
+            let pattern = if is_mac { digits(pattern) } else { pattern.to_owned() };
+            value.is_some_and(|value| matches(pattern.as_bytes(), value.as_bytes()))
+        };
+        let (negative, positive): (Vec<&str>, Vec<&str>) =
+            self.patterns.iter().map(String::as_str).partition(|pattern| pattern.starts_with('!'));
+        !negative.iter().any(|pattern| fits(&pattern[1..]))
+            && (positive.is_empty() || positive.iter().any(|pattern| fits(pattern)))
+    }
+}
+
+/// A hardware address without what is written between its digits.
+fn digits(mac: &str) -> String {
+    mac.chars().filter(|c| !matches!(c, ':' | '-' | '.')).collect::<String>().to_lowercase()
+}
+
+/// `*`, `?` and `[a-z]`, as in file names.
+pub(super) fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => {
+            matches(rest, name) || name.split_first().is_some_and(|(_, name)| matches(pattern, name))
+        }
+        (Some((b'?', pattern)), Some((_, name))) => matches(pattern, name),
+        (Some((b'[', rest)), Some((byte, name))) => match class(rest, *byte) {
+            Some((is_in, pattern)) => is_in && matches(pattern, name),
+            None => *byte == b'[' && matches(rest, name),
+        },
+        (Some((a, pattern)), Some((b, name))) if a == b => matches(pattern, name),
+        _ => false,
+    }
+}
+
+/// Whether a byte is in a class, and the pattern after it; none if it has no end.
+fn class(text: &[u8], byte: u8) -> Option<(bool, &[u8])> {
+    let (text, negated) = match text.first() {
+        Some(b'!' | b'^') => (&text[1..], true),
+        _ => (text, false),
+    };
+    // A bracket that comes first stands for itself.
+    let end = 1 + text.get(1..)?.iter().position(|byte| *byte == b']')?;
+    let (mut members, rest) = (&text[..end], &text[end + 1..]);
+    let mut is_in = false;
+    while let Some((first, after)) = members.split_first() {
+        (is_in, members) = match after {
+            [b'-', last, after @ ..] => (is_in || (*first..=*last).contains(&byte), after),
+            _ => (is_in || *first == byte, after),
+        };
+    }
+    Some((is_in != negated, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(property: Property, patterns: &str, device: &Device) -> About {
+        Test { property, patterns: patterns.split_whitespace().map(str::to_owned).collect() }.judge(device)
+    }
+
+    #[test]
+    fn patterns_are_matched_whole() {
+        for (pattern, name, expected) in [
+            ("nic0", "nic0", true),
+            ("nic0", "nic01", false),
+            ("n*0", "nic0", true),
+            ("*", "br136", true),
+            ("ni?0", "nic0", true),
+            ("nic[0-3]", "nic2", true),
+            ("nic[!0-3]", "nic2", false),
+            ("eth* nic*", "nic0", true),
+            ("!nic*", "nic0", false),
+            ("!nic*", "br136", true),
+            ("!eth* !nic*", "nic0", false),
+            ("nic* !nic0", "nic0", false),
+            ("nic* !nic0", "nic1", true),
+        ] {
+            let device = Device { name: name.into(), ..Device::default() };
+            assert_eq!(judge(Property::Name, pattern, &device), About::from(expected), "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn kinds_drivers_and_addresses_are_looked_at_as_far_as_they_are_known() {
+        let mut nic = Device { name: "nic0".into(), type_: Some("ether"), ..Device::default() };
+        assert_eq!(judge(Property::Kind, "!*", &nic), About::Yes, "hardware has no kind");
+        assert_eq!(judge(Property::Kind, "bridge", &nic), About::No);
+        assert_eq!(judge(Property::Driver, "virtio_net", &nic), About::Perhaps);
+        assert_eq!(judge(Property::Unknown, "pci-*", &nic), About::Perhaps);
+        nic.mac = Some("02:00:00:00:00:0a".into());
+        assert_eq!(judge(Property::Mac, "02-00-00-00-00-0A", &nic), About::Yes);
+        assert_eq!(judge(Property::PermanentMac, "02:00:00:00:00:0a", &nic), About::No);
+    }
+}
