@@ -41,6 +41,7 @@ pub fn limits(network: &Network) -> Option<Limits> {
     Some(Limits {
         by_address: guard.addresses,
         allowed: guard.allowed.clone(),
+        any_link_local: guard.any_link_local,
         trunk: tagged.map(|vlans| vlans.access),
     })
 }

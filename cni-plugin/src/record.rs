@@ -332,6 +332,7 @@ mod tests {
             localhost: Some("10.51.0.11".parse().unwrap()),
             guard: Some(Limits {
                 by_address: true,
+                any_link_local: true,
                 allowed: vec!["10.22.0.100".parse().unwrap()],
                 trunk: Some(Some(136)),
             }),

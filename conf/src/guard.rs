@@ -1,8 +1,8 @@
 //! `guard` and `allowedAddresses`: what a pod may send.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::cni::error::CniError;
 use crate::network::OUR_IPAM;
@@ -11,6 +11,9 @@ use crate::section::{Section, parse_cidr, parse_ip};
 /// The IPAM plugins whose addresses stay as ADD reported them. Another's may change without a word to us, as dhcp's do.
 const LASTING: [&str; 3] = [OUR_IPAM, "host-local", "static"];
 
+/// All link-local addresses (RFC 4291 section 2.5.6), the one subnet that `allowedAddresses` takes.
+const LINK_LOCAL: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 64));
+
 /// A pod's frames are held against its MAC and its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
@@ -18,6 +21,9 @@ pub struct Guard {
     pub addresses: bool,
     /// Addresses beside its own that the pod may send from (`allowedAddresses`): virtual ones of keepalived for one.
     pub allowed: Vec<IpAddr>,
+    /// `allowedAddresses` has [`LINK_LOCAL`]: a virtual machine in the pod makes its link-local address of a secret (RFC 7217), and nobody
+    /// knows it beforehand.
+    pub any_link_local: bool,
 }
 
 impl Guard {
@@ -28,18 +34,19 @@ impl Guard {
         ipam: Option<&str>,
     ) -> Result<Option<Guard>, CniError> {
         let on = section.opt_bool("guard")?.unwrap_or(has_uplink);
-        let allowed = parse_allowed(section)?;
+        let (allowed, any_link_local) = parse_allowed(section)?;
         let addresses = ipam.is_some_and(|name| LASTING.contains(&name));
-        if !allowed.is_empty() && !on {
+        let is_given = !allowed.is_empty() || any_link_local;
+        if is_given && !on {
             return Err(CniError::config("allowedAddresses has no effect without guard: true; leave it out"));
         }
-        if !allowed.is_empty() && !addresses {
+        if is_given && !addresses {
             return Err(CniError::config(format!(
                 "allowedAddresses has no effect with {}: the guard knows no addresses there and looks at the MAC alone; leave it out",
                 ipam.map_or("a configuration without ipam".to_owned(), |name| format!("ipam {name}"))
             )));
         }
-        Ok(on.then_some(Guard { addresses, allowed }))
+        Ok(on.then_some(Guard { addresses, allowed, any_link_local }))
     }
 
     /// What an operator should know: that less is guarded than may be thought.
@@ -53,19 +60,22 @@ impl Guard {
     }
 }
 
-fn parse_allowed(section: &Section<'_>) -> Result<Vec<IpAddr>, CniError> {
-    let right = "one address, such as 172.20.56.100";
-    let entries = section.strings("allowedAddresses")?.into_iter().enumerate();
-    entries
-        .map(|(i, entry)| {
-            let whole = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
-            let ip = match entry.contains('/') {
-                true => parse_cidr(&entry).filter(whole).map(|net| net.addr()),
-                false => parse_ip(&entry),
-            };
-            ip.ok_or_else(|| section.wrong(&format!("allowedAddresses[{i}]"), &entry.into(), right))
-        })
-        .collect()
+/// The single addresses, and whether all link-local ones are allowed.
+fn parse_allowed(section: &Section<'_>) -> Result<(Vec<IpAddr>, bool), CniError> {
+    let right = "one address, such as 172.20.56.100, or fe80::/64 for all link-local ones";
+    let (mut allowed, mut any_link_local) = (Vec::new(), false);
+    for (i, entry) in section.strings("allowedAddresses")?.into_iter().enumerate() {
+        let net = match entry.contains('/') {
+            true => parse_cidr(&entry),
+            false => parse_ip(&entry).map(IpNet::from),
+        };
+        match net {
+            Some(LINK_LOCAL) => any_link_local = true,
+            Some(net) if net.prefix_len() == net.max_prefix_len() => allowed.push(net.addr()),
+            _ => return Err(section.wrong(&format!("allowedAddresses[{i}]"), &entry.into(), right)),
+        }
+    }
+    Ok((allowed, any_link_local))
 }
 
 #[cfg(test)]
@@ -81,7 +91,7 @@ mod tests {
 
     #[test]
     fn it_is_on_with_an_uplink_and_knows_lasting_addresses() {
-        let guard = |addresses| Ok(Some(Guard { addresses, allowed: Vec::new() }));
+        let guard = |addresses| Ok(Some(Guard { addresses, allowed: Vec::new(), any_link_local: false }));
         assert_eq!(parse("{}", true, Some(OUR_IPAM)), guard(true));
         assert_eq!(parse("{}", true, Some("dhcp")), guard(false));
         assert_eq!(parse("{}", true, None), guard(false));
@@ -94,7 +104,11 @@ mod tests {
     fn allowed_addresses_are_single_ones_that_are_looked_at() {
         let keys = r#"{"allowedAddresses": ["172.20.56.100", "fd00::64/128"]}"#;
         let allowed = vec!["172.20.56.100".parse().unwrap(), "fd00::64".parse().unwrap()];
-        assert_eq!(parse(keys, true, Some("static")), Ok(Some(Guard { addresses: true, allowed })));
+        let mut expected = Guard { addresses: true, allowed, any_link_local: false };
+        assert_eq!(parse(keys, true, Some("static")), Ok(Some(expected.clone())));
+        let keys = r#"{"allowedAddresses": ["172.20.56.100", "fe80::/64", "fd00::64"]}"#;
+        expected.any_link_local = true;
+        assert_eq!(parse(keys, true, Some("static")), Ok(Some(expected)));
         let refused = |keys: &str, ipam, expected: &str| {
             let error = parse(keys, true, ipam).unwrap_err();
             assert!(error.contains(expected), "{error}");
@@ -106,6 +120,10 @@ mod tests {
             Some("static"),
             "without guard: true",
         );
+        let link_local = r#"{"allowedAddresses": ["fe80::/64"]}"#;
+        refused(link_local, Some("dhcp"), "no effect with ipam dhcp");
+        refused(&link_local.replace("64", "10"), Some("static"), "\"fe80::/10\" is not one address");
+        refused(&link_local.replace("::/", "::1/"), Some("static"), "or fe80::/64 for all");
         let subnet = r#"{"allowedAddresses": ["10.0.0.0/24"]}"#;
         refused(subnet, Some("static"), "allowedAddresses[0]: \"10.0.0.0/24\" is not one address");
     }

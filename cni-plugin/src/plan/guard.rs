@@ -13,7 +13,7 @@ use cni_conf::section::{Section, parse_ip};
 use serde_json::{Value as Json, json};
 
 use crate::nft::{self, Element, Value, Verdict};
-use frame::{ADDRESSES4, ADDRESSES6, MACS, OWN_VLANS, PORTS, entry};
+use frame::{ADDRESSES4, ADDRESSES6, LINK_LOCALS, MACS, OWN_VLANS, PORTS, entry};
 
 /// What an attachment may send, beside what its MAC and addresses tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Limits {
     pub by_address: bool,
     /// Addresses that are not its own, and allowed all the same.
     pub allowed: Vec<IpAddr>,
+    /// All link-local addresses among them.
+    pub any_link_local: bool,
     /// On a port with tagged VLANs: the port's own VLAN, if it has one. None on a port without.
     pub trunk: Option<Option<u16>>,
 }
@@ -32,6 +34,7 @@ impl Limits {
         json!({
             "byAddress": self.by_address,
             "allowed": self.allowed.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
+            "anyLinkLocal": self.any_link_local,
             "trunk": self.trunk.is_some(),
             "vlan": self.trunk.flatten(),
         })
@@ -47,6 +50,7 @@ impl Limits {
         Ok(Limits {
             by_address: keys.bool("byAddress")?,
             allowed: allowed.collect::<Result<_, _>>()?,
+            any_link_local: keys.bool("anyLinkLocal")?,
             trunk: keys.bool("trunk")?.then_some(vlan),
         })
     }
@@ -78,6 +82,9 @@ pub fn elements(port: &Port<'_>) -> Vec<Element> {
     if let Some(Some(vid)) = limits.trunk {
         elements.push(element(OWN_VLANS, nft::key(&[&name, &vid.to_be_bytes()]), None));
     }
+    if limits.by_address && limits.any_link_local {
+        elements.push(element(LINK_LOCALS, nft::key(&[&name, &mac.0]), None));
+    }
     if limits.by_address {
         let own = addresses.iter().chain(&limits.allowed).copied();
         let mut known: Vec<IpAddr> = own.chain([IpAddr::V6(link_local(*mac))]).collect();
@@ -103,6 +110,7 @@ pub fn what(element: &Element) -> String {
     match element.set {
         PORTS => "the guard of the pod's port".to_owned(),
         MACS => "the pod's MAC".to_owned(),
+        LINK_LOCALS => "that the pod may have any link-local address".to_owned(),
         OWN_VLANS => "the VLAN of the pod's port".to_owned(),
         _ => {
             // port, MAC of eight bytes, address
@@ -128,7 +136,8 @@ mod tests {
 
     #[test]
     fn a_pod_has_an_element_for_port_mac_and_each_address() {
-        let limits = Limits { by_address: true, allowed: vec!["10.0.0.9".parse().unwrap()], trunk: None };
+        let allowed = vec!["10.0.0.9".parse().unwrap()];
+        let limits = Limits { by_address: true, allowed, any_link_local: false, trunk: None };
         let keys = keys(&["10.0.0.2"], &limits);
         let sets: Vec<&str> = keys.iter().map(|(set, _)| *set).collect();
         assert_eq!(sets, [PORTS, MACS, ADDRESSES4, ADDRESSES4, ADDRESSES6]);
@@ -140,7 +149,8 @@ mod tests {
 
     #[test]
     fn without_known_addresses_the_mac_alone_counts() {
-        let limits = Limits { by_address: false, allowed: Vec::new(), trunk: Some(Some(136)) };
+        let limits =
+            Limits { by_address: false, allowed: Vec::new(), any_link_local: false, trunk: Some(Some(136)) };
         let keys = keys(&["10.0.0.2"], &limits);
         let sets: Vec<&str> = keys.iter().map(|(set, _)| *set).collect();
         assert_eq!(sets, [PORTS, MACS, OWN_VLANS]);

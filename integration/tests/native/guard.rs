@@ -2,7 +2,7 @@
 
 use crate::guard_frames::{
     ALLOWED, BROADCAST, Case, FORGED, NEIGHBOUR, NEIGHBOUR6, OWN, OWN6, ROUTER6, STRANGER, cases, frame,
-    mark, marked, udp,
+    link_local_cases, mark, marked, udp,
 };
 use integration::{Capture, Frame, Namespace, Pod, Protocol, Server, Site, Transport};
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ fn heard(capture: &Capture, cases: &[Case]) -> Vec<bool> {
 }
 
 /// Sends every case from the pod and says which of them the router and the neighbour heard.
-fn send_all(scene: &Scene) -> (Vec<Case>, [Vec<bool>; 2]) {
+fn send_all(scene: &Scene, cases: impl Fn([u8; 6]) -> Vec<Case>) -> (Vec<Case>, [Vec<bool>; 2]) {
     let (router, neighbour) =
         (Capture::start(&scene.site.router, "port"), Capture::start(&scene.neighbour, "eth0"));
     let cases = cases(mac_of(&scene.pod));
@@ -73,10 +73,9 @@ fn send_all(scene: &Scene) -> (Vec<Case>, [Vec<bool>; 2]) {
     (cases, heard)
 }
 
-#[test]
-fn nothing_forged_leaves_a_pod_and_all_of_its_own_does() {
-    let scene = Scene::new(json!({"allowedAddresses": [ALLOWED]}));
-    let (cases, heard) = send_all(&scene);
+/// The router and the neighbour hear what may pass, and nothing else.
+fn assert_guarded(scene: &Scene, cases: impl Fn([u8; 6]) -> Vec<Case>) {
+    let (cases, heard) = send_all(scene, cases);
     for (who, heard) in ["router", "neighbour"].iter().zip(heard) {
         let wrong: Vec<&str> = cases
             .iter()
@@ -92,9 +91,26 @@ fn nothing_forged_leaves_a_pod_and_all_of_its_own_does() {
 }
 
 #[test]
+fn nothing_forged_leaves_a_pod_and_all_of_its_own_does() {
+    assert_guarded(&Scene::new(json!({"allowedAddresses": [ALLOWED]})), cases);
+}
+
+#[test]
+fn a_virtual_machine_may_have_any_link_local_address_where_that_is_allowed() {
+    let scene = Scene::new(json!({"allowedAddresses": ["fe80::/64"]}));
+    assert_guarded(&scene, link_local_cases);
+    scene.site.node.client(&scene.list).check(&scene.eth0()).expect_ok();
+    let none_of_them = |mac| {
+        let cases = link_local_cases(mac).into_iter();
+        cases.take(2).map(|(name, bytes, _)| (name, bytes, false)).collect()
+    };
+    assert_guarded(&Scene::new(json!({"allowedAddresses": [ALLOWED]})), none_of_them);
+}
+
+#[test]
 fn without_the_guard_everything_is_heard() {
     let scene = Scene::new(json!({"guard": false}));
-    let (cases, heard) = send_all(&scene);
+    let (cases, heard) = send_all(&scene, |mac| [cases(mac), link_local_cases(mac)].concat());
     for heard in heard {
         for ((name, ..), heard) in cases.iter().zip(heard) {
             assert!(heard, "{name}: the tests of the guard prove nothing about it");

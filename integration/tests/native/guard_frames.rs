@@ -135,6 +135,32 @@ fn extended(mine: &str) -> Vec<(&'static str, Vec<u8>, bool)> {
     ]
 }
 
+/// What a virtual machine sends whose link-local address is made of a secret (RFC 7217): all that one of its MAC might, if any is allowed.
+pub fn link_local_cases(own: [u8; 6]) -> Vec<Case> {
+    const SECRET: &str = "fe80::1c3b:9f2e:7a54:d801";
+    let ip6 = |packet: Vec<u8>| frame(ALL_NODES, own, 0x86dd, &packet);
+    let behind_options = [&options(17)[..], &udp_body([9, 9])].concat();
+    vec![
+        ("from it", ip6(udp6(SECRET, [9, 9])), true),
+        ("behind options", ip6(ipv6(60, SECRET, &behind_options)), true),
+        ("a later fragment", ip6(ipv6(44, SECRET, &[&fragment(17, 2, false)[..], &[0; 10]].concat())), true),
+        ("duplicate detection of it", ip6(icmpv6("::", 135, SECRET)), true),
+        ("solicitation", ip6(icmpv6(SECRET, 135, ROUTER6)), true),
+        ("advertisement of it", ip6(icmpv6(SECRET, 136, SECRET)), true),
+        ("advertisement of its address", ip6(icmpv6(SECRET, 136, OWN6)), true),
+        ("router solicitation", ip6(icmpv6(SECRET, 133, "::")), true),
+        ("multicast report", ip6(icmpv6(SECRET, 143, "::")), true),
+        ("router advertisement", ip6(icmpv6(SECRET, 134, "::")), false),
+        ("redirect", ip6(icmpv6(SECRET, 137, OWN6)), false),
+        ("DHCPv6 reply", ip6(udp6(SECRET, [547, 546])), false),
+        ("advertisement for a neighbour", ip6(icmpv6(SECRET, 136, NEIGHBOUR6)), false),
+        ("duplicate detection of a neighbour's", ip6(icmpv6("::", 135, NEIGHBOUR6)), false),
+        ("from another subnet of fe80::/10", ip6(udp6("fe80:1::1", [9, 9])), false),
+        ("forged MAC", frame(ALL_NODES, FORGED, 0x86dd, &udp6(SECRET, [9, 9])), false),
+        ("a stranger", ip6(udp6("2001:db8::66", [9, 9])), false),
+    ]
+}
+
 /// A frame that a pod sends, and whether it may.
 pub type Case = (&'static str, Vec<u8>, bool);
 

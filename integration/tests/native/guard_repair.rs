@@ -19,7 +19,7 @@ delete chain bridge vlan-bridge arp-probes";
 
 #[test]
 fn what_a_firewalls_restart_took_is_noticed_and_put_back_for_all() {
-    let scene = Scene::new(json!({}));
+    let scene = Scene::new(json!({"allowedAddresses": ["fe80::/64"]}));
     let client = scene.site.node.client(&scene.list);
     let listed = || scene.site.node.run("nft list table bridge vlan-bridge").stdout;
     let sorted = |text: String| {
@@ -33,6 +33,7 @@ fn what_a_firewalls_restart_took_is_noticed_and_put_back_for_all() {
         "flush chain bridge vlan-bridge pod",
         "flush set bridge vlan-bridge macs",
         "flush set bridge vlan-bridge addresses6",
+        "flush set bridge vlan-bridge link-locals",
         "flush map bridge vlan-bridge ports",
         FORMER,
     ];

@@ -13,18 +13,21 @@ pub const MACS: &str = "macs";
 pub const ADDRESSES4: &str = "addresses4";
 /// The same for IPv6.
 pub const ADDRESSES6: &str = "addresses6";
+/// Port and MAC of a pod that may have any link-local address.
+pub const LINK_LOCALS: &str = "link-locals";
 /// Pod's port and the VLAN that is its own, where it has tagged ones beside it. (`nft` has no type for a VLAN: a port number is one of as
 /// many bytes.)
 pub const OWN_VLANS: &str = "own-vlans";
 
 /// All of them.
-pub const ALL: [&str; 5] = [PORTS, MACS, ADDRESSES4, ADDRESSES6, OWN_VLANS];
+pub const ALL: [&str; 6] = [PORTS, MACS, ADDRESSES4, ADDRESSES6, LINK_LOCALS, OWN_VLANS];
 
-const SETS: [Set; 5] = [
+const SETS: [Set; 6] = [
     Set { name: PORTS, key: &[Type::Interface], map: Some(MapOf::Verdicts) },
     Set { name: MACS, key: &[Type::Interface, Type::Mac], map: None },
     Set { name: ADDRESSES4, key: &[Type::Interface, Type::Mac, Type::Ipv4], map: None },
     Set { name: ADDRESSES6, key: &[Type::Interface, Type::Mac, Type::Ipv6], map: None },
+    Set { name: LINK_LOCALS, key: &[Type::Interface, Type::Mac], map: None },
     Set { name: OWN_VLANS, key: &[Type::Interface, Type::Port], map: None },
 ];
 
@@ -285,6 +288,8 @@ fn ipv6_rules() -> Vec<Vec<Expr>> {
         [unspecified(131), vec![end(Verdict::Accept)]].concat(),
         [message_begins(), own()].concat(),
         [later_fragment(), own()].concat(),
+        [message_begins(), link_local(Base::Network, Verdict::Accept)].concat(),
+        [later_fragment(), link_local(Base::Network, Verdict::Accept)].concat(),
         vec![end(Verdict::Drop)],
     ]
 }
@@ -312,7 +317,20 @@ fn neighbour_rules() -> Vec<Vec<Expr>> {
     let target = Expr::Payload { base: Base::Transport, offset: 8, length: 16, to: ADDRESS };
     let own =
         vec![port(), source_mac(), target, Expr::Lookup { key: PORT, set: ADDRESSES6 }, end(Verdict::Return)];
-    vec![own, vec![end(Verdict::Drop)]]
+    vec![own, link_local(Base::Transport, Verdict::Return), vec![end(Verdict::Drop)]]
+}
+
+/// An address in fe80::/64, for who may have any: the IPv6 header's source and the target of a neighbour's message are both eight bytes
+/// into it, and the half of it tells.
+fn link_local(base: Base, verdict: Verdict) -> Vec<Expr> {
+    vec![
+        port(),
+        source_mac(),
+        Expr::Payload { base, offset: 8, length: 8, to: FREE },
+        Expr::Equal { reg: FREE, value: vec![0xfe, 0x80, 0, 0, 0, 0, 0, 0] },
+        Expr::Lookup { key: PORT, set: LINK_LOCALS },
+        end(verdict),
+    ]
 }
 
 fn probe_rules() -> Vec<Vec<Expr>> {
