@@ -8,7 +8,7 @@ use cni_conf::cni::mac::MacAddr;
 use vlan_bridge::ownership::Attachment;
 use vlan_bridge_ipam::store::{Holder, Known, StoreError, Usage};
 
-use super::finding::Finding;
+use super::finding::{Finding, shortened};
 use crate::facts::{Asked, Facts, Network};
 use vlan_bridge_ipam::ask::Answers;
 
@@ -117,9 +117,7 @@ pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
             continue;
         }
         findings.extend(network.leases.usage.iter().filter_map(|usage| scarce(&network.ours.name, usage)));
-        findings.extend(
-            network.leases.held.iter().filter_map(|(addr, known)| leak(facts, network, *addr, known)),
-        );
+        findings.extend(leaks(facts, network));
         findings.extend(of_other_machines(network));
         for (addr, mac, left) in &network.leases.quarantined {
             let why = format!("a machine that is not ours uses it; it is offered again in {left} s");
@@ -170,35 +168,94 @@ fn scarce(network: &str, usage: &Usage) -> Option<Finding> {
     scarce.then(|| Finding::warn(CHECK, seen, "less than a tenth is left").mend(mend))
 }
 
-/// A lease whose holder has no interface on this node any more.
-fn leak(facts: &Facts, network: &Network, addr: IpAddr, known: &Known) -> Option<Finding> {
-    const CHECK: &str = "ipam";
-    let name = &network.ours.name;
-    let why = "it is lost to the slice until somebody gives it back";
-    let dead = known.is_alive() == Some(false);
+/// Why an address has no interface.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    /// The holder's namespace is gone.
+    Dead,
+    /// The holder's namespace is there, and the interface is not.
+    CutOff,
+    /// The same, and its ADD may be under way.
+    Fresh,
+    /// Nobody can tell what has become of the holder.
+    Lost,
+    /// Nobody can tell who holds it.
+    Unreadable,
+}
+
+/// Leases whose holders have no interface on this node: a finding for each cause, however many there are of it.
+fn leaks(facts: &Facts, network: &Network) -> Vec<Finding> {
+    let mut causes: BTreeMap<Cause, Vec<(IpAddr, String)>> = BTreeMap::new();
+    for (addr, known) in &network.leases.held {
+        if let Some(cause) = leak(facts, &network.ours.name, known) {
+            causes.entry(cause).or_default().push((*addr, named(known)));
+        }
+    }
+    causes.into_iter().map(|(cause, held)| leaked(&network.ours.name, cause, &held)).collect()
+}
+
+fn leak(facts: &Facts, network: &str, known: &Known) -> Option<Cause> {
     if known.elsewhere.is_some() {
         return None;
     }
+    let alive = known.is_alive();
     let Holder::Attachment(owner) = &known.holder else {
-        let unreadable = !matches!(known.holder, Holder::Container(_));
-        let seen = format!("the lease of {addr} says nothing that can be read");
-        return (dead || unreadable).then(|| {
-            Finding::warn(CHECK, seen, why).mend(format!("vlan-bridge-ipam release {addr} --network {name}"))
-        });
+        let is_leak = alive == Some(false) || !matches!(known.holder, Holder::Container(_));
+        return is_leak.then_some(Cause::Unreadable);
     };
-    let attachment = Attachment { network: name, container_id: &owner.container_id, ifname: &owner.ifname };
-    let veth = attachment.host_interface();
-    if !dead && (facts.link(&veth).is_some() || is_fresh(known)) {
-        return None;
+    let attachment = Attachment { network, container_id: &owner.container_id, ifname: &owner.ifname };
+    match alive {
+        Some(false) => Some(Cause::Dead),
+        _ if facts.link(&attachment.host_interface()).is_some() => None,
+        _ if is_fresh(known) => Some(Cause::Fresh),
+        Some(true) => Some(Cause::CutOff),
+        None => Some(Cause::Lost),
     }
-    let mend = match dead {
-        true => "vlan-bridge-ipam check".to_owned(),
-        false => format!("vlan-bridge-ipam release {addr} --network {name}"),
+}
+
+/// One line of what may be many.
+fn leaked(network: &str, cause: Cause, held: &[(IpAddr, String)]) -> Finding {
+    const CHECK: &str = "ipam";
+    let seen = match (cause, held) {
+        (Cause::Unreadable, [(addr, _)]) => format!("the lease of {addr} says nothing that can be read"),
+        (_, [(addr, holder)]) => format!("{addr} is held by {holder}, which has no interface here"),
+        _ => {
+            let names: Vec<String> = held.iter().map(|(addr, holder)| format!("{addr} ({holder})")).collect();
+            let what = if cause == Cause::Unreadable {
+                "leases that cannot be read"
+            } else {
+                "addresses without an interface here"
+            };
+            format!("{network}: {} {what}: {}", held.len(), shortened(&names))
+        }
     };
-    Some(
-        Finding::warn(CHECK, format!("{addr} is held by {owner}, which has no interface here"), why)
-            .mend(mend),
-    )
+    let lost = "lost to the slice until somebody gives them back";
+    let release = match held {
+        [(addr, _)] => format!("vlan-bridge-ipam release {addr} --network {network}"),
+        _ => {
+            let all: Vec<String> = held.iter().map(|(addr, _)| addr.to_string()).collect();
+            format!("for a in {}; do vlan-bridge-ipam release $a --network {network}; done", all.join(" "))
+        }
+    };
+    match cause {
+        Cause::Dead => {
+            Finding::warn(CHECK, seen, format!("their pods are gone: {lost}")).mend("vlan-bridge-ipam check")
+        }
+        Cause::CutOff => {
+            Finding::fail(CHECK, seen, "the pods run and are cut off: somebody deleted their interfaces")
+                .mend(
+                    "delete the pods: their controllers start others, and their DELs give the addresses back",
+                )
+        }
+        Cause::Fresh => Finding::warn(
+            CHECK,
+            seen,
+            "their ADDs are under way, or somebody deleted the interfaces of pods that have just started",
+        )
+        .mend("vlan-bridgectl doctor, again in a minute"),
+        Cause::Lost => Finding::warn(CHECK, seen, lost).mend(release),
+        Cause::Unreadable => Finding::warn(CHECK, seen, lost).mend(release),
+    }
 }
 
 /// Whether the lease is so young that its ADD may be under way.

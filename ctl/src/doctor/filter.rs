@@ -7,7 +7,7 @@ use vlan_bridge::link::Link;
 use vlan_bridge::nat::BridgedDrop;
 use vlan_bridge::ownership::{Progress, attachment_of};
 
-use super::finding::{Finding, counted};
+use super::finding::{Finding, counted, shortened};
 use crate::facts::{Facts, ForwardChain, Legacy, Network};
 
 const FORWARD: &str = "forward";
@@ -194,13 +194,13 @@ pub(super) fn guard(facts: &Facts) -> Vec<Finding> {
     if !open.is_empty() {
         let why = "a firewall's restart took it, or the network had none when the pod came: it may send in anybody's name";
         let mend = "start or stop any pod: the next call of the plugin puts the rules back; a pod without a record has to be started anew";
-        findings.push(Finding::fail(CHECK, format!("no guard for {}", open.join(", ")), why).mend(mend));
+        findings.push(Finding::fail(CHECK, format!("no guard for {}", shortened(&open)), why).mend(mend));
     }
     for (what, veths) in lost {
         let why =
             "somebody flushed rules or sets of ours: a pod may send in anybody's name, or nothing at all";
         let mend = "start or stop any pod that has a guard: the plugin puts all of them back";
-        findings.push(Finding::fail(CHECK, format!("{}: {what}", veths.join(", ")), why).mend(mend));
+        findings.push(Finding::fail(CHECK, format!("{}: {what}", shortened(&veths)), why).mend(mend));
     }
     findings
 }
@@ -220,10 +220,14 @@ pub(super) fn rules(facts: &Facts) -> Vec<Finding> {
                 .mend("modprobe -a nf_tables nft_chain_nat nft_nat nft_masq nft_fib_inet nft_ct"),
         );
     }
+    let mut broken: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (veth, what) in &facts.broken_rules {
+        broken.entry(what).or_default().push(veth);
+    }
+    for (what, veths) in broken {
         let why = "a firewall's restart took them: the pod is cut off, or its host ports are";
         findings.push(
-            Finding::fail(CHECK, format!("{veth}: {what}"), why)
+            Finding::fail(CHECK, format!("{}: {what}", shortened(&veths)), why)
                 .mend("start or stop any pod: the next call of the plugin puts all of them back"),
         );
     }

@@ -42,6 +42,16 @@ pub(super) fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
+/// The first names of a list, and how many more there are.
+pub(super) fn shortened(names: &[impl AsRef<str>]) -> String {
+    const NAMED: usize = 3;
+    let mut told: Vec<String> = names.iter().take(NAMED).map(|name| name.as_ref().to_owned()).collect();
+    if names.len() > NAMED {
+        told.push(format!("{} more", names.len() - NAMED));
+    }
+    told.join(", ")
+}
+
 impl Finding {
     /// As it should be.
     pub(super) fn ok(check: &'static str, seen: impl Display) -> Finding {

@@ -15,6 +15,7 @@ mod cnitool;
 mod conflict;
 mod doctor;
 mod doctor_definitions;
+mod doctor_detached;
 mod doctor_filter;
 mod doctor_lists;
 mod doctor_runtimes;
