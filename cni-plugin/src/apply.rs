@@ -31,20 +31,26 @@ pub async fn ensure_uplink(conn: &Conn, network: &Network) -> Result<Seen, CniEr
         warn(&plan);
         return Ok(seen);
     }
+    ensure_uplink_and_tell(conn, network).await?;
+    Ok(observe::uplink(conn, network).await?)
+}
+
+/// The same with a close look in any case. Returns the steps that were taken.
+pub async fn ensure_uplink_and_tell(conn: &Conn, network: &Network) -> Result<Vec<Step>, CniError> {
     let _lock = NodeLock::acquire()?;
-    for attempt in 1.. {
+    let mut attempt = 1;
+    loop {
         let seen = observe::uplink_and_surroundings(conn, network).await?;
         let plan = uplink::plan(network, &seen)?;
         match take_all(conn, &plan.steps).await {
             Ok(()) => {
                 warn(&plan);
-                break;
+                return Ok(plan.steps);
             }
-            Err(e) if e.exists() && attempt < ATTEMPTS => {}
+            Err(e) if e.exists() && attempt < ATTEMPTS => attempt += 1,
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(observe::uplink(conn, network).await?)
 }
 
 fn warn(plan: &Plan) {

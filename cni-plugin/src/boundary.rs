@@ -49,21 +49,23 @@ pub async fn ensure(node: &Conn, network: &Network) -> Result<(), CniError> {
 
 /// Puts back what a firewall's restart took. Whoever calls is not failed by it.
 pub fn mend() {
-    let mended = || {
-        let devices = Devices::of_this_node()?;
-        let all = devices.all();
-        if all.is_empty() || plan::is_whole(&there(&Nft::open()?)?, &all) {
-            return Ok(());
-        }
-        let _lock = RecordLock::alone()?;
-        log::warn!(
-            "what keeps the node from routing for its uplinks' networks was gone from the packet filter: putting it back"
-        );
-        Ok::<(), CniError>(rebuild(&devices)?)
-    };
-    if let Err(e) = mended() {
+    if let Err(e) = repair() {
         log::error!("{e}");
     }
+}
+
+/// The same, returning in words what was put back.
+pub fn repair() -> Result<Option<String>, CniError> {
+    let devices = Devices::of_this_node()?;
+    let all = devices.all();
+    if all.is_empty() || plan::is_whole(&there(&Nft::open()?)?, &all) {
+        return Ok(None);
+    }
+    let _lock = RecordLock::alone()?;
+    let what = "what keeps the node from routing for its uplinks' networks was gone from the packet filter";
+    log::warn!("{what}: putting it back");
+    rebuild(&devices)?;
+    Ok(Some(what.to_owned()))
 }
 
 /// Makes the table anew for all devices. A device that is gone meets nothing. For who holds the lock alone.

@@ -280,6 +280,20 @@ pub fn broken<'a>(veths: impl Iterator<Item = &'a str>) -> Result<Vec<(String, S
     Ok(broken)
 }
 
+/// Puts back what any pod's guard has lost, and returns it in words.
+pub async fn repair(node: &Conn) -> Result<Vec<String>, CniError> {
+    let records = Records::of_guards()?;
+    if records.is_empty() {
+        return Ok(Vec::new());
+    }
+    let veths = records.veths();
+    let lost = broken(veths.iter().map(String::as_str))?;
+    if !lost.is_empty() {
+        Guard { nft: Nft::open()?, records }.rebuild(node, false).await?;
+    }
+    Ok(lost.into_iter().map(|(veth, what)| format!("{veth}: {what}")).collect())
+}
+
 /// Takes our table away, for who takes all of us away. A kernel without nf_tables has none.
 pub fn remove_table() -> Result<(), CniError> {
     let Ok(nft) = Nft::open() else { return Ok(()) };

@@ -268,6 +268,15 @@ pub async fn mend(node: &Conn, gone: Option<&str>) {
     }
 }
 
+/// Puts back all that attachments' CHECKs would complain of, and returns it in words.
+pub async fn repair(node: &Conn) -> Result<Vec<String>, CniError> {
+    let records = Records::of_this_node()?;
+    if records.are_absent() {
+        return Ok(Vec::new());
+    }
+    Nat { nft: Nft::open()?, records }.repair(node).await
+}
+
 /// Takes away what stayed for bridged pods alone, when the last of them has gone: of two that go at once, each may have seen the other.
 pub async fn end_after_the_last(node: &Conn) {
     let ended = async {

@@ -6,10 +6,10 @@
 //! rules it goes with the boot. An attachment that needs nothing of the kind has none.
 
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cni_conf::cni::error::{CniError, code};
@@ -142,6 +142,16 @@ pub fn as_ipv4(ip: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
+/// Writes a document below a folder, which is made if it is not there. Renamed into place, so that it is whole or not there. Names with a dot
+/// are drafts.
+pub(crate) fn put(folder: &Path, name: &str, document: &Value) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let draft = folder.join(format!(".{name}"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(document.to_string().as_bytes())?;
+    fs::rename(&draft, folder.join(name))
+}
+
 /// The records of the node that we run on.
 #[derive(Clone, Debug)]
 pub struct Records {
@@ -187,19 +197,7 @@ impl Records {
     /// Writes the record of an attachment, in place of one that is there.
     pub fn write(&self, record: &Record) -> Result<(), CniError> {
         let name = record.attachment().host_interface();
-        let failed = |e| self.failed("write", &name, &e);
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
-        // Renamed into place, so that a record is whole or not there. Names with a dot are no records.
-        let draft = self.folder.join(format!(".{name}"));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)
-            .map_err(failed)?;
-        file.write_all(record.to_json().to_string().as_bytes()).map_err(failed)?;
-        fs::rename(&draft, self.folder.join(&name)).map_err(failed)
+        put(&self.folder, &name, &record.to_json()).map_err(|e| self.failed("write", &name, &e))
     }
 
     /// The record of the attachment with this veth. None if there is none; one that cannot be read counts as none and is logged.

@@ -10,6 +10,7 @@ use crate::apply::take_all;
 use crate::link::Link;
 use crate::lock::NodeLock;
 use crate::net::{Conn, NetError, addr, link, port};
+use crate::plan::Step;
 use crate::plan::vlan::{self, PortVlans};
 use crate::{ownership, trunk::added::Added};
 
@@ -18,10 +19,19 @@ pub use added::remove_all as remove_records;
 
 /// Brings the VLANs of a pod's port, `host`, onto the uplink, and the node's own side of them into being. Returns the latter.
 pub async fn join(node: &Conn, network: &Network, host: &Link) -> Result<Option<Link>, CniError> {
+    Ok(join_and_tell(node, network, host).await?.0)
+}
+
+/// The same, with the steps that were taken.
+pub async fn join_and_tell(
+    node: &Conn,
+    network: &Network,
+    host: &Link,
+) -> Result<(Option<Link>, Vec<Step>), CniError> {
     let node_side = network.node_side();
     let uplink = network.trunk();
     if uplink.is_none() && node_side.is_none() {
-        return Ok(None);
+        return Ok((None, Vec::new()));
     }
     let _lock = NodeLock::acquire()?;
     let find = async |name: &str| link::by_name(node, name).await?.ok_or_else(|| NetError::gone(name));
@@ -40,10 +50,11 @@ pub async fn join(node: &Conn, network: &Network, host: &Link) -> Result<Option<
         note_added(network, &bridge, master, host, &seen)?;
     }
     take_all(node, &steps).await?;
-    Ok(match &node_side {
+    let side = match &node_side {
         Some((name, _)) => Some(find(name).await?),
         None => None,
-    })
+    };
+    Ok((side, steps))
 }
 
 /// Writes down which VLANs of the uplink this ADD is about to put there. A bridge of which nothing is written down yet may have pods all the

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::{doctor, install, status, uninstall};
+use crate::{doctor, install, repair, status, uninstall};
 
 /// Exit codes.
 const FAILED: u8 = 1;
@@ -28,6 +28,7 @@ enum Verb {
     Uninstall(Uninstall),
     Status(Status),
     Doctor(Doctor),
+    Repair(Repair),
 }
 
 /// How facts are printed.
@@ -180,6 +181,19 @@ pub(crate) struct Doctor {
     pub(crate) output: Output,
 }
 
+/// Put back what others have taken away of attached pods' networks: after a firewall's reload, for one.
+///
+/// Rules and sets of the packet filter, ports that are in no bridge any more and their settings, bridges and uplinks that are down or
+/// gone, entries of the forwarding database, the node's routes to pods, and sysctls of the devices that the plugins made: what the next
+/// ADD or DEL on this node would put back, and no more. What is in a pod's own namespace is left alone. Then looks at the node as doctor
+/// does, without sending anything, and prints what still fails. The exit status is 1 if anything does. Needs root.
+#[derive(Debug, Args)]
+pub(crate) struct Repair {
+    /// What is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
 fn cidr(text: &str) -> Result<IpNet, String> {
     text.parse().map_err(|_| "no CIDR: 172.20.56.16/28, for one".to_owned())
 }
@@ -207,6 +221,7 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
         Verb::Uninstall(call) => uninstall::run(call, out).map(|()| true),
         Verb::Status(call) => status::run(call, out).map(|()| true),
         Verb::Doctor(call) => doctor::run(call, out),
+        Verb::Repair(call) => repair::run(call, out),
     };
     match outcome {
         Ok(true) => Ok(0),

@@ -6,6 +6,7 @@ mod definitions;
 mod filter;
 mod finding;
 mod kernel;
+mod ports;
 mod routing;
 mod runtimes;
 mod uplink;
@@ -18,10 +19,11 @@ use serde_json::Value;
 use crate::cli::{Doctor, Output};
 use crate::facts::Facts;
 use crate::observe;
-use finding::{Finding, Verdict, counted};
+pub(crate) use finding::Finding;
+use finding::{Verdict, counted};
 
 /// Every check, in the order in which one would look.
-const CHECKS: [fn(&Facts) -> Vec<Finding>; 22] = [
+const CHECKS: [fn(&Facts) -> Vec<Finding>; 23] = [
     runtimes::found,
     configuration::lists,
     configuration::plugins,
@@ -34,6 +36,7 @@ const CHECKS: [fn(&Facts) -> Vec<Finding>; 22] = [
     uplink::masters,
     uplink::bonds,
     uplink::bridges,
+    ports::ports,
     uplink::mtu,
     uplink::misplaced_addresses,
     routing::reverse_path,
@@ -45,6 +48,12 @@ const CHECKS: [fn(&Facts) -> Vec<Finding>; 22] = [
     addresses::vlan,
     addresses::leases,
 ];
+
+/// What fails, without a look at the network.
+pub(crate) fn failures(facts: &Facts) -> Vec<Finding> {
+    let findings = CHECKS.iter().flat_map(|check| check(facts));
+    findings.filter(|finding| finding.verdict == Verdict::Fail).collect()
+}
 
 /// Runs the verb. False if anything fails.
 pub(crate) fn run(call: &Doctor, out: &mut dyn Write) -> Result<bool> {

@@ -17,6 +17,7 @@ mod manifest;
 mod node;
 mod observe;
 mod plugin;
+mod repair;
 mod runtimes;
 mod status;
 mod uninstall;

@@ -11,7 +11,7 @@ use vlan_bridge::link::{Kind, Link};
 use vlan_bridge::net::{Conn, addr, remove};
 use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
 use vlan_bridge::record::Records;
-use vlan_bridge::{boundary, guard, host_access, nat, trunk};
+use vlan_bridge::{boundary, guard, host_access, nat, ports, trunk};
 
 use crate::cli::{self, Output, Uninstall};
 use crate::lists::OUR_PLUGIN;
@@ -85,6 +85,7 @@ async fn forget_the_dead(conn: &Conn, lists: &[Value]) -> Result<()> {
     }
     guards.end();
     trunk::remove_records()?;
+    ports::forget_all()?;
     host_access::forget_stale(conn, &host_access::remembered()?, &[]).await?;
     // They hang on the bridge, which stays where somebody else uses it.
     host_access::remove_stale(&host_access::Ours::look(conn).await?, &[])?;

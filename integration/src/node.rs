@@ -94,7 +94,7 @@ impl Drop for Node {
     /// Pods that were attached to the end leave their records behind, in folders that all nodes share.
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(self.records());
-        for kind in ["guards", "ways", "trunks"] {
+        for kind in ["guards", "ways", "trunks", "ports"] {
             let _ = fs::remove_dir_all(format!("/run/vlan-bridge/{kind}/{}", self.namespace.cookie()));
         }
     }

@@ -15,7 +15,7 @@ use crate::net::remove::Remover;
 use crate::net::{Conn, Namespace, NetError, link, netns};
 use crate::ownership::{Attachment, Progress, is_attachment};
 use crate::record::Records;
-use crate::{boundary, guard, host_access, nat, pod, refused, trunk};
+use crate::{boundary, guard, host_access, nat, pod, ports, refused, trunk};
 
 /// Detaches a pod. An attachment that is gone, in part or whole, is no error. One that was made while the network had
 /// another name is detached under that as well.
@@ -65,6 +65,8 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     let attachment = Attachment::of(request);
     let is_anothers = host.as_ref().is_some_and(|host| attachment.progress(host) == Progress::Foreign);
     let found = find(request, &teardown, node, host, namespace.as_ref()).await?;
+    // From here on nobody puts its port back.
+    let forgotten = if is_anothers { Ok(()) } else { ports::forget(&attachment.host_interface()) };
     if let Some(found) = &found {
         silence(&found.conn, &found.link, teardown.ipam.as_deref()).await?;
     }
@@ -86,6 +88,7 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     removed?;
     nat::end_after_the_last(node).await;
     withdrawn?;
+    forgotten?;
     if !is_anothers {
         refused::forget(&attachment.host_interface())?;
     }
@@ -129,6 +132,7 @@ async fn withdraw(
         nat::mend(node, Some(&veth)).await;
     }
     boundary::mend();
+    ports::mend(node).await;
     host_access::mend(node).await;
     (outcome, sockets)
 }

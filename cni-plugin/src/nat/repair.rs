@@ -8,8 +8,8 @@ use super::Nat;
 use super::forward::shared;
 use super::put_in::{create, localhost};
 use crate::lock::RecordLock;
-use crate::net::Conn;
 use crate::net::nft::Refusal;
+use crate::net::{Conn, sysctl};
 use crate::nft::Change;
 use crate::plan::nat as plan;
 use crate::plan::nat::frame::{self, TABLE};
@@ -24,11 +24,21 @@ impl Nat {
         but: Option<&str>,
         gone: Option<&Record>,
     ) -> Result<(), CniError> {
-        let live = self.put_back(node, but, gone).await?;
+        let live = self.put_back(node, but, gone, false).await?;
+        self.finish(node, &live).await
+    }
+
+    /// The same whether the frame is whole or not: elements of some pod are gone.
+    async fn rebuild_all(&self, node: &Conn) -> Result<(), CniError> {
+        let live = self.put_back(node, None, None, true).await?;
+        self.finish(node, &live).await
+    }
+
+    async fn finish(&self, node: &Conn, live: &[Record]) -> Result<(), CniError> {
         if !live.is_empty() {
             log::warn!("the rules of {} pods were gone from the packet filter and are back", live.len());
         }
-        for record in &live {
+        for record in live {
             self.let_forward(node, record).await?;
             self.forget_udp_of_the_node(node, record).await;
         }
@@ -43,15 +53,49 @@ impl Nat {
         self.mend_shared(node).await
     }
 
+    /// Puts back all that CHECK of any attachment would complain of, and returns it in words.
+    pub(super) async fn repair(&self, node: &Conn) -> Result<Vec<String>, CniError> {
+        let mut repaired = Vec::new();
+        for ipv6 in [false, true] {
+            let needs = |record: &Record| {
+                plan::is_routed(record) && record.addresses.iter().any(|net| net.addr().is_ipv6() == ipv6)
+            };
+            if self.records.all().iter().any(|(_, record)| needs(record)) && !sysctl::forwards(ipv6)? {
+                sysctl::enable_forwarding(node, ipv6).await?;
+                repaired.push(format!("forwarding of IPv{} was off", if ipv6 { 6 } else { 4 }));
+            }
+        }
+        let lost = self.lost()?;
+        if lost.is_empty() {
+            return Ok(repaired);
+        }
+        self.mend(node, None).await?;
+        if !self.lost()?.is_empty() {
+            self.rebuild_all(node).await?;
+        }
+        repaired.extend(lost);
+        Ok(repaired)
+    }
+
+    /// What attachments whose veth is there have lost.
+    fn lost(&self) -> Result<Vec<String>, CniError> {
+        let mut lost = Vec::new();
+        for (veth, _) in self.records.all() {
+            lost.extend(self.difference(&veth, true)?.map(|what| format!("{veth}: {what}")));
+        }
+        Ok(lost)
+    }
+
     /// Returns whose elements are back; nobody's if the frame was whole.
     async fn put_back(
         &self,
         node: &Conn,
         but: Option<&str>,
         gone: Option<&Record>,
+        in_any_case: bool,
     ) -> Result<Vec<Record>, CniError> {
         let _lock = RecordLock::alone()?;
-        if self.broken_chain()?.is_none() {
+        if !in_any_case && self.broken_chain()?.is_none() {
             return Ok(Vec::new());
         }
         self.end_route_localnet(gone)?;

@@ -49,6 +49,18 @@ async fn add(conn: &Conn, port: u32, mac: MacAddr, flags: u16) -> Result<()> {
     conn.change(RouteNetlinkMessage::NewNeighbour(message), flags, action).await
 }
 
+/// `bridge fdb del MAC dev PORT master`; one that is gone is fine.
+pub async fn remove(conn: &Conn, port: u32, mac: MacAddr) -> Result<()> {
+    let mut message = of(mac);
+    message.header.ifindex = port;
+    message.header.flags = NeighbourFlags::Controller;
+    let action = || format!("bridge fdb del {mac}");
+    match conn.change(RouteNetlinkMessage::DelNeighbour(message), 0, action).await {
+        Err(e) if e.not_found() => Ok(()),
+        other => other,
+    }
+}
+
 /// `bridge fdb get MAC br BRIDGE [vlan VID]`; `vid` on a bridge that filters. None if the bridge does not know the MAC, or the kernel cannot
 /// be asked (before Linux 5.0).
 pub async fn entry(conn: &Conn, bridge: u32, mac: MacAddr, vid: Option<u16>) -> Result<Option<Entry>> {

@@ -65,11 +65,19 @@ pub async fn vlans(conn: &Conn) -> Result<Vec<Link>> {
 /// lowest of its ports'. Netlink does not tell, sysfs does. None where the sysfs that is mounted is not of the bridge's namespace.
 pub fn mac_is_pinned(bridge: &Link) -> Option<bool> {
     const SET: &str = "3";
-    let read = |file| std::fs::read_to_string(format!("/sys/class/net/{}/{file}", bridge.name)).ok();
-    if read("ifindex")?.trim() != bridge.index.to_string() {
+    if !is_in_sysfs(bridge) {
         return None;
     }
-    Some(read("addr_assign_type")?.trim() == SET)
+    Some(in_sysfs(bridge, "addr_assign_type")?.trim() == SET)
+}
+
+/// Whether the sysfs that is mounted shows this interface, and not another of its name: it shows those of one namespace.
+pub fn is_in_sysfs(link: &Link) -> bool {
+    in_sysfs(link, "ifindex").is_some_and(|index| index.trim() == link.index.to_string())
+}
+
+fn in_sysfs(link: &Link, file: &str) -> Option<String> {
+    std::fs::read_to_string(format!("/sys/class/net/{}/{file}", link.name)).ok()
 }
 
 fn new_link(answer: RouteNetlinkMessage) -> Option<LinkMessage> {

@@ -1,11 +1,14 @@
 //! `bridge vlan`: which VLANs a bridge port, or the bridge's own device, takes part in.
 
+use std::collections::BTreeSet;
+
 use netlink_packet_route::link::{
     AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Conn, Result};
+use super::{Conn, Result, link};
+use crate::link::Link;
 use crate::plan::vlan::{Membership, PortVlans};
 
 /// `bridge vlan show`: the VLANs of every port of every bridge, and of the bridges' own devices.
@@ -22,6 +25,17 @@ pub async fn vlans(conn: &Conn) -> Result<Vec<PortVlans>> {
             _ => None,
         })
         .collect())
+}
+
+/// The names of a bridge's ports: from sysfs, where it is of the bridge's namespace, which is quicker than a list of all interfaces.
+pub async fn names(conn: &Conn, bridge: &Link) -> Result<BTreeSet<String>> {
+    if link::is_in_sysfs(bridge)
+        && let Ok(ports) = std::fs::read_dir(format!("/sys/class/net/{}/brif", bridge.name))
+    {
+        return Ok(ports.flatten().map(|port| port.file_name().to_string_lossy().into_owned()).collect());
+    }
+    let links = link::all(conn).await?;
+    Ok(links.into_iter().filter(|link| link.master == Some(bridge.index)).map(|link| link.name).collect())
 }
 
 fn from_message(message: LinkMessage) -> PortVlans {

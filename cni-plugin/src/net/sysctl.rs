@@ -70,22 +70,31 @@ impl InterfaceSysctls {
     }
 }
 
+/// Whether the node forwards packets of a family.
+pub fn forwards(ipv6: bool) -> Result<bool> {
+    if let Ok(forwards) = netconf::forwards(ipv6) {
+        return Ok(forwards);
+    }
+    let path = forwarding_file(ipv6);
+    let told = std::fs::read_to_string(path).map_err(|e| NetError::io(format!("read {path}"), &e))?;
+    Ok(told.trim() == "1")
+}
+
+fn forwarding_file(ipv6: bool) -> &'static str {
+    if ipv6 { "/proc/sys/net/ipv6/conf/all/forwarding" } else { "/proc/sys/net/ipv4/ip_forward" }
+}
+
 /// Switches forwarding of a family on in the namespace of `conn` and of the calling thread, if it is off.
 /// As the reference plugin does for a gateway: `net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`.
 pub async fn enable_forwarding(conn: &Conn, ipv6: bool) -> Result<()> {
-    match netconf::forwards(ipv6) {
-        Ok(true) => return Ok(()),
-        Ok(false) => {}
-        Err(e) => log::debug!("{e}"),
+    if forwards(ipv6)? {
+        return Ok(());
     }
-    let path = if ipv6 { "/proc/sys/net/ipv6/conf/all/forwarding" } else { "/proc/sys/net/ipv4/ip_forward" };
-    let failed = |e: std::io::Error| NetError::io(format!("switch forwarding on in {path}"), &e);
-    if std::fs::read_to_string(path).map_err(failed)?.trim() != "1" {
-        if ipv6 {
-            keep_advertisements(conn).await?;
-        }
-        std::fs::write(path, "1").map_err(failed)?;
+    if ipv6 {
+        keep_advertisements(conn).await?;
     }
+    let path = forwarding_file(ipv6);
+    std::fs::write(path, "1").map_err(|e| NetError::io(format!("switch forwarding on in {path}"), &e))?;
     Ok(())
 }
 

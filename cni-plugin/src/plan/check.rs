@@ -45,6 +45,7 @@ pub fn compare(network: &Network, ifname: &str, previous: &AddResult, seen: &See
         seen.container.as_ref().ok_or_else(|| format!("interface {ifname} is gone from the container"))?;
     let host = seen.host.as_ref().ok_or_else(|| format!("the node's end of {ifname} is gone"))?;
     compare_veth(bridge, host, container)?;
+    compare_limits(network, host)?;
     for reported in &previous.interfaces {
         let link = match &reported.sandbox {
             Some(_) if reported.name == ifname => container,
@@ -74,6 +75,24 @@ fn compare_veth(bridge: &Link, host: &Link, container: &Link) -> Result<(), Stri
     }
     if !host.up {
         return Err(format!("interface {} is down", host.name));
+    }
+    Ok(())
+}
+
+/// What keeps a pod from others must be there still. A port that lets more through than its configuration is an operator's matter.
+fn compare_limits(network: &Network, host: &Link) -> Result<(), String> {
+    let port = host.port.unwrap_or_default();
+    for (key, wanted, is_set) in [
+        ("macspoofchk", network.mac_spoof_check, port.locked),
+        ("portIsolation", network.isolated, port.isolated),
+    ] {
+        if wanted && !is_set {
+            return Err(format!(
+                "{key}: port {} is no longer {}",
+                host.name,
+                if key == "macspoofchk" { "locked" } else { "isolated" }
+            ));
+        }
     }
     Ok(())
 }

@@ -193,14 +193,14 @@ pub(super) fn guard(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !open.is_empty() {
         let why = "a firewall's restart took it, or the network had none when the pod came: it may send in anybody's name";
-        let mend = "start or stop any pod: the next call of the plugin puts the rules back; a pod without a record has to be started anew";
+        let mend = "vlan-bridgectl repair; a pod without a record has to be started anew";
         findings.push(Finding::fail(CHECK, format!("no guard for {}", shortened(&open)), why).mend(mend));
     }
     for (what, veths) in lost {
         let why =
             "somebody flushed rules or sets of ours: a pod may send in anybody's name, or nothing at all";
-        let mend = "start or stop any pod that has a guard: the plugin puts all of them back";
-        findings.push(Finding::fail(CHECK, format!("{}: {what}", shortened(&veths)), why).mend(mend));
+        let finding = Finding::fail(CHECK, format!("{}: {what}", shortened(&veths)), why);
+        findings.push(finding.mend("vlan-bridgectl repair"));
     }
     findings
 }
@@ -227,8 +227,7 @@ pub(super) fn rules(facts: &Facts) -> Vec<Finding> {
     for (what, veths) in broken {
         let why = "a firewall's restart took them: the pod is cut off, or its host ports are";
         findings.push(
-            Finding::fail(CHECK, format!("{}: {what}", shortened(&veths)), why)
-                .mend("start or stop any pod: the next call of the plugin puts all of them back"),
+            Finding::fail(CHECK, format!("{}: {what}", shortened(&veths)), why).mend("vlan-bridgectl repair"),
         );
     }
     if findings.is_empty() && !facts.records.is_empty() {

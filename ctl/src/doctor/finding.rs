@@ -27,7 +27,7 @@ impl Verdict {
 
 /// What was seen, why it matters, and what mends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(crate) struct Finding {
     pub(super) verdict: Verdict,
     /// Which check says so, in one word.
     check: &'static str,
@@ -75,7 +75,7 @@ impl Finding {
     }
 
     /// For `-o json`.
-    pub(super) fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         json!({"check": self.check, "verdict": self.verdict.name(), "seen": self.seen, "why": self.why,
             "mend": self.mend})
     }

@@ -91,7 +91,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
             client.add(&pod.eth0()).expect_ok();
             client.del(&pod.eth0()).expect_ok();
         },
-        ["fail", "guard", "no guard for veth", "start or stop any pod"],
+        ["fail", "guard", "no guard for veth", "vlan-bridgectl repair"],
     ),
     breakage(
         |scene| scene.ip("link set bond0.136 nomaster"),
