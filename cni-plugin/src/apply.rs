@@ -181,6 +181,11 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             }
             Ok(())
         }
+        Step::NoMulticastSnooping(name) => {
+            set(conn, name, link::Change { multicast_snooping: Some(false), ..Default::default() }).await?;
+            undo.push(Undo::MulticastSnooping(name.clone()));
+            Ok(())
+        }
         Step::JoinVlans { port, vlans } => {
             port::join(conn, port::Member::Port(find(conn, port).await?.index), vlans).await?;
             undo.push(Undo::LeaveVlans { name: port.clone(), vlans: vlans.clone(), bridge_itself: false });

@@ -84,6 +84,8 @@ pub struct Bridge {
     pub vlan_filtering: bool,
     /// The VLAN that a new port joins untagged; 0 for none.
     pub default_pvid: u16,
+    /// Multicast goes to the ports only that asked for it.
+    pub multicast_snooping: bool,
 }
 
 /// Options of a bond.

@@ -32,8 +32,11 @@ const KIND: &str = "ports";
 /// What a pod's port is, besides a member of its VLANs.
 pub fn flags(network: &Network) -> PortFlags {
     PortFlags {
-        // With br_netfilter, what a pod sends to its own host port or service is turned back within the bridge.
-        hairpin: network.hairpin || !network.ports.is_empty() || !network.services().is_empty(),
+        // What a pod sends to its own host port or service is turned back by the node, and with br_netfilter within the bridge.
+        hairpin: network.hairpin
+            || !network.ports.is_empty()
+            || !network.services().is_empty()
+            || (network.is_gateway || network.masquerade) && !network.promisc,
         isolated: network.isolated,
         locked: network.mac_spoof_check,
     }

@@ -78,6 +78,8 @@ pub enum Undo {
         /// Delay in 1/100 s.
         ticks: u32,
     },
+    /// Snoop multicast again.
+    MulticastSnooping(String),
     /// Take an attachment's guard out of the packet filter.
     RemoveGuard {
         /// The veth's end on the node.
@@ -162,6 +164,9 @@ async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
         }
         Undo::ForwardDelay { name, ticks } => {
             change(name, link::Change { forward_delay: Some(ticks), ..Default::default() }).await
+        }
+        Undo::MulticastSnooping(name) => {
+            change(name, link::Change { multicast_snooping: Some(true), ..Default::default() }).await
         }
         Undo::RemoveGuard { veth } => {
             return guard::detach(conn, &veth, true).await.map(drop).map_err(|e| e.msg);

@@ -130,7 +130,10 @@ impl Network {
             hairpin: section.bool("hairpinMode")?,
             promisc: section.bool("promiscMode")?,
             // Without somebody who asks for members, a router as a rule, it changes nothing but the time that a port takes.
-            multicast_snooping: section.opt_bool("multicastSnooping")?.unwrap_or(uplink.is_some()),
+            // On a bridge with several VLANs, what a querier of one VLAN finds out would keep neighbour solicitations from the others.
+            multicast_snooping: section
+                .opt_bool("multicastSnooping")?
+                .unwrap_or(uplink.is_some() && port_vlans.is_none()),
             isolated: section.bool("portIsolation")?,
             mac_spoof_check: section.bool("macspoofchk")?,
             detect_duplicates: section.bool("enabledad")?,

@@ -33,8 +33,10 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     for warning in &plan.warnings {
         log::warn!("{warning}");
     }
-    // A bridge that nobody has pinned yet is as it should be until its MAC changes, which the comparison below notices.
-    let missing = plan.steps.iter().filter(|step| !matches!(step, Step::Pin { mtu: None, .. }));
+    // A bridge that nobody has pinned yet is as it should be until its MAC changes, which the comparison below notices. And an earlier release
+    // left multicast snooping on.
+    let is_new = |step: &&Step| matches!(step, Step::Pin { mtu: None, .. } | Step::NoMulticastSnooping(_));
+    let missing = plan.steps.iter().filter(|step| !is_new(step));
     let missing: Vec<String> = missing.map(ToString::to_string).collect();
     if uplink.bridge.is_some() && !missing.is_empty() {
         let what = if network.uplink.is_some() { " and its uplink are" } else { " is" };

@@ -211,6 +211,8 @@ pub struct Change {
     pub port: Option<PortFlags>,
     /// `type bridge forward_delay N`, in 1/100 s.
     pub forward_delay: Option<u32>,
+    /// `type bridge mcast_snooping 0` or `1`.
+    pub multicast_snooping: Option<bool>,
 }
 
 /// `ip link set dev …`.
@@ -240,10 +242,11 @@ pub async fn change(conn: &Conn, index: u32, change: &Change, action: impl FnOnc
         let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
     }
-    if let Some(delay) = change.forward_delay {
-        message
-            .attributes
-            .push(info(InfoKind::Bridge, InfoData::Bridge(vec![InfoBridge::ForwardDelay(delay)])));
+    let delay = change.forward_delay.map(InfoBridge::ForwardDelay);
+    let snooping = change.multicast_snooping.map(InfoBridge::MulticastSnooping);
+    let options: Vec<InfoBridge> = delay.into_iter().chain(snooping).collect();
+    if !options.is_empty() {
+        message.attributes.push(info(InfoKind::Bridge, InfoData::Bridge(options)));
     }
     if let Some(port) = change.port {
         message.attributes.push(LinkAttribute::LinkInfo(vec![

@@ -145,7 +145,8 @@ fn compare_addresses(
         }
     }
     for wanted in pod::routes(previous) {
-        if !seen.routes.iter().any(|installed| is_installed(&wanted.route, installed, container, seen)) {
+        let is_there = |installed| is_installed(&wanted.route, installed, container, seen);
+        if !seen.routes.iter().any(is_there) && !has_moved(&wanted.route, container, seen) {
             return Err(match wanted.route.gw {
                 Some(gw) => format!("route {} via {gw} is gone from the container", wanted.route.dst),
                 None => format!("route {} is gone from the container", wanted.route.dst),
@@ -153,6 +154,18 @@ fn compare_addresses(
         }
     }
     Ok(())
+}
+
+/// A default route that another of the pod's interfaces has by now: Multus moves it to the network that a pod's annotation names
+/// (`default-route`), and calls CHECK afterwards.
+fn has_moved(wanted: &Route, container: &Link, seen: &Seen) -> bool {
+    let is_elsewhere = |installed: &&Installed| {
+        let there = &installed.route;
+        same_destination(&there.dst, &wanted.dst)
+            && there.table.unwrap_or(MAIN_TABLE) == MAIN_TABLE
+            && installed.interface.is_some_and(|index| index != container.index)
+    };
+    wanted.dst.prefix_len() == 0 && seen.routes.iter().any(|installed| is_elsewhere(&installed))
 }
 
 /// True if the pod has this route.
@@ -245,6 +258,15 @@ mod tests {
     }
 
     #[test]
+    fn a_default_route_that_another_interface_has_by_now_is_no_failure() {
+        let moved = |seen: &mut Seen| {
+            seen.routes[0].interface = Some(99);
+            seen.routes[0].route.gw = "203.0.113.1".parse().ok();
+        };
+        check(moved, Ok(()));
+    }
+
+    #[test]
     fn each_thing_that_was_tampered_with_is_named() {
         check(|seen| seen.bridge = None, Err("bridge br136 is gone"));
         check(|seen| seen.container = None, Err("interface eth0 is gone from the container"));
@@ -253,6 +275,10 @@ mod tests {
         let elsewhere = |seen: &mut Seen| seen.routes[0].route.table = Some(77);
         check(elsewhere, Err("route 0.0.0.0/0 via 172.20.56.1 is gone from the container"));
         check(|seen| seen.routes.clear(), Err("route 0.0.0.0/0 via 172.20.56.1 is gone from the container"));
+        let subnet = |seen: &mut Seen| {
+            (seen.routes[0].interface, seen.routes[0].route.dst) = (Some(99), "10.0.0.0/8".parse().unwrap());
+        };
+        check(subnet, Err("route 0.0.0.0/0 via 172.20.56.1 is gone from the container"));
         let host = |change: fn(&mut Link)| move |seen: &mut Seen| seen.host.iter_mut().for_each(change);
         check(host(|host| host.master = None), Err("vethX is no port of bridge br136"));
         check(

@@ -63,6 +63,8 @@ pub enum Step {
     Promisc(String),
     /// `ip link set NAME type bridge forward_delay 0`.
     NoForwardDelay(String),
+    /// `ip link set NAME type bridge mcast_snooping 0`.
+    NoMulticastSnooping(String),
     /// `bridge vlan add dev PORT vid …`.
     JoinVlans {
         /// The bridge port.
@@ -123,6 +125,7 @@ impl fmt::Display for Step {
             Step::Up(name) => write!(f, "ip link set {name} up"),
             Step::Promisc(name) => write!(f, "ip link set {name} promisc on"),
             Step::NoForwardDelay(name) => write!(f, "ip link set {name} type bridge forward_delay 0"),
+            Step::NoMulticastSnooping(name) => write!(f, "ip link set {name} type bridge mcast_snooping 0"),
             Step::JoinVlans { port, vlans } => write!(f, "bridge vlan add dev {port} {}", Vids(vlans)),
             Step::JoinVlansSelf { bridge, vlans } => {
                 write!(f, "bridge vlan add dev {bridge} self {}", Vids(vlans))

@@ -11,6 +11,7 @@ use super::refusal::{
 use super::vlan::{Membership, PortVlans};
 use super::{Plan, Step, host_access, refuse};
 use crate::link::{Kind, Link};
+use crate::ownership::is_ours;
 
 /// EtherType of an 802.1q tag.
 pub(super) const DOT1Q: u16 = 0x8100;
@@ -163,6 +164,11 @@ fn finish_bridge(network: &Network, seen: &Seen, plan: &mut Plan) {
         }
         if bridge.bridge().is_some_and(|options| options.forward_delay > 0 && !options.stp) {
             plan.steps.push(Step::NoForwardDelay(name.clone()));
+        }
+        // Of ours alone, and only where several VLANs share what a querier in one of them finds out.
+        let snoops = bridge.bridge().is_some_and(|options| options.multicast_snooping);
+        if snoops && network.trunk().is_some() && !network.multicast_snooping && is_ours(bridge) {
+            plan.steps.push(Step::NoMulticastSnooping(name.clone()));
         }
         if network.uplink.is_some() && bridge.accept_ra.is_some_and(|accept| accept != 0) {
             plan_advertisements(bridge, seen, plan);

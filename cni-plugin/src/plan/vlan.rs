@@ -54,7 +54,8 @@ pub fn of_port(wanted: &WantedVlans) -> Vec<Membership> {
 pub fn default_to_leave(network: &Network, bridge: &Link) -> Option<Membership> {
     let wanted = network.port_vlans.as_ref()?;
     let default = bridge.bridge()?.default_pvid;
-    let leave = network.uplink.is_some() || !wanted.keep_default;
+    // As the reference: a port that has tagged VLANs alone stays in it.
+    let leave = network.uplink.is_some() || !wanted.keep_default && wanted.access.is_some();
     let kept_by_wish = wanted.ids().any(|vid| vid == default);
     (leave && default != 0 && !kept_by_wish).then(|| Membership::access(default))
 }
@@ -209,10 +210,10 @@ mod tests {
     }
 
     #[test]
-    fn without_an_uplink_the_default_vlan_is_kept_as_the_reference_keeps_it() {
-        assert_eq!(default_to_leave(&network(r#""vlan": 136"#), &bridge(None)), None);
-        let strict = network(r#""vlan": 136, "preserveDefaultVlan": false"#);
-        assert_eq!(default_to_leave(&strict, &bridge(None)), Some(Membership::access(1)));
+    fn without_an_uplink_the_default_vlan_is_kept_where_it_is_asked_for() {
+        assert_eq!(default_to_leave(&network(r#""vlan": 136"#), &bridge(None)), Some(Membership::access(1)));
+        let kept = network(r#""vlan": 136, "preserveDefaultVlan": true"#);
+        assert_eq!(default_to_leave(&kept, &bridge(None)), None);
     }
 
     #[test]

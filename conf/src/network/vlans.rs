@@ -82,7 +82,7 @@ pub(super) fn parse_port_vlans(
     odd: &mut Vec<UnknownKey>,
 ) -> Result<Option<PortVlans>, CniError> {
     let access = section.number_or_zero("vlan", "a VLAN id", VLAN_IDS, "none")?.map(|vid| vid as u16);
-    let keep_default = section.opt_bool("preserveDefaultVlan")?.unwrap_or(true);
+    let keep_default = section.bool("preserveDefaultVlan")?;
     let mut trunk = Vec::new();
     for entry in section.sections("vlanTrunk")? {
         let id = entry.number("id", "a VLAN id", VLAN_IDS)?;

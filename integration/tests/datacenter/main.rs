@@ -17,6 +17,7 @@ mod rig;
 mod runtime;
 mod services;
 mod slice;
+mod snooping;
 mod status;
 mod traffic;
 mod trunk;

@@ -61,3 +61,33 @@ fn a_veth_of_that_name_that_leads_elsewhere_is_refused() {
     assert!(outcome.error_text().contains("bridge0.100 is there already"), "{outcome}");
     assert!(!pod.has_link("eth0") && node.leases("vlan100").is_empty());
 }
+
+/// The VLANs of the node's end of the pod's veth.
+fn port_vlans(node: &Node) -> Value {
+    let shown = node.run("bridge -json vlan show").expect_ok().stdout;
+    let ports: Value = serde_json::from_str(&shown).unwrap();
+    let is_pods = |port: &&Value| port["ifname"].as_str().is_some_and(|name| name.starts_with("veth"));
+    ports.as_array().unwrap().iter().find(is_pods).unwrap()["vlans"].clone()
+}
+
+#[test]
+fn a_port_is_in_the_vlans_that_the_reference_puts_it_in() {
+    for keys in [
+        json!({"vlan": 100}),
+        json!({"vlan": 100, "preserveDefaultVlan": true}),
+        json!({"vlan": 100, "preserveDefaultVlan": false}),
+        json!({"vlanTrunk": [{"id": 42}, {"minID": 50, "maxID": 52}]}),
+        json!({"vlanTrunk": [{"id": 42}], "preserveDefaultVlan": true}),
+        json!({"vlan": 100, "vlanTrunk": [{"id": 42}]}),
+    ] {
+        let vlans = ["bridge", "vlan-bridge"].map(|kind| {
+            let (node, pod) = (Node::new("node"), Pod::new());
+            node.ip("link add bridge0 up type bridge vlan_filtering 1");
+            let mut conf = json!({"type": kind, "bridge": "bridge0", "ipam": {}});
+            conf.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+            node.plugin(&node.list("layer2", &[conf])).add(&pod.eth0()).expect_ok();
+            port_vlans(&node)
+        });
+        assert_eq!(vlans[1], vlans[0], "{keys}");
+    }
+}

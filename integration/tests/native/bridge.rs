@@ -1,7 +1,8 @@
 //! Without an uplink, ours does what the reference `bridge` does: every test runs both side by side.
 
-use integration::{Node, Outcome, Plugin, Pod};
+use integration::{Node, Outcome, Plugin, Pod, Server, Transport, ask};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 
 const BOTH: [&str; 2] = ["bridge", "vlan-bridge"];
 
@@ -202,6 +203,25 @@ fn hairpin_isolation_and_promiscuity() {
         assert_eq!(node.ip_json("-details link show dev cni0")[0]["promiscuity"], 1, "{kind}");
         assert_eq!(port(node, "hairpin"), false, "{kind}");
     });
+}
+
+/// With br_netfilter the kernel turns the request round within the bridge, back to the port that it came by.
+#[test]
+fn a_pod_of_a_gateway_reaches_itself_by_its_service() {
+    let (node, pod) = (Node::new("node"), Pod::new());
+    let plugin = plugin(&node, "vlan-bridge", &json!({"isDefaultGateway": true}));
+    plugin.add(&pod.eth0()).expect_ok();
+    assert_eq!(port(&node, "hairpin"), true);
+    node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
+    // As kube-proxy has it.
+    node.nft(
+        "table ip services {\n\
+         chain pre { type nat hook prerouting priority -100; ip daddr 10.96.0.10 tcp dport 80 dnat to 10.22.0.2:8080; }\n\
+         chain post { type nat hook postrouting priority 100; ip saddr 10.22.0.2 ip daddr 10.22.0.2 masquerade; }\n}",
+    );
+    let _server = Server::start(&pod, Transport::Tcp, 8080);
+    let to = SocketAddr::new("10.96.0.10".parse().unwrap(), 80);
+    assert_eq!(ask(&pod, Transport::Tcp, to), Some("10.22.0.1".parse().unwrap()));
 }
 
 #[test]

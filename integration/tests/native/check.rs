@@ -213,3 +213,17 @@ fn a_pod_that_is_gone_fails() {
     assert_eq!(outcome.error_code(), 3, "unknown container: {outcome}");
     assert!(outcome.error_text().contains("/run/netns/no-such-pod"), "{outcome}");
 }
+
+/// Multus gives the default route to the network that a pod's annotation names, and CRI-O calls CHECK afterwards.
+#[test]
+fn a_default_route_that_another_interface_has_by_now_does_not_fail() {
+    let (site, pod) = (Site::new(), Pod::new());
+    let plugin = site.node.plugin(&site.list());
+    let result = plugin.add(&pod.eth0()).expect_ok().json();
+    pod.ip("route del default");
+    let told = plugin.check(&pod.eth0(), &result);
+    assert_eq!(told.error_code(), 101, "{told}");
+    pod.ip("link add net1 type veth peer name other\nlink set net1 up\nlink set other up\naddr add 203.0.113.5/24 dev net1\n\
+            route add default via 203.0.113.1 dev net1");
+    plugin.check(&pod.eth0(), &result).expect_ok();
+}

@@ -102,6 +102,7 @@ fn read_bridge(options: &[InfoBridge]) -> Bridge {
         match option {
             InfoBridge::ForwardDelay(ticks) => bridge.forward_delay = *ticks,
             InfoBridge::StpState(state) => bridge.stp = *state != BridgeStpState::Disabled,
+            InfoBridge::MulticastSnooping(on) => bridge.multicast_snooping = *on,
             InfoBridge::VlanFiltering(on) => bridge.vlan_filtering = *on,
             InfoBridge::VlanDefaultPvid(vid) => bridge.default_pvid = *vid,
             _ => {}
