@@ -8,6 +8,7 @@ mod flush;
 mod forward;
 mod put_in;
 mod repair;
+mod services;
 
 pub use forward::{BridgedDrop, bridged_difference, is_let_through, opened};
 

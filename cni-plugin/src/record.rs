@@ -56,6 +56,8 @@ pub struct Record {
     pub sources: Vec<IpAddr>,
     /// The node's address from which it asks for host ports at 127.0.0.1. None where none is there, and in what an older version wrote.
     pub localhost: Option<Ipv4Addr>,
+    /// With host ports: the networks of services, whose addresses are not the node's to publish.
+    pub services: Vec<IpNet>,
     /// What the pod may send; none if it may send anything.
     pub guard: Option<Limits>,
 }
@@ -82,6 +84,7 @@ impl Record {
             "ports": self.ports.iter().map(PortMapping::to_json).collect::<Vec<_>>(),
             "sources": self.sources.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
             "localhost": self.localhost.map(|ip| ip.to_string()),
+            "services": self.services.iter().map(IpNet::to_string).collect::<Vec<_>>(),
             "guard": self.guard.as_ref().map(Limits::to_json),
         })
     }
@@ -96,6 +99,9 @@ impl Record {
         };
         let address = |text: &String| {
             parse_cidr(text).ok_or_else(|| section.wrong("addresses", &text.as_str().into(), "addresses"))
+        };
+        let service = |text: &String| {
+            parse_cidr(text).ok_or_else(|| section.wrong("services", &text.as_str().into(), "networks"))
         };
         let source = |text: &String| {
             parse_ip(text).ok_or_else(|| section.wrong("sources", &text.as_str().into(), "addresses"))
@@ -115,6 +121,7 @@ impl Record {
             ports: PortMapping::parse_list(&section, "ports")?,
             sources: section.strings("sources")?.iter().map(source).collect::<Result<_, _>>()?,
             localhost: section.ip("localhost")?.and_then(as_ipv4),
+            services: section.strings("services")?.iter().map(service).collect::<Result<_, _>>()?,
             guard: section.section("guard")?.map(|keys| Limits::from_section(&keys)).transpose()?,
         })
     }
@@ -328,6 +335,7 @@ mod tests {
             ports: PortMapping::parse_list(&section, "ports").unwrap(),
             sources: vec!["10.51.0.11".parse().unwrap()],
             localhost: Some("10.51.0.11".parse().unwrap()),
+            services: vec!["10.96.0.0/12".parse().unwrap()],
             guard: Some(Limits {
                 by_address: true,
                 any_link_local: true,

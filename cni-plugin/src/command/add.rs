@@ -296,6 +296,7 @@ impl Add<'_> {
             ports: self.network.ports.clone(),
             sources: Vec::new(),
             localhost: None,
+            services: self.network.services().to_vec(),
             guard: None,
         }
     }

@@ -24,6 +24,7 @@ pub(super) fn remember(record: &Record, ends: &Ends<'_>, ways: &Ways) -> Result<
         masquerade: false,
         ports: Vec::new(),
         sources: ways.sources(),
+        services: Vec::new(),
         guard: None,
         ..record.clone()
     };

@@ -42,6 +42,7 @@ impl Nat {
         }
         record.localhost = localhost(node, &record).await?;
         let record = &record;
+        self.leave_services_out(node, record).await?;
         self.put_in(node, record).await?;
         for ipv6 in [false, true] {
             let has_family = record.addresses.iter().any(|net| net.addr().is_ipv6() == ipv6);

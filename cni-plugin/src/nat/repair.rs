@@ -39,6 +39,7 @@ impl Nat {
             log::warn!("the rules of {} pods were gone from the packet filter and are back", live.len());
         }
         for record in live {
+            self.leave_services_out(node, record).await?;
             self.let_forward(node, record).await?;
             self.forget_udp_of_the_node(node, record).await;
         }
@@ -64,6 +65,9 @@ impl Nat {
                 sysctl::enable_forwarding(node, ipv6).await?;
                 repaired.push(format!("forwarding of IPv{} was off", if ipv6 { 6 } else { 4 }));
             }
+        }
+        for (_, record) in self.records.all() {
+            self.leave_services_out(node, &record).await?;
         }
         let lost = self.lost()?;
         if lost.is_empty() {

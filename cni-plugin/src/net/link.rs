@@ -49,16 +49,32 @@ pub async fn all(conn: &Conn) -> Result<Vec<Link>> {
     Ok(answers.into_iter().filter_map(new_link).map(from_message).collect())
 }
 
-/// `ip link show type vlan`: every VLAN sub-interface of the namespace. The kernel leaves the others out.
+/// `ip link show type vlan`: every VLAN sub-interface of the namespace.
 pub async fn vlans(conn: &Conn) -> Result<Vec<Link>> {
+    of_kind(conn, InfoKind::Vlan).await
+}
+
+/// `ip link show type dummy`: every dummy interface of the namespace.
+pub async fn dummies(conn: &Conn) -> Result<Vec<Link>> {
+    of_kind(conn, InfoKind::Dummy).await
+}
+
+/// The kernel leaves the others out, unless it has no driver of that kind: then it would list all.
+async fn of_kind(conn: &Conn, kind: InfoKind) -> Result<Vec<Link>> {
     let mut message = LinkMessage::default();
     message.attributes = vec![
         LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
-        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan)]),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind.clone())]),
     ];
-    let answers =
-        conn.dump(RouteNetlinkMessage::GetLink(message), || "list VLAN sub-interfaces".into()).await?;
-    Ok(answers.into_iter().filter_map(new_link).map(from_message).collect())
+    let action = || format!("list interfaces of type {kind:?}");
+    let answers = conn.dump(RouteNetlinkMessage::GetLink(message), action).await?;
+    let is_of_kind = |message: &LinkMessage| {
+        message.attributes.iter().any(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(kind.clone())),
+            _ => false,
+        })
+    };
+    Ok(answers.into_iter().filter_map(new_link).filter(is_of_kind).map(from_message).collect())
 }
 
 /// Whether a bridge keeps its MAC while ports come and go (`NET_ADDR_SET`, linux/netdevice.h): one that the kernel chose becomes the

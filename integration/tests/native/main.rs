@@ -65,6 +65,7 @@ mod nat_localhost;
 mod nat_paths;
 mod nat_repair;
 mod nat_rules;
+mod nat_services;
 mod ports;
 mod regression;
 mod regression_check;

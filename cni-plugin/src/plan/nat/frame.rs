@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::localhost;
 use super::matches::{address, between_interfaces, connection, family, interface_in, local, mark, within};
 use crate::nft::{
@@ -23,6 +25,8 @@ pub const CLOSED: [&str; 2] = ["closed4", "closed6"];
 pub const PORTS: [&str; 2] = ["ports4", "ports6"];
 /// Host port of one of the node's addresses: the same. It goes before the port of all addresses.
 pub const ADDRESS_PORTS: [&str; 2] = ["address-ports4", "address-ports6"];
+/// Addresses of the node that stand for services, to which ports of all addresses are not published.
+pub const SERVICE_ADDRESSES: [&str; 2] = ["service-addresses4", "service-addresses6"];
 /// The devices by which pods with NAT are reached.
 pub const DEVICES: &str = "devices";
 /// The devices by which pods with an uplink are reached, and everybody else on their network.
@@ -52,7 +56,9 @@ pub fn of_family(sets: [&'static str; 2], ip: IpAddr) -> &'static str {
     sets[usize::from(ip.is_ipv6())]
 }
 
-const SETS: [Set; 15] = [
+const SETS: [Set; 17] = [
+    Set { name: SERVICE_ADDRESSES[0], key: &[Type::Ipv4], map: None },
+    Set { name: SERVICE_ADDRESSES[1], key: &[Type::Ipv6], map: None },
     Set { name: CLOSED[0], key: &[Type::Ipv4], map: None },
     Set { name: CLOSED[1], key: &[Type::Ipv6], map: None },
     Set { name: SOURCES[0], key: &[Type::Ipv4], map: Some(MapOf::Values(&[Type::Ipv4])) },
@@ -100,6 +106,8 @@ const BEFORE_SNAT: i32 = SNAT - 1;
 pub(crate) const BEFORE_FILTER: i32 = -1;
 
 const HOST_PORTS: &str = "host-ports";
+/// What is within a network's `serviceCIDRs` is published by nobody: a rule for each, which goes with the table.
+pub const SERVICES: &str = "services";
 /// The chain that gives a packet the node's address.
 pub const MASQUERADED: &str = "masqueraded";
 
@@ -112,6 +120,7 @@ pub fn frame() -> Vec<Change> {
     }
     let before_marks = Hook { kind: "filter", point: HookPoint::Forward, priority: BEFORE_FILTER - 1 };
     changes.extend(base_chain("closed", before_marks, closed_rules()));
+    changes.push(Change::AddChain { table: TABLE, name: SERVICES.into(), hook: None });
     changes.push(Change::AddChain { table: TABLE, name: HOST_PORTS.into(), hook: None });
     changes.extend(rules(HOST_PORTS, host_port_rules()));
     let to_the_node =
@@ -159,12 +168,13 @@ fn closed_rules() -> Vec<Vec<Expr>> {
     ]
 }
 
-/// A port of one address goes before that of all. To `::1` nothing is mapped: the answer could not come back, for the kernel takes no
+/// A port of one address goes before that of all. A port of all addresses is none of the addresses of services: kube-proxy in IPVS mode puts each
+/// on an interface of the node, where it looks like one of the node's own. To `::1` nothing is mapped: the answer could not come back, for the kernel takes no
 /// packet of `::1` from a device.
 fn host_port_rules() -> Vec<Vec<Expr>> {
     let one = ipnet::IpNet::from(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]));
     let not_localhost = [within(Field::Destination, &one), vec![Expr::Verdict(Verdict::Return)]].concat();
-    let mut rules = vec![not_localhost];
+    let (mut of_one, mut of_all) = (Vec::new(), Vec::new());
     for (of, registers, index) in [(Family::Ipv4, 1, 0), (Family::Ipv6, 4, 1)] {
         let dnat = |map, key| {
             [
@@ -185,9 +195,23 @@ fn host_port_rules() -> Vec<Vec<Expr>> {
         let mut all_addresses = family(of);
         all_addresses.extend(protocol_and_port(0));
         all_addresses.extend(dnat(PORTS[index], Reg(0)));
-        rules.extend([one_address, all_addresses]);
+        let mut service = family(of);
+        service.extend([
+            address(of, Field::Destination, Reg(0)),
+            Expr::Lookup { key: Reg(0), set: SERVICE_ADDRESSES[index] },
+            Expr::Verdict(Verdict::Return),
+        ]);
+        of_one.push(one_address);
+        of_all.extend([service, all_addresses]);
     }
-    rules
+    let services = vec![Expr::Verdict(Verdict::Jump(SERVICES.into()))];
+    [vec![not_localhost], of_one, vec![services], of_all].concat()
+}
+
+/// Keeps ports of all addresses from a network of services: the rule of one of `serviceCIDRs`.
+pub fn service_rule(net: &IpNet) -> Change {
+    let exprs = [within(Field::Destination, net), vec![Expr::Verdict(Verdict::Accept)]].concat();
+    Change::AddRule { table: TABLE, chain: SERVICES.into(), exprs, comment: net.to_string() }
 }
 
 /// A pod on a network with an uplink answers by its router or straight to a neighbour, and so do those that it talks to. What the node

@@ -25,6 +25,7 @@ fn record() -> Record {
         ports: PortMapping::parse_list(&section, "ports").unwrap(),
         sources: Vec::new(),
         localhost: Some("10.22.0.1".parse().unwrap()),
+        services: Vec::new(),
         guard: None,
     }
 }

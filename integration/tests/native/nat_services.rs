@@ -1,0 +1,79 @@
+//! A host port of all of the node's addresses is none of the addresses that stand for services.
+
+use crate::nat::{MACHINE, NODE, Nat, addresses, with_ports};
+use integration::{Ctl, Pod, Server, Site, Transport, ask};
+use serde_json::json;
+use std::net::{IpAddr, SocketAddr};
+
+fn at(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse().unwrap(), port)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// kube-proxy in IPVS mode gives the node the addresses of all services, on an interface of its own.
+#[test]
+fn a_host_port_takes_no_service_from_kube_proxy_in_ipvs_mode() {
+    let (nat, taker, other) = (Nat::new(), Pod::new(), Pod::new());
+    // This kernel has no dummy interfaces; the name is kube-proxy's.
+    nat.node.ip("link add kube-ipvs0 up type bridge\naddr add 10.96.0.1/32 dev kube-ipvs0\naddr add fd00:96::1/128 dev kube-ipvs0 nodad");
+    let _services =
+        [at("10.96.0.1", 443), at("fd00:96::1", 443)].map(|to| Server::on(&nat.node, Transport::Tcp, to));
+    let own = addresses(&nat.local().add(&other.eth0()).expect_ok().json());
+    let eth0 = with_ports(&taker, &[(443, "tcp", 443, "")]);
+    nat.local().add(&eth0).expect_ok();
+    let _pod = Server::start(&taker, Transport::Tcp, 443);
+    let services = || {
+        for (service, pod) in [("10.96.0.1", &own[0]), ("fd00:96::1", &own[1])] {
+            // The server of the service sees who asks; the pod would see its gateway.
+            assert_eq!(ask(&nat.node, Transport::Tcp, at(service, 443)), Some(ip(service)));
+            assert_eq!(ask(&other, Transport::Tcp, at(service, 443)), Some(ip(pod)));
+        }
+    };
+    services();
+    for (node, machine) in NODE.iter().zip(MACHINE) {
+        assert_eq!(
+            ask(&nat.machine, Transport::Tcp, at(node, 443)),
+            Some(ip(machine)),
+            "the port leads to the pod"
+        );
+    }
+    // A service that came later is known with the next such pod, or by repair; one that is gone is the node's address no more.
+    nat.node.ip("addr add 10.96.0.2/32 dev kube-ipvs0\naddr del 10.96.0.1/32 dev kube-ipvs0");
+    let _later = Server::on(&nat.node, Transport::Tcp, at("10.96.0.2", 443));
+    let _ = Ctl::new(&nat.node).run("repair");
+    assert_eq!(ask(&nat.node, Transport::Tcp, at("10.96.0.2", 443)), Some(ip("10.96.0.2")));
+    assert!(!nat.rules().contains("10.96.0.1"), "{}", nat.rules());
+    // Whoever names it gets it.
+    let third = Pod::new();
+    nat.local().add(&with_ports(&third, &[(443, "tcp", 443, "10.96.0.2")])).expect_ok();
+    let _third = Server::start(&third, Transport::Tcp, 443);
+    assert_eq!(ask(&other, Transport::Tcp, at("10.96.0.2", 443)), Some(ip("10.22.0.1")));
+    // After a flush too.
+    nat.node.ip("addr add 10.96.0.1/32 dev kube-ipvs0");
+    nat.node.nft("flush ruleset");
+    nat.local().del(&third.eth0()).expect_ok();
+    services();
+}
+
+/// What `serviceCIDRs` names needs no call to be known.
+#[test]
+fn a_host_port_takes_no_address_within_service_cidrs() {
+    let (site, pod) = (Site::new(), Pod::new());
+    site.give_node_its_own_network();
+    let mut list = site.list();
+    list["plugins"][0]["serviceCIDRs"] = json!(["10.96.0.0/12"]);
+    list["plugins"][0]["capabilities"] = json!({"portMappings": true});
+    site.node.plugin(&list).add(&with_ports(&pod, &[(443, "tcp", 443, "")])).expect_ok();
+    let _pod = Server::start(&pod, Transport::Tcp, 443);
+    site.node.ip("addr add 10.96.7.7/32 dev lo");
+    let _service = Server::on(&site.node, Transport::Tcp, at("10.96.7.7", 443));
+    assert_eq!(ask(&site.node, Transport::Tcp, at("10.96.7.7", 443)), Some(ip("10.96.7.7")));
+    assert_eq!(
+        ask(&site.router, Transport::Tcp, at(Site::NODE[0], 443)),
+        Some(ip("10.51.0.1")),
+        "the port leads to the pod"
+    );
+}
