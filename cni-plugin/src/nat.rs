@@ -90,6 +90,7 @@ impl Nat {
         self.records.remove(veth)?;
         drop(lock);
         if let Some(record) = &record {
+            self.hand_over(record)?;
             self.forget_udp_of_the_pod(record);
         }
         if let Err(e) = self.mend(node, record.as_ref()).await {

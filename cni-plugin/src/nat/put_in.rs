@@ -57,15 +57,21 @@ impl Nat {
 
     async fn put_in(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
         let veth = record.attachment().host_interface();
-        let mut stale = Vec::new();
+        let (mut stale, mut left) = (Vec::new(), Vec::new());
         for _ in 0..ATTEMPTS {
             let lock = RecordLock::shared()?;
             self.records.write(record)?;
-            let Some(obstacle) = self.try_put_in(record, &stale)? else { return Ok(()) };
+            let Some(obstacle) = self.try_put_in(record, &stale, &left)? else { return Ok(()) };
             drop(lock);
             match obstacle {
                 Obstacle::Missing => self.rebuild(node, Some(&veth), None).await?,
-                Obstacle::Held(held) => self.evict(node, &held).await?,
+                Obstacle::Held(held) => {
+                    let (own, others): (Vec<_>, Vec<_>) = held
+                        .into_iter()
+                        .partition(|(_, comment)| self.is_of_container(comment, &record.container_id));
+                    left.extend(own.into_iter().map(|(element, _)| element));
+                    self.evict(node, &others).await?;
+                }
                 Obstacle::Stale(elements) => stale = elements,
             }
         }
@@ -75,7 +81,12 @@ impl Nat {
 
     /// The kernel keeps who sends a transaction that fails waiting for 10 ms and more (RCU), so it is asked first for what is
     /// likely to be missing.
-    fn try_put_in(&self, record: &Record, stale: &[Element]) -> Result<Option<Obstacle>, CniError> {
+    fn try_put_in(
+        &self,
+        record: &Record,
+        stale: &[Element],
+        left: &[Element],
+    ) -> Result<Option<Obstacle>, CniError> {
         let mut changes = Vec::new();
         for chain in plan::chains(record) {
             if self.nft.chain(TABLE, &chain.name)?.is_none() {
@@ -83,7 +94,8 @@ impl Nat {
             }
         }
         changes.extend(stale.iter().map(delete));
-        changes.extend(plan::elements(record).into_iter().map(create));
+        changes
+            .extend(plan::elements(record).into_iter().filter(|element| !left.contains(element)).map(create));
         changes.extend(shared([record]));
         let Err(refusals) = self.nft.try_commit(&changes)? else { return Ok(None) };
         if refusals.iter().any(Refusal::not_found) {
@@ -104,6 +116,28 @@ impl Nat {
             }
         }
         Ok(Some(if held.is_empty() { Obstacle::Stale(stale) } else { Obstacle::Held(held) }))
+    }
+
+    /// Whether an element is of another attachment of a container: podman publishes a container's ports on each of its networks. They lead to the
+    /// first, and to the next when that goes.
+    pub(super) fn is_of_container(&self, comment: &str, container_id: &str) -> bool {
+        let holder = plan::veth_of(comment).and_then(|veth| self.records.read(veth));
+        holder.is_some_and(|holder| holder.container_id == container_id)
+    }
+
+    /// Gives the ports of an attachment that goes to the container's others.
+    pub(super) fn hand_over(&self, gone: &Record) -> Result<(), CniError> {
+        if gone.ports.is_empty() {
+            return Ok(());
+        }
+        let _lock = RecordLock::shared()?;
+        for (_, heir) in self.records.all() {
+            if heir.container_id == gone.container_id && heir.attachment() != gone.attachment() {
+                let elements = plan::elements(&heir).into_iter().map(create).collect();
+                self.commit_what_can(elements, |refusal| refusal.exists() || refusal.not_found())?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes from dead holders what is in our way, with all that they have. A live one is an error.

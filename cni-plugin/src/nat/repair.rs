@@ -159,6 +159,8 @@ impl Nat {
         for element in plan::elements(&record) {
             match self.nft.element(TABLE, element.set, &element.key)? {
                 Some(there) if there.comment == own => {}
+                // As long as another attachment of the container has the port.
+                Some(there) if self.is_of_container(&there.comment, &record.container_id) => {}
                 _ => return Ok(Some(format!("{} is gone from table {TABLE}", plan::what(&element)))),
             }
         }

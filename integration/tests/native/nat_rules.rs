@@ -279,3 +279,40 @@ fn a_node_that_begins_to_forward_takes_no_pod_for_its_router() {
     assert_eq!((accepts("cni0"), accepts("default")), ("0".into(), "1".into()));
     nat.local().del(&pod.eth0()).expect_ok();
 }
+
+/// podman publishes a container's ports on each of its networks: they lead to the first, and to the other when that goes.
+#[test]
+fn a_container_on_two_networks_has_its_ports_once_and_keeps_them_with_either() {
+    let (nat, pod, other) = (Nat::new(), Pod::new(), Pod::new());
+    let ports = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
+    let [eth0, eth1] = ["eth0", "eth1"].map(|name| pod.interface(name).capabilities(ports.clone()));
+    let (first, second) =
+        (nat.local(), nat.other().with("isDefaultGateway", json!(false)).with("isGateway", json!(true)));
+    let _server = Server::start(&pod, Transport::Tcp, 80);
+    let is_reached = || {
+        let to = SocketAddr::new(NODE[0].parse().unwrap(), 8080);
+        ask(&nat.machine, Transport::Tcp, to).is_some()
+    };
+    for from_first in [true, false] {
+        let results = [first.add(&eth0), second.add(&eth1)].map(|outcome| outcome.expect_ok().json());
+        assert!(is_reached());
+        first.check(&eth0, &results[0]).expect_ok();
+        second.check(&eth1, &results[1]).expect_ok();
+        // It is another's all the same.
+        let taken = first.add(&other.eth0().capabilities(ports.clone()));
+        assert_eq!(taken.error_code(), 104, "{taken}");
+        if from_first {
+            first.del(&eth0).expect_ok();
+            // What the pod says leaves by the way that is left.
+            pod.ip("route replace default via 10.33.0.1");
+            second.check(&eth1, &results[1]).expect_ok();
+        } else {
+            second.del(&eth1).expect_ok();
+            first.check(&eth0, &results[0]).expect_ok();
+        }
+        assert!(is_reached(), "{from_first}: {}", nat.rules());
+        if from_first { second.del(&eth1) } else { first.del(&eth0) }.expect_ok();
+        first.del(&other.eth0()).expect_ok();
+        nat.assert_nothing_left();
+    }
+}
