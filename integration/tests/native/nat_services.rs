@@ -77,3 +77,34 @@ fn a_host_port_takes_no_address_within_service_cidrs() {
         "the port leads to the pod"
     );
 }
+
+/// CRI-O publishes host ports by rules of its own. On an uplink's network the pod's answer has to come back through the node: with `serviceCIDRs`
+/// it does, whatever br_netfilter is told; without, only where bridged packets go through iptables.
+#[test]
+fn host_ports_that_a_runtime_makes_itself_work_with_service_cidrs() {
+    for called in ["0", "1"] {
+        for services in [json!([]), json!(["10.96.0.0/12"])] {
+            let (site, pod) = (Site::new(), Pod::new());
+            site.give_node_its_own_network();
+            site.node.set_sysctl("net/bridge/bridge-nf-call-iptables", called);
+            site.node.set_sysctl("net/ipv4/ip_forward", "1");
+            let mut list = site.list();
+            list["plugins"][0]["serviceCIDRs"] = services.clone();
+            let result = site.node.plugin(&list).add(&pod.eth0()).expect_ok().json();
+            let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
+            site.node.nft(&format!(
+                "table ip crio {{\n\
+                 chain pre {{ type nat hook prerouting priority -100; tcp dport 8080 fib daddr type local dnat to {address}:80; }}\n\
+                 chain post {{ type nat hook postrouting priority 100; ip saddr {address} ip daddr {address} masquerade; }}\n}}"
+            ));
+            let _pod = Server::start(&pod, Transport::Tcp, 80);
+            let is_reached = ask(&site.router, Transport::Tcp, at(Site::NODE[0], 8080)).is_some();
+            let with_services = services != json!([]);
+            assert_eq!(
+                is_reached,
+                with_services || called == "1",
+                "{services}, bridge-nf-call-iptables {called}"
+            );
+        }
+    }
+}
