@@ -85,7 +85,7 @@ async fn forget_the_dead(conn: &Conn, lists: &[Value]) -> Result<()> {
     }
     guards.end();
     trunk::remove_records()?;
-    ports::forget_all()?;
+    ports::delete_all_records()?;
     host_access::forget_stale(conn, &host_access::remembered()?, &[]).await?;
     // They hang on the bridge, which stays where somebody else uses it.
     host_access::remove_stale(&host_access::Ours::look(conn).await?, &[])?;

@@ -94,13 +94,13 @@ impl Add<'_> {
         self.clear_debris().await?;
         let seen = apply::ensure_uplink(&self.node, &self.network).await?;
         boundary::ensure(&self.node, &self.network).await?;
-        ports::mend(&self.node).await;
+        ports::repair_missing(&self.node).await;
         // By now a bridge that was down is up.
         host_access::mend(&self.node).await;
         let mut undo = UndoLog::default();
         let attached = self.attach(&seen, &mut undo).await;
         if attached.is_err() {
-            if let Err(e) = ports::forget(&self.attachment().host_interface()) {
+            if let Err(e) = ports::delete_record(&self.attachment().host_interface()) {
                 log::error!("{e}");
             }
             self.silence().await;
@@ -138,7 +138,7 @@ impl Add<'_> {
                 }
             }
             log::warn!("{name} is left of an ADD that did not end: clearing it and its address away");
-            ports::forget(&name)?;
+            ports::delete_record(&name)?;
             self.silence().await;
         }
         // Also of one whose veth has gone since, with its namespace.
@@ -233,7 +233,7 @@ impl Add<'_> {
             nat.install(&self.node, record).await?;
         }
         self.pod.announce(&self.node, &host, &container, &result).await;
-        ports::record(self.request, &self.network, container.mac, &result)?;
+        ports::write_record(self.request, &self.network, container.mac, &result)?;
         // The kernel refuses the master in it if the bridge has gone meanwhile.
         let ready = link::Change {
             alias: Some(self.attachment().alias_when_ready()),

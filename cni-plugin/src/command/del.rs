@@ -66,7 +66,7 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     let is_anothers = host.as_ref().is_some_and(|host| attachment.progress(host) == Progress::Foreign);
     let found = find(request, &teardown, node, host, namespace.as_ref()).await?;
     // From here on nobody puts its port back.
-    let forgotten = if is_anothers { Ok(()) } else { ports::forget(&attachment.host_interface()) };
+    let forgotten = if is_anothers { Ok(()) } else { ports::delete_record(&attachment.host_interface()) };
     if let Some(found) = &found {
         silence(&found.conn, &found.link, teardown.ipam.as_deref()).await?;
     }
@@ -132,7 +132,7 @@ async fn withdraw(
         nat::mend(node, Some(&veth)).await;
     }
     boundary::mend();
-    ports::mend(node).await;
+    ports::repair_missing(node).await;
     host_access::mend(node).await;
     (outcome, sockets)
 }

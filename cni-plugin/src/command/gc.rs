@@ -36,7 +36,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let (stale, rest): (Vec<&Link>, Vec<&Link>) = links.iter().partition(is_stale);
     for stale in stale {
         log::info!("removing {}: {}", stale.name, stale.alias.as_deref().unwrap_or_default());
-        outcome = outcome.and(ports::forget(&stale.name));
+        outcome = outcome.and(ports::delete_record(&stale.name));
         outcome = outcome.and(remove::link(&node, stale.index, &stale.name).await.map_err(CniError::from));
     }
     nat::mend(&node, None).await;
@@ -44,7 +44,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     outcome = outcome.and(guarded.and_then(|guarded| guard::remove_stale(&guarded, &rest)));
     outcome = outcome.and(host_access::forget_stale(&node, &remembered, &rest).await);
     outcome = outcome.and(host_access::remove_stale(&ways, &rest).map_err(CniError::from));
-    ports::mend(&node).await;
+    ports::repair_missing(&node).await;
     host_access::mend(&node).await;
     if let Some(trunk) = &teardown.trunk {
         outcome = outcome.and(trunk::leave(&node, trunk).await);

@@ -109,6 +109,14 @@ fn compare_mac(reported: &Interface, link: &Link) -> Result<(), String> {
 
 fn compare_vlans(network: &Network, host: &Link, seen: &Seen) -> Result<(), String> {
     let Some(wanted) = &network.port_vlans else { return Ok(()) };
+    if let (Some(bridge), Some((_, vid)), Some(_)) = (&seen.bridge, network.node_side(), seen.trunk)
+        && !takes_part(&seen.vlans, bridge.index, vid)
+    {
+        return Err(format!(
+            "bridge {} itself is not in VLAN {vid}, so the node has no part in it",
+            bridge.name
+        ));
+    }
     for vlan in of_port(wanted) {
         if !takes_part(&seen.vlans, host.index, vlan.vid) {
             return Err(format!("{} is not in VLAN {}", host.name, vlan.vid));

@@ -13,6 +13,7 @@ mod guard;
 mod nat;
 mod paths;
 mod regression;
+mod repair;
 mod rig;
 mod runtime;
 mod services;

@@ -1,0 +1,157 @@
+//! What is written down of a finished attachment: `/run/vlan-bridge/ports/NODE/BRIDGE/VETH`, with the configuration that it was made by.
+//!
+//! Written before the attachment's alias says that it is done, and removed before its port is taken out of the bridge.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use cni_conf::cni::env::Environment;
+use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::mac::MacAddr;
+use cni_conf::cni::result::AddResult;
+use cni_conf::cni::version::Version;
+use cni_conf::network::Network;
+use cni_conf::request::{RESERVED_PREFIX, Request};
+use serde_json::{Map, Value, json};
+
+use crate::lock::RecordLock;
+use crate::ownership::Attachment;
+use crate::record::{node_folder, put};
+
+const KIND: &str = "ports";
+
+/// A finished attachment.
+pub(super) struct Attached {
+    pub(super) request: Request,
+    pub(super) mac: MacAddr,
+    /// By which the pod knows a gateway or its node.
+    pub(super) bridge_mac: Option<MacAddr>,
+    /// The addresses with their gateways, for a bridge that is one.
+    pub(super) result: AddResult,
+}
+
+/// Writes down a finished attachment.
+pub fn write_record(
+    request: &Request,
+    network: &Network,
+    mac: Option<MacAddr>,
+    result: &AddResult,
+) -> Result<(), CniError> {
+    let Some(mac) = mac else { return Ok(()) };
+    let veth = Attachment::of(request).host_interface();
+    let mut config = request.config.clone();
+    config.retain(|key, _| key != "prevResult" && !key.starts_with(RESERVED_PREFIX));
+    let ips: Vec<Value> = result
+        .ips
+        .iter()
+        .map(|ip| json!({"address": ip.address.to_string(), "gateway": ip.gateway.map(|gateway| gateway.to_string())}))
+        .collect();
+    let document = json!({
+        "containerID": request.env.container_id, "ifname": request.env.ifname, "mac": mac.to_string(),
+        "bridgeMAC": result.interfaces.first().and_then(|bridge| bridge.mac.as_deref()), "config": config, "ips": ips,
+    });
+    let folder = node_folder(KIND)?.join(&network.bridge);
+    put(&folder, &veth, &document).map_err(|e| {
+        CniError::new(code::IO_FAILURE, format!("write record {veth} in {}: {e}", folder.display()))
+    })
+}
+
+/// Removes what is written down of an attachment. Before its port is taken out of the bridge: nobody puts it back from then on.
+pub fn delete_record(veth: &str) -> Result<(), CniError> {
+    let folders = folders()?;
+    if folders.is_empty() {
+        return Ok(());
+    }
+    let _lock = RecordLock::shared()?;
+    // The folders stay: an ADD may be about to write into one.
+    folders.iter().try_for_each(|(_, folder)| remove(folder, veth))
+}
+
+pub(super) fn remove(folder: &Path, veth: &str) -> Result<(), CniError> {
+    for name in [veth.to_owned(), format!(".{veth}")] {
+        let path = folder.join(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                return Err(CniError::new(
+                    code::IO_FAILURE,
+                    format!("remove record {}: {e}", path.display()),
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is written down of all, when no pod is attached any more.
+pub fn delete_all_records() -> Result<(), CniError> {
+    let folder = node_folder(KIND)?;
+    match fs::remove_dir_all(&folder) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(CniError::new(code::IO_FAILURE, format!("remove {}: {e}", folder.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The bridges that have records, each with its folder.
+pub(super) fn folders() -> Result<Vec<(String, PathBuf)>, CniError> {
+    let folder = node_folder(KIND)?;
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    Ok(entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())).collect())
+}
+
+pub(super) fn names_in(folder: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| !name.starts_with('.')).collect()
+}
+
+impl Attached {
+    /// None for what is no such record.
+    pub(super) fn read(folder: &Path, veth: &str) -> Option<Attached> {
+        let path = folder.join(veth);
+        let read = fs::read(&path).map_err(|e| e.to_string()).and_then(|bytes| Attached::parse(&bytes));
+        match read {
+            Ok(attached) if Attachment::of(&attached.request).host_interface() == veth => Some(attached),
+            Ok(_) => None,
+            Err(why) => {
+                log::warn!("record {} cannot be used: {why}", path.display());
+                None
+            }
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Attached, String> {
+        let document: Map<String, Value> = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        let text = |key: &str| {
+            document
+                .get(key)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+                .ok_or_else(|| format!("{key} is missing"))
+        };
+        let (container_id, ifname) = (text("containerID")?, text("ifname")?);
+        let environment = Environment::parse(|name| match name {
+            "CNI_COMMAND" => Some("DEL".into()),
+            "CNI_CONTAINERID" => Some(OsString::from(&container_id)),
+            "CNI_IFNAME" => Some(OsString::from(&ifname)),
+            "CNI_PATH" => Some("/".into()),
+            _ => None,
+        });
+        let config = document.get("config").ok_or("config is missing")?.to_string();
+        let request = environment.and_then(|environment| Request::parse(environment, config.into_bytes()));
+        let result = json!({"cniVersion": "1.0.0", "ips": document.get("ips").cloned().unwrap_or_default()});
+        let result = AddResult::from_json(&result, Version::V1_0_0).map_err(|e| e.msg)?;
+        let mac = text("mac")?.parse().map_err(|_| "mac is no MAC".to_owned())?;
+        let bridge_mac = text("bridgeMAC").ok().and_then(|mac| mac.parse().ok());
+        Ok(Attached { request: request.map_err(|e| e.msg)?, mac, bridge_mac, result })
+    }
+
+    pub(super) fn network(&self) -> Result<Network, CniError> {
+        Network::parse(&self.request).map(|(network, _)| network)
+    }
+}
