@@ -9,6 +9,7 @@ mod forward;
 mod put_in;
 mod repair;
 mod services;
+mod share;
 
 pub use forward::{BridgedDrop, bridged_difference, is_let_through, opened};
 
@@ -81,16 +82,20 @@ impl Nat {
     /// Takes an attachment's elements out and removes its record. What is not there is no error. Without a record they are looked
     /// for by their comments.
     pub async fn remove(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
-        let lock = RecordLock::shared()?;
-        let record = self.records.read(veth);
+        let mut lock = RecordLock::shared()?;
+        let mut record = self.records.read(veth);
+        if record.as_ref().is_some_and(|record| !record.followers.is_empty()) {
+            drop(lock);
+            lock = RecordLock::alone()?;
+            record = self.records.read(veth);
+        }
         match &record {
-            Some(record) => self.take_out(record)?,
+            Some(record) => self.take_out(node, record).await?,
             None => self.sweep(|comment| plan::veth_of(comment) == Some(veth))?,
         }
         self.records.remove(veth)?;
         drop(lock);
         if let Some(record) = &record {
-            self.hand_over(record)?;
             self.forget_udp_of_the_pod(record);
         }
         if let Err(e) = self.mend(node, record.as_ref()).await {
@@ -100,15 +105,18 @@ impl Nat {
     }
 
     /// An element that another attachment has stays: an ADD whose port was refused, or that was killed before it knew, has a record
-    /// that names it all the same.
-    fn take_out(&self, record: &Record) -> Result<(), CniError> {
+    /// that names it all the same. What the same container has on other networks gets its host ports in the same transaction, so that
+    /// nobody else does.
+    async fn take_out(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
         let own = plan::owner(&record.attachment());
-        let mut deletions = Vec::new();
+        let mut going = Vec::new();
         for element in plan::elements(record) {
             let there = self.nft.element(TABLE, element.set, &element.key)?;
-            deletions.extend(there.filter(|there| there.comment == own).map(|_| delete(&element)));
+            going.extend(there.filter(|there| there.comment == own).map(|_| element));
         }
-        self.commit_what_can(deletions, Refusal::not_found)?;
+        let mut changes: Vec<Change> = going.iter().map(delete).collect();
+        changes.extend(self.handing_over(node, record, &going).await?);
+        self.commit_what_can(changes, |refusal| refusal.not_found() || refusal.exists())?;
         self.delete_unused(plan::chains(record).iter().map(|chain| (chain.name.as_str(), chain.rules())))
     }
 

@@ -58,6 +58,8 @@ pub struct Record {
     pub localhost: Option<Ipv4Addr>,
     /// With host ports: the networks of services, whose addresses are not the node's to publish.
     pub services: Vec<IpNet>,
+    /// The veths of the same container's attachments that get host ports when this one goes, in this order. Some may be gone.
+    pub followers: Vec<String>,
     /// What the pod may send; none if it may send anything.
     pub guard: Option<Limits>,
 }
@@ -85,6 +87,7 @@ impl Record {
             "sources": self.sources.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
             "localhost": self.localhost.map(|ip| ip.to_string()),
             "services": self.services.iter().map(IpNet::to_string).collect::<Vec<_>>(),
+            "followers": self.followers,
             "guard": self.guard.as_ref().map(Limits::to_json),
         })
     }
@@ -122,6 +125,7 @@ impl Record {
             sources: section.strings("sources")?.iter().map(source).collect::<Result<_, _>>()?,
             localhost: section.ip("localhost")?.and_then(as_ipv4),
             services: section.strings("services")?.iter().map(service).collect::<Result<_, _>>()?,
+            followers: section.strings("followers")?,
             guard: section.section("guard")?.map(|keys| Limits::from_section(&keys)).transpose()?,
         })
     }
@@ -336,6 +340,7 @@ mod tests {
             sources: vec!["10.51.0.11".parse().unwrap()],
             localhost: Some("10.51.0.11".parse().unwrap()),
             services: vec!["10.96.0.0/12".parse().unwrap()],
+            followers: vec!["veth135e6cbfc22".into()],
             guard: Some(Limits {
                 by_address: true,
                 any_link_local: true,

@@ -297,6 +297,7 @@ impl Add<'_> {
             sources: Vec::new(),
             localhost: None,
             services: self.network.services().to_vec(),
+            followers: Vec::new(),
             guard: None,
         }
     }

@@ -41,9 +41,9 @@ impl Nat {
             }
         }
         record.localhost = localhost(node, &record).await?;
+        self.leave_services_out(node, &record).await?;
+        self.put_in(node, &mut record).await?;
         let record = &record;
-        self.leave_services_out(node, record).await?;
-        self.put_in(node, record).await?;
         for ipv6 in [false, true] {
             let has_family = record.addresses.iter().any(|net| net.addr().is_ipv6() == ipv6);
             if plan::is_routed(record) && has_family {
@@ -55,23 +55,20 @@ impl Nat {
         Ok(())
     }
 
-    async fn put_in(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
+    async fn put_in(&self, node: &Conn, record: &mut Record) -> Result<(), CniError> {
         let veth = record.attachment().host_interface();
         let (mut stale, mut left) = (Vec::new(), Vec::new());
         for _ in 0..ATTEMPTS {
             let lock = RecordLock::shared()?;
+            if !record.ports.is_empty() {
+                record.followers = self.records.read(&veth).map(|there| there.followers).unwrap_or_default();
+            }
             self.records.write(record)?;
             let Some(obstacle) = self.try_put_in(record, &stale, &left)? else { return Ok(()) };
             drop(lock);
             match obstacle {
                 Obstacle::Missing => self.rebuild(node, Some(&veth), None).await?,
-                Obstacle::Held(held) => {
-                    let (own, others): (Vec<_>, Vec<_>) = held
-                        .into_iter()
-                        .partition(|(_, comment)| self.is_of_container(comment, &record.container_id));
-                    left.extend(own.into_iter().map(|(element, _)| element));
-                    self.evict(node, &others).await?;
-                }
+                Obstacle::Held(held) => left.extend(self.evict(node, record, &held).await?),
                 Obstacle::Stale(elements) => stale = elements,
             }
         }
@@ -94,8 +91,8 @@ impl Nat {
             }
         }
         changes.extend(stale.iter().map(delete));
-        changes
-            .extend(plan::elements(record).into_iter().filter(|element| !left.contains(element)).map(create));
+        let elements = plan::elements(record).into_iter().filter(|element| !left.contains(element));
+        changes.extend(elements.map(create));
         changes.extend(shared([record]));
         let Err(refusals) = self.nft.try_commit(&changes)? else { return Ok(None) };
         if refusals.iter().any(Refusal::not_found) {
@@ -118,31 +115,16 @@ impl Nat {
         Ok(Some(if held.is_empty() { Obstacle::Stale(stale) } else { Obstacle::Held(held) }))
     }
 
-    /// Whether an element is of another attachment of a container: podman publishes a container's ports on each of its networks. They lead to the
-    /// first, and to the next when that goes.
-    pub(super) fn is_of_container(&self, comment: &str, container_id: &str) -> bool {
-        let holder = plan::veth_of(comment).and_then(|veth| self.records.read(veth));
-        holder.is_some_and(|holder| holder.container_id == container_id)
-    }
-
-    /// Gives the ports of an attachment that goes to the container's others.
-    pub(super) fn hand_over(&self, gone: &Record) -> Result<(), CniError> {
-        if gone.ports.is_empty() {
-            return Ok(());
-        }
-        let _lock = RecordLock::shared()?;
-        for (_, heir) in self.records.all() {
-            if heir.container_id == gone.container_id && heir.attachment() != gone.attachment() {
-                let elements = plan::elements(&heir).into_iter().map(create).collect();
-                self.commit_what_can(elements, |refusal| refusal.exists() || refusal.not_found())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes from dead holders what is in our way, with all that they have. A live one is an error.
-    async fn evict(&self, node: &Conn, held: &[(Element, String)]) -> Result<(), CniError> {
+    /// Takes from dead holders what is in our way, with all that they have. A live one is an error, unless it is the same container on another
+    /// network: what is left to that is returned.
+    async fn evict(
+        &self,
+        node: &Conn,
+        record: &Record,
+        held: &[(Element, String)],
+    ) -> Result<Vec<Element>, CniError> {
         let _lock = RecordLock::alone()?;
+        let mut left = Vec::new();
         for (element, comment) in held {
             // It may have gone, or gone to another, before we had the lock.
             match self.nft.element(TABLE, element.set, &element.key)? {
@@ -154,17 +136,24 @@ impl Nat {
                 return Err(CniError::new(code::PORT_TAKEN, why));
             };
             if link::by_name(node, veth).await?.is_some_and(|link| is_attachment(&link)) {
+                if self.leave_to_sibling(record, element, comment)? {
+                    left.push(element.clone());
+                    continue;
+                }
                 return Err(CniError::new(
                     code::PORT_TAKEN,
                     format!("{}: held by {}", plan::what(element), plan::describe(comment)),
                 ));
             }
             log::warn!("{}: taken from {}, which is gone", plan::what(element), plan::describe(comment));
+            if let Some(dead) = self.records.read(veth) {
+                self.take_out(node, &dead).await?;
+            }
             // Whoever detaches it from now on must not find keys that are another's by then.
             self.records.remove(veth)?;
             self.sweep(|comment| plan::veth_of(comment) == Some(veth))?;
         }
-        Ok(())
+        Ok(left)
     }
 }
 

@@ -123,9 +123,7 @@ impl Nat {
                 changes.extend(chain.make());
             }
         }
-        for record in &live {
-            changes.extend(plan::elements(record).into_iter().map(create));
-        }
+        changes.extend(self.share(&mut live)?.into_iter().map(create));
         changes.extend(shared(&live));
         // An attachment under way may want what a finished one has; it will be refused by itself.
         self.commit_what_can(changes, Refusal::exists)?;
@@ -159,8 +157,8 @@ impl Nat {
         for element in plan::elements(&record) {
             match self.nft.element(TABLE, element.set, &element.key)? {
                 Some(there) if there.comment == own => {}
-                // As long as another attachment of the container has the port.
-                Some(there) if self.is_of_container(&there.comment, &record.container_id) => {}
+                // It is the same container's by another network, for as long as that has it.
+                Some(there) if self.sibling(&record, &element, &there.comment).is_some() => {}
                 _ => return Ok(Some(format!("{} is gone from table {TABLE}", plan::what(&element)))),
             }
         }

@@ -7,6 +7,7 @@ pub mod accept;
 pub mod frame;
 pub mod localhost;
 pub mod matches;
+pub mod share;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -285,9 +286,7 @@ pub fn what(element: &Element) -> String {
             <[u8; 16]>::try_from(bytes).map(|octets| IpAddr::from(octets).to_string()).unwrap_or_default()
         }
     };
-    let ports =
-        [PORTS[0], PORTS[1], ADDRESS_PORTS[0], ADDRESS_PORTS[1], localhost::PORTS, localhost::ADDRESS_PORTS];
-    if !ports.contains(&element.set) {
+    if !share::is_port(element) {
         return format!("address {} of the pod", ip(&element.key));
     }
     // protocol, port: of four bytes each, at the end.

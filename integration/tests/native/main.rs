@@ -66,6 +66,7 @@ mod nat_paths;
 mod nat_repair;
 mod nat_rules;
 mod nat_services;
+mod nat_siblings;
 mod ports;
 mod regression;
 mod regression_check;

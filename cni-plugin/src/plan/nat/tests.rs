@@ -26,6 +26,7 @@ fn record() -> Record {
         sources: Vec::new(),
         localhost: Some("10.22.0.1".parse().unwrap()),
         services: Vec::new(),
+        followers: Vec::new(),
         guard: None,
     }
 }
@@ -139,4 +140,36 @@ fn the_frame_counts_its_own_rules() {
     let of = |name: &str| uses.iter().find(|(chain, _)| chain == name).unwrap().1;
     assert_eq!((of("raw"), of("host-ports"), of("prerouting"), of("postrouting")), (2, 7, 1, 4));
     assert_eq!((of("from-localhost"), of("output"), of("to-localhost")), (2, 2, 2));
+}
+
+/// A record of the same container on another network.
+fn sibling(ifname: &str) -> Record {
+    Record {
+        network: "other".into(),
+        ifname: ifname.into(),
+        addresses: vec!["10.33.0.2/24".parse().unwrap()],
+        ..record()
+    }
+}
+
+#[test]
+fn siblings_have_one_element_of_a_port_and_follow_who_has_it() {
+    let veth = |record: &Record| record.attachment().host_interface();
+    let holders = |records: &mut [Record]| -> Vec<String> {
+        let elements = share::shared_elements(records).into_iter().filter(share::is_port);
+        let mut holders: Vec<String> =
+            elements.filter(|element| element.set == PORTS[0]).map(|it| it.comment).collect();
+        holders.dedup();
+        holders
+    };
+    let (first, second, third) = (record(), sibling("eth1"), sibling("eth2"));
+    let mut records = [first.clone(), second.clone(), third.clone()];
+    assert_eq!(holders(&mut records), [owner(&first.attachment())]);
+    assert_eq!(records[0].followers, [veth(&second), veth(&third)]);
+    // Whatever order they are found in.
+    records.rotate_left(1);
+    assert_eq!(holders(&mut records), [owner(&first.attachment())]);
+    let mut strangers = [first.clone(), Record { netns: "/run/netns/q".into(), ..second }];
+    assert_eq!(holders(&mut strangers).len(), 2, "the kernel says who has it");
+    assert!(strangers.iter().all(|record| record.followers.is_empty()));
 }

@@ -1,0 +1,64 @@
+//! Host ports that one container has on several networks: podman, for one, gives the same to each. A port leads to the network that had it
+//! first, as with the reference `portmap`, and to the next when that is gone.
+
+use std::collections::BTreeMap;
+
+use super::frame::{ADDRESS_PORTS, PORTS};
+use super::{elements, localhost};
+use crate::nft::Element;
+use crate::record::Record;
+
+/// The maps that have an element for each host port.
+pub(super) const PORT_MAPS: [&str; 6] =
+    [PORTS[0], PORTS[1], ADDRESS_PORTS[0], ADDRESS_PORTS[1], localhost::PORTS, localhost::ADDRESS_PORTS];
+
+/// Whether an element is a host port's.
+pub fn is_port(element: &Element) -> bool {
+    PORT_MAPS.contains(&element.set)
+}
+
+/// Whether both are attachments of one container.
+pub fn are_siblings(one: &Record, other: &Record) -> bool {
+    one.container_id == other.container_id && one.netns == other.netns
+}
+
+/// Notes who gets the ports of an attachment when it goes. False if it was noted already.
+pub fn follow(holder: &mut Record, follower: &Record) -> bool {
+    let veth = follower.attachment().host_interface();
+    let is_new = !holder.followers.contains(&veth);
+    if is_new {
+        holder.followers.push(veth);
+    }
+    is_new
+}
+
+/// The elements of several attachments. Of a port that siblings have there is one, which is the first's, unless another is known to be
+/// before it; the others follow.
+pub fn shared_elements(records: &mut [Record]) -> Vec<Element> {
+    let mut all: Vec<Element> = Vec::new();
+    let mut taken: BTreeMap<(&'static str, Vec<u8>), (usize, usize)> = BTreeMap::new();
+    for index in 0..records.len() {
+        for element in elements(&records[index]) {
+            let key = (element.set, element.key.clone());
+            let of_sibling = |(_, first): &&(usize, usize)| {
+                is_port(&element) && are_siblings(&records[*first], &records[index])
+            };
+            let Some(&(place, first)) = taken.get(&key).filter(of_sibling) else {
+                taken.entry(key).or_insert((all.len(), index));
+                all.push(element);
+                continue;
+            };
+            let (holder, next) = (&records[first], &records[index]);
+            let is_before =
+                |one: &Record, other: &Record| one.followers.contains(&other.attachment().host_interface());
+            if is_before(next, holder) && !is_before(holder, next) {
+                all[place] = element;
+                taken.insert(key, (place, index));
+            } else {
+                let next = next.clone();
+                follow(&mut records[first], &next);
+            }
+        }
+    }
+    all
+}
