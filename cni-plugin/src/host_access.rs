@@ -20,6 +20,7 @@ use crate::ownership::{is_attachment, metric_of};
 use crate::plan::check;
 use crate::plan::host_access::{self as plan, Seen};
 use crate::pod::Pod;
+use crate::ports;
 use crate::record::Record;
 use crate::undo::{Undo, UndoLog};
 
@@ -98,6 +99,27 @@ async fn way_out(node: &Conn, pod: IpAddr, is_ours: bool) -> Result<Option<(u32,
     let Some((interface, source)) = route::lookup(node, pod).await? else { return Ok(None) };
     let default = if is_ours { route::default_interface(node, pod.is_ipv6()).await? } else { None };
     Ok(Some((default.unwrap_or(interface), source)))
+}
+
+/// Whether the pod is on a network of others beside ours: another of its interfaces has an address or a default route, and no route of ours. To
+/// such a pod the node speaks by that network too, and what the pod answers must not come by ours, where nobody waits for it.
+pub async fn has_foreign_network(pod: &Conn, container: &Link) -> Result<bool> {
+    const LOOPBACK: u32 = 1;
+    if link::all(pod).await?.iter().all(|link| [LOOPBACK, container.index].contains(&link.index)) {
+        return Ok(false);
+    }
+    let addresses = addr::all(pod).await?.into_iter().filter(|held| !held.link_local);
+    let defaults = route::list(pod).await?.into_iter().filter(|there| there.route.dst.prefix_len() == 0);
+    let others: BTreeSet<u32> = addresses
+        .map(|held| held.interface)
+        .chain(defaults.filter_map(|there| there.interface))
+        .filter(|index| ![LOOPBACK, container.index].contains(index))
+        .collect();
+    if others.is_empty() {
+        return Ok(false);
+    }
+    let ours: BTreeSet<u32> = route::all_ours(pod).await?.into_iter().map(|route| route.interface).collect();
+    Ok(!others.is_subset(&ours))
 }
 
 /// Refuses an address by which the node reaches a live pod of another VLAN: it can have one of the two on the link.
@@ -279,6 +301,9 @@ pub async fn check(
 ) -> Result<(), CniError> {
     let failed = |why: String| CniError::new(code::CHECK_FAILED, why);
     let (Some(wanted), Some(container)) = (&network.host_access, &seen.container) else { return Ok(()) };
+    if seen.host.as_ref().is_some_and(|host| !wanted.asked_for && ports::has_no_host_routes(&host.name)) {
+        return Ok(());
+    }
     let name = network.node_device();
     let device =
         link::by_name(node, &name).await?.ok_or_else(|| failed(format!("interface {name} is gone")))?;

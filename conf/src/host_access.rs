@@ -17,6 +17,8 @@ pub struct HostAccess {
     pub addresses: Vec<HostAddress>,
     /// Destinations that go to the pod's node, which knows who answers for them (`serviceCIDRs`).
     pub services: Vec<IpNet>,
+    /// The configuration asks for it, by `hostAccess: true` or by one of the other two keys. If not, it is on because there is an `uplink`.
+    pub asked_for: bool,
 }
 
 /// One entry of `hostAddresses`.
@@ -71,7 +73,7 @@ impl HostAccess {
             )));
         }
         let on = wanted != Some(false) && without.is_none();
-        Ok(on.then_some(HostAccess { addresses, services }))
+        Ok(on.then_some(HostAccess { addresses, services, asked_for: asked_for.is_some() }))
     }
 }
 
@@ -162,7 +164,10 @@ mod tests {
         ];
         let shown: Vec<String> = addresses.iter().map(HostAddress::to_string).collect();
         assert_eq!(shown, ["10.52.0.11/32", "10.51.0.0/24", "fd00::/64", "bond0.52"]);
-        assert_eq!(parse(keys, None), Ok(Some(HostAccess { addresses, ..HostAccess::default() })));
+        assert_eq!(
+            parse(keys, None),
+            Ok(Some(HostAccess { addresses, asked_for: true, ..HostAccess::default() }))
+        );
     }
 
     #[test]

@@ -216,7 +216,13 @@ impl Add<'_> {
         if self.network.is_gateway {
             gateway::install(&self.node, &self.network, &self.attachment(), bridge, device, &result).await?;
         }
-        if let Some(wanted) = &self.network.host_access {
+        let mut has_host_routes = false;
+        if let Some(wanted) = &self.network.host_access
+            && (wanted.asked_for
+                || !self.network.ports.is_empty()
+                || !host_access::has_foreign_network(&self.pod.conn, &container).await?)
+        {
+            has_host_routes = true;
             let pods: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
             let ways = host_access::ways(&self.node, wanted, device, &pods).await?;
             host_access::check_free(&self.node, device, &ways).await?;
@@ -233,7 +239,7 @@ impl Add<'_> {
             nat.install(&self.node, record).await?;
         }
         self.pod.announce(&self.node, &host, &container, &result).await;
-        ports::write_record(self.request, &self.network, container.mac, &result)?;
+        ports::write_record(self.request, &self.network, container.mac, &result, has_host_routes)?;
         // The kernel refuses the master in it if the bridge has gone meanwhile.
         let ready = link::Change {
             alias: Some(self.attachment().alias_when_ready()),

@@ -39,6 +39,7 @@ pub fn write_record(
     network: &Network,
     mac: Option<MacAddr>,
     result: &AddResult,
+    has_host_routes: bool,
 ) -> Result<(), CniError> {
     let Some(mac) = mac else { return Ok(()) };
     let veth = Attachment::of(request).host_interface();
@@ -52,11 +53,19 @@ pub fn write_record(
     let document = json!({
         "containerID": request.env.container_id, "ifname": request.env.ifname, "mac": mac.to_string(),
         "bridgeMAC": result.interfaces.first().and_then(|bridge| bridge.mac.as_deref()), "config": config, "ips": ips,
+        "hostRoutes": has_host_routes,
     });
     let folder = node_folder(KIND)?.join(&network.bridge);
     put(&folder, &veth, &document).map_err(|e| {
         CniError::new(code::IO_FAILURE, format!("write record {veth} in {}: {e}", folder.display()))
     })
+}
+
+/// Whether an attachment was made without host routes, though its network has them: the pod was on a network of others.
+pub fn has_no_host_routes(veth: &str) -> bool {
+    let read = |folder: PathBuf| serde_json::from_slice::<Value>(&fs::read(folder.join(veth)).ok()?).ok();
+    let documents = folders().unwrap_or_default().into_iter().filter_map(|(_, folder)| read(folder));
+    documents.into_iter().any(|document| document["hostRoutes"] == false)
 }
 
 /// Removes what is written down of an attachment. Before its port is taken out of the bridge: nobody puts it back from then on.

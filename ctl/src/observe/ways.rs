@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use vlan_bridge::host_access;
 use vlan_bridge::link::Link;
 use vlan_bridge::net::Conn;
 use vlan_bridge::ownership::{Attachment, Progress, attachment_of};
 use vlan_bridge::record::{Record, Records};
+use vlan_bridge::{host_access, ports};
 use vlan_bridge_ipam::store::Holder;
 
 use crate::facts::{Facts, LostWay, Network};
@@ -32,6 +32,9 @@ pub(super) async fn lost(facts: &Facts) -> Result<Vec<LostWay>> {
         else {
             continue;
         };
+        if !wanted.asked_for && ports::has_no_host_routes(&link.name) {
+            continue;
+        }
         let addresses = addresses(network, &attachment);
         let metric = attachment.metric();
         for missing in host_access::missing(&conn, wanted, device, metric, &addresses).await? {
