@@ -138,7 +138,7 @@ fn a_comment_tells_whose_an_element_is() {
 fn the_frame_counts_its_own_rules() {
     let uses = frame::uses();
     let of = |name: &str| uses.iter().find(|(chain, _)| chain == name).unwrap().1;
-    assert_eq!((of("raw"), of("host-ports"), of("prerouting"), of("postrouting")), (2, 7, 1, 4));
+    assert_eq!((of("raw"), of("host-ports"), of("prerouting"), of("postrouting")), (2, 10, 1, 4));
     assert_eq!((of("from-localhost"), of("output"), of("to-localhost")), (2, 2, 2));
 }
 
