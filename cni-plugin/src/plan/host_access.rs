@@ -38,7 +38,9 @@ pub fn of_device(network: &Network, name: &str, device: Option<&Link>) -> Option
 
 /// True unless no choice takes this address, whatever its interface is.
 pub fn may_count(address: &Address) -> bool {
-    !address.net.addr().is_loopback() && !address.link_local && !address.tentative && !address.duplicate
+    // A link-local address of IPv6 has a meaning on one link only; one of IPv4 can be reached by who names it (NodeLocal DNSCache: 169.254.20.10).
+    let is_of_one_link = address.link_local && address.net.addr().is_ipv6();
+    !address.net.addr().is_loopback() && !is_of_one_link && !address.tentative && !address.duplicate
 }
 
 /// The addresses of the node that pods reach on the link, in the kernel's order. `device` is the node's own on the pods'
@@ -79,7 +81,10 @@ pub fn unmatched<'a>(wanted: &'a HostAccess, chosen: &[IpAddr], seen: &Seen) -> 
 /// subnet; temporary ones end.
 fn is_primary(address: &Address) -> bool {
     let net = &address.net;
-    !address.secondary && !address.deprecated && net.prefix_len() < net.max_prefix_len()
+    !address.link_local
+        && !address.secondary
+        && !address.deprecated
+        && net.prefix_len() < net.max_prefix_len()
 }
 
 /// An interface to other machines. A dummy leads nowhere, and the bridge of another network of this node's pods

@@ -1,7 +1,7 @@
 //! A pod and its own node: what an ADD gives them, what CHECK sees of it, and that nothing of it is left.
 
 use crate::attached::Clean;
-use integration::{Capture, Ctl, Frame, Namespace, Pod, Protocol, Server, Site, Snapshot, Transport};
+use integration::{Capture, Ctl, Frame, Namespace, Pod, Protocol, Server, Site, Snapshot, Transport, ask};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -399,4 +399,30 @@ fn beside_another_network_the_node_is_left_to_that_unless_it_is_asked_for() {
     let result = site.node.plugin(&list).add(&net1).expect_ok().json();
     assert!(site.node.pings(&addresses(&result)[0].to_string()));
     site.node.plugin(&list).check(&net1, &result).expect_ok();
+}
+
+/// NodeLocal DNSCache has a link-local address without a subnet, and the cluster's DNS address, on a dummy interface, which this kernel has none of.
+#[test]
+fn a_local_dns_cache_is_reached_by_whoever_names_it() {
+    for (keys, cache, service) in [
+        (json!({}), false, false),
+        (json!({"hostAddresses": ["nic1", "169.254.20.10"]}), true, false),
+        (json!({"hostAddresses": ["nic1", "nodelocaldns"]}), true, true),
+        (json!({"serviceCIDRs": ["10.96.0.0/12", "169.254.20.10/32"]}), true, true),
+    ] {
+        let (site, pod) = (site(), Pod::new());
+        site.node.ip("link add nodelocaldns up type bridge\naddr add 169.254.20.10/32 dev nodelocaldns\naddr add 10.96.0.10/32 dev nodelocaldns");
+        let mut list = site.list();
+        list["plugins"][0].as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        let added = site.node.plugin(&list).add(&pod.eth0()).expect_ok();
+        assert!(!added.stderr.contains("the node has no address for"), "{added}");
+        let own = addresses(&added.json())[0];
+        for (address, expected) in [("169.254.20.10", cache), ("10.96.0.10", service)] {
+            let to = (ip(address), 53).into();
+            let _dns = Server::on(&site.node, Transport::Udp, to);
+            assert_eq!(ask(&pod, Transport::Udp, to), expected.then_some(own), "{keys} {address}");
+        }
+        assert!(pod.pings(Site::NODE[0]), "{keys}");
+        site.node.plugin(&list).check(&pod.eth0(), &added.json()).expect_ok();
+    }
 }
