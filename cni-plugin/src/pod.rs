@@ -85,12 +85,21 @@ impl Pod {
         })?
     }
 
-    /// Before the interface is up: a pod whose addresses are managed takes none from router advertisements, and
-    /// announces its own anew when a chained plugin changes the MAC.
-    pub fn prepare(&self, interface: &Link) -> Result<(), NetError> {
-        self.ipv4.write(&interface.name, "arp_notify", "1")?;
-        self.ipv6.write(&interface.name, "ndisc_notify", "1")?;
-        self.ipv6.write(&interface.name, "accept_ra", "0")?;
+    /// Before the interface is up: a pod with addresses announces them anew when a chained plugin changes the MAC. Router advertisements configure
+    /// it or not, as `accept_ra` says; none leaves that to the kernel.
+    pub fn prepare(
+        &self,
+        interface: &Link,
+        has_addresses: bool,
+        accept_ra: Option<bool>,
+    ) -> Result<(), NetError> {
+        if has_addresses {
+            self.ipv4.write(&interface.name, "arp_notify", "1")?;
+            self.ipv6.write(&interface.name, "ndisc_notify", "1")?;
+        }
+        if let Some(accept) = accept_ra {
+            self.ipv6.write(&interface.name, "accept_ra", if accept { "1" } else { "0" })?;
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::cni::error::CniError;
 use crate::cni::mac::MacAddr;
@@ -74,6 +74,9 @@ pub struct Network {
     pub mac_spoof_check: bool,
     /// Duplicate address detection for the pod's IPv6 addresses (`enabledad`).
     pub detect_duplicates: bool,
+    /// Whether router advertisements configure the pod's interface (`acceptRA`): not where IPAM gives it IPv6 addresses or a guard knows only its
+    /// own; none leaves it as the kernel has it, as the reference does.
+    pub accept_ra: Option<bool>,
     /// The pod's interface stays down (`disableContainerInterface`).
     pub container_interface_down: bool,
     /// VLANs of the pod's port; none on a bridge that does not filter.
@@ -137,6 +140,7 @@ impl Network {
             isolated: section.bool("portIsolation")?,
             mac_spoof_check: section.bool("macspoofchk")?,
             detect_duplicates: section.bool("enabledad")?,
+            accept_ra: None,
             container_interface_down: section.bool("disableContainerInterface")?,
             port_vlans,
             mac: request.requested_mac()?,
@@ -146,6 +150,9 @@ impl Network {
             ipam,
             uplink,
         };
+        let mut network = network;
+        let managed = network.guard.is_some() || network.ipam.is_some() && names_ipv6(&request.config);
+        network.accept_ra = section.opt_bool("acceptRA")?.or(managed.then_some(false));
         let backend = masquerade_backend(&section)?;
         network.check()?;
         odd.extend(section.unknown().into_iter().filter(|key| !is_common_key(&key.path)));
@@ -156,6 +163,13 @@ impl Network {
         warnings.extend(network.guard.as_ref().and_then(|guard| guard.warning(network.ipam.as_deref())));
         if network.allow_direct_routing && network.uplink.is_none() && !network.masquerade {
             warnings.push("allowDirectRouting: true without uplink or ipMasq: nothing is closed".into());
+        }
+        if network.accept_ra == Some(true) && network.guard.is_some() {
+            warnings.push(
+                "acceptRA: true with guard: an address that the pod makes of a router advertisement is not its own for the guard, which drops what is \
+                 sent from it; guard: false lets it pass"
+                    .into(),
+            );
         }
         if network.masquerade && network.ipam.is_none() {
             warnings.push("ipMasq: true without ipam: there is no address to masquerade".into());
@@ -258,6 +272,28 @@ impl Network {
     pub fn node_device(&self) -> String {
         self.node_side().map_or_else(|| self.bridge.clone(), |(name, _)| name)
     }
+}
+
+/// Whether the IPAM part of a configuration, or what the runtime adds to it, names an IPv6 address or network, so that the pod gets some from there.
+fn names_ipv6(config: &Map<String, Value>) -> bool {
+    fn is_named(value: &Value) -> bool {
+        match value {
+            Value::String(text) => {
+                let address = text.split(['/', '-']).next().unwrap_or_default();
+                address.parse::<std::net::Ipv6Addr>().is_ok()
+            }
+            Value::Array(values) => values.iter().any(is_named),
+            Value::Object(keys) => keys.values().any(is_named),
+            _ => false,
+        }
+    }
+    // Routes and DNS servers are no addresses of the pod.
+    let ranges = config.get("ipam").and_then(Value::as_object).into_iter().flatten();
+    let runtime = config.get("runtimeConfig").and_then(Value::as_object).into_iter().flatten();
+    ranges.filter(|(key, _)| !["routes", "dns"].contains(&key.as_str())).any(|(_, value)| is_named(value))
+        || runtime
+            .filter(|(key, _)| ["ips", "ipRanges"].contains(&key.as_str()))
+            .any(|(_, value)| is_named(value))
 }
 
 /// `runtimeConfig.portMappings`, where our own entry of the list declares the capability: what a runtime passes beside that is for

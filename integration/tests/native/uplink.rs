@@ -225,3 +225,29 @@ fn router_advertisements_configure_neither_bridge_nor_pod() {
         assert_eq!(namespace.run(&format!("ip -6 route show default dev {dev}")).stdout, "");
     }
 }
+
+/// DHCP for IPv4 with SLAAC, as with the reference: only a pod with IPv6 addresses of its own, or a guard that knows no others, takes none.
+#[test]
+fn router_advertisements_configure_a_pod_where_nobody_else_gives_it_ipv6() {
+    let v4 = json!([[{"subnet": "172.20.56.0/24"}]]);
+    let both = json!([[{"subnet": "172.20.56.0/24"}], [{"subnet": "fd00:136::/64"}]]);
+    for (keys, ranges, expected) in [
+        (json!({"guard": false}), &v4, "1"),
+        (json!({"guard": false, "acceptRA": false}), &v4, "0"),
+        (json!({"guard": false}), &both, "0"),
+        (json!({"guard": false, "acceptRA": true}), &both, "1"),
+        (json!({}), &v4, "0"),
+    ] {
+        let (site, pod) = (Site::new(), Pod::new());
+        pod.set_sysctl("net/ipv6/conf/default/accept_ra", "1");
+        let mut list = site.list();
+        list["plugins"][0].as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        list["plugins"][0]["ipam"] = json!({"type": "vlan-bridge-ipam", "dataDir": site.node.data_dir(), "ranges": ranges, "conflictDetection": "off"});
+        site.node.plugin(&list).add(&pod.eth0()).expect_ok();
+        assert_eq!(pod.sysctl("net/ipv6/conf/eth0/accept_ra"), expected, "{keys} {ranges}");
+    }
+    let site = Site::new();
+    let told =
+        site.node.plugin(&site.list()).with("acceptRA", json!(true)).add(&Pod::new().eth0()).expect_ok();
+    assert!(told.stderr.contains("acceptRA: true with guard"), "{told}");
+}

@@ -53,9 +53,7 @@ impl Add<'_> {
         }
         let container = link::by_name(&self.pod.conn, veth.pod_name).await?;
         let container = container.ok_or_else(|| NetError::gone(veth.pod_name))?;
-        if self.delegate.is_some() {
-            self.pod.prepare(&container)?;
-        }
+        self.pod.prepare(&container, self.delegate.is_some(), self.network.accept_ra)?;
         if !self.network.container_interface_down {
             self.pod.up(&container).await?;
         }
