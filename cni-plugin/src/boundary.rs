@@ -47,6 +47,23 @@ pub async fn ensure(node: &Conn, network: &Network) -> Result<(), CniError> {
     }
 }
 
+/// After an ADD that failed: removes the rules of devices of this network that it has not come to make.
+pub async fn remove_absent(node: &Conn, network: &Network) -> Result<(), CniError> {
+    let devices = Devices::of_this_node()?;
+    let mut absent = Vec::new();
+    for device in plan::devices(network).into_iter().filter(|device| devices.has(device)) {
+        if link::by_name(node, &device).await?.is_none() {
+            absent.push(device);
+        }
+    }
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let _lock = RecordLock::alone()?;
+    absent.iter().try_for_each(|device| devices.remove(device))?;
+    Ok(rebuild(&devices)?)
+}
+
 /// Puts back what a firewall's restart took. Whoever calls is not failed by it.
 pub fn mend() {
     if let Err(e) = repair() {

@@ -245,7 +245,12 @@ impl Change {
         match self {
             Change::AddChain { hook: Some(hook), .. } if hook.kind == "nat" => vec!["nft_chain_nat"],
             Change::AddRule { table, exprs, .. } => {
-                let mut modules: Vec<&str> = exprs.iter().filter_map(Expr::module).collect();
+                let mut modules: Vec<&str> = Vec::new();
+                for module in exprs.iter().filter_map(Expr::module) {
+                    if !modules.contains(&module) {
+                        modules.push(module);
+                    }
+                }
                 if table.family == Family::Bridge {
                     modules.push("nft_meta_bridge");
                 }

@@ -105,6 +105,9 @@ impl Add<'_> {
             }
             self.silence().await;
             undo.unwind(&self.node).await;
+            if let Err(e) = boundary::remove_absent(&self.node, &self.network).await {
+                log::error!("{e}");
+            }
             if let Some(trunk) = self.network.trunk()
                 && let Err(also) = trunk::leave(&self.node, &trunk).await
             {

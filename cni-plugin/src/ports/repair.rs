@@ -37,7 +37,10 @@ pub async fn repair(node: &Conn, all: bool) -> Result<Vec<String>, CniError> {
             continue;
         }
         if all || bridge.is_none() {
-            repaired.extend(bring_bridge_back(node, &name, bridge.is_none(), &folder, &recorded).await?);
+            match bring_bridge_back(node, &name, bridge.is_none(), all, &folder, &recorded).await {
+                Ok(done) => repaired.extend(done),
+                Err(e) => log::error!("bridge {name} was not put back: {e}"),
+            }
         }
         let _lock = RecordLock::alone()?;
         for veth in meant {
@@ -55,6 +58,7 @@ async fn bring_bridge_back(
     node: &Conn,
     name: &str,
     is_gone: bool,
+    all: bool,
     folder: &Path,
     recorded: &BTreeSet<String>,
 ) -> Result<Vec<String>, CniError> {
@@ -67,6 +71,12 @@ async fn bring_bridge_back(
         }
         let Some(host) = link::by_name(node, veth).await? else { continue };
         let network = attached.network()?;
+        // Whoever took the uplink's port away too meant it: somebody else may have the VLAN by now.
+        if let Some(uplink) = network.uplink.as_ref().filter(|_| !all)
+            && link::by_name(node, uplink.port_name()).await?.is_none_or(|port| port.master.is_some())
+        {
+            continue;
+        }
         let mut steps = apply::ensure_uplink_and_tell(node, &network).await?;
         if is_gone && seen.is_empty() {
             attached.give_back_mac(node, name).await?;
