@@ -45,6 +45,8 @@ pub(crate) struct Facts {
     pub(crate) networks: Vec<Network>,
     /// What attached pods hold whose network is in no list, by its name.
     pub(crate) unlisted: Vec<(String, Leases)>,
+    /// Networks that have leases where ours have theirs, and that no list names: the folder, and how many leases.
+    pub(crate) orphans: Vec<(PathBuf, usize)>,
     /// Lists with an entry of ours that the plugins would refuse, and why.
     pub(crate) refused: Vec<(PathBuf, String)>,
     /// Every plugin that the lists of ours name.

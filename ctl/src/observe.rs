@@ -133,6 +133,11 @@ fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
     for path in extra {
         all.push((path.clone(), lists::read(path)?));
     }
+    let mut named: BTreeSet<String> =
+        all.iter().filter_map(|(_, list)| list["name"].as_str()).map(str::to_owned).collect();
+    named.extend(
+        facts.folders.iter().flat_map(|(_, found)| found).filter_map(lists::Found::name).map(str::to_owned),
+    );
     for (path, content) in all {
         match lists::check(&content) {
             Err(why) => facts.refused.push((path, format!("{why:#}"))),
@@ -144,6 +149,7 @@ fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
             )),
         }
     }
+    facts.orphans = orphans(facts, &named);
     Ok(())
 }
 
@@ -152,6 +158,17 @@ fn status(bin_dirs: &[PathBuf], mut entry: Value) -> Option<Result<(), String>> 
     entry["cniVersion"] = Version::V1_1_0.as_str().into();
     let plugin = bin_dirs.iter().map(|dir| dir.join(OUR_PLUGIN)).find(|path| is_executable(path))?;
     Some(plugin::call(&plugin, "STATUS", &entry, None).map_err(|why| format!("{why:#}")))
+}
+
+/// Looks where our networks have their leases. A folder that cannot be read is told of where its own network is.
+fn orphans(facts: &Facts, named: &BTreeSet<String>) -> Vec<(PathBuf, usize)> {
+    let ipams = facts.networks.iter().filter_map(|network| network.ours.ipam.as_ref());
+    let folders: BTreeSet<&Path> = ipams.map(|ipam| ipam.data_dir.as_path()).collect();
+    let found = folders.into_iter().flat_map(|folder| {
+        let orphans = Store::orphans(folder, named).unwrap_or_default();
+        orphans.into_iter().map(|(network, held)| (folder.join(network), held))
+    });
+    found.collect()
 }
 
 fn leases(ours: &Ours) -> Leases {

@@ -9,6 +9,7 @@ use cni_skel::lock::LOOK_LIMIT;
 
 use crate::store::{Store, StoreError};
 
+mod orphans;
 mod show;
 
 const USAGE: &str = "\
@@ -17,7 +18,8 @@ Usage: vlan-bridge-ipam COMMAND [--network NAME] [--data-dir DIR] [-o json]
   list              every address that is held, cools down or is quarantined, with its holder
   show ADDRESS      all that is known of one address
   usage             how many addresses of each range are in use
-  check             compare records and leases, and take back what dead owners hold
+  check             compare records and leases, take back what dead owners hold, and name
+                    folders of leases that no network list names
   release ADDRESS   take an address back; asks first
     --yes           do not ask
     --force         even though its owner is alive, or of another machine
@@ -26,7 +28,11 @@ Usage: vlan-bridge-ipam COMMAND [--network NAME] [--data-dir DIR] [-o json]
 
   --network NAME    this network alone; all of the data directory otherwise
   --data-dir DIR    where the leases are (default /var/lib/cni/networks)
+  --conf-dir DIR    where the network lists are, for check (default /etc/cni/net.d)
   -o json           for programs";
+
+/// Where runtimes look for network lists.
+const DEFAULT_CONF_DIR: &str = "/etc/cni/net.d";
 
 /// Exit codes.
 const FAILED: u8 = 1;
@@ -37,6 +43,7 @@ const MISUSED: u8 = 2;
 struct Call {
     command: Command,
     data_dir: PathBuf,
+    conf_dir: PathBuf,
     network: Option<String>,
     machine: Option<String>,
     json: bool,
@@ -157,7 +164,7 @@ fn check(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
             )?;
         }
     }
-    Ok(())
+    orphans::tell(call, out)
 }
 
 fn release_machine(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
@@ -235,6 +242,7 @@ fn parse(words: &[String]) -> Result<Call, String> {
     let mut call = Call {
         command: Command::Help,
         data_dir: DEFAULT_DATA_DIR.into(),
+        conf_dir: DEFAULT_CONF_DIR.into(),
         network: None,
         machine: None,
         json: false,
@@ -248,6 +256,7 @@ fn parse(words: &[String]) -> Result<Call, String> {
         match word.as_str() {
             "--network" | "-n" => call.network = Some(value()?.clone()),
             "--machine" => call.machine = Some(value()?.clone()),
+            "--conf-dir" => call.conf_dir = value()?.into(),
             "--data-dir" => call.data_dir = value()?.into(),
             "-o" | "--output" if value()? == "json" => call.json = true,
             "-o" | "--output" => return Err(format!("{word} knows json alone")),

@@ -132,6 +132,14 @@ pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
             findings.push(Finding::ok(CHECK, format!("{}: {told}", network.ours.name)));
         }
     }
+    findings.extend(facts.orphans.iter().map(|(folder, held)| {
+        let network = folder.file_name().unwrap_or_default().to_string_lossy();
+        let why = "a network that was renamed or removed; its addresses come back with the DEL of its pods";
+        Finding::warn(CHECK, format!("{}: {held} addresses are held, and no list has that name", folder.display()), why)
+            .mend(format!(
+                "vlan-bridge-ipam check --network {network}; vlan-bridge-ipam release ADDRESS --network {network} for each that stays"
+            ))
+    }));
     findings
 }
 

@@ -1,9 +1,11 @@
 //! A network that has another name since its pods were attached: their DEL comes under the new one, and takes everything along.
 
 use crate::attached::Clean;
+use crate::doctor::{LIST, with_pod};
 use crate::nat::{Nat, with_ports};
-use integration::{Attachment, Plugin, Pod, Site, poll};
+use integration::{Attachment, Ctl, Node, Plugin, Pod, Site, plugin, poll, run};
 use serde_json::{Value, json};
+use std::process::Command;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -117,4 +119,30 @@ fn the_longest_names_are_attached_and_detached() {
         plugin.del(&eth0).expect_ok();
         nat.assert_nothing_left();
     }
+}
+
+#[test]
+fn doctor_and_check_name_the_leases_of_a_name_that_no_list_has() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    let (pod, mut list) = with_pod(&node, &ctl);
+    let findings = ctl.doctor("--no-probe");
+    assert!(!findings.iter().any(|finding| finding.seen.contains("no list has")), "{findings:#?}");
+    let check = |folder: &str| {
+        let mut command = Command::new(plugin("vlan-bridge-ipam"));
+        command.arg("check").args(["--conf-dir", folder]).arg("--data-dir").arg(node.data_dir());
+        run(command.env_remove("CNI_COMMAND")).expect_ok().stdout
+    };
+    let folder = ctl.path("/etc/cni/net.d").display().to_string();
+    assert!(!check(&folder).contains("no list in"), "{}", check(&folder));
+    list["name"] = json!("new");
+    ctl.write(LIST, &list.to_string());
+    let findings = ctl.doctor("--no-probe");
+    let orphan = findings.iter().find(|finding| finding.seen.contains("no list has")).unwrap();
+    assert!(orphan.seen.contains("/local: 1 addresses") && orphan.verdict == "warn", "{orphan:?}");
+    assert!(check(&folder).contains("local: no list in"), "{}", check(&folder));
+    assert!(!check("/nowhere").contains("no list in"), "where there are no lists, nothing is known of names");
+    node.client(&list).del(&pod.eth0()).expect_ok();
+    let findings = ctl.doctor("--no-probe");
+    assert!(!findings.iter().any(|finding| finding.seen.contains("no list has")), "{findings:#?}");
 }

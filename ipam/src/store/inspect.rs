@@ -1,6 +1,6 @@
 //! What operators want to know of a store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -102,6 +102,21 @@ impl Store {
         let record = record::of_owner(owner);
         networks.retain(|network| Side::of(data_dir, network).owners.join(&record).exists());
         Ok(networks)
+    }
+
+    /// The networks in a data directory that have a lease and none of these names, and how many leases.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn orphans(data_dir: &Path, named: &BTreeSet<String>) -> Result<Vec<(String, usize)>, StoreError> {
+        let mut orphans = Vec::new();
+        for network in Store::networks(data_dir)?.into_iter().filter(|network| !named.contains(network)) {
+            let held = files::addresses(&data_dir.join(&network))?.len();
+            if held > 0 {
+                orphans.push((network, held));
+            }
+        }
+        Ok(orphans)
     }
 
     /// For looking at single leases after the lock is given up.

@@ -1,0 +1,47 @@
+//! Folders of leases that no network list names: those of a network that was renamed or removed while it had pods.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Call, Failure};
+use crate::store::Store;
+
+/// What runtimes take for a network list or for a single plugin, by the end of its name.
+const LISTS: [&str; 3] = ["conflist", "conf", "json"];
+
+/// Names each of them. Without a list nothing is known of names: they may be in another folder.
+pub(super) fn tell(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
+    let named = named(&call.conf_dir);
+    if named.is_empty() {
+        return Ok(());
+    }
+    for (network, held) in Store::orphans(&call.data_dir, &named)? {
+        if call.network.as_ref().is_some_and(|only| *only != network) {
+            continue;
+        }
+        writeln!(
+            out,
+            "{network}: no list in {} has this name, and {held} addresses are held: if it was renamed or removed, a DEL of its \
+             pods releases them under any name; vlan-bridge-ipam release ADDRESS --network {network} does it by hand",
+            call.conf_dir.display()
+        )?;
+    }
+    Ok(())
+}
+
+/// The names of all networks in a folder of lists, ours or not.
+fn named(folder: &Path) -> BTreeSet<String> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let lists = files
+        .filter(|path| path.extension().and_then(|end| end.to_str()).is_some_and(|end| LISTS.contains(&end)));
+    lists.filter_map(|path| name_of(&fs::read(path).ok()?)).collect()
+}
+
+fn name_of(text: &[u8]) -> Option<String> {
+    let list: Value = serde_json::from_slice(text).ok()?;
+    list.get("name")?.as_str().map(str::to_owned)
+}
