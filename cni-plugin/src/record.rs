@@ -145,6 +145,17 @@ pub(crate) fn node_folder(kind: &str) -> Result<PathBuf, CniError> {
     Ok(PathBuf::from(format!("{FOLDER}/{kind}/{node}")))
 }
 
+/// Removes what is written down of a kind about all of this node, when no pod is attached any more.
+pub(crate) fn remove_node_folder(kind: &str) -> Result<(), CniError> {
+    let folder = node_folder(kind)?;
+    match fs::remove_dir_all(&folder) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(CniError::new(code::IO_FAILURE, format!("remove {}: {e}", folder.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An address that is IPv4.
 pub fn as_ipv4(ip: IpAddr) -> Option<Ipv4Addr> {
     match ip {

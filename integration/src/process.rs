@@ -3,10 +3,11 @@
 use crate::poll;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll as poll_streams};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 /// No program of ours has reason to run longer, not even emulated.
@@ -204,6 +205,19 @@ impl Drop for Background {
 pub fn note(text: &str) {
     // Past the harness, which shows what a passed test printed to nobody.
     let _ = writeln!(std::io::stderr(), "note: {text}");
+}
+
+/// Says what the running test cannot try here. `cargo xtask test` counts such a test as skipped and not as passed.
+pub fn not_tried(what: &str) {
+    static TESTS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
+    let is_first = TESTS.lock().unwrap_or_else(PoisonError::into_inner).insert(test.clone());
+    if is_first {
+        // Past the harness, and on a line of its own: with one thread the harness has begun one.
+        let _ = writeln!(std::io::stdout(), "\nnot tried: {test}: {what}");
+    } else {
+        note(&format!("{test}: {what}, too"));
+    }
 }
 
 /// Reads a stream to its end in a thread of its own.

@@ -10,12 +10,18 @@ pub(crate) struct Counts {
     pub(crate) failed: u32,
     pub(crate) skipped: u32,
     pub(crate) summaries: u32,
+    /// Tests that said what they could not try, until the summary that calls them passed.
+    not_tried: u32,
 }
 
 impl Counts {
-    /// Takes in a line of libtest's output; all but summaries say nothing.
+    /// Takes in a line of a suite's output; all but summaries and what `integration::not_tried` writes say nothing.
     /// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.00s`
     pub(crate) fn read(&mut self, line: &str) {
+        if line.trim_start().starts_with("not tried: ") {
+            self.not_tried += 1;
+            return;
+        }
         let Some(summary) = line.trim().strip_prefix("test result: ") else { return };
         let count = |what: &str| {
             summary
@@ -25,7 +31,10 @@ impl Counts {
         if let (Some(passed), Some(failed), Some(skipped)) =
             (count("passed"), count("failed"), count("ignored"))
         {
-            *self += Counts { passed, failed, skipped, summaries: 1 };
+            // One that failed afterwards is in `failed`; the run has failed with it, whatever else it counts.
+            let not_tried = std::mem::take(&mut self.not_tried).min(passed);
+            let (passed, skipped) = (passed - not_tried, skipped + not_tried);
+            *self += Counts { passed, failed, skipped, summaries: 1, not_tried: 0 };
         }
     }
 }
@@ -36,6 +45,7 @@ impl AddAssign for Counts {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.summaries += other.summaries;
+        self.not_tried += other.not_tried;
     }
 }
 
@@ -59,7 +69,22 @@ mod tests {
         );
         counts.read("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.20s");
         counts.read("test result: what?");
-        assert_eq!(counts, Counts { passed: 6, failed: 2, skipped: 1, summaries: 2 });
+        assert_eq!(counts, Counts { passed: 6, failed: 2, skipped: 1, summaries: 2, not_tried: 0 });
         assert_eq!(counts.to_string(), "6 passed, 2 failed, 1 skipped");
+    }
+
+    #[test]
+    fn a_test_that_could_not_try_is_skipped_and_not_passed() {
+        let mut counts = Counts::default();
+        counts.read("not tried: nat::sctp: no SCTP in this kernel");
+        counts.read("test nat::sctp ... ok");
+        counts.read("note: the clock is not tried: it is slow");
+        counts.read(
+            "test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        );
+        counts.read(
+            "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        );
+        assert_eq!(counts.to_string(), "6 passed, 0 failed, 1 skipped");
     }
 }

@@ -20,7 +20,8 @@ With FILTER, only tests whose path contains it run, and the checks are left out.
 
   --native   run everything here: for kernels that have bonding and 802.1q
 
-The last line says how many tests passed, failed and were skipped.";
+The last line says how many tests passed, failed and were skipped. A test that this kernel
+lets try nothing or not all is skipped, and a line \"not tried: TEST: WHAT\" names it.";
 
 /// Longer than the guest's suite takes by far, shorter than what CI allows.
 const GUEST_LIMIT: Duration = Duration::from_secs(20 * 60);

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 use crate::lock::RecordLock;
 use crate::ownership::Attachment;
-use crate::record::{node_folder, put};
+use crate::record::{node_folder, put, remove_node_folder};
 
 const KIND: &str = "ports";
 
@@ -97,13 +97,7 @@ pub(super) fn remove(folder: &Path, veth: &str) -> Result<(), CniError> {
 
 /// Removes what is written down of all, when no pod is attached any more.
 pub fn delete_all_records() -> Result<(), CniError> {
-    let folder = node_folder(KIND)?;
-    match fs::remove_dir_all(&folder) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(CniError::new(code::IO_FAILURE, format!("remove {}: {e}", folder.display())))
-        }
-        _ => Ok(()),
-    }
+    remove_node_folder(KIND)
 }
 
 /// The bridges that have records, each with its folder.

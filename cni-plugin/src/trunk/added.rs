@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use cni_conf::cni::error::{CniError, code};
 
 use crate::link::Link;
-use crate::record::node_folder;
+use crate::record::{node_folder, remove_node_folder};
 
 /// What the folders of all bridges are in.
 const KIND: &str = "trunks";
@@ -61,11 +61,5 @@ impl Added {
 
 /// Removes what is written down about all bridges of this node, when no pod is attached any more.
 pub fn remove_all() -> Result<(), CniError> {
-    let folder = node_folder(KIND)?;
-    match fs::remove_dir_all(&folder) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(CniError::new(code::IO_FAILURE, format!("remove {}: {e}", folder.display())))
-        }
-        _ => Ok(()),
-    }
+    remove_node_folder(KIND)
 }

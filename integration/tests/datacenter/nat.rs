@@ -1,7 +1,8 @@
 //! NAT mode on a kernel whose modules can be taken away.
 
 use integration::{
-    Ctl, ModulesTaken, Namespace, Node, Plugin, Pod, Server, Snapshot, Transport, ask, has_sctp, note,
+    Ctl, ModulesTaken, Namespace, Node, Plugin, Pod, Server, Snapshot, Transport, ask, has_sctp, not_tried,
+    note,
 };
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -22,7 +23,7 @@ fn plugin(node: &Node) -> Plugin<'_> {
 #[test]
 fn a_kernel_that_lacks_a_part_is_told_which_before_anything_is_touched() {
     if !Path::new(MODULES).join("order").exists() {
-        return note("not in the guest: no module is taken away");
+        return not_tried("not in the guest: no module is taken away");
     }
     networks_with_nat_need_the_kernels_parts();
     bridged_pods_that_need_our_rules_need_the_kernels_parts();
@@ -109,7 +110,7 @@ fn a_host_port_works_on_this_kernel_too() {
     if has_sctp() {
         transports.push(Transport::Sctp);
     } else {
-        note("no SCTP in this kernel: not tried");
+        not_tried("no SCTP in this kernel");
     }
     let port = |over: &Transport| json!({"hostPort": 8080, "containerPort": 80, "protocol": over.name()});
     let ports: Vec<Value> = transports.iter().map(port).collect();

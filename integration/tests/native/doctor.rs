@@ -1,7 +1,7 @@
 //! `vlan-bridgectl` on a node in NAT mode: what the doctor says of the packet filter, what status tells of ports, and what a
 //! forced removal leaves.
 
-use integration::{Ctl, Finding, Namespace, Node, Pod, Site, Snapshot, note, poll};
+use integration::{Ctl, Finding, Namespace, Node, Pod, Site, Snapshot, not_tried, poll};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -102,7 +102,7 @@ fn what_a_bridged_pod_has_lost_is_named_with_what_mends_it() {
         client.check(&pod.eth0()).expect_ok();
     }
     if !std::path::Path::new("/proc/sys/net/bridge").exists() {
-        return note("no br_netfilter in this kernel: its policy is not tried");
+        return not_tried("no br_netfilter in this kernel: its policy");
     }
     node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
     node.nft(

@@ -1,7 +1,7 @@
 //! The doctor on the packet filter: chains of others in a pod's way, and parts of ours that are gone.
 
 use crate::doctor::{LIST, find, mended, with_bridged_pod, with_pod};
-use integration::{Ctl, Node, Pod, Site, note};
+use integration::{Ctl, Node, Pod, Site, not_tried};
 use serde_json::json;
 
 #[test]
@@ -28,7 +28,7 @@ fn chains_of_others_that_drop_what_pods_send_are_named_with_what_mends_it() {
     assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
     for program in ["iptables-legacy", "ip6tables-legacy"] {
         if !node.run(&format!("{program} -P FORWARD DROP")).ok() {
-            note(&format!("this kernel has no {program}: not tried"));
+            not_tried(&format!("this kernel has no {program}"));
             continue;
         }
         let seen = format!("{program}: the policy of FORWARD is DROP");

@@ -2,7 +2,7 @@
 //! else a new node may lack, the right to look included.
 
 use crate::doctor::{LIST, find};
-use integration::{Ctl, Node, note, product, run};
+use integration::{Ctl, Node, not_tried, product, run};
 use std::fs;
 use std::path::Path;
 
@@ -103,7 +103,7 @@ fn a_kernel_without_vlans_is_blamed_and_not_the_switch() {
     assert!(!modules.seen.contains("veth not loaded"), "there are veths: {findings:#?}");
     if ["/proc/modules", "/proc/net/vlan"].iter().any(|path| Path::new(path).exists()) {
         assert_eq!(find(&findings, "vlan").verdict, "fail", "{findings:#?}");
-        return note("this kernel has 8021q, or may load it: one without is not tried");
+        return not_tried("this kernel has 8021q, or may load it: one without");
     }
     assert_eq!(modules.verdict, "fail", "{findings:#?}");
     assert!(modules.seen.starts_with("this kernel has no 8021q,"), "{findings:#?}");

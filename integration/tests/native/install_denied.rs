@@ -1,7 +1,7 @@
 //! `vlan-bridgectl install` where it may not write: owner, mode, label and mount are named with what would be right, and nothing is
 //! touched.
 
-use integration::{Ctl, Node, Outcome, note, product, run};
+use integration::{Ctl, Node, Outcome, not_tried, product, run};
 use nix::errno::Errno;
 use nix::libc;
 use std::ffi::CString;
@@ -75,7 +75,7 @@ fn a_label_is_named_too() {
         libc::setxattr(path.as_ptr(), c"security.selinux".as_ptr(), label.as_ptr().cast(), label.len(), 0)
     };
     if set != 0 {
-        return note(&format!("no label can be set here ({}): not tried", Errno::last()));
+        return not_tried(&format!("no label can be set here ({})", Errno::last()));
     }
     refused(&ctl, &install_bare(&ctl), &["mode 0755, label system_u:object_r:usr_t:s0"]);
 }

@@ -2,7 +2,7 @@
 
 use crate::attached::{FakeIpam, add_through};
 use crate::nat::{GATEWAY, MACHINE, NODE, Nat, OTHER, addresses, with_ports};
-use integration::{Namespace, Node, Pod, Server, Site, Transport, ask, note, poll};
+use integration::{Namespace, Node, Pod, Server, Site, Transport, ask, not_tried, note, poll};
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -41,7 +41,7 @@ fn every_path_of_a_pod_works() {
     for forward_drops in [false, true] {
         for bridges_call_iptables in [false, true] {
             if bridges_call_iptables && !br_netfilter {
-                note("no br_netfilter in this kernel: half of the table is not tried");
+                not_tried("no br_netfilter in this kernel: half of the table");
                 continue;
             }
             // So that every pair of the three meets.
@@ -172,8 +172,7 @@ fn has_accept_rule(node: &Node) -> bool {
 #[test]
 fn bridged_pods_from_before_a_forward_policy_of_drop_pass_with_the_next() {
     if !Path::new("/proc/sys/net/bridge").exists() {
-        note("no br_netfilter in this kernel: not tried");
-        return;
+        return not_tried("no br_netfilter in this kernel");
     }
     let site = Site::new();
     site.node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
@@ -221,8 +220,7 @@ fn bridged_pods_from_before_a_forward_policy_of_drop_pass_with_the_next() {
 #[test]
 fn bridged_pods_that_go_at_the_same_time_leave_nothing_in_the_packet_filter() {
     if !Path::new("/proc/sys/net/bridge").exists() {
-        note("no br_netfilter in this kernel: not tried");
-        return;
+        return not_tried("no br_netfilter in this kernel");
     }
     let (site, slow, other) = (Site::new(), Pod::new(), Pod::new());
     site.node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
@@ -258,8 +256,7 @@ fn bridged_pods_that_go_at_the_same_time_leave_nothing_in_the_packet_filter() {
 #[test]
 fn bridged_pods_pass_a_forward_policy_of_drop() {
     if !Path::new("/proc/sys/net/bridge").exists() {
-        note("no br_netfilter in this kernel: not tried");
-        return;
+        return not_tried("no br_netfilter in this kernel");
     }
     let (site, one, two) = (Site::new(), Pod::new(), Pod::new());
     site.node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");

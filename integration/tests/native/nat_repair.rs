@@ -1,7 +1,7 @@
 //! A firewall's restart takes our rules along: CHECK says so, and the next call of any pod puts all of them back.
 
 use crate::nat::{MACHINE, NODE, Nat, addresses, with_ports};
-use integration::{Pod, Server, Site, Transport, ask, note};
+use integration::{Pod, Server, Site, Transport, ask, not_tried};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -199,7 +199,7 @@ fn a_gateway_without_nat_passes_a_forward_policy_of_drop() {
 fn legacy_iptables_is_the_operators() {
     let (nat, pod) = (Nat::new(), Pod::new());
     if !nat.node.run("iptables-legacy -P FORWARD DROP").ok() {
-        return note("this kernel has no legacy iptables: its warning is not tried");
+        return not_tried("this kernel has no legacy iptables");
     }
     let added = nat.local().add(&pod.eth0()).expect_ok();
     let command =
@@ -216,7 +216,7 @@ fn legacy_iptables_is_the_operators() {
 fn legacy_iptables_is_the_operators_for_bridged_pods_too() {
     let (site, pod) = (Site::new(), Pod::new());
     if !Path::new("/proc/sys/net/bridge").exists() || !site.node.run("iptables-legacy -P FORWARD DROP").ok() {
-        return note("this kernel has no br_netfilter or no legacy iptables: its warning is not tried");
+        return not_tried("this kernel has no br_netfilter or no legacy iptables");
     }
     let list = site.list();
     let plugin = site.node.plugin(&list);

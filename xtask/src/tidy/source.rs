@@ -14,7 +14,7 @@ struct Rule {
     banned: &'static [&'static str],
 }
 
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 8] = [
     // rtnetlink and its kin break their interfaces often: one room has to change.
     Rule {
         message: "only the rooms called net talk to the kernel, and ipam/src/store/open.rs opens files",
@@ -84,6 +84,12 @@ const RULES: [Rule; 7] = [
         about: |path| is_rust(path) && path.starts_with("integration/") && path != "integration/src/wait.rs",
         in_tests: true,
         banned: &["thread::sleep", "sleep_ms", "time::sleep", "park_timeout"],
+    },
+    Rule {
+        message: "say it with not_tried, which counts the test as skipped",
+        about: |path| is_rust(path) && path.starts_with("integration/tests/"),
+        in_tests: true,
+        banned: &["not tried\""],
     },
     // A skipped test is counted, and the count must be 0.
     Rule {
@@ -188,6 +194,12 @@ mod tests {
             [1, 3, 4]
         );
         assert_eq!(lines("xtask/src/vm.rs", "unimplemented!(\"x\");"), [1]);
+    }
+
+    #[test]
+    fn what_is_not_tried_counts_as_skipped() {
+        let text = "note(\"no SCTP: not tried\");\nnot_tried(\"no SCTP\");\n";
+        assert_eq!(lines("integration/tests/datacenter/nat.rs", text), [1]);
     }
 
     #[test]
