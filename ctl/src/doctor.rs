@@ -6,6 +6,7 @@ mod definitions;
 mod filter;
 mod finding;
 mod kernel;
+mod neighbours;
 mod ports;
 mod routing;
 mod runtimes;
@@ -23,7 +24,7 @@ pub(crate) use finding::Finding;
 use finding::{Verdict, counted};
 
 /// Every check, in the order in which one would look.
-const CHECKS: [fn(&Facts) -> Vec<Finding>; 23] = [
+const CHECKS: [fn(&Facts) -> Vec<Finding>; 24] = [
     runtimes::found,
     configuration::lists,
     configuration::plugins,
@@ -33,6 +34,7 @@ const CHECKS: [fn(&Facts) -> Vec<Finding>; 23] = [
     kernel::modules,
     kernel::settings,
     kernel::router_advertisements,
+    neighbours::tables,
     uplink::masters,
     uplink::bonds,
     uplink::bridges,

@@ -16,6 +16,7 @@ use vlan_bridge_ipam::store::{Known, StoreError, Usage};
 use crate::bond::Bond;
 use crate::definitions::{Definitions, Device};
 use crate::lists::{Found, Ours};
+use crate::neighbours::NeighbourTable;
 use crate::runtimes::{self, Runtime};
 use vlan_bridge_ipam::ask::{Answers, Vantage};
 
@@ -82,6 +83,8 @@ pub(crate) struct Facts {
     pub(crate) lost_ways: Vec<LostWay>,
     /// Packets that reverse-path filtering has dropped since the boot (`IPReversePathFilter`).
     pub(crate) rp_filtered: Option<u64>,
+    /// None in a network namespace that is not the machine's first one: these show neither counters nor limits.
+    pub(crate) neighbours: Vec<NeighbourTable>,
 }
 
 /// A chain of somebody else's at the forward hook.

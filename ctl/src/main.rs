@@ -14,6 +14,7 @@ mod kubernetes;
 mod lists;
 mod lock;
 mod manifest;
+mod neighbours;
 mod node;
 mod observe;
 mod plugin;

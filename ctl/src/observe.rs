@@ -25,6 +25,7 @@ use crate::facts::{Asked, Facts, Leases, Modules, Network, Plugin, Sysctls, is_b
 use crate::install::binaries::{self, PLUGINS};
 use crate::lists::{self, OUR_PLUGIN, Ours};
 use crate::manifest::{self, Manifest};
+use crate::neighbours::NeighbourTable;
 use crate::runtimes::Runtime;
 use crate::{cli, definitions, files, node, plugin, runtimes};
 
@@ -69,6 +70,7 @@ pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[Pat
     facts.modules = modules(&facts.links);
     facts.sysctls = sysctls(&facts.links);
     facts.rp_filtered = rp_filtered();
+    facts.neighbours = [false, true].into_iter().filter_map(neighbours).collect();
     filter::packet_filter(&mut facts)?;
     facts.lost_ways = node::runtime()?.block_on(ways::lost(&facts))?;
     Ok(facts)
@@ -308,6 +310,14 @@ fn sysctls(links: &[Link]) -> Sysctls {
     let read =
         |key: &String| fs::read_to_string(Path::new("/proc/sys/net").join(key)).ok()?.trim().parse().ok();
     Sysctls(keys.into_iter().filter_map(|key| Some((key.clone(), read(&key)?))).collect())
+}
+
+/// One family's neighbour table.
+fn neighbours(ipv6: bool) -> Option<NeighbourTable> {
+    let (table, family) = if ipv6 { ("ndisc_cache", "ipv6") } else { ("arp_cache", "ipv4") };
+    let limit = fs::read_to_string(format!("/proc/sys/net/{family}/neigh/default/gc_thresh3")).ok()?;
+    let text = fs::read_to_string(format!("/proc/net/stat/{table}")).ok()?;
+    NeighbourTable::parse(ipv6, &text, limit.trim().parse().ok()?)
 }
 
 /// `/proc/net/netstat`: a line of names and a line of numbers for each group.

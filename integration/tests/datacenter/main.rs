@@ -11,6 +11,7 @@ mod doctor_breakages;
 mod failover;
 mod guard;
 mod nat;
+mod neighbours;
 mod paths;
 mod regression;
 mod repair;

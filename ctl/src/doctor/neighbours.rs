@@ -1,0 +1,85 @@
+//! Whether the kernel's neighbour tables hold what the pods of a large VLAN make of them.
+
+use super::finding::Finding;
+use crate::facts::Facts;
+use crate::neighbours::NeighbourTable;
+
+const CHECK: &str = "neighbours";
+
+/// The least limit that is advised: the kernel's own is 1024.
+const LEAST_ADVISED: u64 = 4096;
+
+/// How full they are, and whether they were too full.
+pub(super) fn tables(facts: &Facts) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = facts.neighbours.iter().filter_map(crowded).collect();
+    if findings.is_empty() && !facts.neighbours.is_empty() {
+        let told: Vec<String> = facts.neighbours.iter().map(described).collect();
+        findings.push(Finding::ok(CHECK, told.join("; ")));
+    }
+    findings
+}
+
+fn described(table: &NeighbourTable) -> String {
+    let family = if table.ipv6 { "IPv6" } else { "IPv4" };
+    let fulls = match table.fulls {
+        0 => String::new(),
+        fulls => format!(", full {fulls} times since the boot"),
+    };
+    format!("{family}: {} entries, gc_thresh3 {}{fulls}", table.entries, table.limit)
+}
+
+/// A table that is nearly full, or one that was full and whose limit nobody has raised since.
+fn crowded(table: &NeighbourTable) -> Option<Finding> {
+    let advised = (4 * table.entries).next_power_of_two().max(LEAST_ADVISED);
+    let is_nearly_full = 5 * table.entries >= 4 * table.limit;
+    let was_full = table.fulls > 0 && table.limit < advised;
+    let why = "all pods and this node share it: when it is full, whoever sends to a neighbour that is not in it gets ENOBUFS, \
+               and the log says \"neighbor table overflow\"";
+    let finding = match (is_nearly_full, was_full) {
+        (true, true) => Finding::fail(CHECK, described(table), why),
+        (false, false) => return None,
+        _ => Finding::warn(CHECK, described(table), why),
+    };
+    let family = if table.ipv6 { "ipv6" } else { "ipv4" };
+    let path = format!("/etc/sysctl.d/90-neighbours-{family}.conf");
+    let key = |name: &str, value: u64| format!("net.{family}.neigh.default.{name} = {value}\\n");
+    let lines = key("gc_thresh2", advised / 2) + &key("gc_thresh3", advised);
+    Some(finding.mend(format!("printf '{lines}' > {path}")).mend(format!("sysctl -p {path}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_named_when_it_is_nearly_full_or_was_full() {
+        let judge = |entries, limit, fulls| {
+            let neighbours = vec![NeighbourTable { ipv6: true, entries, limit, fulls }];
+            let findings = tables(&Facts { neighbours, ..Facts::default() });
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            findings[0].to_string()
+        };
+        assert_eq!(judge(3, 1024, 0), "ok    neighbours    IPv6: 3 entries, gc_thresh3 1024");
+        assert!(judge(819, 1024, 0).starts_with("ok "));
+        let nearly_full = judge(820, 1024, 0);
+        assert!(
+            nearly_full.starts_with("warn  neighbours    IPv6: 820 entries, gc_thresh3 1024\n"),
+            "{nearly_full}"
+        );
+        let cure = "printf 'net.ipv6.neigh.default.gc_thresh2 = 2048\\nnet.ipv6.neigh.default.gc_thresh3 = 4096\\n' \
+                    > /etc/sysctl.d/90-neighbours-ipv6.conf\n      mend: sysctl -p /etc/sysctl.d/90-neighbours-ipv6.conf";
+        assert!(nearly_full.ends_with(cure), "{nearly_full}");
+        // A burst that is over: only the counter tells of it, until the limit is as advised.
+        assert!(
+            judge(300, 1024, 7)
+                .starts_with("warn  neighbours    IPv6: 300 entries, gc_thresh3 1024, full 7 times")
+        );
+        assert!(
+            judge(300, 4096, 7)
+                .starts_with("ok    neighbours    IPv6: 300 entries, gc_thresh3 4096, full 7 times")
+        );
+        assert!(judge(1020, 1024, 7).starts_with("fail  neighbours "));
+        assert!(judge(4000, 4096, 7).contains("gc_thresh3 = 16384"));
+        assert!(tables(&Facts::default()).is_empty(), "another namespace than the machine's cannot see them");
+    }
+}
