@@ -3,7 +3,7 @@
 use cni_conf::cni::error::CniError;
 
 use crate::net::Conn;
-use crate::{boundary, guard, host_access, nat, ports};
+use crate::{boundary, guard, host_access, nat, ports, record};
 
 /// Puts back what CHECKs of the node's attachments would complain of, but for what is in the pods' own namespaces. Returns what was put back in
 /// words, and the errors of what could not be. Takes the locks that ADD and DEL take.
@@ -20,6 +20,7 @@ pub async fn all() -> Result<(Vec<String>, Vec<CniError>), CniError> {
         ports::repair(&node, true).await,
         host_access::repair(&node, true).await,
         nat::repair(&node).await,
+        record::prune().map(|()| Vec::new()),
     ] {
         match outcome {
             Ok(what) => repaired.extend(what),

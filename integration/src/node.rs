@@ -93,9 +93,9 @@ impl Node {
 impl Drop for Node {
     /// Pods that were attached to the end leave their records behind, in folders that all nodes share.
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(self.records());
-        for kind in ["guards", "ways", "trunks", "ports"] {
-            let _ = fs::remove_dir_all(format!("/run/vlan-bridge/{kind}/{}", self.namespace.cookie()));
+        let node = self.namespace.cookie().to_string();
+        for kind in fs::read_dir("/run/vlan-bridge").into_iter().flatten().flatten() {
+            let _ = fs::remove_dir_all(kind.path().join(&node));
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::delegate::Delegate;
 use crate::link::Link;
 use crate::net::{Conn, link, remove};
 use crate::ownership::{Attachment, belongs_to};
-use crate::{boundary, guard, host_access, nat, ports, trunk};
+use crate::{boundary, guard, host_access, nat, ports, record, trunk};
 
 /// Removes stale veths, then has IPAM remove stale leases. A list of valid attachments that is absent is not an empty
 /// one: then nothing is touched. Goes on past errors and returns the first.
@@ -46,6 +46,10 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     outcome = outcome.and(host_access::remove_stale(&ways, &rest).map_err(CniError::from));
     ports::repair_missing(&node).await;
     host_access::mend(&node).await;
+    if let Err(e) = record::prune() {
+        // They are in nobody's way.
+        log::warn!("records of nodes that are gone stay: {e}");
+    }
     if let Some(trunk) = &teardown.trunk {
         outcome = outcome.and(trunk::leave(&node, trunk).await);
     }

@@ -91,7 +91,7 @@ impl NetError {
 
     /// True if we lack the right to ask for it.
     pub fn denied(&self) -> bool {
-        self.is(Errno::EPERM)
+        self.is(Errno::EPERM) || self.is(Errno::EACCES)
     }
 
     /// True if something else holds the interface.

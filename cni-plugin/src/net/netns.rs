@@ -1,6 +1,7 @@
 //! Network namespaces. One is entered only to open something in it: enter, open, return. What was opened keeps its
 //! namespace; no thread stays inside.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -127,6 +128,60 @@ pub fn identity() -> Result<String> {
     }
     let own = std::fs::metadata(OWN).map_err(|e| NetError::io("look up our own network namespace", &e))?;
     Ok(format!("file-{}", own.ino()))
+}
+
+/// The names, as [`identity`] has them, of all network namespaces that a process is in, or that are mounted where a process sees
+/// it (`ip netns`). None if not all can be known: from another process namespace than the machine's own, or where we may not look at
+/// some process. A network
+/// namespace that is held by an open file alone is not among them.
+pub fn living() -> Result<Option<BTreeSet<String>>> {
+    /// `PROC_PID_INIT_INO` of linux/proc_ns.h
+    const FIRST: u64 = 0xefff_fffc;
+    if std::fs::metadata("/proc/self/ns/pid").map(|file| file.ino()).ok() != Some(FIRST) {
+        return Ok(None);
+    }
+    let (mut seen, mut mounts_seen) = (BTreeSet::new(), BTreeSet::new());
+    let mut living = BTreeSet::from([identity()?]);
+    for process in processes()? {
+        let mut paths = vec![format!("{process}/ns/net")];
+        // A process that has ended meanwhile has neither.
+        let mounts = std::fs::metadata(format!("{process}/ns/mnt"));
+        if mounts.is_ok_and(|mounts| mounts_seen.insert(mounts.ino())) {
+            paths.extend(mounted(&process));
+        }
+        for path in paths {
+            let namespace = match Namespace::open(&path) {
+                Err(_) if !Path::new(&process).exists() => continue,
+                Err(e) if e.denied() => return Ok(None),
+                opened => opened?,
+            };
+            let Some(namespace) = namespace else { continue };
+            let file = namespace.file.metadata();
+            let file = file.map_err(|e| NetError::io(format!("look at namespace {path}"), &e))?;
+            if seen.insert(file.ino()) && !namespace.is_own()? {
+                living.insert(namespace.enter(identity)??);
+            }
+        }
+    }
+    Ok(Some(living))
+}
+
+/// The folders of all processes.
+fn processes() -> Result<Vec<String>> {
+    let failed = |e: std::io::Error| NetError::io("list /proc", &e);
+    let names =
+        std::fs::read_dir("/proc").map_err(failed)?.map(|entry| Ok(entry.map_err(failed)?.file_name()));
+    let names = names.collect::<Result<Vec<_>>>()?;
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse::<u32>().ok());
+    Ok(numbers.map(|pid| format!("/proc/{pid}")).collect())
+}
+
+/// Where a process sees namespaces of any kind mounted (proc_pid_mountinfo(5)), as paths of ours.
+fn mounted(process: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(format!("{process}/mountinfo")).unwrap_or_default();
+    let is_namespace = |line: &&str| line.contains(" - nsfs ");
+    let place = |line: &str| Some(format!("{process}/root{}", line.split(' ').nth(4)?.replace("\\040", " ")));
+    text.lines().filter(is_namespace).filter_map(place).collect()
 }
 
 /// Whether we run in another user namespace than the node's own, as under rootless podman: the network namespace is none of

@@ -9,6 +9,7 @@ mod conflict;
 mod doctor;
 mod doctor_breakages;
 mod failover;
+mod gone_nodes;
 mod guard;
 mod nat;
 mod neighbours;

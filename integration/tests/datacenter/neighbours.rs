@@ -1,6 +1,6 @@
 //! The doctor on the kernel's neighbour tables, which only the machine's first network namespace shows.
 
-use integration::{Namespace, Scratch, programs, run};
+use integration::{Namespace, Scratch, product, run};
 use serde_json::Value;
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use std::process::Command;
 fn told() -> Value {
     let empty = Scratch::new("empty");
     let folder = empty.path().to_str().unwrap();
-    let mut doctor = Command::new(programs::product().join("vlan-bridgectl"));
+    let mut doctor = Command::new(product().join("vlan-bridgectl"));
     doctor.args(["doctor", "--no-probe", "-o", "json", "--conf-dir", folder, "--bin-dir", folder]);
     let findings = run(&mut doctor).json();
     let of_tables = findings.as_array().unwrap().iter().find(|finding| finding["check"] == "neighbours");

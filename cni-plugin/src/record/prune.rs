@@ -1,0 +1,87 @@
+//! Records of nodes whose network namespace is gone: of a node in a container that was removed, or of a namespace somebody tried
+//! things in. No call comes for them any more.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use cni_conf::cni::error::{CniError, code};
+use serde_json::Value;
+
+use crate::lock::{FOLDER, RecordLock};
+use crate::net::netns::{self, Namespace};
+
+/// Removes all that is written down of nodes that are gone. A node stays whose namespace somebody
+/// may hold where we do not see it: as long as one of its pods' namespaces is there.
+///
+/// # Errors
+/// It is not known which namespaces there are, or a folder cannot be removed.
+pub fn prune() -> Result<(), CniError> {
+    let own = netns::identity()?;
+    let mut others: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for kind in subfolders(Path::new(FOLDER))? {
+        for folder in subfolders(&kind)? {
+            let node = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            others.entry(node).or_default().push(folder);
+        }
+    }
+    others.remove(&own);
+    if others.is_empty() {
+        return Ok(());
+    }
+    let _alone = RecordLock::alone()?;
+    // A namespace that is made from here on has a name that none of these folders has.
+    let Some(living) = netns::living()? else { return Ok(()) };
+    for (_, folders) in others.iter().filter(|(node, _)| !living.contains(*node)) {
+        if !has_living_pod(folders)? {
+            folders.iter().try_for_each(|folder| remove(folder))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(folder: &Path) -> Result<(), CniError> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(failed("remove", folder, &e)),
+        _ => {
+            log::info!("removed {}: the node's network namespace is gone", folder.display());
+            Ok(())
+        }
+    }
+}
+
+/// Whether the namespace is there of a pod that some record at these paths, or below, is about.
+fn has_living_pod(paths: &[PathBuf]) -> Result<bool, CniError> {
+    for path in paths {
+        let is_living = if path.is_dir() {
+            has_living_pod(&entries(path)?)?
+        } else {
+            let record = fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+            let netns = record.as_ref().and_then(|record| record["netns"].as_str());
+            netns.map(Namespace::open).transpose()?.flatten().is_some()
+        };
+        if is_living {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn subfolders(folder: &Path) -> Result<Vec<PathBuf>, CniError> {
+    Ok(entries(folder)?.into_iter().filter(|path| path.is_dir()).collect())
+}
+
+/// What is in a folder; nothing if it is not there.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, CniError> {
+    match fs::read_dir(folder) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        read => read
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+            .map_err(|e| failed("list", folder, &e)),
+    }
+}
+
+fn failed(what: &str, folder: &Path, error: &std::io::Error) -> CniError {
+    CniError::new(code::IO_FAILURE, format!("{what} {}: {error}", folder.display()))
+}
