@@ -141,6 +141,12 @@ impl Network {
         let ranges = self.ours.ipam.as_ref().map(|ipam| &ipam.ranges);
         ranges.map_or(!ipv6, |ranges| ranges.iter().any(|set| set.is_ipv4() != ipv6))
     }
+
+    /// The gateways of its ranges.
+    pub(crate) fn gateways(&self) -> BTreeSet<IpAddr> {
+        let sets = self.ours.ipam.iter().flat_map(|ipam| &ipam.ranges);
+        sets.flat_map(|set| &set.0).filter_map(|range| range.gateway).collect()
+    }
 }
 
 /// The addresses of a network that are held here.
@@ -159,6 +165,8 @@ pub(crate) struct Leases {
 pub(crate) struct Asked {
     pub(crate) from: Vantage,
     pub(crate) answers: Result<Answers, String>,
+    /// The same of the gateways that have answered, asked under another MAC than the interface's.
+    pub(crate) as_another: Result<Answers, String>,
 }
 
 /// Kernel settings, as numbers.

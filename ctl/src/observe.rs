@@ -5,6 +5,7 @@ mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use vlan_bridge::is_executable;
 use vlan_bridge::link::{Kind, Link};
 use vlan_bridge::net::{Conn, addr, link, route, rule};
 use vlan_bridge::ownership::attachment_of;
-use vlan_bridge_ipam::ask;
+use vlan_bridge_ipam::ask::{self, Answers};
 use vlan_bridge_ipam::store::{Store, StoreError};
 
 use crate::bond::Bond;
@@ -337,12 +338,16 @@ pub(crate) fn ask(facts: &mut Facts) {
     let vantages: Vec<_> = facts.networks.iter().map(|network| facts.vantage(&network.ours)).collect();
     for (network, vantage) in facts.networks.iter_mut().zip(vantages) {
         let (Some(from), Some(_)) = (vantage, &network.ours.ipam) else { continue };
-        let answers = match ask::ask(&from, &asked_for(network)) {
+        let known = |asked: io::Result<Option<Answers>>| match asked {
             Ok(Some(answers)) => Ok(answers),
             Ok(None) => Err(format!("there is no interface {}", from.interface)),
             Err(error) => Err(error.to_string()),
         };
-        network.asked = Some(Asked { from, answers });
+        let answers = known(ask::ask(&from, &asked_for(network)));
+        let has_answered = |gateway: &IpAddr| answers.as_ref().is_ok_and(|all| all.contains_key(gateway));
+        let gateways: Vec<IpAddr> = network.gateways().into_iter().filter(has_answered).collect();
+        let as_another = known(ask::ask_as_another(&from, &gateways));
+        network.asked = Some(Asked { from, answers, as_another });
     }
 }
 

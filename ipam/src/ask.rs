@@ -40,19 +40,52 @@ pub fn ask_until(
     are_enough: impl Fn(&Answers) -> bool,
 ) -> io::Result<Option<Answers>> {
     let Some(interface) = Interface::find(&from.interface)? else { return Ok(None) };
-    let sockets = [PacketSocket::open(interface, ARP)?, PacketSocket::open(interface, IPV6)?];
+    let sockets = open(interface)?;
+    exchange(&sockets, from, interface.mac, addrs, are_enough).map(Some)
+}
+
+/// The same under a MAC that is not the interface's, as pods behind it have them, and no longer than until every address has an answer.
+/// The interface is promiscuous meanwhile, as a bridge's port is.
+pub fn ask_as_another(from: &Vantage, addrs: &[IpAddr]) -> io::Result<Option<Answers>> {
+    let Some(interface) = Interface::find(&from.interface)? else { return Ok(None) };
+    let sockets = open(interface)?;
+    sockets.iter().try_for_each(|socket| socket.hear_all(interface))?;
+    let all_answer = |answers: &Answers| answers.len() == addrs.len();
+    exchange(&sockets, from, another(interface.mac), addrs, all_answer).map(Some)
+}
+
+/// A locally administered MAC that is made of an interface's. It is the same each time: a switch learns one more, not one a call.
+fn another(mac: MacAddr) -> MacAddr {
+    const LOCAL: u8 = 2;
+    const DIFFERS: u8 = 4;
+    let [first, rest @ ..] = mac.0;
+    let [b, c, d, e, f] = rest;
+    MacAddr([(first ^ DIFFERS) | LOCAL, b, c, d, e, f])
+}
+
+fn open(interface: Interface) -> io::Result<[PacketSocket; 2]> {
+    Ok([PacketSocket::open(interface, ARP)?, PacketSocket::open(interface, IPV6)?])
+}
+
+fn exchange(
+    sockets: &[PacketSocket; 2],
+    from: &Vantage,
+    own: MacAddr,
+    addrs: &[IpAddr],
+    are_enough: impl Fn(&Answers) -> bool,
+) -> io::Result<Answers> {
     let mut answers = Answers::new();
     for _ in 0..ROUNDS {
         for addr in addrs {
-            let frame = tagged(question(*addr, interface.mac), from.tag);
+            let frame = tagged(question(*addr, own), from.tag);
             sockets[usize::from(ethertype(*addr) != ARP)].send(&frame)?;
         }
         let until = Instant::now() + INTERVAL;
         loop {
             let mut buffer = [0; FRAME];
-            for socket in &sockets {
+            for socket in sockets {
                 while let Some(frame) = socket.receive(&mut buffer)? {
-                    let answer = claim(frame, interface.mac)
+                    let answer = claim(frame, own)
                         .filter(|claim| claim.stance == Stance::Uses && addrs.contains(&claim.addr));
                     if let Some(Claim { addr, mac, .. }) = answer {
                         answers.entry(addr).or_default().insert(mac);
@@ -60,7 +93,7 @@ pub fn ask_until(
                 }
             }
             if are_enough(&answers) {
-                return Ok(Some(answers));
+                return Ok(answers);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -69,7 +102,7 @@ pub fn ask_until(
             wait(sockets.iter(), left)?;
         }
     }
-    Ok(Some(answers))
+    Ok(answers)
 }
 
 /// The frame with a tag of 802.1q behind its addresses.
@@ -85,6 +118,15 @@ fn tagged(mut frame: Vec<u8>, tag: Option<u16>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_mac_is_local_unicast_and_not_the_interfaces() {
+        for (own, expected) in
+            [([0x00, 1, 2, 3, 4, 5], 0x06), ([0x52, 1, 2, 3, 4, 5], 0x56), ([0x06, 1, 2, 3, 4, 5], 0x02)]
+        {
+            assert_eq!(another(MacAddr(own)), MacAddr([expected, 1, 2, 3, 4, 5]));
+        }
+    }
 
     #[test]
     fn a_tag_stands_behind_the_addresses() {

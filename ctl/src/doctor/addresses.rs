@@ -20,7 +20,7 @@ pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "vlan";
     let mut findings = Vec::new();
     for network in &facts.networks {
-        let Some(Asked { from, answers }) = &network.asked else { continue };
+        let Some(Asked { from, answers, as_another }) = &network.asked else { continue };
         let tag = from.tag.map_or(String::new(), |tag| format!(" with tag {tag}"));
         let from = format!("{}{tag}", from.interface);
         match answers {
@@ -34,6 +34,7 @@ pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
             ),
             Ok(answers) => {
                 findings.extend(gateways(facts, network, &from, answers));
+                findings.extend(unheard_as_another(network, &from, answers, as_another));
                 findings.extend(strangers(network, answers));
             }
         }
@@ -43,8 +44,6 @@ pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
 
 fn gateways(facts: &Facts, network: &Network, from: &str, answers: &Answers) -> Vec<Finding> {
     const CHECK: &str = "vlan";
-    let ranges = network.ours.ipam.iter().flat_map(|ipam| &ipam.ranges).flat_map(|set| &set.0);
-    let gateways: BTreeSet<IpAddr> = ranges.filter_map(|range| range.gateway).collect();
     let judge = |gateway: IpAddr| match answers.get(&gateway) {
         Some(macs) => Finding::ok(CHECK, format!("{gateway} answers {from}: {}", listed(macs))),
         // Asked with a tag of our own making; the switch is to be blamed once pods could use it.
@@ -60,7 +59,37 @@ fn gateways(facts: &Facts, network: &Network, from: &str, answers: &Answers) -> 
                 .mend("allow the VLAN on the switch's ports (trunk, tagged) and between the switches; compare ipam.gateway")
         }
     };
-    gateways.into_iter().map(judge).collect()
+    network.gateways().into_iter().map(judge).collect()
+}
+
+/// Gateways that answer this machine's own MAC and no other: something between lets no pod through.
+fn unheard_as_another(
+    network: &Network,
+    from: &str,
+    answers: &Answers,
+    as_another: &Result<Answers, String>,
+) -> Option<Finding> {
+    const CHECK: &str = "vlan";
+    let as_another = match as_another {
+        Ok(as_another) => as_another,
+        Err(error) => {
+            let seen = format!("{from} could not be asked under another MAC: {error}");
+            return Some(Finding::warn(CHECK, seen, "whether pods' MACs pass is not known"));
+        }
+    };
+    let has_own_only = |gateway: &IpAddr| answers.contains_key(gateway) && !as_another.contains_key(gateway);
+    let unheard: Vec<String> =
+        network.gateways().iter().filter(|gateway| has_own_only(gateway)).map(IpAddr::to_string).collect();
+    if unheard.is_empty() {
+        return None;
+    }
+    let seen = format!("{} answers {from} under its own MAC, and not under another", unheard.join(", "));
+    let why = "the hypervisor or the switch lets only this machine's own MAC through: every pod is cut off";
+    Some(Finding::fail(CHECK, seen, why).mend(
+        "allow more MACs on this machine's port: vSphere forged transmits and promiscuous mode (or MAC learning), Hyper-V \
+         MacAddressSpoofing, OpenStack allowed-address-pairs or no port security, libvirt no clean-traffic filter; on a \
+         switch, a higher port-security maximum",
+    ))
 }
 
 /// Machines that use addresses which are ours to give.

@@ -19,6 +19,7 @@ mod doctor_detached;
 mod doctor_filter;
 mod doctor_lists;
 mod doctor_runtimes;
+mod doctor_vlan;
 mod failure;
 mod forward_rule;
 mod frames;

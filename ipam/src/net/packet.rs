@@ -38,6 +38,23 @@ impl PacketSocket {
         }
     }
 
+    /// Hears what is sent to others as well: the interface is promiscuous for as long as the socket is open.
+    pub fn hear_all(&self, interface: Interface) -> io::Result<()> {
+        // SAFETY: all-zero is a valid value of this plain C structure.
+        let mut request: libc::packet_mreq = unsafe { mem::zeroed() };
+        request.mr_ifindex = interface.index;
+        request.mr_type = libc::PACKET_MR_PROMISC as u16;
+        let length = size_of::<libc::packet_mreq>() as libc::socklen_t;
+        let (level, option) = (libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP);
+        // SAFETY: pointer and length are those of one local value.
+        match unsafe {
+            libc::setsockopt(self.0.as_raw_fd(), level, option, (&raw const request).cast(), length)
+        } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// Sends a whole frame.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         // SAFETY: pointer and length are those of one slice.
