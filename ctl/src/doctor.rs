@@ -8,6 +8,7 @@ mod finding;
 mod kernel;
 mod neighbours;
 mod ports;
+mod reverse_path;
 mod routing;
 mod runtimes;
 mod uplink;

@@ -9,6 +9,7 @@ use cni_conf::uplink::UplinkPort;
 use vlan_bridge::host_access::Missing;
 use vlan_bridge::link::{Address, Installed, Kind, Link, SourceRule};
 use vlan_bridge::nat::BridgedDrop;
+use vlan_bridge::net::nft::ReversePathFilter;
 use vlan_bridge::ownership::is_attachment;
 use vlan_bridge::record::Record;
 use vlan_bridge_ipam::store::{Known, StoreError, Usage};
@@ -77,6 +78,8 @@ pub(crate) struct Facts {
     pub(crate) forward_chains: Vec<ForwardChain>,
     /// Bridges of attached pods whose packets the packet filter drops, and where.
     pub(crate) bridged_dropped: Vec<(String, BridgedDrop)>,
+    /// Chains of others that filter reverse paths, each with the devices of ours that rules of its table are about.
+    pub(crate) reverse_path_filters: Vec<(ReversePathFilter, BTreeSet<String>)>,
     /// Where legacy iptables filters as well.
     pub(crate) legacy: Vec<Legacy>,
     /// The node's ways to attached pods that are missing.

@@ -2,6 +2,7 @@
 
 mod encode;
 mod expr;
+mod reverse_path;
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -13,6 +14,7 @@ use super::netfilter::{NFTABLES, NetfilterSocket, UNSPEC};
 use super::{NetError, Result};
 use crate::nft::{Change, Family, HookPoint, Rule, Table};
 use encode::{attr, encode, kind};
+pub use reverse_path::ReversePathFilter;
 
 /// `NFNL_MSG_BATCH_BEGIN` and `_END`
 const BATCH_BEGIN: u16 = 0x10;
@@ -65,9 +67,9 @@ pub struct Element {
     pub comment: String,
 }
 
-/// A chain that sees what the node forwards.
+/// A chain that sees all packets at some point of their way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Forwarding {
+pub struct Hooked {
     /// The family of its table.
     pub family: Family,
     /// The table's name.
@@ -189,8 +191,8 @@ impl Nft {
             .collect())
     }
 
-    /// Every chain that sees forwarded packets, whoever made it.
-    pub fn forwarding(&self) -> Result<Vec<Forwarding>> {
+    /// Every chain at a hook, whoever made it.
+    pub fn hooked(&self, point: HookPoint) -> Result<Vec<Hooked>> {
         let mut chains = Vec::new();
         for family in [Family::Inet, Family::Ipv4, Family::Ipv6] {
             let message = Message::new(kind::GET_CHAIN, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
@@ -198,9 +200,9 @@ impl Nft {
             let is_hooked = |chain: &&Vec<u8>| {
                 let hook =
                     attribute(chain, attr::CHAIN_HOOK).and_then(|hook| attribute(hook, attr::HOOK_NUMBER));
-                hook.and_then(number) == Some(HookPoint::Forward as u32)
+                hook.and_then(number) == Some(point as u32)
             };
-            chains.extend(told.iter().filter(is_hooked).map(|chain| Forwarding {
+            chains.extend(told.iter().filter(is_hooked).map(|chain| Hooked {
                 family,
                 table: attribute(chain, attr::CHAIN_TABLE).map(text).unwrap_or_default(),
                 chain: attribute(chain, attr::CHAIN_NAME).map(text).unwrap_or_default(),

@@ -8,6 +8,7 @@ use vlan_bridge::nat::BridgedDrop;
 use vlan_bridge::ownership::{Progress, attachment_of};
 
 use super::finding::{Finding, counted, shortened};
+use super::reverse_path;
 use crate::facts::{Facts, ForwardChain, Legacy, Network};
 
 const FORWARD: &str = "forward";
@@ -33,6 +34,7 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
     }
     findings.extend(facts.open_uplinks.iter().map(|device| open_uplink(facts, device)));
     findings.extend(facts.networks.iter().flat_map(|network| unmet(facts, network)));
+    findings.extend(facts.networks.iter().flat_map(|network| reverse_path::dropped(facts, network)));
     for device in forwarded(facts) {
         findings.extend(facts.legacy.iter().filter_map(|legacy| dropped_by_legacy(legacy, &device)));
         let others = facts.forward_chains.iter().filter(|chain| !chain.devices.contains(&device));

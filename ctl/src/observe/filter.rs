@@ -10,14 +10,14 @@ use vlan_bridge::boundary;
 use vlan_bridge::guard::{self, Guard};
 use vlan_bridge::nat::{self, BridgedDrop, Nat};
 use vlan_bridge::net::NetError;
-use vlan_bridge::net::nft::{Forwarding, Nft};
-use vlan_bridge::nft::Family;
+use vlan_bridge::net::nft::{Hooked, Nft, ReversePathFilter};
+use vlan_bridge::nft::{Family, HookPoint};
 use vlan_bridge::record::Records;
 
 use crate::facts::{Facts, ForwardChain, Legacy};
 
 pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
-    let denied = Nft::open().and_then(|nft| nft.forwarding()).err().filter(NetError::denied);
+    let denied = Nft::open().and_then(|nft| nft.hooked(HookPoint::Forward)).err().filter(NetError::denied);
     facts.filter_denied = denied.map(|why| why.to_string());
     if facts.filter_denied.is_some() {
         return Ok(());
@@ -47,6 +47,8 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
     if let Ok(chains) = Nft::open().and_then(|nft| forward_chains(&nft, &facts.devices())) {
         (facts.forward_drops, facts.forward_chains) = chains;
     }
+    facts.reverse_path_filters =
+        Nft::open().and_then(|nft| reverse_path_filters(&nft, facts)).unwrap_or_default();
     facts.opened = nat::opened().unwrap_or_default().iter().map(ToString::to_string).collect();
     facts.bridged_dropped = bridged_dropped(facts);
     facts.legacy = legacy();
@@ -59,7 +61,7 @@ fn forward_chains(
     devices: &BTreeSet<String>,
 ) -> Result<(Vec<ForwardChain>, Vec<ForwardChain>), NetError> {
     let (mut drops, mut others) = (Vec::new(), Vec::new());
-    for Forwarding { family, table, chain, drops: is_dropping } in nft.forwarding()? {
+    for Hooked { family, table, chain, drops: is_dropping } in nft.hooked(HookPoint::Forward)? {
         let is_iptables = family != Family::Inet && table == "filter" && chain == "FORWARD";
         // It refuses by its last rule what belongs to no zone.
         if !is_dropping && table != "firewalld" {
@@ -77,6 +79,24 @@ fn forward_chains(
         list.push(ForwardChain { family: family.name(), table, chain, devices: known, let_through });
     }
     Ok((drops, others))
+}
+
+/// The chains that filter reverse paths, each with the bridges that rules of its table are about.
+fn reverse_path_filters(
+    nft: &Nft,
+    facts: &Facts,
+) -> Result<Vec<(ReversePathFilter, BTreeSet<String>)>, NetError> {
+    let mut found = Vec::new();
+    for filter in nft.reverse_path_filters()? {
+        let mut known = BTreeSet::new();
+        for device in facts.devices() {
+            if nft.speaks_of(filter.family, &filter.table, &device)? {
+                known.insert(device);
+            }
+        }
+        found.push((filter, known));
+    }
+    Ok(found)
 }
 
 /// The devices without the rule that keeps the node from routing for an uplink's network. An ADD warns of a kernel without nf_tables.

@@ -89,3 +89,85 @@ fn a_guard_that_lost_rules_or_sets_is_no_guard() {
         node.client(&list).del(&other.eth0()).expect_ok();
     }
 }
+
+/// As firewalld writes it for `IPv6_rpfilter=yes`, iptables for the same, and a firewall whose policy drops.
+const REVERSE_PATH_FILTERS: [(&str, &str); 4] = [
+    (
+        "table inet firewalld {\n chain filter_PREROUTING {\n type filter hook prerouting priority filter + 10; policy accept;\n \
+         icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept\n \
+         meta nfproto ipv6 fib saddr . mark . iif oif missing drop\n }\n}",
+        "chain filter_PREROUTING of table inet firewalld drops",
+    ),
+    (
+        "table inet own {\n chain noted {\n drop\n }\n chain pre {\n type filter hook prerouting priority raw;\n \
+         icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n \
+         iifname != \"lo\" fib saddr . iif oif missing goto noted\n }\n}",
+        "chain pre of table inet own drops",
+    ),
+    (
+        "table ip6 strict {\n chain rpfilter {\n type filter hook prerouting priority mangle + 10; policy drop;\n \
+         icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n fib saddr . iif oif exists accept\n }\n}",
+        "chain rpfilter of table ip6 strict drops",
+    ),
+    ("", "chain PREROUTING of table ip6 raw drops"),
+];
+
+#[test]
+fn a_filter_of_reverse_paths_that_bridged_ipv6_meets_is_named() {
+    let site = Site::new();
+    let (node, ctl) = (&site.node, Ctl::new(&site.node));
+    site.router.ip("addr add fd00:136::1/64 dev port nodad");
+    let conf = site.dual_stack_conf();
+    let list = node.list(Site::NETWORK, &[conf]);
+    ctl.write("/etc/cni/net.d/10-vlan136.conflist", &list.to_string());
+    let pod = Pod::new();
+    node.client(&list).add(&pod.eth0()).expect_ok();
+    if !std::path::Path::new("/proc/sys/net/bridge").exists() {
+        return not_tried("no br_netfilter in this kernel");
+    }
+    // By default both are on: rules for both families are then named for both.
+    node.set_sysctl("net/bridge/bridge-nf-call-iptables", "0");
+    let ok = |when: &str| {
+        let findings = ctl.doctor("--no-probe");
+        assert_eq!(find(&findings, "forward").verdict, "ok", "{when}: {findings:#?}");
+        pod.wait_for("fd00:136::1");
+    };
+    node.set_sysctl("net/bridge/bridge-nf-call-ip6tables", "1");
+    for (rules, seen) in REVERSE_PATH_FILTERS {
+        ok(seen);
+        if rules.is_empty() {
+            for rule in
+                ["-p icmpv6 --icmpv6-type neighbor-advertisement -j ACCEPT", "-m rpfilter --invert -j DROP"]
+            {
+                node.run(&format!("ip6tables -t raw -A PREROUTING {rule}")).expect_ok();
+            }
+        } else {
+            node.nft(rules);
+        }
+        assert!(!pod.pings("fd00:136::1"), "{seen}: the trap is not there");
+        let findings = ctl.doctor("--no-probe");
+        let finding = find(&findings, "forward");
+        assert_eq!(finding.verdict, "fail", "{findings:#?}");
+        assert!(finding.seen.contains(seen), "{findings:#?}");
+        node.set_sysctl("net/bridge/bridge-nf-call-ip6tables", "0");
+        ok(seen);
+        node.set_sysctl("net/bridge/bridge-nf-call-ip6tables", "1");
+        if finding.mend[0].contains("firewalld.conf") {
+            // What `IPv6_rpfilter=no` makes of it at the next reload.
+            node.nft("delete table inet firewalld");
+        } else {
+            assert_eq!(mended(node, &ctl, "forward", ["fail", seen]), "ok");
+        }
+        ok(seen);
+    }
+    node.nft(
+        "table inet single {\n chain pre {\n type filter hook prerouting priority raw;\n \
+              iifname \"eth7\" fib saddr . iif oif missing drop\n fib daddr type local accept\n }\n}",
+    );
+    ok("a rule for a single device, and another kind of look-up");
+    node.nft("table inet loose {\n chain pre {\n type filter hook prerouting priority raw; fib saddr oif missing drop\n }\n}");
+    assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "fail", "no default route at all");
+    node.ip("link add nic9 type veth peer name far\nlink set nic9 up\nlink set far up\n\
+             addr add fd00:9::2/64 dev nic9 nodad\nroute add default via fd00:9::1 dev nic9");
+    ok("a loose one, and a default route");
+}

@@ -1,0 +1,72 @@
+//! Rules of others that filter reverse paths. What is bridged meets them where br_netfilter is on, and the bridge is the device that it came
+//! in by: unless the node's own default route leaves by it, nothing from beyond the pods' subnet has a way back there.
+
+use ipnet::IpNet;
+use vlan_bridge::net::nft::ReversePathFilter;
+use vlan_bridge::nft::Family;
+
+use super::finding::Finding;
+use crate::facts::{Facts, Network};
+
+/// The chains that drop what the bridge of a network with an uplink passes on.
+pub(super) fn dropped<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Finding> + 'a {
+    let bridge = network.ours.network.bridge.as_str();
+    let filters = facts.reverse_path_filters.iter();
+    let unmet =
+        filters.filter(move |(_, known)| network.ours.network.uplink.is_some() && !known.contains(bridge));
+    unmet.filter_map(move |(filter, _)| {
+        let families = [(false, filter.ipv4), (true, filter.ipv6)].into_iter();
+        let concerned = families.filter(|(ipv6, is_about)| {
+            *is_about
+                && is_called(facts, *ipv6)
+                && network.has_family(*ipv6)
+                && !leads_back(facts, bridge, *ipv6, filter.strict)
+        });
+        let concerned: Vec<bool> = concerned.map(|(ipv6, _)| ipv6).collect();
+        (!concerned.is_empty()).then(|| finding(filter, bridge, &concerned))
+    })
+}
+
+fn is_called(facts: &Facts, ipv6: bool) -> bool {
+    facts.sysctls.get(&format!("bridge/{}", called_key(ipv6))) == Some(1)
+}
+
+fn called_key(ipv6: bool) -> &'static str {
+    if ipv6 { "bridge-nf-call-ip6tables" } else { "bridge-nf-call-iptables" }
+}
+
+/// Whether a default route of the node passes all sources: one by the bridge, or any where the filter is loose.
+fn leads_back(facts: &Facts, bridge: &str, ipv6: bool, strict: bool) -> bool {
+    let bridge = facts.link(bridge).map(|link| link.index);
+    facts.routes.iter().any(|route| {
+        let dst = route.route.dst;
+        dst.prefix_len() == 0 && matches!(dst, IpNet::V6(_)) == ipv6 && (!strict || route.interface == bridge)
+    })
+}
+
+fn finding(filter: &ReversePathFilter, bridge: &str, concerned: &[bool]) -> Finding {
+    let ReversePathFilter { family, table, chain, .. } = filter;
+    let called: Vec<String> = concerned.iter().map(|ipv6| format!("{} is 1", called_key(*ipv6))).collect();
+    let seen = format!(
+        "{}, and chain {chain} of table {} {table} drops what {bridge} passes on from where the node has no route by it",
+        called.join(", "),
+        family.name()
+    );
+    let why = "what is bridged is held against the node's own routes, which are not the pods': answers to them are lost";
+    let finding = Finding::fail("forward", seen, why);
+    if table == "firewalld" {
+        return finding
+            .mend("sed -i 's/^IPv6_rpfilter=.*/IPv6_rpfilter=no/' /etc/firewalld/firewalld.conf")
+            .mend("firewall-cmd --reload");
+    }
+    // In a table of one family, a chain of this name is iptables' own, which shows no other program's rules.
+    finding.mend(match family {
+        Family::Ipv4 if chain == "PREROUTING" => {
+            format!("iptables -t {table} -I PREROUTING -i {bridge} -j ACCEPT")
+        }
+        Family::Ipv6 if chain == "PREROUTING" => {
+            format!("ip6tables -t {table} -I PREROUTING -i {bridge} -j ACCEPT")
+        }
+        _ => format!("nft insert rule {} {table} {chain} iifname {bridge} accept", family.name()),
+    })
+}
