@@ -4,6 +4,7 @@
 //! leads to cannot be deleted. Each attachment's record is written before its elements and removed after them
 //! (docs/architecture.md has the order of steps, and what a kill leaves).
 
+mod bridged;
 mod flush;
 mod forward;
 mod put_in;
@@ -11,7 +12,8 @@ mod repair;
 mod services;
 mod share;
 
-pub use forward::{BridgedDrop, bridged_difference, is_let_through, opened};
+pub use bridged::{BridgedDrop, bridged_difference};
+pub use forward::{is_let_through, opened};
 
 use std::collections::BTreeSet;
 
@@ -280,11 +282,16 @@ pub async fn mend(node: &Conn, gone: Option<&str>) {
 
 /// Puts back all that attachments' CHECKs would complain of, and returns it in words.
 pub async fn repair(node: &Conn) -> Result<Vec<String>, CniError> {
-    let records = Records::of_this_node()?;
-    if records.are_absent() {
-        return Ok(Vec::new());
+    let nat = Nat::open()?;
+    let mut repaired = Vec::new();
+    if !nat.records.are_absent() {
+        repaired = nat.repair(node).await?;
+    } else if nat.nft.has_table(TABLE).is_err() {
+        // A kernel without nf_tables filters nothing by them.
+        return Ok(repaired);
     }
-    Nat { nft: Nft::open()?, records }.repair(node).await
+    repaired.extend(nat.repair_bridged(node).await?);
+    Ok(repaired)
 }
 
 /// Takes away what stayed for bridged pods alone, when the last of them has gone: of two that go at once, each may have seen the other.

@@ -320,6 +320,12 @@ impl Records {
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
+    /// Makes the folder.
+    pub fn begin(&self) -> Result<(), CniError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
+        made.map_err(|e| CniError::new(code::IO_FAILURE, format!("create {}: {e}", self.folder.display())))
+    }
+
     /// Removes the folder if nothing is in it. True if it is gone.
     pub fn end(&self) -> bool {
         fs::remove_dir(&self.folder).is_ok() || !self.folder.exists()

@@ -45,7 +45,9 @@ pub async fn join_and_tell(
         None => None,
     };
     let seen = port::vlans(node).await?;
-    let steps = vlan::join(network, &bridge, master.as_ref(), side.as_ref(), &seen);
+    // Without services and host ports nobody asks for one.
+    let has_address = !network.has_nat() || !addr::list(node, bridge.index).await?.is_empty();
+    let steps = vlan::join(network, &bridge, master.as_ref(), side.as_ref(), has_address, &seen);
     if let Some(master) = &master {
         note_added(network, &bridge, master, host, &seen)?;
     }

@@ -266,6 +266,12 @@ impl Facts {
         self.links.iter().filter(|link| is_attachment(link))
     }
 
+    /// Whether an attached pod's port is on a bridge.
+    pub(crate) fn has_pods(&self, bridge: &str) -> bool {
+        let link = self.link(bridge);
+        link.is_some_and(|link| self.attachments().any(|pod| pod.master == Some(link.index)))
+    }
+
     /// The devices by which pods' packets come and go: bridges, and their sides of VLANs.
     pub(crate) fn devices(&self) -> BTreeSet<String> {
         let networks = self.networks.iter().map(|network| &network.ours.network);

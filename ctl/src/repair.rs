@@ -3,16 +3,28 @@
 use std::io::Write;
 
 use anyhow::Result;
+use cni_conf::cni::error::CniError;
 use serde_json::json;
+use vlan_bridge::boundary;
+use vlan_bridge::net::Conn;
 
 use crate::cli::{self, Output, Repair};
+use crate::facts::Facts;
 use crate::{doctor, node, observe};
 
 /// Runs the verb. False if something could not be put back, or the doctor still finds a failure.
 pub(crate) fn run(call: &Repair, out: &mut dyn Write) -> Result<bool> {
-    let (repaired, failed) = node::runtime()?.block_on(vlan_bridge::repair::all())?;
+    let runtime = node::runtime()?;
+    let (mut repaired, mut failed) = runtime.block_on(vlan_bridge::repair::all())?;
+    let mut facts = observe::node(None, None, &[])?;
+    if !facts.open_uplinks.is_empty() {
+        match runtime.block_on(close(&facts)) {
+            Ok(closed) => repaired.extend(closed),
+            Err(error) => failed.push(error),
+        }
+        facts = observe::node(None, None, &[])?;
+    }
     failed.iter().for_each(|error| cli::complain(&format!("vlan-bridgectl: {error}")));
-    let facts = observe::node(None, None, &[])?;
     let left: Vec<doctor::Finding> = doctor::failures(&facts);
     if call.output == Output::Json {
         let left: Vec<_> = left.iter().map(doctor::Finding::to_json).collect();
@@ -27,4 +39,21 @@ pub(crate) fn run(call: &Repair, out: &mut dyn Write) -> Result<bool> {
         left.iter().try_for_each(|finding| writeln!(out, "{finding}"))?;
     }
     Ok(failed.is_empty() && left.is_empty())
+}
+
+/// Closes the networks whose pods were attached before the plugin kept the node from routing for them: only their lists say so.
+async fn close(facts: &Facts) -> Result<Vec<String>, CniError> {
+    let conn = Conn::open()?;
+    let mut closed = Vec::new();
+    for network in facts.networks.iter().map(|network| &network.ours.network) {
+        let is_open = boundary::open_devices(network, facts.has_pods(&network.bridge))?;
+        if !is_open.is_empty() {
+            boundary::ensure(&conn, network).await?;
+            closed.push(format!(
+                "the node forwarded what came by {} to its other networks",
+                is_open.join(", ")
+            ));
+        }
+    }
+    Ok(closed)
 }

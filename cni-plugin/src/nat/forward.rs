@@ -1,7 +1,6 @@
 //! A FORWARD policy of drop, as Docker and ufw set it: an accept in a table of ours does not override it, so one rule in that table
 //! lets pass what a chain of ours has marked.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -10,11 +9,11 @@ use cni_conf::network::Network;
 use ipnet::IpNet;
 
 use super::Nat;
+use super::bridged::{bridges_of_pods, tables_called};
 use crate::lock::RecordLock;
 use crate::net::nft::Nft;
-use crate::net::{Conn, NetError, link};
+use crate::net::{Conn, NetError};
 use crate::nft::{Change, Family, Table};
-use crate::ownership::is_attachment;
 use crate::plan::nat as plan;
 use crate::plan::nat::accept::{self, Present};
 use crate::plan::nat::frame::{DEVICES, FORWARD, OTHERS, OTHERS_CHAIN, TABLE, UPLINKS, forward};
@@ -30,9 +29,13 @@ impl Nat {
         if !self.any_unsettled(concerned)? {
             return Ok(());
         }
+        self.put_forward(node, shared([record])).await
+    }
+
+    /// Makes chain and rules what they should be, with all bridges of pods, after these other changes.
+    pub(super) async fn put_forward(&self, node: &Conn, mut changes: Vec<Change>) -> Result<(), CniError> {
         let _lock = RecordLock::alone()?;
-        let mut changes = forward();
-        changes.extend(shared([record]));
+        changes.extend(forward());
         for table in OTHERS {
             let (drops, present) = (drops(&self.nft, table)?, present(&self.nft, table)?);
             // Of several, or one in another form, which a later round trip may open, one is made.
@@ -41,12 +44,10 @@ impl Nat {
                 changes.extend(drops.then(|| accept::rule(table)));
             }
         }
-        changes.extend(
-            bridges_of_pods(node, None)
-                .await?
-                .iter()
-                .map(|bridge| Change::AddElement { table: TABLE, element: plan::bridged_element(bridge) }),
-        );
+        let bridges = bridges_of_pods(node, None).await?;
+        let element =
+            |bridge: &String| Change::AddElement { table: TABLE, element: plan::bridged_element(bridge) };
+        changes.extend(bridges.iter().map(element));
         Ok(self.nft.commit(&changes)?)
     }
 
@@ -121,21 +122,6 @@ impl Nat {
         Ok(None)
     }
 
-    /// Whether our rules in others' tables have to outlive the last record: bridged pods that came before the policy have none. `gone`
-    /// is a veth that does not count any more.
-    pub(super) async fn is_needed_by_bridged(
-        &self,
-        node: &Conn,
-        gone: Option<&str>,
-    ) -> Result<bool, CniError> {
-        for table in tables_called() {
-            if drops(&self.nft, table)? {
-                return Ok(!bridges_of_pods(node, gone).await?.is_empty());
-            }
-        }
-        Ok(false)
-    }
-
     /// What takes our rules out of others' tables.
     pub(super) fn forward_deletions(&self) -> Result<Vec<Change>, CniError> {
         let mut deletions = Vec::new();
@@ -167,44 +153,6 @@ pub(super) fn where_dropped(called: &[Table]) -> Option<Nft> {
         log::warn!("whether the packet filter drops what pods send is not known: {e}");
         None
     })
-}
-
-/// A policy that drops what a bridge forwards.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BridgedDrop {
-    /// In words.
-    pub what: String,
-    /// Somebody else's rules are about the bridge, or about what is bridged (`-m physdev`): they may let it pass.
-    pub is_doubtful: bool,
-}
-
-/// Whether the packet filter drops what a bridge forwards for a pod with these addresses, and nothing of ours meets it: as of a
-/// pod that was attached before the policy was set. A pod whose addresses are not known may have any.
-pub fn bridged_difference(bridge: &str, addresses: &[IpAddr]) -> Result<Option<BridgedDrop>, CniError> {
-    let called: Vec<Table> =
-        tables_called().into_iter().filter(|table| concerns(*table, addresses)).collect();
-    if called.is_empty() {
-        return Ok(None);
-    }
-    let nft = Nft::open()?;
-    let element = plan::bridged_element(bridge);
-    let mut doubtful = None;
-    for table in called {
-        let passes = is_met(&nft, table)? && nft.element(TABLE, element.set, &element.key)?.is_some();
-        if !drops(&nft, table)? || passes {
-            continue;
-        }
-        let what = format!(
-            "br_netfilter is on, and chain {OTHERS_CHAIN} of table {table} drops what bridge {bridge} forwards"
-        );
-        if !(nft.speaks_of(table.family, table.name, bridge)?
-            || nft.speaks_of(table.family, table.name, "physdev")?)
-        {
-            return Ok(Some(BridgedDrop { what, is_doubtful: false }));
-        }
-        doubtful = Some(BridgedDrop { what, is_doubtful: true });
-    }
-    Ok(doubtful)
 }
 
 /// The tables that see what the network's pods send, of a network without NAT: what is bridged where br_netfilter shows it to them, and
@@ -247,22 +195,12 @@ pub fn is_let_through(device: &str, family: Family) -> Result<bool, CniError> {
     Ok(false)
 }
 
-/// The tables of iptables that br_netfilter shows bridged packets to, each of a family of its own.
-fn tables_called() -> Vec<Table> {
-    let is_on = |table: &Table| {
-        let key = if table.family == Family::Ipv4 { "iptables" } else { "ip6tables" };
-        let value = std::fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{key}"));
-        value.is_ok_and(|value| value.trim() == "1")
-    };
-    OTHERS.into_iter().filter(is_on).collect()
-}
-
-fn drops(nft: &Nft, table: Table) -> Result<bool, NetError> {
+pub(super) fn drops(nft: &Nft, table: Table) -> Result<bool, NetError> {
     Ok(nft.chain(table, OTHERS_CHAIN)?.is_some_and(|chain| chain.drops))
 }
 
 /// Whether what our chain marks passes the table, and there is the chain to mark it, with its rules.
-fn is_met(nft: &Nft, table: Table) -> Result<bool, NetError> {
+pub(super) fn is_met(nft: &Nft, table: Table) -> Result<bool, NetError> {
     Ok(present(nft, table)?.passes_marked && marks(nft)?)
 }
 
@@ -286,16 +224,8 @@ fn present(nft: &Nft, table: Table) -> Result<Present, NetError> {
     Ok(accept::find(&nft.rules(table, OTHERS_CHAIN)?))
 }
 
-/// The bridges that pods of ours are on.
-async fn bridges_of_pods(node: &Conn, gone: Option<&str>) -> Result<Vec<String>, NetError> {
-    let links = link::all(node).await?;
-    let pods = links.iter().filter(|link| is_attachment(link) && Some(link.name.as_str()) != gone);
-    let masters: BTreeSet<u32> = pods.filter_map(|pod| pod.master).collect();
-    Ok(links.into_iter().filter(|link| masters.contains(&link.index)).map(|link| link.name).collect())
-}
-
 /// Whether a pod with these addresses has packets of the table's family. Where they are not known, it may.
-fn concerns(table: Table, addresses: &[IpAddr]) -> bool {
+pub(super) fn concerns(table: Table, addresses: &[IpAddr]) -> bool {
     let ipv4 = table.family == Family::Ipv4;
     addresses.is_empty() || addresses.iter().any(|ip| ip.is_ipv4() == ipv4)
 }

@@ -77,6 +77,7 @@ pub fn join(
     bridge: &Link,
     uplink: Option<&Link>,
     node_side: Option<&Link>,
+    bridge_has_address: bool,
     seen: &[PortVlans],
 ) -> Vec<Step> {
     let Some(wanted) = &network.port_vlans else { return Vec::new() };
@@ -94,7 +95,8 @@ pub fn join(
         let vlans = vec![Membership::tagged(vid)];
         steps.push(Step::JoinVlansSelf { bridge: bridge.name.clone(), vlans });
     }
-    if network.has_nat() && crate::ownership::is_ours(bridge) && bridge.rp_filter != Some(LOOSE) {
+    let is_loose = bridge.rp_filter == Some(LOOSE) && bridge_has_address;
+    if network.has_nat() && crate::ownership::is_ours(bridge) && !is_loose {
         steps.push(Step::LooseFilter(bridge.name.clone()));
     }
     if node_side.is_none() {
@@ -220,11 +222,24 @@ mod tests {
     fn joining_adds_what_is_missing_and_nothing_twice() {
         let network = network(r#""bridge": "br0", "uplink": {"master": "bond0"}, "vlan": 136"#);
         let joined = |seen: &[PortVlans], side: Option<&Link>| {
-            join(&network, &bridge(None), Some(&uplink()), side, seen).len()
+            join(&network, &bridge(None), Some(&uplink()), side, true, seen).len()
         };
         assert_eq!(joined(&[port(POD, &[136])], None), 5);
         let side = link(4, "br0.136", Kind::Vlan { id: 136, protocol: 0x8100 });
         assert_eq!(joined(&[port(UPLINK, &[136]), port(BRIDGE, &[136])], Some(&side)), 0);
+    }
+
+    #[test]
+    fn a_trunk_beneath_services_filters_loosely_and_has_an_address() {
+        let network = network(
+            r#""bridge": "br0", "uplink": {"master": "bond0"}, "vlan": 136, "serviceCIDRs": ["10.96.0.0/12"]"#,
+        );
+        let joined = |rp_filter: i32, has_address: bool| {
+            let bridge = Link { rp_filter: Some(rp_filter), ..bridge(Some(NODE_ALIAS)) };
+            let steps = join(&network, &bridge, Some(&uplink()), None, has_address, &[]);
+            steps.contains(&Step::LooseFilter("br0".into()))
+        };
+        assert!(!joined(2, true) && joined(1, true) && joined(2, false));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
             Finding::fail(FORWARD, what, why)
         };
         findings.push(finding.mend(format!(
-            "start any pod on {bridge}, its ADD lets all of it pass; or sysctl -w net.bridge.bridge-nf-call-iptables=0 \
+            "vlan-bridgectl repair, or the next ADD on {bridge}, lets all of it pass; or sysctl -w net.bridge.bridge-nf-call-iptables=0 \
              (for IPv6: bridge-nf-call-ip6tables)"
         )));
     }
@@ -55,7 +55,7 @@ fn open_uplink(facts: &Facts, device: &str) -> Finding {
     let seen = format!("no rule in table inet vlan-bridge-uplinks is about {device}");
     let forwards = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
     let forwards = forwards.iter().any(|key| facts.sysctls.get(key) == Some(1));
-    let mend = "start any pod there; its ADD puts the rule back";
+    let mend = "vlan-bridgectl repair";
     if forwards {
         let why = "this node forwards what any machine there sends it to its other networks, past the firewall between them";
         Finding::fail(FORWARD, seen, why).mend(mend)
@@ -67,11 +67,9 @@ fn open_uplink(facts: &Facts, device: &str) -> Finding {
 
 /// A rule of ours that an iptables up to 1.8.7 has saved without its mark.
 fn opened(table: &str) -> Finding {
-    let program = if table.starts_with("ip6") { "ip6tables" } else { "iptables" };
     let seen = format!("a rule of ours in chain FORWARD of table {table} accepts everything");
     let why = "its mark was lost when iptables rules were saved and restored: what the policy should drop is forwarded";
-    Finding::fail(FORWARD, seen, why)
-        .mend(format!("{program} -S FORWARD | sed -n '/vlan-bridge: pods/s/^-A/-D/p' | xargs -rL1 {program}"))
+    Finding::fail(FORWARD, seen, why).mend("vlan-bridgectl repair")
 }
 
 /// Of a gateway without NAT: whose pods were all there before a policy of iptables' was, there is no rule of ours for them. The ADD of the

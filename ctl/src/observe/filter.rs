@@ -103,14 +103,9 @@ fn reverse_path_filters(
 fn open_uplinks(facts: &Facts) -> BTreeSet<String> {
     let networks = facts.networks.iter().map(|network| &network.ours.network);
     let open = |network: &cni_conf::network::Network| {
-        boundary::open_devices(network, has_pods(facts, &network.bridge)).unwrap_or_default()
+        boundary::open_devices(network, facts.has_pods(&network.bridge)).unwrap_or_default()
     };
     networks.flat_map(open).filter(|device| facts.link(device).is_some()).collect()
-}
-
-fn has_pods(facts: &Facts, bridge: &str) -> bool {
-    let link = facts.link(bridge);
-    link.is_some_and(|link| facts.attachments().any(|pod| pod.master == Some(link.index)))
 }
 
 /// The bridges with an uplink and pods whose packets br_netfilter shows to a policy of drop that nothing of ours meets.
@@ -118,7 +113,7 @@ fn bridged_dropped(facts: &Facts) -> Vec<(String, BridgedDrop)> {
     let mut dropped = Vec::new();
     for network in &facts.networks {
         let bridge = &network.ours.network.bridge;
-        if network.ours.network.uplink.is_some() && has_pods(facts, bridge) {
+        if network.ours.network.uplink.is_some() && facts.has_pods(bridge) {
             let addresses: Vec<IpAddr> = network.leases.held.iter().map(|(addr, _)| *addr).collect();
             let what = nat::bridged_difference(bridge, &addresses).ok().flatten();
             dropped.extend(what.map(|what| (bridge.clone(), what)));

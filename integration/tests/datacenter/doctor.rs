@@ -96,7 +96,7 @@ fn a_node_is_healthy_until_it_is_broken_and_again_when_it_is_mended() {
 
 /// Breaks a node in each way, and mends it when the doctor has named what was done.
 fn break_and_mend(scene: &Scene<'_>, breakages: &[Breakage]) {
-    for Breakage { harm, mend, told: [verdict, check, seen, command] } in breakages {
+    for Breakage { harm, told: [verdict, check, seen, command], is_repaired, mend } in breakages {
         harm(scene);
         // Asking the network takes half a second.
         let words = if ["vlan", "duplicates"].contains(check) { "" } else { "--no-probe" };
@@ -110,6 +110,10 @@ fn break_and_mend(scene: &Scene<'_>, breakages: &[Breakage]) {
         assert_eq!(finding.verdict, *verdict, "{finding:#?}");
         assert!(finding.mend.iter().any(|line| line.contains(command)), "{finding:#?}");
         note(&format!("doctor: {verdict} {check}: {}", finding.seen));
+        if *is_repaired {
+            let repaired = scene.ctl.run("repair");
+            assert!(repaired.ok(), "{seen}: {repaired}");
+        }
         mend(scene);
     }
 }

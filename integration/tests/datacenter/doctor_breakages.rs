@@ -1,22 +1,28 @@
 //! Each way to break a node that the doctor checks.
 
 use crate::doctor::{LIST, MODULES, Scene};
-use integration::{Pod, poll};
+use integration::poll;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-/// One way to break a node, how to mend it, and what the doctor must say: verdict, check, a part of what was seen, a part of
-/// a command.
+/// One way to break a node, and what the doctor must say: verdict, check, a part of what was seen, a part of a command.
 pub(crate) struct Breakage {
     pub(crate) harm: fn(&Scene<'_>),
-    pub(crate) mend: fn(&Scene<'_>),
     pub(crate) told: [&'static str; 4],
+    /// `vlan-bridgectl repair` is enough for the doctor to be content.
+    pub(crate) is_repaired: bool,
+    /// What mends it, or puts away what is left when it was repaired.
+    pub(crate) mend: fn(&Scene<'_>),
 }
 
 const fn breakage(harm: fn(&Scene<'_>), mend: fn(&Scene<'_>), told: [&'static str; 4]) -> Breakage {
-    Breakage { harm, mend, told }
+    Breakage { harm, told, is_repaired: false, mend }
+}
+
+const fn repaired(harm: fn(&Scene<'_>), told: [&'static str; 4]) -> Breakage {
+    Breakage { harm, told, is_repaired: true, mend: |_| () }
 }
 
 pub(crate) const BREAKAGES: &[Breakage] = &[
@@ -53,9 +59,17 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
         |scene| scene.ip("route del default dev br136 metric 9"),
         ["fail", "addresses", "a default route leaves by br136", "ip route del default dev br136"],
     ),
-    breakage(
+    repaired(
+        |scene| scene.node.set_sysctl("net/ipv6/conf/bond0.136/accept_ra", "2"),
+        [
+            "fail",
+            "accept_ra",
+            "bond0.136 takes router advertisements",
+            "sysctl -w net.ipv6.conf.bond0/136.accept_ra=0",
+        ],
+    ),
+    repaired(
         |scene| scene.node.set_sysctl("net/ipv6/conf/br136/accept_ra", "2"),
-        |scene| scene.node.set_sysctl("net/ipv6/conf/br136/accept_ra", "0"),
         [
             "fail",
             "accept_ra",
@@ -68,35 +82,82 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
         |scene| scene.node.set_sysctl("net/ipv4/conf/all/log_martians", "0"),
         ["warn", "settings", "log_martians is on", "sysctl -w net.ipv4.conf.all.log_martians=0"],
     ),
-    breakage(
-        |scene| {
+    Breakage {
+        // Of pods from before the policy there is no rule of ours.
+        harm: |scene| {
             scene.node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
             scene.node.nft("table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}");
         },
-        |scene| scene.node.nft("delete table ip filter"),
-        [
+        told: [
             "fail",
             "forward",
             "chain FORWARD of table ip filter drops",
             "sysctl -w net.bridge.bridge-nf-call-iptables=0",
         ],
+        is_repaired: true,
+        mend: |scene| scene.node.nft("delete table ip filter"),
+    },
+    Breakage {
+        // As iptables up to 1.8.7 leaves a rule of an earlier release when it saves and restores it.
+        harm: |scene| {
+            scene.node.nft(
+                "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy accept;\n \
+                            accept comment \"vlan-bridge: pods\"\n }\n}",
+            );
+        },
+        told: [
+            "fail",
+            "forward",
+            "in chain FORWARD of table ip filter accepts everything",
+            "vlan-bridgectl repair",
+        ],
+        is_repaired: true,
+        mend: |scene| scene.node.nft("delete table ip filter"),
+    },
+    repaired(
+        |scene| scene.node.nft("delete table inet vlan-bridge-uplinks"),
+        [
+            "fail",
+            "forward",
+            "no rule in table inet vlan-bridge-uplinks is about br136",
+            "vlan-bridgectl repair",
+        ],
     ),
-    breakage(
+    repaired(
+        // As of pods that were attached by a release without such a table.
         |scene| {
-            scene.node.run("nft flush ruleset").expect_ok();
+            scene.node.nft("delete table inet vlan-bridge-uplinks");
+            let folder = format!("/run/vlan-bridge/uplinks/{}", scene.node.cookie());
+            fs::remove_dir_all(folder).unwrap();
         },
-        |scene| {
-            let pod = Pod::new();
-            let client = scene.node.client(&scene.list());
-            client.add(&pod.eth0()).expect_ok();
-            client.del(&pod.eth0()).expect_ok();
-        },
+        [
+            "fail",
+            "forward",
+            "no rule in table inet vlan-bridge-uplinks is about br136",
+            "vlan-bridgectl repair",
+        ],
+    ),
+    repaired(
+        |scene| scene.node.nft("flush ruleset"),
         ["fail", "guard", "no guard for veth", "vlan-bridgectl repair"],
     ),
-    breakage(
+    repaired(
+        |scene| scene.node.nft("delete table bridge vlan-bridge"),
+        ["fail", "guard", "no guard for veth", "vlan-bridgectl repair"],
+    ),
+    repaired(
         |scene| scene.ip("link set bond0.136 nomaster"),
-        |scene| scene.ip("link set bond0.136 master br136"),
         ["fail", "bridge", "bond0.136 is no port of br136", "ip link set bond0.136 master br136 up"],
+    ),
+    repaired(|scene| scene.ip("link set bond0.136 down"), ["fail", "bridge", "bond0.136 is down", ""]),
+    repaired(|scene| scene.ip("link del bond0.136"), ["fail", "bridge", "bond0.136", ""]),
+    repaired(
+        |scene| scene.ip("link del br136"),
+        ["fail", "ports", "1 pod is in no bridge", "vlan-bridgectl repair"],
+    ),
+    repaired(
+        |scene| scene.ip("link set br136 down"),
+        ["fail", "bridge", "br136 is down", "ip link set br136 up"],
     ),
     breakage(
         |scene| {
@@ -300,6 +361,19 @@ pub(crate) const TRUNK_BREAKAGES: &[Breakage] = &[
             "rp_filter",
             "br0 filters strictly, beneath services or host ports",
             "sysctl -w net.ipv4.conf.br0.rp_filter=2",
+        ],
+    ),
+    repaired(
+        |scene| scene.node.set_sysctl("net/ipv4/conf/br0/rp_filter", "1"),
+        ["fail", "rp_filter", "br0 filters strictly, beneath services or host ports", "br0.rp_filter=2"],
+    ),
+    repaired(
+        |scene| scene.ip("addr flush dev br0"),
+        [
+            "fail",
+            "rp_filter",
+            "br0 has no address, beneath services or host ports",
+            "addr add 192.0.0.8/32 dev br0",
         ],
     ),
     breakage(

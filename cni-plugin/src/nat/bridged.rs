@@ -1,0 +1,121 @@
+//! Pods that are only bridged, and have no record of NAT. With br_netfilter the node's FORWARD policy drops what they send, too.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use cni_conf::cni::error::CniError;
+
+use super::Nat;
+use super::forward::{concerns, drops, is_met, opened};
+use crate::lock::RecordLock;
+use crate::net::nft::Nft;
+use crate::net::{Conn, NetError, link};
+use crate::nft::{Change, Family, Table};
+use crate::ownership::is_attachment;
+use crate::plan::nat as plan;
+use crate::plan::nat::frame::{self, OTHERS, OTHERS_CHAIN, TABLE};
+
+impl Nat {
+    /// Lets pods pass that came before a policy of drop, and takes away a rule of ours that accepts everything, on a node without any record
+    /// too. Returns in words what was wrong.
+    pub(super) async fn repair_bridged(&self, node: &Conn) -> Result<Vec<String>, CniError> {
+        let mut wrong: Vec<String> = opened()?
+            .into_iter()
+            .map(|table| {
+                format!("a rule of ours in chain {OTHERS_CHAIN} of table {table} accepted everything")
+            })
+            .collect();
+        let mut are_dropped = false;
+        for bridge in bridges_of_pods(node, None).await? {
+            if let Some(BridgedDrop { what, is_doubtful: false }) = bridged_difference(&bridge, &[])? {
+                are_dropped = true;
+                wrong.push(what);
+            }
+        }
+        if are_dropped {
+            // By the folder it is known that there is something to end with the last pod.
+            self.records.begin()?;
+            let mut anew = Vec::new();
+            if !self.is_whole()? {
+                anew.extend(self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE)));
+                anew.extend(frame::frame());
+            }
+            self.put_forward(node, anew).await?;
+        } else if !wrong.is_empty() {
+            let _lock = RecordLock::alone()?;
+            self.nft.commit(&self.forward_deletions()?)?;
+        }
+        Ok(wrong)
+    }
+
+    /// Whether our rules in others' tables have to outlive the last record: bridged pods that came before the policy have none. `gone`
+    /// is a veth that does not count any more.
+    pub(super) async fn is_needed_by_bridged(
+        &self,
+        node: &Conn,
+        gone: Option<&str>,
+    ) -> Result<bool, CniError> {
+        for table in tables_called() {
+            if drops(&self.nft, table)? {
+                return Ok(!bridges_of_pods(node, gone).await?.is_empty());
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// A policy that drops what a bridge forwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgedDrop {
+    /// In words.
+    pub what: String,
+    /// Somebody else's rules are about the bridge, or about what is bridged (`-m physdev`): they may let it pass.
+    pub is_doubtful: bool,
+}
+
+/// Whether the packet filter drops what a bridge forwards for a pod with these addresses, and nothing of ours meets it: as of a
+/// pod that was attached before the policy was set. A pod whose addresses are not known may have any.
+pub fn bridged_difference(bridge: &str, addresses: &[IpAddr]) -> Result<Option<BridgedDrop>, CniError> {
+    let called: Vec<Table> =
+        tables_called().into_iter().filter(|table| concerns(*table, addresses)).collect();
+    if called.is_empty() {
+        return Ok(None);
+    }
+    let nft = Nft::open()?;
+    let element = plan::bridged_element(bridge);
+    let mut doubtful = None;
+    for table in called {
+        let passes = is_met(&nft, table)? && nft.element(TABLE, element.set, &element.key)?.is_some();
+        if !drops(&nft, table)? || passes {
+            continue;
+        }
+        let what = format!(
+            "br_netfilter is on, and chain {OTHERS_CHAIN} of table {table} drops what bridge {bridge} forwards"
+        );
+        if !(nft.speaks_of(table.family, table.name, bridge)?
+            || nft.speaks_of(table.family, table.name, "physdev")?)
+        {
+            return Ok(Some(BridgedDrop { what, is_doubtful: false }));
+        }
+        doubtful = Some(BridgedDrop { what, is_doubtful: true });
+    }
+    Ok(doubtful)
+}
+
+/// The tables of iptables that br_netfilter shows bridged packets to, each of a family of its own.
+pub(super) fn tables_called() -> Vec<Table> {
+    let is_on = |table: &Table| {
+        let key = if table.family == Family::Ipv4 { "iptables" } else { "ip6tables" };
+        let value = std::fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{key}"));
+        value.is_ok_and(|value| value.trim() == "1")
+    };
+    OTHERS.into_iter().filter(is_on).collect()
+}
+
+/// The bridges that pods of ours are on.
+pub(super) async fn bridges_of_pods(node: &Conn, gone: Option<&str>) -> Result<Vec<String>, NetError> {
+    let links = link::all(node).await?;
+    let pods = links.iter().filter(|link| is_attachment(link) && Some(link.name.as_str()) != gone);
+    let masters: BTreeSet<u32> = pods.filter_map(|pod| pod.master).collect();
+    Ok(links.into_iter().filter(|link| masters.contains(&link.index)).map(|link| link.name).collect())
+}
