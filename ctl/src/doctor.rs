@@ -1,6 +1,7 @@
 //! `doctor`: what experienced people check by hand. `observe` looks, the checks judge what was seen, this prints it.
 
 mod addresses;
+mod bridges;
 mod configuration;
 mod definitions;
 mod filter;
@@ -38,7 +39,7 @@ const CHECKS: [fn(&Facts) -> Vec<Finding>; 24] = [
     neighbours::tables,
     uplink::masters,
     uplink::bonds,
-    uplink::bridges,
+    bridges::all,
     ports::ports,
     uplink::mtu,
     uplink::misplaced_addresses,

@@ -1,4 +1,4 @@
-//! Bonds, NICs, sub-interfaces and bridges: are they there, do they carry, do they fit together?
+//! Bonds, NICs and sub-interfaces: are they there, do they carry, do they fit together?
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -130,65 +130,6 @@ fn members(bond_name: &str, bond: &Bond) -> Vec<Finding> {
         );
     }
     findings
-}
-
-/// The bridges, and their ports towards the network. Before the first pod there are none.
-pub(super) fn bridges(facts: &Facts) -> Vec<Finding> {
-    const CHECK: &str = "bridge";
-    let mut findings = Vec::new();
-    for network in &facts.networks {
-        let (name, network) = (&network.ours.name, &network.ours.network);
-        let Some(bridge) = facts.link(&network.bridge) else {
-            let seen = format!("{} of network {name} comes with the first pod", network.bridge);
-            findings.push(Finding::ok(CHECK, seen));
-            continue;
-        };
-        let shown = &bridge.name;
-        if bridge.bridge().is_none() {
-            let seen = format!("{shown} is a {}", bridge.kind_name());
-            findings.push(
-                Finding::fail(CHECK, seen, "every ADD is refused").mend("name another bridge in the list"),
-            );
-            continue;
-        }
-        if !bridge.up {
-            findings.push(
-                Finding::fail(CHECK, format!("{shown} is down"), "pods reach nothing until the next ADD")
-                    .mend(format!("ip link set {shown} up")),
-            );
-            continue;
-        }
-        let Some(uplink) = &network.uplink else {
-            findings.push(Finding::ok(CHECK, format!("{shown}, of this node alone")));
-            continue;
-        };
-        findings.push(port(facts, bridge, uplink.port_name()));
-    }
-    findings
-}
-
-fn port(facts: &Facts, bridge: &Link, name: &str) -> Finding {
-    const CHECK: &str = "bridge";
-    let (shown, why) =
-        (&bridge.name, "pods of this node reach each other and nobody else until the next ADD");
-    let join = format!("ip link set {name} master {shown} up");
-    match facts.link(name) {
-        None => Finding::fail(CHECK, format!("{name}, the port of {shown}, is gone"), why)
-            .mend("start a pod, or run its CHECK: the next ADD makes it anew"),
-        Some(port) if port.master != Some(bridge.index) => {
-            Finding::fail(CHECK, format!("{name} is no port of {shown}"), why).mend(join)
-        }
-        Some(port) if !port.up => Finding::fail(CHECK, format!("{name} is down"), why).mend(join),
-        Some(port) if !port.forwarding => {
-            let seen = format!("{shown} lets nothing through {name}");
-            Finding::fail(CHECK, seen, "spanning tree blocks or still listens there")
-                .mend(format!("ip link set {shown} type bridge stp_state 0 forward_delay 0"))
-        }
-        Some(_) => {
-            let pods = facts.attachments().filter(|pod| pod.master == Some(bridge.index)).count();
-            Finding::ok(CHECK, format!("{shown} with {name} and {}", counted(pods, "pod")))
-        }
-    }
 }
 
 /// The MTU from the pods down to the NICs: nothing may be smaller than what is above it.

@@ -14,6 +14,7 @@ mod check_status;
 mod cnitool;
 mod conflict;
 mod doctor;
+mod doctor_bridge;
 mod doctor_definitions;
 mod doctor_detached;
 mod doctor_filter;
