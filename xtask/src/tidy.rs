@@ -3,6 +3,7 @@
 mod documents;
 mod manifests;
 mod source;
+mod units;
 
 use crate::command::output;
 use crate::workspace;
@@ -60,6 +61,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         }
     }
     findings.extend(manifests::check(root)?);
+    findings.extend(units::check(root)?);
     for Finding { path, line, message } in &findings {
         eprintln!("{path}:{line}: {message}");
     }
