@@ -4,7 +4,7 @@ use integration::{Capture, Frame, Namespace, Node, Outcome, Plugin, Pod, Site, n
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -130,6 +130,51 @@ fn what_another_machine_probes_for_is_passed_over_and_not_set_aside() {
     assert_eq!(addresses(&outcome), ["172.20.56.17"]);
     assert!(listed(&site, "quarantined").is_empty());
     assert_eq!(addresses(&plugin.add(&pods[1].eth0())), ["172.20.56.16"]);
+}
+
+/// The solicitation of duplicate address detection (RFC 4862) of a machine with this MAC.
+fn rival6(mac: [u8; 6], addr: Ipv6Addr) -> Vec<u8> {
+    let group = {
+        let [.., a, b, c] = addr.octets();
+        Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]))
+    };
+    let [.., a, b, c, d] = group.octets();
+    let mut message = [&[135, 0, 0, 0, 0, 0, 0, 0], &addr.octets()[..]].concat();
+    let summed = [&group.octets()[..], &[0, 24, 0, 58], &message].concat();
+    let sum = summed.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let header: [&[u8]; 5] = [
+        &[0x33, 0x33, a, b, c, d],
+        &mac,
+        &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255],
+        &[0; 16],
+        &group.octets(),
+    ];
+    [header.concat(), message].concat()
+}
+
+/// The same by IPv6.
+#[test]
+fn what_another_machine_detects_by_ipv6_is_passed_over_and_not_set_aside() {
+    let site = Site::new();
+    let mut ipam = dual_stack();
+    ipam["conflictDetection"] = json!({"intervalMs": SLOW});
+    let plugin = with(&site, ipam);
+    let heard = Capture::start(&site.router, "port");
+    let pods = [Pod::new(), Pod::new()];
+    let wanted: Ipv6Addr = "2001:db8::10".parse().unwrap();
+    let outcome = std::thread::scope(|scope| {
+        let adding = scope.spawn(|| plugin.add(&pods[0].eth0()));
+        let own = heard.wait_for("a probe", |frame| frame.detection() == Some(wanted));
+        let frame = rival6([2, 0, 0, 0, 0, 0x99], wanted);
+        assert!(frame.ends_with(&own.payload), "{own:?}");
+        site.router.send_frame("port", &frame);
+        adding.join().unwrap()
+    });
+    assert_eq!(addresses(&outcome), ["172.20.56.16", "2001:db8::11"]);
+    assert!(listed(&site, "quarantined").is_empty());
+    assert_eq!(addresses(&plugin.add(&pods[1].eth0())), ["172.20.56.17", "2001:db8::10"]);
 }
 
 /// A machine that nobody guards asks for every address of the slice all the time.

@@ -107,3 +107,47 @@ fn networkd_that_runs_and_removes_what_others_configured_is_named() {
     ctl.write("/etc/systemd/networkd.conf.d/a.conf", settings);
     assert_eq!(told(), None);
 }
+
+/// What `ip` adds is gone when the program that has the interface starts again, so doctor prints that program's own form too.
+#[test]
+fn the_cure_of_an_address_without_a_way_back_is_in_the_form_of_the_program_that_has_it() {
+    let site = Site::new();
+    site.give_node_its_own_network();
+    let (node, ctl) = (&site.node, Ctl::new(&site.node));
+    node.ip("link add nic2 type veth peer name far2\nlink set nic2 up\nlink set far2 up\naddr add 198.51.100.9/24 dev nic2");
+    let trap = || {
+        let all = ctl.doctor("--no-probe").into_iter();
+        let of_nic2 = |finding: &Finding| {
+            finding.check == "rp_filter" && finding.seen.starts_with("198.51.100.9 on nic2")
+        };
+        all.filter(of_nic2).map(|finding| finding.mend).next().expect("the trap is named")
+    };
+    let table = 1000 + &node.ip_json("link show dev nic2")[0]["ifindex"].as_u64().unwrap();
+    let by_ip = trap();
+    assert_eq!(by_ip.len(), 2, "nobody else has it: {by_ip:#?}");
+    ctl.write(
+        "/etc/systemd/network/50-nic2.network",
+        "[Match]\nName=nic2\n[Network]\nAddress=198.51.100.9/24\n",
+    );
+    let by_networkd = trap();
+    assert_eq!(by_networkd[..2], by_ip[..], "{by_networkd:#?}");
+    let line = by_networkd[2].strip_suffix(" && networkctl reload").unwrap();
+    let script = line.replace(" /etc/", " etc/");
+    run(node.command("sh").args(["-c", &format!("cd {} && {script}", ctl.path("/").display())])).expect_ok();
+    assert_eq!(
+        ctl.read("/etc/systemd/network/50-nic2.network.d/vlan-bridge.conf"),
+        format!(
+            "[Route]\nGateway=198.51.100.1\nTable={table}\n\n[RoutingPolicyRule]\nFrom=198.51.100.9\nTable={table}\n"
+        )
+    );
+    fs::remove_file(ctl.path("/etc/systemd/network/50-nic2.network")).unwrap();
+    let profile = "[connection]\nid=Storage net\ninterface-name=nic2\n[ipv4]\nmethod=manual\naddress1=198.51.100.9/24\n";
+    ctl.write("/etc/NetworkManager/system-connections/storage.nmconnection", profile);
+    assert_eq!(
+        trap()[2],
+        format!(
+            "nmcli connection modify 'Storage net' +ipv4.routes '0.0.0.0/0 198.51.100.1 table={table}' \
+             +ipv4.routing-rules 'priority 100 from 198.51.100.9 table {table}' && nmcli connection up 'Storage net'"
+        )
+    );
+}

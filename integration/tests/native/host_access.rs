@@ -1,7 +1,7 @@
 //! A pod and its own node: what an ADD gives them, what CHECK sees of it, and that nothing of it is left.
 
 use crate::attached::Clean;
-use integration::{Capture, Ctl, Frame, Namespace, Pod, Protocol, Server, Site, Snapshot, Transport, ask};
+use integration::{Capture, Frame, Namespace, Pod, Protocol, Server, Site, Snapshot, Transport, ask};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -366,39 +366,6 @@ fn the_node_answers_for_no_address_but_the_bridges_own_whatever_rp_filter_is() {
         assert_eq!(port.frames().iter().any(own), !host_access, "hostAccess: {host_access}");
         assert!(pod.pings("172.20.56.9"));
     }
-}
-
-/// As Multus' second network beside one in Calico's manner, of which the node has a route to the pod: kubelet's probes go there, and their answers
-/// must come from there.
-#[test]
-fn beside_another_network_the_node_is_left_to_that_unless_it_is_asked_for() {
-    let (site, pod) = (site(), Pod::new());
-    site.node.ip(&format!(
-        "link add cali1 type veth peer name eth0 netns {}\nlink set cali1 up\nroute add 203.0.113.5/32 dev cali1",
-        pod.name()
-    ));
-    pod.ip("link set eth0 up\naddr add 203.0.113.5/32 dev eth0\nroute add 169.254.1.1 dev eth0 scope link\n\
-            route add default via 169.254.1.1 dev eth0");
-    site.node.set_sysctl("net/ipv4/conf/cali1/proxy_arp", "1");
-    site.node.set_sysctl("net/ipv4/ip_forward", "1");
-    site.node.wait_for("203.0.113.5");
-    let ctl = Ctl::new(&site.node);
-    let mut list = site.list();
-    // As a second network it has no default route.
-    list["plugins"][0]["ipam"].as_object_mut().unwrap().remove("routes");
-    ctl.write("/etc/cni/net.d/10-vlan136.conflist", &list.to_string());
-    let net1 = pod.interface("net1");
-    let lost = || ctl.doctor("--no-probe").into_iter().any(|finding| finding.check == "hostaccess");
-    let result = site.node.plugin(&list).add(&net1).expect_ok().json();
-    assert!(site.node.pings("203.0.113.5"), "{}", pod.run("ip route"));
-    assert!(site.router.pings(&addresses(&result)[0].to_string()) && !lost());
-    site.node.plugin(&list).check(&net1, &result).expect_ok();
-    site.node.plugin(&list).del(&net1).expect_ok();
-    // Whoever asks for it has it.
-    list["plugins"][0]["hostAccess"] = json!(true);
-    let result = site.node.plugin(&list).add(&net1).expect_ok().json();
-    assert!(site.node.pings(&addresses(&result)[0].to_string()));
-    site.node.plugin(&list).check(&net1, &result).expect_ok();
 }
 
 /// NodeLocal DNSCache has a link-local address without a subnet, and the cluster's DNS address, on a dummy interface, which this kernel has none of.

@@ -28,6 +28,7 @@ mod guard;
 mod guard_frames;
 mod guard_repair;
 mod host_access;
+mod host_access_beside;
 mod host_access_repair;
 mod input;
 mod input_bridge;

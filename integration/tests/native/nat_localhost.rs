@@ -1,6 +1,6 @@
 //! Host ports at 127.0.0.1: they work for the node, and nothing of 127.0.0.0/8 is anybody else's.
 
-use crate::nat::{GATEWAY, Nat, addresses, with_ports};
+use crate::nat::{GATEWAY, MACHINE, NODE, Nat, addresses, with_ports};
 use integration::{Namespace, Pod, Server, Site, Transport, ask};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
@@ -78,6 +78,38 @@ fn what_listens_on_localhost_is_the_nodes_alone_after_a_flush_too() {
     nat.node.set_sysctl("net/ipv4/conf/cni0/route_localnet", "1");
     assert!(asks(&pod).is_some(), "it could not anyway: this test shows nothing");
     nat.node.set_sysctl("net/ipv4/conf/cni0/route_localnet", "0");
+}
+
+/// Programs on the node trust 127.0.0.1, and some settings have the kernel take it from outside, as those of load balancers do.
+#[test]
+fn nobody_outside_passes_for_the_node_at_localhost() {
+    let (nat, pod) = (Nat::new(), Pod::new());
+    nat.local().add(&with_ports(&pod, &[(MAPPED, "udp", SERVED, "")])).expect_ok();
+    for (setting, value) in [("route_localnet", "1"), ("accept_local", "1"), ("rp_filter", "0")] {
+        for device in ["all", "nic0"] {
+            nat.node.set_sysctl(&format!("net/ipv4/conf/{device}/{setting}"), value);
+        }
+    }
+    nat.machine.set_sysctl("net/ipv4/conf/port/route_localnet", "1");
+    let bound = |namespace: &Namespace, to: SocketAddr| namespace.enter(|| UdpSocket::bind(to)).unwrap();
+    let listens: SocketAddr = (NODE[0].parse::<IpAddr>().unwrap(), PRIVATE).into();
+    let (trusting, forger) = (bound(&nat.node, listens), bound(&nat.machine, localhost(0)));
+    let honest = bound(&nat.machine, (MACHINE[0].parse::<IpAddr>().unwrap(), 0).into());
+    trusting.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Both by one cable: what comes first has not been dropped.
+    let passes = || {
+        for from in [&forger, &honest] {
+            from.send_to(b"?", listens).unwrap();
+        }
+        let is_forged = trusting.recv_from(&mut [0; 9]).unwrap().1.ip().is_loopback();
+        if is_forged {
+            trusting.recv_from(&mut [0; 9]).unwrap();
+        }
+        is_forged
+    };
+    assert!(!passes());
+    nat.node.nft("flush chain inet vlan-bridge raw");
+    assert!(passes(), "without the rule it would not either");
 }
 
 /// On a network with an uplink it is the node's address that the pod sees.
