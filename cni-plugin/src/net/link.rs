@@ -52,7 +52,9 @@ pub async fn all(conn: &Conn) -> Result<Vec<Link>> {
 
 /// `ip link show type vlan`: every VLAN sub-interface of the namespace.
 pub async fn vlans(conn: &Conn) -> Result<Vec<Link>> {
-    of_kind(conn, InfoKind::Vlan).await
+    // In each namespace, once there is the driver.
+    let has_driver = Path::new("/proc/thread-self/net/vlan").exists();
+    if has_driver { of_kind(conn, InfoKind::Vlan).await } else { Ok(Vec::new()) }
 }
 
 /// `ip link show type dummy`: every dummy interface of the namespace.
@@ -62,7 +64,7 @@ pub async fn dummies(conn: &Conn) -> Result<Vec<Link>> {
     if has_no_driver { Ok(Vec::new()) } else { of_kind(conn, InfoKind::Dummy).await }
 }
 
-/// The kernel leaves the others out, unless it has no driver of that kind: then it would list all.
+/// The kernel leaves the others out. Without a driver of that kind it would list all.
 async fn of_kind(conn: &Conn, kind: InfoKind) -> Result<Vec<Link>> {
     let mut message = LinkMessage::default();
     message.attributes = vec![
