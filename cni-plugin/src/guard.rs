@@ -60,10 +60,16 @@ impl Guard {
     /// Before the node's end is up: nothing but what has its MAC, and with it no address but the link-local one. Rules and sets that
     /// somebody has flushed are put back first.
     pub async fn close(&self, node: &Conn, port: &Port<'_>) -> Result<(), CniError> {
-        if self.broken_chain()?.is_some() || self.lacks_a_neighbours()? {
-            self.rebuild(node, true).await?;
-        }
+        self.mend(node, true).await?;
         self.put_in(node, &elements(port), None).await
+    }
+
+    /// Rebuilds the table where it is not as it should be. One pod's elements stand for all.
+    async fn mend(&self, node: &Conn, for_first: bool) -> Result<(), CniError> {
+        if self.broken_chain()?.is_some() || self.lacks_a_neighbours()? {
+            self.rebuild(node, for_first).await?;
+        }
+        Ok(())
     }
 
     /// Writes the record and lets pass what has one of the pod's addresses.
@@ -108,7 +114,9 @@ impl Guard {
             self.records.remove(veth)?;
             whole
         };
-        if !whole || self.broken_chain()?.is_some() {
+        if whole {
+            self.mend(node, false).await?;
+        } else {
             self.rebuild(node, false).await?;
         }
         // The table stays, as bridge and uplink do: the next first pod finds it.
@@ -278,6 +286,18 @@ pub fn broken<'a>(veths: impl Iterator<Item = &'a str>) -> Result<Vec<(String, S
         broken.extend(what.map(|what| (veth.to_owned(), what)));
     }
     Ok(broken)
+}
+
+/// Puts back what a firewall's restart took of pods' guards, for who has none itself and is not failed by it.
+pub async fn mend(node: &Conn) {
+    let mended = async {
+        let records = Records::of_guards()?;
+        if records.is_empty() { Ok(()) } else { Guard { nft: Nft::open()?, records }.mend(node, false).await }
+    };
+    let mended: Result<(), CniError> = mended.await;
+    if let Err(e) = mended {
+        log::error!("other pods' guards: {e}");
+    }
 }
 
 /// Puts back what any pod's guard has lost, and returns it in words.

@@ -62,6 +62,9 @@ async fn add(request: &Request) -> Result<Option<Value>, CniError> {
         Some(nat) => nat.prepare(&add.node, &add.attachment().host_interface()).await?,
         None => nat::mend(&add.node, None).await,
     }
+    if add.guard.is_none() {
+        guard::mend(&add.node).await;
+    }
     let added = add.run().await;
     if let (Err(_), Some(nat)) = (&added, &add.nat)
         && let Err(also) = nat.end_with_the_last(&add.node, None, None).await

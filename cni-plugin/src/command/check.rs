@@ -79,7 +79,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         && let Some(difference) = guard::difference(&network, &attachment, mac, &addresses)?
     {
         return Err(failed(format!(
-            "{difference}; the next ADD or DEL of a guarded pod puts back what is gone"
+            "{difference}; the next ADD, DEL or GC on this node puts back what is gone"
         )));
     }
     if let Some(difference) = nat::difference(&attachment.host_interface(), network.has_nat())? {

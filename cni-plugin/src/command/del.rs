@@ -118,7 +118,8 @@ async fn withdraw(
     }
     let (mut sockets, mut had_nat) = (Vec::new(), false);
     match guard::detach(node, &veth, teardown.has_guard).await {
-        Ok(socket) => sockets.extend(socket),
+        Ok(Some(socket)) => sockets.push(socket),
+        Ok(None) => guard::mend(node).await,
         Err(e) => outcome = outcome.and(Err(e)),
     }
     match nat::detach(node, &veth, teardown.has_nat).await {

@@ -40,6 +40,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         outcome = outcome.and(remove::link(&node, stale.index, &stale.name).await.map_err(CniError::from));
     }
     nat::mend(&node, None).await;
+    guard::mend(&node).await;
     boundary::mend();
     outcome = outcome.and(guarded.and_then(|guarded| guard::remove_stale(&guarded, &rest)));
     outcome = outcome.and(host_access::forget_stale(&node, &remembered, &rest).await);

@@ -60,6 +60,39 @@ fn what_a_firewalls_restart_took_is_noticed_and_put_back_for_all() {
     }
 }
 
+/// Whoever's call it is: a network without a guard, behind NAT.
+#[test]
+fn calls_for_a_pod_without_a_guard_put_it_back_too() {
+    let scene = Scene::new(json!({}));
+    let (node, client) = (&scene.site.node, scene.site.node.client(&scene.list));
+    let conf = json!({"type": "vlan-bridge", "bridge": "cni0", "isDefaultGateway": true, "ipMasq": true,
+        "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/24"}});
+    let other = node.plugin(&node.list("local", &[conf]));
+    let pod = Pod::new();
+    let valid = json!([{"containerID": pod.id(), "ifname": "eth0"}]);
+    let calls: [(&str, &dyn Fn()); 3] = [
+        ("ADD", &|| drop(other.add(&pod.eth0()).expect_ok())),
+        ("GC", &|| drop(other.clone().with("cni.dev/valid-attachments", valid.clone()).gc().expect_ok())),
+        ("DEL", &|| drop(other.del(&pod.eth0()).expect_ok())),
+    ];
+    for (verb, call) in calls {
+        for damage in ["delete table bridge vlan-bridge", "flush set bridge vlan-bridge addresses4"] {
+            client.check(&scene.eth0()).expect_ok();
+            node.nft(damage);
+            assert_eq!(client.check(&scene.eth0()).error_code(), 101, "{damage}");
+            call();
+            let after = client.check(&scene.eth0());
+            assert!(after.ok(), "{verb} after {damage}: {after}");
+            if verb == "ADD" {
+                other.del(&pod.eth0()).expect_ok();
+            }
+        }
+        if verb == "ADD" {
+            other.add(&pod.eth0()).expect_ok();
+        }
+    }
+}
+
 /// Else each ADD would look for what has gone with the dead pod, and find it missing.
 #[test]
 fn the_record_of_a_dead_pod_goes_with_the_repair() {
