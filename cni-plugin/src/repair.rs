@@ -13,19 +13,22 @@ use crate::{boundary, guard, host_access, nat, ports, record};
 pub async fn all() -> Result<(Vec<String>, Vec<CniError>), CniError> {
     let node = Conn::open()?;
     let (mut repaired, mut failed) = (Vec::new(), Vec::new());
+    let mut note = |outcome: Result<Vec<String>, CniError>| match outcome {
+        Ok(what) => repaired.extend(what),
+        Err(e) => failed.push(e),
+    };
     // In this order: routes hang on bridges, and rules know ports and devices by their names.
-    for outcome in [
-        guard::repair(&node).await,
-        boundary::repair().map(|what| what.into_iter().collect()),
-        ports::repair(&node, true).await,
-        host_access::repair(&node, true).await,
-        nat::repair(&node).await,
-        record::prune().map(|()| Vec::new()),
-    ] {
-        match outcome {
-            Ok(what) => repaired.extend(what),
-            Err(e) => failed.push(e),
+    note(guard::repair(&node).await);
+    note(boundary::repair().map(|what| what.into_iter().collect()));
+    match ports::repair(&node, true).await {
+        Ok((what, errors)) => {
+            note(Ok(what));
+            errors.into_iter().for_each(|e| note(Err(e)));
         }
+        Err(e) => note(Err(e)),
     }
+    note(host_access::repair(&node, true).await);
+    note(nat::repair(&node).await);
+    note(record::prune().map(|()| Vec::new()));
     Ok((repaired, failed))
 }

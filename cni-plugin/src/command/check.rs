@@ -127,6 +127,17 @@ async fn check_port_of_mac(node: &Conn, network: &Network, seen: &check::Seen) -
                     ),
                 ));
             }
+            // As releases without `sticky` pinned it.
+            Some(entry) if entry.kind == fdb::Kind::Static && !entry.sticky => {
+                return Err(CniError::new(
+                    code::CHECK_FAILED,
+                    format!(
+                        "a frame with the pod's MAC {mac} that comes in elsewhere moves it from {} (not sticky); \
+                         vlan-bridgectl repair pins it again",
+                        host.name
+                    ),
+                ));
+            }
             // A locked port lets nothing in without it.
             None if network.mac_spoof_check => {
                 return Err(CniError::new(

@@ -15,6 +15,8 @@ pub struct Entry {
     pub port: u32,
     /// How the bridge came to know.
     pub kind: Kind,
+    /// No frame that comes in elsewhere moves it (`sticky`).
+    pub sticky: bool,
 }
 
 /// How a bridge came to know a MAC.
@@ -79,7 +81,8 @@ pub async fn entry(conn: &Conn, bridge: u32, mac: MacAddr, vid: Option<u16>) -> 
             NeighbourState::Noarp => Kind::Static,
             _ => Kind::Learned,
         };
-        Some(Entry { port: message.header.ifindex, kind })
+        let sticky = message.header.flags.contains(NeighbourFlags::Sticky);
+        Some(Entry { port: message.header.ifindex, kind, sticky })
     }))
 }
 

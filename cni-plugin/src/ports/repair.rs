@@ -17,14 +17,18 @@ use crate::{apply, gateway, requested_mac, trunk};
 
 /// Puts ports back that are in no bridge any more, of whichever network. The pod that is called for goes on without.
 pub async fn repair_missing(node: &Conn) {
-    if let Err(e) = repair(node, false).await {
-        log::error!("other pods' ports were not put back: {e}");
+    match repair(node, false).await {
+        Ok((_, failed)) => failed.iter().for_each(|e| log::error!("{e}")),
+        Err(e) => log::error!("other pods' ports were not put back: {e}"),
     }
 }
 
-/// The same, returning in words what was put back. `all` looks at each port's own settings too, and at the bridge and its uplink.
-pub async fn repair(node: &Conn, all: bool) -> Result<Vec<String>, CniError> {
-    let mut repaired = Vec::new();
+/// The same, returning in words what was put back, and why the rest was not. `all` looks at each port's own settings too, and at the
+/// bridge and its uplink.
+pub async fn repair(node: &Conn, all: bool) -> Result<(Vec<String>, Vec<CniError>), CniError> {
+    let (mut repaired, mut failed) = (Vec::new(), Vec::new());
+    let not_put_back =
+        |what: &str, e: CniError| CniError { msg: format!("{what} was not put back: {}", e.msg), ..e };
     for (name, folder) in folders()? {
         let recorded = names_in(&folder);
         let bridge = link::by_name(node, &name).await?;
@@ -39,18 +43,18 @@ pub async fn repair(node: &Conn, all: bool) -> Result<Vec<String>, CniError> {
         if all || bridge.is_none() {
             match bring_bridge_back(node, &name, bridge.is_none(), all, &folder, &recorded).await {
                 Ok(done) => repaired.extend(done),
-                Err(e) => log::error!("bridge {name} was not put back: {e}"),
+                Err(e) => failed.push(not_put_back(&format!("bridge {name}"), e)),
             }
         }
         let _lock = RecordLock::alone()?;
         for veth in meant {
             match put_back(node, &name, &folder, veth).await {
                 Ok(what) => repaired.extend(what),
-                Err(e) => log::error!("{veth} was not put back into {name}: {e}"),
+                Err(e) => failed.push(not_put_back(&format!("port {veth} of bridge {name}"), e)),
             }
         }
     }
-    Ok(repaired)
+    Ok((repaired, failed))
 }
 
 /// Makes the bridge and its uplink what an ADD of each of the networks would make them.
@@ -177,7 +181,8 @@ impl Attached {
         }
         for vid in requested_mac::vids(&network, bridge).into_iter().filter(|_| network.mac_is_pinned()) {
             match fdb::entry(node, bridge.index, self.mac, vid).await? {
-                Some(entry) if entry.port == host.index && entry.kind == fdb::Kind::Static => {}
+                Some(entry)
+                    if entry.port == host.index && entry.kind == fdb::Kind::Static && entry.sticky => {}
                 Some(entry) if entry.port != host.index && entry.kind != fdb::Kind::Local => {
                     self.take_entry_back(node, entry.port).await?;
                     return Ok(Some(format!("{} was behind another port", self.mac)));

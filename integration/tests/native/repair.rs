@@ -105,6 +105,13 @@ const HARMS: &[Harm] = &[
         told: "was behind another port",
     },
     Harm {
+        what: "a MAC that any frame moves",
+        harm: |scene| {
+            scene.run(&format!("bridge fdb replace {} dev {} master static", scene.macs[0], scene.ports[0]));
+        },
+        told: "was not pinned to it",
+    },
+    Harm {
         what: "a port's flags",
         harm: |scene| scene.run(&format!("bridge link set dev {} locked off", scene.ports[0])),
         told: "its flags were others",
@@ -208,4 +215,22 @@ fn repair_says_what_is_left() {
     site.node.ip("link set nic0 down");
     let told = ctl.run("repair");
     assert!(!told.ok() && told.stdout.contains("nic0"), "{told}");
+}
+
+/// What could not be put back is told with its reason, and what can be is put back all the same.
+#[test]
+fn repair_says_what_it_could_not_do() {
+    let (site, pod, local) = (Site::new(), Pod::new(), Pod::new());
+    let (node, ctl) = (&site.node, Ctl::new(&site.node));
+    node.plugin(&site.list()).add(&pod.eth0()).expect_ok();
+    let nat = json!({"type": "vlan-bridge", "isDefaultGateway": true,
+        "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/24"}});
+    node.plugin(&node.list("local", &[nat])).add(&local.eth0()).expect_ok();
+    node.ip("link del br136\nlink add br136 type veth peer name other\nlink del cni0");
+    let told = ctl.run("repair -o json");
+    assert!(!told.ok(), "{told}");
+    assert!(told.stderr.contains("bridge br136 was not put back: "), "{told}");
+    assert!(told.stderr.contains("is no bridge but veth"), "{told}");
+    assert!(told.json()["repaired"].to_string().contains("is a port of cni0 again"), "{told}");
+    assert!(local.pings("10.22.0.1"));
 }
