@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod attach;
+mod boundary;
 mod clock;
 mod concurrent;
 mod conflict;
 mod doctor;
 mod doctor_breakages;
+mod dummies;
 mod failover;
 mod gone_nodes;
 mod guard;
+mod mac;
 mod nat;
 mod neighbours;
 mod paths;

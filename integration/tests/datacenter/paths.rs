@@ -63,7 +63,7 @@ pub(crate) fn dropped_by_rp_filter(node: &Namespace) -> u64 {
 }
 
 /// Sets `rp_filter` everywhere on a node but where the plugin needs it loose, on a trunk's bridge.
-fn set_rp_filter(node: &Namespace, value: &str) {
+pub(crate) fn set_rp_filter(node: &Namespace, value: &str) {
     let links = node.ip_json("link show");
     let names = links.as_array().unwrap().iter().filter_map(|link| link["ifname"].as_str());
     for name in names.chain(["all", "default"]) {

@@ -134,18 +134,15 @@ fn what_another_machine_probes_for_is_passed_over_and_not_set_aside() {
 
 /// The solicitation of duplicate address detection (RFC 4862) of a machine with this MAC.
 fn rival6(mac: [u8; 6], addr: Ipv6Addr) -> Vec<u8> {
-    let group = {
-        let [.., a, b, c] = addr.octets();
-        Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]))
-    };
-    let [.., a, b, c, d] = group.octets();
+    let [.., b, c, d] = addr.octets();
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(b), u16::from_be_bytes([c, d]));
     let mut message = [&[135, 0, 0, 0, 0, 0, 0, 0], &addr.octets()[..]].concat();
     let summed = [&group.octets()[..], &[0, 24, 0, 58], &message].concat();
     let sum = summed.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
     let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     let header: [&[u8]; 5] = [
-        &[0x33, 0x33, a, b, c, d],
+        &[0x33, 0x33, 0xff, b, c, d],
         &mac,
         &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255],
         &[0; 16],

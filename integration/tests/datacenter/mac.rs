@@ -1,0 +1,101 @@
+//! The forwarding database of a trunk's bridge, by VLAN: nobody moves a pod there, and nobody takes another's MAC.
+
+use crate::attach::addresses;
+use crate::paths::{dual_stack, vlan137};
+use integration::{BondMode, BondedNode, DataCenter, Namespace, Outcome, Pod, Snapshot};
+use serde_json::{Value, json};
+
+/// A MAC that nobody has.
+const FREE: &str = "02:00:00:00:00:07";
+/// IEEE 802 local experimental ethertype 1.
+const MARKER: u16 = 0x88b5;
+
+fn mac_of(namespace: &Namespace, interface: &str) -> String {
+    namespace.ip_json(&format!("link show dev {interface}"))[0]["address"].as_str().unwrap().to_owned()
+}
+
+/// A broadcast frame from this MAC.
+fn frame_from(mac: &str) -> Vec<u8> {
+    let bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
+    [0xff; 6].into_iter().chain(bytes).chain(MARKER.to_be_bytes()).chain([0; 46]).collect()
+}
+
+/// The VLANs in which the trunk's bridge has a MAC, and behind which port.
+fn known(node: &BondedNode, mac: &str) -> Vec<(u64, String)> {
+    let shown = node.run("bridge -json fdb show br br0").expect_ok().stdout;
+    let entries: Value = serde_json::from_str(&shown).unwrap();
+    let of_mac = entries.as_array().unwrap().iter().filter(|entry| entry["mac"] == mac);
+    of_mac.filter_map(|entry| Some((entry["vlan"].as_u64()?, entry["ifname"].as_str()?.to_owned()))).collect()
+}
+
+#[test]
+fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod_on_a_trunk() {
+    for keys in [json!({}), json!({"macspoofchk": true}), json!({"hostAccess": false, "guard": false})] {
+        let datacenter = DataCenter::new();
+        let (node, pods) = (datacenter.node(BondMode::ActiveBackup), [Pod::new(), Pod::new()]);
+        let mut list = dual_stack(&node, true);
+        list["plugins"][0].as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        let plugin = node.plugin(&list);
+        let added = pods.each_ref().map(|pod| plugin.add(&pod.eth0()));
+        let (mac, address) = (mac_of(&pods[0], "eth0"), addresses(&added[0]).swap_remove(0));
+        let result = added[0].json();
+        let port = result["interfaces"][1]["name"].as_str().unwrap();
+        pods[0].wait_for("172.20.56.1");
+        datacenter.router().send_frame("trunk.136", &frame_from(&mac));
+        pods[1].send_frame("eth0", &frame_from(&mac));
+        // It came through both switches before this answer did.
+        assert!(pods[1].pings("172.20.56.1"), "{keys}");
+        assert_eq!(known(&node, &mac), [(136, port.to_owned())], "{keys}");
+        // The switches have learned what they were told, until the pod speaks again.
+        assert!(pods[0].pings("172.20.56.1"), "{keys}");
+        for from in [datacenter.router(), &*pods[1]] {
+            assert!(from.pings(&address), "{keys}");
+        }
+        plugin.check(&pods[0].eth0(), &result).expect_ok();
+        // So that no frame of the pod's moves it back.
+        node.run(&format!("bridge fdb replace {mac} dev bond0 vlan 136 master static sticky")).expect_ok();
+        let told = plugin.check(&pods[0].eth0(), &result);
+        assert_eq!(told.error_code(), 101, "{keys}: {told}");
+        assert!(told.error_text().contains(&format!("{mac} behind bond0, not behind {port}")), "{told}");
+    }
+}
+
+#[test]
+fn a_mac_that_somebody_has_on_a_trunk_is_refused_before_anything_is_touched() {
+    let datacenter = DataCenter::new();
+    let (node, pods, asking) =
+        (datacenter.node(BondMode::ActiveBackup), [Pod::new(), Pod::new()], Pod::new());
+    let plugins = [dual_stack(&node, true), vlan137(&node, true)].map(|list| node.plugin(&list));
+    let asked = |mac: &str| asking.eth0().args(&format!("MAC={mac}"));
+    let refused = |outcome: Outcome, mac: &str, holder: &str| {
+        assert_eq!(outcome.error_code(), 105, "{mac}: {outcome}");
+        assert!(
+            outcome.error_text().contains(mac) && outcome.error_text().contains(holder),
+            "{holder}: {outcome}"
+        );
+    };
+    let router = mac_of(datacenter.router(), "trunk.136");
+    // It has one MAC in all VLANs.
+    let gateway = "that of gateway ";
+    refused(plugins[0].add(&asked(&router)), &router, gateway);
+    for (plugin, pod) in plugins.iter().zip(&pods) {
+        plugin.add(&pod.eth0()).expect_ok();
+    }
+    let holder = format!("container {}, interface eth0, network vlan136", pods[0].id());
+    for (mac, holder) in [
+        (mac_of(&node, "br0"), "of this node"),
+        (mac_of(&node, "br0.136"), "of this node"),
+        (mac_of(&node, "bond0"), "of this node"),
+        (router, gateway),
+        (mac_of(&pods[0], "eth0"), &*holder),
+    ] {
+        let before = Snapshot::of(&node);
+        refused(plugins[0].add(&asked(&mac)), &mac, holder);
+        before.assert_unchanged(&node);
+        assert!(pods[0].pings("172.20.56.1") && pods[0].pings(&node.address(51)), "{mac}");
+    }
+    let added = plugins[0].add(&asked(FREE)).expect_ok().json();
+    assert_eq!(mac_of(&asking, "eth0"), FREE);
+    assert_eq!(known(&node, FREE), [(136, added["interfaces"][1]["name"].as_str().unwrap().to_owned())]);
+    assert!(asking.pings("172.20.56.1"));
+}
