@@ -86,8 +86,8 @@ pub(super) fn loose_trunks(facts: &Facts) -> Vec<Finding> {
 /// The node's ways to its pods.
 pub(super) fn host_access(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "hostaccess";
-    let why = "the node and its pod do not reach each other: probes fail, services of the node too. What was lost while the bridge was \
-               down comes back with the next ADD or DEL on this node. A pod from before the node had an \
+    let why = "the node and its pod do not reach each other: probes fail, services of the node too. vlan-bridgectl repair brings back \
+               what was lost while the bridge was down, and so does the next ADD or DEL on this node. A pod from before the node had an \
                address of that family, or from before hostAccess, has to be started anew";
     let judge = |lost: &LostWay| {
         let LostWay { veth, device, metric, mac, missing: Missing { address, source, is_route } } = lost;
