@@ -15,7 +15,9 @@ use crate::requested_mac;
 mod attached;
 mod repair;
 
-pub use attached::{delete_all_records, delete_record, has_no_host_routes, write_record};
+pub use attached::{
+    AttachmentId, delete_all_records, delete_record, has_no_host_routes, of_living_pods, write_record,
+};
 pub use repair::{repair, repair_missing};
 
 /// What a pod's port is, besides a member of its VLANs.

@@ -11,6 +11,7 @@ use vlan_bridge::link::{Address, Installed, Kind, Link, SourceRule};
 use vlan_bridge::nat::BridgedDrop;
 use vlan_bridge::net::nft::ReversePathFilter;
 use vlan_bridge::ownership::is_attachment;
+use vlan_bridge::ports::AttachmentId;
 use vlan_bridge::record::Record;
 use vlan_bridge_ipam::store::{Known, StoreError, Usage};
 
@@ -82,6 +83,8 @@ pub(crate) struct Facts {
     pub(crate) reverse_path_filters: Vec<(ReversePathFilter, BTreeSet<String>)>,
     /// Where legacy iptables filters as well.
     pub(crate) legacy: Vec<Legacy>,
+    /// Attachments of other IPAM plugins' networks whose veth is gone, and whose pod is there.
+    pub(crate) without_veth: Vec<AttachmentId>,
     /// The node's ways to attached pods that are missing.
     pub(crate) lost_ways: Vec<LostWay>,
     /// Packets that reverse-path filtering has dropped since the boot (`IPReversePathFilter`).

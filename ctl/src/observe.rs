@@ -1,6 +1,7 @@
 //! Looks at the node: every gatherer of [`Facts`].
 
 mod filter;
+mod kernel;
 mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,18 +16,17 @@ use cni_conf::ipam::DEFAULT_DATA_DIR;
 use cni_skel::lock::LOOK_LIMIT;
 use serde_json::Value;
 use vlan_bridge::is_executable;
-use vlan_bridge::link::{Kind, Link};
 use vlan_bridge::net::{Conn, addr, link, route, rule};
 use vlan_bridge::ownership::attachment_of;
+use vlan_bridge::ports::{self, AttachmentId};
 use vlan_bridge_ipam::ask::{self, Answers};
 use vlan_bridge_ipam::store::{Store, StoreError};
 
 use crate::bond::Bond;
-use crate::facts::{Asked, Facts, Leases, Modules, Network, Plugin, Sysctls, is_bond};
+use crate::facts::{Asked, Facts, Leases, Network, Plugin, is_bond};
 use crate::install::binaries::{self, PLUGINS};
 use crate::lists::{self, OUR_PLUGIN, Ours};
 use crate::manifest::{self, Manifest};
-use crate::neighbours::NeighbourTable;
 use crate::runtimes::Runtime;
 use crate::{cli, definitions, files, node, plugin, runtimes};
 
@@ -39,7 +39,7 @@ const MOST: u128 = 256;
 /// # Errors
 /// What cannot be looked at at all; what is merely wrong is a fact.
 pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[PathBuf]) -> Result<Facts> {
-    let mut facts = node::runtime()?.block_on(kernel())?;
+    let mut facts = node::runtime()?.block_on(interfaces())?;
     match runtimes::find(None) {
         Ok(runtimes) => facts.runtimes = runtimes,
         Err(why) => facts.unclear_runtime = Some(format!("{why:#}")),
@@ -67,24 +67,15 @@ pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[Pat
     facts.unlisted = unlisted(&facts);
     facts.plugins = plugins(&facts);
     facts.definitions = definitions::find()?;
-    facts.drivers = drivers(&facts.links);
-    facts.modules = modules(&facts.links);
-    facts.sysctls = sysctls(&facts.links);
-    facts.rp_filtered = rp_filtered();
-    facts.neighbours = [false, true].into_iter().filter_map(neighbours).collect();
+    facts.drivers = kernel::drivers(&facts.links);
+    facts.modules = kernel::modules(&facts.links);
+    facts.sysctls = kernel::sysctls(&facts.links);
+    facts.rp_filtered = kernel::rp_filtered();
+    facts.neighbours = [false, true].into_iter().filter_map(kernel::neighbours).collect();
     filter::packet_filter(&mut facts)?;
+    facts.without_veth = without_veth(&facts)?;
     facts.lost_ways = node::runtime()?.block_on(ways::lost(&facts))?;
     Ok(facts)
-}
-
-/// The drivers of hardware. What software made tells its own by its kind.
-fn drivers(links: &[Link]) -> BTreeMap<String, String> {
-    let look = |link: &Link| {
-        let driver =
-            fs::read_link(Path::new("/sys/class/net").join(&link.name).join("device/driver")).ok()?;
-        Some((link.name.clone(), driver.file_name()?.to_string_lossy().into_owned()))
-    };
-    links.iter().filter_map(look).collect()
 }
 
 /// What install noted; one that cannot be read keeps nobody from looking at the rest.
@@ -108,7 +99,7 @@ fn places(facts: &Facts, of_runtimes: fn(&[Runtime]) -> Vec<PathBuf>, installed:
     places
 }
 
-async fn kernel() -> Result<Facts> {
+async fn interfaces() -> Result<Facts> {
     let conn = Conn::open()?;
     let links = link::all(&conn).await?;
     let mut bonds = BTreeMap::new();
@@ -232,105 +223,15 @@ fn plugins(facts: &Facts) -> Vec<Plugin> {
     names.into_iter().map(look).collect()
 }
 
-fn modules(links: &[Link]) -> Modules {
-    let names = |folder: &str| files::names(Path::new(folder)).unwrap_or_default();
-    let mut modules = Modules { present: names("/sys/module").into_iter().collect(), ..Modules::default() };
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let folder = Path::new("/lib/modules").join(release.trim());
-    let built_in = fs::read_to_string(folder.join("modules.builtin")).unwrap_or_default();
-    modules.built_in.extend(built_in.lines().map(module_of));
-    modules.present.extend(seen_at_work(links).map(str::to_owned));
-    // A module that was loaded has a state.
-    let is_loaded = |name: &str| Path::new("/sys/module").join(name).join("initstate").exists();
-    modules.built_in.extend(modules.present.iter().filter(|name| !is_loaded(name)).cloned());
-    if Path::new("/proc/modules").exists() {
-        let there = fs::read_to_string(folder.join("modules.dep")).ok();
-        modules.loadable = there.map(|text| text.lines().map(module_of).collect());
-    } else {
-        // A kernel without modules has all of it built in; only of 8021q it shows whether it is.
-        modules.built_in.extend(["bonding", "bridge", "veth"].map(str::to_owned));
-        modules.loadable = Some(BTreeSet::new());
-    }
-    for folder in [
-        "/etc/modules-load.d",
-        "/run/modules-load.d",
-        "/usr/lib/modules-load.d",
-        "/usr/local/lib/modules-load.d",
-    ] {
-        for name in names(folder).iter().filter(|name| name.ends_with(".conf")) {
-            let text = fs::read_to_string(Path::new(folder).join(name)).unwrap_or_default();
-            modules.at_boot.extend(module_names(&text));
-        }
-    }
-    // Debian's older place.
-    modules.at_boot.extend(module_names(&fs::read_to_string("/etc/modules").unwrap_or_default()));
-    modules
-}
-
-/// The name of a module in a line of `modules.builtin` or `modules.dep`: `kernel/net/8021q/8021q.ko.xz: …`.
-fn module_of(line: &str) -> String {
-    let path = line.split(':').next().unwrap_or(line);
-    let file = path.rsplit('/').next().unwrap_or(path);
-    file.split(".ko").next().unwrap_or(file).replace('-', "_")
-}
-
-/// The modules of which there is something on this node, wherever the code came from.
-fn seen_at_work(links: &[Link]) -> impl Iterator<Item = &'static str> {
-    let has = |of: fn(&Link) -> bool| links.iter().any(of);
-    let seen = [
-        ("bonding", has(is_bond)),
-        ("bridge", has(|link| link.bridge().is_some())),
-        ("veth", has(|link| link.kind == Kind::Veth)),
-        ("8021q", Path::new("/proc/net/vlan").exists() || has(|link| matches!(link.kind, Kind::Vlan { .. }))),
-    ];
-    seen.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name)
-}
-
-/// The names in a file of modules-load.d(5): one a line, `#` and `;` begin comments, and `-` is `_`.
-fn module_names(text: &str) -> Vec<String> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
-    lines.filter_map(|line| Some(line.split_whitespace().next()?.replace('-', "_"))).collect()
-}
-
-fn sysctls(links: &[Link]) -> Sysctls {
-    let mut keys: Vec<String> = [
-        "ipv4/ip_forward",
-        "ipv4/conf/all/log_martians",
-        "ipv6/conf/all/forwarding",
-        "bridge/bridge-nf-call-iptables",
-        "bridge/bridge-nf-call-ip6tables",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    let names = links.iter().map(|link| link.name.as_str()).chain(["all"]);
-    for name in names {
-        keys.push(format!("ipv4/conf/{name}/rp_filter"));
-        keys.push(format!("ipv4/conf/{name}/log_martians"));
-        keys.push(format!("ipv6/conf/{name}/forwarding"));
-    }
-    let read =
-        |key: &String| fs::read_to_string(Path::new("/proc/sys/net").join(key)).ok()?.trim().parse().ok();
-    Sysctls(keys.into_iter().filter_map(|key| Some((key.clone(), read(&key)?))).collect())
-}
-
-/// One family's neighbour table.
-fn neighbours(ipv6: bool) -> Option<NeighbourTable> {
-    let (table, family) = if ipv6 { ("ndisc_cache", "ipv6") } else { ("arp_cache", "ipv4") };
-    let limit = fs::read_to_string(format!("/proc/sys/net/{family}/neigh/default/gc_thresh3")).ok()?;
-    let text = fs::read_to_string(format!("/proc/net/stat/{table}")).ok()?;
-    NeighbourTable::parse(ipv6, &text, limit.trim().parse().ok()?)
-}
-
-/// `/proc/net/netstat`: a line of names and a line of numbers for each group.
-fn rp_filtered() -> Option<u64> {
-    let text = fs::read_to_string("/proc/net/netstat").ok()?;
-    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
-    let (names, numbers) = (lines.next()?, lines.next()?);
-    let (_, number) = names
-        .split_whitespace()
-        .zip(numbers.split_whitespace())
-        .find(|(name, _)| *name == "IPReversePathFilter")?;
-    number.parse().ok()
+/// Those of networks with our IPAM are found by their leases.
+fn without_veth(facts: &Facts) -> Result<Vec<AttachmentId>> {
+    let has_leases = |name: &str| {
+        let mut networks = facts.networks.iter();
+        networks.any(|network| network.ours.name == name && network.ours.ipam.is_some())
+    };
+    let recorded = ports::of_living_pods()?.into_iter();
+    let gone = recorded.filter(|(veth, pod)| facts.link(veth).is_none() && !has_leases(&pod.network));
+    Ok(gone.map(|(_, pod)| pod).collect())
 }
 
 /// Asks the network who answers for the gateway and for this node's addresses.

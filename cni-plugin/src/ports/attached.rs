@@ -18,6 +18,7 @@ use cni_conf::request::{RESERVED_PREFIX, Request};
 use serde_json::{Map, Value, json};
 
 use crate::lock::RecordLock;
+use crate::net::Namespace;
 use crate::ownership::Attachment;
 use crate::record::{node_folder, put, remove_node_folder};
 
@@ -27,6 +28,8 @@ const KIND: &str = "ports";
 pub(super) struct Attached {
     pub(super) request: Request,
     pub(super) mac: MacAddr,
+    /// None in what an older version wrote.
+    netns: Option<String>,
     /// By which the pod knows a gateway or its node.
     pub(super) bridge_mac: Option<MacAddr>,
     /// The addresses with their gateways, for a bridge that is one.
@@ -52,6 +55,7 @@ pub fn write_record(
         .collect();
     let document = json!({
         "containerID": request.env.container_id, "ifname": request.env.ifname, "mac": mac.to_string(),
+        "netns": request.env.netns,
         "bridgeMAC": result.interfaces.first().and_then(|bridge| bridge.mac.as_deref()), "config": config, "ips": ips,
         "hostRoutes": has_host_routes,
     });
@@ -59,6 +63,33 @@ pub fn write_record(
     put(&folder, &veth, &document).map_err(|e| {
         CniError::new(code::IO_FAILURE, format!("write record {veth} in {}: {e}", folder.display()))
     })
+}
+
+/// What an attachment is known by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachmentId {
+    /// Network name.
+    pub network: String,
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `CNI_IFNAME`.
+    pub ifname: String,
+}
+
+/// The finished attachments whose pod's namespace is there, by the names of their veths.
+pub fn of_living_pods() -> Result<Vec<(String, AttachmentId)>, CniError> {
+    let mut living = Vec::new();
+    for (_, folder) in folders()? {
+        for veth in names_in(&folder) {
+            let Some(attached) = Attached::read(&folder, &veth) else { continue };
+            if attached.has_pod() {
+                let Request { name, env, .. } = attached.request;
+                let (container_id, ifname) = (env.container_id, env.ifname);
+                living.push((veth, AttachmentId { network: name, container_id, ifname }));
+            }
+        }
+    }
+    Ok(living)
 }
 
 /// Whether an attachment was made without host routes, though its network has them: the pod was on a network of others.
@@ -151,7 +182,18 @@ impl Attached {
         let result = AddResult::from_json(&result, Version::V1_0_0).map_err(|e| e.msg)?;
         let mac = text("mac")?.parse().map_err(|_| "mac is no MAC".to_owned())?;
         let bridge_mac = text("bridgeMAC").ok().and_then(|mac| mac.parse().ok());
-        Ok(Attached { request: request.map_err(|e| e.msg)?, mac, bridge_mac, result })
+        Ok(Attached {
+            request: request.map_err(|e| e.msg)?,
+            mac,
+            netns: text("netns").ok(),
+            bridge_mac,
+            result,
+        })
+    }
+
+    /// Whether the pod's namespace is there, as far as is known.
+    pub(super) fn has_pod(&self) -> bool {
+        self.netns.as_deref().is_some_and(|netns| Namespace::open(netns).is_ok_and(|there| there.is_some()))
     }
 
     pub(super) fn network(&self) -> Result<Network, CniError> {

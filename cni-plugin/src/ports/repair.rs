@@ -97,8 +97,8 @@ async fn bring_bridge_back(
 async fn put_back(node: &Conn, bridge: &str, folder: &Path, veth: &str) -> Result<Option<String>, CniError> {
     let Some(attached) = Attached::read(folder, veth) else { return Ok(None) };
     let Some(host) = link::by_name(node, veth).await? else {
-        // The pod has died without a DEL, which has nothing to ask of this record.
-        return remove(folder, veth).map(|()| None);
+        // The pod has died without a DEL, which has nothing to ask of this record. One that is there is cut off: doctor names it.
+        return if attached.has_pod() { Ok(None) } else { remove(folder, veth).map(|()| None) };
     };
     let Some(bridge) = link::by_name(node, bridge).await? else { return Ok(None) };
     let attachment = Attachment::of(&attached.request);

@@ -3,7 +3,7 @@
 use vlan_bridge::link::Link;
 use vlan_bridge::ownership::{Progress, attachment_of};
 
-use super::finding::{Finding, counted};
+use super::finding::{Finding, counted, shortened};
 use crate::facts::Facts;
 
 const CHECK: &str = "ports";
@@ -36,6 +36,17 @@ pub(super) fn ports(facts: &Facts) -> Vec<Finding> {
             format!("{} in another bridge than their network's: {}", are(&elsewhere), named(&elsewhere));
         let mend = elsewhere.iter().map(|link| format!("ip link set {} master BRIDGE", link.name));
         findings.push(mend.take(MOST).fold(Finding::warn(CHECK, seen, why), Finding::mend));
+    }
+    if !facts.without_veth.is_empty() {
+        let gone: Vec<String> = facts
+            .without_veth
+            .iter()
+            .map(|pod| format!("{} {} of {}", pod.container_id, pod.ifname, pod.network))
+            .collect();
+        let seen = format!("{} without an interface here: {}", counted(gone.len(), "pod"), shortened(&gone));
+        let why = "somebody deleted the node's ends of their veths: the pods run and are cut off";
+        findings
+            .push(Finding::fail(CHECK, seen, why).mend("delete the pods: their controllers start others"));
     }
     if findings.is_empty() && finished().next().is_some() {
         findings.push(Finding::ok(CHECK, format!("{} in their bridges", counted(finished().count(), "pod"))));
