@@ -42,7 +42,7 @@ pub async fn ensure_uplink_and_tell(conn: &Conn, network: &Network) -> Result<Ve
     loop {
         let seen = observe::uplink_and_surroundings(conn, network).await?;
         let plan = uplink::plan(network, &seen)?;
-        match take_all(conn, &plan.steps).await {
+        match apply_all(conn, &plan.steps).await {
             Ok(()) => {
                 warn(&plan);
                 return Ok(plan.steps);
@@ -60,11 +60,11 @@ fn warn(plan: &Plan) {
 }
 
 /// Takes steps in order; on failure, walks back those that were taken.
-pub async fn take_all(conn: &Conn, steps: &[Step]) -> Result<(), NetError> {
+pub async fn apply_all(conn: &Conn, steps: &[Step]) -> Result<(), NetError> {
     let mut undo = UndoLog::default();
     for step in steps {
         log::info!("{step}");
-        if let Err(e) = take(conn, step, &mut undo).await {
+        if let Err(e) = apply_step(conn, step, &mut undo).await {
             undo.unwind(conn).await;
             let attempted = Attempted(step, &e).to_string();
             return Err(e.of(attempted));
@@ -96,7 +96,7 @@ impl std::fmt::Display for Attempted<'_> {
     }
 }
 
-async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetError> {
+async fn apply_step(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetError> {
     match step {
         Step::CreateVlan { name, parent, id } => {
             let parent = find(conn, parent).await?;
@@ -123,7 +123,7 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             mark_as_ours(conn, name).await
         }
         Step::MarkAsOurs(name) => mark_as_ours(conn, name).await,
-        Step::RefuseAdvertisements(name) => {
+        Step::DisableAcceptRa(name) => {
             let before = find(conn, name).await?.accept_ra;
             if InterfaceSysctls::ipv6().write(name, "accept_ra", "0")?
                 && let Some(value) = before
@@ -132,7 +132,7 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             }
             Ok(())
         }
-        Step::AnswerForItself(name) => {
+        Step::SetArpIgnore(name) => {
             let before = find(conn, name).await?.arp_ignore;
             if InterfaceSysctls::ipv4().write(name, "arp_ignore", "1")?
                 && let Some(value) = before
@@ -141,7 +141,7 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             }
             Ok(())
         }
-        Step::LooseFilter(name) => {
+        Step::SetRpFilterLoose(name) => {
             let device = find(conn, name).await?;
             if addr::add_for_the_host(conn, device.index, DUMMY).await? {
                 undo.push(Undo::RemoveAddress { name: name.clone(), net: DUMMY });
@@ -173,7 +173,7 @@ async fn take(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetErr
             undo.push(Undo::NotPromisc(name.clone()));
             Ok(())
         }
-        Step::NoForwardDelay(name) => {
+        Step::ClearForwardDelay(name) => {
             let before = find(conn, name).await?.bridge().map(|options| options.forward_delay);
             set(conn, name, link::Change { forward_delay: Some(0), ..Default::default() }).await?;
             if let Some(ticks) = before {

@@ -27,10 +27,10 @@ pub async fn ensure(node: &Conn, network: &Network) -> Result<(), CniError> {
     let opened = devices.opened_by(node, network).await?;
     let is_new = closed.iter().any(|device| !devices.has(device));
     if !is_new && opened.is_empty() {
-        mend();
+        repair_and_log();
         return Ok(());
     }
-    let _lock = RecordLock::alone()?;
+    let _lock = RecordLock::exclusive()?;
     let port = network.uplink.as_ref().map(|uplink| uplink.port_name()).unwrap_or_default();
     closed.iter().try_for_each(|device| devices.write(device, port))?;
     opened.iter().try_for_each(|device| devices.remove(device))?;
@@ -59,13 +59,13 @@ pub async fn remove_absent(node: &Conn, network: &Network) -> Result<(), CniErro
     if absent.is_empty() {
         return Ok(());
     }
-    let _lock = RecordLock::alone()?;
+    let _lock = RecordLock::exclusive()?;
     absent.iter().try_for_each(|device| devices.remove(device))?;
     Ok(rebuild(&devices)?)
 }
 
 /// Puts back what a firewall's restart took. Whoever calls is not failed by it.
-pub fn mend() {
+pub fn repair_and_log() {
     if let Err(e) = repair() {
         log::error!("{e}");
     }
@@ -78,7 +78,7 @@ pub fn repair() -> Result<Option<String>, CniError> {
     if all.is_empty() || plan::is_whole(&there(&Nft::open()?)?, &all) {
         return Ok(None);
     }
-    let _lock = RecordLock::alone()?;
+    let _lock = RecordLock::exclusive()?;
     let what = "what keeps the node from routing for its uplinks' networks was gone from the packet filter";
     log::warn!("{what}: putting it back");
     rebuild(&devices)?;

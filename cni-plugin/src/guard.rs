@@ -18,9 +18,9 @@ use crate::net::Conn;
 use crate::net::nft::{Nft, Refusal, explain};
 use crate::nft::{self, Change, Element};
 use crate::ownership::Attachment;
-use crate::plan::guard::frame::{self, MACS, PORTS, TABLE};
+use crate::plan::guard::ruleset::{self, MACS, PORTS, TABLE};
 use crate::plan::guard::{Limits, Port, elements, what};
-use crate::plan::nat::owner;
+use crate::plan::nat::element_comment;
 use crate::record::{Record, Records};
 
 /// How often an ADD tries again after the table has gone between its making and its use.
@@ -54,18 +54,18 @@ impl Guard {
 
     /// Fails, naming the module, where the kernel lacks a part. Changes nothing. A node that has our table has all parts.
     pub fn probe(&self) -> Result<(), CniError> {
-        if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&frame::frame())?) }
+        if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&ruleset::base_ruleset())?) }
     }
 
     /// Before the node's end is up: nothing but what has its MAC, and with it no address but the link-local one. Rules and sets that
     /// somebody has flushed are put back first.
-    pub async fn close(&self, node: &Conn, port: &Port<'_>) -> Result<(), CniError> {
-        self.mend(node, true).await?;
-        self.put_in(node, &elements(port), None).await
+    pub async fn restrict_port(&self, node: &Conn, port: &Port<'_>) -> Result<(), CniError> {
+        self.restore(node, true).await?;
+        self.install_elements(node, &elements(port), None).await
     }
 
     /// Rebuilds the table where it is not as it should be. One pod's elements stand for all.
-    async fn mend(&self, node: &Conn, for_first: bool) -> Result<(), CniError> {
+    async fn restore(&self, node: &Conn, for_first: bool) -> Result<(), CniError> {
         if self.broken_chain()?.is_some() || self.lacks_a_neighbours()? {
             self.rebuild(node, for_first).await?;
         }
@@ -73,11 +73,11 @@ impl Guard {
     }
 
     /// Writes the record and lets pass what has one of the pod's addresses.
-    pub async fn open_for(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
-        self.put_in(node, &elements_of(record), Some(record)).await
+    pub async fn allow_addresses(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
+        self.install_elements(node, &elements_of(record), Some(record)).await
     }
 
-    async fn put_in(
+    async fn install_elements(
         &self,
         node: &Conn,
         elements: &[Element],
@@ -115,13 +115,13 @@ impl Guard {
             whole
         };
         if whole {
-            self.mend(node, false).await?;
+            self.restore(node, false).await?;
         } else {
             self.rebuild(node, false).await?;
         }
         // The table stays, as bridge and uplink do: the next first pod finds it.
         if self.records.is_empty() {
-            let _lock = RecordLock::alone()?;
+            let _lock = RecordLock::exclusive()?;
             self.records.end();
         }
         Ok(())
@@ -135,7 +135,7 @@ impl Guard {
             return Ok(Vec::new());
         }
         let mut deletions = Vec::new();
-        for set in frame::ALL.into_iter().rev() {
+        for set in ruleset::ALL.into_iter().rev() {
             let of_port =
                 self.nft.elements(TABLE, set)?.into_iter().filter(|there| there.key.starts_with(&name));
             deletions.extend(of_port.map(|there| Change::DeleteElement {
@@ -150,14 +150,15 @@ impl Guard {
     /// Makes the table, if it is not as it should be, with the elements of all live attachments, in one transaction. Where there are none
     /// it is made only for who is about to put in the first.
     async fn rebuild(&self, node: &Conn, for_first: bool) -> Result<(), CniError> {
-        let _lock = RecordLock::alone()?;
+        let _lock = RecordLock::exclusive()?;
         let live = self.records.live(node, None).await?;
         let elements: Vec<Element> = live.iter().flat_map(elements_of).collect();
         let is_broken = self.broken_chain()?.is_some() || self.lacks_any(&elements)?;
         if !is_broken || live.is_empty() && !for_first {
             return Ok(());
         }
-        let changes: Vec<Change> = frame::frame().into_iter().chain(elements.into_iter().map(add)).collect();
+        let changes: Vec<Change> =
+            ruleset::base_ruleset().into_iter().chain(elements.into_iter().map(add)).collect();
         self.nft.commit(&changes)?;
         if !live.is_empty() {
             log::warn!("the guard of {} pods was gone from the packet filter and is back", live.len());
@@ -182,7 +183,7 @@ impl Guard {
 
     /// Whether one of many elements is gone, by a list of each set.
     fn lacks_any(&self, elements: &[Element]) -> Result<bool, CniError> {
-        for set in frame::ALL {
+        for set in ruleset::ALL {
             let there: BTreeSet<Vec<u8>> =
                 self.nft.elements(TABLE, set)?.into_iter().map(|element| element.key).collect();
             if elements.iter().any(|element| element.set == set && !there.contains(&element.key)) {
@@ -194,8 +195,8 @@ impl Guard {
 
     /// A chain of the table that is not as it was made. Elements lead to entry chains, so of those only the rules are counted.
     fn broken_chain(&self) -> Result<Option<String>, CniError> {
-        for (name, rules, uses) in frame::uses() {
-            let is_entry = frame::ENTRIES.contains(&name.as_str());
+        for (name, rules, uses) in ruleset::uses() {
+            let is_entry = ruleset::ENTRIES.contains(&name.as_str());
             let whole = match self.nft.chain(TABLE, &name)? {
                 Some(_) if is_entry => self.nft.rules(TABLE, &name)?.len() == rules,
                 Some(chain) => chain.uses as usize == uses,
@@ -289,13 +290,17 @@ pub fn broken<'a>(veths: impl Iterator<Item = &'a str>) -> Result<Vec<(String, S
 }
 
 /// Puts back what a firewall's restart took of pods' guards, for who has none itself and is not failed by it.
-pub async fn mend(node: &Conn) {
-    let mended = async {
+pub async fn repair_and_log(node: &Conn) {
+    let repaired = async {
         let records = Records::of_guards()?;
-        if records.is_empty() { Ok(()) } else { Guard { nft: Nft::open()?, records }.mend(node, false).await }
+        if records.is_empty() {
+            Ok(())
+        } else {
+            Guard { nft: Nft::open()?, records }.restore(node, false).await
+        }
     };
-    let mended: Result<(), CniError> = mended.await;
-    if let Err(e) = mended {
+    let repaired: Result<(), CniError> = repaired.await;
+    if let Err(e) = repaired {
         log::error!("other pods' guards: {e}");
     }
 }
@@ -344,7 +349,7 @@ fn elements_of(record: &Record) -> Vec<Element> {
     let (Some(limits), Some(mac)) = (&record.guard, record.mac) else { return Vec::new() };
     let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
     let attachment = record.attachment();
-    let (veth, comment) = (attachment.host_interface(), owner(&attachment));
+    let (veth, comment) = (attachment.host_interface(), element_comment(&attachment));
     elements(&Port { veth: &veth, mac, addresses: &addresses, limits, comment: &comment })
 }
 

@@ -26,11 +26,11 @@ use crate::undo::{Undo, UndoLog};
 
 mod repair;
 
-pub use repair::{forget, forget_stale, mend, recall, remembered, repair};
+pub use repair::{delete_record, delete_stale_records, load_records, recorded_veths, repair, repair_and_log};
 
-/// The ways between a pod and its node.
+/// The routes between a pod and its node.
 #[derive(Clone, Debug)]
-pub struct Ways {
+pub struct HostRoutes {
     /// The node's addresses that the pod has on the link.
     pub to_node: Vec<IpAddr>,
     /// Each address of the pod that the node has on the link, and from which of its own it sends there.
@@ -41,7 +41,7 @@ pub struct Ways {
     pub there: Vec<HostRoute>,
 }
 
-impl Ways {
+impl HostRoutes {
     /// The node's address of each family, from which it sends to the pod.
     pub fn sources(&self) -> Vec<IpAddr> {
         let mut sources: Vec<IpAddr> = self.to_pod.iter().map(|(_, source)| *source).collect();
@@ -50,8 +50,13 @@ impl Ways {
     }
 }
 
-/// Looks which ways a pod with these addresses has to its node. `device` is the node's own on the pods' network.
-pub async fn ways(node: &Conn, wanted: &HostAccess, device: &Link, pods: &[IpAddr]) -> Result<Ways> {
+/// Looks which routes a pod with these addresses has to its node. `device` is the node's own on the pods' network.
+pub async fn host_routes(
+    node: &Conn,
+    wanted: &HostAccess,
+    device: &Link,
+    pods: &[IpAddr],
+) -> Result<HostRoutes> {
     let mut seen = Seen::default();
     let (mut without_us, mut there) = (Vec::new(), Vec::new());
     for pod in pods {
@@ -90,7 +95,7 @@ pub async fn ways(node: &Conn, wanted: &HostAccess, device: &Link, pods: &[IpAdd
             "serviceCIDRs: {net} does not lead through the node: it has no address of that family that pods reach"
         );
     }
-    Ok(Ways { services, to_pod, to_node, there })
+    Ok(HostRoutes { services, to_pod, to_node, there })
 }
 
 /// By which interface and from which address the node sends to a pod when it has no route of ours to it. The source of one
@@ -123,9 +128,13 @@ pub async fn has_foreign_network(pod: &Conn, container: &Link) -> Result<bool> {
 }
 
 /// Refuses an address by which the node reaches a live pod of another VLAN: it can have one of the two on the link.
-pub async fn check_free(node: &Conn, device: &Link, ways: &Ways) -> std::result::Result<(), CniError> {
+pub async fn check_free(
+    node: &Conn,
+    device: &Link,
+    routes: &HostRoutes,
+) -> std::result::Result<(), CniError> {
     let elsewhere: Vec<&HostRoute> =
-        ways.there.iter().filter(|route| route.interface != device.index).collect();
+        routes.there.iter().filter(|route| route.interface != device.index).collect();
     if elsewhere.is_empty() {
         return Ok(());
     }
@@ -147,9 +156,9 @@ pub async fn check_free(node: &Conn, device: &Link, ways: &Ways) -> std::result:
     Ok(())
 }
 
-/// Both ends of an attachment, and the node's device beside them.
+/// Both ends of an attachment's veth, and the node's device beside them.
 #[derive(Clone, Copy, Debug)]
-pub struct Ends<'a> {
+pub struct VethPair<'a> {
     /// The node's own device on the pods' network.
     pub device: &'a Link,
     /// The veth's end in the node.
@@ -160,61 +169,61 @@ pub struct Ends<'a> {
     pub metric: u32,
 }
 
-/// Takes the ways: in the pod each of the node's addresses on the link, in the node each of the pod's, and behind which MACs.
-pub async fn give(
+/// Installs the routes and neighbour entries: in the pod each of the node's addresses on the link, in the node each of the pod's, and behind which MACs.
+pub async fn install(
     node: &Conn,
     pod: &Pod,
-    ends: &Ends<'_>,
-    ways: &Ways,
+    veth: &VethPair<'_>,
+    routes: &HostRoutes,
     record: &Record,
     undo: &mut UndoLog,
 ) -> std::result::Result<(), CniError> {
-    let (Some(node_mac), Some(pod_mac)) = (ends.device.mac, ends.container.mac) else { return Ok(()) };
-    if ways.to_pod.is_empty() {
+    let (Some(node_mac), Some(pod_mac)) = (veth.device.mac, veth.container.mac) else { return Ok(()) };
+    if routes.to_pod.is_empty() {
         return Ok(());
     }
-    log::debug!("host access: {ways:?}");
-    let inside = ends.container.index;
+    log::debug!("host access: {routes:?}");
+    let inside = veth.container.index;
     let on_link = |ip: &IpAddr| [neigh::permanent(inside, *ip, node_mac), route::on_link(inside, *ip)];
-    let mut of_pod: Vec<Request> = ways.to_node.iter().flat_map(on_link).collect();
-    of_pod.extend(ways.services.iter().map(|(net, node)| route::through_node(inside, *net, *node)));
+    let mut of_pod: Vec<Request> = routes.to_node.iter().flat_map(on_link).collect();
+    of_pod.extend(routes.services.iter().map(|(net, node)| route::through_node(inside, *net, *node)));
     pod.batch.send(&of_pod)?;
-    if ways.to_pod.iter().any(|(pod, _)| pod.is_ipv6()) {
-        let now = link::by_index(node, ends.device.index).await?;
+    if routes.to_pod.iter().any(|(pod, _)| pod.is_ipv6()) {
+        let now = link::by_index(node, veth.device.index).await?;
         if now.is_none_or(|device| device.disable_ipv6 != Some(0)) {
-            InterfaceSysctls::ipv6().write(&ends.device.name, "disable_ipv6", "0")?;
+            InterfaceSysctls::ipv6().write(&veth.device.name, "disable_ipv6", "0")?;
         }
     }
-    let (interface, metric) = (ends.device.index, ends.metric);
+    let (interface, metric) = (veth.device.index, veth.metric);
     let mut of_node = Vec::new();
-    let mut routes = Vec::new();
-    for (address, source) in &ways.to_pod {
+    let mut installed = Vec::new();
+    for (address, source) in &routes.to_pod {
         let to_pod = HostRoute { address: *address, interface, metric };
         of_node.extend([
             // Another attachment's, which is gone: it held this address before.
             route::removal_of_any(*address),
-            // Before the neighbour entry, for one without a route is a dead pod's: see `Ours`.
+            // Before the neighbour entry, for one without a route is a dead pod's: see `OwnRoutes`.
             route::to_pod(&to_pod, *source),
             neigh::permanent(interface, *address, pod_mac),
         ]);
-        routes.push(to_pod);
+        installed.push(to_pod);
     }
-    undo.push(Undo::RemoveHostAccess { veth: ends.host.name.clone(), routes });
-    repair::remember(record, ends, ways)?;
+    undo.push(Undo::RemoveHostAccess { veth: veth.host.name.clone(), routes: installed });
+    repair::write_record(record, veth, routes)?;
     Ok(Batch::open()?.send(&of_node)?)
 }
 
-/// What the node has of ways to pods.
+/// What the node has of routes to pods.
 #[derive(Debug)]
-pub struct Ours {
+pub struct OwnRoutes {
     neighbours: Vec<(u32, IpAddr)>,
     routes: Vec<HostRoute>,
 }
 
-impl Ours {
+impl OwnRoutes {
     /// Neighbours first: a route that comes meanwhile is seen with an entry that is not.
-    pub async fn look(node: &Conn) -> Result<Ours> {
-        Ok(Ours { neighbours: neigh::all_ours(node).await?, routes: route::all_ours(node).await? })
+    pub async fn look(node: &Conn) -> Result<OwnRoutes> {
+        Ok(OwnRoutes { neighbours: neigh::all_ours(node).await?, routes: route::all_ours(node).await? })
     }
 
     /// Neighbour entries that are left of routes which the kernel took with an address of the node.
@@ -239,7 +248,7 @@ pub async fn routes_of(
         return repair::left_of(node, recorded).await;
     }
     if previous.ips.is_empty() {
-        let ours = Ours::look(node).await?;
+        let ours = OwnRoutes::look(node).await?;
         let strays =
             ours.strays().map(|(interface, address)| HostRoute { address, interface, metric }).collect();
         let of_pod = ours.routes.iter().filter(|route| route.metric == metric).copied();
@@ -276,7 +285,7 @@ pub fn remove(routes: &[HostRoute]) -> Result<()> {
 
 /// Takes away the routes to pods whose veth is not among `links`, and neighbour entries without a route. The links must have been listed
 /// after the routes: an ADD makes the veth first.
-pub fn remove_stale(ours: &Ours, links: &[&Link]) -> Result<()> {
+pub fn remove_stale(ours: &OwnRoutes, links: &[&Link]) -> Result<()> {
     let attached = links.iter().filter(|link| is_attachment(link));
     let alive: BTreeSet<u32> = attached.filter_map(|link| metric_of(&link.name)).collect();
     let stale: Vec<HostRoute> =
@@ -290,7 +299,7 @@ pub fn remove_stale(ours: &Ours, links: &[&Link]) -> Result<()> {
     if strays.is_empty() { Ok(()) } else { Batch::open()?.send(&strays) }
 }
 
-/// Checks that the ways which ADD gave are still there. An address that the node has had only since is logged: pods that are
+/// Checks that the routes which ADD gave are still there. An address that the node has had only since is logged: pods that are
 /// attached from now on get it.
 pub async fn check(
     node: &Conn,
@@ -309,10 +318,10 @@ pub async fn check(
         link::by_name(node, &name).await?.ok_or_else(|| failed(format!("interface {name} is gone")))?;
     let pods: Vec<IpAddr> =
         check::own_addresses(previous, &container.name).map(|ip| ip.address.addr()).collect();
-    let ways = ways(node, wanted, &device, &pods).await?;
-    let taken = look(node, pod, &device, container, &ways).await?;
+    let routes = host_routes(node, wanted, &device, &pods).await?;
+    let taken = look(node, pod, &device, container, &routes).await?;
     let is_routed = |to: IpAddr| check::is_routed(&Route::to(to.into(), None), container, seen);
-    for (net, node) in &ways.services {
+    for (net, node) in &routes.services {
         if !check::is_routed(&Route::to(*net, Some(*node)), container, seen) {
             return Err(failed(format!("route {net} via the node's {node} is gone from the container")));
         }
@@ -336,7 +345,7 @@ pub struct Missing {
     pub is_route: bool,
 }
 
-/// What is missing of the node's ways to a pod with this metric and these addresses: for who has not the pod's side.
+/// What is missing of the node's routes to a pod with this metric and these addresses: for who has not the pod's side.
 pub async fn missing(
     node: &Conn,
     wanted: &HostAccess,
@@ -344,13 +353,13 @@ pub async fn missing(
     metric: u32,
     pods: &[IpAddr],
 ) -> Result<Vec<Missing>> {
-    let ways = ways(node, wanted, device, pods).await?;
+    let routes = host_routes(node, wanted, device, pods).await?;
     let mut missing = Vec::new();
-    for (address, source) in ways.to_pod {
+    for (address, source) in routes.to_pod {
         let leads = |route: &HostRoute| {
             route.address == address && route.interface == device.index && route.metric == metric
         };
-        if !ways.there.iter().any(leads) {
+        if !routes.there.iter().any(leads) {
             missing.push(Missing { address, source, is_route: true });
         }
         if neigh::permanent_mac(node, device.index, address).await?.is_none() {
@@ -360,9 +369,15 @@ pub async fn missing(
     Ok(missing)
 }
 
-async fn look(node: &Conn, pod: &Conn, device: &Link, container: &Link, ways: &Ways) -> Result<plan::Taken> {
+async fn look(
+    node: &Conn,
+    pod: &Conn,
+    device: &Link,
+    container: &Link,
+    routes: &HostRoutes,
+) -> Result<plan::Taken> {
     let mut taken = plan::Taken::default();
-    for (address, _) in &ways.to_pod {
+    for (address, _) in &routes.to_pod {
         let route = route::ours_to(node, *address).await?;
         taken.to_pod.push(plan::ToPod {
             address: *address,
@@ -370,7 +385,7 @@ async fn look(node: &Conn, pod: &Conn, device: &Link, container: &Link, ways: &W
             mac: neigh::permanent_mac(node, device.index, *address).await?,
         });
     }
-    for address in &ways.to_node {
+    for address in &routes.to_node {
         let mac = neigh::permanent_mac(pod, container.index, *address).await?;
         taken.to_node.push(plan::ToNode { address: *address, mac });
     }

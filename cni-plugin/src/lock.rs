@@ -39,7 +39,7 @@ impl RecordLock {
     }
 
     /// For all attachments.
-    pub fn alone() -> Result<RecordLock, CniError> {
+    pub fn exclusive() -> Result<RecordLock, CniError> {
         Ok(RecordLock { _file: take("attachments.lock", Share::Exclusive)? })
     }
 }

@@ -7,7 +7,7 @@
 mod bridged;
 mod flush;
 mod forward;
-mod put_in;
+mod install;
 mod repair;
 mod services;
 mod share;
@@ -25,7 +25,7 @@ use crate::net::Conn;
 use crate::net::nft::{Nft, Refusal};
 use crate::net::sysctl::InterfaceSysctls;
 use crate::nft::{Change, Element, Table};
-use crate::plan::nat::frame::{self, TABLE};
+use crate::plan::nat::ruleset::{self, TABLE};
 use crate::plan::nat::{self as plan, SUBNET_CHAINS, localhost};
 use crate::record::{Record, Records};
 
@@ -73,12 +73,12 @@ impl Nat {
         if !self.is_whole()? {
             self.rebuild(node, Some(veth), None).await?;
         }
-        self.mend_shared(node).await
+        self.restore_shared(node).await
     }
 
     /// Whether [`Nat::prepare`] would succeed. Changes nothing.
     pub fn probe(&self) -> Result<(), CniError> {
-        if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&frame::frame())?) }
+        if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&ruleset::base_ruleset())?) }
     }
 
     /// Takes an attachment's elements out and removes its record. What is not there is no error. Without a record they are looked
@@ -88,7 +88,7 @@ impl Nat {
         let mut record = self.records.read(veth);
         if record.as_ref().is_some_and(|record| !record.followers.is_empty()) {
             drop(lock);
-            lock = RecordLock::alone()?;
+            lock = RecordLock::exclusive()?;
             record = self.records.read(veth);
         }
         match &record {
@@ -98,9 +98,9 @@ impl Nat {
         self.records.remove(veth)?;
         drop(lock);
         if let Some(record) = &record {
-            self.forget_udp_of_the_pod(record);
+            self.delete_udp_conntrack_of_pod(record);
         }
-        if let Err(e) = self.mend(node, record.as_ref()).await {
+        if let Err(e) = self.restore(node, record.as_ref()).await {
             log::error!("other pods' NAT: {e}");
         }
         self.end_with_the_last(node, Some(veth), record.as_ref()).await
@@ -110,7 +110,7 @@ impl Nat {
     /// that names it all the same. What the same container has on other networks gets its host ports in the same transaction, so that
     /// nobody else does.
     async fn take_out(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
-        let own = plan::owner(&record.attachment());
+        let own = plan::element_comment(&record.attachment());
         let mut going = Vec::new();
         for element in plan::elements(record) {
             let there = self.nft.element(TABLE, element.set, &element.key)?;
@@ -130,7 +130,7 @@ impl Nat {
                 self.remove(node, &veth).await?;
             }
         }
-        let lock = RecordLock::alone()?;
+        let lock = RecordLock::exclusive()?;
         self.records.remove_drafts()?;
         self.sweep(|comment| {
             plan::is_of_network(comment, network) && plan::veth_of(comment).is_some_and(stale)
@@ -142,7 +142,7 @@ impl Nat {
     /// Removes the elements whose comment is like that, and chains that nothing leads to any more.
     fn sweep(&self, is_meant: impl Fn(&str) -> bool) -> Result<(), CniError> {
         let mut deletions = Vec::new();
-        for set in frame::MAPS {
+        for set in ruleset::MAPS {
             let elements = self.nft.elements(TABLE, set)?.into_iter();
             deletions.extend(
                 elements
@@ -194,7 +194,7 @@ impl Nat {
         if !self.records.is_empty() {
             return Ok(());
         }
-        let _lock = RecordLock::alone()?;
+        let _lock = RecordLock::exclusive()?;
         let rules = self.forward_deletions()?;
         let stays = !rules.is_empty() && self.is_needed_by_bridged(node, gone).await?;
         if !(if stays { self.records.is_empty() } else { self.records.end() }) {
@@ -203,7 +203,7 @@ impl Nat {
         self.end_route_localnet(last)?;
         let changes = if stays {
             let mut deletions = Vec::new();
-            for set in [frame::DEVICES, frame::UPLINKS] {
+            for set in [ruleset::DEVICES, ruleset::UPLINKS] {
                 let routed = self.nft.elements(TABLE, set)?.into_iter();
                 deletions.extend(routed.map(|there| delete_key(set, there.key)));
             }
@@ -262,8 +262,8 @@ pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nf
 /// Puts back what a firewall's restart took, where any attachment of the node has NAT: for who has none itself, and is not failed by
 /// it. Who has some notices by itself. And takes away what stayed for bridged pods alone with the last of them; `gone` is the veth of who
 /// is just going.
-pub async fn mend(node: &Conn, gone: Option<&str>) {
-    let mended = async {
+pub async fn repair_and_log(node: &Conn, gone: Option<&str>) {
+    let repaired = async {
         let records = Records::of_this_node()?;
         if records.are_absent() {
             return Ok(());
@@ -272,10 +272,10 @@ pub async fn mend(node: &Conn, gone: Option<&str>) {
         if nat.records.is_empty() {
             return nat.end_with_the_last(node, gone, None).await;
         }
-        nat.mend(node, None).await
+        nat.restore(node, None).await
     };
-    let mended: Result<(), CniError> = mended.await;
-    if let Err(e) = mended {
+    let repaired: Result<(), CniError> = repaired.await;
+    if let Err(e) = repaired {
         log::error!("other pods' NAT: {e}");
     }
 }

@@ -16,7 +16,8 @@ mod attached;
 mod repair;
 
 pub use attached::{
-    AttachmentId, delete_all_records, delete_record, has_no_host_routes, of_living_pods, write_record,
+    AttachmentId, delete_all_records, delete_record, has_no_host_routes, of_living_pods, of_veth,
+    write_record,
 };
 pub use repair::{repair, repair_missing};
 

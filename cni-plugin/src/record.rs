@@ -98,7 +98,7 @@ impl Record {
     fn from_json(value: &Value) -> Result<Record, CniError> {
         let map = value.as_object().ok_or_else(|| CniError::config("not a JSON object"))?;
         let section = Section::new(map, "");
-        let text = |key: &str| section.require(key, section.str(key)?, "a text").map(str::to_owned);
+        let text = |key: &str| section.require(key, section.str(key)?, "a string").map(str::to_owned);
         let mac = match section.str("mac")? {
             Some(mac) => Some(MacAddr::parse_unicast(mac).map_err(|e| section.error("mac", e))?),
             None => None,
@@ -195,13 +195,13 @@ impl Records {
     }
 
     /// Those of pods that the node reaches by this device of its own.
-    pub fn of_ways_by(device: &str) -> Result<Records, CniError> {
+    pub fn of_host_routes_by(device: &str) -> Result<Records, CniError> {
         let Records { folder } = Records::below("ways")?;
         Ok(Records { folder: folder.join(device) })
     }
 
     /// The same by each device that there are some of.
-    pub fn of_ways() -> Result<Vec<(String, Records)>, CniError> {
+    pub fn of_host_routes() -> Result<Vec<(String, Records)>, CniError> {
         let all = Records::below("ways")?;
         Ok(all
             .entries()
@@ -211,7 +211,7 @@ impl Records {
     }
 
     /// Removes the folder of those by all devices, if nothing is in it.
-    pub fn end_of_ways() -> Result<bool, CniError> {
+    pub fn end_of_host_routes() -> Result<bool, CniError> {
         Records::below("ways").map(|all| all.end())
     }
 

@@ -53,7 +53,7 @@ pub fn was(index: u32, veth: &str, network: &str) -> Result<bool, CniError> {
 }
 
 /// Removes what was noted of an attachment.
-pub fn forget(veth: &str) -> Result<(), CniError> {
+pub fn delete_record(veth: &str) -> Result<(), CniError> {
     let path = path(veth)?;
     match fs::remove_file(&path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(failure("remove", &path, &e)),

@@ -6,7 +6,7 @@ mod added;
 use cni_conf::cni::error::CniError;
 use cni_conf::network::{Network, Trunk};
 
-use crate::apply::take_all;
+use crate::apply::apply_all;
 use crate::link::Link;
 use crate::lock::NodeLock;
 use crate::net::{Conn, NetError, addr, link, port};
@@ -51,7 +51,7 @@ pub async fn join_and_tell(
     if let Some(master) = &master {
         note_added(network, &bridge, master, host, &seen)?;
     }
-    take_all(node, &steps).await?;
+    apply_all(node, &steps).await?;
     let side = match &node_side {
         Some((name, _)) => Some(find(name).await?),
         None => None,
@@ -105,10 +105,10 @@ pub async fn leave(node: &Conn, trunk: &Trunk) -> Result<(), CniError> {
     if vids.is_empty() {
         return Ok(());
     }
-    take_all(node, &[vlan::leave(&master, &vids)]).await?;
+    apply_all(node, &[vlan::leave(&master, &vids)]).await?;
     let back = vlan::in_use(&vids, &bridge, &master, &port::vlans(node).await?);
     if !back.is_empty() {
-        take_all(node, &[vlan::rejoin(&master, &back)]).await?;
+        apply_all(node, &[vlan::rejoin(&master, &back)]).await?;
     }
     let gone: Vec<u16> = vids.into_iter().filter(|vid| !back.contains(vid)).collect();
     added.remove(&gone)

@@ -109,14 +109,14 @@ impl UndoLog {
     pub async fn unwind(self, conn: &Conn) {
         for undo in self.0.into_iter().rev() {
             let description = format!("{undo:?}");
-            if let Err(e) = take_back(conn, undo).await {
+            if let Err(e) = undo_step(conn, undo).await {
                 log::error!("could not undo {description}: {e}");
             }
         }
     }
 }
 
-async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
+async fn undo_step(conn: &Conn, undo: Undo) -> Result<(), String> {
     let change = |name: String, change: link::Change| async move {
         match link::by_name(conn, &name).await? {
             Some(found) => link::change(conn, found.index, &change, || format!("restore {name}")).await,
@@ -158,7 +158,7 @@ async fn take_back(conn: &Conn, undo: Undo) -> Result<(), String> {
             other => other.map(drop),
         },
         Undo::RemoveHostAccess { veth, routes } => {
-            let forgotten = host_access::forget(&veth);
+            let forgotten = host_access::delete_record(&veth);
             host_access::remove(&routes).map_err(|e| e.to_string())?;
             return forgotten.map_err(|e| e.msg);
         }

@@ -41,7 +41,7 @@ impl fmt::Display for HostAddress {
 
 /// Why a network has no place for [`HostAccess`], if it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Without {
+pub(crate) enum HostAccessUnavailable {
     /// A bridge of this node alone.
     Uplink,
     /// A layer 2 attachment.
@@ -54,7 +54,7 @@ impl HostAccess {
     /// Reads the three keys. On by default where it has a place; asked for where it has none, it is refused.
     pub(crate) fn parse(
         section: &Section<'_>,
-        without: Option<Without>,
+        without: Option<HostAccessUnavailable>,
     ) -> Result<Option<HostAccess>, CniError> {
         let wanted = section.opt_bool("hostAccess")?;
         let (addresses, services) = (parse_addresses(section)?, parse_services(section)?);
@@ -77,14 +77,14 @@ impl HostAccess {
     }
 }
 
-impl Without {
+impl HostAccessUnavailable {
     fn needed(self) -> &'static str {
         match self {
-            Without::Uplink => {
+            HostAccessUnavailable::Uplink => {
                 "needs uplink: on a bridge of this node alone it is isGateway that leads to the node"
             }
-            Without::Ipam => "needs ipam: a pod without addresses is out of reach for the node",
-            Without::Vlan => {
+            HostAccessUnavailable::Ipam => "needs ipam: a pod without addresses is out of reach for the node",
+            HostAccessUnavailable::Vlan => {
                 "needs vlan beside vlanTrunk: the node answers in the VLAN that is the pod's own"
             }
         }
@@ -132,7 +132,7 @@ fn is_interface(entry: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn parse(keys: &str, without: Option<Without>) -> Result<Option<HostAccess>, String> {
+    fn parse(keys: &str, without: Option<HostAccessUnavailable>) -> Result<Option<HostAccess>, String> {
         let config: Value = serde_json::from_str(keys).unwrap();
         let section = Section::new(config.as_object().unwrap(), "");
         HostAccess::parse(&section, without).map_err(|error| error.msg)
@@ -142,7 +142,9 @@ mod tests {
     fn it_is_on_where_it_has_a_place() {
         assert_eq!(parse("{}", None), Ok(Some(HostAccess::default())));
         assert_eq!(parse(r#"{"hostAccess": false}"#, None), Ok(None));
-        for without in [Without::Uplink, Without::Ipam, Without::Vlan] {
+        for without in
+            [HostAccessUnavailable::Uplink, HostAccessUnavailable::Ipam, HostAccessUnavailable::Vlan]
+        {
             assert_eq!(parse("{}", Some(without)), Ok(None));
             assert_eq!(parse(r#"{"hostAccess": false}"#, Some(without)), Ok(None));
             let error = parse(r#"{"hostAccess": true}"#, Some(without)).unwrap_err();

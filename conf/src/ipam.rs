@@ -254,7 +254,7 @@ mod tests {
             "ipam.dataDir: \"x\" is not an absolute path",
         );
         check(json!({"subnet": "10.0.0.0/24", "dataDir": "/a\u{0}b"}), "ipam.dataDir");
-        check(json!({"subnet": "10.0.0.0/24", "resolvConf": 7}), "ipam.resolvConf: 7 is not a text");
+        check(json!({"subnet": "10.0.0.0/24", "resolvConf": 7}), "ipam.resolvConf: 7 is not a string");
         check(json!({"subnet": "10.0.0.0/24", "routes": [{}]}), "ipam.routes[0].dst: missing");
         for (key, value) in [
             ("exclude", json!(["x"])),

@@ -9,7 +9,7 @@ use crate::cni::error::CniError;
 use crate::cni::mac::MacAddr;
 use crate::cni::result::Dns;
 use crate::guard::Guard;
-use crate::host_access::{HostAccess, Without};
+use crate::host_access::{HostAccess, HostAccessUnavailable};
 use crate::ifname;
 use crate::ipam::IpamConfig;
 use crate::ports::PortMapping;
@@ -116,9 +116,9 @@ impl Network {
         let is_default_gateway = section.bool("isDefaultGateway")?;
         let ipam = ipam_type(&section)?;
         let without = match (&uplink, &ipam, &port_vlans) {
-            (None, _, _) => Some(Without::Uplink),
-            (_, None, _) => Some(Without::Ipam),
-            (_, _, Some(PortVlans { access: None, .. })) => Some(Without::Vlan),
+            (None, _, _) => Some(HostAccessUnavailable::Uplink),
+            (_, None, _) => Some(HostAccessUnavailable::Ipam),
+            (_, _, Some(PortVlans { access: None, .. })) => Some(HostAccessUnavailable::Vlan),
             _ => None,
         };
         let network = Network {
@@ -129,10 +129,12 @@ impl Network {
             allow_direct_routing: section.bool("allowDirectRouting")?,
             ports: parse_ports(request)?,
             force_address: section.bool("forceAddress")?,
-            mtu: section.number_or_zero("mtu", "an MTU in bytes", MTUS, "the default")?.map(|mtu| mtu as u32),
+            mtu: section
+                .uint_zero_as_none("mtu", "an MTU in bytes", MTUS, "the default")?
+                .map(|mtu| mtu as u32),
             hairpin: section.bool("hairpinMode")?,
             promisc: section.bool("promiscMode")?,
-            // Without somebody who asks for members, a router as a rule, it changes nothing but the time that a port takes.
+            // Without a querier, as a rule a router, it only makes each port take longer.
             // On a bridge with several VLANs, what a querier of one VLAN finds out would keep neighbour solicitations from the others.
             multicast_snooping: section
                 .opt_bool("multicastSnooping")?

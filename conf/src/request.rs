@@ -155,7 +155,7 @@ impl Request {
         };
         let text = |section: &Section<'_>, key: &str| {
             let value = section.str(key)?.filter(|text| !text.is_empty());
-            section.require(key, value, "a text").map(str::to_owned)
+            section.require(key, value, "a string").map(str::to_owned)
         };
         let pair = |section: &Section<'_>| Ok((text(section, "containerID")?, text(section, "ifname")?));
         root.sections(key)?.iter().map(pair).collect::<Result<_, CniError>>().map(Some)

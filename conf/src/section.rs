@@ -91,7 +91,7 @@ impl<'a> Section<'a> {
     /// Anything but a JSON string.
     pub fn str(&self, key: &str) -> Result<Option<&'a str>, CniError> {
         let Some(value) = self.value(key) else { return Ok(None) };
-        value.as_str().map(Some).ok_or_else(|| self.wrong(key, value, "a text"))
+        value.as_str().map(Some).ok_or_else(|| self.wrong(key, value, "a string"))
     }
 
     /// A flag, `None` when absent.
@@ -139,7 +139,7 @@ impl<'a> Section<'a> {
     ///
     /// # Errors
     /// As [`Section::uint`].
-    pub fn number_or_zero(
+    pub fn uint_zero_as_none(
         &self,
         key: &str,
         what: &str,
@@ -233,7 +233,9 @@ impl<'a> Section<'a> {
         let Some(value) = self.value(key) else { return Ok(Vec::new()) };
         let list = value.as_array().ok_or_else(|| self.wrong(key, value, "a list of texts"))?;
         let text = |(i, item): (usize, &Value)| {
-            item.as_str().map(str::to_owned).ok_or_else(|| self.wrong(&format!("{key}[{i}]"), item, "a text"))
+            item.as_str()
+                .map(str::to_owned)
+                .ok_or_else(|| self.wrong(&format!("{key}[{i}]"), item, "a string"))
         };
         list.iter().enumerate().map(text).collect()
     }

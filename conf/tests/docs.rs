@@ -17,7 +17,7 @@ const READERS: &[&str] = &[
     "opt_bool",
     "uint",
     "number",
-    "number_or_zero",
+    "uint_zero_as_none",
     "ip",
     "cidr",
     "section",

@@ -158,9 +158,9 @@ pub(crate) struct Status {
     pub(crate) output: Output,
 }
 
-/// Check what experienced people would check by hand, and say what mends what is wrong.
+/// Check what experienced people would check by hand, and say what fixes what is wrong.
 ///
-/// Each line is ok, warn or fail, with what was seen, why it matters, and the command that mends it. The exit status is 1 if
+/// Each line is ok, warn or fail, with what was seen, why it matters, and the command that fixes it. The exit status is 1 if
 /// anything fails. Nothing is changed; the pods' networks are asked by ARP and neighbour discovery, in nobody's name.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
@@ -211,11 +211,11 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
             return Ok(0);
         }
         Err(misuse) => {
-            complain(&misuse.to_string());
+            report(&misuse.to_string());
             return Ok(MISUSED);
         }
     };
-    let out: &mut dyn Write = &mut Told(out);
+    let out: &mut dyn Write = &mut OutputWriter(out);
     let outcome = match &cli.verb {
         Verb::Install(call) => install::run(call, out).map(|()| true),
         Verb::Uninstall(call) => uninstall::run(call, out).map(|()| true),
@@ -226,47 +226,50 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
     match outcome {
         Ok(true) => Ok(0),
         Ok(false) => Ok(FAILED),
-        Err(error) if is_unheard(&error) => error.downcast::<io::Error>().map_or(Ok(FAILED), Err),
+        Err(error) if is_output_error(&error) => error.downcast::<io::Error>().map_or(Ok(FAILED), Err),
         Err(error) => {
             out.flush()?;
-            complain(&format!("vlan-bridgectl: {error:#}"));
+            report(&format!("vlan-bridgectl: {error:#}"));
             Ok(FAILED)
         }
     }
 }
 
 /// Our output, whose errors are told from those of files.
-struct Told<'a>(&'a mut dyn Write);
+struct OutputWriter<'a>(&'a mut dyn Write);
 
 /// An error of our output.
 #[derive(Debug)]
-struct Unheard(io::Error);
+struct OutputError(io::Error);
 
-impl std::error::Error for Unheard {}
+impl std::error::Error for OutputError {}
 
-impl fmt::Display for Unheard {
+impl fmt::Display for OutputError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl Write for Told<'_> {
+impl Write for OutputWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map_err(|error| io::Error::new(error.kind(), Unheard(error)))
+        self.0.write(bytes).map_err(|error| io::Error::new(error.kind(), OutputError(error)))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().map_err(|error| io::Error::new(error.kind(), Unheard(error)))
+        self.0.flush().map_err(|error| io::Error::new(error.kind(), OutputError(error)))
     }
 }
 
 /// Whether nobody takes our output any more.
-pub(crate) fn is_unheard(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).is_some_and(|cause| cause.is::<Unheard>())
+pub(crate) fn is_output_error(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+        .is_some_and(|cause| cause.is::<OutputError>())
 }
 
 /// Says something to the person, apart from the facts.
-pub(crate) fn complain(text: &str) {
+pub(crate) fn report(text: &str) {
     // With stderr closed there is nobody to tell.
     let _ = writeln!(io::stderr(), "{}", text.trim_end());
 }

@@ -86,7 +86,7 @@ pub(crate) struct Facts {
     /// Attachments of other IPAM plugins' networks whose veth is gone, and whose pod is there.
     pub(crate) without_veth: Vec<AttachmentId>,
     /// The node's ways to attached pods that are missing.
-    pub(crate) lost_ways: Vec<LostWay>,
+    pub(crate) missing_routes: Vec<MissingRoute>,
     /// Packets that reverse-path filtering has dropped since the boot (`IPReversePathFilter`).
     pub(crate) rp_filtered: Option<u64>,
     /// None in a network namespace that is not the machine's first one: these show neither counters nor limits.
@@ -117,7 +117,7 @@ pub(crate) struct Legacy {
 
 /// A route or a neighbour entry of the node for a pod that is not there.
 #[derive(Debug)]
-pub(crate) struct LostWay {
+pub(crate) struct MissingRoute {
     /// The veth's end on the node.
     pub(crate) veth: String,
     /// By which the pod is reached.

@@ -214,7 +214,7 @@ fn tell(plan: &Plan, output: Output, out: &mut dyn Write) -> Result<()> {
             writeln!(out, "kept      {}: the one that was there", kept.display())?;
         }
     }
-    plan.warnings.iter().for_each(|warning| cli::complain(&format!("warning: {warning}")));
+    plan.warnings.iter().for_each(|warning| cli::report(&format!("warning: {warning}")));
     Ok(())
 }
 

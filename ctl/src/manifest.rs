@@ -52,7 +52,7 @@ impl Manifest {
     /// where our last one is kept; one of others takes the place of nothing that is kept, for uninstall gives it back.
     pub(crate) fn keep(&mut self, list: &Path, content: &[u8]) -> Result<PathBuf> {
         if self.lists.iter().any(|known| known == list) && lists::is_ours(content) {
-            let kept = kept_ours().join(list.file_name().unwrap_or_default());
+            let kept = uninstalled_dir().join(list.file_name().unwrap_or_default());
             files::put(&kept, content, files::mode(list)?)?;
             return Ok(kept);
         }
@@ -87,21 +87,21 @@ fn path() -> PathBuf {
 /// A name in the folder of kept lists that no other content has: `NAME`, else `2-NAME` and so on.
 fn free_place(list: &Path, content: &[u8]) -> Result<PathBuf> {
     let name = list.file_name().unwrap_or_default().to_string_lossy();
-    let mut place = kept().join(&*name);
+    let mut place = backup_dir().join(&*name);
     let mut count = 1;
     while files::read(&place)?.is_some_and(|there| there != content) {
         count += 1;
-        place = kept().join(format!("{count}-{name}"));
+        place = backup_dir().join(format!("{count}-{name}"));
     }
     Ok(place)
 }
 
 /// The folder of lists of others that ours took the place of.
-pub(crate) fn kept() -> PathBuf {
+pub(crate) fn backup_dir() -> PathBuf {
     Path::new(FOLDER).join("previous")
 }
 
 /// The folder of lists of ours that others of ours took the place of, or that were taken away.
-pub(crate) fn kept_ours() -> PathBuf {
-    kept().join("ours")
+pub(crate) fn uninstalled_dir() -> PathBuf {
+    backup_dir().join("ours")
 }

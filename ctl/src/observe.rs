@@ -1,8 +1,8 @@
 //! Looks at the node: every gatherer of [`Facts`].
 
 mod filter;
+mod host_routes;
 mod kernel;
-mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -56,7 +56,7 @@ pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[Pat
         Some(dir) => vec![dir.to_owned()],
         None => places(&facts, runtimes::conf_dirs, &installed.lists),
     };
-    for folder in [manifest::kept_ours(), manifest::kept()] {
+    for folder in [manifest::uninstalled_dir(), manifest::backup_dir()] {
         facts.kept.extend(files::names(&folder)?.iter().map(|name| folder.join(name)));
     }
     for folder in folders {
@@ -74,14 +74,14 @@ pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[Pat
     facts.neighbours = [false, true].into_iter().filter_map(kernel::neighbours).collect();
     filter::packet_filter(&mut facts)?;
     facts.without_veth = without_veth(&facts)?;
-    facts.lost_ways = node::runtime()?.block_on(ways::lost(&facts))?;
+    facts.missing_routes = node::runtime()?.block_on(host_routes::missing(&facts))?;
     Ok(facts)
 }
 
 /// What install noted; one that cannot be read keeps nobody from looking at the rest.
 fn installed() -> Manifest {
     Manifest::read().unwrap_or_else(|why| {
-        cli::complain(&format!("warning: {why:#}: folders that install was given are not looked into"));
+        cli::report(&format!("warning: {why:#}: folders that install was given are not looked into"));
         Manifest::default()
     })
 }

@@ -24,7 +24,7 @@ pub(crate) fn run(call: &Repair, out: &mut dyn Write) -> Result<bool> {
         }
         facts = observe::node(None, None, &[])?;
     }
-    failed.iter().for_each(|error| cli::complain(&format!("vlan-bridgectl: {error}")));
+    failed.iter().for_each(|error| cli::report(&format!("vlan-bridgectl: {error}")));
     let left: Vec<doctor::Finding> = doctor::failures(&facts);
     if call.output == Output::Json {
         let left: Vec<_> = left.iter().map(doctor::Finding::to_json).collect();

@@ -18,7 +18,7 @@ use crate::observe;
 pub(crate) fn run(call: &Status, out: &mut dyn Write) -> Result<()> {
     let facts = observe::node(call.conf_dir.as_deref(), None, &call.network)?;
     if let Some(why) = &facts.unclear_runtime {
-        cli::complain(&format!("warning: {why}: only the usual folders are looked into"));
+        cli::report(&format!("warning: {why}: only the usual folders are looked into"));
     }
     if call.output == Output::Json {
         let all = json!({

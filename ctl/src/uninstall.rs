@@ -44,7 +44,7 @@ pub(crate) fn run(call: &Uninstall, out: &mut dyn Write) -> Result<()> {
         let manifest = Manifest::read()?;
         let lists = known_lists(&manifest)?;
         for list in &manifest.lists {
-            take_list(list, &mut done)?;
+            remove_list(list, &mut done)?;
         }
         for link in attached {
             detach(&conn, link, &lists, &manifest, &mut done).await?;
@@ -53,10 +53,10 @@ pub(crate) fn run(call: &Uninstall, out: &mut dyn Write) -> Result<()> {
             take(binary, &mut done)?;
         }
         let uplinks = uplinks(&lists);
-        if let Err(why) = forget_the_dead(&conn, &lists).await {
+        if let Err(why) = delete_state_of_dead_pods(&conn, &lists).await {
             done.left.push(format!("rules or routes of pods that are gone: {why:#}"));
         }
-        take_interfaces(&conn, &uplinks, &mut done).await?;
+        remove_interfaces(&conn, &uplinks, &mut done).await?;
         // Last: a runtime that sees a list starts pods.
         for (list, kept) in &manifest.kept {
             restore(list, kept, &mut done)?;
@@ -69,7 +69,7 @@ pub(crate) fn run(call: &Uninstall, out: &mut dyn Write) -> Result<()> {
 
 /// Takes away what was given to pods outside their interfaces, and was not taken back: of those that died without a DEL, or whose DEL
 /// could not be called. By now nobody is attached.
-async fn forget_the_dead(conn: &Conn, lists: &[Value]) -> Result<()> {
+async fn delete_state_of_dead_pods(conn: &Conn, lists: &[Value]) -> Result<()> {
     let recorded = Records::of_this_node()?.all().into_iter().map(|(_, record)| record.network);
     let named = lists.iter().filter_map(|list| list["name"].as_str().map(str::to_owned));
     for network in recorded.chain(named).collect::<BTreeSet<String>>() {
@@ -86,9 +86,9 @@ async fn forget_the_dead(conn: &Conn, lists: &[Value]) -> Result<()> {
     guards.end();
     trunk::remove_records()?;
     ports::delete_all_records()?;
-    host_access::forget_stale(conn, &host_access::remembered()?, &[]).await?;
+    host_access::delete_stale_records(conn, &host_access::recorded_veths()?, &[]).await?;
     // They hang on the bridge, which stays where somebody else uses it.
-    host_access::remove_stale(&host_access::Ours::look(conn).await?, &[])?;
+    host_access::remove_stale(&host_access::OwnRoutes::look(conn).await?, &[])?;
     Ok(())
 }
 
@@ -116,11 +116,11 @@ fn known_lists(manifest: &Manifest) -> Result<Vec<Value>> {
     let mut paths = manifest.lists.clone();
     // What a runtime's configuration says is not worth staying for.
     let runtimes = runtimes::find(None).unwrap_or_else(|why| {
-        cli::complain(&format!("warning: {why:#}: where that runtime looks for lists is not looked into"));
+        cli::report(&format!("warning: {why:#}: where that runtime looks for lists is not looked into"));
         Vec::new()
     });
     let mut folders = runtimes::conf_dirs(&runtimes);
-    folders.extend([manifest::kept(), manifest::kept_ours()]);
+    folders.extend([manifest::backup_dir(), manifest::uninstalled_dir()]);
     for folder in folders {
         paths.extend(lists::in_folder(&folder)?.into_iter().map(|found| found.path));
     }
@@ -142,12 +142,12 @@ fn take(path: &Path, done: &mut Done) -> Result<()> {
 }
 
 /// Removes a list of ours, which is kept where no runtime looks. What somebody has put into its place is not ours to take.
-fn take_list(path: &Path, done: &mut Done) -> Result<()> {
+fn remove_list(path: &Path, done: &mut Done) -> Result<()> {
     match files::read(path)? {
         None => Ok(()),
         Some(content) if lists::is_ours(&content) => {
             let name = path.file_name().unwrap_or_default();
-            files::put(&manifest::kept_ours().join(name), &content, files::mode(path)?)?;
+            files::put(&manifest::uninstalled_dir().join(name), &content, files::mode(path)?)?;
             take(path, done)
         }
         Some(_) => {
@@ -215,7 +215,7 @@ fn del(attachment: &Attachment<'_>, lists: &[Value], binaries: &[PathBuf]) -> Re
 }
 
 /// Bridges that the plugins made, then sub-interfaces: those that nobody else uses.
-async fn take_interfaces(conn: &Conn, uplinks: &[String], done: &mut Done) -> Result<()> {
+async fn remove_interfaces(conn: &Conn, uplinks: &[String], done: &mut Done) -> Result<()> {
     for is_bridge in [true, false] {
         // Anew each time: a bridge that has gone has no ports.
         let links = node::links(conn).await?;
@@ -295,6 +295,6 @@ fn tell(done: &Done, output: Output, out: &mut dyn Write) -> Result<()> {
     if done.files.is_empty() && done.interfaces.is_empty() && done.restored.is_empty() {
         writeln!(out, "nothing was installed")?;
     }
-    done.left.iter().for_each(|left| cli::complain(&format!("warning: left {left}")));
+    done.left.iter().for_each(|left| cli::report(&format!("warning: left {left}")));
     Ok(())
 }

@@ -40,8 +40,8 @@ pub struct Finding {
     pub check: String,
     /// What it saw.
     pub seen: String,
-    /// The commands that mend it.
-    pub mend: Vec<String>,
+    /// The commands that fix it.
+    pub fixes: Vec<String>,
 }
 
 impl<'a> Ctl<'a> {
@@ -154,7 +154,7 @@ impl<'a> Ctl<'a> {
             verdict: text(finding, "verdict"),
             check: text(finding, "check"),
             seen: text(finding, "seen"),
-            mend: finding["mend"]
+            fixes: finding["fix"]
                 .as_array()
                 .into_iter()
                 .flatten()

@@ -15,7 +15,7 @@ use crate::resolv_conf;
 use crate::store::{Claim, Netns, Owner, Pool, Record, Store, StoreError, Usage, clock};
 
 /// What one ADD asks for.
-struct Ask<'a> {
+struct AddressRequest<'a> {
     network: &'a str,
     config: &'a IpamConfig,
     owner: Owner,
@@ -25,7 +25,7 @@ struct Ask<'a> {
 }
 
 /// How one look at the store ended.
-enum Look {
+enum Outcome {
     /// The addresses are the attachment's.
     Given(Vec<IpConfig>),
     /// Some of these must be looked for on the network first.
@@ -47,41 +47,45 @@ pub(crate) fn add(request: &Request) -> Result<Value, CniError> {
     let dns = config.resolv_conf.as_deref().map_or(Ok(Dns::default()), resolv_conf::read)?;
     let mut detector = Detector::prepare(&config, &request.name)?;
     let (owner, record) = (Owner::of(request), describe(request));
-    let ask = Ask { network: &request.name, config: &config, owner, requested, record };
+    let ask = AddressRequest { network: &request.name, config: &config, owner, requested, record };
     let ips = loop {
         let mut store = Store::create(&config.data_dir, &request.name)?;
-        let looked = give(&mut store, &ask, detector.as_ref());
+        let looked = lease_addresses(&mut store, &ask, detector.as_ref());
         if let Err(error) = &looked
             && error.code != code::ALREADY_ALLOCATED
         {
-            give_back(&mut store, &ask.owner);
+            release(&mut store, &ask.owner);
         }
         store.finish();
         match (looked?, &mut detector) {
-            (Look::Given(ips), _) => break ips,
-            (Look::Unseen(batch), Some(detector)) => detector.look(&ask.owner, &batch)?,
+            (Outcome::Given(ips), _) => break ips,
+            (Outcome::Unseen(batch), Some(detector)) => detector.look(&ask.owner, &batch)?,
             // Without a detector nothing is unseen.
-            (Look::Unseen(_), None) => {}
+            (Outcome::Unseen(_), None) => {}
         }
     };
     let result = AddResult { ips, routes: config.routes.clone(), dns, ..AddResult::default() };
     result.to_json(request.version).inspect_err(|_| match Store::create(&config.data_dir, &request.name) {
         Ok(mut store) => {
-            give_back(&mut store, &ask.owner);
+            release(&mut store, &ask.owner);
             store.finish();
         }
         Err(error) => log::error!("{error}; DEL or GC will release what {} holds", ask.owner),
     })
 }
 
-fn give_back(store: &mut Store, owner: &Owner) {
+fn release(store: &mut Store, owner: &Owner) {
     if let Err(error) = store.release(owner) {
         log::error!("{error}; DEL or GC will release what {owner} holds");
     }
 }
 
 /// One address of each set, or those to look for on the network before.
-fn give(store: &mut Store, ask: &Ask<'_>, detector: Option<&Detector<'_>>) -> Result<Look, CniError> {
+fn lease_addresses(
+    store: &mut Store,
+    ask: &AddressRequest<'_>,
+    detector: Option<&Detector<'_>>,
+) -> Result<Outcome, CniError> {
     let held = store.held_by(&ask.owner)?;
     if let Some(addr) = held.first()
         && !store.is_left_over(&ask.owner, &held)?
@@ -93,12 +97,12 @@ fn give(store: &mut Store, ask: &Ask<'_>, detector: Option<&Detector<'_>>) -> Re
         let chosen = choose(store, ask, &held, detector)?;
         if detector.is_some() && chosen.iter().any(|addr| !store.is_clear(*addr)) {
             let alone = detector.is_some_and(Detector::has_rivals);
-            return Ok(Look::Unseen(batch(store, ask, &chosen, if alone { 1 } else { BATCH })?));
+            return Ok(Outcome::Unseen(batch(store, ask, &chosen, if alone { 1 } else { BATCH })?));
         }
         let others: Vec<IpAddr> = held.iter().copied().filter(|addr| !chosen.contains(addr)).collect();
         store.release_some(&ask.owner, &others)?;
         if let Some(ips) = claim_all(store, ask, &chosen)? {
-            return Ok(Look::Given(ips));
+            return Ok(Outcome::Given(ips));
         }
     }
 }
@@ -107,7 +111,7 @@ fn give(store: &mut Store, ask: &Ask<'_>, detector: Option<&Detector<'_>>) -> Re
 /// nobody else, or the next.
 fn choose(
     store: &mut Store,
-    ask: &Ask<'_>,
+    ask: &AddressRequest<'_>,
     held: &[IpAddr],
     detector: Option<&Detector<'_>>,
 ) -> Result<Vec<IpAddr>, CniError> {
@@ -154,7 +158,12 @@ fn uncontested(
 
 /// The chosen addresses that nobody has looked for, and those that come after them, for others who will want them: so many of each set at
 /// the most.
-fn batch(store: &mut Store, ask: &Ask<'_>, chosen: &[IpAddr], most: usize) -> Result<Vec<IpAddr>, CniError> {
+fn batch(
+    store: &mut Store,
+    ask: &AddressRequest<'_>,
+    chosen: &[IpAddr],
+    most: usize,
+) -> Result<Vec<IpAddr>, CniError> {
     let mut batch = Vec::new();
     for (pool, first) in ask.pools().zip(chosen) {
         let mut of_set = store.upcoming(&pool, most)?;
@@ -167,7 +176,7 @@ fn batch(store: &mut Store, ask: &Ask<'_>, chosen: &[IpAddr], most: usize) -> Re
     Ok(batch)
 }
 
-impl Ask<'_> {
+impl AddressRequest<'_> {
     fn pools(&self) -> impl Iterator<Item = Pool<'_>> {
         let cooldown = self.config.cooldown;
         self.config.ranges.iter().enumerate().map(move |(index, set)| Pool { index, set, cooldown })
@@ -175,7 +184,11 @@ impl Ask<'_> {
 }
 
 /// Claims the chosen address of each set. `None` if one was taken that was chosen because it was free.
-fn claim_all(store: &mut Store, ask: &Ask<'_>, chosen: &[IpAddr]) -> Result<Option<Vec<IpConfig>>, CniError> {
+fn claim_all(
+    store: &mut Store,
+    ask: &AddressRequest<'_>,
+    chosen: &[IpAddr],
+) -> Result<Option<Vec<IpConfig>>, CniError> {
     let (mut ips, mut record) = (Vec::new(), ask.record.clone());
     for (i, (set, addr)) in ask.config.ranges.iter().zip(chosen).enumerate() {
         if store.claim(*addr, &ask.owner, &mut record)? == Claim::Taken {

@@ -91,7 +91,7 @@ pub fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
     let call = match parse(words) {
         Ok(call) => call,
         Err(why) => {
-            complain(&format!("{why}\n\n{USAGE}"));
+            report(&format!("{why}\n\n{USAGE}"));
             return Ok(MISUSED);
         }
     };
@@ -100,13 +100,13 @@ pub fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
         Err(Failure::Output(error)) => Err(error),
         Err(Failure::Said(why)) => {
             out.flush()?;
-            complain(&why);
+            report(&why);
             Ok(FAILED)
         }
     }
 }
 
-fn complain(text: &str) {
+fn report(text: &str) {
     // With stderr closed there is nobody to tell.
     let _ = writeln!(io::stderr(), "{text}");
 }

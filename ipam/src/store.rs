@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime};
 use cni_conf::cni::env::is_identifier;
 use cni_skel::lock::{self, LIMIT, STATUS_LIMIT, Share};
 
+mod boot_time;
 mod claim;
 mod error;
 mod files;
@@ -29,7 +30,6 @@ mod holder;
 mod index;
 mod inspect;
 mod machine;
-mod moment;
 mod netns;
 mod open;
 mod ranges;
@@ -43,6 +43,7 @@ mod tests;
 mod turn;
 mod verdict;
 
+pub(crate) use boot_time::{BootTime, clock};
 pub use claim::Claim;
 pub use error::StoreError;
 use error::at;
@@ -51,7 +52,6 @@ pub use holder::{Holder, Owner};
 use index::Index;
 pub use inspect::{Cooling, Inspector, Known};
 use machine::Here;
-pub(crate) use moment::{Moment, clock};
 pub use netns::Netns;
 pub use ranges::{Pool, Usage};
 use record::Found;
@@ -76,8 +76,8 @@ pub struct Store {
     dir: PathBuf,
     /// The directory itself, for its times.
     handle: File,
-    side: Side,
-    moment: Moment,
+    side: StateDir,
+    boot_time: BootTime,
     here: Here,
     index: Index,
     tables: BTreeMap<String, Table>,
@@ -94,7 +94,7 @@ pub struct Store {
 
 /// Where the files are that are ours alone.
 #[derive(Debug)]
-struct Side {
+struct StateDir {
     dir: PathBuf,
     index: PathBuf,
     owners: PathBuf,
@@ -147,7 +147,7 @@ impl Store {
         let dir = directory(data_dir, network)?;
         make(&dir)?;
         open_directory(&dir)?;
-        Side::of(data_dir, network).check(data_dir)?;
+        StateDir::of(data_dir, network).check(data_dir)?;
         // Not in the directory of leases: that would look like somebody else's change.
         let side = data_dir.join(SIDE);
         files::make_private(&side)?;
@@ -166,27 +166,27 @@ impl Store {
     }
 
     fn lock(data_dir: &Path, network: &str, dir: PathBuf, limit: Duration) -> Result<Store, StoreError> {
-        let moment = Moment::now();
+        let boot_time = BootTime::now();
         let path = dir.join(LOCK);
         // host-local opens it without writing; neither of us needs what it holds.
         let handle = open_directory(&dir)?;
         let lock = open::to_write(&path).map_err(at("open", &path))?;
         let lock = lock::take(&path, lock, Share::Exclusive, limit)?;
         let now = handle.metadata().map_err(at("read", &dir))?;
-        let side = Side::of(data_dir, network);
+        let side = StateDir::of(data_dir, network);
         let is_whole = side.check(data_dir)?;
         let here = Here::see(&side.dir);
         let index = Index::read(&side.index);
         let known = is_whole
             && index.as_ref().is_some_and(|index| {
-                index.describes(&now) && here.is(&index.machine) && !moment.is_after(&index.boot)
+                index.describes(&now) && here.is(&index.machine) && !boot_time.is_after(&index.boot)
             });
         let index = index.unwrap_or_default();
         Ok(Store {
             dir,
             handle,
             side,
-            moment,
+            boot_time,
             here,
             index,
             tables: BTreeMap::new(),
@@ -286,7 +286,7 @@ impl Store {
         if !self.known || !self.changed {
             return;
         }
-        self.index.boot.clone_from(&self.moment.boot);
+        self.index.boot.clone_from(&self.boot_time.boot);
         if !self.here.id.is_empty() {
             self.index.machine.clone_from(&self.here.id);
         }
@@ -311,10 +311,10 @@ impl Store {
     }
 }
 
-impl Side {
-    fn of(data_dir: &Path, network: &str) -> Side {
+impl StateDir {
+    fn of(data_dir: &Path, network: &str) -> StateDir {
         let dir = data_dir.join(SIDE).join(network);
-        Side {
+        StateDir {
             index: dir.join("index"),
             owners: dir.join("owners"),
             ranges: dir.join("ranges"),

@@ -33,7 +33,7 @@ pub type Run = fn(&Request) -> Result<Option<Value>, CniError>;
 
 /// What a program does for a person who calls it with these words: writes to `out`, and returns the exit code. An error
 /// of `out` is a reader who has seen enough.
-pub type ByHand = fn(words: &[String], out: &mut dyn Write) -> io::Result<u8>;
+pub type CommandLine = fn(words: &[String], out: &mut dyn Write) -> io::Result<u8>;
 
 /// An error and the version to say it in.
 type Failure = (CniError, Version);
@@ -54,13 +54,13 @@ pub fn plugin_main(about: &str, run: Run) -> ExitCode {
 
 /// [`plugin_main`] of a plugin that can do something for a person: a call by hand whose first word does not begin
 /// with a dash goes to `tool`.
-pub fn plugin_main_with_tool(about: &str, run: Run, tool: ByHand) -> ExitCode {
+pub fn plugin_main_with_tool(about: &str, run: Run, tool: CommandLine) -> ExitCode {
     main_with(about, run, Some(tool))
 }
 
 /// The whole of the `main` of a program that is no plugin: for people, and for scripts.
-pub fn tool_main(tool: ByHand) -> ExitCode {
-    use_by_hand(tool, &words())
+pub fn tool_main(tool: CommandLine) -> ExitCode {
+    run_command_line(tool, &words())
 }
 
 /// What the caller wrote behind the program's name.
@@ -68,12 +68,12 @@ fn words() -> Vec<String> {
     env::args_os().skip(1).map(|word| word.to_string_lossy().into()).collect()
 }
 
-fn main_with(about: &str, run: Run, tool: Option<ByHand>) -> ExitCode {
+fn main_with(about: &str, run: Run, tool: Option<CommandLine>) -> ExitCode {
     if env::var_os("CNI_COMMAND").is_none_or(|command| command.is_empty()) {
         let words = words();
         return match tool.filter(|_| words.first().is_some_and(|word| !word.starts_with('-'))) {
-            Some(tool) => use_by_hand(tool, &words),
-            None => by_hand(about, tool.is_some()),
+            Some(tool) => run_command_line(tool, &words),
+            None => explain(about, tool.is_some()),
         };
     }
     answer_panics();
@@ -175,7 +175,7 @@ fn undo(mut request: Request, run: Run) {
 }
 
 /// A person who knows what the plugin can be asked.
-fn use_by_hand(tool: ByHand, words: &[String]) -> ExitCode {
+fn run_command_line(tool: CommandLine, words: &[String]) -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
     match stdout::check().and_then(|()| tool(words, &mut out)).and_then(|code| out.flush().map(|()| code)) {
         Ok(code) => ExitCode::from(code),
@@ -188,7 +188,7 @@ fn use_by_hand(tool: ByHand, words: &[String]) -> ExitCode {
 }
 
 /// A person, or a runtime that forgot `CNI_COMMAND`.
-fn by_hand(about: &str, has_tool: bool) -> ExitCode {
+fn explain(about: &str, has_tool: bool) -> ExitCode {
     let name = about.split(' ').next().unwrap_or_default();
     let more = if has_tool { format!("\n\nBy hand: {name} help") } else { String::new() };
     let help = format!(

@@ -9,7 +9,7 @@ use cni_conf::network::{Network, OUR_IPAM};
 use cni_conf::request::Request;
 use serde_json::Value;
 
-use super::silence;
+use super::set_down;
 use crate::apply;
 use crate::delegate::{Delegate, Running};
 use crate::guard::{self, Guard};
@@ -60,10 +60,10 @@ async fn add(request: &Request) -> Result<Option<Value>, CniError> {
     match &add.nat {
         // First of all, for the kernel may lack what it takes.
         Some(nat) => nat.prepare(&add.node, &add.attachment().host_interface()).await?,
-        None => nat::mend(&add.node, None).await,
+        None => nat::repair_and_log(&add.node, None).await,
     }
     if add.guard.is_none() {
-        guard::mend(&add.node).await;
+        guard::repair_and_log(&add.node).await;
     }
     let added = add.run().await;
     if let (Err(_), Some(nat)) = (&added, &add.nat)
@@ -94,19 +94,19 @@ impl Add<'_> {
 
     /// What fails half way is taken back.
     async fn run(&self) -> Result<Value, CniError> {
-        self.clear_debris().await?;
+        self.clear_leftovers().await?;
         let seen = apply::ensure_uplink(&self.node, &self.network).await?;
         boundary::ensure(&self.node, &self.network).await?;
         ports::repair_missing(&self.node).await;
         // By now a bridge that was down is up.
-        host_access::mend(&self.node).await;
+        host_access::repair_and_log(&self.node).await;
         let mut undo = UndoLog::default();
         let attached = self.attach(&seen, &mut undo).await;
         if attached.is_err() {
             if let Err(e) = ports::delete_record(&self.attachment().host_interface()) {
                 log::error!("{e}");
             }
-            self.silence().await;
+            self.set_down().await;
             undo.unwind(&self.node).await;
             if let Err(e) = boundary::remove_absent(&self.node, &self.network).await {
                 log::error!("{e}");
@@ -121,7 +121,7 @@ impl Add<'_> {
     }
 
     /// Refuses an interface that is there, and clears away what an ADD of this attachment left that was killed.
-    async fn clear_debris(&self) -> Result<(), CniError> {
+    async fn clear_leftovers(&self) -> Result<(), CniError> {
         let ifname = &self.request.env.ifname;
         let name = self.attachment().host_interface();
         let host = link::by_name(&self.node, &name).await?;
@@ -145,11 +145,11 @@ impl Add<'_> {
             }
             log::warn!("{name} is left of an ADD that did not end: clearing it and its address away");
             ports::delete_record(&name)?;
-            self.silence().await;
+            self.set_down().await;
         }
         // Also of one whose veth has gone since, with its namespace.
-        let recorded = host_access::recall(&name)?;
-        host_access::forget(&name)?;
+        let recorded = host_access::load_records(&name)?;
+        host_access::delete_record(&name)?;
         guard::detach(&self.node, &name, self.guard.is_some()).await?;
         nat::detach(&self.node, &name, false).await?;
         if let Some(host) = host {
@@ -176,10 +176,10 @@ impl Add<'_> {
     }
 
     /// Before its address is given back, a pod must be silent; a link that is gone is.
-    async fn silence(&self) {
+    async fn set_down(&self) {
         let name = self.attachment().host_interface();
         let silenced = match link::by_name(&self.node, &name).await {
-            Ok(Some(host)) => silence(&self.node, &host, self.network.ipam.as_deref()).await,
+            Ok(Some(host)) => set_down(&self.node, &host, self.network.ipam.as_deref()).await,
             Ok(None) => Ok(()),
             Err(e) => Err(e),
         };
@@ -216,7 +216,7 @@ impl Add<'_> {
         if let Some(guard) = &self.guard {
             let limits = guard::limits(&self.network);
             let guarded = Record { guard: limits, masquerade: false, ports: Vec::new(), ..record.clone() };
-            guard.open_for(&self.node, &guarded).await?;
+            guard.allow_addresses(&self.node, &guarded).await?;
         }
         self.pod.configure(&self.network, &container, &result).await?;
         if self.network.is_gateway {
@@ -230,13 +230,13 @@ impl Add<'_> {
         {
             has_host_routes = true;
             let pods: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
-            let ways = host_access::ways(&self.node, wanted, device, &pods).await?;
-            host_access::check_free(&self.node, device, &ways).await?;
+            let routes = host_access::host_routes(&self.node, wanted, device, &pods).await?;
+            host_access::check_free(&self.node, device, &routes).await?;
             let metric = self.attachment().metric();
-            let ends = host_access::Ends { device, host: &host, container: &container, metric };
-            host_access::give(&self.node, &self.pod, &ends, &ways, &record, undo).await?;
+            let veth = host_access::VethPair { device, host: &host, container: &container, metric };
+            host_access::install(&self.node, &self.pod, &veth, &routes, &record, undo).await?;
             if self.network.has_nat() {
-                record.sources = ways.sources();
+                record.sources = routes.sources();
             }
         }
         if let Some(nat) = &self.nat {
@@ -254,7 +254,7 @@ impl Add<'_> {
         };
         self.set_host(&host, ready).await?;
         // A port that passes frames by now has been given it. Where the pod's end is brought up later it stays, which costs time only.
-        if let Err(e) = route::forget_multicast(&self.node, host.index).await {
+        if let Err(e) = route::delete_multicast_route(&self.node, host.index).await {
             log::debug!("{e}");
         }
         Ok(document)

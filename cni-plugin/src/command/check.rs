@@ -13,7 +13,7 @@ use crate::nat::BridgedDrop;
 use crate::net::{Conn, addr, fdb, link, port, route, rule};
 use crate::ownership::Attachment;
 use crate::plan::{Step, check, uplink};
-use crate::{boundary, config, guard, host_access, nat, observe, pod, requested_mac};
+use crate::{boundary, config, guard, host_access, nat, observe, pod, ports, requested_mac};
 
 /// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -127,8 +127,16 @@ async fn check_port_of_mac(node: &Conn, network: &Network, seen: &check::Seen) -
                     ),
                 ));
             }
-            // As releases without `sticky` pinned it.
+            // So do releases without `sticky` pin it, which write no record of the port: what cannot be repaired is no failure.
             Some(entry) if entry.kind == fdb::Kind::Static && !entry.sticky => {
+                if ports::of_veth(&host.name)?.is_none() {
+                    log::warn!(
+                        "a frame with the pod's MAC {mac} that comes in elsewhere moves it from {}: an earlier release has \
+                         attached the pod; it has to be started anew to be pinned",
+                        host.name
+                    );
+                    continue;
+                }
                 return Err(CniError::new(
                     code::CHECK_FAILED,
                     format!(

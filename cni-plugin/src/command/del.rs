@@ -7,13 +7,14 @@ use cni_conf::network::{OUR_IPAM, Teardown};
 use cni_conf::request::Request;
 use serde_json::Value;
 
-use super::silence;
+use super::set_down;
 use crate::delegate::{Delegate, Running};
 use crate::link::{Kind, Link};
 use crate::net::nft::Nft;
 use crate::net::remove::Remover;
 use crate::net::{Conn, Namespace, NetError, link, netns};
 use crate::ownership::{Attachment, Progress, is_attachment};
+use crate::ports::AttachmentId;
 use crate::record::Records;
 use crate::{boundary, guard, host_access, nat, pod, ports, refused, trunk};
 
@@ -47,13 +48,18 @@ fn former_name(attachment: &Attachment<'_>, host: Option<&Link>) -> Result<Optio
             _ => Ok(None),
         };
     }
+    let is_its = |id: &AttachmentId| {
+        (id.container_id.as_str(), id.ifname.as_str()) == (attachment.container_id, attachment.ifname)
+    };
+    let recorded = ports::of_veth(&veth)?.filter(is_its).map(|id| id.network);
     let records = [Records::of_this_node()?, Records::of_guards()?];
-    let recorded = records.iter().find_map(|records| records.read(&veth)).filter(|record| {
+    let recorded = recorded.or_else(|| {
+        let record = records.iter().find_map(|records| records.read(&veth))?;
         let of = record.attachment();
-        (of.container_id, of.ifname) == (attachment.container_id, attachment.ifname)
-            && of.network != attachment.network
+        let is_its = (of.container_id, of.ifname) == (attachment.container_id, attachment.ifname);
+        is_its.then(|| record.network.clone())
     });
-    Ok(recorded.map(|record| record.network))
+    Ok(recorded.filter(|network| network != attachment.network))
 }
 
 async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<(), CniError> {
@@ -68,7 +74,7 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     // From here on nobody puts its port back.
     let forgotten = if is_anothers { Ok(()) } else { ports::delete_record(&attachment.host_interface()) };
     if let Some(found) = &found {
-        silence(&found.conn, &found.link, teardown.ipam.as_deref()).await?;
+        set_down(&found.conn, &found.link, teardown.ipam.as_deref()).await?;
     }
     // Before the addresses can be another's. What fails here or below must not keep the rest; the runtime repeats a DEL that failed.
     let (withdrawn, sockets) = match is_anothers {
@@ -90,7 +96,7 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     withdrawn?;
     forgotten?;
     if !is_anothers {
-        refused::forget(&attachment.host_interface())?;
+        refused::delete_record(&attachment.host_interface())?;
     }
     if let Some(trunk) = &teardown.trunk {
         trunk::leave(node, trunk).await?;
@@ -108,9 +114,9 @@ async fn withdraw(
 ) -> (Result<(), CniError>, Vec<Nft>) {
     let veth = attachment.host_interface();
     let previous = request.prev_result().ok().flatten().unwrap_or_default();
-    let recorded = if previous.ips.is_empty() { host_access::recall(&veth) } else { Ok(Vec::new()) };
+    let recorded = if previous.ips.is_empty() { host_access::load_records(&veth) } else { Ok(Vec::new()) };
     let recorded = recorded.unwrap_or_default();
-    let mut outcome = host_access::forget(&veth);
+    let mut outcome = host_access::delete_record(&veth);
     if teardown.has_uplink {
         let metric = attachment.metric();
         let routes = host_access::routes_of(node, &teardown.device, metric, &previous, &recorded).await;
@@ -119,7 +125,7 @@ async fn withdraw(
     let (mut sockets, mut had_nat) = (Vec::new(), false);
     match guard::detach(node, &veth, teardown.has_guard).await {
         Ok(Some(socket)) => sockets.push(socket),
-        Ok(None) => guard::mend(node).await,
+        Ok(None) => guard::repair_and_log(node).await,
         Err(e) => outcome = outcome.and(Err(e)),
     }
     match nat::detach(node, &veth, teardown.has_nat).await {
@@ -130,11 +136,11 @@ async fn withdraw(
         Err(e) => outcome = outcome.and(Err(e)),
     }
     if !had_nat {
-        nat::mend(node, Some(&veth)).await;
+        nat::repair_and_log(node, Some(&veth)).await;
     }
-    boundary::mend();
+    boundary::repair_and_log();
     ports::repair_missing(node).await;
-    host_access::mend(node).await;
+    host_access::repair_and_log(node).await;
     (outcome, sockets)
 }
 

@@ -28,8 +28,8 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         .collect();
     let node = Conn::open()?;
     let mut outcome = nat::collect(&node, &request.name, &wanted, teardown.has_nat).await;
-    let ways = host_access::Ours::look(&node).await?;
-    let remembered = host_access::remembered()?;
+    let ways = host_access::OwnRoutes::look(&node).await?;
+    let recorded = host_access::recorded_veths()?;
     let guarded = if teardown.has_guard { guard::ports() } else { Ok(Vec::new()) };
     let links = link::all(&node).await?;
     let is_stale = |link: &&Link| belongs_to(link, &request.name) && !wanted.contains(&link.name);
@@ -39,14 +39,14 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         outcome = outcome.and(ports::delete_record(&stale.name));
         outcome = outcome.and(remove::link(&node, stale.index, &stale.name).await.map_err(CniError::from));
     }
-    nat::mend(&node, None).await;
-    guard::mend(&node).await;
-    boundary::mend();
+    nat::repair_and_log(&node, None).await;
+    guard::repair_and_log(&node).await;
+    boundary::repair_and_log();
     outcome = outcome.and(guarded.and_then(|guarded| guard::remove_stale(&guarded, &rest)));
-    outcome = outcome.and(host_access::forget_stale(&node, &remembered, &rest).await);
+    outcome = outcome.and(host_access::delete_stale_records(&node, &recorded, &rest).await);
     outcome = outcome.and(host_access::remove_stale(&ways, &rest).map_err(CniError::from));
     ports::repair_missing(&node).await;
-    host_access::mend(&node).await;
+    host_access::repair_and_log(&node).await;
     if let Err(e) = record::prune() {
         // They are in nobody's way.
         log::warn!("records of nodes that are gone stay: {e}");

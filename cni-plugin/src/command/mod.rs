@@ -14,7 +14,7 @@ const NEEDS_A_LIVE_LINK: &str = "dhcp";
 
 /// Takes a pod's interface down, and out of its bridge, before its address is given back: another pod may have it the next moment. One that is
 /// gone is silent.
-async fn silence(conn: &Conn, interface: &Link, ipam: Option<&str>) -> Result<(), NetError> {
+async fn set_down(conn: &Conn, interface: &Link, ipam: Option<&str>) -> Result<(), NetError> {
     if ipam == Some(NEEDS_A_LIVE_LINK) {
         return Ok(());
     }

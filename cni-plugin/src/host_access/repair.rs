@@ -1,7 +1,7 @@
 //! After the bridge was down, or an address of the node gone: with either the kernel takes the node's routes to pods, and does not give
 //! them back. The next call of any pod does, for all live ones, from the records.
 //!
-//! Each record is written before its ways are taken and removed before they go, so nobody puts back what somebody else is taking away.
+//! Each record is written before its routes are taken and removed before they go, so nobody puts back what somebody else is taking away.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use cni_conf::cni::error::CniError;
 use ipnet::IpNet;
 
-use super::{Ends, Ways};
+use super::{HostRoutes, VethPair};
 use crate::link::{HostRoute, Link};
 use crate::lock::RecordLock;
 use crate::net::{Batch, Conn, NetError, Request, addr, link, neigh, route};
@@ -17,43 +17,47 @@ use crate::ownership::{Progress, metric_of};
 use crate::record::{Record, Records};
 
 /// Writes down what [`super::give`] is about to give the node.
-pub(super) fn remember(record: &Record, ends: &Ends<'_>, ways: &Ways) -> Result<(), CniError> {
-    let is_reached = |net: &&IpNet| ways.to_pod.iter().any(|(pod, _)| *pod == net.addr());
-    let of_ways = Record {
+pub(super) fn write_record(
+    record: &Record,
+    veth: &VethPair<'_>,
+    routes: &HostRoutes,
+) -> Result<(), CniError> {
+    let is_reached = |net: &&IpNet| routes.to_pod.iter().any(|(pod, _)| *pod == net.addr());
+    let of_host_routes = Record {
         addresses: record.addresses.iter().filter(is_reached).copied().collect(),
         masquerade: false,
         ports: Vec::new(),
-        sources: ways.sources(),
+        sources: routes.sources(),
         services: Vec::new(),
         guard: None,
         ..record.clone()
     };
     let _lock = RecordLock::shared()?;
-    Records::of_ways_by(&ends.device.name)?.write(&of_ways)
+    Records::of_host_routes_by(&veth.device.name)?.write(&of_host_routes)
 }
 
-/// Forgets the ways to the pod behind this veth. To be called before they are taken away.
-pub fn forget(veth: &str) -> Result<(), CniError> {
-    for (_, records) in Records::of_ways()? {
+/// Forgets the routes to the pod behind this veth. To be called before they are taken away.
+pub fn delete_record(veth: &str) -> Result<(), CniError> {
+    for (_, records) in Records::of_host_routes()? {
         {
             let _lock = RecordLock::shared()?;
             records.remove(veth)?;
         }
         if records.is_empty() {
-            let _lock = RecordLock::alone()?;
+            let _lock = RecordLock::exclusive()?;
             records.end();
-            Records::end_of_ways()?;
+            Records::end_of_host_routes()?;
         }
     }
     Ok(())
 }
 
-/// What is recorded of the ways to the pod behind this veth.
-pub fn recall(veth: &str) -> Result<Vec<Record>, CniError> {
-    Ok(Records::of_ways()?.iter().filter_map(|(_, records)| records.read(veth)).collect())
+/// What is recorded of the routes to the pod behind this veth.
+pub fn load_records(veth: &str) -> Result<Vec<Record>, CniError> {
+    Ok(Records::of_host_routes()?.iter().filter_map(|(_, records)| records.read(veth)).collect())
 }
 
-/// What recorded ways have left: a route of ours, or the kernel took it and left a neighbour entry, which is ours if it has the pod's
+/// What recorded routes have left: a route of ours, or the kernel took it and left a neighbour entry, which is ours if it has the pod's
 /// MAC. Entries of kernels before 4.20 do not say whose they are.
 pub(super) async fn left_of(node: &Conn, recorded: &[Record]) -> Result<Vec<HostRoute>, NetError> {
     let mut left = Vec::new();
@@ -73,25 +77,25 @@ pub(super) async fn left_of(node: &Conn, recorded: &[Record]) -> Result<Vec<Host
     Ok(left)
 }
 
-/// The veths of all pods whose ways are recorded.
-pub fn remembered() -> Result<Vec<String>, CniError> {
-    Ok(Records::of_ways()?.iter().flat_map(|(_, records)| records.veths()).collect())
+/// The veths of all pods whose routes are recorded.
+pub fn recorded_veths() -> Result<Vec<String>, CniError> {
+    Ok(Records::of_host_routes()?.iter().flat_map(|(_, records)| records.veths()).collect())
 }
 
-/// Forgets those of `remembered` whose veth is not among `links`, which must have been listed later: an ADD makes the veth first. Takes
-/// away what is left of their ways.
-pub async fn forget_stale(node: &Conn, remembered: &[String], links: &[&Link]) -> Result<(), CniError> {
+/// Forgets those of `recorded` whose veth is not among `links`, which must have been listed later: an ADD makes the veth first. Takes
+/// away what is left of their routes.
+pub async fn delete_stale_records(node: &Conn, recorded: &[String], links: &[&Link]) -> Result<(), CniError> {
     let is_there = |veth: &String| links.iter().any(|link| link.name == *veth);
-    for veth in remembered.iter().filter(|veth| !is_there(veth)) {
-        let recorded = recall(veth)?;
-        forget(veth)?;
+    for veth in recorded.iter().filter(|veth| !is_there(veth)) {
+        let recorded = load_records(veth)?;
+        delete_record(veth)?;
         super::remove(&left_of(node, &recorded).await?)?;
     }
     Ok(())
 }
 
 /// Puts back what the node has lost of its routes to pods, of whichever network. The pod that is called for goes on without.
-pub async fn mend(node: &Conn) {
+pub async fn repair_and_log(node: &Conn) {
     if let Err(e) = repair(node, false).await {
         log::error!("the node's routes to its pods were not put back: {e}");
     }
@@ -101,12 +105,12 @@ pub async fn mend(node: &Conn) {
 /// only where somebody flushes them.
 pub async fn repair(node: &Conn, neighbours: bool) -> Result<Vec<String>, CniError> {
     let mut repaired = Vec::new();
-    for (name, records) in Records::of_ways()? {
+    for (name, records) in Records::of_host_routes()? {
         let Some(device) = link::by_name(node, &name).await?.filter(|device| device.up) else { continue };
         if lost(node, &records, &device, neighbours).await?.is_empty() {
             continue;
         }
-        let _lock = RecordLock::alone()?;
+        let _lock = RecordLock::exclusive()?;
         // Somebody else may have been quicker, and a record may be a dead pod's.
         let (mut requests, mut pods) = (Vec::new(), 0);
         for (veth, addresses) in lost(node, &records, &device, neighbours).await? {

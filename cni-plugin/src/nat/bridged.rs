@@ -13,7 +13,7 @@ use crate::net::{Conn, NetError, link};
 use crate::nft::{Change, Family, Table};
 use crate::ownership::is_attachment;
 use crate::plan::nat as plan;
-use crate::plan::nat::frame::{self, OTHERS, OTHERS_CHAIN, TABLE};
+use crate::plan::nat::ruleset::{self, IPTABLES_FORWARD, IPTABLES_TABLES, TABLE};
 
 impl Nat {
     /// Lets pods pass that came before a policy of drop, and takes away a rule of ours that accepts everything, on a node without any record
@@ -22,7 +22,7 @@ impl Nat {
         let mut wrong: Vec<String> = opened()?
             .into_iter()
             .map(|table| {
-                format!("a rule of ours in chain {OTHERS_CHAIN} of table {table} accepted everything")
+                format!("a rule of ours in chain {IPTABLES_FORWARD} of table {table} accepted everything")
             })
             .collect();
         let mut are_dropped = false;
@@ -38,11 +38,11 @@ impl Nat {
             let mut anew = Vec::new();
             if !self.is_whole()? {
                 anew.extend(self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE)));
-                anew.extend(frame::frame());
+                anew.extend(ruleset::base_ruleset());
             }
             self.put_forward(node, anew).await?;
         } else if !wrong.is_empty() {
-            let _lock = RecordLock::alone()?;
+            let _lock = RecordLock::exclusive()?;
             self.nft.commit(&self.forward_deletions()?)?;
         }
         Ok(wrong)
@@ -90,7 +90,7 @@ pub fn bridged_difference(bridge: &str, addresses: &[IpAddr]) -> Result<Option<B
             continue;
         }
         let what = format!(
-            "br_netfilter is on, and chain {OTHERS_CHAIN} of table {table} drops what bridge {bridge} forwards"
+            "br_netfilter is on, and chain {IPTABLES_FORWARD} of table {table} drops what bridge {bridge} forwards"
         );
         if !(nft.speaks_of(table.family, table.name, bridge)?
             || nft.speaks_of(table.family, table.name, "physdev")?)
@@ -109,7 +109,7 @@ pub(super) fn tables_called() -> Vec<Table> {
         let value = std::fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{key}"));
         value.is_ok_and(|value| value.trim() == "1")
     };
-    OTHERS.into_iter().filter(is_on).collect()
+    IPTABLES_TABLES.into_iter().filter(is_on).collect()
 }
 
 /// The bridges that pods of ours are on.

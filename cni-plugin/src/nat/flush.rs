@@ -14,7 +14,7 @@ use crate::record::Record;
 impl Nat {
     /// When host ports have been mapped: what goes to them on the node's own addresses. An attachment is good without it: what fails
     /// is logged.
-    pub(super) async fn forget_udp_of_the_node(&self, node: &Conn, record: &Record) {
+    pub(super) async fn delete_udp_conntrack_of_node(&self, node: &Conn, record: &Record) {
         if !may_have_entries(record) {
             return;
         }
@@ -31,18 +31,18 @@ impl Nat {
         };
         // What goes through the node to the same port of somebody else is none of our business.
         found.retain(|entry| entry.destination.is_loopback() || own.contains(&entry.destination));
-        log_failure(self.forget(&found));
+        log_failure(self.delete_entries(&found));
     }
 
     /// When host ports are no longer mapped: what went to the pod.
-    pub(super) fn forget_udp_of_the_pod(&self, record: &Record) {
+    pub(super) fn delete_udp_conntrack_of_pod(&self, record: &Record) {
         if !may_have_entries(record) {
             return;
         }
         for (mapping, target) in udp(record) {
             log_failure(self.entries(mapping, target).and_then(|mut entries| {
                 entries.retain(|entry| entry.answers == target);
-                self.forget(&entries)
+                self.delete_entries(&entries)
             }));
         }
     }
@@ -58,7 +58,7 @@ impl Nat {
         Ok(entries)
     }
 
-    fn forget(&self, entries: &[Entry]) -> Result<(), NetError> {
+    fn delete_entries(&self, entries: &[Entry]) -> Result<(), NetError> {
         entries.iter().try_for_each(|entry| conntrack::delete(self.nft.socket(), entry))
     }
 }

@@ -16,7 +16,9 @@ use crate::net::{Conn, NetError};
 use crate::nft::{Change, Family, Table};
 use crate::plan::nat as plan;
 use crate::plan::nat::accept::{self, Present};
-use crate::plan::nat::frame::{DEVICES, FORWARD, OTHERS, OTHERS_CHAIN, TABLE, UPLINKS, forward};
+use crate::plan::nat::ruleset::{
+    DEVICES, FORWARD, IPTABLES_FORWARD, IPTABLES_TABLES, TABLE, UPLINKS, forward,
+};
 use crate::record::Record;
 
 impl Nat {
@@ -25,7 +27,7 @@ impl Nat {
     pub(super) async fn let_forward(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
         warn_of_legacy(record);
         let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
-        let concerned = OTHERS.into_iter().filter(|table| concerns(*table, &addresses));
+        let concerned = IPTABLES_TABLES.into_iter().filter(|table| concerns(*table, &addresses));
         if !self.any_unsettled(concerned)? {
             return Ok(());
         }
@@ -34,9 +36,9 @@ impl Nat {
 
     /// Makes chain and rules what they should be, with all bridges of pods, after these other changes.
     pub(super) async fn put_forward(&self, node: &Conn, mut changes: Vec<Change>) -> Result<(), CniError> {
-        let _lock = RecordLock::alone()?;
+        let _lock = RecordLock::exclusive()?;
         changes.extend(forward());
-        for table in OTHERS {
+        for table in IPTABLES_TABLES {
             let (drops, present) = (drops(&self.nft, table)?, present(&self.nft, table)?);
             // Of several, or one in another form, which a later round trip may open, one is made.
             if !present.is_exact {
@@ -53,11 +55,11 @@ impl Nat {
 
     /// Puts back what attachments share with each other, and that a whole frame does not show: their devices in its sets, and our rules in
     /// others' tables, which go when those are loaded anew. Who has flushed a set has taken everybody's, so one pod stands for all.
-    pub(super) async fn mend_shared(&self, node: &Conn) -> Result<(), CniError> {
+    pub(super) async fn restore_shared(&self, node: &Conn) -> Result<(), CniError> {
         if !self.lacks_shared()? {
             return Ok(());
         }
-        let lock = RecordLock::alone()?;
+        let lock = RecordLock::exclusive()?;
         // An ADD may have been between its record and the rest.
         if !self.lacks_shared()? {
             return Ok(());
@@ -74,13 +76,13 @@ impl Nat {
 
     fn lacks_shared(&self) -> Result<bool, CniError> {
         let Some(one) = self.records.any() else { return Ok(false) };
-        Ok(self.any_unsettled(OTHERS)? || self.lost_device(&one)?.is_some())
+        Ok(self.any_unsettled(IPTABLES_TABLES)? || self.lost_device(&one)?.is_some())
     }
 
     /// Whether one of these tables drops and has our rule not just as it should be, or has one that accepts everything.
     fn any_unsettled(&self, tables: impl IntoIterator<Item = Table>) -> Result<bool, CniError> {
         for table in tables {
-            let Some(chain) = self.nft.chain(table, OTHERS_CHAIN)? else { continue };
+            let Some(chain) = self.nft.chain(table, IPTABLES_FORWARD)? else { continue };
             let present = present(&self.nft, table)?;
             if present.passes_all || chain.drops && !(present.is_exact && marks(&self.nft)?) {
                 return Ok(true);
@@ -93,7 +95,7 @@ impl Nat {
     fn forward_missing(&self, record: &Record) -> Result<Vec<Table>, CniError> {
         let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
         let mut missing = Vec::new();
-        for table in OTHERS.into_iter().filter(|table| concerns(*table, &addresses)) {
+        for table in IPTABLES_TABLES.into_iter().filter(|table| concerns(*table, &addresses)) {
             if drops(&self.nft, table)? && !is_met(&self.nft, table)? {
                 missing.push(table);
             }
@@ -106,7 +108,7 @@ impl Nat {
         let missing = self.forward_missing(record)?;
         Ok(missing.first().map(|table| {
             format!(
-                "chain {OTHERS_CHAIN} of table {table} drops, and our rule there is gone or accepts everything, or chain {FORWARD} \
+                "chain {IPTABLES_FORWARD} of table {table} drops, and our rule there is gone or accepts everything, or chain {FORWARD} \
                  of table {TABLE} is gone"
             )
         }))
@@ -125,8 +127,8 @@ impl Nat {
     /// What takes our rules out of others' tables.
     pub(super) fn forward_deletions(&self) -> Result<Vec<Change>, CniError> {
         let mut deletions = Vec::new();
-        for table in OTHERS {
-            if self.nft.chain(table, OTHERS_CHAIN)?.is_none() {
+        for table in IPTABLES_TABLES {
+            if self.nft.chain(table, IPTABLES_FORWARD)?.is_none() {
                 continue;
             }
             deletions.extend(accept::removal(table, &present(&self.nft, table)?.handles));
@@ -161,7 +163,7 @@ pub(super) fn called(network: &Network) -> Vec<Table> {
     match network {
         _ if network.has_nat() => Vec::new(),
         _ if network.uplink.is_some() => tables_called(),
-        _ if network.is_gateway && network.ipam.is_some() => OTHERS.to_vec(),
+        _ if network.is_gateway && network.ipam.is_some() => IPTABLES_TABLES.to_vec(),
         _ => Vec::new(),
     }
 }
@@ -170,8 +172,8 @@ pub(super) fn called(network: &Network) -> Vec<Table> {
 pub fn opened() -> Result<Vec<Table>, CniError> {
     let nft = Nft::open()?;
     let mut opened = Vec::new();
-    for table in OTHERS {
-        if nft.chain(table, OTHERS_CHAIN)?.is_some() && present(&nft, table)?.passes_all {
+    for table in IPTABLES_TABLES {
+        if nft.chain(table, IPTABLES_FORWARD)?.is_some() && present(&nft, table)?.passes_all {
             opened.push(table);
         }
     }
@@ -181,7 +183,7 @@ pub fn opened() -> Result<Vec<Table>, CniError> {
 /// Whether what pods send by a device passes the table of iptables' of that family by a rule of ours.
 pub fn is_let_through(device: &str, family: Family) -> Result<bool, CniError> {
     let nft = Nft::open()?;
-    for table in OTHERS.into_iter().filter(|table| table.family == family) {
+    for table in IPTABLES_TABLES.into_iter().filter(|table| table.family == family) {
         if !is_met(&nft, table)? {
             return Ok(false);
         }
@@ -196,7 +198,7 @@ pub fn is_let_through(device: &str, family: Family) -> Result<bool, CniError> {
 }
 
 pub(super) fn drops(nft: &Nft, table: Table) -> Result<bool, NetError> {
-    Ok(nft.chain(table, OTHERS_CHAIN)?.is_some_and(|chain| chain.drops))
+    Ok(nft.chain(table, IPTABLES_FORWARD)?.is_some_and(|chain| chain.drops))
 }
 
 /// Whether what our chain marks passes the table, and there is the chain to mark it, with its rules.
@@ -221,7 +223,7 @@ pub(super) fn shared<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<C
 
 /// What there is of our rule in a table of iptables'.
 fn present(nft: &Nft, table: Table) -> Result<Present, NetError> {
-    Ok(accept::find(&nft.rules(table, OTHERS_CHAIN)?))
+    Ok(accept::find(&nft.rules(table, IPTABLES_FORWARD)?))
 }
 
 /// Whether a pod with these addresses has packets of the table's family. Where they are not known, it may.
@@ -232,7 +234,8 @@ pub(super) fn concerns(table: Table, addresses: &[IpAddr]) -> bool {
 
 fn warn_of_legacy(record: &Record) {
     let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
-    let concerned: Vec<Table> = OTHERS.into_iter().filter(|table| concerns(*table, &addresses)).collect();
+    let concerned: Vec<Table> =
+        IPTABLES_TABLES.into_iter().filter(|table| concerns(*table, &addresses)).collect();
     warn_of_legacy_on(&record.device, &concerned);
 }
 

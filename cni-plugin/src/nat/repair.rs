@@ -6,13 +6,13 @@ use cni_conf::cni::error::CniError;
 
 use super::Nat;
 use super::forward::shared;
-use super::put_in::{create, localhost};
+use super::install::{create, localhost};
 use crate::lock::RecordLock;
 use crate::net::nft::Refusal;
 use crate::net::{Conn, sysctl};
 use crate::nft::Change;
 use crate::plan::nat as plan;
-use crate::plan::nat::frame::{self, TABLE};
+use crate::plan::nat::ruleset::{self, TABLE};
 use crate::record::Record;
 
 impl Nat {
@@ -24,13 +24,13 @@ impl Nat {
         but: Option<&str>,
         gone: Option<&Record>,
     ) -> Result<(), CniError> {
-        let live = self.put_back(node, but, gone, false).await?;
+        let live = self.restore_elements(node, but, gone, false).await?;
         self.finish(node, &live).await
     }
 
     /// The same whether the frame is whole or not: elements of some pod are gone.
     async fn rebuild_all(&self, node: &Conn) -> Result<(), CniError> {
-        let live = self.put_back(node, None, None, true).await?;
+        let live = self.restore_elements(node, None, None, true).await?;
         self.finish(node, &live).await
     }
 
@@ -41,17 +41,17 @@ impl Nat {
         for record in live {
             self.leave_services_out(node, record).await?;
             self.let_forward(node, record).await?;
-            self.forget_udp_of_the_node(node, record).await;
+            self.delete_udp_conntrack_of_node(node, record).await;
         }
         Ok(())
     }
 
     /// The same for who puts nothing in, and so sees the rest of it too.
-    pub(super) async fn mend(&self, node: &Conn, gone: Option<&Record>) -> Result<(), CniError> {
+    pub(super) async fn restore(&self, node: &Conn, gone: Option<&Record>) -> Result<(), CniError> {
         if !self.is_whole()? {
             self.rebuild(node, None, gone).await?;
         }
-        self.mend_shared(node).await
+        self.restore_shared(node).await
     }
 
     /// Puts back all that CHECK of any attachment would complain of, and returns it in words.
@@ -73,7 +73,7 @@ impl Nat {
         if lost.is_empty() {
             return Ok(repaired);
         }
-        self.mend(node, None).await?;
+        self.restore(node, None).await?;
         if !self.lost()?.is_empty() {
             self.rebuild_all(node).await?;
         }
@@ -91,14 +91,14 @@ impl Nat {
     }
 
     /// Returns whose elements are back; nobody's if the frame was whole.
-    async fn put_back(
+    async fn restore_elements(
         &self,
         node: &Conn,
         but: Option<&str>,
         gone: Option<&Record>,
         in_any_case: bool,
     ) -> Result<Vec<Record>, CniError> {
-        let _lock = RecordLock::alone()?;
+        let _lock = RecordLock::exclusive()?;
         if !in_any_case && self.broken_chain()?.is_none() {
             return Ok(Vec::new());
         }
@@ -116,7 +116,7 @@ impl Nat {
         }
         let mut changes = Vec::new();
         changes.extend(self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE)));
-        changes.extend(frame::frame());
+        changes.extend(ruleset::base_ruleset());
         let mut made = BTreeSet::new();
         for chain in live.iter().flat_map(plan::chains) {
             if made.insert(chain.name.clone()) {
@@ -137,7 +137,7 @@ impl Nat {
 
     /// A chain of the frame that is not as it was made.
     fn broken_chain(&self) -> Result<Option<String>, CniError> {
-        for (name, uses) in frame::uses() {
+        for (name, uses) in ruleset::uses() {
             if self.nft.chain(TABLE, &name)?.is_none_or(|chain| chain.uses < uses) {
                 return Ok(Some(name));
             }
@@ -153,7 +153,7 @@ impl Nat {
         if let Some(chain) = self.broken_chain()? {
             return Ok(Some(format!("chain {chain} of table {TABLE} is gone or changed")));
         }
-        let own = plan::owner(&record.attachment());
+        let own = plan::element_comment(&record.attachment());
         for element in plan::elements(&record) {
             match self.nft.element(TABLE, element.set, &element.key)? {
                 Some(there) if there.comment == own => {}

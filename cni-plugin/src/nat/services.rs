@@ -14,7 +14,7 @@ use super::{Nat, delete_key};
 use crate::net::nft::Refusal;
 use crate::net::{Conn, NetError, addr, link};
 use crate::nft::{self, Change, Element};
-use crate::plan::nat::frame::{SERVICE_ADDRESSES, SERVICES, TABLE, of_family, service_rule};
+use crate::plan::nat::ruleset::{SERVICE_ADDRESSES, SERVICES, TABLE, of_family, service_rule};
 use crate::record::Record;
 
 /// kube-proxy's interface, whatever its kind.

@@ -3,7 +3,7 @@
 use cni_conf::cni::error::CniError;
 
 use super::Nat;
-use super::put_in::create;
+use super::install::create;
 use crate::net::{Conn, link};
 use crate::nft::{Change, Element};
 use crate::ownership::is_attachment;

@@ -16,13 +16,13 @@ use super::{NetError, Result};
 
 /// A refusal that is as good as success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fine {
+pub(super) enum Tolerate {
     /// None is.
-    Never,
+    Nothing,
     /// The thing is there already.
-    IfThere,
+    AlreadyExists,
     /// The thing is gone already.
-    IfGone,
+    NotFound,
 }
 
 /// One request, made by the module of its object and carried out by [`Batch::send`].
@@ -30,13 +30,13 @@ pub(super) enum Fine {
 pub struct Request {
     message: RouteNetlinkMessage,
     flags: u16,
-    fine: Fine,
+    fine: Tolerate,
     action: String,
 }
 
 impl Request {
     /// `flags` are those beyond REQUEST and ACK; `action` names the request in an error.
-    pub(super) fn new(message: RouteNetlinkMessage, flags: u16, fine: Fine, action: String) -> Request {
+    pub(super) fn new(message: RouteNetlinkMessage, flags: u16, fine: Tolerate, action: String) -> Request {
         Request { message, flags, fine, action }
     }
 
@@ -46,8 +46,8 @@ impl Request {
         }
         let refusal = NetError::new(self.action.clone(), Errno::from_raw(-code));
         match self.fine {
-            Fine::IfThere if refusal.exists() => Ok(()),
-            Fine::IfGone if refusal.not_found() => Ok(()),
+            Tolerate::AlreadyExists if refusal.exists() => Ok(()),
+            Tolerate::NotFound if refusal.not_found() => Ok(()),
             _ => Err(refusal),
         }
     }

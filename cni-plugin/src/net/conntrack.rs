@@ -26,7 +26,7 @@ const TUPLE_PROTOCOL: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const DESTINATION_PORT: u16 = 3;
 
-/// A remembered connection.
+/// A recorded connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Where its first packet was sent to.

@@ -9,7 +9,7 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::batch::{Fine, Request};
+use super::batch::{Request, Tolerate};
 use super::route::OURS;
 use super::{Conn, Result};
 
@@ -24,7 +24,7 @@ pub fn permanent(interface: u32, address: IpAddr, mac: MacAddr) -> Request {
     Request::new(
         RouteNetlinkMessage::NewNeighbour(message),
         NLM_F_CREATE | NLM_F_REPLACE,
-        Fine::Never,
+        Tolerate::Nothing,
         action,
     )
 }
@@ -32,7 +32,7 @@ pub fn permanent(interface: u32, address: IpAddr, mac: MacAddr) -> Request {
 /// `ip neigh del ADDRESS dev INTERFACE`; one that is gone is fine.
 pub fn removal(interface: u32, address: IpAddr) -> Request {
     let message = RouteNetlinkMessage::DelNeighbour(neighbour(interface, address));
-    Request::new(message, 0, Fine::IfGone, format!("ip neigh del {address} dev {interface}"))
+    Request::new(message, 0, Tolerate::NotFound, format!("ip neigh del {address} dev {interface}"))
 }
 
 /// `ip neigh show nud permanent proto 117`: the addresses of every entry of ours, each with its interface.

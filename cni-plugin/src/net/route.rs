@@ -12,7 +12,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::batch::{Fine, Request};
+use super::batch::{Request, Tolerate};
 use super::{Conn, Result};
 use crate::link::{HostRoute, Installed};
 
@@ -46,7 +46,12 @@ pub fn on_link(interface: u32, address: IpAddr) -> Request {
     message.header.protocol = OURS;
     message.attributes.push(RouteAttribute::Priority(interface));
     let action = format!("ip route add {address} dev {interface} in the container");
-    Request::new(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, Fine::IfThere, action)
+    Request::new(
+        RouteNetlinkMessage::NewRoute(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+        Tolerate::AlreadyExists,
+        action,
+    )
 }
 
 /// `ip route add NET via NODE dev INTERFACE onlink metric INTERFACE proto 117`, in a pod: what its node knows more about than the router.
@@ -55,7 +60,12 @@ pub fn through_node(interface: u32, net: IpNet, node: IpAddr) -> Request {
     message.header.protocol = OURS;
     message.attributes.push(RouteAttribute::Priority(interface));
     let action = format!("ip route add {net} via {node} dev {interface} onlink in the container");
-    Request::new(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, Fine::IfThere, action)
+    Request::new(
+        RouteNetlinkMessage::NewRoute(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+        Tolerate::AlreadyExists,
+        action,
+    )
 }
 
 /// `ip route replace ADDRESS dev INTERFACE src SOURCE metric METRIC proto 117`, in the node.
@@ -66,7 +76,12 @@ pub fn to_pod(route: &HostRoute, source: IpAddr) -> Request {
     message.attributes.push(RouteAttribute::PrefSource(address(source)));
     message.attributes.push(RouteAttribute::Priority(metric));
     let action = format!("ip route replace {pod} dev {interface} src {source} metric {metric}");
-    Request::new(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE, Fine::Never, action)
+    Request::new(
+        RouteNetlinkMessage::NewRoute(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+        Tolerate::Nothing,
+        action,
+    )
 }
 
 /// `ip route del ADDRESS proto 117`, of whatever attachment; one that is gone is fine.
@@ -83,7 +98,7 @@ pub fn removal(route: &HostRoute) -> Request {
 /// `ip -6 route del multicast ff00::/8 dev INTERFACE table local`: the route that every interface gets with IPv6. The kernel walks
 /// these one by one for whatever interface comes or goes, and a bridge port, from which the node itself sends nothing, has no use for
 /// one. One that is not there is fine, and so is a kernel without IPv6.
-pub async fn forget_multicast(conn: &Conn, interface: u32) -> Result<()> {
+pub async fn delete_multicast_route(conn: &Conn, interface: u32) -> Result<()> {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet6;
     message.header.destination_prefix_length = MULTICAST.prefix_len();
@@ -107,7 +122,7 @@ fn removal_by(pod: IpAddr, mut by: Vec<RouteAttribute>) -> Request {
     Request::new(
         RouteNetlinkMessage::DelRoute(message),
         0,
-        Fine::IfGone,
+        Tolerate::NotFound,
         format!("ip route del {pod} proto 117"),
     )
 }

@@ -5,8 +5,8 @@
 
 use cni_conf::network::Network;
 
-use super::nat::frame::{BEFORE_FILTER, DNATED, KNOWN};
 use super::nat::matches::{came_by, leaves_elsewhere, no_connection};
+use super::nat::ruleset::{BEFORE_FILTER, DNATED, KNOWN};
 use crate::nft::{Change, Ct, Expr, Family, Hook, HookPoint, Table, Verdict};
 
 /// Our table.

@@ -3,7 +3,7 @@
 //! `nft list table bridge vlan-bridge` shows it. A frame from a pod's port is looked up by port, MAC and address: a few sets with an
 //! element for each pod or address, so that it costs the same with any number of pods.
 
-pub mod frame;
+pub mod ruleset;
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -13,7 +13,7 @@ use cni_conf::section::{Section, parse_ip};
 use serde_json::{Value as Json, json};
 
 use crate::nft::{self, Element, Value, Verdict};
-use frame::{ADDRESSES4, ADDRESSES6, LINK_LOCALS, MACS, OWN_VLANS, PORTS, entry};
+use ruleset::{ADDRESSES4, ADDRESSES6, LINK_LOCALS, MACS, OWN_VLANS, PORTS, entry};
 
 /// What an attachment may send, beside what its MAC and addresses tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_frame_has_an_entry_for_each_kind_of_port() {
-        let chains: Vec<String> = frame::uses().into_iter().map(|(name, ..)| name).collect();
+        let chains: Vec<String> = ruleset::uses().into_iter().map(|(name, ..)| name).collect();
         for by_address in [true, false] {
             for trunk in [true, false] {
                 assert!(chains.contains(&entry(by_address, trunk).to_owned()));

@@ -33,7 +33,7 @@ pub struct Seen {
 pub fn of_device(network: &Network, name: &str, device: Option<&Link>) -> Option<Step> {
     network.host_access.as_ref()?;
     let answers = |device: &Link| device.arp_ignore == Some(0);
-    device.is_none_or(answers).then(|| Step::AnswerForItself(name.to_owned()))
+    device.is_none_or(answers).then(|| Step::SetArpIgnore(name.to_owned()))
 }
 
 /// True unless no choice takes this address, whatever its interface is.
@@ -278,7 +278,7 @@ mod tests {
             r#""bridge": "br136", "uplink": {"master": "bond0", "vlan": 136}, "ipam": {"type": "x"}"#,
         );
         let with = |arp_ignore| Link { arp_ignore, ..link(6, "br136", bridge()) };
-        let step = Some(Step::AnswerForItself("br136".into()));
+        let step = Some(Step::SetArpIgnore("br136".into()));
         assert_eq!(of_device(&network, "br136", None), step);
         assert_eq!(of_device(&network, "br136", Some(&with(Some(0)))), step);
         for done in [Some(1), Some(8), None] {

@@ -4,9 +4,9 @@
 //! grow with the number of pods, nor does the work to add one.
 
 pub mod accept;
-pub mod frame;
 pub mod localhost;
 pub mod matches;
+pub mod ruleset;
 pub mod share;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use crate::nft::{self, Change, Element, Expr, Field, LONGEST_COMMENT, Value, Verdict};
 use crate::ownership::{self, Attachment};
 use crate::record::Record;
-use frame::{ADDRESS_PORTS, HAIRPIN, MASQUERADE, MASQUERADED, PORTS, SOURCES, TABLE, of_family};
+use ruleset::{ADDRESS_PORTS, HAIRPIN, MASQUERADE, MASQUERADED, PORTS, SOURCES, TABLE, of_family};
 
 /// A chain that the pods of one network and subnet share. It goes with the last of them: the kernel keeps it for as long as an
 /// element leads to it.
@@ -111,7 +111,7 @@ fn hairpin_rules(net: &IpNet) -> Vec<Vec<Expr>> {
 
 /// The elements of an attachment.
 pub fn elements(record: &Record) -> Vec<Element> {
-    let comment = owner(&record.attachment());
+    let comment = element_comment(&record.attachment());
     let mut elements = Vec::new();
     for net in &record.addresses {
         let ip = net.addr();
@@ -130,7 +130,7 @@ pub fn elements(record: &Record) -> Vec<Element> {
             leads_to(HAIRPIN, HAIRPIN_CHAIN);
         }
         if record.masquerade && !record.direct {
-            let set = of_family(frame::CLOSED, ip);
+            let set = of_family(ruleset::CLOSED, ip);
             elements.push(Element { set, key: nft::address(ip), value: None, comment: comment.clone() });
         }
     }
@@ -216,7 +216,7 @@ pub fn device_elements(record: &Record) -> Vec<Element> {
     let both = std::iter::once(&record.device).chain(&record.bridge);
     let mut elements: Vec<Element> = both.map(|name| bridged_element(name)).collect();
     if is_routed(record) {
-        let set = if record.sources.is_empty() { frame::DEVICES } else { frame::UPLINKS };
+        let set = if record.sources.is_empty() { ruleset::DEVICES } else { ruleset::UPLINKS };
         elements.push(routed_element(set, &record.device));
     }
     elements
@@ -230,7 +230,7 @@ pub fn routed_element(set: &'static str, device: &str) -> Element {
 /// What lets pass what comes in by a bridge and goes out by the same.
 pub fn bridged_element(bridge: &str) -> Element {
     let key = [nft::interface(bridge), nft::interface(bridge)].concat();
-    Element { set: frame::BRIDGES, key, value: None, comment: String::new() }
+    Element { set: ruleset::BRIDGES, key, value: None, comment: String::new() }
 }
 
 /// Refuses ports of `::1`: the kernel takes no packet of it from a device, so no answer would come back.
@@ -251,7 +251,7 @@ pub fn is_routed(record: &Record) -> bool {
 }
 
 /// The comment of an attachment's elements: its veth, by which they are found, and whose they are.
-pub fn owner(attachment: &Attachment<'_>) -> String {
+pub fn element_comment(attachment: &Attachment<'_>) -> String {
     let Attachment { network, container_id, ifname } = attachment;
     cut(format!("{} {network} {ifname} {container_id}", attachment.host_interface()))
 }

@@ -35,11 +35,11 @@ pub enum Step {
     /// `ip link set NAME alias …`: says that an interface is ours which an ADD was killed over before it could say so.
     MarkAsOurs(String),
     /// `sysctl net.ipv6.conf.NAME.accept_ra=0`.
-    RefuseAdvertisements(String),
+    DisableAcceptRa(String),
     /// `sysctl net.ipv4.conf.NAME.arp_ignore=1`.
-    AnswerForItself(String),
+    SetArpIgnore(String),
     /// `sysctl net.ipv4.conf.NAME.rp_filter=2` and `ip address add 192.0.0.8/32 dev NAME scope host`.
-    LooseFilter(String),
+    SetRpFilterLoose(String),
     /// `ip link set PORT master BRIDGE`.
     Enslave {
         /// The interface that becomes a port.
@@ -62,7 +62,7 @@ pub enum Step {
     /// `ip link set NAME promisc on`.
     Promisc(String),
     /// `ip link set NAME type bridge forward_delay 0`.
-    NoForwardDelay(String),
+    ClearForwardDelay(String),
     /// `ip link set NAME type bridge mcast_snooping 0`.
     NoMulticastSnooping(String),
     /// `bridge vlan add dev PORT vid …`.
@@ -110,9 +110,9 @@ impl fmt::Display for Step {
                 if *multicast_snooping { Ok(()) } else { write!(f, " mcast_snooping 0") }
             }
             Step::MarkAsOurs(name) => write!(f, "ip link set {name} alias {NODE_ALIAS}"),
-            Step::RefuseAdvertisements(name) => write!(f, "sysctl -w net/ipv6/conf/{name}/accept_ra=0"),
-            Step::AnswerForItself(name) => write!(f, "sysctl -w net/ipv4/conf/{name}/arp_ignore=1"),
-            Step::LooseFilter(name) => write!(
+            Step::DisableAcceptRa(name) => write!(f, "sysctl -w net/ipv6/conf/{name}/accept_ra=0"),
+            Step::SetArpIgnore(name) => write!(f, "sysctl -w net/ipv4/conf/{name}/arp_ignore=1"),
+            Step::SetRpFilterLoose(name) => write!(
                 f,
                 "sysctl -w net/ipv4/conf/{name}/rp_filter=2; ip address add {DUMMY} dev {name} scope host"
             ),
@@ -124,7 +124,7 @@ impl fmt::Display for Step {
             }
             Step::Up(name) => write!(f, "ip link set {name} up"),
             Step::Promisc(name) => write!(f, "ip link set {name} promisc on"),
-            Step::NoForwardDelay(name) => write!(f, "ip link set {name} type bridge forward_delay 0"),
+            Step::ClearForwardDelay(name) => write!(f, "ip link set {name} type bridge forward_delay 0"),
             Step::NoMulticastSnooping(name) => write!(f, "ip link set {name} type bridge mcast_snooping 0"),
             Step::JoinVlans { port, vlans } => write!(f, "bridge vlan add dev {port} {}", Vids(vlans)),
             Step::JoinVlansSelf { bridge, vlans } => {

@@ -99,7 +99,7 @@ fn plan_port<'a>(
     let UplinkPort::SubInterface { name, vlan } = &uplink.port else { return Ok(Some(master)) };
     let Some(link) = &seen.sub_interface else {
         plan.steps.push(Step::CreateVlan { name: name.clone(), parent: uplink.master.clone(), id: *vlan });
-        plan.steps.push(Step::RefuseAdvertisements(name.clone()));
+        plan.steps.push(Step::DisableAcceptRa(name.clone()));
         return Ok(None);
     };
     let Kind::Vlan { id, protocol } = link.kind else {
@@ -116,7 +116,7 @@ fn plan_port<'a>(
         ));
     }
     if link.accept_ra.is_some_and(|accept| accept != 0) {
-        plan.steps.push(Step::RefuseAdvertisements(name.clone()));
+        plan.steps.push(Step::DisableAcceptRa(name.clone()));
     }
     Ok(Some(link))
 }
@@ -148,7 +148,7 @@ fn plan_bridge(network: &Network, seen: &Seen, master: Option<&Link>, plan: &mut
         multicast_snooping: network.multicast_snooping,
     });
     // Nobody behind it is the node's router, least of all a pod.
-    plan.steps.push(Step::RefuseAdvertisements(network.bridge.clone()));
+    plan.steps.push(Step::DisableAcceptRa(network.bridge.clone()));
 }
 
 fn finish_bridge(network: &Network, seen: &Seen, plan: &mut Plan) {
@@ -163,7 +163,7 @@ fn finish_bridge(network: &Network, seen: &Seen, plan: &mut Plan) {
             plan.steps.push(Step::Pin { name: name.clone(), mac: bridge.mac, mtu: None });
         }
         if bridge.bridge().is_some_and(|options| options.forward_delay > 0 && !options.stp) {
-            plan.steps.push(Step::NoForwardDelay(name.clone()));
+            plan.steps.push(Step::ClearForwardDelay(name.clone()));
         }
         // Of ours alone, and only where several VLANs share what a querier in one of them finds out.
         let snoops = bridge.bridge().is_some_and(|options| options.multicast_snooping);
@@ -200,7 +200,7 @@ fn plan_advertisements(bridge: &Link, seen: &Seen, plan: &mut Plan) {
             bridge.name
         ));
     } else {
-        plan.steps.push(Step::RefuseAdvertisements(bridge.name.clone()));
+        plan.steps.push(Step::DisableAcceptRa(bridge.name.clone()));
     }
 }
 

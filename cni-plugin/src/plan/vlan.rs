@@ -97,11 +97,11 @@ pub fn join(
     }
     let is_loose = bridge.rp_filter == Some(LOOSE) && bridge_has_address;
     if network.has_nat() && crate::ownership::is_ours(bridge) && !is_loose {
-        steps.push(Step::LooseFilter(bridge.name.clone()));
+        steps.push(Step::SetRpFilterLoose(bridge.name.clone()));
     }
     if node_side.is_none() {
         steps.push(Step::CreateVlan { name: name.clone(), parent: bridge.name.clone(), id: vid });
-        steps.push(Step::RefuseAdvertisements(name.clone()));
+        steps.push(Step::DisableAcceptRa(name.clone()));
     }
     steps.extend(host_access::of_device(network, &name, node_side));
     if node_side.is_none_or(|link| !link.up) {
@@ -232,12 +232,13 @@ mod tests {
     #[test]
     fn a_trunk_beneath_services_filters_loosely_and_has_an_address() {
         let network = network(
-            r#""bridge": "br0", "uplink": {"master": "bond0"}, "vlan": 136, "serviceCIDRs": ["10.96.0.0/12"]"#,
+            r#""bridge": "br0", "uplink": {"master": "bond0"}, "vlan": 136, "serviceCIDRs": ["10.96.0.0/12"],
+               "ipam": {"type": "static"}"#,
         );
         let joined = |rp_filter: i32, has_address: bool| {
             let bridge = Link { rp_filter: Some(rp_filter), ..bridge(Some(NODE_ALIAS)) };
             let steps = join(&network, &bridge, Some(&uplink()), None, has_address, &[]);
-            steps.contains(&Step::LooseFilter("br0".into()))
+            steps.contains(&Step::SetRpFilterLoose("br0".into()))
         };
         assert!(!joined(2, true) && joined(1, true) && joined(2, false));
     }

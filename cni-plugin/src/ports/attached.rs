@@ -76,6 +76,13 @@ pub struct AttachmentId {
     pub ifname: String,
 }
 
+impl From<Attached> for AttachmentId {
+    fn from(attached: Attached) -> AttachmentId {
+        let Request { name, env, .. } = attached.request;
+        AttachmentId { network: name, container_id: env.container_id, ifname: env.ifname }
+    }
+}
+
 /// The finished attachments whose pod's namespace is there, by the names of their veths.
 pub fn of_living_pods() -> Result<Vec<(String, AttachmentId)>, CniError> {
     let mut living = Vec::new();
@@ -83,13 +90,19 @@ pub fn of_living_pods() -> Result<Vec<(String, AttachmentId)>, CniError> {
         for veth in names_in(&folder) {
             let Some(attached) = Attached::read(&folder, &veth) else { continue };
             if attached.has_pod() {
-                let Request { name, env, .. } = attached.request;
-                let (container_id, ifname) = (env.container_id, env.ifname);
-                living.push((veth, AttachmentId { network: name, container_id, ifname }));
+                living.push((veth, attached.into()));
             }
         }
     }
     Ok(living)
+}
+
+/// The finished attachment that had this veth, as it was written down.
+pub fn of_veth(veth: &str) -> Result<Option<AttachmentId>, CniError> {
+    let mut records = folders()?.into_iter();
+    Ok(records
+        .find_map(|(_, folder)| folder.join(veth).exists().then(|| Attached::read(&folder, veth))?)
+        .map(AttachmentId::from))
 }
 
 /// Whether an attachment was made without host routes, though its network has them: the pod was on a network of others.

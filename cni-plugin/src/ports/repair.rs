@@ -46,9 +46,9 @@ pub async fn repair(node: &Conn, all: bool) -> Result<(Vec<String>, Vec<CniError
                 Err(e) => failed.push(not_put_back(&format!("bridge {name}"), e)),
             }
         }
-        let _lock = RecordLock::alone()?;
+        let _lock = RecordLock::exclusive()?;
         for veth in meant {
-            match put_back(node, &name, &folder, veth).await {
+            match reattach(node, &name, &folder, veth).await {
                 Ok(what) => repaired.extend(what),
                 Err(e) => failed.push(not_put_back(&format!("port {veth} of bridge {name}"), e)),
             }
@@ -83,7 +83,7 @@ async fn bring_bridge_back(
         }
         let mut steps = apply::ensure_uplink_and_tell(node, &network).await?;
         if is_gone && seen.is_empty() {
-            attached.give_back_mac(node, name).await?;
+            attached.restore_mac(node, name).await?;
         }
         steps.extend(trunk::join_and_tell(node, &network, &host).await?.1);
         done.extend(steps.into_iter().map(|step| format!("bridge {name}: {step}")));
@@ -94,7 +94,7 @@ async fn bring_bridge_back(
 }
 
 /// Puts one port back, or its settings, and says what was done.
-async fn put_back(node: &Conn, bridge: &str, folder: &Path, veth: &str) -> Result<Option<String>, CniError> {
+async fn reattach(node: &Conn, bridge: &str, folder: &Path, veth: &str) -> Result<Option<String>, CniError> {
     let Some(attached) = Attached::read(folder, veth) else { return Ok(None) };
     let Some(host) = link::by_name(node, veth).await? else {
         // The pod has died without a DEL, which has nothing to ask of this record. One that is there is cut off: doctor names it.
@@ -127,7 +127,7 @@ async fn put_back(node: &Conn, bridge: &str, folder: &Path, veth: &str) -> Resul
 
 impl Attached {
     /// A bridge that is made anew has the MAC that pods know it by.
-    async fn give_back_mac(&self, node: &Conn, bridge: &str) -> Result<(), NetError> {
+    async fn restore_mac(&self, node: &Conn, bridge: &str) -> Result<(), NetError> {
         let (Some(mac), Some(now)) = (self.bridge_mac, link::by_name(node, bridge).await?) else {
             return Ok(());
         };
@@ -184,7 +184,7 @@ impl Attached {
                 Some(entry)
                     if entry.port == host.index && entry.kind == fdb::Kind::Static && entry.sticky => {}
                 Some(entry) if entry.port != host.index && entry.kind != fdb::Kind::Local => {
-                    self.take_entry_back(node, entry.port).await?;
+                    self.remove_entry(node, entry.port).await?;
                     return Ok(Some(format!("{} was behind another port", self.mac)));
                 }
                 _ => return Ok(Some(format!("{} was not pinned to it", self.mac))),
@@ -194,7 +194,7 @@ impl Attached {
     }
 
     /// An entry of the pod's MAC behind another port, which is no attachment's: a MAC that was asked for is nobody else's.
-    async fn take_entry_back(&self, node: &Conn, port: u32) -> Result<(), NetError> {
+    async fn remove_entry(&self, node: &Conn, port: u32) -> Result<(), NetError> {
         fdb::remove(node, port, self.mac).await
     }
 }

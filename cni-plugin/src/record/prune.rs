@@ -30,7 +30,7 @@ pub fn prune() -> Result<(), CniError> {
     if others.is_empty() {
         return Ok(());
     }
-    let _alone = RecordLock::alone()?;
+    let _alone = RecordLock::exclusive()?;
     // A namespace that is made from here on has a name that none of these folders has.
     let Some(living) = netns::living()? else { return Ok(()) };
     for (_, folders) in others.iter().filter(|(node, _)| !living.contains(*node)) {

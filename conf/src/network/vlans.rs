@@ -81,7 +81,7 @@ pub(super) fn parse_port_vlans(
     section: &Section<'_>,
     odd: &mut Vec<UnknownKey>,
 ) -> Result<Option<PortVlans>, CniError> {
-    let access = section.number_or_zero("vlan", "a VLAN id", VLAN_IDS, "none")?.map(|vid| vid as u16);
+    let access = section.uint_zero_as_none("vlan", "a VLAN id", VLAN_IDS, "none")?.map(|vid| vid as u16);
     let keep_default = section.bool("preserveDefaultVlan")?;
     let mut trunk = Vec::new();
     for entry in section.sections("vlanTrunk")? {

@@ -56,7 +56,7 @@ fn refuses_unknown_versions_and_verbs_before_their_time() {
         "ADD",
         r#"{"cniVersion": 1.1, "name": "n"}"#,
         code::INCOMPATIBLE_VERSION,
-        "cniVersion: 1.1 is not a text",
+        "cniVersion: 1.1 is not a string",
     );
     refuses("DEL", r#"{"cniVersion": "9.9.9", "name": "n"}"#, code::INCOMPATIBLE_VERSION, "9.9.9");
     refuses("CHECK", r#"{"cniVersion": "0.3.1", "name": "n"}"#, code::INCOMPATIBLE_VERSION, "CHECK: 0.4.0");
@@ -75,7 +75,7 @@ fn refuses_names_that_are_no_file_names() {
         refuses("ADD", &json!({ "name": name }).to_string(), code::INVALID_CONFIG, "is not a network name");
     }
     refuses("ADD", &json!({"name": "a".repeat(181)}).to_string(), code::INVALID_CONFIG, "181 bytes");
-    refuses("ADD", r#"{"name": 5}"#, code::INVALID_CONFIG, "name: 5 is not a text");
+    refuses("ADD", r#"{"name": 5}"#, code::INVALID_CONFIG, "name: 5 is not a string");
     assert!(parse("ADD", &json!({"name": "a".repeat(180)}).to_string()).is_ok());
 }
 
@@ -112,7 +112,7 @@ fn an_absent_list_of_attachments_is_not_an_empty_one() {
     let both = json!({"cni.dev/valid-attachments": null, "cni.dev/attachments": one});
     assert_eq!(add("", &both).valid_attachments(), expected, "what one of them names is valid");
     let error = add("", &json!({"cni.dev/valid-attachments": [{"containerID": "c1"}]})).valid_attachments();
-    assert_eq!(error.unwrap_err().msg, "cni.dev/valid-attachments[0].ifname: missing: must be a text");
+    assert_eq!(error.unwrap_err().msg, "cni.dev/valid-attachments[0].ifname: missing: must be a string");
 }
 
 #[test]

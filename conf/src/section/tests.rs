@@ -25,12 +25,12 @@ fn says_key_value_and_what_would_be_right() {
     );
     check(
         json!(67),
-        |s| s.number_or_zero("key", "an MTU", 68..=9000, "the default").err(),
+        |s| s.uint_zero_as_none("key", "an MTU", 68..=9000, "the default").err(),
         "uplink.key: 67 is not an MTU: 68 to 9000, or 0 for the default",
     );
     check(json!(-1), |s| s.uint("key", 0..=9).err(), "uplink.key: -1 is not a whole number from 0 to 9");
     check(json!(1.5), |s| s.uint("key", 0..=9).err(), "uplink.key: 1.5 is not a whole number from 0 to 9");
-    check(json!(7), |s| s.str("key").err(), "uplink.key: 7 is not a text");
+    check(json!(7), |s| s.str("key").err(), "uplink.key: 7 is not a string");
     check(json!("10.0.0.1/24"), |s| s.ip("key").err(), "uplink.key: \"10.0.0.1/24\" is not an IP address");
     check(
         json!("10.0.0.1"),
@@ -40,7 +40,7 @@ fn says_key_value_and_what_would_be_right() {
     check(json!([]), |s| s.section("key").err(), "uplink.key: [] is not an object");
     check(json!([{}, 1]), |s| s.sections("key").err(), "uplink.key[1]: 1 is not an object");
     check(json!([[{}], [2]]), |s| s.section_lists("key").err(), "uplink.key[1][0]: 2 is not an object");
-    check(json!(["a", null]), |s| s.strings("key").err(), "uplink.key[1]: null is not a text");
+    check(json!(["a", null]), |s| s.strings("key").err(), "uplink.key[1]: null is not a string");
     check(
         json!({}),
         |s| s.require("other", s.str("other").ok()?, "a name").err(),

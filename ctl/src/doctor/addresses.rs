@@ -30,7 +30,7 @@ pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
                     format!("{from} could not be asked: {why}"),
                     "whether the VLAN passes is not known",
                 )
-                .mend("run as root, with the interface up"),
+                .fix("run as root, with the interface up"),
             ),
             Ok(answers) => {
                 findings.extend(gateways(facts, network, &from, answers));
@@ -50,13 +50,13 @@ fn gateways(facts: &Facts, network: &Network, from: &str, answers: &Answers) -> 
         None if facts.cannot_tag(&network.ours) => {
             let why = "whether the VLAN passes matters to pods once this kernel can make its sub-interface";
             Finding::warn(CHECK, format!("the gateway {gateway} does not answer {from}"), why)
-                .mend("see modules first")
+                .fix("see modules first")
         }
         None => {
             let why =
                 "the switch does not carry the VLAN to this node, or the router is away: pods get nowhere";
             Finding::fail(CHECK, format!("the gateway {gateway} does not answer {from}"), why)
-                .mend("allow the VLAN on the switch's ports (trunk, tagged) and between the switches; compare ipam.gateway")
+                .fix("allow the VLAN on the switch's ports (trunk, tagged) and between the switches; compare ipam.gateway")
         }
     };
     network.gateways().into_iter().map(judge).collect()
@@ -85,7 +85,7 @@ fn unheard_as_another(
     }
     let seen = format!("{} answers {from} under its own MAC, and not under another", unheard.join(", "));
     let why = "the hypervisor or the switch lets only this machine's own MAC through: every pod is cut off";
-    Some(Finding::fail(CHECK, seen, why).mend(
+    Some(Finding::fail(CHECK, seen, why).fix(
         "allow more MACs on this machine's port: vSphere forged transmits and promiscuous mode (or MAC learning), Hyper-V \
          MacAddressSpoofing, OpenStack allowed-address-pairs or no port security, libvirt no clean-traffic filter; on a \
          switch, a higher port-security maximum",
@@ -107,7 +107,7 @@ fn strangers(network: &Network, answers: &Answers) -> Vec<Finding> {
                 );
                 findings.push(
                     Finding::fail(CHECK, format!("{addr} is answered for by {}", listed(macs)), why)
-                        .mend("find the other MAC on the switch; then delete the pod, and name the address in ipam.exclude"),
+                        .fix("find the other MAC on the switch; then delete the pod, and name the address in ipam.exclude"),
                 );
             }
             Some(_) => {}
@@ -115,7 +115,7 @@ fn strangers(network: &Network, answers: &Answers) -> Vec<Finding> {
                 let why = "nobody here holds it: a machine in the slice, or another node that gives out the same slice";
                 findings.push(
                     Finding::fail(CHECK, format!("{addr} is answered for by {}", listed(macs)), why)
-                        .mend("compare the nodes' slices; name a foreign machine's address in ipam.exclude"),
+                        .fix("compare the nodes' slices; name a foreign machine's address in ipam.exclude"),
                 );
             }
         }
@@ -140,9 +140,9 @@ pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
         if let Some(why) = &network.leases.unreadable {
             let cure = match why {
                 StoreError::Busy(_) => "end that process; the lock goes with it",
-                _ => "mend the folder's owner and mode",
+                _ => "fix the folder's owner and mode",
             };
-            findings.push(Finding::fail(CHECK, why.to_string(), "no pod gets an address").mend(cure));
+            findings.push(Finding::fail(CHECK, why.to_string(), "the next pod gets no address").fix(cure));
             continue;
         }
         findings.extend(network.leases.usage.iter().filter_map(|usage| scarce(&network.ours.name, usage)));
@@ -152,7 +152,7 @@ pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
             let why = format!("a machine that is not ours uses it; it is offered again in {left} s");
             findings.push(
                 Finding::warn(CHECK, format!("{addr} is quarantined: {mac} has it"), why)
-                    .mend("find the machine, or name the address in ipam.exclude"),
+                    .fix("find the machine, or name the address in ipam.exclude"),
             );
         }
         if findings.len() == before {
@@ -165,7 +165,7 @@ pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
         let network = folder.file_name().unwrap_or_default().to_string_lossy();
         let why = "a network that was renamed or removed; its addresses come back with the DEL of its pods";
         Finding::warn(CHECK, format!("{}: {held} addresses are held, and no list has that name", folder.display()), why)
-            .mend(format!(
+            .fix(format!(
                 "vlan-bridge-ipam check --network {network}; vlan-bridge-ipam release ADDRESS --network {network} for each that stays"
             ))
     }));
@@ -183,7 +183,7 @@ fn of_other_machines(network: &Network) -> Vec<Finding> {
     let finding = |(machine, count): (&str, usize)| {
         let seen = format!("{name}: {count} addresses are of another machine, {machine}");
         let why = "nobody here gives them out or back; no two machines may share ipam.dataDir";
-        Finding::warn(CHECK, seen, why).mend(format!(
+        Finding::warn(CHECK, seen, why).fix(format!(
             "give each node a dataDir of its own; if that machine is gone, or the folder is a copy of its: \
              vlan-bridge-ipam release --machine {machine} --network {name}"
         ))
@@ -195,14 +195,12 @@ fn scarce(network: &str, usage: &Usage) -> Option<Finding> {
     const CHECK: &str = "ipam";
     let seen = format!("{network}: {usage}");
     let taken = usage.used + usage.quarantined;
-    let mend = "give the node a larger slice, or drain it";
+    let fix = "give the node a larger slice, or drain it";
     if taken >= usage.total {
-        return Some(
-            Finding::fail(CHECK, seen, "no address is left: the next pod does not start").mend(mend),
-        );
+        return Some(Finding::fail(CHECK, seen, "no address is left: the next pod does not start").fix(fix));
     }
     let scarce = usage.total - taken <= usage.total / 10;
-    scarce.then(|| Finding::warn(CHECK, seen, "less than a tenth is left").mend(mend))
+    scarce.then(|| Finding::warn(CHECK, seen, "less than a tenth is left").fix(fix))
 }
 
 /// Why an address has no interface.
@@ -276,22 +274,21 @@ fn leaked(network: &str, cause: Cause, held: &[(IpAddr, String)]) -> Finding {
     };
     match cause {
         Cause::Dead => {
-            Finding::warn(CHECK, seen, format!("their pods are gone: {lost}")).mend("vlan-bridge-ipam check")
+            Finding::warn(CHECK, seen, format!("their pods are gone: {lost}")).fix("vlan-bridge-ipam check")
         }
         Cause::CutOff => {
-            Finding::fail(CHECK, seen, "the pods run and are cut off: somebody deleted their interfaces")
-                .mend(
-                    "delete the pods: their controllers start others, and their DELs give the addresses back",
-                )
+            Finding::fail(CHECK, seen, "the pods run and are cut off: somebody deleted their interfaces").fix(
+                "delete the pods: their controllers start others, and their DELs give the addresses back",
+            )
         }
         Cause::Fresh => Finding::warn(
             CHECK,
             seen,
             "their ADDs are under way, or somebody deleted the interfaces of pods that have just started",
         )
-        .mend("vlan-bridgectl doctor, again in a minute"),
-        Cause::Lost => Finding::warn(CHECK, seen, lost).mend(release),
-        Cause::Unreadable => Finding::warn(CHECK, seen, lost).mend(release),
+        .fix("vlan-bridgectl doctor, again in a minute"),
+        Cause::Lost => Finding::warn(CHECK, seen, lost).fix(release),
+        Cause::Unreadable => Finding::warn(CHECK, seen, lost).fix(release),
     }
 }
 

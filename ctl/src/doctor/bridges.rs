@@ -23,17 +23,16 @@ fn bridge(facts: &Facts, network: &Network) -> Finding {
             return Finding::ok(CHECK, format!("{shown} of network {name} comes with the first pod"));
         }
         let seen = format!("{shown} of network {name} is gone, beneath {}", counted(pods, "pod"));
-        return Finding::fail(CHECK, seen, "they reach nobody until the next ADD, DEL or GC").mend(REPAIR);
+        return Finding::fail(CHECK, seen, "they reach nobody until the next ADD, DEL or GC").fix(REPAIR);
     };
     if bridge.bridge().is_none() {
         let seen = format!("{shown} is a {}", bridge.kind_name());
-        return Finding::fail(CHECK, seen, "every ADD is refused").mend("name another bridge in the list");
+        return Finding::fail(CHECK, seen, "every ADD is refused").fix("name another bridge in the list");
     }
     if !bridge.up {
         let seen = format!("{shown} is down");
         let by_hand = format!("ip link set {shown} up");
-        return Finding::fail(CHECK, seen, "pods reach nothing until the next ADD")
-            .mend(cure(pods, &by_hand));
+        return Finding::fail(CHECK, seen, "pods reach nothing until the next ADD").fix(cure(pods, &by_hand));
     }
     let finding = match &network.uplink {
         Some(uplink) => port(facts, bridge, uplink.port_name(), pods),
@@ -53,7 +52,7 @@ fn listens(bridge: &Link) -> Option<Finding> {
 /// Two commands: while spanning tree is on, the kernel refuses a delay of 0.
 fn without_spanning_tree(finding: Finding, bridge: &str) -> Finding {
     let set = |option: &str| format!("ip link set {bridge} type bridge {option}");
-    finding.mend(set("stp_state 0")).mend(set("forward_delay 0"))
+    finding.fix(set("stp_state 0")).fix(set("forward_delay 0"))
 }
 
 /// What brings a bridge back. `repair` looks at networks that pods are attached to, and brings their routes back as well.
@@ -67,18 +66,19 @@ fn port(facts: &Facts, bridge: &Link, name: &str, attached: usize) -> Finding {
     let join = cure(attached, &format!("ip link set {name} master {shown} up"));
     match facts.link(name) {
         None => Finding::fail(CHECK, format!("{name}, the port of {shown}, is gone"), why)
-            .mend(cure(attached, "start a pod: its ADD makes it anew")),
+            .fix(cure(attached, "start a pod: its ADD makes it anew")),
         Some(port) if port.master != Some(bridge.index) => {
-            Finding::fail(CHECK, format!("{name} is no port of {shown}"), why).mend(join)
+            Finding::fail(CHECK, format!("{name} is no port of {shown}"), why).fix(join)
         }
-        Some(port) if !port.up => Finding::fail(CHECK, format!("{name} is down"), why).mend(join),
-        Some(port) if !port.carrier => Finding::fail(CHECK, format!("{name} has no carrier"), why)
-            .mend("look at cables and switch ports"),
+        Some(port) if !port.up => Finding::fail(CHECK, format!("{name} is down"), why).fix(join),
+        Some(port) if !port.carrier => {
+            Finding::fail(CHECK, format!("{name} has no carrier"), why).fix("look at cables and switch ports")
+        }
         Some(port) if !port.forwarding => {
             let seen = format!("{shown} lets nothing through {name}");
             let finding = Finding::fail(CHECK, seen, "spanning tree blocks or still listens there");
             // A port goes on listening for as long as it was told when it came.
-            without_spanning_tree(finding, shown).mend(format!("bridge link set dev {name} state 3"))
+            without_spanning_tree(finding, shown).fix(format!("bridge link set dev {name} state 3"))
         }
         Some(_) => {
             let pods = facts.attachments().filter(|pod| pod.master == Some(bridge.index)).count();

@@ -24,7 +24,7 @@ pub(super) fn lists(facts: &Facts) -> Vec<Finding> {
                 format!("{}: {why}", path.display()),
                 "every ADD is refused with these words",
             )
-            .mend("vlan-bridgectl install --network FILE --slice CIDR, with a FILE that is right"),
+            .fix("vlan-bridgectl install --network FILE --slice CIDR, with a FILE that is right"),
         );
     }
     for (folder, found) in &facts.folders {
@@ -44,7 +44,7 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[Found]) -> Vec<Finding> {
                     format!("{shown}: {why}"),
                     "a runtime that reads it may take no list at all",
                 )
-                .mend(instead_of_torn(facts, &list.path)),
+                .fix(instead_of_torn(facts, &list.path)),
             );
         }
         findings.extend(version(facts, list));
@@ -59,7 +59,7 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[Found]) -> Vec<Finding> {
     };
     if let Some(first) = found.first().filter(|first| first.path != ours.path) {
         let seen = format!("{} sorts before {}", first.path.display(), ours.path.display());
-        findings.push(Finding::warn(LISTS, seen, "containerd and CRI-O take the first list alone").mend(
+        findings.push(Finding::warn(LISTS, seen, "containerd and CRI-O take the first list alone").fix(
             format!(
                 "mv {} out of {}, or give ours a name that sorts first",
                 first.path.display(),
@@ -75,7 +75,7 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[Found]) -> Vec<Finding> {
                 format!("{} and {} both describe network {name}", other.path.display(), list.path.display());
             findings.push(
                 Finding::fail(LISTS, seen, "which one a runtime takes for a DEL is chance")
-                    .mend("remove one of them"),
+                    .fix("remove one of them"),
             );
         }
     }
@@ -93,7 +93,7 @@ fn misnamed(list: &Found) -> Option<Finding> {
         true => format!("{shown}: a single plugin in a file whose name is a list's"),
         false => format!("{shown}: a list in a file whose name is a single plugin's"),
     };
-    Some(Finding::fail(LISTS, seen, "no runtime takes it").mend(format!("mv {shown} {name}")))
+    Some(Finding::fail(LISTS, seen, "no runtime takes it").fix(format!("mv {shown} {name}")))
 }
 
 /// A folder where runtimes look for lists, and find none of ours. That pods are attached weighs more than what configurations say:
@@ -103,13 +103,13 @@ fn without_list(facts: &Facts, folder: &Path) -> Finding {
     if let Some(attached) = attached(facts) {
         let why = "their runtime looks elsewhere, or the list is gone, which their DEL needs";
         return Finding::warn(LISTS, format!("{seen}, and {attached}"), why)
-            .mend("vlan-bridgectl doctor --conf-dir DIR, with the folder where their runtime looks");
+            .fix("vlan-bridgectl doctor --conf-dir DIR, with the folder where their runtime looks");
     }
     let place = match runtimes::conf_dirs(&facts.runtimes).iter().any(|dir| dir == folder) {
         true => String::new(),
         false => format!(" --conf-dir {}", folder.display()),
     };
-    Finding::fail(LISTS, seen, "no pod gets to our network").mend(format!("{INSTALL}{place}"))
+    Finding::fail(LISTS, seen, "no pod gets to our network").fix(format!("{INSTALL}{place}"))
 }
 
 /// How many pods are attached, if any are.
@@ -149,7 +149,7 @@ fn out_of_the_way(facts: &Facts, folder: &Path, found: &[Found]) -> Option<Findi
         None => "no pod of theirs gets to our network".to_owned(),
         Some(attached) => format!("{attached}: by a runtime that was not found, or before this one ran"),
     };
-    Some(Finding::warn(LISTS, seen, why).mend(command))
+    Some(Finding::warn(LISTS, seen, why).fix(command))
 }
 
 fn runtime_names(facts: &Facts) -> String {
@@ -168,7 +168,7 @@ fn version(facts: &Facts, list: &Found) -> Option<Finding> {
     let seen = format!("{}: cniVersion {version}", list.path.display());
     Some(
         Finding::fail(LISTS, seen, format!("a runtime of this node takes {accepted} at the most"))
-            .mend(format!("vlan-bridgectl install --network {}", list.path.display())),
+            .fix(format!("vlan-bridgectl install --network {}", list.path.display())),
     )
 }
 
@@ -209,19 +209,19 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
         // Where one of ours is, the folder is the right one.
         let is_folder_of_ours = facts.plugins.iter().any(|it| it.version.is_some());
         let Some(attached) = attached(facts).filter(|_| !is_folder_of_ours) else {
-            return Some(Finding::fail(CHECK, seen, fails(facts)).mend(command));
+            return Some(Finding::fail(CHECK, seen, fails(facts)).fix(command));
         };
         let why = "their runtime finds it elsewhere, or it is gone: then the next ADD or DEL fails";
         return Some(
             Finding::warn(CHECK, format!("{seen}, and {attached}"), why)
-                .mend("vlan-bridgectl doctor --bin-dir DIR, with the folder where their runtime looks")
-                .mend(command),
+                .fix("vlan-bridgectl doctor --bin-dir DIR, with the folder where their runtime looks")
+                .fix(command),
         );
     };
     let shown = path.display();
     if !plugin.executable {
         let seen = format!("{shown} is not executable");
-        return Some(Finding::fail(CHECK, seen, fails(facts)).mend(format!("chmod 0755 {shown}")));
+        return Some(Finding::fail(CHECK, seen, fails(facts)).fix(format!("chmod 0755 {shown}")));
     }
     let looks = |runtime: &Runtime| runtime.bin_dirs.iter().any(|dir| path.starts_with(dir));
     if facts.takers().next().is_some() && !facts.takers().any(looks) {
@@ -230,7 +230,7 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
             None => "every ADD of theirs fails".to_owned(),
             Some(attached) => format!("{attached}: by a runtime that was not found, or before this one ran"),
         };
-        return Some(Finding::warn(CHECK, seen, why).mend("vlan-bridgectl install"));
+        return Some(Finding::warn(CHECK, seen, why).fix("vlan-bridgectl install"));
     }
     let own = env!("CARGO_PKG_VERSION");
     match plugin.version.as_ref()? {
@@ -240,7 +240,7 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
                 format!("{shown} is somebody else's, or does not run: {why}"),
                 "ADDs fail, or do something else",
             )
-            .mend(install_plugins(facts)),
+            .fix(install_plugins(facts)),
         ),
         Ok(version) if version != own => Some(
             Finding::warn(
@@ -248,7 +248,7 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
                 format!("{shown} is {version}, vlan-bridgectl {own}"),
                 "an upgrade was left half done",
             )
-            .mend(install_plugins(facts)),
+            .fix(install_plugins(facts)),
         ),
         Ok(_) => None,
     }
@@ -266,7 +266,7 @@ pub(super) fn status(facts: &Facts) -> Vec<Finding> {
         Err(why) => {
             let seen = format!("the plugin cannot serve network {name}: {why}");
             Finding::fail(CHECK, seen, "the runtime reports the node as not ready, or ADDs fail")
-                .mend("as the plugin says")
+                .fix("as the plugin says")
         }
     };
     asked.map(judge).collect()

@@ -69,7 +69,7 @@ pub(super) fn fights(facts: &Facts) -> Vec<Finding> {
                 about.iter().map(|(definition, _)| definition.path.display().to_string()).collect();
             let seen = format!("{} both define {interface}: {}", programs.join(" and "), paths.join(", "));
             let why = "whichever starts last wins, and may take the interface out of its bond";
-            findings.push(Finding::warn(CHECK, seen, why).mend("keep one of them"));
+            findings.push(Finding::warn(CHECK, seen, why).fix("keep one of them"));
         }
     }
     if findings.is_empty() {
@@ -120,10 +120,10 @@ fn fight(interface: &str, role: Role, definition: &Definition, about: About) -> 
     } else {
         return None;
     };
-    Some(cures(interface, role, definition).into_iter().fold(finding, Finding::mend))
+    Some(cures(interface, role, definition).into_iter().fold(finding, Finding::fix))
 }
 
-/// What mends it, in the form of the program that it is about.
+/// What fixes it, in the form of the program that it is about.
 fn cures(interface: &str, role: Role, definition: &Definition) -> Vec<String> {
     let path = definition.path.display();
     let take_out = format!("take {interface} out of {path}");
@@ -180,7 +180,7 @@ pub(super) fn foreign(facts: &Facts) -> Vec<Finding> {
     let why = "at its restart the node's routes to its pods may go, and each rule that `ip rule` made";
     let lines: String = keys.iter().map(|key| format!("{key}=no\\n")).collect();
     let folder = "/etc/systemd/networkd.conf.d";
-    vec![Finding::warn(CHECK, seen, why).mend(format!(
+    vec![Finding::warn(CHECK, seen, why).fix(format!(
         "mkdir -p {folder} && printf '[Network]\\n{lines}' > {folder}/vlan-bridge.conf && systemctl restart systemd-networkd"
     ))]
 }

@@ -27,7 +27,7 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
             let why = "the policy came after the pods, or somebody took our rule away: they reach nobody but this node";
             Finding::fail(FORWARD, what, why)
         };
-        findings.push(finding.mend(format!(
+        findings.push(finding.fix(format!(
             "vlan-bridgectl repair, or the next ADD on {bridge}, lets all of it pass; or sysctl -w net.bridge.bridge-nf-call-iptables=0 \
              (for IPv6: bridge-nf-call-ip6tables)"
         )));
@@ -55,13 +55,13 @@ fn open_uplink(facts: &Facts, device: &str) -> Finding {
     let seen = format!("no rule in table inet vlan-bridge-uplinks is about {device}");
     let forwards = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
     let forwards = forwards.iter().any(|key| facts.sysctls.get(key) == Some(1));
-    let mend = "vlan-bridgectl repair";
+    let fix = "vlan-bridgectl repair";
     if forwards {
         let why = "this node forwards what any machine there sends it to its other networks, past the firewall between them";
-        Finding::fail(FORWARD, seen, why).mend(mend)
+        Finding::fail(FORWARD, seen, why).fix(fix)
     } else {
         let why = "this node does not forward now; once it does, it is a router for every machine there";
-        Finding::warn(FORWARD, seen, why).mend(mend)
+        Finding::warn(FORWARD, seen, why).fix(fix)
     }
 }
 
@@ -69,7 +69,7 @@ fn open_uplink(facts: &Facts, device: &str) -> Finding {
 fn opened(table: &str) -> Finding {
     let seen = format!("a rule of ours in chain FORWARD of table {table} accepts everything");
     let why = "its mark was lost when iptables rules were saved and restored: what the policy should drop is forwarded";
-    Finding::fail(FORWARD, seen, why).mend("vlan-bridgectl repair")
+    Finding::fail(FORWARD, seen, why).fix("vlan-bridgectl repair")
 }
 
 /// Of a gateway without NAT: whose pods were all there before a policy of iptables' was, there is no rule of ours for them. The ADD of the
@@ -91,7 +91,7 @@ fn unmet<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Fin
         let seen = format!("chain {chain} of table {family} {table} drops, and no rule there is about {device}");
         let why = "the policy came after the pods, which get no farther than this node: with the next one on the bridge all of them pass, for as long as it is there";
         ["-i", "-o"].iter().fold(Finding::warn(FORWARD, seen, why), |finding, way| {
-            finding.mend(format!("{program} -I FORWARD {way} {device} -j ACCEPT"))
+            finding.fix(format!("{program} -I FORWARD {way} {device} -j ACCEPT"))
         })
     })
 }
@@ -122,7 +122,7 @@ fn dropped_by_legacy(legacy: &Legacy, device: &str) -> Option<Finding> {
         let seen = format!("legacy iptables filters, and {program} is not here to ask for its policy");
         let why = format!("if it is DROP, what {device} forwards is lost");
         let command = rules.map(|rule| format!("{program} {rule}")).join("; ");
-        return Some(Finding::warn(FORWARD, seen, why).mend(command));
+        return Some(Finding::warn(FORWARD, seen, why).fix(command));
     };
     let has = |line: &str| chain.lines().any(|there| there == line);
     if !has("-P FORWARD DROP") || rules.iter().all(|rule| has(rule)) {
@@ -133,7 +133,7 @@ fn dropped_by_legacy(legacy: &Legacy, device: &str) -> Option<Finding> {
     let missing = rules.into_iter().filter(|rule| !has(rule));
     Some(
         missing.fold(Finding::warn(FORWARD, seen, why), |finding, rule| {
-            finding.mend(format!("{program} {rule}"))
+            finding.fix(format!("{program} {rule}"))
         }),
     )
 }
@@ -146,11 +146,11 @@ fn dropped_by(chain: &ForwardChain, device: &str) -> Finding {
     let finding = Finding::warn(FORWARD, seen, why);
     if table == "firewalld" {
         return finding
-            .mend(format!("firewall-cmd --permanent --zone=trusted --add-interface={device}"))
-            .mend("firewall-cmd --reload");
+            .fix(format!("firewall-cmd --permanent --zone=trusted --add-interface={device}"))
+            .fix("firewall-cmd --reload");
     }
     let rule = |way| format!("nft insert rule {family} {table} {chain} {way} {device} accept");
-    finding.mend(rule("iifname")).mend(rule("oifname"))
+    finding.fix(rule("iifname")).fix(rule("oifname"))
 }
 
 /// The guard of each attached pod.
@@ -193,14 +193,14 @@ pub(super) fn guard(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !open.is_empty() {
         let why = "a firewall's restart took it, or the network had none when the pod came: it may send in anybody's name";
-        let mend = "vlan-bridgectl repair; a pod without a record has to be started anew";
-        findings.push(Finding::fail(CHECK, format!("no guard for {}", shortened(&open)), why).mend(mend));
+        let fix = "vlan-bridgectl repair; a pod without a record has to be started anew";
+        findings.push(Finding::fail(CHECK, format!("no guard for {}", shortened(&open)), why).fix(fix));
     }
     for (what, veths) in lost {
         let why =
             "somebody flushed rules or sets of ours: a pod may send in anybody's name, or nothing at all";
         let finding = Finding::fail(CHECK, format!("{}: {what}", shortened(&veths)), why);
-        findings.push(finding.mend("vlan-bridgectl repair"));
+        findings.push(finding.fix("vlan-bridgectl repair"));
     }
     findings
 }
@@ -212,12 +212,12 @@ pub(super) fn rules(facts: &Facts) -> Vec<Finding> {
     if let Some(why) = &facts.filter_denied {
         let unknown =
             "what of ours is in the packet filter, and what of others drops what pods send, is not known";
-        return vec![Finding::warn(CHECK, why, unknown).mend("run as root")];
+        return vec![Finding::warn(CHECK, why, unknown).fix("run as root")];
     }
     if let Some(why) = &facts.filter_lacks {
         findings.push(
             Finding::fail(CHECK, why, "pods that need it are refused")
-                .mend("modprobe -a nf_tables nft_chain_nat nft_nat nft_masq nft_fib_inet nft_ct"),
+                .fix("modprobe -a nf_tables nft_chain_nat nft_nat nft_masq nft_fib_inet nft_ct nft_compat xt_mark xt_comment"),
         );
     }
     let mut broken: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -227,7 +227,7 @@ pub(super) fn rules(facts: &Facts) -> Vec<Finding> {
     for (what, veths) in broken {
         let why = "a firewall's restart took them: the pod is cut off, or its host ports are";
         findings.push(
-            Finding::fail(CHECK, format!("{}: {what}", shortened(&veths)), why).mend("vlan-bridgectl repair"),
+            Finding::fail(CHECK, format!("{}: {what}", shortened(&veths)), why).fix("vlan-bridgectl repair"),
         );
     }
     if findings.is_empty() && !facts.records.is_empty() {

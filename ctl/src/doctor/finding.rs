@@ -25,7 +25,7 @@ impl Verdict {
     }
 }
 
-/// What was seen, why it matters, and what mends it.
+/// What was seen, why it matters, and what fixes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(super) verdict: Verdict,
@@ -34,7 +34,7 @@ pub(crate) struct Finding {
     seen: String,
     why: Option<String>,
     /// Commands, or what to do where no command can.
-    mend: Vec<String>,
+    fixes: Vec<String>,
 }
 
 /// A number of things: `1 pod`, `2 pods`.
@@ -55,7 +55,7 @@ pub(super) fn shortened(names: &[impl AsRef<str>]) -> String {
 impl Finding {
     /// As it should be.
     pub(super) fn ok(check: &'static str, seen: impl Display) -> Finding {
-        Finding { verdict: Verdict::Ok, check, seen: seen.to_string(), why: None, mend: Vec::new() }
+        Finding { verdict: Verdict::Ok, check, seen: seen.to_string(), why: None, fixes: Vec::new() }
     }
 
     /// A warning.
@@ -68,16 +68,16 @@ impl Finding {
         Finding { verdict: Verdict::Fail, ..Finding::warn(check, seen, why) }
     }
 
-    /// The same with a command, or advice, that mends it.
-    pub(super) fn mend(mut self, command: impl Display) -> Finding {
-        self.mend.push(command.to_string());
+    /// The same with a command, or advice, that fixes it.
+    pub(super) fn fix(mut self, command: impl Display) -> Finding {
+        self.fixes.push(command.to_string());
         self
     }
 
     /// For `-o json`.
     pub(crate) fn to_json(&self) -> Value {
         json!({"check": self.check, "verdict": self.verdict.name(), "seen": self.seen, "why": self.why,
-            "mend": self.mend})
+            "fix": self.fixes})
     }
 }
 
@@ -87,6 +87,6 @@ impl Display for Finding {
         if let Some(why) = &self.why {
             write!(f, "\n      why: {why}")?;
         }
-        self.mend.iter().try_for_each(|command| write!(f, "\n      mend: {command}"))
+        self.fixes.iter().try_for_each(|command| write!(f, "\n      fix: {command}"))
     }
 }

@@ -27,16 +27,16 @@ pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
     if !lacking.is_empty() {
         let seen = format!("this kernel has no {}, neither built in nor as a module", lacking.join(", "));
         let why = "what pods need of it cannot be made: their ADDs fail";
-        let mend = format!(
+        let fix = format!(
             "install the rest of this kernel's modules (linux-modules-extra-$(uname -r), kernel-modules) and modprobe -a {}, or boot a kernel that has them",
             lacking.join(" ")
         );
-        findings.push(Finding::fail(CHECK, seen, why).mend(mend));
+        findings.push(Finding::fail(CHECK, seen, why).fix(fix));
     }
     if !missing.is_empty() {
         let seen = format!("{} not loaded", missing.join(", "));
         let why = "the kernel may load it when it is asked for; where it cannot, the first pod fails";
-        findings.push(Finding::warn(CHECK, seen, why).mend(format!("modprobe -a {}", missing.join(" "))));
+        findings.push(Finding::warn(CHECK, seen, why).fix(format!("modprobe -a {}", missing.join(" "))));
     }
     if !findings.is_empty() {
         return findings;
@@ -54,7 +54,7 @@ pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
     let lines = late.join("\\n");
     vec![
         Finding::warn(CHECK, seen, why)
-            .mend(format!("printf '{lines}\\n' > /etc/modules-load.d/vlan-bridge.conf")),
+            .fix(format!("printf '{lines}\\n' > /etc/modules-load.d/vlan-bridge.conf")),
     ]
 }
 
@@ -77,7 +77,7 @@ pub(super) fn settings(facts: &Facts) -> Vec<Finding> {
     for name in loud {
         let why = "each packet that reverse-path filtering drops is a line of the kernel's log: on a shared VLAN a flood that hides the rest";
         let key = format!("net.ipv4.conf.{}.log_martians", name.replace('.', "/"));
-        findings.push(Finding::warn(CHECK, format!("{key} is on"), why).mend(format!("sysctl -w {key}=0")));
+        findings.push(Finding::warn(CHECK, format!("{key} is on"), why).fix(format!("sysctl -w {key}=0")));
     }
     if findings.is_empty() {
         let forwarding = if forwards { "on" } else { "off" };
@@ -109,7 +109,7 @@ fn not_forwarded(facts: &Facts, network: &Network, ipv6: bool) -> Option<Finding
         return None;
     };
     let seen = format!("{key} is 0, and {} {what}", of.bridge);
-    Some(Finding::fail("settings", seen, why).mend(format!("sysctl -w {key}=1")))
+    Some(Finding::fail("settings", seen, why).fix(format!("sysctl -w {key}=1")))
 }
 
 /// Whether a router advertisement could give our bridges and sub-interfaces addresses and a default route.
@@ -130,7 +130,7 @@ pub(super) fn router_advertisements(facts: &Facts) -> Vec<Finding> {
                     "one advertisement on the pods' VLAN gives the node an address and a default route there";
                 findings.push(
                     Finding::fail(CHECK, format!("{name} takes router advertisements"), why)
-                        .mend(format!("sysctl -w net.ipv6.conf.{}.accept_ra=0", name.replace('.', "/"))),
+                        .fix(format!("sysctl -w net.ipv6.conf.{}.accept_ra=0", name.replace('.', "/"))),
                 );
             }
         }

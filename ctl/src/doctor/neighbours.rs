@@ -44,7 +44,7 @@ fn crowded(table: &NeighbourTable) -> Option<Finding> {
     let path = format!("/etc/sysctl.d/90-neighbours-{family}.conf");
     let key = |name: &str, value: u64| format!("net.{family}.neigh.default.{name} = {value}\\n");
     let lines = key("gc_thresh2", advised / 2) + &key("gc_thresh3", advised);
-    Some(finding.mend(format!("printf '{lines}' > {path}")).mend(format!("sysctl -p {path}")))
+    Some(finding.fix(format!("printf '{lines}' > {path}")).fix(format!("sysctl -p {path}")))
 }
 
 #[cfg(test)]
@@ -67,7 +67,7 @@ mod tests {
             "{nearly_full}"
         );
         let cure = "printf 'net.ipv6.neigh.default.gc_thresh2 = 2048\\nnet.ipv6.neigh.default.gc_thresh3 = 4096\\n' \
-                    > /etc/sysctl.d/90-neighbours-ipv6.conf\n      mend: sysctl -p /etc/sysctl.d/90-neighbours-ipv6.conf";
+                    > /etc/sysctl.d/90-neighbours-ipv6.conf\n      fix: sysctl -p /etc/sysctl.d/90-neighbours-ipv6.conf";
         assert!(nearly_full.ends_with(cure), "{nearly_full}");
         // A burst that is over: only the counter tells of it, until the limit is as advised.
         assert!(

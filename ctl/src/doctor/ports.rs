@@ -24,18 +24,19 @@ pub(super) fn ports(facts: &Facts) -> Vec<Finding> {
     if !outside.is_empty() {
         let why = "somebody took them out, or the bridge away: these pods reach nobody, and nothing in them shows it";
         let seen = format!("{} in no bridge: {}", are(&outside), named(&outside));
-        findings.push(Finding::fail(CHECK, seen, why).mend("vlan-bridgectl repair"));
+        let fix = "vlan-bridgectl repair; a pod that an earlier release attached has to be started anew";
+        findings.push(Finding::fail(CHECK, seen, why).fix(fix));
     }
     if !down.is_empty() {
         let seen = format!("{} down on the node: {}", are(&down), named(&down));
-        findings.push(Finding::fail(CHECK, seen, "these pods have no carrier").mend("vlan-bridgectl repair"));
+        findings.push(Finding::fail(CHECK, seen, "these pods have no carrier").fix("vlan-bridgectl repair"));
     }
     if !elsewhere.is_empty() {
         let why = "somebody has put them there: they are not on their network";
         let seen =
             format!("{} in another bridge than their network's: {}", are(&elsewhere), named(&elsewhere));
-        let mend = elsewhere.iter().map(|link| format!("ip link set {} master BRIDGE", link.name));
-        findings.push(mend.take(MOST).fold(Finding::warn(CHECK, seen, why), Finding::mend));
+        let fix = elsewhere.iter().map(|link| format!("ip link set {} master BRIDGE", link.name));
+        findings.push(fix.take(MOST).fold(Finding::warn(CHECK, seen, why), Finding::fix));
     }
     if !facts.without_veth.is_empty() {
         let gone: Vec<String> = facts
@@ -45,8 +46,7 @@ pub(super) fn ports(facts: &Facts) -> Vec<Finding> {
             .collect();
         let seen = format!("{} without an interface here: {}", counted(gone.len(), "pod"), shortened(&gone));
         let why = "somebody deleted the node's ends of their veths: the pods run and are cut off";
-        findings
-            .push(Finding::fail(CHECK, seen, why).mend("delete the pods: their controllers start others"));
+        findings.push(Finding::fail(CHECK, seen, why).fix("delete the pods: their controllers start others"));
     }
     if findings.is_empty() && finished().next().is_some() {
         findings.push(Finding::ok(CHECK, format!("{} in their bridges", counted(finished().count(), "pod"))));

@@ -56,11 +56,11 @@ fn finding(filter: &ReversePathFilter, bridge: &str, concerned: &[bool]) -> Find
     let finding = Finding::fail("forward", seen, why);
     if table == "firewalld" {
         return finding
-            .mend("sed -i 's/^IPv6_rpfilter=.*/IPv6_rpfilter=no/' /etc/firewalld/firewalld.conf")
-            .mend("firewall-cmd --reload");
+            .fix("sed -i 's/^IPv6_rpfilter=.*/IPv6_rpfilter=no/' /etc/firewalld/firewalld.conf")
+            .fix("firewall-cmd --reload");
     }
     // In a table of one family, a chain of this name is iptables' own, which shows no other program's rules.
-    finding.mend(match family {
+    finding.fix(match family {
         Family::Ipv4 if chain == "PREROUTING" => {
             format!("iptables -t {table} -I PREROUTING -i {bridge} -j ACCEPT")
         }

@@ -11,7 +11,7 @@ use vlan_bridge::ownership::is_attachment;
 use super::definitions;
 use super::finding::Finding;
 use super::uplink::NOBODYS;
-use crate::facts::{Facts, LostWay};
+use crate::facts::{Facts, MissingRoute};
 
 const CHECK: &str = "rp_filter";
 
@@ -67,7 +67,7 @@ pub(super) fn loose_trunks(facts: &Facts) -> Vec<Finding> {
             let key = format!("net.ipv4.conf.{}.rp_filter", name.replace('.', "/"));
             findings.push(
                 Finding::fail(CHECK, format!("{name} filters strictly, beneath services or host ports"), why)
-                    .mend(format!("sysctl -w {key}=2")),
+                    .fix(format!("sysctl -w {key}=2")),
             );
         }
         let has_address = facts
@@ -77,7 +77,7 @@ pub(super) fn loose_trunks(facts: &Facts) -> Vec<Finding> {
         if filter != 0 && !has_address {
             let seen = format!("{name} has no address, beneath services or host ports");
             findings
-                .push(Finding::fail(CHECK, seen, why).mend(format!("ip addr add {NOBODYS}/32 dev {name}")));
+                .push(Finding::fail(CHECK, seen, why).fix(format!("ip addr add {NOBODYS}/32 dev {name}")));
         }
     }
     findings
@@ -89,11 +89,11 @@ pub(super) fn host_access(facts: &Facts) -> Vec<Finding> {
     let why = "the node and its pod do not reach each other: probes fail, services of the node too. vlan-bridgectl repair brings back \
                what was lost while the bridge was down, and so does the next ADD or DEL on this node. A pod from before the node had an \
                address of that family, or from before hostAccess, has to be started anew";
-    let judge = |lost: &LostWay| {
-        let LostWay { veth, device, metric, mac, missing: Missing { address, source, is_route } } = lost;
+    let judge = |lost: &MissingRoute| {
+        let MissingRoute { veth, device, metric, mac, missing: Missing { address, source, is_route } } = lost;
         if *is_route {
             let seen = format!("the node's route to {address} by {device} is missing ({veth})");
-            return Finding::fail(CHECK, seen, why).mend(format!(
+            return Finding::fail(CHECK, seen, why).fix(format!(
                 "ip route replace {address} dev {device} src {source} metric {metric} proto 117"
             ));
         }
@@ -101,12 +101,12 @@ pub(super) fn host_access(facts: &Facts) -> Vec<Finding> {
         let finding = Finding::fail(CHECK, seen, why);
         match mac {
             Some(mac) => {
-                finding.mend(format!("ip neigh replace {address} lladdr {mac} dev {device} nud permanent"))
+                finding.fix(format!("ip neigh replace {address} lladdr {mac} dev {device} nud permanent"))
             }
-            None => finding.mend("start the pod anew"),
+            None => finding.fix("start the pod anew"),
         }
     };
-    facts.lost_ways.iter().map(judge).collect()
+    facts.missing_routes.iter().map(judge).collect()
 }
 
 /// An address of the node's own on a network that others are on too.
@@ -140,13 +140,13 @@ fn trap(facts: &Facts, link: &Link, net: ipnet::Ipv4Net) -> Finding {
     let told = [address.to_string(), router.to_string()];
     let of_program = definitions::way_back(facts, name, [&told[0], &told[1]], table);
     let finding = Finding::fail(CHECK, seen, why)
-        .mend(format!(
+        .fix(format!(
             "ip route add default via {router} dev {name} table {table}   # {router}: the router of {}",
             net.trunc()
         ))
-        .mend(format!("ip rule add from {address} lookup {table}"));
+        .fix(format!("ip rule add from {address} lookup {table}"));
     // The program that has the interface removes what `ip` adds at its next restart.
-    of_program.into_iter().fold(finding, Finding::mend)
+    of_program.into_iter().fold(finding, Finding::fix)
 }
 
 /// The VLAN's number serves as the table's, as operators like it.

@@ -11,7 +11,7 @@ pub(super) fn found(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = facts.runtimes.iter().map(|runtime| judge(facts, runtime)).collect();
     if let Some(why) = &facts.unclear_runtime {
         let cure = "correct that file: the runtime would not start with it either";
-        return vec![Finding::fail(CHECK, why, "only the usual folders were looked into").mend(cure)];
+        return vec![Finding::fail(CHECK, why, "only the usual folders were looked into").fix(cure)];
     }
     if facts.takers().next().is_none() {
         let seen = "none found that reads network lists; containerd would call the plugin loopback as well";
@@ -24,7 +24,7 @@ fn judge(facts: &Facts, runtime: &Runtime) -> Finding {
     let shown = runtime.shown();
     if runtime.has_netavark() {
         let seen = format!("{shown} makes its networks with netavark");
-        return Finding::warn(CHECK, seen, "its containers never see a CNI network list").mend(
+        return Finding::warn(CHECK, seen, "its containers never see a CNI network list").fix(
             "for podman 4: network_backend = \"cni\" in /etc/containers/containers.conf; podman 5 has no CNI",
         );
     }
@@ -42,7 +42,7 @@ fn judge(facts: &Facts, runtime: &Runtime) -> Finding {
             }
             _ => "",
         };
-        return Finding::fail(CHECK, seen, why).mend(format!(
+        return Finding::fail(CHECK, seen, why).fix(format!(
             "put loopback there, of the package containernetworking-plugins or kubernetes-cni{internal}"
         ));
     }

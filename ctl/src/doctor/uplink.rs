@@ -15,14 +15,14 @@ pub(super) fn masters(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "uplink";
     let judge = |name: &str| match facts.link(name) {
         None => Finding::fail(CHECK, format!("there is no interface {name}"), "every ADD is refused")
-            .mend(format!("make {name}, or name another uplink.master in the list")),
+            .fix(format!("make {name}, or name another uplink.master in the list")),
         Some(link) if !link.up => {
             Finding::fail(CHECK, format!("{name} is down"), "no pod reaches its network")
-                .mend(format!("ip link set {name} up"))
+                .fix(format!("ip link set {name} up"))
         }
         Some(link) if !link.carrier => {
             let seen = format!("{name} has no carrier");
-            Finding::fail(CHECK, seen, "no pod reaches its network").mend("look at cables and switch ports")
+            Finding::fail(CHECK, seen, "no pod reaches its network").fix("look at cables and switch ports")
         }
         Some(link) => Finding::ok(CHECK, format!("{name}, {}, up", link.kind_name())),
     };
@@ -44,7 +44,7 @@ fn bond(link: &Link, bond: Bond) -> Vec<Finding> {
         let why = "it sends with one NIC's MAC for another's: behind a bridge the switch learns pods at the wrong port";
         findings.push(
             Finding::fail(CHECK, format!("{name} is in mode {mode}"), why)
-                .mend("use 802.3ad or active-backup (the bond must be down for that)"),
+                .fix("use 802.3ad or active-backup (the bond must be down for that)"),
         );
     }
     if options.fail_over_mac != "none" && !options.fail_over_mac.is_empty() {
@@ -52,14 +52,14 @@ fn bond(link: &Link, bond: Bond) -> Vec<Finding> {
         let why = "its MAC changes with the active NIC, and the bridge keeps the old one";
         findings.push(
             Finding::warn(CHECK, seen, why)
-                .mend("fail_over_mac none (the bond must have no members for that)"),
+                .fix("fail_over_mac none (the bond must have no members for that)"),
         );
     }
     if bond.mii_interval == 0 && bond.arp_interval == 0 {
         let seen = format!("{name} looks at its members' links never (miimon 0)");
         findings.push(
             Finding::fail(CHECK, seen, "a cut cable goes unnoticed, and what is sent there is lost")
-                .mend(format!("ip link set {name} type bond miimon 100")),
+                .fix(format!("ip link set {name} type bond miimon 100")),
         );
     }
     findings.extend(members(name, &bond));
@@ -67,7 +67,7 @@ fn bond(link: &Link, bond: Bond) -> Vec<Finding> {
         let seen = format!("{name} finds nobody who speaks LACP");
         let why = "the switch's ports are no LACP group: it forwards to one NIC, or to none";
         findings.push(
-            Finding::fail(CHECK, seen, why).mend("make the switch's ports one LACP group (mode active)"),
+            Finding::fail(CHECK, seen, why).fix("make the switch's ports one LACP group (mode active)"),
         );
     }
     if findings.is_empty() {
@@ -89,7 +89,7 @@ fn members(bond_name: &str, bond: &Bond) -> Vec<Finding> {
         let seen = format!("{bond_name} has {}", counted(bond.members.len(), "member"));
         findings.push(
             Finding::warn(CHECK, seen, "one cable is all there is")
-                .mend(format!("ip link set NIC master {bond_name}")),
+                .fix(format!("ip link set NIC master {bond_name}")),
         );
     }
     for member in &bond.members {
@@ -98,7 +98,7 @@ fn members(bond_name: &str, bond: &Bond) -> Vec<Finding> {
             let why = "the bond runs on what is left; the next loss is the last";
             findings.push(
                 Finding::warn(CHECK, format!("{name} of {bond_name} has no link"), why)
-                    .mend(format!("ip link set {name} up; then look at cable and switch port")),
+                    .fix(format!("ip link set {name} up; then look at cable and switch port")),
             );
             continue;
         }
@@ -109,14 +109,14 @@ fn members(bond_name: &str, bond: &Bond) -> Vec<Finding> {
                     format!("{name} is at half duplex"),
                     "collisions: slow, and frames are lost",
                 )
-                .mend(format!("ethtool -s {name} autoneg on")),
+                .fix(format!("ethtool -s {name} autoneg on")),
             );
         }
         if bond.aggregator.is_some() && member.aggregator != bond.aggregator && !bond.is_alone() {
             let why = "it carries nothing: its switch port is in another LACP group, or in none";
             findings.push(
                 Finding::warn(CHECK, format!("{name} is not in the aggregate that {bond_name} uses"), why)
-                    .mend("put the switch's ports into one LACP group"),
+                    .fix("put the switch's ports into one LACP group"),
             );
         }
     }
@@ -126,7 +126,7 @@ fn members(bond_name: &str, bond: &Bond) -> Vec<Finding> {
         let seen = format!("members of {bond_name} run at {}", speeds.join(" and "));
         findings.push(
             Finding::warn(CHECK, seen, "LACP leaves the slower one out, other modes are as slow as it")
-                .mend("look at cables and switch ports"),
+                .fix("look at cables and switch ports"),
         );
     }
     findings
@@ -162,7 +162,7 @@ pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
                 seen,
                 "larger frames are lost without a word: connections open and then hang",
             )
-            .mend(format!("ip link set {} mtu {}", lower.name, upper.mtu))
+            .fix(format!("ip link set {} mtu {}", lower.name, upper.mtu))
         }));
         if findings.len() == before
             && let Some(lowest) = steps.last()
@@ -201,7 +201,7 @@ pub(super) fn misplaced_addresses(facts: &Facts) -> Vec<Finding> {
             let why = "the node answers there for itself: it takes part in the pods' network, or in none";
             findings.push(
                 Finding::warn(CHECK, format!("{name} carries {}", address.net), why)
-                    .mend(format!("ip addr del {} dev {name}", address.net)),
+                    .fix(format!("ip addr del {} dev {name}", address.net)),
             );
         }
         if facts.has_default_route(link, None) {
@@ -211,7 +211,7 @@ pub(super) fn misplaced_addresses(facts: &Facts) -> Vec<Finding> {
                     format!("a default route leaves by {name}"),
                     "the node's own traffic takes the pods' network",
                 )
-                .mend(format!("ip route del default dev {name}")),
+                .fix(format!("ip route del default dev {name}")),
             );
         }
     }

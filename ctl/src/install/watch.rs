@@ -26,12 +26,12 @@ pub(super) fn stay(call: &Install, out: &mut dyn Write) -> Result<()> {
         if installed.as_ref() != Some(&now) {
             match super::once(call, out) {
                 Ok(()) => (installed, complaint) = (Some(now), String::new()),
-                Err(error) if cli::is_unheard(&error) => return Err(error),
+                Err(error) if cli::is_output_error(&error) => return Err(error),
                 Err(error) => {
                     // Said once, however often it is tried.
                     let text = format!("vlan-bridgectl: {error:#}");
                     if text != complaint {
-                        cli::complain(&text);
+                        cli::report(&text);
                         complaint = text;
                     }
                 }

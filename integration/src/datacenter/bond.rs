@@ -185,7 +185,7 @@ impl<'a> BondedNode<'a> {
     }
 
     /// Brings a NIC's carrier back.
-    pub fn mend(&self, member: Member) {
+    pub fn restore(&self, member: Member) {
         self.switch(member).ip(&format!("link set {} up", self.port(member)));
     }
 

@@ -48,11 +48,11 @@ impl<'a> Scene<'a> {
 
     /// Runs what the doctor prints for a check, which has so many findings.
     #[track_caller]
-    pub(crate) fn mend(&self, check: &str, count: usize) {
+    pub(crate) fn apply_fixes(&self, check: &str, count: usize) {
         let findings = self.ctl.doctor("--no-probe");
         let of_check: Vec<&Finding> = findings.iter().filter(|finding| finding.check == check).collect();
         assert_eq!(of_check.len(), count, "{findings:#?}");
-        for line in of_check.iter().flat_map(|finding| &finding.mend) {
+        for line in of_check.iter().flat_map(|finding| &finding.fixes) {
             self.node.run(line).expect_ok();
         }
     }
@@ -90,13 +90,13 @@ fn a_node_is_healthy_until_it_is_broken_and_again_when_it_is_mended() {
     let findings = scene.assert_healthy("with a pod");
     assert!(findings.iter().any(|finding| finding.seen.starts_with(&answers("br136"))), "{findings:#?}");
 
-    break_and_mend(&scene, BREAKAGES);
+    break_and_fix(&scene, BREAKAGES);
     scene.assert_healthy("at the end");
 }
 
-/// Breaks a node in each way, and mends it when the doctor has named what was done.
-fn break_and_mend(scene: &Scene<'_>, breakages: &[Breakage]) {
-    for Breakage { harm, told: [verdict, check, seen, command], is_repaired, mend } in breakages {
+/// Breaks a node in each way, and fixes it when the doctor has named what was done.
+fn break_and_fix(scene: &Scene<'_>, breakages: &[Breakage]) {
+    for Breakage { harm, told: [verdict, check, seen, command], is_repaired, fix } in breakages {
         harm(scene);
         // Asking the network takes half a second.
         let words = if ["vlan", "duplicates"].contains(check) { "" } else { "--no-probe" };
@@ -108,13 +108,13 @@ fn break_and_mend(scene: &Scene<'_>, breakages: &[Breakage]) {
         let is_it = |finding: &&Finding| finding.check == *check && finding.seen.contains(seen);
         let finding = findings.iter().find(is_it).unwrap();
         assert_eq!(finding.verdict, *verdict, "{finding:#?}");
-        assert!(finding.mend.iter().any(|line| line.contains(command)), "{finding:#?}");
+        assert!(finding.fixes.iter().any(|line| line.contains(command)), "{finding:#?}");
         note(&format!("doctor: {verdict} {check}: {}", finding.seen));
         if *is_repaired {
             let repaired = scene.ctl.run("repair");
             assert!(repaired.ok(), "{seen}: {repaired}");
         }
-        mend(scene);
+        fix(scene);
     }
 }
 
@@ -132,7 +132,7 @@ fn the_commands_that_it_prints_cure_an_address_without_a_way_back() {
     let trap = findings.iter().find(|finding| finding.check == "rp_filter").unwrap();
     assert_eq!(trap.verdict, "fail", "{findings:#?}");
     assert!(trap.seen.starts_with("10.52.0.11 on bond0.52"), "{trap:#?}");
-    for line in &trap.mend {
+    for line in &trap.fixes {
         node.run(line.split('#').next().unwrap()).expect_ok();
     }
     let findings = scene.ctl.doctor("");
@@ -170,6 +170,6 @@ fn a_trunk_beneath_services_filters_loosely_or_it_is_told() {
     node.client(&scene.list()).add(&pod.eth0()).expect_ok();
     let told = || scene.ctl.doctor("--no-probe").iter().any(|finding| finding.verdict == "fail");
     assert!(!told(), "{:#?}", scene.ctl.doctor("--no-probe"));
-    break_and_mend(&scene, TRUNK_BREAKAGES);
+    break_and_fix(&scene, TRUNK_BREAKAGES);
     assert!(!told(), "{:#?}", scene.ctl.doctor("--no-probe"));
 }

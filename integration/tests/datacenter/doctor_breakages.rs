@@ -13,16 +13,16 @@ pub(crate) struct Breakage {
     pub(crate) told: [&'static str; 4],
     /// `vlan-bridgectl repair` is enough for the doctor to be content.
     pub(crate) is_repaired: bool,
-    /// What mends it, or puts away what is left when it was repaired.
-    pub(crate) mend: fn(&Scene<'_>),
+    /// What fixes it, or puts away what is left when it was repaired.
+    pub(crate) fix: fn(&Scene<'_>),
 }
 
-const fn breakage(harm: fn(&Scene<'_>), mend: fn(&Scene<'_>), told: [&'static str; 4]) -> Breakage {
-    Breakage { harm, told, is_repaired: false, mend }
+const fn breakage(harm: fn(&Scene<'_>), fix: fn(&Scene<'_>), told: [&'static str; 4]) -> Breakage {
+    Breakage { harm, told, is_repaired: false, fix }
 }
 
 const fn repaired(harm: fn(&Scene<'_>), told: [&'static str; 4]) -> Breakage {
-    Breakage { harm, told, is_repaired: true, mend: |_| () }
+    Breakage { harm, told, is_repaired: true, fix: |_| () }
 }
 
 pub(crate) const BREAKAGES: &[Breakage] = &[
@@ -95,7 +95,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
             "sysctl -w net.bridge.bridge-nf-call-iptables=0",
         ],
         is_repaired: true,
-        mend: |scene| scene.node.nft("delete table ip filter"),
+        fix: |scene| scene.node.nft("delete table ip filter"),
     },
     Breakage {
         // As iptables up to 1.8.7 leaves a rule of an earlier release when it saves and restores it.
@@ -112,7 +112,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
             "vlan-bridgectl repair",
         ],
         is_repaired: true,
-        mend: |scene| scene.node.nft("delete table ip filter"),
+        fix: |scene| scene.node.nft("delete table ip filter"),
     },
     repaired(
         |scene| scene.node.nft("delete table inet vlan-bridge-uplinks"),
@@ -174,7 +174,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
         |scene| {
             scene.ip("link set br136 up");
             // What leads to the pods has gone with it.
-            scene.mend("hostaccess", 2);
+            scene.apply_fixes("hostaccess", 2);
         },
         ["fail", "bridge", "br136 is down", "ip link set br136 up"],
     ),
@@ -355,7 +355,7 @@ pub(crate) const TRUNK_BREAKAGES: &[Breakage] = &[
                 scene.node.set_sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "1");
             }
         },
-        |scene| scene.mend("rp_filter", 2),
+        |scene| scene.apply_fixes("rp_filter", 2),
         [
             "fail",
             "rp_filter",
@@ -378,7 +378,7 @@ pub(crate) const TRUNK_BREAKAGES: &[Breakage] = &[
     ),
     breakage(
         |scene| scene.ip("addr flush dev br0"),
-        |scene| scene.mend("rp_filter", 2),
+        |scene| scene.apply_fixes("rp_filter", 2),
         [
             "fail",
             "rp_filter",

@@ -26,7 +26,7 @@ fn pods_keep_talking_when_a_bond_loses_either_member() {
             // How much is lost tells of the machine that emulates; that it ends while the member is still cut, of the node.
             attached.pod.wait_for("172.20.56.1");
             assert_eq!(node.active_members(), 1);
-            node.mend(member);
+            node.restore(member);
             poll(NOTICED, "the bond has both members", || node.active_members() == 2);
         }
     }

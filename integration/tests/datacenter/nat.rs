@@ -68,7 +68,7 @@ fn networks_with_nat_need_the_kernels_parts() {
     let lack = findings.iter().find(|finding| finding.check == "nat").unwrap();
     assert!(lack.verdict == "fail" && lack.seen.contains("nf_tables"), "{findings:#?}");
     for module in needed {
-        assert!(lack.mend[0].split(' ').any(|word| word == module), "{module}: {lack:#?}");
+        assert!(lack.fixes[0].split(' ').any(|word| word == module), "{module}: {lack:#?}");
     }
     del.expect_ok();
     gc.expect_ok();

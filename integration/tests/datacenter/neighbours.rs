@@ -33,7 +33,7 @@ fn a_neighbour_table_that_is_nearly_full_is_named_with_its_cure() {
     let crowded = told();
     assert_eq!(crowded["verdict"], "warn", "{crowded:#}");
     assert!(crowded["seen"].as_str().unwrap().starts_with("IPv4: "), "{crowded:#}");
-    let cure = crowded["mend"][0].as_str().unwrap();
+    let cure = crowded["fix"][0].as_str().unwrap();
     assert!(cure.contains("net.ipv4.neigh.default.gc_thresh3 = 4096"), "{crowded:#}");
     pod.ip("link del many");
     assert_eq!(told()["verdict"], "ok");

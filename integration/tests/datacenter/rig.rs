@@ -74,7 +74,7 @@ fn a_cut_cable_is_noticed_and_survived() {
             let (sent, received) = pings.finish();
             note(&format!("{}: {member:?} cut, {} of {sent} lost", mode.name(), sent - received));
             node.wait_for("10.51.0.1");
-            node.mend(member);
+            node.restore(member);
             poll(Duration::from_secs(10), "the bond has both members", || node.active_members() == 2);
         }
     }

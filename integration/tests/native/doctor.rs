@@ -53,12 +53,17 @@ fn rules_that_a_firewall_took_are_missed() {
 
 /// The line of a check, after its commands have been run on the node.
 #[track_caller]
-pub(crate) fn mended(node: &Namespace, ctl: &Ctl<'_>, check: &str, [verdict, seen]: [&str; 2]) -> String {
+pub(crate) fn after_fixes(
+    node: &Namespace,
+    ctl: &Ctl<'_>,
+    check: &str,
+    [verdict, seen]: [&str; 2],
+) -> String {
     let findings = ctl.doctor("--no-probe");
     let finding = find(&findings, check);
     assert_eq!(finding.verdict, verdict, "{findings:#?}");
     assert!(finding.seen.contains(seen), "{findings:#?}");
-    for line in &finding.mend {
+    for line in &finding.fixes {
         node.run(line).expect_ok();
     }
     let findings = ctl.doctor("--no-probe");
@@ -98,7 +103,7 @@ fn what_a_bridged_pod_has_lost_is_named_with_what_mends_it() {
     ];
     for (harm, seen) in cases {
         node.ip(&harm);
-        assert_eq!(mended(node, &ctl, "hostaccess", ["fail", &seen]), "ok");
+        assert_eq!(after_fixes(node, &ctl, "hostaccess", ["fail", &seen]), "ok");
         client.check(&pod.eth0()).expect_ok();
     }
     if !std::path::Path::new("/proc/sys/net/bridge").exists() {
@@ -135,13 +140,13 @@ fn the_way_to_a_pod_without_a_guard_and_to_its_services_is_mended_too() {
     let (bridge, address) = (&list["plugins"][0]["bridge"], &result["ips"][0]["address"]);
     let (bridge, address) = (bridge.as_str().unwrap(), address.as_str().unwrap().trim_end_matches("/24"));
     node.ip(&format!("neigh del {address} dev {bridge}"));
-    assert_eq!(mended(node, &ctl, "hostaccess", ["fail", "is missing"]), "ok");
+    assert_eq!(after_fixes(node, &ctl, "hostaccess", ["fail", "is missing"]), "ok");
     node.set_sysctl("net/ipv4/ip_forward", "0");
     let seen = format!("net.ipv4.ip_forward is 0, and {bridge} has services or host ports");
-    assert_eq!(mended(node, &ctl, "settings", ["fail", &seen]), "ok");
+    assert_eq!(after_fixes(node, &ctl, "settings", ["fail", &seen]), "ok");
     node.set_sysctl(&format!("net/ipv4/conf/{bridge}/log_martians"), "1");
     let seen = format!("net.ipv4.conf.{bridge}.log_martians is on");
-    assert_eq!(mended(node, &ctl, "settings", ["warn", &seen]), "ok");
+    assert_eq!(after_fixes(node, &ctl, "settings", ["warn", &seen]), "ok");
 }
 
 #[test]
@@ -162,7 +167,7 @@ fn forwarding_of_ipv6_is_judged_where_pods_have_it() {
     assert_eq!(find(&ctl.doctor("--no-probe"), "settings").verdict, "ok");
     node.set_sysctl("net/ipv6/conf/all/forwarding", "0");
     let seen = "net.ipv6.conf.all.forwarding is 0, and cni0 is a gateway";
-    assert_eq!(mended(&node, &ctl, "settings", ["fail", seen]), "ok");
+    assert_eq!(after_fixes(&node, &ctl, "settings", ["fail", seen]), "ok");
 }
 
 #[test]
@@ -262,7 +267,7 @@ fn a_plugin_of_another_version_tells_of_an_upgrade_that_was_left_half_done() {
         plugins.seen.starts_with("/opt/cni/bin/vlan-bridge-ipam is 9.9.9, vlan-bridgectl "),
         "{plugins:#?}"
     );
-    assert!(plugins.mend.iter().any(|line| line == "vlan-bridgectl install"), "{plugins:#?}");
+    assert!(plugins.fixes.iter().any(|line| line == "vlan-bridgectl install"), "{plugins:#?}");
 }
 
 #[test]
@@ -275,7 +280,7 @@ fn an_untagged_uplink_is_asked_too() {
     router.ip("addr del 172.20.56.1/24 dev port");
     let findings = ctl.doctor("");
     assert_eq!(find(&findings, "vlan").verdict, "fail", "{findings:#?}");
-    assert!(ctl.run("doctor").stdout.contains("mend: allow the VLAN"));
+    assert!(ctl.run("doctor").stdout.contains("fix: allow the VLAN"));
     node.ip("link del nic0");
     let findings = ctl.doctor("");
     assert!(find(&findings, "uplink").seen.contains("there is no interface nic0"), "{findings:#?}");

@@ -1,6 +1,6 @@
 //! What the doctor says of bridges beneath attached pods.
 
-use crate::doctor::{find, mended, with_bridged_pod};
+use crate::doctor::{after_fixes, find, with_bridged_pod};
 use integration::{Ctl, Pod, Site};
 use serde_json::json;
 
@@ -15,7 +15,7 @@ fn a_bridge_that_is_gone_beneath_attached_pods_is_a_failure() {
     let gone = find(&findings, "bridge");
     assert_eq!(gone.verdict, "fail", "{findings:#?}");
     assert_eq!(gone.seen, "br136 of network flat is gone, beneath 1 pod");
-    assert_eq!(gone.mend, ["vlan-bridgectl repair"]);
+    assert_eq!(gone.fixes, ["vlan-bridgectl repair"]);
     ctl.run("repair").expect_ok();
     assert_eq!(find(&ctl.doctor("--no-probe"), "bridge").verdict, "ok");
     site.node.client(&list).del(&pod.eth0()).expect_ok();
@@ -35,11 +35,11 @@ fn spanning_tree_on_a_bridge_of_ours_is_named_and_its_cure_mends_it() {
     node.ip(SPANNING_TREE);
     // The ports that are there go on.
     assert!(pod.pings(Site::GATEWAY));
-    assert_eq!(mended(node, &ctl, "bridge", ["warn", "br136 runs spanning tree"]), "ok");
+    assert_eq!(after_fixes(node, &ctl, "bridge", ["warn", "br136 runs spanning tree"]), "ok");
     node.ip(SPANNING_TREE);
     node.ip("link set nic0 nomaster\nlink set nic0 master br136");
     assert!(!pod.pings(Site::GATEWAY));
-    assert_eq!(mended(node, &ctl, "bridge", ["fail", "br136 lets nothing through nic0"]), "ok");
+    assert_eq!(after_fixes(node, &ctl, "bridge", ["fail", "br136 lets nothing through nic0"]), "ok");
     assert!(pod.pings(Site::GATEWAY));
     let second = Pod::new();
     let list = serde_json::from_str(&ctl.read("/etc/cni/net.d/10-flat.conflist")).unwrap();

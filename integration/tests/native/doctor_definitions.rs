@@ -63,7 +63,7 @@ fn the_file_that_networkd_would_take_is_judged_wherever_it_is() {
     // What the doctor prints, in its order, leaves nothing that fights.
     ctl.write(VENDOR, "[Match]\nName=*\n[Network]\nDHCP=yes\n");
     for finding in told(&ctl) {
-        for line in &finding.mend {
+        for line in &finding.fixes {
             let line = line.replace("&& networkctl reload", "");
             let script = format!("cd {}; {}", ctl.path("/").display(), line.replace(" /etc/", " etc/"));
             run(node.command("sh").args(["-c", &script])).expect_ok();
@@ -84,7 +84,7 @@ fn devices_that_network_manager_leaves_alone_are_not_complained_of() {
     let finding =
         about(&findings, "NetworkManager gives nic0 addresses").unwrap_or_else(|| panic!("{findings:#?}"));
     assert!(
-        finding.mend.iter().any(|line| line.contains("nmcli connection modify 'Wired'")),
+        finding.fixes.iter().any(|line| line.contains("nmcli connection modify 'Wired'")),
         "{findings:#?}"
     );
     ctl.write("/etc/NetworkManager/conf.d/a.conf", "[keyfile]\nunmanaged-devices=interface-name:nic*\n");
@@ -102,7 +102,7 @@ fn networkd_that_runs_and_removes_what_others_configured_is_named() {
     let _runs = ctl.running("systemd-networkd", "257", "");
     let told = || self::told(&ctl).into_iter().find(|finding| finding.seen.contains("ManageForeignRoutes"));
     let finding = told().expect("the trap is named");
-    assert!(finding.mend[0].contains("ManageForeignRoutes=no"), "{finding:#?}");
+    assert!(finding.fixes[0].contains("ManageForeignRoutes=no"), "{finding:#?}");
     let settings = "[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n";
     ctl.write("/etc/systemd/networkd.conf.d/a.conf", settings);
     assert_eq!(told(), None);
@@ -120,7 +120,7 @@ fn the_cure_of_an_address_without_a_way_back_is_in_the_form_of_the_program_that_
         let of_nic2 = |finding: &Finding| {
             finding.check == "rp_filter" && finding.seen.starts_with("198.51.100.9 on nic2")
         };
-        all.filter(of_nic2).map(|finding| finding.mend).next().expect("the trap is named")
+        all.filter(of_nic2).map(|finding| finding.fixes).next().expect("the trap is named")
     };
     let table = 1000 + &node.ip_json("link show dev nic2")[0]["ifindex"].as_u64().unwrap();
     let by_ip = trap();

@@ -1,6 +1,6 @@
 //! The doctor on the packet filter: chains of others in a pod's way, and parts of ours that are gone.
 
-use crate::doctor::{LIST, find, mended, with_bridged_pod, with_pod};
+use crate::doctor::{LIST, after_fixes, find, with_bridged_pod, with_pod};
 use integration::{Ctl, Node, Pod, Site, not_tried};
 use serde_json::json;
 
@@ -17,13 +17,13 @@ fn chains_of_others_that_drop_what_pods_send_are_named_with_what_mends_it() {
     assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
     chain("inet other", "drop");
     let told = ["warn", "chain forward of table inet other drops, and no rule there is about cni0"];
-    assert_eq!(mended(&node, &ctl, "forward", told), "ok");
+    assert_eq!(after_fixes(&node, &ctl, "forward", told), "ok");
     // What firewalld refuses it refuses by a rule.
     chain("inet firewalld", "accept");
     let findings = ctl.doctor("--no-probe");
     let finding = find(&findings, "forward");
     let command = "firewall-cmd --permanent --zone=trusted --add-interface=cni0";
-    assert_eq!(finding.mend[0], command, "{findings:#?}");
+    assert_eq!(finding.fixes[0], command, "{findings:#?}");
     node.nft("add rule inet firewalld forward iifname cni0 accept");
     assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
     for program in ["iptables-legacy", "ip6tables-legacy"] {
@@ -32,7 +32,7 @@ fn chains_of_others_that_drop_what_pods_send_are_named_with_what_mends_it() {
             continue;
         }
         let seen = format!("{program}: the policy of FORWARD is DROP");
-        assert_eq!(mended(&node, &ctl, "forward", ["warn", &seen]), "ok");
+        assert_eq!(after_fixes(&node, &ctl, "forward", ["warn", &seen]), "ok");
     }
 }
 
@@ -56,7 +56,7 @@ fn pods_of_a_gateway_without_nat_from_before_a_policy_are_cut_off_beside_a_netwo
     plain.add(&before.eth0()).expect_ok();
     node.run("iptables -P FORWARD DROP").expect_ok();
     let told = ["warn", "chain FORWARD of table ip filter drops, and no rule there is about cni1"];
-    assert_eq!(mended(&node, &ctl, "forward", told), "ok");
+    assert_eq!(after_fixes(&node, &ctl, "forward", told), "ok");
     for way in ["-i", "-o"] {
         node.run(&format!("iptables -D FORWARD {way} cni1 -j ACCEPT")).expect_ok();
     }
@@ -152,11 +152,11 @@ fn a_filter_of_reverse_paths_that_bridged_ipv6_meets_is_named() {
         node.set_sysctl("net/bridge/bridge-nf-call-ip6tables", "0");
         ok(seen);
         node.set_sysctl("net/bridge/bridge-nf-call-ip6tables", "1");
-        if finding.mend[0].contains("firewalld.conf") {
+        if finding.fixes[0].contains("firewalld.conf") {
             // What `IPv6_rpfilter=no` makes of it at the next reload.
             node.nft("delete table inet firewalld");
         } else {
-            assert_eq!(mended(node, &ctl, "forward", ["fail", seen]), "ok");
+            assert_eq!(after_fixes(node, &ctl, "forward", ["fail", seen]), "ok");
         }
         ok(seen);
     }

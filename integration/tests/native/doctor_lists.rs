@@ -35,7 +35,7 @@ fn folders_that_install_was_given_are_looked_into() {
     let findings = ctl.doctor("--no-probe");
     let missing = find(&findings, "plugins");
     assert_eq!(missing.seen, "vlan-bridge is not in /var/lib/bin", "{findings:#?}");
-    assert!(missing.mend[0].starts_with("vlan-bridgectl install --bin-dir /var/lib/bin,"), "{findings:#?}");
+    assert!(missing.fixes[0].starts_with("vlan-bridgectl install --bin-dir /var/lib/bin,"), "{findings:#?}");
 }
 
 #[test]
@@ -45,7 +45,10 @@ fn a_node_without_lists_is_told_how_to_get_one() {
     let findings = ctl.doctor("--no-probe");
     let lists = find(&findings, "lists");
     assert_eq!(lists.seen, "no network list of ours in /etc/cni/net.d", "{findings:#?}");
-    assert!(lists.mend[0].starts_with("vlan-bridgectl install --network FILE --slice CIDR"), "{findings:#?}");
+    assert!(
+        lists.fixes[0].starts_with("vlan-bridgectl install --network FILE --slice CIDR"),
+        "{findings:#?}"
+    );
     assert!(find(&findings, "rp_filter").seen.starts_with("no default route"), "{findings:#?}");
     let told = ctl.run("doctor");
     for text in [", 1 failure\n", "no definitions of interfaces\n"] {
@@ -64,7 +67,7 @@ fn a_torn_list_is_named_as_such_with_the_one_before_it() {
     let torn = || ctl.doctor("--no-probe").into_iter().find(|finding| finding.check == "lists").unwrap();
     let finding = torn();
     assert!(finding.seen.starts_with(&format!("{LIST}: not JSON: ")), "{finding:#?}");
-    assert_eq!(finding.mend, [format!("rm {LIST}")]);
+    assert_eq!(finding.fixes, [format!("rm {LIST}")]);
     fs::remove_file(ctl.path(LIST)).unwrap();
     for subnet in ["10.22.0.0/16", "10.23.0.0/16"] {
         ctl.run(&format!("install --name local --subnet {subnet}")).expect_ok();
@@ -72,7 +75,7 @@ fn a_torn_list_is_named_as_such_with_the_one_before_it() {
     ctl.write(LIST, "{ name");
     let finding = torn();
     let command = format!("cp /var/lib/vlan-bridge/previous/ours/10-local.conflist {LIST}   #");
-    assert!(finding.mend[0].starts_with(&command), "{finding:#?}");
+    assert!(finding.fixes[0].starts_with(&command), "{finding:#?}");
 }
 
 /// Without the right to look nothing is known, and no module is missing.
@@ -86,7 +89,7 @@ fn who_may_not_look_is_told_to_be_root() {
     command.args(["doctor", "--no-probe", "--conf-dir"]).arg(ctl.path("/etc/cni/net.d"));
     let told = run(&mut command);
     let nat = told.stdout.split_once("warn  nat ").map(|(_, rest)| rest).unwrap_or_else(|| panic!("{told}"));
-    assert!(nat.lines().nth(2).is_some_and(|line| line.ends_with("mend: run as root")), "{told}");
+    assert!(nat.lines().nth(2).is_some_and(|line| line.ends_with("fix: run as root")), "{told}");
     assert!(!told.stdout.contains("modprobe -a nf_tables"), "{told}");
     assert!(!told.stdout.contains("nothing drops what pods send"), "{told}");
 }

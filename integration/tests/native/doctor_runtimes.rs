@@ -128,7 +128,7 @@ fn a_runtime_without_its_loopback_plugin_fails() {
         assert_eq!(finding.verdict, if needs { "fail" } else { "ok" }, "{finding:#?}");
         if needs {
             assert!(finding.seen.ends_with("has no plugin loopback in /opt/cni/bin"), "{finding:#?}");
-            assert!(finding.mend[0].contains("containernetworking-plugins"), "{finding:#?}");
+            assert!(finding.fixes[0].contains("containernetworking-plugins"), "{finding:#?}");
             with_loopback(&ctl, "/opt/cni/bin");
             assert_eq!(verdict().verdict, "ok");
         }

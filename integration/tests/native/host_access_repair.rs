@@ -20,7 +20,7 @@ fn a_bridge_that_was_down_has_its_pods_ways_again_with_the_next_call_of_any() {
         let records = PathBuf::from(format!("/run/vlan-bridge/ways/{}", site.node.cookie()));
         assert!(!records.exists());
         let results = pods.each_ref().map(|pod| client.add(&pod.eth0()).expect_ok().json());
-        // Another network of the node, whose calls mend it too.
+        // Another network of the node, whose calls fix it too.
         let mut nat = site.node.list(
             "local",
             &[json!({"type": "vlan-bridge", "bridge": "cni0", "ipam": {

@@ -73,6 +73,22 @@ fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod() {
     }
 }
 
+/// Releases without `sticky` wrote no record of a port either: for their pods CHECK only warns, since `repair` has nothing to go by.
+#[test]
+fn a_pin_that_frames_can_move_fails_check_where_repair_can_pin_it_again() {
+    let (site, pod) = (Site::new(), Pod::new());
+    let plugin = site.node.plugin(&site.list());
+    let result = plugin.add(&pod.eth0()).expect_ok().json();
+    let (mac, port) = (mac_of(&pod, "eth0"), port(&result));
+    site.node.run(&format!("bridge fdb replace {mac} dev {port} master static")).expect_ok();
+    let told = plugin.check(&pod.eth0(), &result);
+    assert!(told.error_text().contains("vlan-bridgectl repair pins it again"), "{told}");
+    let records = format!("/run/vlan-bridge/ports/{}", site.node.cookie());
+    std::fs::remove_dir_all(records).unwrap();
+    let told = plugin.check(&pod.eth0(), &result).expect_ok();
+    assert!(told.stderr.contains("it has to be started anew to be pinned"), "{told}");
+}
+
 /// The three ways to ask for a MAC, and the key that an error names.
 fn asking(pod: &Pod, mac: &str) -> [(Attachment, &'static str); 2] {
     [

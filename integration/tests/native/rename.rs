@@ -61,7 +61,7 @@ fn so_do_host_ports_and_a_network_without_records() {
     nat.local().with("name", json!("new")).del(&eth0).expect_ok();
     assert_eq!(nat.count("8080"), 0);
     nat.assert_nothing_left();
-    // Of this one nothing is written down: the lease alone tells, once the namespace is gone.
+    // Of this one only its port's record tells, once the veth is gone.
     let plain =
         nat.local().with("name", json!("plain")).with("ipMasq", json!(false)).with("bridge", json!("br9"));
     let plain = plain.with("isDefaultGateway", json!(false));

@@ -204,7 +204,7 @@ fn repair_puts_back_what_was_taken_away_and_doctor_finds_no_failure() {
     }
 }
 
-/// What is the operator's to mend is named, and the exit status tells.
+/// What the operator has to fix is named, and the exit status tells.
 #[test]
 fn repair_says_what_is_left() {
     let (site, pod) = (Site::new(), Pod::new());

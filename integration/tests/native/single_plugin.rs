@@ -87,7 +87,7 @@ fn a_file_that_is_named_for_something_else_is_taken_by_no_runtime() {
         let findings = ctl.doctor("--no-probe");
         let lists = find(&findings, "lists");
         assert_eq!(lists.verdict, "fail", "{findings:#?}");
-        assert_eq!(lists.mend, [format!("mv {path} /etc/cni/net.d/{right}")]);
+        assert_eq!(lists.fixes, [format!("mv {path} /etc/cni/net.d/{right}")]);
         fs::rename(ctl.path(path), ctl.path(&format!("/etc/cni/net.d/{right}"))).unwrap();
         assert_eq!(find(&ctl.doctor("--no-probe"), "lists").verdict, "ok");
         fs::remove_file(ctl.path(&format!("/etc/cni/net.d/{right}"))).unwrap();

@@ -44,7 +44,7 @@ impl Store {
         let draft = self.dir.join(CLAIM);
         self.changed = true;
         let stamp = write_new(&draft, owner.record().as_bytes())?;
-        record.boot.clone_from(&self.moment.boot);
+        record.boot.clone_from(&self.boot_time.boot);
         record.machine.clone_from(&self.here.id);
         record.add(addr, stamp);
         let outcome = record.write(&path).and_then(|()| self.link(&draft, addr, owner));
@@ -69,7 +69,7 @@ impl Store {
     /// Whether what an attachment holds was left over by the last boot, as far as can be told of a lease that we did
     /// not write: the lease is older than the boot by the clock. The clock may have been set, so this is a hint.
     pub fn is_left_over(&mut self, owner: &Owner, held: &[IpAddr]) -> Result<bool, StoreError> {
-        let booted = clock().saturating_sub(u64::from(self.moment.uptime / 10));
+        let booted = clock().saturating_sub(u64::from(self.boot_time.uptime / 10));
         for name in [record::of_owner(owner), record::of_container(&owner.container_id)] {
             if self.record(&name)?.is_some_and(|record| !record.adopted) {
                 return Ok(false);

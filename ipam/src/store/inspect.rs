@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use cni_conf::cni::env::is_identifier;
 
+use super::boot_time::BootTime;
 use super::error::{StoreError, at};
 use super::files::{self, holder_at};
 use super::holder::{Holder, Owner};
 use super::machine::{Age, Here};
-use super::moment::Moment;
 use super::ranges::Usage;
 use super::record::{self, Found, Record};
-use super::table::Span;
-use super::{Side, Store, remove};
+use super::table::AddressRange;
+use super::{StateDir, Store, remove};
 
 /// All that is known of a held address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct Cooling {
 pub struct Inspector {
     dir: PathBuf,
     owners: PathBuf,
-    moment: Moment,
+    boot_time: BootTime,
     here: Here,
 }
 
@@ -68,7 +68,7 @@ impl Inspector {
             Found::Record(record) => Some(record),
             Found::Nothing | Found::Torn => None,
         };
-        let anothers = |record: &&Record| self.here.age(&self.moment, record) == Age::Elsewhere;
+        let anothers = |record: &&Record| self.here.age(&self.boot_time, record) == Age::Elsewhere;
         let elsewhere = record.as_ref().filter(anothers).map(|record| record.machine.clone());
         Ok(Some(Known { holder, record, elsewhere }))
     }
@@ -100,7 +100,7 @@ impl Store {
     pub fn networks_of(data_dir: &Path, owner: &Owner) -> Result<Vec<String>, StoreError> {
         let mut networks = Store::networks(data_dir)?;
         let record = record::of_owner(owner);
-        networks.retain(|network| Side::of(data_dir, network).owners.join(&record).exists());
+        networks.retain(|network| StateDir::of(data_dir, network).owners.join(&record).exists());
         Ok(networks)
     }
 
@@ -121,8 +121,8 @@ impl Store {
 
     /// For looking at single leases after the lock is given up.
     pub fn inspector(&self) -> Inspector {
-        let (moment, here) = (self.moment.clone(), self.here.clone());
-        Inspector { dir: self.dir.clone(), owners: self.side.owners.clone(), moment, here }
+        let (boot_time, here) = (self.boot_time.clone(), self.here.clone());
+        Inspector { dir: self.dir.clone(), owners: self.side.owners.clone(), boot_time, here }
     }
 
     /// The addresses that became free within the last `cooldown` seconds, by when they did.
@@ -130,7 +130,7 @@ impl Store {
     /// # Errors
     /// When a table cannot be read.
     pub fn cooling(&mut self, cooldown: u32) -> Result<Vec<Cooling>, StoreError> {
-        let (since, now) = (self.rested_since(cooldown), self.moment.uptime);
+        let (since, now) = (self.rested_since(cooldown), self.boot_time.uptime);
         let aside = self.all_quarantined();
         let mut cooling = Vec::new();
         for span in self.spans() {
@@ -200,7 +200,7 @@ impl Store {
         Ok(elsewhere)
     }
 
-    fn spans(&self) -> Vec<Span> {
-        self.index.ranges.iter().filter_map(|name| Span::parse(name)).collect()
+    fn spans(&self) -> Vec<AddressRange> {
+        self.index.ranges.iter().filter_map(|name| AddressRange::parse(name)).collect()
     }
 }

@@ -12,9 +12,9 @@ use std::sync::OnceLock;
 
 use cni_conf::cni::env::is_identifier;
 
+use super::boot_time::BootTime;
 use super::error::StoreError;
 use super::files::{self, remove, replace};
-use super::moment::Moment;
 use super::open;
 use super::record::Record;
 
@@ -73,8 +73,8 @@ impl Here {
 
     /// Whose a record is. One without a machine is of before machines were noted, or of one without an identity: it is
     /// taken for ours. With one boot and two identities there are two, containers that play nodes.
-    pub(super) fn age(&self, moment: &Moment, record: &Record) -> Age {
-        let past = moment.is_after(&record.boot);
+    pub(super) fn age(&self, boot_time: &BootTime, record: &Record) -> Age {
+        let past = boot_time.is_after(&record.boot);
         // Who has no identity, in a container with the node's folders say, runs on the same kernel at least.
         let unnamed = record.machine.is_empty() || (self.id.is_empty() && !past);
         let named = !unnamed && record.machine != self.id;
@@ -178,14 +178,14 @@ mod tests {
     #[test]
     fn a_record_is_ours_of_an_earlier_boot_or_of_another_machine() {
         let dir = std::env::temp_dir().join(format!("ipam-machine-{}", std::process::id()));
-        let moment = Moment { boot: "now".into(), uptime: 0 };
+        let boot_time = BootTime { boot: "now".into(), uptime: 0 };
         let here = |id: &str, former: &[&str]| {
             let former: BTreeSet<String> = former.iter().map(|id| (*id).to_owned()).collect();
             Here { id: id.into(), dir: dir.clone(), former: OnceLock::from(former) }
         };
         let age = |here: &Here, machine: &str, boot: &str| {
             let record = Record { machine: machine.into(), boot: boot.into(), ..Record::default() };
-            here.age(&moment, &record)
+            here.age(&boot_time, &record)
         };
         let me = here("me", &[]);
         assert_eq!([age(&me, "me", "now"), age(&me, "me", "then")], [Age::Present, Age::Past]);

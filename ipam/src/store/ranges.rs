@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use cni_conf::range::{Range, RangeSet};
 
 use super::error::{StoreError, at};
-use super::table::{Rested, Span, Table, WINDOW};
+use super::table::{AddressRange, FreedAddress, Table, WINDOW};
 use super::{Store, files};
 use crate::allocate::offer;
 
@@ -61,7 +61,7 @@ impl Store {
         let rested_since = self.rested_since(pool.cooldown);
         let aside = self.set_aside(pool)?;
         let offered = |addr| offer(pool.set, &aside, addr);
-        let mut longest_free: Option<Rested> = None;
+        let mut longest_free: Option<FreedAddress> = None;
         for range in self.in_turn(pool) {
             let table = self.table(range, pool.index)?;
             table.set_capacity(pool.set.capacity_of(range));
@@ -89,7 +89,7 @@ impl Store {
         for range in self.in_turn(pool) {
             let table = self.table(range, pool.index)?;
             let free = table.next_free(offered, most).map_err(at("read", &ranges))?;
-            let (first, later): (Vec<Rested>, Vec<Rested>) =
+            let (first, later): (Vec<FreedAddress>, Vec<FreedAddress>) =
                 free.into_iter().partition(|rested| table.is_large() && rested.at <= rested_since);
             upcoming.extend(first.into_iter().map(|rested| rested.addr));
             upcoming.extend(table.next_fresh(offered, most).map_err(at("read", &ranges))?);
@@ -113,7 +113,7 @@ impl Store {
     /// The addresses of a set that are quarantined. They stand in the queue of their tables, from where they are taken
     /// again when their time is over.
     fn set_aside(&mut self, pool: &Pool<'_>) -> Result<BTreeSet<IpAddr>, StoreError> {
-        let (now, ranges) = (self.moment.uptime, self.side.ranges.clone());
+        let (now, ranges) = (self.boot_time.uptime, self.side.ranges.clone());
         let all = self.all_quarantined();
         let aside: BTreeSet<IpAddr> =
             all.into_iter().map(|(addr, ..)| addr).filter(|addr| pool.set.offers(*addr)).collect();
@@ -163,7 +163,7 @@ impl Store {
             return Ok(false);
         }
         for range in &pool.set.0 {
-            let name = Span { first: range.first, last: range.last }.name();
+            let name = AddressRange { first: range.first, last: range.last }.name();
             log::warn!("{}: it has lost addresses, made anew", self.side.ranges.join(&name).display());
             self.give_up(&name);
         }
@@ -172,7 +172,7 @@ impl Store {
 
     /// What became free until this moment of the boot has rested.
     pub(super) fn rested_since(&self, cooldown: u32) -> u32 {
-        self.moment.uptime.saturating_sub(cooldown.saturating_mul(10))
+        self.boot_time.uptime.saturating_sub(cooldown.saturating_mul(10))
     }
 
     /// Notes in every table that an address is held.
@@ -182,7 +182,7 @@ impl Store {
 
     /// Notes in every table that an address is free.
     pub(super) fn note_free(&mut self, addr: IpAddr) {
-        let now = self.moment.uptime;
+        let now = self.boot_time.uptime;
         self.note(addr, |table| table.free(addr, now));
     }
 
@@ -199,8 +199,8 @@ impl Store {
         if !self.known {
             return;
         }
-        let spans = self.index.ranges.iter().filter_map(|name| Span::parse(name));
-        let spans: Vec<Span> = spans.filter(|span| span.covers(addr)).collect();
+        let spans = self.index.ranges.iter().filter_map(|name| AddressRange::parse(name));
+        let spans: Vec<AddressRange> = spans.filter(|span| span.covers(addr)).collect();
         for span in spans {
             let outcome = match self.opened(span) {
                 Some(table) => change(table),
@@ -215,14 +215,14 @@ impl Store {
 
     /// The table of a range of the configuration, made when there is none.
     fn table(&mut self, range: &Range, set: usize) -> Result<&mut Table, StoreError> {
-        let span = Span { first: range.first, last: range.last };
+        let span = AddressRange { first: range.first, last: range.last };
         let name = span.name();
         if !self.index.ranges.contains(&name) || self.opened(span).is_none() {
             let held: BTreeSet<IpAddr> = files::addresses(&self.dir)?.into_iter().collect();
             let path = self.side.ranges.join(&name);
             // Whatever is there is of another time.
             files::remove(&path)?;
-            let table = Table::make(&path, span, &held, self.last_reserved(set), self.moment.uptime);
+            let table = Table::make(&path, span, &held, self.last_reserved(set), self.boot_time.uptime);
             self.tables.insert(name.clone(), table.map_err(at("write", &path))?);
             self.changed = true;
             if !self.index.ranges.contains(&name) {
@@ -235,7 +235,7 @@ impl Store {
         self.opened(span).ok_or_else(|| at("read", &path)(io::Error::other("not a table")))
     }
 
-    pub(super) fn opened(&mut self, span: Span) -> Option<&mut Table> {
+    pub(super) fn opened(&mut self, span: AddressRange) -> Option<&mut Table> {
         let name = span.name();
         if !self.tables.contains_key(&name) {
             let table = Table::open(&self.side.ranges.join(&name), span)?;

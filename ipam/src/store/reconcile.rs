@@ -6,13 +6,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 
+use super::boot_time::clock;
 use super::error::{StoreError, at};
 use super::files::{self, Lease, remove, write_new};
 use super::holder::{Holder, Owner};
 use super::machine::Age;
-use super::moment::clock;
 use super::record::{self, Found, Record};
-use super::table::{Span, Table};
+use super::table::{AddressRange, Table};
 use super::{CLAIM, Index, Store};
 
 impl Store {
@@ -43,7 +43,8 @@ impl Store {
                 continue;
             }
             let mut kept = leases.clone();
-            if let Some(record) = record.take_if(|record| self.here.age(&self.moment, record) == Age::Past) {
+            if let Some(record) = record.take_if(|record| self.here.age(&self.boot_time, record) == Age::Past)
+            {
                 let (old, since) = kept.into_iter().partition(|lease| record.is_of(lease));
                 kept = since;
                 kept.extend(self.release_old(name, old)?);
@@ -163,7 +164,7 @@ impl Store {
             return Ok(());
         }
         let unseen = Record {
-            boot: self.moment.boot.clone(),
+            boot: self.boot_time.boot.clone(),
             machine: self.here.id.clone(),
             since: clock(),
             adopted: true,
@@ -179,14 +180,14 @@ impl Store {
     /// Makes every table anew. How long an address has been free is not known across a boot.
     fn remake_tables(&mut self, held: &BTreeSet<IpAddr>) -> Result<(), StoreError> {
         self.tables.clear();
-        if self.index.boot != self.moment.boot {
+        if self.index.boot != self.boot_time.boot {
             self.index = Index::default();
         }
         for name in self.index.ranges.clone() {
             let path = self.side.ranges.join(&name);
-            let Some(span) = Span::parse(&name) else { continue };
+            let Some(span) = AddressRange::parse(&name) else { continue };
             let table =
-                Table::make(&path, span, held, None, self.moment.uptime).map_err(at("write", &path))?;
+                Table::make(&path, span, held, None, self.boot_time.uptime).map_err(at("write", &path))?;
             self.tables.insert(name, table);
         }
         Ok(())

@@ -123,7 +123,7 @@ impl Store {
 
     /// Whether a record is of another machine, which alone knows what became of it.
     pub(super) fn is_elsewhere(&self, record: &Record) -> bool {
-        self.here.age(&self.moment, record) == Age::Elsewhere
+        self.here.age(&self.boot_time, record) == Age::Elsewhere
     }
 
     /// The same of a lease's holder, when there is nothing to go by but the leases.

@@ -32,7 +32,7 @@ const MEMORY: u32 = 1 << 16;
 
 /// The first and last address of a range, which are also the name of its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span {
+pub(super) struct AddressRange {
     pub(super) first: IpAddr,
     pub(super) last: IpAddr,
 }
@@ -41,7 +41,7 @@ pub(super) struct Span {
 #[derive(Debug)]
 pub(super) struct Table {
     file: File,
-    span: Span,
+    span: AddressRange,
     head: Head,
     /// Whether the head is to be written.
     changed: bool,
@@ -49,16 +49,16 @@ pub(super) struct Table {
 
 /// An address that has been free the longest, and since when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rested {
+pub(super) struct FreedAddress {
     pub(super) addr: IpAddr,
     pub(super) at: u32,
 }
 
-impl Span {
+impl AddressRange {
     /// Reads a table's name.
-    pub(super) fn parse(name: &str) -> Option<Span> {
+    pub(super) fn parse(name: &str) -> Option<AddressRange> {
         let (first, last) = name.split_once('-')?;
-        let span = Span { first: first.parse().ok()?, last: last.parse().ok()? };
+        let span = AddressRange { first: first.parse().ok()?, last: last.parse().ok()? };
         (span.first.is_ipv4() == span.last.is_ipv4() && bits(span.first) <= bits(span.last)).then_some(span)
     }
 
@@ -99,7 +99,7 @@ impl Span {
 
 impl Table {
     /// Opens a table. `None` when there is none, or something else in its place.
-    pub(super) fn open(path: &Path, span: Span) -> Option<Table> {
+    pub(super) fn open(path: &Path, span: AddressRange) -> Option<Table> {
         let file = open::options().read(true).write(true).open(path).ok()?;
         let mut bytes = [0; HEAD as usize];
         file.read_exact_at(&mut bytes, 0).ok()?;
@@ -112,7 +112,7 @@ impl Table {
     /// search begins behind `last`.
     pub(super) fn make(
         path: &Path,
-        span: Span,
+        span: AddressRange,
         held: &BTreeSet<IpAddr>,
         last: Option<IpAddr>,
         now: u32,
@@ -214,13 +214,13 @@ impl Table {
         &self,
         offered: impl Fn(IpAddr) -> Offer,
         most: usize,
-    ) -> io::Result<Vec<Rested>> {
+    ) -> io::Result<Vec<FreedAddress>> {
         let (mut next, mut found) = (self.head.longest_free, Vec::new());
         for _ in 0..self.head.free {
             let Some(position) = next.checked_sub(1).filter(|_| found.len() < most) else { break };
             let (entry, addr) = (self.entry(position)?, self.span.address(position));
             if entry.state == State::Free && offered(addr) == Offer::Yes {
-                found.push(Rested { addr, at: entry.at });
+                found.push(FreedAddress { addr, at: entry.at });
             }
             next = entry.next;
         }
@@ -228,14 +228,14 @@ impl Table {
     }
 
     /// The address that has been free the longest of those that are offered.
-    pub(super) fn longest_free(&self, offered: impl Fn(IpAddr) -> Offer) -> io::Result<Option<Rested>> {
+    pub(super) fn longest_free(&self, offered: impl Fn(IpAddr) -> Offer) -> io::Result<Option<FreedAddress>> {
         let mut next = self.head.longest_free;
         // A queue that leads in a circle ends, too.
         for _ in 0..self.head.free {
             let Some(position) = next.checked_sub(1) else { break };
             let (entry, addr) = (self.entry(position)?, self.span.address(position));
             if entry.state == State::Free && offered(addr) == Offer::Yes {
-                return Ok(Some(Rested { addr, at: entry.at }));
+                return Ok(Some(FreedAddress { addr, at: entry.at }));
             }
             next = entry.next;
         }
@@ -243,7 +243,7 @@ impl Table {
     }
 
     /// The free addresses that became free after `since`, the last one first.
-    pub(super) fn freed_after(&self, since: u32) -> io::Result<Vec<Rested>> {
+    pub(super) fn freed_after(&self, since: u32) -> io::Result<Vec<FreedAddress>> {
         let (mut next, mut freed) = (self.head.last_freed, Vec::new());
         while freed.len() < self.head.free as usize
             && let Some(position) = next.checked_sub(1)
@@ -252,7 +252,7 @@ impl Table {
             if entry.state != State::Free || entry.at <= since {
                 break;
             }
-            freed.push(Rested { addr: self.span.address(position), at: entry.at });
+            freed.push(FreedAddress { addr: self.span.address(position), at: entry.at });
             next = entry.previous;
         }
         Ok(freed)

@@ -260,7 +260,7 @@ fn another_boot_frees_what_was_held_in_the_last() {
     let side = dir.0.join(SIDE).join(NETWORK);
     for file in ["index", "owners/c1:eth0", "owners/c2:eth0"] {
         let text = fs::read_to_string(side.join(file)).unwrap();
-        fs::write(side.join(file), text.replace(&Moment::now().boot, "00000000-another-boot")).unwrap();
+        fs::write(side.join(file), text.replace(&BootTime::now().boot, "00000000-another-boot")).unwrap();
     }
     dir.call(|_| ());
     assert_eq!((dir.files(), dir.records()), (vec!["10.0.0.4".to_owned()], vec!["c3:eth0".to_owned()]));

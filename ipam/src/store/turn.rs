@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cni_skel::lock::Held;
 
 use super::error::{StoreError, at};
-use super::{Side, Store, open};
+use super::{StateDir, Store, open};
 
 /// Who waits for the turn to probe waits for the network, so a little more is nothing.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -27,7 +27,7 @@ impl Store {
         network: &str,
         longest: Duration,
     ) -> Result<Option<File>, StoreError> {
-        let Side { turn: path, verdicts, .. } = Side::of(data_dir, network);
+        let StateDir { turn: path, verdicts, .. } = StateDir::of(data_dir, network);
         let turn = open::to_write(&path).map_err(at("open", &path))?;
         let before = identity(&verdicts);
         let deadline = Instant::now() + longest;

@@ -12,10 +12,10 @@ use cni_conf::cni::mac::MacAddr;
 use serde_json::{Map, Value, json};
 
 use super::Store;
+use super::boot_time::BootTime;
 use super::error::StoreError;
 use super::files::replace;
 use super::holder::Owner;
-use super::moment::Moment;
 use super::open;
 
 /// How long nobody's use of an address is believed, in tenths of a second: as long as a burst of pods takes to start.
@@ -48,7 +48,7 @@ pub(super) struct Verdicts {
 
 impl Verdicts {
     /// Reads what still counts. A file that is none is worth nothing: it is written anew by the next probe.
-    fn read(path: &Path, moment: &Moment) -> Verdicts {
+    fn read(path: &Path, boot_time: &BootTime) -> Verdicts {
         let bytes = match open::read(path, MAX_FILE) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Verdicts::default(),
@@ -61,10 +61,10 @@ impl Verdicts {
             log::warn!("{}: no verdicts, they will be written anew", path.display());
             return Verdicts::default();
         };
-        if boot != moment.boot {
+        if boot != boot_time.boot {
             return Verdicts::default();
         }
-        let now = moment.uptime;
+        let now = boot_time.uptime;
         verdicts.clear.retain(|_, at| (*at..at.saturating_add(CLEAR_FOR)).contains(&now));
         verdicts.quarantined.retain(|_, seen| (seen.at..seen.until).contains(&now));
         verdicts
@@ -152,7 +152,7 @@ impl Store {
 
     /// Every address that is set aside, and for how many seconds yet.
     pub fn all_quarantined(&mut self) -> Vec<(IpAddr, Quarantined, u32)> {
-        let now = self.moment.uptime;
+        let now = self.boot_time.uptime;
         let all: Vec<_> = self.verdicts().quarantined.iter().map(|(addr, seen)| (*addr, *seen)).collect();
         all.into_iter()
             // One that was requested, and not probed, may be held all the same.
@@ -179,7 +179,8 @@ impl Store {
                 window.quarantine
             );
         }
-        let (now, path, boot) = (self.moment.uptime, self.side.verdicts.clone(), self.moment.boot.clone());
+        let (now, path, boot) =
+            (self.boot_time.uptime, self.side.verdicts.clone(), self.boot_time.boot.clone());
         let verdicts = self.verdicts();
         verdicts.note(&Window { probed: &probed, ..*window }, now);
         verdicts.write(&path, &boot)
@@ -187,7 +188,7 @@ impl Store {
 
     /// Forgets that nobody uses these addresses: somebody held them, and may still answer.
     pub(super) fn doubt(&mut self, addrs: &[IpAddr]) -> Result<(), StoreError> {
-        let (path, boot) = (self.side.verdicts.clone(), self.moment.boot.clone());
+        let (path, boot) = (self.side.verdicts.clone(), self.boot_time.boot.clone());
         let verdicts = self.verdicts();
         let before = verdicts.clear.len();
         verdicts.clear.retain(|addr, _| !addrs.contains(addr));
@@ -195,8 +196,8 @@ impl Store {
     }
 
     fn verdicts(&mut self) -> &mut Verdicts {
-        let (path, moment) = (&self.side.verdicts, &self.moment);
-        self.verdicts.get_or_insert_with(|| Verdicts::read(path, moment))
+        let (path, boot_time) = (&self.side.verdicts, &self.boot_time);
+        self.verdicts.get_or_insert_with(|| Verdicts::read(path, boot_time))
     }
 }
 
@@ -224,7 +225,7 @@ mod tests {
         let (free, used) = (addr("10.0.0.5"), addr("2001:db8::6"));
         noted(&[free, used], &[(used, mac)], 1000).write(&dir, "b1").unwrap();
         let read = |boot: &str, uptime: u32| {
-            let read = Verdicts::read(&dir, &Moment { boot: boot.into(), uptime });
+            let read = Verdicts::read(&dir, &BootTime { boot: boot.into(), uptime });
             (read.clear.contains_key(&free), read.quarantined.get(&used).map(|seen| seen.mac))
         };
         assert_eq!(read("b1", 1000), (true, Some(mac)));

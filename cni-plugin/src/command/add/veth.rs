@@ -8,7 +8,7 @@ use crate::guard;
 use crate::link::{Link, PortFlags};
 use crate::net::{NetError, link};
 use crate::plan::guard::{Limits, Port};
-use crate::plan::nat::owner;
+use crate::plan::nat::element_comment;
 use crate::undo::{Undo, UndoLog};
 use crate::{ports, random};
 
@@ -45,7 +45,7 @@ impl Add<'_> {
             ..Default::default()
         };
         self.set_host(&host, change).await?;
-        self.close(&host_name, veth.pod_mac, undo).await?;
+        self.restrict(&host_name, veth.pod_mac, undo).await?;
         self.keep_mtu(bridge, mtu).await?;
         ports::set_up(&self.node, &self.network, bridge, &host, veth.pod_mac).await?;
         if is_limited {
@@ -61,13 +61,13 @@ impl Add<'_> {
     }
 
     /// Before the node's end is up, so that nothing forged is ever let through.
-    async fn close(&self, veth: &str, mac: MacAddr, undo: &mut UndoLog) -> Result<(), CniError> {
+    async fn restrict(&self, veth: &str, mac: MacAddr, undo: &mut UndoLog) -> Result<(), CniError> {
         let (Some(guard), Some(limits)) = (&self.guard, guard::limits(&self.network)) else { return Ok(()) };
         let limits = Limits { allowed: Vec::new(), ..limits };
-        let comment = owner(&self.attachment());
+        let comment = element_comment(&self.attachment());
         undo.push(Undo::RemoveGuard { veth: veth.to_owned() });
         let port = Port { veth, mac, addresses: &[], limits: &limits, comment: &comment };
-        guard.close(&self.node, &port).await
+        guard.restrict_port(&self.node, &port).await
     }
 
     /// The kernel lowers the MTU of a bridge with that of its ports until somebody sets it.

@@ -5,7 +5,7 @@
 //! rule is in the form of iptables' own matches, which each version prints and reads back. A mark in nf_tables' form is left out by iptables
 //! up to 1.8.7, which makes it a rule that accepts everything; and `nft`'s comments become iptables' ones.
 
-use super::frame::{FORWARDED, OTHERS_CHAIN};
+use super::ruleset::{FORWARDED, IPTABLES_FORWARD};
 use crate::nft::{Change, Expr, Match, Rule, Table, Verdict};
 
 /// Its comment, by which it is known.
@@ -49,12 +49,12 @@ pub fn rule(table: Table) -> Change {
     let comment = Match { name: "comment".into(), revision: 0, info: text };
     let exprs =
         vec![Expr::Match(mark()), Expr::Match(comment), Expr::Counter, Expr::Verdict(Verdict::Accept)];
-    Change::AddRule { table, chain: OTHERS_CHAIN.into(), exprs, comment: String::new() }
+    Change::AddRule { table, chain: IPTABLES_FORWARD.into(), exprs, comment: String::new() }
 }
 
 /// Takes rules out of a chain of iptables'.
 pub fn removal(table: Table, handles: &[u64]) -> Vec<Change> {
-    let delete = |handle: &u64| Change::DeleteRule { table, chain: OTHERS_CHAIN.into(), handle: *handle };
+    let delete = |handle: &u64| Change::DeleteRule { table, chain: IPTABLES_FORWARD.into(), handle: *handle };
     handles.iter().map(delete).collect()
 }
 

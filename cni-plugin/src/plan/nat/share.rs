@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::frame::{ADDRESS_PORTS, PORTS};
+use super::ruleset::{ADDRESS_PORTS, PORTS};
 use super::{elements, localhost};
 use crate::nft::Element;
 use crate::record::Record;

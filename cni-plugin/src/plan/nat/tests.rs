@@ -70,14 +70,14 @@ fn a_bridge_is_taken_along_where_the_device_is_its_side_of_a_vlan() {
         elements.map(|element| nft::interface_name(&element.key[..16])).collect()
     };
     let dotted = Record { device: "br0.7".into(), ..record() };
-    assert_eq!(names(&dotted, frame::BRIDGES), ["br0.7"]);
+    assert_eq!(names(&dotted, ruleset::BRIDGES), ["br0.7"]);
     let trunk = Record { bridge: Some("br0".into()), ..dotted };
-    assert_eq!(names(&trunk, frame::BRIDGES), ["br0.7", "br0"]);
-    assert_eq!(names(&trunk, frame::DEVICES), ["br0.7"]);
-    assert!(names(&trunk, frame::UPLINKS).is_empty());
+    assert_eq!(names(&trunk, ruleset::BRIDGES), ["br0.7", "br0"]);
+    assert_eq!(names(&trunk, ruleset::DEVICES), ["br0.7"]);
+    assert!(names(&trunk, ruleset::UPLINKS).is_empty());
     let uplink = Record { sources: vec!["10.51.0.11".parse().unwrap()], ..trunk };
-    assert_eq!(names(&uplink, frame::UPLINKS), ["br0.7"]);
-    assert!(names(&uplink, frame::DEVICES).is_empty());
+    assert_eq!(names(&uplink, ruleset::UPLINKS), ["br0.7"]);
+    assert!(names(&uplink, ruleset::DEVICES).is_empty());
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_comment_tells_whose_an_element_is() {
     let id = "f".repeat(64);
     for network in ["local", &"n".repeat(100), &"n".repeat(180)] {
         let attachment = Attachment { network, container_id: &id, ifname: "eth0" };
-        let comment = owner(&attachment);
+        let comment = element_comment(&attachment);
         assert_eq!(veth_of(&comment), Some(attachment.host_interface().as_str()));
         assert!(is_of_network(&comment, network), "{comment}");
         assert!(!is_of_network(&comment, "loc") && !is_of_network(&comment, "other"), "{comment}");
@@ -136,7 +136,7 @@ fn a_comment_tells_whose_an_element_is() {
 
 #[test]
 fn the_frame_counts_its_own_rules() {
-    let uses = frame::uses();
+    let uses = ruleset::uses();
     let of = |name: &str| uses.iter().find(|(chain, _)| chain == name).unwrap().1;
     assert_eq!((of("raw"), of("host-ports"), of("prerouting"), of("postrouting")), (2, 10, 1, 4));
     assert_eq!((of("from-localhost"), of("output"), of("to-localhost")), (2, 2, 2));
@@ -164,11 +164,11 @@ fn siblings_have_one_element_of_a_port_and_follow_who_has_it() {
     };
     let (first, second, third) = (record(), sibling("eth1"), sibling("eth2"));
     let mut records = [first.clone(), second.clone(), third.clone()];
-    assert_eq!(holders(&mut records), [owner(&first.attachment())]);
+    assert_eq!(holders(&mut records), [element_comment(&first.attachment())]);
     assert_eq!(records[0].followers, [veth(&second), veth(&third)]);
     // Whatever order they are found in.
     records.rotate_left(1);
-    assert_eq!(holders(&mut records), [owner(&first.attachment())]);
+    assert_eq!(holders(&mut records), [element_comment(&first.attachment())]);
     let mut strangers = [first.clone(), Record { netns: "/run/netns/q".into(), ..second }];
     assert_eq!(holders(&mut strangers).len(), 2, "the kernel says who has it");
     assert!(strangers.iter().all(|record| record.followers.is_empty()));

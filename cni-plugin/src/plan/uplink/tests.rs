@@ -70,7 +70,7 @@ fn a_bare_node_gets_sub_interface_and_bridge_with_the_uplinks_mac_and_mtu() {
     let (port, name) = ("bond0.136".to_owned(), "br136".to_owned());
     let expected = vec![
         Step::CreateVlan { name: port.clone(), parent: "bond0".into(), id: 136 },
-        Step::RefuseAdvertisements(port.clone()),
+        Step::DisableAcceptRa(port.clone()),
         Step::CreateBridge {
             name: name.clone(),
             mac,
@@ -78,7 +78,7 @@ fn a_bare_node_gets_sub_interface_and_bridge_with_the_uplinks_mac_and_mtu() {
             vlan_filtering: None,
             multicast_snooping: true,
         },
-        Step::RefuseAdvertisements(name.clone()),
+        Step::DisableAcceptRa(name.clone()),
         Step::Enslave { port: port.clone(), bridge: name.clone() },
         Step::Up(port),
         Step::Up(name),
@@ -91,14 +91,14 @@ fn an_operators_bridge_only_gets_what_is_missing() {
     let mut seen = complete();
     let slow = Bridge { forward_delay: 1500, ..Bridge::default() };
     seen.bridge = Some(Link { mtu: 1500, up: false, ..link(BRIDGE, "br136", Kind::Bridge(slow)) });
-    assert_eq!(steps(&network(), &seen), [Step::NoForwardDelay("br136".into()), Step::Up("br136".into())]);
+    assert_eq!(steps(&network(), &seen), [Step::ClearForwardDelay("br136".into()), Step::Up("br136".into())]);
 }
 
 #[test]
 fn an_address_from_a_router_advertisement_stays_on_an_operators_bridge() {
     let mut seen = complete();
     seen.bridge = Some(Link { accept_ra: Some(1), ..bridge() });
-    assert_eq!(steps(&network(), &seen), [Step::RefuseAdvertisements("br136".into())]);
+    assert_eq!(steps(&network(), &seen), [Step::DisableAcceptRa("br136".into())]);
     seen.bridge_has_dynamic_address = true;
     let plan = plan(&network(), &seen).unwrap();
     assert_eq!((plan.steps.len(), plan.warnings.len()), (0, 1));

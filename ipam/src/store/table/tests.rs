@@ -16,7 +16,7 @@ impl Place {
 
     fn make(&self, span: &str, held: &[&str], last: Option<&str>, now: u32) -> Table {
         let held = held.iter().map(|addr| ip(addr)).collect();
-        Table::make(&self.0, Span::parse(span).unwrap(), &held, last.map(ip), now).unwrap()
+        Table::make(&self.0, AddressRange::parse(span).unwrap(), &held, last.map(ip), now).unwrap()
     }
 }
 
@@ -55,7 +55,7 @@ fn fresh_ones_first_and_then_the_longest_free() {
     table.hold(ip("10.0.0.1")).unwrap();
     table.free(ip("10.0.0.1"), 40).unwrap();
     table.flush().unwrap();
-    let mut table = Table::open(&place.0, Span::parse("10.0.0.1-10.0.0.6").unwrap()).unwrap();
+    let mut table = Table::open(&place.0, AddressRange::parse("10.0.0.1-10.0.0.6").unwrap()).unwrap();
     assert_eq!(take_all(&mut table, ""), ["5", "4", "1"], "3 was passed");
 }
 
@@ -91,7 +91,7 @@ fn a_long_run_of_held_addresses_is_passed_in_one_step() {
     let place = Place::new();
     let held: BTreeSet<IpAddr> =
         (0..60_000u32).map(|i| Ipv4Addr::from_bits(0x0a00_0001 + i).into()).collect();
-    let span = Span::parse("10.0.0.1-10.0.255.254").unwrap();
+    let span = AddressRange::parse("10.0.0.1-10.0.255.254").unwrap();
     let mut table = Table::make(&place.0, span, &held, None, 0).unwrap();
     let asked = std::cell::Cell::new(0);
     let first = table.fresh(|_| {
@@ -111,14 +111,14 @@ fn a_huge_range_costs_little() {
         table.hold(ip(addr)).unwrap();
         table.free(ip(addr), 7).unwrap();
     }
-    assert_eq!(table.longest_free(offered).unwrap(), Some(Rested { addr: ip("2001:db8::2"), at: 7 }));
+    assert_eq!(table.longest_free(offered).unwrap(), Some(FreedAddress { addr: ip("2001:db8::2"), at: 7 }));
     assert!(std::fs::metadata(&place.0).unwrap().len() < 100);
 }
 
 #[test]
 fn what_is_no_table_is_none() {
     let place = Place::new();
-    let span = Span::parse("10.0.0.1-10.0.0.6").unwrap();
+    let span = AddressRange::parse("10.0.0.1-10.0.0.6").unwrap();
     assert!(Table::open(&place.0, span).is_none());
     for bytes in [&b""[..], b"vbrange1", &[0; 200], &[0xff; 200]] {
         std::fs::write(&place.0, bytes).unwrap();
@@ -126,6 +126,6 @@ fn what_is_no_table_is_none() {
         assert_eq!(take_all(&mut place.make("10.0.0.1-10.0.0.6", &[], None, 0), "").len(), 6);
     }
     for name in ["", "a-b", "10.0.0.1", "10.0.0.1-2001:db8::1", "10.0.0.2-10.0.0.1"] {
-        assert_eq!(Span::parse(name), None);
+        assert_eq!(AddressRange::parse(name), None);
     }
 }

@@ -6,22 +6,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The boot's identity and the time since it began. Durations are taken from the latter: a clock that is set, and a
 /// machine that starts in 1970, change nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Moment {
+pub(crate) struct BootTime {
     /// `/proc/sys/kernel/random/boot_id`; empty when it cannot be read, and then nothing counts as of another boot.
     pub(crate) boot: String,
     /// Tenths of a second since the boot began (`/proc/uptime`).
     pub(crate) uptime: u32,
 }
 
-impl Moment {
+impl BootTime {
     /// The present one.
-    pub(crate) fn now() -> Moment {
+    pub(crate) fn now() -> BootTime {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|error| {
             log::warn!("cannot read the boot id: {error}; addresses of an earlier boot are kept");
             String::new()
         });
         let uptime = fs::read_to_string("/proc/uptime").ok().and_then(|text| tenths(&text)).unwrap_or(0);
-        Moment { boot: boot.trim().to_owned(), uptime }
+        BootTime { boot: boot.trim().to_owned(), uptime }
     }
 
     /// Whether something written in `boot` was written before this boot.
@@ -56,10 +56,10 @@ mod tests {
 
     #[test]
     fn an_unknown_boot_is_no_other_boot() {
-        let moment = |boot: &str| Moment { boot: boot.into(), uptime: 0 };
-        assert!(moment("b").is_after("a"));
-        assert!(!moment("b").is_after("b"));
-        assert!(!moment("").is_after("a"));
-        assert!(!moment("b").is_after(""));
+        let boot_time = |boot: &str| BootTime { boot: boot.into(), uptime: 0 };
+        assert!(boot_time("b").is_after("a"));
+        assert!(!boot_time("b").is_after("b"));
+        assert!(!boot_time("").is_after("a"));
+        assert!(!boot_time("b").is_after(""));
     }
 }

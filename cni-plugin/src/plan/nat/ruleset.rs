@@ -112,7 +112,7 @@ pub const SERVICES: &str = "services";
 pub const MASQUERADED: &str = "masqueraded";
 
 /// The table, where there is none.
-pub fn frame() -> Vec<Change> {
+pub fn base_ruleset() -> Vec<Change> {
     let mut changes = vec![Change::AddTable(TABLE)];
     changes.extend(SETS.into_iter().chain(localhost::SETS).map(|set| Change::AddSet { table: TABLE, set }));
     for chain in [localhost::keep_out(), localhost::leave(), localhost::come_back()] {
@@ -298,14 +298,14 @@ pub fn forward() -> Vec<Change> {
 }
 
 /// The tables in which iptables-nft keeps its own, and the chain there whose policy an accept of ours does not override.
-pub const OTHERS: [Table; 2] =
+pub const IPTABLES_TABLES: [Table; 2] =
     [Table { family: Family::Ipv4, name: "filter" }, Table { family: Family::Ipv6, name: "filter" }];
 /// That chain.
-pub const OTHERS_CHAIN: &str = "FORWARD";
+pub const IPTABLES_FORWARD: &str = "FORWARD";
 
 /// Each chain of the frame and how many rules it has and lead to it: what a look at the kernel's chain must show at least.
 pub fn uses() -> Vec<(String, u32)> {
-    let changes = frame();
+    let changes = base_ruleset();
     let in_or_to = |name: &str, change: &Change| match change {
         Change::AddRule { chain, exprs, .. } => {
             let leads = |expr: &&Expr| matches!(expr, Expr::Verdict(Verdict::Jump(to)) if to == name);

@@ -10,10 +10,10 @@ use vlan_bridge::record::{Record, Records};
 use vlan_bridge::{host_access, ports};
 use vlan_bridge_ipam::store::Holder;
 
-use crate::facts::{Facts, LostWay, Network};
+use crate::facts::{Facts, MissingRoute, Network};
 
 /// Looks at every finished attachment whose addresses our IPAM knows.
-pub(super) async fn lost(facts: &Facts) -> Result<Vec<LostWay>> {
+pub(super) async fn missing(facts: &Facts) -> Result<Vec<MissingRoute>> {
     let (conn, records) = (Conn::open()?, Records::of_guards()?);
     let mac = |veth: &String| {
         let of = |record: &Record| record.mac;
@@ -38,7 +38,7 @@ pub(super) async fn lost(facts: &Facts) -> Result<Vec<LostWay>> {
         let addresses = addresses(network, &attachment);
         let metric = attachment.metric();
         for missing in host_access::missing(&conn, wanted, device, metric, &addresses).await? {
-            lost.push(LostWay {
+            lost.push(MissingRoute {
                 veth: link.name.clone(),
                 device: device.name.clone(),
                 metric,

@@ -13,7 +13,7 @@ use crate::net::{Conn, NetError, link, route};
 use crate::nft::{Change, Element};
 use crate::ownership::is_attachment;
 use crate::plan::nat as plan;
-use crate::plan::nat::frame::TABLE;
+use crate::plan::nat::ruleset::TABLE;
 use crate::record::{Record, as_ipv4};
 
 /// How often an ADD tries again after somebody else has changed what it found: the first pod of a network or a node, or one that took
@@ -42,7 +42,7 @@ impl Nat {
         }
         record.localhost = localhost(node, &record).await?;
         self.leave_services_out(node, &record).await?;
-        self.put_in(node, &mut record).await?;
+        self.install_elements(node, &mut record).await?;
         let record = &record;
         for ipv6 in [false, true] {
             let has_family = record.addresses.iter().any(|net| net.addr().is_ipv6() == ipv6);
@@ -51,11 +51,11 @@ impl Nat {
             }
         }
         self.let_forward(node, record).await?;
-        self.forget_udp_of_the_node(node, record).await;
+        self.delete_udp_conntrack_of_node(node, record).await;
         Ok(())
     }
 
-    async fn put_in(&self, node: &Conn, record: &mut Record) -> Result<(), CniError> {
+    async fn install_elements(&self, node: &Conn, record: &mut Record) -> Result<(), CniError> {
         let veth = record.attachment().host_interface();
         let (mut stale, mut left) = (Vec::new(), Vec::new());
         for _ in 0..ATTEMPTS {
@@ -64,7 +64,7 @@ impl Nat {
                 record.followers = self.records.read(&veth).map(|there| there.followers).unwrap_or_default();
             }
             self.records.write(record)?;
-            let Some(obstacle) = self.try_put_in(record, &stale, &left)? else { return Ok(()) };
+            let Some(obstacle) = self.try_install_elements(record, &stale, &left)? else { return Ok(()) };
             drop(lock);
             match obstacle {
                 Obstacle::Missing => self.rebuild(node, Some(&veth), None).await?,
@@ -78,7 +78,7 @@ impl Nat {
 
     /// The kernel keeps who sends a transaction that fails waiting for 10 ms and more (RCU), so it is asked first for what is
     /// likely to be missing.
-    fn try_put_in(
+    fn try_install_elements(
         &self,
         record: &Record,
         stale: &[Element],
@@ -98,7 +98,7 @@ impl Nat {
         if refusals.iter().any(Refusal::not_found) {
             return Ok(Some(Obstacle::Missing));
         }
-        let own = plan::owner(&record.attachment());
+        let own = plan::element_comment(&record.attachment());
         let (mut held, mut stale) = (Vec::new(), Vec::new());
         for refusal in &refusals {
             let refused = refusal.change.and_then(|index| changes.get(index));
@@ -123,7 +123,7 @@ impl Nat {
         record: &Record,
         held: &[(Element, String)],
     ) -> Result<Vec<Element>, CniError> {
-        let _lock = RecordLock::alone()?;
+        let _lock = RecordLock::exclusive()?;
         let mut left = Vec::new();
         for (element, comment) in held {
             // It may have gone, or gone to another, before we had the lock.

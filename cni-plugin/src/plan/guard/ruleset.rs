@@ -64,7 +64,7 @@ const NEIGHBOURS: &str = "neighbours";
 const PROBES: &str = "probes";
 
 /// The table anew: whatever there is under its name goes, in the same transaction.
-pub fn frame() -> Vec<Change> {
+pub fn base_ruleset() -> Vec<Change> {
     let mut changes = vec![Change::AddTable(TABLE), Change::DeleteTable(TABLE), Change::AddTable(TABLE)];
     changes.extend(SETS.map(|set| Change::AddSet { table: TABLE, set }));
     let chains = [
@@ -103,7 +103,7 @@ pub const ENTRIES: [&str; 4] = ["pod", "pod-by-mac", "trunk", "trunk-by-mac"];
 
 /// Each chain, its rules, and how many rules it has or lead to it, elements aside: what a look at the kernel's chain must show.
 pub fn uses() -> Vec<(String, usize, usize)> {
-    let changes = frame();
+    let changes = base_ruleset();
     let leads = |name: &str, expr: &Expr| matches!(expr, Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) if to == name);
     let rules = || {
         changes.iter().filter_map(|change| match change {
