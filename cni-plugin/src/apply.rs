@@ -15,14 +15,14 @@ use crate::plan::{Plan, Step};
 use crate::random;
 use crate::undo::{Undo, UndoLog};
 
-/// How often a first ADD looks again after something that holds no lock of ours (an operator, a network manager) made the same
-/// interface at the same time.
+/// How often a first ADD looks again after something that holds no lock of ours (an operator, a network
+/// manager) made the same interface at the same time.
 const ATTEMPTS: usize = 3;
 
-/// Makes sure that the bridge and its uplink are there, and returns them as they are then. Where nothing is missing
-/// this takes no lock and sends nothing but look-ups. Where anything is missing or wrong, that may be another ADD half
-/// way through, so everything is looked at again under the node's lock, and more closely. What fails half way is taken
-/// back.
+/// Makes sure that the bridge and its uplink are there, and returns them as they are then. Where nothing is
+/// missing this takes no lock and sends nothing but look-ups. Where anything is missing or wrong, that may be
+/// another ADD half way through, so everything is looked at again under the node's lock, and more closely.
+/// What fails half way is taken back.
 pub async fn ensure_uplink(conn: &Conn, network: &Network) -> Result<Seen, CniError> {
     let seen = observe::uplink(conn, network).await?;
     if let Ok(plan) = uplink::plan(network, &seen)
@@ -116,8 +116,9 @@ async fn apply_step(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), 
             link::add_bridge(conn, &bridge).await?;
             undo.push(Undo::RemoveLink(name.clone()));
             if mac.is_none() {
-                // Its link-local address comes of a random MAC. While that is tentative, a second or two from the first pod
-                // on, the kernel looks for no neighbour behind it (ndisc_send_ns), and what comes for the pod is lost.
+                // Its link-local address comes of a random MAC. While that is tentative, a second or two from
+                // the first pod on, the kernel looks for no neighbour behind it (ndisc_send_ns), and what
+                // comes for the pod is lost.
                 InterfaceSysctls::ipv6().write(name, "accept_dad", "0")?;
             }
             mark_as_ours(conn, name).await

@@ -1,7 +1,8 @@
 //! Keeps the node from being a router for the networks of its uplinks. `plan::boundary` says by which rules.
 //!
-//! For each device there is a file, `/run/vlan-bridge/uplinks/NODE/DEVICE`, written before the rule and with the name of the bridge's uplink
-//! port in it: from these files everybody puts back what a firewall's restart took, for all devices.
+//! For each device there is a file, `/run/vlan-bridge/uplinks/NODE/DEVICE`, written before the rule and with
+//! the name of the bridge's uplink port in it: from these files everybody puts back what a firewall's restart
+//! took, for all devices.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
@@ -19,8 +20,8 @@ use crate::nft::Change;
 use crate::plan::boundary::{self as plan, FORWARD, TABLE};
 use crate::record::node_folder;
 
-/// Before a pod of this network is attached: makes sure that the node forwards nothing from it, or that it does again where the
-/// configuration now wants that. And puts back what others have lost.
+/// Before a pod of this network is attached: makes sure that the node forwards nothing from it, or that it
+/// does again where the configuration now wants that. And puts back what others have lost.
 pub async fn ensure(node: &Conn, network: &Network) -> Result<(), CniError> {
     let devices = Devices::of_this_node()?;
     let closed = if network.allow_direct_routing { Vec::new() } else { plan::devices(network) };
@@ -122,8 +123,8 @@ pub fn difference(network: &Network) -> Result<Option<String>, CniError> {
     }))
 }
 
-/// For who looks at a node: the devices of a network that the node forwards for, though the configuration does not ask for it. Where there
-/// are no pods, only those that had some.
+/// For who looks at a node: the devices of a network that the node forwards for, though the configuration
+/// does not ask for it. Where there are no pods, only those that had some.
 pub fn open_devices(network: &Network, has_pods: bool) -> Result<Vec<String>, CniError> {
     let mut devices = plan::devices(network);
     if network.allow_direct_routing || devices.is_empty() {
@@ -183,7 +184,8 @@ impl Devices {
         }
     }
 
-    /// The devices whose rule has to go for this network: its key asks for it, or it has no uplink on a bridge that had one before.
+    /// The devices whose rule has to go for this network: its key asks for it, or it has no uplink on a
+    /// bridge that had one before.
     async fn opened_by(&self, node: &Conn, network: &Network) -> Result<Vec<String>, CniError> {
         let mut devices = plan::devices(network);
         if devices.is_empty() {

@@ -5,8 +5,8 @@ use cni_conf::ipam::IpamConfig;
 use cni_conf::network::{Network, OUR_IPAM};
 use cni_conf::request::Request;
 
-/// Parses our own keys, and those of our own IPAM plugin: a gateway outside its subnet must not be found out when the
-/// bridge is made already. Logs what is odd.
+/// Parses our own keys, and those of our own IPAM plugin: a gateway outside its subnet must not be found out
+/// when the bridge is made already. Logs what is odd.
 pub fn checked(request: &Request) -> Result<Network, CniError> {
     let (network, warnings) = Network::parse(request)?;
     for warning in warnings {

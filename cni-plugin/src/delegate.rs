@@ -15,14 +15,16 @@ use cni_conf::network::OUR_IPAM;
 use cni_conf::request::Request;
 use serde_json::Value;
 
-/// A pipe holds at least one page, so a configuration up to this size is written at once, whether the plugin reads or not.
+/// A pipe holds at least one page, so a configuration up to this size is written at once, whether the plugin
+/// reads or not.
 const PIPE_HOLDS: usize = 4096;
 
-/// The longest answer taken from a plugin, in bytes: what a plugin of ours takes as configuration, which has to hold it again
-/// as `prevResult`.
+/// The longest answer taken from a plugin, in bytes: what a plugin of ours takes as configuration, which has
+/// to hold it again as `prevResult`.
 const LONGEST_ANSWER: u64 = cni_skel::MAX_STDIN;
 
-/// An IPAM plugin found in `CNI_PATH`, with the configuration that it is given: the whole of ours, byte for byte.
+/// An IPAM plugin found in `CNI_PATH`, with the configuration that it is given: the whole of ours, byte for
+/// byte.
 #[derive(Clone)]
 pub struct Delegate {
     binary: PathBuf,
@@ -36,8 +38,8 @@ impl std::fmt::Debug for Delegate {
 }
 
 impl Delegate {
-    /// Looks the plugin up in `CNI_PATH`: the first file of that name that can be executed. A folder that is not absolute is
-    /// passed over: what it means depends on where the runtime happens to be.
+    /// Looks the plugin up in `CNI_PATH`: the first file of that name that can be executed. A folder that is
+    /// not absolute is passed over: what it means depends on where the runtime happens to be.
     pub fn find(name: &str, request: &Request) -> Result<Delegate, CniError> {
         let folders = &request.env.path;
         let mut candidates =
@@ -63,13 +65,14 @@ impl Delegate {
         self.start(command)?.answer()
     }
 
-    /// Starts a verb, and leaves the plugin at work beside what the caller goes on with. The environment is ours but for
-    /// `CNI_COMMAND`, stderr is ours too.
+    /// Starts a verb, and leaves the plugin at work beside what the caller goes on with. The environment is
+    /// ours but for `CNI_COMMAND`, stderr is ours too.
     pub fn start(&self, command: Command) -> Result<Running, CniError> {
         let (stdin, writer) =
             io::pipe().map_err(|e| self.failed(format_args!("no pipe for its stdin: {e}")))?;
         let writer = if self.config.len() <= PIPE_HOLDS {
-            // A plugin that had to wait for it would be woken on the writer's CPU, and keep the writer from its own work.
+            // A plugin that had to wait for it would be woken on the writer's CPU, and keep the writer from
+            // its own work.
             self.give_config(writer);
             None
         } else {
@@ -142,7 +145,8 @@ impl Running {
         self.delegate.judge(status, answer?)
     }
 
-    /// [`Running::answer`] of an ADD, decoded. One without a cniVersion is taken to be in the configuration's.
+    /// [`Running::answer`] of an ADD, decoded. One without a cniVersion is taken to be in the
+    /// configuration's.
     pub fn added(self, version: Version) -> Result<AddResult, CniError> {
         let delegate = self.delegate.clone();
         let value: Value = serde_json::from_slice(&self.answer()?)

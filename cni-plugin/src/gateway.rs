@@ -10,8 +10,9 @@ use crate::net::{Conn, NetError, addr, link, sysctl};
 use crate::ownership::{Attachment, Progress, attachment_of, is_attachment, is_ours};
 use crate::plan::pod::{GatewayStep, gateway_addresses};
 
-/// Puts the gateways of a result on `device`, which is the bridge or its side of the pods' VLAN, and switches forwarding on. Like the bridge
-/// the addresses then belong to the node: another pod may rely on them by the time this ADD fails, so they are not taken back.
+/// Puts the gateways of a result on `device`, which is the bridge or its side of the pods' VLAN, and switches
+/// forwarding on. Like the bridge the addresses then belong to the node: another pod may rely on them by the
+/// time this ADD fails, so they are not taken back.
 pub async fn install(
     node: &Conn,
     network: &Network,
@@ -56,8 +57,8 @@ async fn apply(node: &Conn, device: &Link, steps: &[GatewayStep]) -> Result<(), 
     Ok(())
 }
 
-/// Whether nobody relies on the bridge's addresses: of ports, only those that an ADD to the same network is just making count for
-/// nothing, for they are given the new address as well.
+/// Whether nobody relies on the bridge's addresses: of ports, only those that an ADD to the same network is
+/// just making count for nothing, for they are given the new address as well.
 async fn is_vacant(node: &Conn, bridge: &Link, attachment: &Attachment<'_>) -> Result<bool, NetError> {
     let being_made = |port: &Link| {
         is_attachment(port)

@@ -1,8 +1,9 @@
-//! What a pod may send: puts an attachment's elements into the node's packet filter and takes them out. `plan::guard` says what they
-//! are.
+//! What a pod may send: puts an attachment's elements into the node's packet filter and takes them out.
+//! `plan::guard` says what they are.
 //!
-//! A port is guarded by the pod's MAC before the node's end comes up, and by its addresses as soon as IPAM has given them. The record is
-//! written before the latter. What is left without a record is found by the element of the port, which is there first and goes last.
+//! A port is guarded by the pod's MAC before the node's end comes up, and by its addresses as soon as IPAM
+//! has given them. The record is written before the latter. What is left without a record is found by the
+//! element of the port, which is there first and goes last.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -52,13 +53,14 @@ impl Guard {
         Ok(Guard { nft: Nft::open()?, records: Records::of_guards()? })
     }
 
-    /// Fails, naming the module, where the kernel lacks a part. Changes nothing. A node that has our table has all parts.
+    /// Fails, naming the module, where the kernel lacks a part. Changes nothing. A node that has our table
+    /// has all parts.
     pub fn probe(&self) -> Result<(), CniError> {
         if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&ruleset::base_ruleset())?) }
     }
 
-    /// Before the node's end is up: nothing but what has its MAC, and with it no address but the link-local one. Rules and sets that
-    /// somebody has flushed are put back first.
+    /// Before the node's end is up: nothing but what has its MAC, and with it no address but the link-local
+    /// one. Rules and sets that somebody has flushed are put back first.
     pub async fn restrict_port(&self, node: &Conn, port: &Port<'_>) -> Result<(), CniError> {
         self.restore(node, true).await?;
         self.install_elements(node, &elements(port), None).await
@@ -127,8 +129,8 @@ impl Guard {
         Ok(())
     }
 
-    /// What takes out the elements of an attachment without a record: by its port, with which their keys begin. The list is asked for
-    /// only where the port's own is there.
+    /// What takes out the elements of an attachment without a record: by its port, with which their keys
+    /// begin. The list is asked for only where the port's own is there.
     fn left_of(&self, veth: &str) -> Result<Vec<Change>, CniError> {
         let name = nft::interface(veth);
         if self.nft.element(TABLE, PORTS, &name)?.is_none() {
@@ -147,8 +149,8 @@ impl Guard {
         Ok(deletions)
     }
 
-    /// Makes the table, if it is not as it should be, with the elements of all live attachments, in one transaction. Where there are none
-    /// it is made only for who is about to put in the first.
+    /// Makes the table, if it is not as it should be, with the elements of all live attachments, in one
+    /// transaction. Where there are none it is made only for who is about to put in the first.
     async fn rebuild(&self, node: &Conn, for_first: bool) -> Result<(), CniError> {
         let _lock = RecordLock::exclusive()?;
         let live = self.records.live(node, None).await?;
@@ -166,7 +168,8 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether an element of some pod with a guard is gone: who has flushed a set has taken everybody's, so one pod stands for all.
+    /// Whether an element of some pod with a guard is gone: who has flushed a set has taken everybody's, so
+    /// one pod stands for all.
     fn lacks_a_neighbours(&self) -> Result<bool, CniError> {
         let Some(record) = self.records.any() else { return Ok(false) };
         Ok(self.lost_element(&record)?.is_some())
@@ -193,7 +196,8 @@ impl Guard {
         Ok(false)
     }
 
-    /// A chain of the table that is not as it was made. Elements lead to entry chains, so of those only the rules are counted.
+    /// A chain of the table that is not as it was made. Elements lead to entry chains, so of those only the
+    /// rules are counted.
     fn broken_chain(&self) -> Result<Option<String>, CniError> {
         for (name, rules, uses) in ruleset::uses() {
             let is_entry = ruleset::ENTRIES.contains(&name.as_str());
@@ -228,8 +232,8 @@ impl Guard {
     }
 }
 
-/// Takes an attachment's guard out, where it `may_have` one or its record says so. Returns the socket, whose closing would wait for what
-/// was deleted.
+/// Takes an attachment's guard out, where it `may_have` one or its record says so. Returns the socket, whose
+/// closing would wait for what was deleted.
 pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nft>, CniError> {
     let known = Records::of_guards()?.has(veth);
     if !may_have && !known {
@@ -251,8 +255,8 @@ pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nf
     }
 }
 
-/// For CHECK: what of an attachment's guard is no longer as ADD left it. By the configuration and by what the pod is now: the
-/// record is for repair.
+/// For CHECK: what of an attachment's guard is no longer as ADD left it. By the configuration and by what the
+/// pod is now: the record is for repair.
 pub fn difference(
     network: &Network,
     attachment: &Attachment<'_>,
@@ -270,7 +274,8 @@ pub fn ports() -> Result<Vec<String>, CniError> {
     Ok(ports.iter().map(|port| nft::interface_name(&port.key)).collect())
 }
 
-/// Of these veths those whose guard is not as it was put in, and what is missing, in words. Of one without a record its elements are not known.
+/// Of these veths those whose guard is not as it was put in, and what is missing, in words. Of one without a
+/// record its elements are not known.
 pub fn broken<'a>(veths: impl Iterator<Item = &'a str>) -> Result<Vec<(String, String)>, CniError> {
     let guard = Guard::open()?;
     let chain = guard.broken_chain()?;
@@ -329,8 +334,8 @@ pub fn remove_table() -> Result<(), CniError> {
     }
 }
 
-/// Takes out what is left of attachments whose veth is gone, of whichever network. The veths must have been listed after the ports:
-/// an ADD makes the veth first.
+/// Takes out what is left of attachments whose veth is gone, of whichever network. The veths must have been
+/// listed after the ports: an ADD makes the veth first.
 pub fn remove_stale(ports: &[String], links: &[&Link]) -> Result<(), CniError> {
     if ports.is_empty() {
         return Ok(());

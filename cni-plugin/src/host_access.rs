@@ -1,7 +1,8 @@
-//! The pods' way to their own node and back (`hostAccess`): looked at, planned by [`crate::plan::host_access`], and taken.
+//! The pods' way to their own node and back (`hostAccess`): looked at, planned by
+//! [`crate::plan::host_access`], and taken.
 //!
-//! The node's routes to pods hang on the bridge, so they outlive a veth. Their metric is the attachment's, by which they are
-//! found again where nothing else is left of it.
+//! The node's routes to pods hang on the bridge, so they outlive a veth. Their metric is the attachment's, by
+//! which they are found again where nothing else is left of it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -37,7 +38,8 @@ pub struct HostRoutes {
     pub to_pod: Vec<(IpAddr, IpAddr)>,
     /// Destinations for which the pod's way leads through the node, and by which of its addresses.
     pub services: Vec<(IpNet, IpAddr)>,
-    /// Routes of ours to the pod's addresses that are there: its own, or those of others which have or had the same address.
+    /// Routes of ours to the pod's addresses that are there: its own, or those of others which have or had
+    /// the same address.
     pub there: Vec<HostRoute>,
 }
 
@@ -50,7 +52,8 @@ impl HostRoutes {
     }
 }
 
-/// Looks which routes a pod with these addresses has to its node. `device` is the node's own on the pods' network.
+/// Looks which routes a pod with these addresses has to its node. `device` is the node's own on the pods'
+/// network.
 pub async fn host_routes(
     node: &Conn,
     wanted: &HostAccess,
@@ -98,16 +101,17 @@ pub async fn host_routes(
     Ok(HostRoutes { services, to_pod, to_node, there })
 }
 
-/// By which interface and from which address the node sends to a pod when it has no route of ours to it. The source of one
-/// of ours was found in this way; the interface is then the default route's.
+/// By which interface and from which address the node sends to a pod when it has no route of ours to it. The
+/// source of one of ours was found in this way; the interface is then the default route's.
 async fn way_out(node: &Conn, pod: IpAddr, is_ours: bool) -> Result<Option<(u32, IpAddr)>> {
     let Some((interface, source)) = route::lookup(node, pod).await? else { return Ok(None) };
     let default = if is_ours { route::default_interface(node, pod.is_ipv6()).await? } else { None };
     Ok(Some((default.unwrap_or(interface), source)))
 }
 
-/// Whether the pod is on a network of others beside ours: another of its interfaces has an address or a default route, and no route of ours. To
-/// such a pod the node speaks by that network too, and what the pod answers must not come by ours, where nobody waits for it.
+/// Whether the pod is on a network of others beside ours: another of its interfaces has an address or a
+/// default route, and no route of ours. To such a pod the node speaks by that network too, and what the pod
+/// answers must not come by ours, where nobody waits for it.
 pub async fn has_foreign_network(pod: &Conn, container: &Link) -> Result<bool> {
     const LOOPBACK: u32 = 1;
     if link::all(pod).await?.iter().all(|link| [LOOPBACK, container.index].contains(&link.index)) {
@@ -127,7 +131,8 @@ pub async fn has_foreign_network(pod: &Conn, container: &Link) -> Result<bool> {
     Ok(!others.is_subset(&ours))
 }
 
-/// Refuses an address by which the node reaches a live pod of another VLAN: it can have one of the two on the link.
+/// Refuses an address by which the node reaches a live pod of another VLAN: it can have one of the two on the
+/// link.
 pub async fn check_free(
     node: &Conn,
     device: &Link,
@@ -169,7 +174,8 @@ pub struct VethPair<'a> {
     pub metric: u32,
 }
 
-/// Installs the routes and neighbour entries: in the pod each of the node's addresses on the link, in the node each of the pod's, and behind which MACs.
+/// Installs the routes and neighbour entries: in the pod each of the node's addresses on the link, in the
+/// node each of the pod's, and behind which MACs.
 pub async fn install(
     node: &Conn,
     pod: &Pod,
@@ -235,8 +241,9 @@ impl OwnRoutes {
     }
 }
 
-/// The node's routes to the pod of an attachment: by the addresses that its ADD reported, else by what is recorded, else by its metric alone. With an address of
-/// the node, the kernel takes the routes that it is the source of: then `device` says where one was, whose neighbour entry is still there.
+/// The node's routes to the pod of an attachment: by the addresses that its ADD reported, else by what is
+/// recorded, else by its metric alone. With an address of the node, the kernel takes the routes that it is
+/// the source of: then `device` says where one was, whose neighbour entry is still there.
 pub async fn routes_of(
     node: &Conn,
     device: &str,
@@ -283,8 +290,8 @@ pub fn remove(routes: &[HostRoute]) -> Result<()> {
     Batch::open()?.send(&requests)
 }
 
-/// Takes away the routes to pods whose veth is not among `links`, and neighbour entries without a route. The links must have been listed
-/// after the routes: an ADD makes the veth first.
+/// Takes away the routes to pods whose veth is not among `links`, and neighbour entries without a route. The
+/// links must have been listed after the routes: an ADD makes the veth first.
 pub fn remove_stale(ours: &OwnRoutes, links: &[&Link]) -> Result<()> {
     let attached = links.iter().filter(|link| is_attachment(link));
     let alive: BTreeSet<u32> = attached.filter_map(|link| metric_of(&link.name)).collect();
@@ -299,8 +306,8 @@ pub fn remove_stale(ours: &OwnRoutes, links: &[&Link]) -> Result<()> {
     if strays.is_empty() { Ok(()) } else { Batch::open()?.send(&strays) }
 }
 
-/// Checks that the routes which ADD gave are still there. An address that the node has had only since is logged: pods that are
-/// attached from now on get it.
+/// Checks that the routes which ADD gave are still there. An address that the node has had only since is
+/// logged: pods that are attached from now on get it.
 pub async fn check(
     node: &Conn,
     pod: &Conn,
@@ -345,7 +352,8 @@ pub struct Missing {
     pub is_route: bool,
 }
 
-/// What is missing of the node's routes to a pod with this metric and these addresses: for who has not the pod's side.
+/// What is missing of the node's routes to a pod with this metric and these addresses: for who has not the
+/// pod's side.
 pub async fn missing(
     node: &Conn,
     wanted: &HostAccess,

@@ -19,7 +19,8 @@ pub struct Link {
     pub kind: Kind,
     /// Ethernet address; none on interfaces without one.
     pub mac: Option<MacAddr>,
-    /// The one that the hardware was made with, which a member of a bond does not use; none where there is none.
+    /// The one that the hardware was made with, which a member of a bond does not use; none where there is
+    /// none.
     pub permanent_mac: Option<MacAddr>,
     /// MTU in bytes.
     pub mtu: u32,
@@ -137,7 +138,8 @@ pub struct Address {
     pub interface: u32,
     /// The address with its prefix length.
     pub net: IpNet,
-    /// Of 169.254.0.0/16 (RFC 3927) or fe80::/10 (RFC 4291): every interface that is up has one of the latter.
+    /// Of 169.254.0.0/16 (RFC 3927) or fe80::/10 (RFC 4291): every interface that is up has one of the
+    /// latter.
     pub link_local: bool,
     /// Duplicate address detection has not ended yet.
     pub tentative: bool,
@@ -160,7 +162,8 @@ pub struct Installed {
     pub route: Route,
 }
 
-/// A route to one address on the link, as host access gives the node one to each pod: `ip route show proto 117`.
+/// A route to one address on the link, as host access gives the node one to each pod: `ip route show proto
+/// 117`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostRoute {
     /// The pod's address.

@@ -10,9 +10,9 @@ use cni_skel::lock::{self, LIMIT, Share};
 /// Where everything of ours is that goes with the boot.
 pub const FOLDER: &str = "/run/vlan-bridge";
 
-/// Held while bridges, sub-interfaces or the VLANs of an uplink are changed. The kernel lets go of it when the
-/// process ends, however it ends. ADD and DEL take it every time on a trunk, and ADD on a bridge that is a VLAN's gateway;
-/// anywhere else only an ADD that finds bridge or uplink incomplete.
+/// Held while bridges, sub-interfaces or the VLANs of an uplink are changed. The kernel lets go of it when
+/// the process ends, however it ends. ADD and DEL take it every time on a trunk, and ADD on a bridge that is
+/// a VLAN's gateway; anywhere else only an ADD that finds bridge or uplink incomplete.
 #[derive(Debug)]
 pub struct NodeLock {
     _file: File,
@@ -25,8 +25,8 @@ impl NodeLock {
     }
 }
 
-/// Held while records of attachments and the rules made from them are changed: shared with others for one's own attachment, alone
-/// for those of all.
+/// Held while records of attachments and the rules made from them are changed: shared with others for one's
+/// own attachment, alone for those of all.
 #[derive(Debug)]
 pub struct RecordLock {
     _file: File,

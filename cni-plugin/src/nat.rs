@@ -1,8 +1,9 @@
-//! NAT mode at work: puts an attachment's elements into the node's packet filter and takes them out. `plan::nat` says what they are.
+//! NAT mode at work: puts an attachment's elements into the node's packet filter and takes them out.
+//! `plan::nat` says what they are.
 //!
-//! The kernel is who decides: elements are created, not added, so that a port that somebody has is refused, and a chain that something
-//! leads to cannot be deleted. Each attachment's record is written before its elements and removed after them
-//! (docs/architecture.md has the order of steps, and what a kill leaves).
+//! The kernel is who decides: elements are created, not added, so that a port that somebody has is refused,
+//! and a chain that something leads to cannot be deleted. Each attachment's record is written before its
+//! elements and removed after them (docs/architecture.md has the order of steps, and what a kill leaves).
 
 mod bridged;
 mod flush;
@@ -42,8 +43,8 @@ impl Nat {
         Ok(Nat { nft: Nft::open()?, records: Records::of_this_node()? })
     }
 
-    /// For an attachment to a network: if it has NAT, or has to be let through where the packet filter drops what its bridge forwards, or
-    /// what the node forwards as its gateway.
+    /// For an attachment to a network: if it has NAT, or has to be let through where the packet filter drops
+    /// what its bridge forwards, or what the node forwards as its gateway.
     pub fn needed_by(network: &Network) -> Result<Option<Nat>, CniError> {
         let called = forward::called(network);
         let nat = Nat::needed_where(network, &called)?;
@@ -67,8 +68,8 @@ impl Nat {
         nat.transpose()
     }
 
-    /// Makes the frame where it is not there or not whole: if the kernel lacks a part, this fails, naming the module, and changes nothing. `veth`
-    /// is who is about to be put in.
+    /// Makes the frame where it is not there or not whole: if the kernel lacks a part, this fails, naming the
+    /// module, and changes nothing. `veth` is who is about to be put in.
     pub async fn prepare(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
         if !self.is_whole()? {
             self.rebuild(node, Some(veth), None).await?;
@@ -81,8 +82,8 @@ impl Nat {
         if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&ruleset::base_ruleset())?) }
     }
 
-    /// Takes an attachment's elements out and removes its record. What is not there is no error. Without a record they are looked
-    /// for by their comments.
+    /// Takes an attachment's elements out and removes its record. What is not there is no error. Without a
+    /// record they are looked for by their comments.
     pub async fn remove(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
         let mut lock = RecordLock::shared()?;
         let mut record = self.records.read(veth);
@@ -106,9 +107,9 @@ impl Nat {
         self.end_with_the_last(node, Some(veth), record.as_ref()).await
     }
 
-    /// An element that another attachment has stays: an ADD whose port was refused, or that was killed before it knew, has a record
-    /// that names it all the same. What the same container has on other networks gets its host ports in the same transaction, so that
-    /// nobody else does.
+    /// An element that another attachment has stays: an ADD whose port was refused, or that was killed before
+    /// it knew, has a record that names it all the same. What the same container has on other networks gets
+    /// its host ports in the same transaction, so that nobody else does.
     async fn take_out(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
         let own = plan::element_comment(&record.attachment());
         let mut going = Vec::new();
@@ -160,8 +161,8 @@ impl Nat {
         }))
     }
 
-    /// Deletes those of the chains that nothing leads to: whose uses are no more than their rules. If another pod has come
-    /// meanwhile, the kernel does not let go of its chain.
+    /// Deletes those of the chains that nothing leads to: whose uses are no more than their rules. If another
+    /// pod has come meanwhile, the kernel does not let go of its chain.
     fn delete_unused<'a>(&self, chains: impl Iterator<Item = (&'a str, u32)>) -> Result<(), CniError> {
         let mut deletions = Vec::new();
         for (name, rules) in chains {
@@ -173,7 +174,8 @@ impl Nat {
         self.commit_what_can(deletions, in_use).map(drop)
     }
 
-    /// Commits changes without those that are refused for a reason that does not matter. False if there were any.
+    /// Commits changes without those that are refused for a reason that does not matter. False if there were
+    /// any.
     fn commit_what_can(
         &self,
         changes: Vec<Change>,
@@ -182,9 +184,10 @@ impl Nat {
         Ok(self.nft.commit_what_can(changes, does_not_matter)?)
     }
 
-    /// Takes the table away when the last attachment with a record has gone; what leads into it from elsewhere goes first. Where that lets
-    /// pass bridged pods that have no record, both stay for as long as one of them is there, and so does the folder of records, by which it
-    /// is known. `gone` is the veth of who is just going.
+    /// Takes the table away when the last attachment with a record has gone; what leads into it from
+    /// elsewhere goes first. Where that lets pass bridged pods that have no record, both stay for as long as
+    /// one of them is there, and so does the folder of records, by which it is known. `gone` is the veth of
+    /// who is just going.
     pub async fn end_with_the_last(
         &self,
         node: &Conn,
@@ -215,8 +218,9 @@ impl Nat {
         self.commit_what_can(changes, Refusal::not_found).map(drop)
     }
 
-    /// Versions before this one switched `route_localnet` on, and said where in a set. What is still so is switched off, also after a flush,
-    /// of devices whose records are as theirs; `gone` is one that has just been removed.
+    /// Versions before this one switched `route_localnet` on, and said where in a set. What is still so is
+    /// switched off, also after a flush, of devices whose records are as theirs; `gone` is one that has just
+    /// been removed.
     fn end_route_localnet(&self, gone: Option<&Record>) -> Result<(), CniError> {
         let said = self.nft.elements(TABLE, localhost::FORMER)?.into_iter();
         let mut devices: BTreeSet<String> = said
@@ -235,8 +239,9 @@ impl Nat {
     }
 }
 
-/// Undoes NAT of an attachment whose veth may be gone, where it has any: by its record, or, if the configuration `may_have` some,
-/// by the comments of the elements. Returns the socket that was needed, which is slow to be closed.
+/// Undoes NAT of an attachment whose veth may be gone, where it has any: by its record, or, if the
+/// configuration `may_have` some, by the comments of the elements. Returns the socket that was needed, which
+/// is slow to be closed.
 pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nft>, CniError> {
     let records = Records::of_this_node()?;
     if !may_have && !records.has(veth) {
@@ -259,9 +264,9 @@ pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nf
     }
 }
 
-/// Puts back what a firewall's restart took, where any attachment of the node has NAT: for who has none itself, and is not failed by
-/// it. Who has some notices by itself. And takes away what stayed for bridged pods alone with the last of them; `gone` is the veth of who
-/// is just going.
+/// Puts back what a firewall's restart took, where any attachment of the node has NAT: for who has none
+/// itself, and is not failed by it. Who has some notices by itself. And takes away what stayed for bridged
+/// pods alone with the last of them; `gone` is the veth of who is just going.
 pub async fn repair_and_log(node: &Conn, gone: Option<&str>) {
     let repaired = async {
         let records = Records::of_this_node()?;
@@ -294,7 +299,8 @@ pub async fn repair(node: &Conn) -> Result<Vec<String>, CniError> {
     Ok(repaired)
 }
 
-/// Takes away what stayed for bridged pods alone, when the last of them has gone: of two that go at once, each may have seen the other.
+/// Takes away what stayed for bridged pods alone, when the last of them has gone: of two that go at once,
+/// each may have seen the other.
 pub async fn end_after_the_last(node: &Conn) {
     let ended = async {
         let records = Records::of_this_node()?;
@@ -309,7 +315,8 @@ pub async fn end_after_the_last(node: &Conn) {
     }
 }
 
-/// Takes our table and our rules in tables of iptables' away where no attachment has a record, whatever left them there.
+/// Takes our table and our rules in tables of iptables' away where no attachment has a record, whatever left
+/// them there.
 pub async fn remove_leftovers(node: &Conn) -> Result<(), CniError> {
     let Ok(nft) = Nft::open() else { return Ok(()) };
     // A kernel without nf_tables has neither.
@@ -335,7 +342,8 @@ pub async fn collect(node: &Conn, network: &str, wanted: &[String], may_have: bo
     }
 }
 
-/// For CHECK: what of an attachment's NAT is no longer as ADD left it. `expected`: by its configuration it has some.
+/// For CHECK: what of an attachment's NAT is no longer as ADD left it. `expected`: by its configuration it
+/// has some.
 pub fn difference(veth: &str, expected: bool) -> Result<Option<String>, CniError> {
     let records = Records::of_this_node()?;
     if expected || records.has(veth) { Nat::open()?.difference(veth, expected) } else { Ok(None) }

@@ -7,8 +7,8 @@ use crate::net::{Conn, Result, addr, link, netns, port, route};
 use crate::ownership;
 use crate::plan::uplink::{Seen, Surroundings};
 
-/// The interfaces that the configuration names: a few look-ups by name, however many pods there are. On a trunk, the
-/// VLANs of the ports and the node's VLAN sub-interfaces as well.
+/// The interfaces that the configuration names: a few look-ups by name, however many pods there are. On a
+/// trunk, the VLANs of the ports and the node's VLAN sub-interfaces as well.
 pub async fn uplink(conn: &Conn, network: &Network) -> Result<Seen> {
     let mut seen = Seen { bridge: link::by_name(conn, &network.bridge).await?, ..Seen::default() };
     // One that we made has been given its MAC.
@@ -77,8 +77,8 @@ pub async fn uplink_and_surroundings(conn: &Conn, network: &Network) -> Result<S
     Ok(seen)
 }
 
-/// The same for who only wants to tell how things are: looked at until two looks agree, for an ADD may be in the middle
-/// of a change, and whoever asks must not wait for it.
+/// The same for who only wants to tell how things are: looked at until two looks agree, for an ADD may be in
+/// the middle of a change, and whoever asks must not wait for it.
 pub async fn settled(conn: &Conn, network: &Network) -> Result<Seen> {
     const LOOKS: usize = 5;
     let mut seen = uplink_and_surroundings(conn, network).await?;

@@ -1,5 +1,5 @@
-//! How our interfaces say that they are ours: by name and by alias (`ip link show` prints both), so that every verb
-//! finds them without a record of its own.
+//! How our interfaces say that they are ours: by name and by alias (`ip link show` prints both), so that
+//! every verb finds them without a record of its own.
 
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::request::Request;
@@ -9,7 +9,8 @@ use crate::link::{Kind, Link};
 /// Alias of the bridges and sub-interfaces that we made. An operator's carry another one or none.
 pub const NODE_ALIAS: &str = "vlan-bridge";
 
-/// The kernel's limit for an alias in bytes: `IFALIASZ`, 256, less the closing NUL, and what it takes has to be shorter than that.
+/// The kernel's limit for an alias in bytes: `IFALIASZ`, 256, less the closing NUL, and what it takes has to
+/// be shorter than that.
 const LONGEST_ALIAS: usize = 254;
 
 /// True if we made this bridge or sub-interface.
@@ -55,8 +56,8 @@ impl<'a> Attachment<'a> {
 }
 
 impl Attachment<'_> {
-    /// Name of the veth's end in the node: the same for every call on this attachment, so that DEL finds it with no
-    /// namespace and no earlier result. `veth` is what NetworkManager, udev and networkd leave alone.
+    /// Name of the veth's end in the node: the same for every call on this attachment, so that DEL finds it
+    /// with no namespace and no earlier result. `veth` is what NetworkManager, udev and networkd leave alone.
     pub fn host_interface(&self) -> String {
         format!("veth{:011x}", self.hash() & 0xfff_ffff_ffff)
     }
@@ -66,8 +67,8 @@ impl Attachment<'_> {
         metric_of(&self.host_interface()).unwrap_or(1)
     }
 
-    /// MAC of the veth's end in the node: locally administered and higher than any other, for a bridge whose MAC
-    /// is not pinned takes the lowest of its ports'.
+    /// MAC of the veth's end in the node: locally administered and higher than any other, for a bridge whose
+    /// MAC is not pinned takes the lowest of its ports'.
     pub fn host_mac(&self) -> MacAddr {
         let hash = self.hash().to_be_bytes();
         MacAddr([0xfe, hash[0], hash[1], hash[2], hash[3], hash[4]])
@@ -95,7 +96,8 @@ impl Attachment<'_> {
         alias
     }
 
-    /// How far the ADD of this attachment's veth had come; an ADD killed before its first alias was only beginning.
+    /// How far the ADD of this attachment's veth had come; an ADD killed before its first alias was only
+    /// beginning.
     pub fn progress(&self, link: &Link) -> Progress {
         let Some(alias) = link.alias.as_deref().filter(|_| link.kind == Kind::Veth) else {
             return if link.kind == Kind::Veth { Progress::Adding } else { Progress::Foreign };
@@ -114,7 +116,8 @@ impl Attachment<'_> {
     }
 }
 
-/// FNV-1a, 64 bits, over texts without NUL. Written out because names that live in the kernel must not change with a library.
+/// FNV-1a, 64 bits, over texts without NUL. Written out because names that live in the kernel must not change
+/// with a library.
 pub fn hash(texts: &[&str]) -> u64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -138,8 +141,9 @@ pub fn is_attachment(link: &Link) -> bool {
     link.kind == Kind::Veth && link.alias.as_deref().map_or_else(|| has_our_form(&link.name), says)
 }
 
-/// The metric of the routes to the pod behind an attachment's veth; none where the name is no attachment's. It tells whose a
-/// route is where nothing else is left of a pod. Never 0, which stands for the kernel's own choice.
+/// The metric of the routes to the pod behind an attachment's veth; none where the name is no attachment's.
+/// It tells whose a route is where nothing else is left of a pod. Never 0, which stands for the kernel's own
+/// choice.
 pub fn metric_of(host_interface: &str) -> Option<u32> {
     const DIGITS: usize = 8;
     let digits = has_our_form(host_interface).then(|| &host_interface[host_interface.len() - DIGITS..])?;

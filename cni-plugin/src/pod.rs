@@ -16,14 +16,14 @@ use crate::plan::pod;
 
 /// How long duplicate address detection may take before ADD gives up.
 const DETECTION_LIMIT: Duration = Duration::from_secs(10);
-/// How long a new interface may take to let frames through before its addresses are announced all the same; spanning
-/// tree takes half a minute.
+/// How long a new interface may take to let frames through before its addresses are announced all the same;
+/// spanning tree takes half a minute.
 const FORWARDING_LIMIT: Duration = Duration::from_millis(50);
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
 const LOOK_AGAIN_FOR_DUPLICATES: Duration = Duration::from_millis(20);
 
-/// Opens `CNI_NETNS`. None if it is empty or gone. Our own namespace is refused unless `CNI_NETNS_OVERRIDE` is set:
-/// the pod's interface would become the node's.
+/// Opens `CNI_NETNS`. None if it is empty or gone. Our own namespace is refused unless `CNI_NETNS_OVERRIDE`
+/// is set: the pod's interface would become the node's.
 fn namespace(env: &Environment) -> Result<Option<Namespace>, CniError> {
     if env.netns.is_empty() {
         return Ok(None);
@@ -85,8 +85,8 @@ impl Pod {
         })?
     }
 
-    /// Before the interface is up: a pod with addresses announces them anew when a chained plugin changes the MAC. Router advertisements configure
-    /// it or not, as `accept_ra` says; none leaves that to the kernel.
+    /// Before the interface is up: a pod with addresses announces them anew when a chained plugin changes the
+    /// MAC. Router advertisements configure it or not, as `accept_ra` says; none leaves that to the kernel.
     pub fn prepare(
         &self,
         interface: &Link,
@@ -165,9 +165,9 @@ impl Pod {
         }
     }
 
-    /// Tells the segment who holds the addresses now, as soon as frames pass: what is sent before that is lost, and so
-    /// would be the first frames of the pod itself, which are repeated only after a second. The attachment is good
-    /// without it, so what fails here is only logged.
+    /// Tells the segment who holds the addresses now, as soon as frames pass: what is sent before that is
+    /// lost, and so would be the first frames of the pod itself, which are repeated only after a second. The
+    /// attachment is good without it, so what fails here is only logged.
     pub async fn announce(&self, node: &Conn, host: &Link, interface: &Link, result: &AddResult) {
         if !result.ips.is_empty()
             && let Err(e) = self.await_forwarding(node, host, interface).await

@@ -1,7 +1,8 @@
-//! Pods' ports of bridges: how they are set up, and how they come back when somebody has taken them out of their bridge, or the bridge away.
+//! Pods' ports of bridges: how they are set up, and how they come back when somebody has taken them out of
+//! their bridge, or the bridge away.
 //!
-//! Each finished attachment has a record (`attached.rs`), from which any ADD, DEL or GC, and `vlan-bridgectl repair`, puts its port back
-//! (`repair.rs`).
+//! Each finished attachment has a record (`attached.rs`), from which any ADD, DEL or GC, and `vlan-bridgectl
+//! repair`, puts its port back (`repair.rs`).
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
@@ -24,7 +25,8 @@ pub use repair::{repair, repair_missing};
 /// What a pod's port is, besides a member of its VLANs.
 pub fn flags(network: &Network) -> PortFlags {
     PortFlags {
-        // What a pod sends to its own host port or service is turned back by the node, and with br_netfilter within the bridge.
+        // What a pod sends to its own host port or service is turned back by the node, and with br_netfilter
+        // within the bridge.
         hairpin: network.hairpin
             || !network.ports.is_empty()
             || !network.services().is_empty()
@@ -57,8 +59,9 @@ pub async fn set_up(
     if network.mac_is_pinned() { pin(node, network, bridge, host, mac).await } else { Ok(()) }
 }
 
-/// So that the bridge does not forget a silent pod and flood what is for it, and no frame from elsewhere moves it. With `macspoofchk` the
-/// port is locked: only what is pinned to it is let in, in each of its VLANs.
+/// So that the bridge does not forget a silent pod and flood what is for it, and no frame from elsewhere
+/// moves it. With `macspoofchk` the port is locked: only what is pinned to it is let in, in each of its
+/// VLANs.
 async fn pin(
     node: &Conn,
     network: &Network,
@@ -81,8 +84,8 @@ async fn pin(
     }
 }
 
-/// Another port's entry, or the kernel's own, is never replaced. A machine that is still heard behind another port, as a virtual machine that
-/// moves here, is not pinned: the bridge learns when it is here.
+/// Another port's entry, or the kernel's own, is never replaced. A machine that is still heard behind another
+/// port, as a virtual machine that moves here, is not pinned: the bridge learns when it is here.
 async fn pin_known(
     node: &Conn,
     network: &Network,

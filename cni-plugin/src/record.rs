@@ -1,9 +1,10 @@
-//! What was given to an attachment outside its veth, written down in `/run`: rules in the node's packet filter do not say what they
-//! were made from, and after a firewall's restart they are gone.
+//! What was given to an attachment outside its veth, written down in `/run`: rules in the node's packet
+//! filter do not say what they were made from, and after a firewall's restart they are gone.
 //!
-//! One file an attachment, in a folder for each network namespace that is a node: `/run/vlan-bridge/attachments/NODE/VETH`, and
-//! `/run/vlan-bridge/guards/NODE/VETH` for the guard, `/run/vlan-bridge/ways/NODE/DEVICE/VETH` for the node's ways to the pod. Like the
-//! rules it goes with the boot. An attachment that needs nothing of the kind has none.
+//! One file an attachment, in a folder for each network namespace that is a node:
+//! `/run/vlan-bridge/attachments/NODE/VETH`, and `/run/vlan-bridge/guards/NODE/VETH` for the guard,
+//! `/run/vlan-bridge/ways/NODE/DEVICE/VETH` for the node's ways to the pod. Like the rules it goes with the
+//! boot. An attachment that needs nothing of the kind has none.
 
 mod prune;
 
@@ -27,7 +28,8 @@ use crate::ownership::{Attachment, Progress};
 use crate::plan::guard::Limits;
 pub use prune::prune;
 
-/// One attachment's record. Keys that a release does not know are passed over, keys that are not there mean "nothing of the kind".
+/// One attachment's record. Keys that a release does not know are passed over, keys that are not there mean
+/// "nothing of the kind".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Network name.
@@ -54,14 +56,16 @@ pub struct Record {
     pub gateway: bool,
     /// The pod's host ports.
     pub ports: Vec<PortMapping>,
-    /// On a network with an uplink: the node's address of each family, from which it talks for those whose answers would not come back
-    /// through it. None in NAT mode, where the node is the pod's router.
+    /// On a network with an uplink: the node's address of each family, from which it talks for those whose
+    /// answers would not come back through it. None in NAT mode, where the node is the pod's router.
     pub sources: Vec<IpAddr>,
-    /// The node's address from which it asks for host ports at 127.0.0.1. None where none is there, and in what an older version wrote.
+    /// The node's address from which it asks for host ports at 127.0.0.1. None where none is there, and in
+    /// what an older version wrote.
     pub localhost: Option<Ipv4Addr>,
     /// With host ports: the networks of services, whose addresses are not the node's to publish.
     pub services: Vec<IpNet>,
-    /// The veths of the same container's attachments that get host ports when this one goes, in this order. Some may be gone.
+    /// The veths of the same container's attachments that get host ports when this one goes, in this order.
+    /// Some may be gone.
     pub followers: Vec<String>,
     /// What the pod may send; none if it may send anything.
     pub guard: Option<Limits>,
@@ -134,7 +138,8 @@ impl Record {
     }
 }
 
-/// The folder for what is written down of one kind about the node that we run on: `/run/vlan-bridge/KIND/NODE`.
+/// The folder for what is written down of one kind about the node that we run on:
+/// `/run/vlan-bridge/KIND/NODE`.
 pub(crate) fn node_folder(kind: &str) -> Result<PathBuf, CniError> {
     // A process works on one node, and asks for its records many times.
     static NODE: OnceLock<String> = OnceLock::new();
@@ -167,8 +172,8 @@ pub fn as_ipv4(ip: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// Writes a document below a folder, which is made if it is not there. Renamed into place, so that it is whole or not there. Names with a dot
-/// are drafts.
+/// Writes a document below a folder, which is made if it is not there. Renamed into place, so that it is
+/// whole or not there. Names with a dot are drafts.
 pub(crate) fn put(folder: &Path, name: &str, document: &Value) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let draft = folder.join(format!(".{name}"));
@@ -189,7 +194,8 @@ impl Records {
         Records::below("attachments")
     }
 
-    /// Those of its guarded pods: a table of their own, and what goes with the last record of one stays with those of the other.
+    /// Those of its guarded pods: a table of their own, and what goes with the last record of one stays with
+    /// those of the other.
     pub fn of_guards() -> Result<Records, CniError> {
         Records::below("guards")
     }
@@ -225,7 +231,8 @@ impl Records {
         put(&self.folder, &name, &record.to_json()).map_err(|e| self.failed("write", &name, &e))
     }
 
-    /// The record of the attachment with this veth. None if there is none; one that cannot be read counts as none and is logged.
+    /// The record of the attachment with this veth. None if there is none; one that cannot be read counts as
+    /// none and is logged.
     pub fn read(&self, veth: &str) -> Option<Record> {
         let read = match fs::read(self.folder.join(veth)) {
             Err(e) if e.kind() == ErrorKind::NotFound => return None,
@@ -247,7 +254,8 @@ impl Records {
         None
     }
 
-    /// Removes the record of the attachment with this veth, and what an ADD left that was killed while it wrote one.
+    /// Removes the record of the attachment with this veth, and what an ADD left that was killed while it
+    /// wrote one.
     pub fn remove(&self, veth: &str) -> Result<(), CniError> {
         self.discard(veth)?;
         self.discard(&format!(".{veth}"))
@@ -277,8 +285,8 @@ impl Records {
         self.entries().iter().map(|name| name.trim_start_matches('.').to_owned()).collect()
     }
 
-    /// The records of attachments whose veth is there, finished ones first, without that of `but` one. The other records go. Only for who
-    /// holds the lock alone.
+    /// The records of attachments whose veth is there, finished ones first, without that of `but` one. The
+    /// other records go. Only for who holds the lock alone.
     pub async fn live(&self, node: &Conn, but: Option<&str>) -> Result<Vec<Record>, CniError> {
         let (mut finished, mut under_way) = (Vec::new(), Vec::new());
         for (veth, record) in self.all().into_iter().filter(|(veth, _)| Some(veth.as_str()) != but) {
@@ -310,7 +318,8 @@ impl Records {
         fs::read_dir(&self.folder).is_ok_and(|mut entries| entries.next().is_none()) || !self.folder.exists()
     }
 
-    /// Whether there is not even the folder: nothing of this kind has been on the node, or all of it has gone.
+    /// Whether there is not even the folder: nothing of this kind has been on the node, or all of it has
+    /// gone.
     pub fn are_absent(&self) -> bool {
         !self.folder.exists()
     }

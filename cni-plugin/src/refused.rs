@@ -1,9 +1,9 @@
-//! ADDs that were refused because another network's attachment of the same container and interface is there. The runtime
-//! answers with a DEL for the network that was refused, which must leave that attachment alone; any other DEL of this
-//! container and interface means it, by whatever name its network went then.
+//! ADDs that were refused because another network's attachment of the same container and interface is there.
+//! The runtime answers with a DEL for the network that was refused, which must leave that attachment alone;
+//! any other DEL of this container and interface means it, by whatever name its network went then.
 //!
-//! A line for each, `INDEX NETWORK` with the index of the veth, in `/run/vlan-bridge/refused/NODE/VETH`. An attachment to which
-//! nothing of the kind happened has no file.
+//! A line for each, `INDEX NETWORK` with the index of the veth, in `/run/vlan-bridge/refused/NODE/VETH`. An
+//! attachment to which nothing of the kind happened has no file.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};

@@ -1,12 +1,14 @@
-//! All that calls put back by the way, in one go and without a pod that comes or goes: for `vlan-bridgectl repair`.
+//! All that calls put back by the way, in one go and without a pod that comes or goes: for `vlan-bridgectl
+//! repair`.
 
 use cni_conf::cni::error::CniError;
 
 use crate::net::Conn;
 use crate::{boundary, guard, host_access, nat, ports, record};
 
-/// Puts back what CHECKs of the node's attachments would complain of, but for what is in the pods' own namespaces. Returns what was put back in
-/// words, and the errors of what could not be. Takes the locks that ADD and DEL take.
+/// Puts back what CHECKs of the node's attachments would complain of, but for what is in the pods' own
+/// namespaces. Returns what was put back in words, and the errors of what could not be. Takes the locks that
+/// ADD and DEL take.
 ///
 /// # Errors
 /// No socket to the kernel.

@@ -1,5 +1,6 @@
-//! A MAC that was asked for (`runtimeConfig.mac`, `args.cni.mac`, `CNI_ARGS MAC=`): whose is it already? The bridge sends what is for a MAC to
-//! one port, so a pod that takes the node's, the router's or another pod's cuts that one off.
+//! A MAC that was asked for (`runtimeConfig.mac`, `args.cni.mac`, `CNI_ARGS MAC=`): whose is it already? The
+//! bridge sends what is for a MAC to one port, so a pod that takes the node's, the router's or another pod's
+//! cuts that one off.
 
 use std::net::IpAddr;
 
@@ -116,7 +117,8 @@ async fn beyond(
     {
         return Ok(Some(behind(port, kind)));
     }
-    // A virtual machine that moves here is heard from its last node until it has moved. So the gateways are asked whether it is theirs.
+    // A virtual machine that moves here is heard from its last node until it has moved. So the gateways are
+    // asked whether it is theirs.
     let answers = ask_gateways(network, links, &gateways, mac)?;
     match answers.iter().find(|(_, is_it)| *is_it) {
         Some((gateway, _)) => Ok(Some(format!("that of gateway {gateway}"))),
@@ -128,7 +130,8 @@ async fn beyond(
     }
 }
 
-/// The port that the bridge knows the MAC behind, in one of the pod's VLANs. The veth of a killed ADD of the same attachment does not count.
+/// The port that the bridge knows the MAC behind, in one of the pod's VLANs. The veth of a killed ADD of the
+/// same attachment does not count.
 async fn known_behind<'a>(
     node: &Conn,
     network: &Network,

@@ -1,5 +1,5 @@
-//! Joining and leaving VLANs on a bridge that filters. Both under the node's lock, ADD after the pod's port has joined,
-//! DEL after it has gone: whichever comes second sees what the first did.
+//! Joining and leaving VLANs on a bridge that filters. Both under the node's lock, ADD after the pod's port
+//! has joined, DEL after it has gone: whichever comes second sees what the first did.
 
 mod added;
 
@@ -17,7 +17,8 @@ use crate::{ownership, trunk::added::Added};
 pub use crate::plan::vlan::DUMMY;
 pub use added::remove_all as remove_records;
 
-/// Brings the VLANs of a pod's port, `host`, onto the uplink, and the node's own side of them into being. Returns the latter.
+/// Brings the VLANs of a pod's port, `host`, onto the uplink, and the node's own side of them into being.
+/// Returns the latter.
 pub async fn join(node: &Conn, network: &Network, host: &Link) -> Result<Option<Link>, CniError> {
     Ok(join_and_tell(node, network, host).await?.0)
 }
@@ -59,8 +60,8 @@ pub async fn join_and_tell(
     Ok((side, steps))
 }
 
-/// Writes down which VLANs of the uplink this ADD is about to put there. A bridge of which nothing is written down yet may have pods all the
-/// same, from a release that wrote nothing: their VLANs are ours too.
+/// Writes down which VLANs of the uplink this ADD is about to put there. A bridge of which nothing is written
+/// down yet may have pods all the same, from a release that wrote nothing: their VLANs are ours too.
 fn note_added(
     network: &Network,
     bridge: &Link,
@@ -83,11 +84,12 @@ fn note_added(
     if is_known && ours.is_empty() { Ok(()) } else { added.insert(&ours) }
 }
 
-/// Takes the VLANs that a pod's port had off the uplink where an ADD has put them there and nobody uses them any more: neither another
-/// port nor the node itself. Where the bridge or the uplink is gone, there is nothing to do.
+/// Takes the VLANs that a pod's port had off the uplink where an ADD has put them there and nobody uses them
+/// any more: neither another port nor the node itself. Where the bridge or the uplink is gone, there is
+/// nothing to do.
 ///
-/// The kernel's list of ports can lack one while other interfaces are being removed, so nothing is taken off that two
-/// lists do not agree on, and what turns out to be in use afterwards is put back.
+/// The kernel's list of ports can lack one while other interfaces are being removed, so nothing is taken off
+/// that two lists do not agree on, and what turns out to be in use afterwards is put back.
 pub async fn leave(node: &Conn, trunk: &Trunk) -> Result<(), CniError> {
     let _lock = NodeLock::acquire()?;
     let (Some(bridge), Some(master)) =
@@ -114,7 +116,8 @@ pub async fn leave(node: &Conn, trunk: &Trunk) -> Result<(), CniError> {
     added.remove(&gone)
 }
 
-/// Leaves out the VLANs that the node itself uses on the bridge, by an interface of an operator's or an address on one of ours.
+/// Leaves out the VLANs that the node itself uses on the bridge, by an interface of an operator's or an
+/// address on one of ours.
 async fn without_the_nodes_own(node: &Conn, bridge: &Link, vids: Vec<u16>) -> Result<Vec<u16>, NetError> {
     if vids.is_empty() {
         return Ok(vids);

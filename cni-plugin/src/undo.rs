@@ -104,8 +104,8 @@ impl UndoLog {
         self.0.push(undo);
     }
 
-    /// Walks back in reverse order. What cannot be undone is logged and the rest goes on: the error that the caller
-    /// returns is the one that brought it here.
+    /// Walks back in reverse order. What cannot be undone is logged and the rest goes on: the error that the
+    /// caller returns is the one that brought it here.
     pub async fn unwind(self, conn: &Conn) {
         for undo in self.0.into_iter().rev() {
             let description = format!("{undo:?}");

@@ -1,5 +1,5 @@
-//! `ipam.conflictDetection`: whether and how an address is looked for on the network before it is given (RFC 5227 section 2.1
-//! for IPv4, RFC 4862 section 5.4 for IPv6).
+//! `ipam.conflictDetection`: whether and how an address is looked for on the network before it is given (RFC
+//! 5227 section 2.1 for IPv4, RFC 4862 section 5.4 for IPv6).
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -29,7 +29,8 @@ const QUARANTINES: RangeInclusive<u64> = 1..=86_400;
 pub struct Detection {
     /// The node's side of the pods' network: probes leave and answers are heard here.
     pub interface: String,
-    /// The bridge's port towards the network: while it has no carrier nobody can answer. None without an `uplink`.
+    /// The bridge's port towards the network: while it has no carrier nobody can answer. None without an
+    /// `uplink`.
     pub uplink: Option<String>,
     /// Whether the configuration asks for it. If not, it is on because there is an `uplink`.
     pub asked_for: bool,

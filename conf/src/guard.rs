@@ -8,7 +8,8 @@ use crate::cni::error::CniError;
 use crate::network::OUR_IPAM;
 use crate::section::{Section, parse_cidr, parse_ip};
 
-/// The IPAM plugins whose addresses stay as ADD reported them. Another's may change without a word to us, as dhcp's do.
+/// The IPAM plugins whose addresses stay as ADD reported them. Another's may change without a word to us, as
+/// dhcp's do.
 const LASTING: [&str; 3] = [OUR_IPAM, "host-local", "static"];
 
 /// All link-local addresses (RFC 4291 section 2.5.6), the one subnet that `allowedAddresses` takes.
@@ -19,10 +20,11 @@ const LINK_LOCAL: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0,
 pub struct Guard {
     /// The addresses of ADD's result are all that the pod has. Else the MAC alone counts.
     pub addresses: bool,
-    /// Addresses beside its own that the pod may send from (`allowedAddresses`): virtual ones of keepalived for one.
+    /// Addresses beside its own that the pod may send from (`allowedAddresses`): virtual ones of keepalived
+    /// for one.
     pub allowed: Vec<IpAddr>,
-    /// `allowedAddresses` has [`LINK_LOCAL`]: a virtual machine in the pod makes its link-local address of a secret (RFC 7217), and nobody
-    /// knows it beforehand.
+    /// `allowedAddresses` has [`LINK_LOCAL`]: a virtual machine in the pod makes its link-local address of a
+    /// secret (RFC 7217), and nobody knows it beforehand.
     pub any_link_local: bool,
 }
 

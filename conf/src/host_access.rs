@@ -1,5 +1,5 @@
-//! `hostAccess`, `hostAddresses` and `serviceCIDRs`: the pods' way to their own node and back, beside the VLANs' router, and what
-//! takes it.
+//! `hostAccess`, `hostAddresses` and `serviceCIDRs`: the pods' way to their own node and back, beside the
+//! VLANs' router, and what takes it.
 
 use std::fmt;
 
@@ -17,7 +17,8 @@ pub struct HostAccess {
     pub addresses: Vec<HostAddress>,
     /// Destinations that go to the pod's node, which knows who answers for them (`serviceCIDRs`).
     pub services: Vec<IpNet>,
-    /// The configuration asks for it, by `hostAccess: true` or by one of the other two keys. If not, it is on because there is an `uplink`.
+    /// The configuration asks for it, by `hostAccess: true` or by one of the other two keys. If not, it is on
+    /// because there is an `uplink`.
     pub asked_for: bool,
 }
 

@@ -9,8 +9,8 @@ pub const LONGEST: usize = 15;
 /// Checks a name; `key` is named in the message.
 ///
 /// # Errors
-/// [`crate::cni::error::code::INVALID_CONFIG`]: empty, over 15 bytes, `.`, `..`, or with a slash, colon, white space or
-/// control character.
+/// [`crate::cni::error::code::INVALID_CONFIG`]: empty, over 15 bytes, `.`, `..`, or with a slash, colon,
+/// white space or control character.
 pub fn check(key: &str, name: &str) -> Result<(), CniError> {
     check_length(key, name)?;
     let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();

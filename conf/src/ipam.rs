@@ -1,5 +1,5 @@
-//! The `ipam` section of vlan-bridge-ipam: host-local's keys with host-local's meaning, plus `slice`, `exclude`,
-//! `cooldown`, `conflictDetection` and `statusOnExhaustion`.
+//! The `ipam` section of vlan-bridge-ipam: host-local's keys with host-local's meaning, plus `slice`,
+//! `exclude`, `cooldown`, `conflictDetection` and `statusOnExhaustion`.
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,8 @@ pub struct IpamConfig {
     pub data_dir: PathBuf,
     /// `cooldown`: how long, in seconds, an address that was given back rests while there are others.
     pub cooldown: u32,
-    /// `conflictDetection`: how an address is looked for on the network before it is given; none where it is not.
+    /// `conflictDetection`: how an address is looked for on the network before it is given; none where it is
+    /// not.
     pub detection: Option<Detection>,
     /// `statusOnExhaustion`: whether STATUS fails while no address is free.
     pub status_on_exhaustion: bool,
@@ -97,8 +98,8 @@ impl IpamConfig {
         convertible(version, v4, self.ranges.len() - v4)
     }
 
-    /// `dataDir` alone, for the verbs that release: nothing else of the section may fail them. Whatever is not a
-    /// usable path is the default, for no ADD can have succeeded with it.
+    /// `dataDir` alone, for the verbs that release: nothing else of the section may fail them. Whatever is
+    /// not a usable path is the default, for no ADD can have succeeded with it.
     pub fn data_dir(config: &Map<String, Value>) -> PathBuf {
         let root = Section::new(config, "");
         let ipam = root.section("ipam").ok().flatten();

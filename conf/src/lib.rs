@@ -1,10 +1,11 @@
 //! What comes in and goes out on the CNI wire, as checked types. No I/O.
 //!
-//! A plugin is handed environment variables and a JSON document and answers with another: [`request`] turns the
-//! first two into a [`request::Request`], [`cni::result`] and [`cni::error`] make the third, in the specification
-//! version of the caller. [`network`], [`uplink`], [`host_access`], [`guard`] and [`ports`] hold the keys of `vlan-bridge`, [`ipam`] and [`range`]
-//! those of the `ipam` section. Every key is read through [`section::Section`], so that a message always names the
-//! key, the value found and what would be right.
+//! A plugin is handed environment variables and a JSON document and answers with another: [`request`] turns
+//! the first two into a [`request::Request`], [`cni::result`] and [`cni::error`] make the third, in the
+//! specification version of the caller. [`network`], [`uplink`], [`host_access`], [`guard`] and [`ports`]
+//! hold the keys of `vlan-bridge`, [`ipam`] and [`range`] those of the `ipam` section. Every key is read
+//! through [`section::Section`], so that a message always names the key, the value found and what would be
+//! right.
 
 pub mod cni;
 pub mod detection;

@@ -37,7 +37,8 @@ const DEFAULT_BRIDGE: &str = "cni0";
 /// The MTUs that a veth of Linux takes (`ETH_MIN_MTU`, `ETH_MAX_MTU`), in bytes.
 const MTUS: RangeInclusive<u64> = 68..=65535;
 
-/// The smallest MTU at which an interface speaks IPv6, in bytes (RFC 8200 section 5); Linux takes its addresses away below.
+/// The smallest MTU at which an interface speaks IPv6, in bytes (RFC 8200 section 5); Linux takes its
+/// addresses away below.
 const SMALLEST_IPV6_MTU: u32 = 1280;
 
 /// A checked configuration.
@@ -53,14 +54,16 @@ pub struct Network {
     pub is_default_gateway: bool,
     /// What leaves a pod's subnet gets the node's address (`ipMasq`).
     pub masquerade: bool,
-    /// The node forwards what comes from the uplink's network to its others, and what others send to the addresses of pods that are
-    /// masqueraded (`allowDirectRouting`).
+    /// The node forwards what comes from the uplink's network to its others, and what others send to the
+    /// addresses of pods that are masqueraded (`allowDirectRouting`).
     pub allow_direct_routing: bool,
-    /// Ports of the node that lead to the pod (capability `portMappings`, where our own entry of the list declares it).
+    /// Ports of the node that lead to the pod (capability `portMappings`, where our own entry of the list
+    /// declares it).
     pub ports: Vec<PortMapping>,
     /// A conflicting address of the bridge is replaced instead of refused (`forceAddress`).
     pub force_address: bool,
-    /// MTU in bytes of the veth pair and of a bridge that we make; none for the uplink's, or the kernel's default.
+    /// MTU in bytes of the veth pair and of a bridge that we make; none for the uplink's, or the kernel's
+    /// default.
     pub mtu: Option<u32>,
     /// Bridge port flag: a frame may go back where it came from (`hairpinMode`).
     pub hairpin: bool,
@@ -74,8 +77,8 @@ pub struct Network {
     pub mac_spoof_check: bool,
     /// Duplicate address detection for the pod's IPv6 addresses (`enabledad`).
     pub detect_duplicates: bool,
-    /// Whether router advertisements configure the pod's interface (`acceptRA`): not where IPAM gives it IPv6 addresses or a guard knows only its
-    /// own; none leaves it as the kernel has it, as the reference does.
+    /// Whether router advertisements configure the pod's interface (`acceptRA`): not where IPAM gives it IPv6
+    /// addresses or a guard knows only its own; none leaves it as the kernel has it, as the reference does.
     pub accept_ra: Option<bool>,
     /// The pod's interface stays down (`disableContainerInterface`).
     pub container_interface_down: bool,
@@ -134,8 +137,9 @@ impl Network {
                 .map(|mtu| mtu as u32),
             hairpin: section.bool("hairpinMode")?,
             promisc: section.bool("promiscMode")?,
-            // Without a querier, as a rule a router, it only makes each port take longer.
-            // On a bridge with several VLANs, what a querier of one VLAN finds out would keep neighbour solicitations from the others.
+            // Without a querier, as a rule a router, it only makes each port take longer. On a bridge with
+            // several VLANs, what a querier of one VLAN finds out would keep neighbour solicitations from the
+            // others.
             multicast_snooping: section
                 .opt_bool("multicastSnooping")?
                 .unwrap_or(uplink.is_some() && port_vlans.is_none()),
@@ -257,15 +261,15 @@ impl Network {
         Trunk::of(&self.bridge, self.uplink.as_ref(), self.port_vlans.as_ref())
     }
 
-    /// Name and id of the node's own side of the pods' VLAN on a bridge that filters: on a trunk, for probes and the
-    /// node's access; on a bridge that is a gateway, to carry the gateway's address.
+    /// Name and id of the node's own side of the pods' VLAN on a bridge that filters: on a trunk, for probes
+    /// and the node's access; on a bridge that is a gateway, to carry the gateway's address.
     pub fn node_side(&self) -> Option<(String, u16)> {
         let vid = self.port_vlans.as_ref()?.access?;
         (self.uplink.is_some() || self.is_gateway).then(|| (node_side_name(&self.bridge, vid), vid))
     }
 
-    /// Whether the bridge is told behind which port the pod's MAC is: on a network with an uplink, whose frames could say otherwise, with
-    /// `macspoofchk`, and where the MAC was asked for.
+    /// Whether the bridge is told behind which port the pod's MAC is: on a network with an uplink, whose
+    /// frames could say otherwise, with `macspoofchk`, and where the MAC was asked for.
     pub fn mac_is_pinned(&self) -> bool {
         self.uplink.is_some() || self.mac_spoof_check || self.mac.is_some()
     }
@@ -276,7 +280,8 @@ impl Network {
     }
 }
 
-/// Whether the IPAM part of a configuration, or what the runtime adds to it, names an IPv6 address or network, so that the pod gets some from there.
+/// Whether the IPAM part of a configuration, or what the runtime adds to it, names an IPv6 address or
+/// network, so that the pod gets some from there.
 fn names_ipv6(config: &Map<String, Value>) -> bool {
     fn is_named(value: &Value) -> bool {
         match value {
@@ -298,8 +303,8 @@ fn names_ipv6(config: &Map<String, Value>) -> bool {
             .any(|(_, value)| is_named(value))
 }
 
-/// `runtimeConfig.portMappings`, where our own entry of the list declares the capability: what a runtime passes beside that is for
-/// a chained plugin.
+/// `runtimeConfig.portMappings`, where our own entry of the list declares the capability: what a runtime
+/// passes beside that is for a chained plugin.
 fn parse_ports(request: &Request) -> Result<Vec<PortMapping>, CniError> {
     match request.runtime_config()? {
         Some(filled) if declares_ports(&request.root())? => PortMapping::parse_list(&filled, PORT_MAPPINGS),

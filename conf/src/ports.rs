@@ -1,4 +1,5 @@
-//! Host ports: what the runtime fills in for the capability `portMappings`, in the form of the reference `portmap`.
+//! Host ports: what the runtime fills in for the capability `portMappings`, in the form of the reference
+//! `portmap`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -62,7 +63,8 @@ pub struct PortMapping {
     pub container_port: u16,
     /// `protocol`: TCP where none is named.
     pub protocol: Protocol,
-    /// `hostIP`: the only address of the node that has the port. None for all, `0.0.0.0` and `::` for all of a family.
+    /// `hostIP`: the only address of the node that has the port. None for all, `0.0.0.0` and `::` for all of
+    /// a family.
     pub host_ip: Option<IpAddr>,
 }
 

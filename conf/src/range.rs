@@ -1,6 +1,7 @@
 //! The addresses that a network may hand out: ranges within subnets, and sets of ranges.
 //!
-//! All arithmetic is on `u128`, and nothing is ever listed: the range of a v6 /64 is as cheap as that of a /30.
+//! All arithmetic is on `u128`, and nothing is ever listed: the range of a v6 /64 is as cheap as that of a
+//! /30.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -32,13 +33,16 @@ pub struct Range {
 pub struct RangeSet(pub Vec<Range>);
 
 impl Range {
-    /// Reads the keys of one range: `subnet`, and `slice` or `rangeStart` and `rangeEnd`, and `gateway` and `exclude`.
+    /// Reads the keys of one range: `subnet`, and `slice` or `rangeStart` and `rangeEnd`, and `gateway` and
+    /// `exclude`.
     ///
-    /// Defaults are host-local's: every usable address, and the first usable as gateway. The network and broadcast
-    /// address are taken out of a range that names them (host-local hands them out), with a word in `warnings`.
+    /// Defaults are host-local's: every usable address, and the first usable as gateway. The network and
+    /// broadcast address are taken out of a range that names them (host-local hands them out), with a word in
+    /// `warnings`.
     ///
     /// # Errors
-    /// Host bits in `subnet` or `slice`; a slice, bound, gateway or exclusion outside the subnet; a range without addresses.
+    /// Host bits in `subnet` or `slice`; a slice, bound, gateway or exclusion outside the subnet; a range
+    /// without addresses.
     pub fn from_section(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Range, CniError> {
         let subnet = section.cidr("subnet")?;
         let subnet = section.require("subnet", subnet, "the network's subnet such as 172.20.56.0/24")?;
@@ -158,8 +162,8 @@ impl RangeSet {
         self.range_of(addr).is_some() && self.refused_until(addr).is_none()
     }
 
-    /// The last address of the block around this one that is never handed out, whichever range it is in: a gateway
-    /// or an exclusion. `None` when the address is in none.
+    /// The last address of the block around this one that is never handed out, whichever range it is in: a
+    /// gateway or an exclusion. `None` when the address is in none.
     pub fn refused_until(&self, addr: IpAddr) -> Option<IpAddr> {
         let gateways = self.0.iter().filter_map(|range| range.gateway).map(IpNet::from);
         let excluded = self.0.iter().flat_map(|range| range.exclude.iter().copied());
@@ -287,7 +291,8 @@ fn gateway(
 }
 
 /// First and last address of a subnet that a host can have. v4 loses network and broadcast address, v6 the
-/// subnet-router anycast address; point-to-point subnets (RFC 3021, RFC 6164) and single addresses lose nothing.
+/// subnet-router anycast address; point-to-point subnets (RFC 3021, RFC 6164) and single addresses lose
+/// nothing.
 fn usable(subnet: IpNet) -> (IpAddr, IpAddr) {
     let (first, last) = (subnet.network(), subnet.broadcast());
     if subnet.max_prefix_len() - subnet.prefix_len() < 2 {

@@ -80,12 +80,13 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads the configuration. Of its keys only `cniVersion` and `name` are looked at, so that DEL and GC fail on
-    /// no other.
+    /// Reads the configuration. Of its keys only `cniVersion` and `name` are looked at, so that DEL and GC
+    /// fail on no other.
     ///
     /// # Errors
-    /// [`code::DECODING_FAILURE`] when stdin is not a JSON object, [`code::INCOMPATIBLE_VERSION`] for an unknown
-    /// version or a verb that the version does not have, [`code::INVALID_CONFIG`] for a missing or invalid `name`.
+    /// [`code::DECODING_FAILURE`] when stdin is not a JSON object, [`code::INCOMPATIBLE_VERSION`] for an
+    /// unknown version or a verb that the version does not have, [`code::INVALID_CONFIG`] for a missing or
+    /// invalid `name`.
     pub fn parse(env: Environment, stdin: Vec<u8>) -> Result<Request, CniError> {
         let config = if env.command == Command::Version { lenient(&stdin) } else { decode(&stdin)? };
         let version = version_of(&config)?;
@@ -116,13 +117,14 @@ impl Request {
         Section::new(&self.config, "")
     }
 
-    /// The version to report an error in when [`Request::parse`] failed: the configuration's when that much could
-    /// be read, else the newest.
+    /// The version to report an error in when [`Request::parse`] failed: the configuration's when that much
+    /// could be read, else the newest.
     pub fn version_for_errors(stdin: &[u8]) -> Version {
         decode(stdin).and_then(|config| version_of(&config)).unwrap_or(Version::NEWEST)
     }
 
-    /// `cniVersion` as it was asked for, understood or not; VERSION echoes it. `None` when there is none to echo.
+    /// `cniVersion` as it was asked for, understood or not; VERSION echoes it. `None` when there is none to
+    /// echo.
     pub fn version_asked(stdin: &[u8]) -> Option<String> {
         let config = lenient(stdin);
         let asked = Section::new(&config, "").str("cniVersion").ok()??;
@@ -138,9 +140,9 @@ impl Request {
         AddResult::from_json_at(value, self.version, "prevResult").map(Some)
     }
 
-    /// `cni.dev/valid-attachments`, or its alias `cni.dev/attachments`: container id and interface name of every
-    /// attachment that is still wanted (CNI 1.1, section 2, "GC"). Absent is not the same as empty: absent says
-    /// nothing, empty, and null too, that everything goes.
+    /// `cni.dev/valid-attachments`, or its alias `cni.dev/attachments`: container id and interface name of
+    /// every attachment that is still wanted (CNI 1.1, section 2, "GC"). Absent is not the same as empty:
+    /// absent says nothing, empty, and null too, that everything goes.
     ///
     /// # Errors
     /// Any entry that cannot be read: skipping it would release what it stands for.
@@ -208,8 +210,8 @@ impl Request {
         Ok(self.env.args.mac.map(|mac| (mac, "CNI_ARGS: MAC".into())))
     }
 
-    /// The addresses asked for: `IP` of `CNI_ARGS`, then `args.cni.ips`, then `runtimeConfig.ips`; prefix lengths
-    /// are ignored, and an address asked for in two ways is asked for once.
+    /// The addresses asked for: `IP` of `CNI_ARGS`, then `args.cni.ips`, then `runtimeConfig.ips`; prefix
+    /// lengths are ignored, and an address asked for in two ways is asked for once.
     ///
     /// # Errors
     /// Anything that is not an address, with its path.

@@ -13,9 +13,9 @@ use crate::cni::error::CniError;
 
 /// One JSON object and where it stands in the configuration.
 ///
-/// Keys are looked up exactly, then without regard to ASCII case: Go's encoding/json does that, and configurations
-/// written for the reference plugins rely on it. JSON `null` is an absent key. All errors carry
-/// [`crate::cni::error::code::INVALID_CONFIG`] and read `path: value is not …`.
+/// Keys are looked up exactly, then without regard to ASCII case: Go's encoding/json does that, and
+/// configurations written for the reference plugins rely on it. JSON `null` is an absent key. All errors
+/// carry [`crate::cni::error::code::INVALID_CONFIG`] and read `path: value is not …`.
 #[derive(Debug)]
 pub struct Section<'a> {
     map: &'a Map<String, Value>,
@@ -257,7 +257,8 @@ impl<'a> Section<'a> {
     }
 }
 
-/// An address, with or without a prefix length, which is ignored. A v4 address in v6 clothes becomes v4, as in Go.
+/// An address, with or without a prefix length, which is ignored. A v4 address in v6 clothes becomes v4, as
+/// in Go.
 pub fn parse_ip(text: &str) -> Option<IpAddr> {
     let net =
         if text.contains('/') { parse_cidr(text) } else { text.parse::<IpAddr>().ok().map(IpNet::from) };

@@ -1,5 +1,5 @@
-//! Shapes of configurations as other projects write them, with our plugins for the reference's: which of their entries are taken, and with
-//! what words.
+//! Shapes of configurations as other projects write them, with our plugins for the reference's: which of
+//! their entries are taken, and with what words.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -42,7 +42,8 @@ fn judge(list: &Value, entry: &Value) -> Result<String, CniError> {
     Ok(warnings.join("; "))
 }
 
-/// The outcome of the list's entry of ours, or of the single plugin's configuration; `""` for one that is taken without a word.
+/// The outcome of the list's entry of ours, or of the single plugin's configuration; `""` for one that is
+/// taken without a word.
 fn outcome(list: &Value) -> String {
     let entries = list["plugins"].as_array().cloned().unwrap_or_else(|| vec![list.clone()]);
     let mut ours = entries.iter().filter(|entry| entry["type"] == "vlan-bridge");

@@ -41,19 +41,20 @@ pub(crate) enum Output {
     Json,
 }
 
-/// Put the plugins into the CNI bin dir, and this node's network list into the CNI conf dir, last and in one step.
+/// Put the plugins into the CNI bin dir, and this node's network list into the CNI conf dir, last and in one
+/// step.
 ///
-/// The network is a list in a file (--network), or described by flags (--name and --subnet, and --master for an uplink);
-/// with neither, the plugins alone are installed. The node's part of
-/// its subnet comes from the first of: --slice; the Node's annotation cni.vlan-bridge/slice; the Node's spec.podCIDRs;
-/// --mapping. The Node is asked for where a service account is mounted, as in a pod. A slice that the list has already
-/// stays; --slice or --mapping that says otherwise is an error. If anything is wrong nothing is changed:
-/// a list that is there stays. One of others whose place ours takes is kept in /var/lib/vlan-bridge/previous, and uninstall
-/// puts it back. Needs root.
+/// The network is a list in a file (--network), or described by flags (--name and --subnet, and --master for
+/// an uplink); with neither, the plugins alone are installed. The node's part of its subnet comes from the
+/// first of: --slice; the Node's annotation cni.vlan-bridge/slice; the Node's spec.podCIDRs; --mapping. The
+/// Node is asked for where a service account is mounted, as in a pod. A slice that the list has already
+/// stays; --slice or --mapping that says otherwise is an error. If anything is wrong nothing is changed: a
+/// list that is there stays. One of others whose place ours takes is kept in /var/lib/vlan-bridge/previous,
+/// and uninstall puts it back. Needs root.
 #[derive(Debug, Args)]
 pub(crate) struct Install {
-    /// A network list without slice (repeatable). It keeps its file name, if that ends in .conflist; any other, and one told by
-    /// flags, is called 10-NAME.conflist
+    /// A network list without slice (repeatable). It keeps its file name, if that ends in .conflist; any
+    /// other, and one told by flags, is called 10-NAME.conflist
     #[arg(long, value_name = "FILE")]
     pub(crate) network: Vec<PathBuf>,
     #[command(flatten)]
@@ -61,7 +62,8 @@ pub(crate) struct Install {
     /// This node's part of the subnet; for two families, one each
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = cidr)]
     pub(crate) slice: Vec<IpNet>,
-    /// A file with a line for each node: its name and its slice, or one slice of each family with a comma between
+    /// A file with a line for each node: its name and its slice, or one slice of each family with a comma
+    /// between
     #[arg(long, value_name = "FILE")]
     pub(crate) mapping: Option<PathBuf>,
     /// Name of this node [default: $NODE_NAME, else the host's name]
@@ -72,12 +74,12 @@ pub(crate) struct Install {
     pub(crate) from: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) places: Places,
-    /// The version that the list is written in [default: its own, else 1.1.0, but none that a runtime of this node does not
-    /// take, and 1.0.0 at most where no runtime is found]
+    /// The version that the list is written in [default: its own, else 1.1.0, but none that a runtime of this
+    /// node does not take, and 1.0.0 at most where no runtime is found]
     #[arg(long, value_name = "VERSION")]
     pub(crate) cni_version: Option<String>,
-    /// Stay, and install again whenever a file of --network or --mapping has changed (looked at every 5 s), or the
-    /// Node's annotation or podCIDR (asked for every 30 s)
+    /// Stay, and install again whenever a file of --network or --mapping has changed (looked at every 5 s),
+    /// or the Node's annotation or podCIDR (asked for every 30 s)
     #[arg(long)]
     pub(crate) watch: bool,
     /// What is printed
@@ -85,7 +87,8 @@ pub(crate) struct Install {
     pub(crate) output: Output,
 }
 
-/// Where runtimes look; without these, where those look that run, or that are found by their configuration or folder.
+/// Where runtimes look; without these, where those look that run, or that are found by their configuration or
+/// folder.
 #[derive(Debug, Args)]
 pub(crate) struct Places {
     /// Where runtimes look for plugins [default: as their configuration says, else /opt/cni/bin]
@@ -130,10 +133,11 @@ pub(crate) struct Described {
 
 /// Take away what install put: lists, plugins, and the bridges and sub-interfaces that the plugins made.
 ///
-/// Takes away what /var/lib/vlan-bridge/installed.json names, wherever --bin-dir and --conf-dir put it, but no list that
-/// somebody has changed into one without our plugin. A list of others whose place ours took is put back, unless another is
-/// there by now or it names our plugin. Refuses while pods are attached. Leases stay; with --force those of the attached pods
-/// are given back. /var/lib/vlan-bridge/previous remains, with the lists that are not put back. Needs root.
+/// Takes away what /var/lib/vlan-bridge/installed.json names, wherever --bin-dir and --conf-dir put it, but
+/// no list that somebody has changed into one without our plugin. A list of others whose place ours took is
+/// put back, unless another is there by now or it names our plugin. Refuses while pods are attached. Leases
+/// stay; with --force those of the attached pods are given back. /var/lib/vlan-bridge/previous remains, with
+/// the lists that are not put back. Needs root.
 #[derive(Debug, Args)]
 pub(crate) struct Uninstall {
     /// Even though pods are attached: their interfaces go too
@@ -150,7 +154,8 @@ pub(crate) struct Status {
     /// A network list that is in no folder where runtimes look (repeatable)
     #[arg(long, value_name = "FILE")]
     pub(crate) network: Vec<PathBuf>,
-    /// Where to look for network lists [default: where runtimes look and install put some, else /etc/cni/net.d]
+    /// Where to look for network lists [default: where runtimes look and install put some, else
+    /// /etc/cni/net.d]
     #[arg(long, value_name = "DIR")]
     pub(crate) conf_dir: Option<PathBuf>,
     /// What is printed
@@ -160,14 +165,16 @@ pub(crate) struct Status {
 
 /// Check what experienced people would check by hand, and say what fixes what is wrong.
 ///
-/// Each line is ok, warn or fail, with what was seen, why it matters, and the command that fixes it. The exit status is 1 if
-/// anything fails. Nothing is changed; the pods' networks are asked by ARP and neighbour discovery, in nobody's name.
+/// Each line is ok, warn or fail, with what was seen, why it matters, and the command that fixes it. The exit
+/// status is 1 if anything fails. Nothing is changed; the pods' networks are asked by ARP and neighbour
+/// discovery, in nobody's name.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// A network list that is in no folder where runtimes look (repeatable)
     #[arg(long, value_name = "FILE")]
     pub(crate) network: Vec<PathBuf>,
-    /// Where to look for network lists [default: where runtimes look and install put some, else /etc/cni/net.d]
+    /// Where to look for network lists [default: where runtimes look and install put some, else
+    /// /etc/cni/net.d]
     #[arg(long, value_name = "DIR")]
     pub(crate) conf_dir: Option<PathBuf>,
     /// Where to look for plugins [default: where runtimes look and install put some, else /opt/cni/bin]
@@ -183,10 +190,11 @@ pub(crate) struct Doctor {
 
 /// Put back what others have taken away of attached pods' networks: after a firewall's reload, for one.
 ///
-/// Rules and sets of the packet filter, ports that are in no bridge any more and their settings, bridges and uplinks that are down or
-/// gone, entries of the forwarding database, the node's routes to pods, and sysctls of the devices that the plugins made: what the next
-/// ADD or DEL on this node would put back, and no more. What is in a pod's own namespace is left alone. Then looks at the node as doctor
-/// does, without sending anything, and prints what still fails. The exit status is 1 if anything does. Needs root.
+/// Rules and sets of the packet filter, ports that are in no bridge any more and their settings, bridges and
+/// uplinks that are down or gone, entries of the forwarding database, the node's routes to pods, and sysctls
+/// of the devices that the plugins made: what the next ADD or DEL on this node would put back, and no more.
+/// What is in a pod's own namespace is left alone. Then looks at the node as doctor does, without sending
+/// anything, and prints what still fails. The exit status is 1 if anything does. Needs root.
 #[derive(Debug, Args)]
 pub(crate) struct Repair {
     /// What is printed
@@ -198,7 +206,8 @@ fn cidr(text: &str) -> Result<IpNet, String> {
     text.parse().map_err(|_| "no CIDR: 172.20.56.16/28, for one".to_owned())
 }
 
-/// Does what the words ask for, and returns the exit code: 1 for what could not be done, 2 for what is no call.
+/// Does what the words ask for, and returns the exit code: 1 for what could not be done, 2 for what is no
+/// call.
 ///
 /// # Errors
 /// When `out` cannot be written.

@@ -1,4 +1,5 @@
-//! What other programs are told to do with interfaces: ifcfg files, NetworkManager, systemd-networkd, netplan, ifupdown.
+//! What other programs are told to do with interfaces: ifcfg files, NetworkManager, systemd-networkd,
+//! netplan, ifupdown.
 
 mod device;
 mod ini;
@@ -128,7 +129,8 @@ impl Definition {
 }
 
 impl Definitions {
-    /// Those that count for an interface. Of systemd-networkd's that is the first whose conditions hold, and those before it that may.
+    /// Those that count for an interface. Of systemd-networkd's that is the first whose conditions hold, and
+    /// those before it that may.
     pub(crate) fn about(&self, device: &Device) -> Vec<(&Definition, About)> {
         let is_left_alone = self.unmanaged.iter().any(|specification| specification.is_about(device));
         let (mut found, mut is_settled) = (Vec::new(), false);
@@ -161,7 +163,8 @@ fn ifcfg(name: &str, text: &str) -> Vec<(String, bool)> {
     vec![(value("DEVICE").unwrap_or_else(|| of_name.to_owned()), asks || given)]
 }
 
-/// YAML, of which lines and their indents are enough here: `NAME:` stands alone on a line, its settings are further in.
+/// YAML, of which lines and their indents are enough here: `NAME:` stands alone on a line, its settings are
+/// further in.
 fn netplan(name: &str, text: &str) -> Vec<(String, bool)> {
     /// The settings above an interface's name: `network: ethernets: NAME:`.
     const LEVEL: usize = 2;

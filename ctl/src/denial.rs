@@ -1,4 +1,5 @@
-//! Why we may not write somewhere: root without its capabilities, as in a container, is one user among others.
+//! Why we may not write somewhere: root without its capabilities, as in a container, is one user among
+//! others.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -112,7 +113,8 @@ fn denied(folder: &Folder, own: &Own, context: Option<&str>, is_immutable: bool)
     }
 }
 
-/// Our own context, where SELinux enforces. From within a container only the label on us tells that there is SELinux.
+/// Our own context, where SELinux enforces. From within a container only the label on us tells that there is
+/// SELinux.
 fn selinux() -> Option<String> {
     let enforces = fs::read_to_string("/sys/fs/selinux/enforce").ok();
     if enforces.is_some_and(|enforces| enforces.trim() == "0") {
@@ -138,7 +140,8 @@ pub(crate) fn mount_of(folder: &Path) -> Option<Mount> {
     mount_in(&fs::read_to_string("/proc/self/mountinfo").ok()?, &folder)
 }
 
-/// Lines of mountinfo: `36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/sda1 rw`. Of two at one place the later one counts.
+/// Lines of mountinfo: `36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/sda1 rw`. Of two at one place
+/// the later one counts.
 fn mount_in(mounts: &str, folder: &Path) -> Option<Mount> {
     let of = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();

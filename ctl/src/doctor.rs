@@ -1,4 +1,5 @@
-//! `doctor`: what experienced people check by hand. `observe` looks, the checks judge what was seen, this prints it.
+//! `doctor`: what experienced people check by hand. `observe` looks, the checks judge what was seen, this
+//! prints it.
 
 mod addresses;
 mod bridges;

@@ -1,4 +1,5 @@
-//! Everything that was seen on a node, as values: `observe` fills it in, `doctor` and `status` look at it. No I/O.
+//! Everything that was seen on a node, as values: `observe` fills it in, `doctor` and `status` look at it. No
+//! I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -48,7 +49,8 @@ pub(crate) struct Facts {
     pub(crate) networks: Vec<Network>,
     /// What attached pods hold whose network is in no list, by its name.
     pub(crate) unlisted: Vec<(String, Leases)>,
-    /// Networks that have leases where ours have theirs, and that no list names: the folder, and how many leases.
+    /// Networks that have leases where ours have theirs, and that no list names: the folder, and how many
+    /// leases.
     pub(crate) orphans: Vec<(PathBuf, usize)>,
     /// Lists with an entry of ours that the plugins would refuse, and why.
     pub(crate) refused: Vec<(PathBuf, String)>,
@@ -61,7 +63,8 @@ pub(crate) struct Facts {
     pub(crate) records: BTreeMap<String, Record>,
     /// Attachments whose rules in the packet filter are not as they were put in, and what is missing.
     pub(crate) broken_rules: Vec<(String, String)>,
-    /// The node's ends of pods' interfaces that have a guard in the packet filter; none if it cannot be asked.
+    /// The node's ends of pods' interfaces that have a guard in the packet filter; none if it cannot be
+    /// asked.
     pub(crate) guarded: Option<Vec<String>>,
     /// Attachments whose guard is not as it was put in, and what is missing.
     pub(crate) broken_guards: Vec<(String, String)>,
@@ -75,11 +78,13 @@ pub(crate) struct Facts {
     pub opened: Vec<String>,
     /// Chains FORWARD of iptables that drop what no rule accepts; a rule of ours can be there.
     pub(crate) forward_drops: Vec<ForwardChain>,
-    /// Chains of others that forwarded packets have to pass, and which no rule of ours can meet: a policy of drop, or firewalld's.
+    /// Chains of others that forwarded packets have to pass, and which no rule of ours can meet: a policy of
+    /// drop, or firewalld's.
     pub(crate) forward_chains: Vec<ForwardChain>,
     /// Bridges of attached pods whose packets the packet filter drops, and where.
     pub(crate) bridged_dropped: Vec<(String, BridgedDrop)>,
-    /// Chains of others that filter reverse paths, each with the devices of ours that rules of its table are about.
+    /// Chains of others that filter reverse paths, each with the devices of ours that rules of its table are
+    /// about.
     pub(crate) reverse_path_filters: Vec<(ReversePathFilter, BTreeSet<String>)>,
     /// Where legacy iptables filters as well.
     pub(crate) legacy: Vec<Legacy>,
@@ -89,7 +94,8 @@ pub(crate) struct Facts {
     pub(crate) missing_routes: Vec<MissingRoute>,
     /// Packets that reverse-path filtering has dropped since the boot (`IPReversePathFilter`).
     pub(crate) rp_filtered: Option<u64>,
-    /// None in a network namespace that is not the machine's first one: these show neither counters nor limits.
+    /// None in a network namespace that is not the machine's first one: these show neither counters nor
+    /// limits.
     pub(crate) neighbours: Vec<NeighbourTable>,
 }
 
@@ -315,7 +321,8 @@ impl Facts {
         uplinks.map(|uplink| uplink.master.as_str()).collect()
     }
 
-    /// From where a network can be asked: its bridge or the bridge's side of the VLAN, or, before the first pod, its uplink.
+    /// From where a network can be asked: its bridge or the bridge's side of the VLAN, or, before the first
+    /// pod, its uplink.
     pub(crate) fn vantage(&self, ours: &Ours) -> Option<Vantage> {
         let network = &ours.network;
         let uplink = network.uplink.as_ref()?;

@@ -9,9 +9,9 @@ use anyhow::{Result, anyhow};
 
 use crate::denial;
 
-/// Puts a file in its place in one step: written beside, synced, renamed. Whoever opens the name gets the old content or the
-/// new one, whole, after a power cut too; who runs the old one keeps it. The name beside begins with a dot and ends like
-/// nothing that a runtime reads.
+/// Puts a file in its place in one step: written beside, synced, renamed. Whoever opens the name gets the old
+/// content or the new one, whole, after a power cut too; who runs the old one keeps it. The name beside
+/// begins with a dot and ends like nothing that a runtime reads.
 pub(crate) fn put(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(anyhow!("{} is not the path of a file", path.display()));

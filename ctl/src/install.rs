@@ -1,7 +1,7 @@
 //! `install`: plugins first, the network list last, so that a runtime never finds a list without its plugins.
 //!
-//! Everything is read, decided and checked before the first byte is written. Then one install at a time looks at what is there and
-//! writes: see [`crate::lock`].
+//! Everything is read, decided and checked before the first byte is written. Then one install at a time looks
+//! at what is there and writes: see [`crate::lock`].
 
 pub(crate) mod binaries;
 mod list;

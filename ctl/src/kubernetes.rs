@@ -1,4 +1,5 @@
-//! The Kubernetes API, as far as a pod with a service account may ask it: its own Node, and all Nodes where that is allowed.
+//! The Kubernetes API, as far as a pod with a service account may ask it: its own Node, and all Nodes where
+//! that is allowed.
 
 use std::path::Path;
 use std::time::Duration;

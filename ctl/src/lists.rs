@@ -14,12 +14,13 @@ use crate::files;
 /// The plugin that is ours.
 pub(crate) const OUR_PLUGIN: &str = "vlan-bridge";
 
-/// What runtimes take for a network list, by the end of its name (libcni's `ConfFiles`): what ends otherwise than in this is the
-/// configuration of a single plugin to them.
+/// What runtimes take for a network list, by the end of its name (libcni's `ConfFiles`): what ends otherwise
+/// than in this is the configuration of a single plugin to them.
 const OF_LIST: &str = ".conflist";
 const OF_PLUGIN: [&str; 2] = [".conf", ".json"];
 
-/// The list that a single plugin's configuration stands for (libcni's `ConfListFromConf`); anything else as it is.
+/// The list that a single plugin's configuration stands for (libcni's `ConfListFromConf`); anything else as
+/// it is.
 pub(crate) fn of_one(content: Value) -> Value {
     if !is_single(&content) {
         return content;

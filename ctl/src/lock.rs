@@ -1,7 +1,7 @@
 //! One install or uninstall at a time.
 //!
-//! The lock is on the folder of the manifest: of all that installs share, in containers of several DaemonSets too, only that is sure
-//! to be one.
+//! The lock is on the folder of the manifest: of all that installs share, in containers of several DaemonSets
+//! too, only that is sure to be one.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,7 +13,8 @@ use cni_skel::lock::{self, Share};
 use crate::files;
 use crate::manifest::FOLDER;
 
-/// How long to wait. An install writes a dozen megabytes to a disk that may be slow; an uninstall with `--force` calls DEL for each pod.
+/// How long to wait. An install writes a dozen megabytes to a disk that may be slow; an uninstall with
+/// `--force` calls DEL for each pod.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Held while the manifest, and what it names, is looked at and changed.

@@ -1,4 +1,5 @@
-//! What install has put where, so that uninstall takes away that and no more. Whoever changes it holds the [lock](crate::lock).
+//! What install has put where, so that uninstall takes away that and no more. Whoever changes it holds the
+//! [lock](crate::lock).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -48,8 +49,9 @@ impl Manifest {
         add(&mut self.lists, path);
     }
 
-    /// Keeps the list that is there, before another takes its place, and returns where: no runtime looks there. One of ours goes
-    /// where our last one is kept; one of others takes the place of nothing that is kept, for uninstall gives it back.
+    /// Keeps the list that is there, before another takes its place, and returns where: no runtime looks
+    /// there. One of ours goes where our last one is kept; one of others takes the place of nothing that is
+    /// kept, for uninstall gives it back.
     pub(crate) fn keep(&mut self, list: &Path, content: &[u8]) -> Result<PathBuf> {
         if self.lists.iter().any(|known| known == list) && lists::is_ours(content) {
             let kept = uninstalled_dir().join(list.file_name().unwrap_or_default());

@@ -1,11 +1,12 @@
-//! The kernel's neighbour tables. There is one for each family, which all network namespaces of the machine share.
+//! The kernel's neighbour tables. There is one for each family, which all network namespaces of the machine
+//! share.
 
 /// A neighbour table, as `/proc/net/stat/arp_cache` or `ndisc_cache` has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NeighbourTable {
     pub(crate) ipv6: bool,
-    /// How many there are, in all namespaces. Permanent ones are among them, which do not count against the limit
-    /// (before Linux 5.0 they do).
+    /// How many there are, in all namespaces. Permanent ones are among them, which do not count against the
+    /// limit (before Linux 5.0 they do).
     pub(crate) entries: u64,
     /// `gc_thresh3`: so many are kept; to one more the kernel answers ENOBUFS.
     pub(crate) limit: u64,

@@ -33,8 +33,8 @@ use crate::{cli, definitions, files, node, plugin, runtimes};
 /// So many addresses of a range are asked for at the most.
 const MOST: u128 = 256;
 
-/// Looks at everything but the network: in these folders, else where lists and plugins ought to be. `extra` are lists that no
-/// runtime's folder has.
+/// Looks at everything but the network: in these folders, else where lists and plugins ought to be. `extra`
+/// are lists that no runtime's folder has.
 ///
 /// # Errors
 /// What cannot be looked at at all; what is merely wrong is a fact.
@@ -154,7 +154,8 @@ fn status(bin_dirs: &[PathBuf], mut entry: Value) -> Option<Result<(), String>> 
     Some(plugin::call(&plugin, "STATUS", &entry, None).map_err(|why| format!("{why:#}")))
 }
 
-/// Looks where our networks have their leases. A folder that cannot be read is told of where its own network is.
+/// Looks where our networks have their leases. A folder that cannot be read is told of where its own network
+/// is.
 fn orphans(facts: &Facts, named: &BTreeSet<String>) -> Vec<(PathBuf, usize)> {
     let ipams = facts.networks.iter().filter_map(|network| network.ours.ipam.as_ref());
     let folders: BTreeSet<&Path> = ipams.map(|ipam| ipam.data_dir.as_path()).collect();
@@ -172,7 +173,8 @@ fn leases(ours: &Ours) -> Leases {
     }
 }
 
-/// The addresses of attached pods whose network is in no list that was found, if their leases are where they are by default.
+/// The addresses of attached pods whose network is in no list that was found, if their leases are where they
+/// are by default.
 fn unlisted(facts: &Facts) -> Vec<(String, Leases)> {
     let is_listed = |name: &&str| facts.networks.iter().any(|network| network.ours.name == *name);
     let attached = facts.attachments().filter_map(|link| Some(attachment_of(link)?.network));

@@ -41,7 +41,8 @@ pub(crate) fn run(call: &Repair, out: &mut dyn Write) -> Result<bool> {
     Ok(failed.is_empty() && left.is_empty())
 }
 
-/// Closes the networks whose pods were attached before the plugin kept the node from routing for them: only their lists say so.
+/// Closes the networks whose pods were attached before the plugin kept the node from routing for them: only
+/// their lists say so.
 async fn close(facts: &Facts) -> Result<Vec<String>, CniError> {
     let conn = Conn::open()?;
     let mut closed = Vec::new();

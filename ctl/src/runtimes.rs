@@ -1,5 +1,6 @@
-//! The container runtimes of this node: where they look for plugins and network lists, and which CNI they speak. Those that run are asked
-//! first, then the folders of distributions, then the places where a runtime's configuration is by default.
+//! The container runtimes of this node: where they look for plugins and network lists, and which CNI they
+//! speak. Those that run are asked first, then the folders of distributions, then the places where a
+//! runtime's configuration is by default.
 
 mod configuration;
 mod kinds;
@@ -51,7 +52,8 @@ pub(crate) struct Runtime {
     pub(crate) serves_cri: bool,
 }
 
-/// Looks for runtimes. `kubelet` is what the node's kubelet says of its runtime, `containerd://1.6.20` for one.
+/// Looks for runtimes. `kubelet` is what the node's kubelet says of its runtime, `containerd://1.6.20` for
+/// one.
 ///
 /// # Errors
 /// A configuration that cannot be read: the wrong folders would be taken.
@@ -108,8 +110,8 @@ fn running(kind: &'static Kind, processes: &[Process]) -> Result<Vec<Runtime>> {
     Ok(found)
 }
 
-/// The distributions whose folder is there, beside those that run. What kubelet has told is of one that cannot be asked: a container
-/// sees no more of it than its folders.
+/// The distributions whose folder is there, beside those that run. What kubelet has told is of one that
+/// cannot be asked: a container sees no more of it than its folders.
 fn products(kind: &'static Kind, running: &[Runtime], told: &mut Option<String>) -> Result<Vec<Runtime>> {
     let mut found = Vec::new();
     for product in PRODUCTS.iter().filter(|_| kind.name == PRODUCT_KIND) {
@@ -208,7 +210,8 @@ fn needs_loopback(kind: &Kind, version: Option<&str>, configuration: &Configurat
 }
 
 impl Runtime {
-    /// Whether it reads network lists by itself. `ctr` has its folders built in, whatever its containerd is told.
+    /// Whether it reads network lists by itself. `ctr` has its folders built in, whatever its containerd is
+    /// told.
     pub(crate) fn takes_lists(&self) -> bool {
         self.serves_cri && !self.has_netavark()
     }

@@ -1,4 +1,5 @@
-//! `uninstall`: takes back what install and the plugins put there, lists first, so that no runtime calls a plugin that is gone.
+//! `uninstall`: takes back what install and the plugins put there, lists first, so that no runtime calls a
+//! plugin that is gone.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -67,8 +68,8 @@ pub(crate) fn run(call: &Uninstall, out: &mut dyn Write) -> Result<()> {
     tell(&done, call.output, out)
 }
 
-/// Takes away what was given to pods outside their interfaces, and was not taken back: of those that died without a DEL, or whose DEL
-/// could not be called. By now nobody is attached.
+/// Takes away what was given to pods outside their interfaces, and was not taken back: of those that died
+/// without a DEL, or whose DEL could not be called. By now nobody is attached.
 async fn delete_state_of_dead_pods(conn: &Conn, lists: &[Value]) -> Result<()> {
     let recorded = Records::of_this_node()?.all().into_iter().map(|(_, record)| record.network);
     let named = lists.iter().filter_map(|list| list["name"].as_str().map(str::to_owned));
@@ -141,7 +142,8 @@ fn take(path: &Path, done: &mut Done) -> Result<()> {
     Ok(())
 }
 
-/// Removes a list of ours, which is kept where no runtime looks. What somebody has put into its place is not ours to take.
+/// Removes a list of ours, which is kept where no runtime looks. What somebody has put into its place is not
+/// ours to take.
 fn remove_list(path: &Path, done: &mut Done) -> Result<()> {
     match files::read(path)? {
         None => Ok(()),
@@ -157,7 +159,8 @@ fn remove_list(path: &Path, done: &mut Done) -> Result<()> {
     }
 }
 
-/// Gives a list of others back, unless something else is there by now. One that names our plugin would have no plugin.
+/// Gives a list of others back, unless something else is there by now. One that names our plugin would have
+/// no plugin.
 fn restore(list: &Path, kept: &Path, done: &mut Done) -> Result<()> {
     let Some(content) = files::read(kept)? else { return Ok(()) };
     match files::read(list)? {
@@ -180,8 +183,8 @@ fn restore(list: &Path, kept: &Path, done: &mut Done) -> Result<()> {
     files::remove(kept).map(drop)
 }
 
-/// Takes a pod's interface away, with all that the plugin gave it: its own DEL knows best. Where that cannot be called, the
-/// interface alone goes.
+/// Takes a pod's interface away, with all that the plugin gave it: its own DEL knows best. Where that cannot
+/// be called, the interface alone goes.
 async fn detach(
     conn: &Conn,
     link: &Link,
@@ -247,7 +250,8 @@ async fn user_of(conn: &Conn, link: &Link, links: &[Link], uplinks: &[String]) -
     };
     let (ways_out, guests): (Vec<&Link>, Vec<&Link>) =
         links.iter().filter(|port| port.master == Some(link.index)).partition(|port| is_uplink(port));
-    // A bridge of ours that is a gateway has the address that we gave it. One with an uplink has none from us, and the node may live on it.
+    // A bridge of ours that is a gateway has the address that we gave it. One with an uplink has none from
+    // us, and the node may live on it.
     if (link.bridge().is_none() || !ways_out.is_empty())
         && let Some(net) = carried(conn, link).await?
     {

@@ -6,8 +6,8 @@ use cni_conf::network::{Network, Teardown};
 use cni_conf::range::RangeSet;
 use cni_conf::request::Request;
 
-/// A configuration, and, behind a zero byte, CNI_ARGS: read by both plugins, for each verb. What is accepted keeps its
-/// promises, what is not is refused with an error.
+/// A configuration, and, behind a zero byte, CNI_ARGS: read by both plugins, for each verb. What is accepted
+/// keeps its promises, what is not is refused with an error.
 pub fn configuration(input: &[u8]) {
     let (stdin, args) = match input.iter().position(|byte| *byte == 0) {
         Some(end) => (&input[..end], String::from_utf8_lossy(&input[end + 1..]).replace('\0', "")),

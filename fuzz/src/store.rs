@@ -25,8 +25,8 @@ const FILES: [&str; 7] = [
     "n/.claim",
 ];
 
-/// The first byte says which file of a store is replaced by the rest. Then addresses are taken until there are no more: that
-/// of the live owner is none of them, none comes twice, and all are had in the end.
+/// The first byte says which file of a store is replaced by the rest. Then addresses are taken until there
+/// are no more: that of the live owner is none of them, none comes twice, and all are had in the end.
 pub fn store(input: &[u8]) {
     let Some((file, content)) = input.split_first() else { return };
     let case = Case::new();

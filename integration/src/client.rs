@@ -40,8 +40,8 @@ impl<'a> Client<'a> {
         self.on("check", attachment)
     }
 
-    /// GC. `None` says nothing about attachments, which is not the same as an empty list of valid ones. libcni
-    /// itself first sends a DEL for each attachment in its cache that is not valid.
+    /// GC. `None` says nothing about attachments, which is not the same as an empty list of valid ones.
+    /// libcni itself first sends a DEL for each attachment in its cache that is not valid.
     #[track_caller]
     pub fn gc(&self, valid: Option<&[&Attachment]>) -> Outcome {
         let mut command = self.command("gc");

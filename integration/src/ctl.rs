@@ -71,14 +71,16 @@ impl<'a> Ctl<'a> {
         fs::write(&path, content).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
     }
 
-    /// Puts a program that says only its version into the node's path: a runtime, as far as the tool asks one.
+    /// Puts a program that says only its version into the node's path: a runtime, as far as the tool asks
+    /// one.
     pub fn program(&self, name: &str, version: &str) {
         let path = format!("bin/{name}");
         self.write(&path, &format!("#!/bin/sh\necho '{version}'\n"));
         fs::set_permissions(self.path(&path), fs::Permissions::from_mode(0o755)).expect("a file of ours");
     }
 
-    /// Starts such a program with the words of a line; it stays until it is dropped. It sees the node's files, and the tool sees it.
+    /// Starts such a program with the words of a line; it stays until it is dropped. It sees the node's
+    /// files, and the tool sees it.
     pub fn running(&self, name: &str, version: &str, line: &str) -> Background {
         self.running_as(0, name, version, line)
     }
@@ -95,7 +97,8 @@ impl<'a> Ctl<'a> {
     /// Starts a program that is in the node's path already.
     pub fn start_as(&self, user: u32, name: &str, line: &str) -> Background {
         let mut command = self.command_of(&self.path(&format!("bin/{name}")), line);
-        // SAFETY: between fork and exec only a system call is made. Not `Command::uid`, which goes before the mounts.
+        // SAFETY: between fork and exec only a system call is made. Not `Command::uid`, which goes before the
+        // mounts.
         unsafe { command.pre_exec(move || Ok(setuid(user.into())?)) };
         let process = Background::start(command.stdin(Stdio::piped()));
         let comm = format!("/proc/{}/comm", process.pid());

@@ -23,7 +23,8 @@ use crate::Namespace;
 use std::cell::Cell;
 use switch::Switch;
 
-/// The VLANs that every trunk carries: id and the first three numbers of its /24. Beside it each has fd00:ID::/64.
+/// The VLANs that every trunk carries: id and the first three numbers of its /24. Beside it each has
+/// fd00:ID::/64.
 pub const VLANS: [(u16, &str); 4] =
     [(51, "10.51.0"), (52, "10.52.0"), (136, "172.20.56"), (137, "172.20.57")];
 

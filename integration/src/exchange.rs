@@ -1,4 +1,5 @@
-//! Real exchanges over TCP, UDP and SCTP. A ping is no proof of a path with address translation: it takes an answer from a wrong address.
+//! Real exchanges over TCP, UDP and SCTP. A ping is no proof of a path with address translation: it takes an
+//! answer from a wrong address.
 
 mod sctp;
 
@@ -88,7 +89,8 @@ impl Server {
         Server::on(namespace, transport, (IpAddr::from([0u16; 8]), port).into())
     }
 
-    /// Listens in a namespace, on one address: over UDP its answers come from there, whatever the routes would choose.
+    /// Listens in a namespace, on one address: over UDP its answers come from there, whatever the routes
+    /// would choose.
     #[track_caller]
     pub fn on(namespace: &Namespace, transport: Transport, address: SocketAddr) -> Server {
         let bound = namespace.enter(|| match transport {
@@ -176,8 +178,8 @@ const QUESTION: [u8; 8] = *b"who am I";
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Asks a server from within a namespace, and returns the address that it saw. `None` if no answer comes, or one from
-/// another address than the one that was asked.
+/// Asks a server from within a namespace, and returns the address that it saw. `None` if no answer comes, or
+/// one from another address than the one that was asked.
 pub fn ask(from: &Namespace, transport: Transport, to: SocketAddr) -> Option<IpAddr> {
     let answer = from.enter(|| match transport {
         Transport::Tcp => ask_tcp(to),

@@ -40,9 +40,10 @@ pub fn median_ms(times: &[Duration]) -> f64 {
     median(times.iter().map(|time| time.as_secs_f64() * 1000.0).collect())
 }
 
-/// Measures ADD and DEL of one pod more by `call`, in turn on nodes without a pod, with one, and with a crowd, and beside them what the
-/// kernel alone takes for a port more on their bridge `cni0`, and returns the table. DEL waits until the pod has announced itself for the
-/// first time, a tick after its ADD: every pod there gets a copy.
+/// Measures ADD and DEL of one pod more by `call`, in turn on nodes without a pod, with one, and with a
+/// crowd, and beside them what the kernel alone takes for a port more on their bridge `cni0`, and returns the
+/// table. DEL waits until the pod has announced itself for the first time, a tick after its ADD: every pod
+/// there gets a copy.
 pub fn growth(rounds: usize, nodes: [&Namespace; 3], call: impl Fn(usize, &str, &Pod) -> Duration) -> String {
     let pods = [Pod::new(), Pod::new(), Pod::new()];
     let mut of_plugin = ["ADD of ours", "DEL of ours"].map(Growth::new);
@@ -81,9 +82,10 @@ fn await_announcement(pod: &Pod) {
     });
 }
 
-/// Makes a veth between a pod and `bridge` of the node, with both ends up, and then takes it off and away, all with `ip`. Returns how
-/// long it took to come, and to go but for the removal itself, which waits for the kernel's other readers. The starts of `ip`, three
-/// and one, are in it. One at a time, as pods come: the second of two would find the kernel's lists in the processor's cache.
+/// Makes a veth between a pod and `bridge` of the node, with both ends up, and then takes it off and away,
+/// all with `ip`. Returns how long it took to come, and to go but for the removal itself, which waits for the
+/// kernel's other readers. The starts of `ip`, three and one, are in it. One at a time, as pods come: the
+/// second of two would find the kernel's lists in the processor's cache.
 fn bare_port(node: &Namespace, bridge: &str, pod: &Pod) -> [Duration; 2] {
     let start = Instant::now();
     ip(node, &format!("link add bare0 type veth peer name bare0 netns {}", pod.name()));

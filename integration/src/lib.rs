@@ -1,9 +1,9 @@
 //! A data centre in network namespaces, and the tools to drive CNI plugins in it and to see what they did.
 //!
-//! Everything here stands on the kernel that runs it and on programs that Debian packages (iproute2, nftables,
-//! ping). Nothing touches the machine's own network namespace: only named namespaces are made, and every value
-//! of this crate removes what it made when it is dropped, after a panic too. What a killed run left behind is
-//! swept by the next one.
+//! Everything here stands on the kernel that runs it and on programs that Debian packages (iproute2,
+//! nftables, ping). Nothing touches the machine's own network namespace: only named namespaces are made, and
+//! every value of this crate removes what it made when it is dropped, after a panic too. What a killed run
+//! left behind is swept by the next one.
 //!
 //! | to have | see |
 //! |---|---|

@@ -106,7 +106,8 @@ impl Namespace {
         if outcome.stdout.trim().is_empty() { serde_json::json!([]) } else { outcome.json() }
     }
 
-    /// What `ip -json OPTIONS` prints for each of these commands, run in one go: a program takes longer to start than to answer.
+    /// What `ip -json OPTIONS` prints for each of these commands, run in one go: a program takes longer to
+    /// start than to answer.
     #[track_caller]
     pub fn ip_json_each<const N: usize>(&self, options: &str, commands: [&str; N]) -> [serde_json::Value; N] {
         let mut command = Command::new("ip");
@@ -161,8 +162,8 @@ impl Namespace {
         })
     }
 
-    /// Calls `action` on a thread of its own inside the namespace, with the namespace's `/sys`. Sockets made and
-    /// programs started there stay there; namespaces made there are not seen outside.
+    /// Calls `action` on a thread of its own inside the namespace, with the namespace's `/sys`. Sockets made
+    /// and programs started there stay there; namespaces made there are not seen outside.
     pub fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let inside = || {
@@ -176,7 +177,8 @@ impl Namespace {
         })
     }
 
-    /// Sends an ICMPv6 message, whose checksum the kernel fills in, with the hop limit of the link's own protocols.
+    /// Sends an ICMPv6 message, whose checksum the kernel fills in, with the hop limit of the link's own
+    /// protocols.
     #[track_caller]
     pub fn send_icmpv6(&self, interface: &str, to: &str, message: &[u8]) {
         let sent = self.enter(|| icmpv6::send(interface, to, message));
@@ -215,8 +217,9 @@ fn remove(path: &Path) {
     let _ = fs::remove_file(path);
 }
 
-/// Makes what is mounted in a folder later seen by programs that run already in a mount namespace of their own, a DHCP
-/// daemon for one. `ip netns` does the same to this folder; where it never ran and `/` is private, nobody has.
+/// Makes what is mounted in a folder later seen by programs that run already in a mount namespace of their
+/// own, a DHCP daemon for one. `ip netns` does the same to this folder; where it never ran and `/` is
+/// private, nobody has.
 fn share(folder: &Path) -> nix::Result<()> {
     let mark =
         || mount(None::<&str>, folder, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);

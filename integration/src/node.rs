@@ -7,8 +7,8 @@ use std::fs;
 use std::ops::Deref;
 use std::path::PathBuf;
 
-/// A namespace with a runtime's folders: the address store and libcni's cache, both its own, as all nodes of a
-/// test share one file system. Dereferences to its [`Namespace`].
+/// A namespace with a runtime's folders: the address store and libcni's cache, both its own, as all nodes of
+/// a test share one file system. Dereferences to its [`Namespace`].
 #[derive(Debug)]
 pub struct Node {
     namespace: Namespace,

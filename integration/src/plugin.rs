@@ -142,8 +142,8 @@ impl Call<'_> {
         self.run_under(&[])
     }
 
-    /// The plugin as a command that is not started yet, for who wants to measure it; the [stdin](Call::input) is
-    /// to be written by them. Unlike in [`Call::run`] it starts in the caller's namespace: see
+    /// The plugin as a command that is not started yet, for who wants to measure it; the [stdin](Call::input)
+    /// is to be written by them. Unlike in [`Call::run`] it starts in the caller's namespace: see
     /// [`Namespace::enter`](crate::Namespace::enter).
     pub fn bare_command(&self) -> Command {
         let mut command = Command::new(&self.program);

@@ -104,8 +104,8 @@ pub fn run_with(command: &mut Command, input: &[u8]) -> Outcome {
     Outcome { status: status.expect("polled for"), stdout: text(stdout), stderr: text(stderr), shown }
 }
 
-/// Runs a program as [`run_with`] does, without threads and pauses: for the thousands of short calls of one test. The
-/// input has to fit into a pipe, and so has what the program says.
+/// Runs a program as [`run_with`] does, without threads and pauses: for the thousands of short calls of one
+/// test. The input has to fit into a pipe, and so has what the program says.
 #[track_caller]
 pub fn run_quickly(command: &mut Command, input: &[u8]) -> Outcome {
     let mut child = start(command, input);
@@ -207,7 +207,8 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "note: {text}");
 }
 
-/// Says what the running test cannot try here. `cargo xtask test` counts such a test as skipped and not as passed.
+/// Says what the running test cannot try here. `cargo xtask test` counts such a test as skipped and not as
+/// passed.
 pub fn not_tried(what: &str) {
     static TESTS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let test = std::thread::current().name().unwrap_or("?").to_owned();

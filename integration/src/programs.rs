@@ -1,4 +1,5 @@
-//! Where the programs under test are. `cargo xtask test` builds and fetches them and says so in the environment.
+//! Where the programs under test are. `cargo xtask test` builds and fetches them and says so in the
+//! environment.
 
 use std::path::PathBuf;
 

@@ -30,8 +30,8 @@ const PLUGINS: &str = "/opt/cni/bin";
 /// How long a runtime may take to start or to end, emulated too.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The file system, process ids and control groups of a runtime in the network namespace of a node. Everything that runs in here is
-/// gone with it, and so is every file: they are kept in memory.
+/// The file system, process ids and control groups of a runtime in the network namespace of a node.
+/// Everything that runs in here is gone with it, and so is every file: they are kept in memory.
 #[derive(Debug)]
 pub struct Host {
     /// Its first process, as seen from outside.
@@ -112,7 +112,8 @@ impl Host {
         fs::copy(programs::cnitool(), self.path("/usr/bin/cnitool")).expect("the host is writable");
     }
 
-    /// Has `vlan-bridgectl` in its path, with the plugins beside, and nothing where runtimes look: what an operator unpacks.
+    /// Has `vlan-bridgectl` in its path, with the plugins beside, and nothing where runtimes look: what an
+    /// operator unpacks.
     pub fn unpack_product(&self) {
         self.uninstall();
         for name in ["vlan-bridge", "vlan-bridge-ipam", "vlan-bridgectl"] {
@@ -144,7 +145,8 @@ impl Host {
     #[track_caller]
     pub fn start(&self, name: &str, line: &str) {
         let script = format!("echo $$ >/{name}.pid; exec {line} >>/{name}.log 2>&1");
-        // What goes on in the background does not hold the caller's pipes. A setsid that forks by itself is not in every machine.
+        // What goes on in the background does not hold the caller's pipes. A setsid that forks by itself is
+        // not in every machine.
         let detached = format!("setsid bash -c '{script}' </dev/null >/dev/null 2>&1 &");
         run(self.command("bash").args(["-c", &detached])).expect_ok();
     }

@@ -3,8 +3,8 @@
 use crate::{Namespace, Node};
 use serde_json::{Value, json};
 
-/// A router and one node with one plain NIC, `nic0`, and no VLAN: what does not need a bond or a VLAN is tested
-/// here, on the running kernel.
+/// A router and one node with one plain NIC, `nic0`, and no VLAN: what does not need a bond or a VLAN is
+/// tested here, on the running kernel.
 ///
 /// `nic0` carries no address and is up; at its other end 172.20.56.1/24 answers.
 #[derive(Debug)]
@@ -37,8 +37,8 @@ impl Site {
         Site { router, node }
     }
 
-    /// Gives the node a network of its own, `nic1`, with an address of each family and the default route, and has it filter
-    /// reverse paths strictly.
+    /// Gives the node a network of its own, `nic1`, with an address of each family and the default route, and
+    /// has it filter reverse paths strictly.
     pub fn give_node_its_own_network(&self) {
         let (router, node) = (&self.router, &self.node);
         router.set_sysctl("net/ipv4/ip_forward", "1");

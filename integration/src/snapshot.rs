@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// All that a plugin could have made or changed in a namespace, one fact a line. Counters, timers,
-/// interface indexes, learned neighbours and IPv6's link-local addresses are left out: they change by themselves.
+/// All that a plugin could have made or changed in a namespace, one fact a line. Counters, timers, interface
+/// indexes, learned neighbours and IPv6's link-local addresses are left out: they change by themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     lines: Vec<String>,

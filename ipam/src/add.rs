@@ -35,8 +35,9 @@ enum Outcome {
 /// Claims an address of each set for the attachment and answers with the result in the caller's version.
 ///
 /// # Errors
-/// [`code::ALREADY_ALLOCATED`] when the attachment holds an address, [`code::ADDRESS_UNAVAILABLE`] for a requested
-/// address that cannot be had, [`code::TRY_AGAIN_LATER`] when a set is used up. Nothing stays claimed.
+/// [`code::ALREADY_ALLOCATED`] when the attachment holds an address, [`code::ADDRESS_UNAVAILABLE`] for a
+/// requested address that cannot be had, [`code::TRY_AGAIN_LATER`] when a set is used up. Nothing stays
+/// claimed.
 pub(crate) fn add(request: &Request) -> Result<Value, CniError> {
     let config = IpamConfig::parse(&request.config)?;
     for warning in &config.warnings {
@@ -107,8 +108,8 @@ fn lease_addresses(
     }
 }
 
-/// The address of each set: the requested one, the one that was left over, which its own attachment is given again and
-/// nobody else, or the next.
+/// The address of each set: the requested one, the one that was left over, which its own attachment is given
+/// again and nobody else, or the next.
 fn choose(
     store: &mut Store,
     ask: &AddressRequest<'_>,
@@ -142,7 +143,8 @@ fn choose(
     Ok(chosen)
 }
 
-/// The next address of a set, unless others ask for it: then one that is nobody's by now, one that nobody asks for, or any.
+/// The next address of a set, unless others ask for it: then one that is nobody's by now, one that nobody
+/// asks for, or any.
 fn uncontested(
     store: &mut Store,
     pool: &Pool<'_>,
@@ -156,8 +158,8 @@ fn uncontested(
     Ok(clear.or_else(free).or_else(|| Detector::any_of(&upcoming)).unwrap_or(next))
 }
 
-/// The chosen addresses that nobody has looked for, and those that come after them, for others who will want them: so many of each set at
-/// the most.
+/// The chosen addresses that nobody has looked for, and those that come after them, for others who will want
+/// them: so many of each set at the most.
 fn batch(
     store: &mut Store,
     ask: &AddressRequest<'_>,
@@ -227,8 +229,8 @@ pub(crate) fn used_up(store: &mut Store, pool: &Pool<'_>, network: &str) -> Resu
     Ok(format!("no free address in network {network}: {}{machines}{who}", usage.join("; ")))
 }
 
-/// The next address of a set. Before there is none, dead owners give back what they have, and tables that have lost
-/// addresses are made anew.
+/// The next address of a set. Before there is none, dead owners give back what they have, and tables that
+/// have lost addresses are made anew.
 pub(crate) fn next(store: &mut Store, pool: &Pool<'_>) -> Result<Option<IpAddr>, StoreError> {
     let mut next = store.next_free(pool)?;
     if next.is_none() && !store.reclaim()?.is_empty() {

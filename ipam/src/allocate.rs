@@ -24,11 +24,12 @@ pub(crate) fn offer(set: &RangeSet, aside: &BTreeSet<IpAddr>, addr: IpAddr) -> O
     }
 }
 
-/// Which set each requested address is of: the first that has it and has none yet. `None` for a set of which any
-/// address will do.
+/// Which set each requested address is of: the first that has it and has none yet. `None` for a set of which
+/// any address will do.
 ///
 /// # Errors
-/// [`code::ADDRESS_UNAVAILABLE`] for a gateway, an excluded address, and for an address that no set has or that comes second in its set.
+/// [`code::ADDRESS_UNAVAILABLE`] for a gateway, an excluded address, and for an address that no set has or
+/// that comes second in its set.
 pub(crate) fn assign(requested: &[IpAddr], sets: &[RangeSet]) -> Result<Vec<Option<IpAddr>>, CniError> {
     let mut assigned = vec![None; sets.len()];
     for addr in requested {

@@ -28,7 +28,8 @@ pub struct Vantage {
     pub tag: Option<u16>,
 }
 
-/// Asks for every address, in nobody's name, and hears every answer that comes within half a second. None if the interface is not there.
+/// Asks for every address, in nobody's name, and hears every answer that comes within half a second. None if
+/// the interface is not there.
 pub fn ask(from: &Vantage, addrs: &[IpAddr]) -> io::Result<Option<Answers>> {
     ask_until(from, addrs, |_| false)
 }
@@ -44,8 +45,8 @@ pub fn ask_until(
     exchange(&sockets, from, interface.mac, addrs, are_enough).map(Some)
 }
 
-/// The same under a MAC that is not the interface's, as pods behind it have them, and no longer than until every address has an answer.
-/// The interface is promiscuous meanwhile, as a bridge's port is.
+/// The same under a MAC that is not the interface's, as pods behind it have them, and no longer than until
+/// every address has an answer. The interface is promiscuous meanwhile, as a bridge's port is.
 pub fn ask_as_another(from: &Vantage, addrs: &[IpAddr]) -> io::Result<Option<Answers>> {
     let Some(interface) = Interface::find(&from.interface)? else { return Ok(None) };
     let sockets = open(interface)?;
@@ -54,7 +55,8 @@ pub fn ask_as_another(from: &Vantage, addrs: &[IpAddr]) -> io::Result<Option<Ans
     exchange(&sockets, from, another(interface.mac), addrs, all_answer).map(Some)
 }
 
-/// A locally administered MAC that is made of an interface's. It is the same each time: a switch learns one more, not one a call.
+/// A locally administered MAC that is made of an interface's. It is the same each time: a switch learns one
+/// more, not one a call.
 fn another(mac: MacAddr) -> MacAddr {
     const LOCAL: u8 = 2;
     const DIFFERS: u8 = 4;

@@ -7,8 +7,8 @@ use cni_skel::lock::LIMIT;
 
 use crate::store::{Owner, Store, StoreError};
 
-/// Looks for a lease of the attachment. Whether it is within today's ranges does not matter: a slice may be moved
-/// while containers keep the addresses that they have.
+/// Looks for a lease of the attachment. Whether it is within today's ranges does not matter: a slice may be
+/// moved while containers keep the addresses that they have.
 ///
 /// # Errors
 /// [`code::CHECK_FAILED`] when there is none.

@@ -10,10 +10,11 @@ use cni_skel::lock::LIMIT;
 
 use crate::store::{Owner, Store, StoreError};
 
-/// Releases every address of the attachment. Nothing to release is success: DEL may come twice, or after an ADD that
-/// never came this far. Of the configuration only the name and `dataDir` are read, so that no mistake elsewhere
-/// leaks an address. When the attachment holds nothing here, what it holds in another network of the folder is released if
-/// its namespace is gone: the network had that name when the attachment was made.
+/// Releases every address of the attachment. Nothing to release is success: DEL may come twice, or after an
+/// ADD that never came this far. Of the configuration only the name and `dataDir` are read, so that no
+/// mistake elsewhere leaks an address. When the attachment holds nothing here, what it holds in another
+/// network of the folder is released if its namespace is gone: the network had that name when the attachment
+/// was made.
 ///
 /// # Errors
 /// When the store cannot be read or a lease cannot be removed.

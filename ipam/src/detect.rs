@@ -1,7 +1,9 @@
-//! Looks for an address on the network before it is given (RFC 5227, in the time that the start of a pod has).
+//! Looks for an address on the network before it is given (RFC 5227, in the time that the start of a pod
+//! has).
 //!
-//! The wait is paid once for a burst: who has the turn probes the addresses that come next along with its own, and
-//! those who wait meanwhile find the verdict. The store is not locked while the network is waited for.
+//! The wait is paid once for a burst: who has the turn probes the addresses that come next along with its
+//! own, and those who wait meanwhile find the verdict. The store is not locked while the network is waited
+//! for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -23,12 +25,14 @@ use crate::store::{Owner, Store, Window};
 
 mod heard;
 
-/// So many addresses are probed in one window: a whole /28. Of a burst, one ADD in so many waits for a window of its own.
+/// So many addresses are probed in one window: a whole /28. Of a burst, one ADD in so many waits for a window
+/// of its own.
 pub(crate) const BATCH: usize = 16;
-/// After so many windows in which every address that could be given was somebody else's, something is wrong with the network.
+/// After so many windows in which every address that could be given was somebody else's, something is wrong
+/// with the network.
 const MOST_WINDOWS: u32 = 4;
-/// How long to wait for the turn without hearing of a verdict, beyond what its holder's windows may take: fifty ADDs at once keep a slow
-/// machine busy for that long.
+/// How long to wait for the turn without hearing of a verdict, beyond what its holder's windows may take:
+/// fifty ADDs at once keep a slow machine busy for that long.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// So many frames of a socket are read before the clock is looked at again.
 const AT_ONCE: usize = 64;
@@ -44,7 +48,8 @@ pub(crate) struct Detector<'a> {
     interface: Interface,
     /// Whose turn it is to probe: held from the first address on that nobody has looked for.
     turn: Option<File>,
-    /// By their EtherTypes. Open until the end: closing them takes longer than anybody should have to wait who waits for the turn.
+    /// By their EtherTypes. Open until the end: closing them takes longer than anybody should have to wait
+    /// who waits for the turn.
     sockets: Vec<(u16, PacketSocket)>,
     windows: u32,
     /// One of the last window's.
@@ -96,7 +101,8 @@ impl Detector<'_> {
         }))
     }
 
-    /// Waits for the turn or for somebody's verdicts, or, with the turn, probes and notes the verdicts. Either way the store is to be looked at again.
+    /// Waits for the turn or for somebody's verdicts, or, with the turn, probes and notes the verdicts.
+    /// Either way the store is to be looked at again.
     ///
     /// # Errors
     /// No sockets, no lock, no store; and too many conflicts.
@@ -124,7 +130,8 @@ impl Detector<'_> {
         Ok(())
     }
 
-    /// The addresses that others ask for. From the second window on that meets any, only those who ask for few count: see [`heard`].
+    /// The addresses that others ask for. From the second window on that meets any, only those who ask for
+    /// few count: see [`heard`].
     fn judge_probes(&mut self, heard: &Heard) -> BTreeSet<IpAddr> {
         let in_earnest = !self.contested.is_empty();
         if let Some(mac) = heard.idle_prober().filter(|_| in_earnest && !self.has_named) {

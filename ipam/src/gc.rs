@@ -7,11 +7,12 @@ use cni_skel::lock::LIMIT;
 
 use crate::store::{Holder, Store, StoreError};
 
-/// Releases every lease of the network whose attachment is not listed. Without a list, nothing is done. A lease that
-/// names a container alone stays while any attachment of that container is listed.
+/// Releases every lease of the network whose attachment is not listed. Without a list, nothing is done. A
+/// lease that names a container alone stays while any attachment of that container is listed.
 ///
 /// # Errors
-/// A list that cannot be read, before anything is released; leases that could not be removed, after all others were.
+/// A list that cannot be read, before anything is released; leases that could not be removed, after all
+/// others were.
 pub(crate) fn gc(request: &Request) -> Result<(), CniError> {
     let Some(valid) = request.valid_attachments()? else {
         log::info!("no cni.dev/valid-attachments: nothing is released");

@@ -1,9 +1,9 @@
 //! The CNI IPAM plugin `vlan-bridge-ipam`: hands out addresses of this node's slice of a subnet.
 //!
 //! One file a verb; `allocate` says which address comes next, without I/O; `store` keeps who holds what, in
-//! host-local's directory layout, so that a node can change plugins with containers running; `detect` looks for an
-//! address on the network before it is given, with the frames of `probe`; `net` talks to the kernel. The container's
-//! network namespace is never opened: the caller configures the interface.
+//! host-local's directory layout, so that a node can change plugins with containers running; `detect` looks
+//! for an address on the network before it is given, with the frames of `probe`; `net` talks to the kernel.
+//! The container's network namespace is never opened: the caller configures the interface.
 
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::CniError;
@@ -43,7 +43,8 @@ pub fn run(request: &Request) -> Result<Option<Value>, CniError> {
 /// The variable in which `vlan-bridge` tells its process id to the IPAM plugin that it starts.
 const STARTED_BY: &str = "VLAN_BRIDGE_PID";
 
-/// Where `vlan-bridge` has started this process: ends it when `vlan-bridge` is killed. False if that has happened already.
+/// Where `vlan-bridge` has started this process: ends it when `vlan-bridge` is killed. False if that has
+/// happened already.
 pub fn end_with_plugin() -> bool {
     let parent = std::env::var(STARTED_BY).ok().and_then(|pid| pid.parse().ok());
     parent.is_none_or(net::end_with)

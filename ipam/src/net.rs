@@ -1,5 +1,5 @@
-//! The only place that talks to the kernel about anything but files: sockets that see whole frames, interfaces, and the
-//! process that started us.
+//! The only place that talks to the kernel about anything but files: sockets that see whole frames,
+//! interfaces, and the process that started us.
 
 mod interface;
 mod packet;

@@ -83,7 +83,8 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Does what the words ask for, and returns the exit code: 1 for what could not be done, 2 for what is no call.
+/// Does what the words ask for, and returns the exit code: 1 for what could not be done, 2 for what is no
+/// call.
 ///
 /// # Errors
 /// When `out` cannot be written.

@@ -1,8 +1,8 @@
 //! The frames that ask whether somebody uses an address, and what the frames that are heard say. Pure.
 //!
-//! IPv4: ARP probes and conflicts as RFC 5227 section 2.1 has them. IPv6: the neighbour solicitations of duplicate address
-//! detection and what answers them, RFC 4862 section 5.4. Both are sent in nobody's name (0.0.0.0 and ::), so that no
-//! neighbour's cache changes.
+//! IPv4: ARP probes and conflicts as RFC 5227 section 2.1 has them. IPv6: the neighbour solicitations of
+//! duplicate address detection and what answers them, RFC 4862 section 5.4. Both are sent in nobody's name
+//! (0.0.0.0 and ::), so that no neighbour's cache changes.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -52,7 +52,8 @@ pub enum Stance {
     Probes,
 }
 
-/// Who a frame says uses which address, or is about to: none for one that says neither, and for our own come back.
+/// Who a frame says uses which address, or is about to: none for one that says neither, and for our own come
+/// back.
 pub fn claim(frame: &[u8], own: MacAddr) -> Option<Claim> {
     let (header, payload) = frame.split_at_checked(ETHERNET)?;
     let from = MacAddr(header[6..12].try_into().ok()?);

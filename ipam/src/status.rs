@@ -7,11 +7,12 @@ use cni_conf::request::Request;
 use crate::add::{next, used_up};
 use crate::store::{Pool, Store, StoreError};
 
-/// Checks the configuration, and that a lease could be written. Ranges that are used up are no reason to fail, unless
-/// `statusOnExhaustion` says so: the runtime would report the whole node as not ready.
+/// Checks the configuration, and that a lease could be written. Ranges that are used up are no reason to
+/// fail, unless `statusOnExhaustion` says so: the runtime would report the whole node as not ready.
 ///
 /// # Errors
-/// [`code::INVALID_CONFIG`] as ADD, [`code::PLUGIN_NOT_AVAILABLE`] when the store cannot be written, or is used up.
+/// [`code::INVALID_CONFIG`] as ADD, [`code::PLUGIN_NOT_AVAILABLE`] when the store cannot be written, or is
+/// used up.
 pub(crate) fn status(request: &Request) -> Result<(), CniError> {
     let config = IpamConfig::parse(&request.config)?;
     let unavailable = |error: StoreError| CniError::new(code::PLUGIN_NOT_AVAILABLE, error.to_string());

@@ -1,13 +1,14 @@
-//! Who holds what: a directory with a file for each address, in host-local's layout, and what we know beyond that.
+//! Who holds what: a directory with a file for each address, in host-local's layout, and what we know beyond
+//! that.
 //!
 //! `<dataDir>/<network>/<address>` holds `container id CR LF interface`; very old files hold the id alone.
-//! `last_reserved_ip.<set>` holds the address handed out last, and `lock` is locked with flock(2) for as long as a
-//! [`Store`] lives, by host-local too. These files are the truth about who holds what.
+//! `last_reserved_ip.<set>` holds the address handed out last, and `lock` is locked with flock(2) for as long
+//! as a [`Store`] lives, by host-local too. These files are the truth about who holds what.
 //!
-//! `<dataDir>/.vlan-bridge/<network>/` is ours alone; no network can have a name that begins with a dot. It holds a
-//! [`Record`] for each holder, a [table](table) for each range, and an [index] that says whether both still describe the
-//! leases. If not, because host-local was here or one of us was killed, they are [made anew](reconcile). With them a
-//! verb looks at its own holder's files alone, however many others there are.
+//! `<dataDir>/.vlan-bridge/<network>/` is ours alone; no network can have a name that begins with a dot. It
+//! holds a [`Record`] for each holder, a [table](table) for each range, and an [index] that says whether both
+//! still describe the leases. If not, because host-local was here or one of us was killed, they are [made
+//! anew](reconcile). With them a verb looks at its own holder's files alone, however many others there are.
 //!
 //! `docs/ipam.md` has the order of all steps, and what each kill between two of them leaves.
 
@@ -62,8 +63,8 @@ pub use verdict::{Quarantined, Window};
 
 /// The file that everybody locks.
 const LOCK: &str = "lock";
-/// Where the next lease is written before it is linked into place. One name is enough, the lock sees to that; the
-/// leading dot keeps it from being taken for an address.
+/// Where the next lease is written before it is linked into place. One name is enough, the lock sees to that;
+/// the leading dot keeps it from being taken for an address.
 const CLAIM: &str = ".claim";
 /// The longest address, and some space.
 const MAX_LAST: u64 = 64;
@@ -83,8 +84,8 @@ pub struct Store {
     tables: BTreeMap<String, Table>,
     /// What probing has found, once somebody asks.
     verdicts: Option<Verdicts>,
-    /// Whether records and tables describe the leases. If they could not be brought up to date, a full disk being the
-    /// most likely reason, leases can still be released, the slow way.
+    /// Whether records and tables describe the leases. If they could not be brought up to date, a full disk
+    /// being the most likely reason, leases can still be released, the slow way.
     known: bool,
     /// Whether the directory of leases was changed since it was marked.
     changed: bool,
@@ -119,7 +120,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens and locks the leases of a network, waiting for the lock for `limit`; `None` when there never was one.
+    /// Opens and locks the leases of a network, waiting for the lock for `limit`; `None` when there never was
+    /// one.
     ///
     /// # Errors
     /// When the lock cannot be taken.
@@ -154,7 +156,8 @@ impl Store {
         let path = side.join(format!(".probe-{}", std::process::id()));
         write_new(&path, b"probe")?;
         remove(&path)?;
-        // Not made where it is not there, which nobody can hold either: that would be a change of the directory, too.
+        // Not made where it is not there, which nobody can hold either: that would be a change of the
+        // directory, too.
         let path = dir.join(LOCK);
         match open::options().write(true).open(&path) {
             Ok(lock) => {
@@ -256,7 +259,8 @@ impl Store {
         files::addresses(&self.dir)
     }
 
-    /// The address of a range set that was handed out last, by host-local or by us. A hint: an unreadable one is none.
+    /// The address of a range set that was handed out last, by host-local or by us. A hint: an unreadable one
+    /// is none.
     pub fn last_reserved(&self, set: usize) -> Option<IpAddr> {
         let bytes = open::read(&self.dir.join(last_reserved(set)), MAX_LAST).ok()?;
         std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
@@ -270,7 +274,8 @@ impl Store {
         let path = self.dir.join(last_reserved(set));
         self.changed = true;
         let text = addr.to_string();
-        // Not truncated to nothing first: ext4 takes that for the promise of a new version, and writes it to disk.
+        // Not truncated to nothing first: ext4 takes that for the promise of a new version, and writes it to
+        // disk.
         open::to_write(&path)
             .and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
@@ -280,8 +285,8 @@ impl Store {
             .map_err(at("write", &path))
     }
 
-    /// Ends a call: from here on the records and tables describe the leases. Nothing goes wrong without it, but the
-    /// next call has to look at every lease.
+    /// Ends a call: from here on the records and tables describe the leases. Nothing goes wrong without it,
+    /// but the next call has to look at every lease.
     pub fn finish(mut self) {
         if !self.known || !self.changed {
             return;
@@ -298,7 +303,8 @@ impl Store {
         }
     }
 
-    /// Before a table is changed though no lease is: who comes after a kill must not take the tables for right.
+    /// Before a table is changed though no lease is: who comes after a kill must not take the tables for
+    /// right.
     pub(super) fn unmark(&mut self) -> Result<(), StoreError> {
         if !std::mem::replace(&mut self.changed, true) {
             self.handle.set_modified(SystemTime::now()).map_err(at("unmark", &self.dir))?;
@@ -357,8 +363,8 @@ fn last_reserved(set: usize) -> String {
     format!("last_reserved_ip.{set}")
 }
 
-/// The directory of a network. The name was checked where it came in; a second look costs nothing, and what is at
-/// stake is removing files elsewhere. So it is where anybody could plant links.
+/// The directory of a network. The name was checked where it came in; a second look costs nothing, and what
+/// is at stake is removing files elsewhere. So it is where anybody could plant links.
 fn directory(data_dir: &Path, network: &str) -> Result<PathBuf, StoreError> {
     if !is_identifier(network) {
         return Err(StoreError::Network(network.to_owned()));

@@ -19,8 +19,8 @@ pub mod lock;
 mod logger;
 mod stdout;
 
-// musl's own allocator gives memory back with every large free; a plugin that lives for two milliseconds would
-// rather keep it.
+// musl's own allocator gives memory back with every large free; a plugin that lives for two milliseconds
+// would rather keep it.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
@@ -31,8 +31,8 @@ pub const MAX_STDIN: u64 = 4 << 20;
 /// What a plugin does for one request: the result's JSON for ADD, `None` for the verbs without output.
 pub type Run = fn(&Request) -> Result<Option<Value>, CniError>;
 
-/// What a program does for a person who calls it with these words: writes to `out`, and returns the exit code. An error
-/// of `out` is a reader who has seen enough.
+/// What a program does for a person who calls it with these words: writes to `out`, and returns the exit
+/// code. An error of `out` is a reader who has seen enough.
 pub type CommandLine = fn(words: &[String], out: &mut dyn Write) -> io::Result<u8>;
 
 /// An error and the version to say it in.
@@ -46,14 +46,14 @@ static VERSION: OnceLock<Version> = OnceLock::new();
 
 /// The whole of a plugin's `main`. `about` is one line such as `vlan-bridge 0.1.0`.
 ///
-/// VERSION is answered here, and so is a call by hand: `--version` and `--help` print what this is; anything else
-/// without `CNI_COMMAND` is an error.
+/// VERSION is answered here, and so is a call by hand: `--version` and `--help` print what this is; anything
+/// else without `CNI_COMMAND` is an error.
 pub fn plugin_main(about: &str, run: Run) -> ExitCode {
     main_with(about, run, None)
 }
 
-/// [`plugin_main`] of a plugin that can do something for a person: a call by hand whose first word does not begin
-/// with a dash goes to `tool`.
+/// [`plugin_main`] of a plugin that can do something for a person: a call by hand whose first word does not
+/// begin with a dash goes to `tool`.
 pub fn plugin_main_with_tool(about: &str, run: Run, tool: CommandLine) -> ExitCode {
     main_with(about, run, Some(tool))
 }
@@ -133,7 +133,8 @@ fn versions(stdin: &[u8]) -> Value {
     json!({"cniVersion": asked, "supportedVersions": Version::ALL.map(Version::as_str)})
 }
 
-/// Starts the log. Wrong settings are an error, except for the verbs that clean up: those must not fail on them.
+/// Starts the log. Wrong settings are an error, except for the verbs that clean up: those must not fail on
+/// them.
 fn start_log(request: &Request) -> Result<(), CniError> {
     match request.log_settings() {
         Ok(settings) => logger::start(&settings, &request.env),
@@ -146,8 +147,8 @@ fn start_log(request: &Request) -> Result<(), CniError> {
     Ok(())
 }
 
-/// Prints the document, if there is one, and tells how it went. A result that nobody received is no success, and what an ADD
-/// made is undone.
+/// Prints the document, if there is one, and tells how it went. A result that nobody received is no success,
+/// and what an ADD made is undone.
 fn finish(outcome: Result<Answer, Failure>, run: Run) -> ExitCode {
     let (document, added, success) = match outcome {
         Ok((document, added)) => (document, added, true),

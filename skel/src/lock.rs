@@ -1,5 +1,5 @@
-//! Every lock of ours: flock(2) on a file, so that the kernel lets go of it when its holder ends, however it ends. Who
-//! waits for one waits for a time, and is told then who holds it.
+//! Every lock of ours: flock(2) on a file, so that the kernel lets go of it when its holder ends, however it
+//! ends. Who waits for one waits for a time, and is told then who holds it.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -15,12 +15,12 @@ mod holder;
 
 pub use holder::Holders;
 
-/// How long a call waits that changes something. A holder needs milliseconds, so fifty calls at once are through within
-/// a second: who has not got it by then waits for a process that is stopped. A failed ADD may wait a second time, to
-/// undo, and twice this is still less than the two minutes that kubelet gives a call.
+/// How long a call waits that changes something. A holder needs milliseconds, so fifty calls at once are
+/// through within a second: who has not got it by then waits for a process that is stopped. A failed ADD may
+/// wait a second time, to undo, and twice this is still less than the two minutes that kubelet gives a call.
 pub const LIMIT: Duration = Duration::from_secs(20);
-/// How long STATUS waits: kubelet asks for it every few seconds, and takes a node without answer for half a minute for
-/// dead.
+/// How long STATUS waits: kubelet asks for it every few seconds, and takes a node without answer for half a
+/// minute for dead.
 pub const STATUS_LIMIT: Duration = Duration::from_secs(4);
 /// How long who only looks waits: a person sits there.
 pub const LOOK_LIMIT: Duration = Duration::from_secs(3);
@@ -108,9 +108,9 @@ pub fn take(path: &Path, file: File, share: Share, limit: Duration) -> Result<Fi
         Err(TryLockError::WouldBlock) => {}
         Err(TryLockError::Error(source)) => return Err(failed(source)),
     }
-    // The kernel wakes those who wait, which fifty who look again and again would not do for each other; but it has no
-    // wait that ends. So a thread waits. If it has the lock too late, nobody takes it from it, and the file is closed
-    // again.
+    // The kernel wakes those who wait, which fifty who look again and again would not do for each other; but
+    // it has no wait that ends. So a thread waits. If it has the lock too late, nobody takes it from it, and
+    // the file is closed again.
     let seen = file.try_clone().map_err(failed)?;
     let (waiting, turn) = mpsc::channel();
     let wait = move || drop(waiting.send(share.lock(&file).map(|()| file)));

@@ -1,4 +1,5 @@
-//! The log: one line a record, to stderr or to the end of `logFile`. Never to stdout, and never a reason to fail.
+//! The log: one line a record, to stderr or to the end of `logFile`. Never to stdout, and never a reason to
+//! fail.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -102,8 +103,8 @@ fn rfc3339(since_epoch: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
-/// Year, month and day of a day counted from 1970-01-01. Years are taken to begin in March, so that the leap day is
-/// the last of its year.
+/// Year, month and day of a day counted from 1970-01-01. Years are taken to begin in March, so that the leap
+/// day is the last of its year.
 fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_IN_400_YEARS: u64 = 146_097;
     // From 0000-03-01.

@@ -1,5 +1,5 @@
-//! stdout: one document, or nothing. Where it was closed before we were started, the standard library puts /dev/null in its
-//! place, and what is written is lost without an error; so this looks before it does.
+//! stdout: one document, or nothing. Where it was closed before we were started, the standard library puts
+//! /dev/null in its place, and what is written is lost without an error; so this looks before it does.
 
 use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -10,7 +10,8 @@ use serde_json::Value;
 static WAS_CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Runs before `main`, and before what the standard library does there.
-// SAFETY: the C library calls every function in this section once, before any thread is there; this one makes one system call.
+// SAFETY: the C library calls every function in this section once, before any thread is there; this one makes
+// one system call.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOOK: extern "C" fn() = look;

@@ -34,8 +34,8 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
-/// A copy of the binaries, as an installation makes one. What the linker wrote was seen to start 7 % slower than a copy of it, the kernel
-/// having it in its cache piece by piece, as it was written.
+/// A copy of the binaries, as an installation makes one. What the linker wrote was seen to start 7 % slower
+/// than a copy of it, the kernel having it in its cache piece by piece, as it was written.
 fn installed(product: &Path) -> Result<PathBuf> {
     let folder = workspace::rig().join("installed");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

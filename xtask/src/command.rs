@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail};
 use std::process::{Command, ExitCode, Stdio};
 
-/// What a verb does with arguments that ask for nothing it does: prints its usage, on stdout if that was asked for.
+/// What a verb does with arguments that ask for nothing it does: prints its usage, on stdout if that was
+/// asked for.
 pub(crate) fn usage(args: &[String], text: &str) -> ExitCode {
     if matches!(args, [help] if help == "--help" || help == "-h") {
         println!("{text}");

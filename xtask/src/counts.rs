@@ -15,8 +15,9 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Takes in a line of a suite's output; all but summaries and what `integration::not_tried` writes say nothing.
-    /// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.00s`
+    /// Takes in a line of a suite's output; all but summaries and what `integration::not_tried` writes say
+    /// nothing. `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in
+    /// 0.00s`
     pub(crate) fn read(&mut self, line: &str) {
         if line.trim_start().starts_with("not tried: ") {
             self.not_tried += 1;

@@ -67,7 +67,8 @@ fn fuzz(program: &Path, target: &str, seconds: u32) -> Result<()> {
     }
     let mut command = Command::new(program);
     command.current_dir(&root).args(["fuzz", "run", "--fuzz-dir", "fuzz/libfuzzer"]);
-    // Sanitizers are for nightly toolchains; nearly all of this is safe code, in which a panic is what there is to find.
+    // Sanitizers are for nightly toolchains; nearly all of this is safe code, in which a panic is what there
+    // is to find.
     command.args(["--sanitizer", "none", "--target-dir"]).arg(own.join("build")).arg(target);
     command.arg(&grown).arg(root.join("fuzz/corpus").join(target));
     command.args(["--", "-timeout=10", "-rss_limit_mb=1024", "-max_len=8192"]);

@@ -35,8 +35,8 @@ pub(crate) struct Job {
     pub(crate) deadline: Duration,
 }
 
-/// Boots a guest, runs the job, hands every line of its output to `line`, and returns the command's exit code.
-/// A guest that ends without a word on that code, or not in time, is an error.
+/// Boots a guest, runs the job, hands every line of its output to `line`, and returns the command's exit
+/// code. A guest that ends without a word on that code, or not in time, is an error.
 pub(crate) fn run(job: &Job, product: &Path, line: &mut dyn FnMut(&str)) -> Result<i32> {
     let kernel = provision::kernel()?;
     let dir = workspace::rig().join(format!("guest-{}", std::process::id()));

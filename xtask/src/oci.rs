@@ -1,5 +1,5 @@
-//! An OCI image of one layer (image-spec 1.0), as the archive of an image layout that runtimes import. It takes no registry and no
-//! daemon, and the same content gives the same bytes.
+//! An OCI image of one layer (image-spec 1.0), as the archive of an image layout that runtimes import. It
+//! takes no registry and no daemon, and the same content gives the same bytes.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};

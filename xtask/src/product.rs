@@ -69,12 +69,14 @@ pub(crate) fn build(libc: Libc) -> Result<PathBuf> {
     build_target(&libc.triple(), libc.flags(), Profile::Release, &[])
 }
 
-/// The same against glibc and in the dev profile, to see that it can be linked statically. To optimise it as well takes minutes.
+/// The same against glibc and in the dev profile, to see that it can be linked statically. To optimise it as
+/// well takes minutes.
 pub(crate) fn try_fallback() -> Result<PathBuf> {
     build_target(&Libc::Gnu.triple(), Libc::Gnu.flags(), Profile::Dev, &[])
 }
 
-/// The same for another architecture, against musl. The toolchain brings the linker; `compiler` names one for what is written in C.
+/// The same for another architecture, against musl. The toolchain brings the linker; `compiler` names one for
+/// what is written in C.
 pub(crate) fn cross_build(arch: &str, compiler: &[(String, PathBuf)]) -> Result<PathBuf> {
     let triple = format!("{arch}-unknown-linux-musl");
     ensure!(add_target(&triple), "the toolchain has no target {triple} and cannot add it");
@@ -88,7 +90,8 @@ enum Profile {
     Dev,
 }
 
-/// Builds for a target triple, with flags for the compiler on top of `RUSTFLAGS`, and returns the folder of the binaries.
+/// Builds for a target triple, with flags for the compiler on top of `RUSTFLAGS`, and returns the folder of
+/// the binaries.
 fn build_target(
     triple: &str,
     flags: &str,

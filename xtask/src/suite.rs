@@ -6,7 +6,8 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-/// Builds a program of the integration crate (`["--test", "native"]`, `["--bin", "demo"]`) and returns its path.
+/// Builds a program of the integration crate (`["--test", "native"]`, `["--bin", "demo"]`) and returns its
+/// path.
 pub(crate) fn build(selection: [&str; 2]) -> Result<PathBuf> {
     let verb: &[&str] = if selection[0] == "--test" { &["test", "--no-run"] } else { &["build"] };
     let mut command = cargo();

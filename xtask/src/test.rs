@@ -55,7 +55,8 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Every stage in turn. One that fails does not keep the later ones from running, unless they need what it makes.
+/// Every stage in turn. One that fails does not keep the later ones from running, unless they need what it
+/// makes.
 fn all(native: bool, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
     ensure_root()?;
     provision::install_programs(!native)?;

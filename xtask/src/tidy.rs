@@ -1,4 +1,5 @@
-//! `cargo xtask tidy`: the house rules that a program can check. Why each stands is in `docs/architecture.md`.
+//! `cargo xtask tidy`: the house rules that a program can check. Why each stands is in
+//! `docs/architecture.md`.
 
 mod documents;
 mod manifests;

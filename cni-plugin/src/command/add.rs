@@ -27,7 +27,8 @@ use crate::{boundary, config, gateway, host_access, ports, refused, requested_ma
 
 mod veth;
 
-/// How often an address that a killed ADD of the same attachment left behind is given back and asked for anew.
+/// How often an address that a killed ADD of the same attachment left behind is given back and asked for
+/// anew.
 const LEASE_ATTEMPTS: usize = 3;
 
 /// Attaches a pod and returns the result for stdout.
@@ -120,7 +121,8 @@ impl Add<'_> {
         attached
     }
 
-    /// Refuses an interface that is there, and clears away what an ADD of this attachment left that was killed.
+    /// Refuses an interface that is there, and clears away what an ADD of this attachment left that was
+    /// killed.
     async fn clear_leftovers(&self) -> Result<(), CniError> {
         let ifname = &self.request.env.ifname;
         let name = self.attachment().host_interface();
@@ -200,7 +202,8 @@ impl Add<'_> {
             let leased = self.lease(asked, undo);
             (made?, None, leased?)
         } else {
-            // Any other may want a finished interface there, dhcp for one. Ours probes from the node's side of the VLAN.
+            // Any other may want a finished interface there, dhcp for one. Ours probes from the node's side
+            // of the VLAN.
             let made = self.make_veth(bridge, mtu, undo).await?;
             let node_side = trunk::join(&self.node, &self.network, &made.0).await?;
             (made, node_side, self.lease(self.ask_for_lease()?, undo)?)
@@ -253,7 +256,8 @@ impl Add<'_> {
             ..Default::default()
         };
         self.set_host(&host, ready).await?;
-        // A port that passes frames by now has been given it. Where the pod's end is brought up later it stays, which costs time only.
+        // A port that passes frames by now has been given it. Where the pod's end is brought up later it
+        // stays, which costs time only.
         if let Err(e) = route::delete_multicast_route(&self.node, host.index).await {
             log::debug!("{e}");
         }
@@ -265,7 +269,8 @@ impl Add<'_> {
         self.delegate.as_ref().map(|delegate| delegate.start(Command::Add)).transpose()
     }
 
-    /// The addresses that were asked for. A failed ADD of IPAM is followed by its DEL, as the specification asks.
+    /// The addresses that were asked for. A failed ADD of IPAM is followed by its DEL, as the specification
+    /// asks.
     fn lease(&self, asked: Option<Running>, undo: &mut UndoLog) -> Result<Option<AddResult>, CniError> {
         let (Some(mut asked), Some(delegate)) = (asked, &self.delegate) else { return Ok(None) };
         for attempt in 1.. {
@@ -281,7 +286,8 @@ impl Add<'_> {
                     if let Err(also) = delegate.call(Command::Del) {
                         log::error!("after a failed ADD, the ipam plugin's DEL failed as well: {also}");
                     }
-                    // An ADD of this attachment was killed after its address was taken and before its veth was made.
+                    // An ADD of this attachment was killed after its address was taken and before its veth
+                    // was made.
                     if e.code != code::ALREADY_ALLOCATED || attempt == LEASE_ATTEMPTS {
                         return Err(e);
                     }
@@ -318,7 +324,8 @@ impl Add<'_> {
         link::change(&self.node, host.index, &change, || format!("change interface {}", host.name)).await
     }
 
-    /// In the reference plugin's order: last the gateway's interface, where that is the node's side of a VLAN.
+    /// In the reference plugin's order: last the gateway's interface, where that is the node's side of a
+    /// VLAN.
     fn interfaces(
         &self,
         bridge: &Link,

@@ -33,8 +33,8 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     for warning in &plan.warnings {
         log::warn!("{warning}");
     }
-    // A bridge that nobody has pinned yet is as it should be until its MAC changes, which the comparison below notices. And an earlier release
-    // left multicast snooping on.
+    // A bridge that nobody has pinned yet is as it should be until its MAC changes, which the comparison
+    // below notices. And an earlier release left multicast snooping on.
     let is_new = |step: &&Step| matches!(step, Step::Pin { mtu: None, .. } | Step::NoMulticastSnooping(_));
     let missing = plan.steps.iter().filter(|step| !is_new(step));
     let missing: Vec<String> = missing.map(ToString::to_string).collect();
@@ -127,7 +127,8 @@ async fn check_port_of_mac(node: &Conn, network: &Network, seen: &check::Seen) -
                     ),
                 ));
             }
-            // So do releases without `sticky` pin it, which write no record of the port: what cannot be repaired is no failure.
+            // So do releases without `sticky` pin it, which write no record of the port: what cannot be
+            // repaired is no failure.
             Some(entry) if entry.kind == fdb::Kind::Static && !entry.sticky => {
                 if ports::of_veth(&host.name)?.is_none() {
                     log::warn!(

@@ -1,5 +1,5 @@
-//! DEL: link down, then IPAM DEL and removal of the link. Works with the namespace, the link, the bridge or the uplink gone, and with a
-//! configuration that ADD would refuse.
+//! DEL: link down, then IPAM DEL and removal of the link. Works with the namespace, the link, the bridge or
+//! the uplink gone, and with a configuration that ADD would refuse.
 
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::CniError;
@@ -18,8 +18,8 @@ use crate::ports::AttachmentId;
 use crate::record::Records;
 use crate::{boundary, guard, host_access, nat, pod, ports, refused, trunk};
 
-/// Detaches a pod. An attachment that is gone, in part or whole, is no error. One that was made while the network had
-/// another name is detached under that as well.
+/// Detaches a pod. An attachment that is gone, in part or whole, is no error. One that was made while the
+/// network had another name is detached under that as well.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let node = Conn::open()?;
     let attachment = Attachment::of(request);
@@ -38,8 +38,9 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     Ok(None)
 }
 
-/// The name that the network had when the pod was attached, if that was another: the veth says so, or, where it is gone, a record.
-/// An ADD that was refused because of another network's attachment is followed by a DEL, too.
+/// The name that the network had when the pod was attached, if that was another: the veth says so, or, where
+/// it is gone, a record. An ADD that was refused because of another network's attachment is followed by a
+/// DEL, too.
 fn former_name(attachment: &Attachment<'_>, host: Option<&Link>) -> Result<Option<String>, CniError> {
     let veth = attachment.host_interface();
     if let Some(host) = host {
@@ -76,9 +77,11 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     if let Some(found) = &found {
         set_down(&found.conn, &found.link, teardown.ipam.as_deref()).await?;
     }
-    // Before the addresses can be another's. What fails here or below must not keep the rest; the runtime repeats a DEL that failed.
+    // Before the addresses can be another's. What fails here or below must not keep the rest; the runtime
+    // repeats a DEL that failed.
     let (withdrawn, sockets) = match is_anothers {
-        // Another network's attachment of the same container has the veth, and with it all that goes by its name.
+        // Another network's attachment of the same container has the veth, and with it all that goes by its
+        // name.
         true => (Ok(()), Vec::new()),
         false => withdraw(request, &teardown, &attachment, node).await,
     };
@@ -104,8 +107,9 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     released
 }
 
-/// Takes away what the attachment has outside its veth: the node's ways to the pod, its guard, its rules. A result that cannot be
-/// read says nothing about the addresses. Returns the sockets whose closing would wait for what was deleted.
+/// Takes away what the attachment has outside its veth: the node's ways to the pod, its guard, its rules. A
+/// result that cannot be read says nothing about the addresses. Returns the sockets whose closing would wait
+/// for what was deleted.
 async fn withdraw(
     request: &Request,
     teardown: &Teardown,
@@ -162,8 +166,8 @@ struct Found<'a> {
     namespace: Option<&'a Namespace>,
 }
 
-/// By the name that every attachment of ours has on the node; else, for one that the reference plugin made before we
-/// took its place, by its name in the pod.
+/// By the name that every attachment of ours has on the node; else, for one that the reference plugin made
+/// before we took its place, by its name in the pod.
 async fn find<'a>(
     request: &Request,
     teardown: &Teardown,
@@ -200,9 +204,9 @@ async fn find<'a>(
     Ok(Some(Found { link, conn, namespace: Some(namespace) }))
 }
 
-/// An ADD that was refused because the pod had such an interface is followed by a DEL as well, so the name proves
-/// nothing: its other end must be a port of this network's bridge, or the one that the result of its ADD named. And it
-/// must not be another network's of ours.
+/// An ADD that was refused because the pod had such an interface is followed by a DEL as well, so the name
+/// proves nothing: its other end must be a port of this network's bridge, or the one that the result of its
+/// ADD named. And it must not be another network's of ours.
 async fn is_the_references(
     request: &Request,
     teardown: &Teardown,

@@ -12,8 +12,8 @@ use crate::net::{Conn, link, remove};
 use crate::ownership::{Attachment, belongs_to};
 use crate::{boundary, guard, host_access, nat, ports, record, trunk};
 
-/// Removes stale veths, then has IPAM remove stale leases. A list of valid attachments that is absent is not an empty
-/// one: then nothing is touched. Goes on past errors and returns the first.
+/// Removes stale veths, then has IPAM remove stale leases. A list of valid attachments that is absent is not
+/// an empty one: then nothing is touched. Goes on past errors and returns the first.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let Some(valid) = request.valid_attachments()? else { return Ok(None) };
     let (teardown, warnings) = Teardown::parse(request);

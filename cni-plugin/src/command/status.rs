@@ -12,8 +12,8 @@ use crate::net::Conn;
 use crate::plan::{status, uplink};
 use crate::{config, observe};
 
-/// Nothing if an ADD can work; 51 if the uplink is down, so that attached pods are cut off too; 50 for any other reason;
-/// an IPAM plugin's own code where it says no. Waits for nobody and changes nothing.
+/// Nothing if an ADD can work; 51 if the uplink is down, so that attached pods are cut off too; 50 for any
+/// other reason; an IPAM plugin's own code where it says no. Waits for nobody and changes nothing.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let unavailable = |e: CniError| e.with_code(code::PLUGIN_NOT_AVAILABLE);
     let network = config::checked(request).map_err(unavailable)?;

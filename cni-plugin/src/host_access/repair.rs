@@ -1,7 +1,8 @@
-//! After the bridge was down, or an address of the node gone: with either the kernel takes the node's routes to pods, and does not give
-//! them back. The next call of any pod does, for all live ones, from the records.
+//! After the bridge was down, or an address of the node gone: with either the kernel takes the node's routes
+//! to pods, and does not give them back. The next call of any pod does, for all live ones, from the records.
 //!
-//! Each record is written before its routes are taken and removed before they go, so nobody puts back what somebody else is taking away.
+//! Each record is written before its routes are taken and removed before they go, so nobody puts back what
+//! somebody else is taking away.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -57,8 +58,8 @@ pub fn load_records(veth: &str) -> Result<Vec<Record>, CniError> {
     Ok(Records::of_host_routes()?.iter().filter_map(|(_, records)| records.read(veth)).collect())
 }
 
-/// What recorded routes have left: a route of ours, or the kernel took it and left a neighbour entry, which is ours if it has the pod's
-/// MAC. Entries of kernels before 4.20 do not say whose they are.
+/// What recorded routes have left: a route of ours, or the kernel took it and left a neighbour entry, which
+/// is ours if it has the pod's MAC. Entries of kernels before 4.20 do not say whose they are.
 pub(super) async fn left_of(node: &Conn, recorded: &[Record]) -> Result<Vec<HostRoute>, NetError> {
     let mut left = Vec::new();
     for record in recorded {
@@ -82,8 +83,8 @@ pub fn recorded_veths() -> Result<Vec<String>, CniError> {
     Ok(Records::of_host_routes()?.iter().flat_map(|(_, records)| records.veths()).collect())
 }
 
-/// Forgets those of `recorded` whose veth is not among `links`, which must have been listed later: an ADD makes the veth first. Takes
-/// away what is left of their routes.
+/// Forgets those of `recorded` whose veth is not among `links`, which must have been listed later: an ADD
+/// makes the veth first. Takes away what is left of their routes.
 pub async fn delete_stale_records(node: &Conn, recorded: &[String], links: &[&Link]) -> Result<(), CniError> {
     let is_there = |veth: &String| links.iter().any(|link| link.name == *veth);
     for veth in recorded.iter().filter(|veth| !is_there(veth)) {
@@ -94,15 +95,16 @@ pub async fn delete_stale_records(node: &Conn, recorded: &[String], links: &[&Li
     Ok(())
 }
 
-/// Puts back what the node has lost of its routes to pods, of whichever network. The pod that is called for goes on without.
+/// Puts back what the node has lost of its routes to pods, of whichever network. The pod that is called for
+/// goes on without.
 pub async fn repair_and_log(node: &Conn) {
     if let Err(e) = repair(node, false).await {
         log::error!("the node's routes to its pods were not put back: {e}");
     }
 }
 
-/// The same, returning what was put back in words. With `neighbours`, the neighbour entries are looked at as well, which go without the routes
-/// only where somebody flushes them.
+/// The same, returning what was put back in words. With `neighbours`, the neighbour entries are looked at as
+/// well, which go without the routes only where somebody flushes them.
 pub async fn repair(node: &Conn, neighbours: bool) -> Result<Vec<String>, CniError> {
     let mut repaired = Vec::new();
     for (name, records) in Records::of_host_routes()? {
@@ -132,8 +134,9 @@ pub async fn repair(node: &Conn, neighbours: bool) -> Result<Vec<String>, CniErr
     Ok(repaired)
 }
 
-/// The recorded veths whose pods the node has lost routes to, and to which of their addresses. One list of the device's routes shows it: each
-/// has the metric of its attachment. So only the records of those that lack some are read, and one more to know the families.
+/// The recorded veths whose pods the node has lost routes to, and to which of their addresses. One list of
+/// the device's routes shows it: each has the metric of its attachment. So only the records of those that
+/// lack some are read, and one more to know the families.
 async fn lost(
     node: &Conn,
     records: &Records,
@@ -182,12 +185,14 @@ async fn is_alive(node: &Conn, record: &Record) -> Result<bool, NetError> {
     Ok(host.is_some_and(|host| record.attachment().progress(&host) != Progress::Foreign))
 }
 
-/// Whether the node has an address to send from to each of the pod's. Without one there is nothing to put back for now.
+/// Whether the node has an address to send from to each of the pod's. Without one there is nothing to put
+/// back for now.
 async fn can_be_reached(node: &Conn, record: &Record) -> Result<bool, NetError> {
     Ok(sources(node, record).await?.is_some())
 }
 
-/// The record's sources, or, where the node has lost one for good, the one that it would send from by itself; none where it has none.
+/// The record's sources, or, where the node has lost one for good, the one that it would send from by itself;
+/// none where it has none.
 async fn sources(node: &Conn, record: &Record) -> Result<Option<Vec<IpAddr>>, NetError> {
     let mut sources = Vec::new();
     for source in &record.sources {
@@ -220,7 +225,8 @@ async fn with_sources(
     Ok(Some(record))
 }
 
-/// Whether the pod's port is still in the bridge. What goes to one that has lost its bridge, which is then another, would leave by the uplink.
+/// Whether the pod's port is still in the bridge. What goes to one that has lost its bridge, which is then
+/// another, would leave by the uplink.
 async fn is_behind(node: &Conn, record: &Record, device: &Link) -> Result<bool, CniError> {
     let bridge = match &record.bridge {
         Some(bridge) => link::by_name(node, bridge).await?.map(|bridge| bridge.index),

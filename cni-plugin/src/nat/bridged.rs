@@ -1,4 +1,5 @@
-//! Pods that are only bridged, and have no record of NAT. With br_netfilter the node's FORWARD policy drops what they send, too.
+//! Pods that are only bridged, and have no record of NAT. With br_netfilter the node's FORWARD policy drops
+//! what they send, too.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,8 +17,8 @@ use crate::plan::nat as plan;
 use crate::plan::nat::ruleset::{self, IPTABLES_FORWARD, IPTABLES_TABLES, TABLE};
 
 impl Nat {
-    /// Lets pods pass that came before a policy of drop, and takes away a rule of ours that accepts everything, on a node without any record
-    /// too. Returns in words what was wrong.
+    /// Lets pods pass that came before a policy of drop, and takes away a rule of ours that accepts
+    /// everything, on a node without any record too. Returns in words what was wrong.
     pub(super) async fn repair_bridged(&self, node: &Conn) -> Result<Vec<String>, CniError> {
         let mut wrong: Vec<String> = opened()?
             .into_iter()
@@ -48,8 +49,8 @@ impl Nat {
         Ok(wrong)
     }
 
-    /// Whether our rules in others' tables have to outlive the last record: bridged pods that came before the policy have none. `gone`
-    /// is a veth that does not count any more.
+    /// Whether our rules in others' tables have to outlive the last record: bridged pods that came before the
+    /// policy have none. `gone` is a veth that does not count any more.
     pub(super) async fn is_needed_by_bridged(
         &self,
         node: &Conn,
@@ -69,12 +70,14 @@ impl Nat {
 pub struct BridgedDrop {
     /// In words.
     pub what: String,
-    /// Somebody else's rules are about the bridge, or about what is bridged (`-m physdev`): they may let it pass.
+    /// Somebody else's rules are about the bridge, or about what is bridged (`-m physdev`): they may let it
+    /// pass.
     pub is_doubtful: bool,
 }
 
-/// Whether the packet filter drops what a bridge forwards for a pod with these addresses, and nothing of ours meets it: as of a
-/// pod that was attached before the policy was set. A pod whose addresses are not known may have any.
+/// Whether the packet filter drops what a bridge forwards for a pod with these addresses, and nothing of ours
+/// meets it: as of a pod that was attached before the policy was set. A pod whose addresses are not known may
+/// have any.
 pub fn bridged_difference(bridge: &str, addresses: &[IpAddr]) -> Result<Option<BridgedDrop>, CniError> {
     let called: Vec<Table> =
         tables_called().into_iter().filter(|table| concerns(*table, addresses)).collect();

@@ -1,5 +1,5 @@
-//! UDP conversations that began before a host port was mapped, or go to a pod that is gone, would go on as they began: the kernel
-//! asks the rules about the first packet only.
+//! UDP conversations that began before a host port was mapped, or go to a pod that is gone, would go on as
+//! they began: the kernel asks the rules about the first packet only.
 
 use std::net::IpAddr;
 
@@ -12,8 +12,8 @@ use crate::plan::nat as plan;
 use crate::record::Record;
 
 impl Nat {
-    /// When host ports have been mapped: what goes to them on the node's own addresses. An attachment is good without it: what fails
-    /// is logged.
+    /// When host ports have been mapped: what goes to them on the node's own addresses. An attachment is good
+    /// without it: what fails is logged.
     pub(super) async fn delete_udp_conntrack_of_node(&self, node: &Conn, record: &Record) {
         if !may_have_entries(record) {
             return;

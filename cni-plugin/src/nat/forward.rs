@@ -1,5 +1,5 @@
-//! A FORWARD policy of drop, as Docker and ufw set it: an accept in a table of ours does not override it, so one rule in that table
-//! lets pass what a chain of ours has marked.
+//! A FORWARD policy of drop, as Docker and ufw set it: an accept in a table of ours does not override it, so
+//! one rule in that table lets pass what a chain of ours has marked.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -22,8 +22,8 @@ use crate::plan::nat::ruleset::{
 use crate::record::Record;
 
 impl Nat {
-    /// Puts chain and rule in where a policy asks for them and they are not there; and with them every bridge that pods of ours are on,
-    /// for those that came before the policy have no record of it.
+    /// Puts chain and rule in where a policy asks for them and they are not there; and with them every bridge
+    /// that pods of ours are on, for those that came before the policy have no record of it.
     pub(super) async fn let_forward(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
         warn_of_legacy(record);
         let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
@@ -53,8 +53,9 @@ impl Nat {
         Ok(self.nft.commit(&changes)?)
     }
 
-    /// Puts back what attachments share with each other, and that a whole frame does not show: their devices in its sets, and our rules in
-    /// others' tables, which go when those are loaded anew. Who has flushed a set has taken everybody's, so one pod stands for all.
+    /// Puts back what attachments share with each other, and that a whole frame does not show: their devices
+    /// in its sets, and our rules in others' tables, which go when those are loaded anew. Who has flushed a
+    /// set has taken everybody's, so one pod stands for all.
     pub(super) async fn restore_shared(&self, node: &Conn) -> Result<(), CniError> {
         if !self.lacks_shared()? {
             return Ok(());
@@ -79,7 +80,8 @@ impl Nat {
         Ok(self.any_unsettled(IPTABLES_TABLES)? || self.lost_device(&one)?.is_some())
     }
 
-    /// Whether one of these tables drops and has our rule not just as it should be, or has one that accepts everything.
+    /// Whether one of these tables drops and has our rule not just as it should be, or has one that accepts
+    /// everything.
     fn any_unsettled(&self, tables: impl IntoIterator<Item = Table>) -> Result<bool, CniError> {
         for table in tables {
             let Some(chain) = self.nft.chain(table, IPTABLES_FORWARD)? else { continue };
@@ -91,7 +93,8 @@ impl Nat {
         Ok(false)
     }
 
-    /// The tables whose policy drops what the attachment's family forwards, with nothing of ours that meets it.
+    /// The tables whose policy drops what the attachment's family forwards, with nothing of ours that meets
+    /// it.
     fn forward_missing(&self, record: &Record) -> Result<Vec<Table>, CniError> {
         let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
         let mut missing = Vec::new();
@@ -137,7 +140,8 @@ impl Nat {
     }
 }
 
-/// The packet filter, where one of the tables drops what it sees; none where none does, or none is to be asked.
+/// The packet filter, where one of the tables drops what it sees; none where none does, or none is to be
+/// asked.
 pub(super) fn where_dropped(called: &[Table]) -> Option<Nft> {
     if called.is_empty() {
         return None;
@@ -157,8 +161,8 @@ pub(super) fn where_dropped(called: &[Table]) -> Option<Nft> {
     })
 }
 
-/// The tables that see what the network's pods send, of a network without NAT: what is bridged where br_netfilter shows it to them, and
-/// all that the node forwards as a gateway.
+/// The tables that see what the network's pods send, of a network without NAT: what is bridged where
+/// br_netfilter shows it to them, and all that the node forwards as a gateway.
 pub(super) fn called(network: &Network) -> Vec<Table> {
     match network {
         _ if network.has_nat() => Vec::new(),
@@ -168,7 +172,8 @@ pub(super) fn called(network: &Network) -> Vec<Table> {
     }
 }
 
-/// The tables of iptables' in which a rule of ours accepts everything: it has lost its mark when the rules were saved and restored.
+/// The tables of iptables' in which a rule of ours accepts everything: it has lost its mark when the rules
+/// were saved and restored.
 pub fn opened() -> Result<Vec<Table>, CniError> {
     let nft = Nft::open()?;
     let mut opened = Vec::new();
@@ -213,8 +218,8 @@ fn marks(nft: &Nft) -> Result<bool, NetError> {
     Ok(nft.chain(TABLE, FORWARD)?.is_some_and(|chain| chain.uses >= rules))
 }
 
-/// What puts attachments' devices into the sets that all share. Of a device that has a comment for one of them only, the kernel keeps the
-/// first.
+/// What puts attachments' devices into the sets that all share. Of a device that has a comment for one of
+/// them only, the kernel keeps the first.
 pub(super) fn shared<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Change> {
     let mut elements: Vec<_> = records.into_iter().flat_map(plan::device_elements).collect();
     elements.sort_by_key(|element| !element.comment.is_empty());
@@ -239,7 +244,8 @@ fn warn_of_legacy(record: &Record) {
     warn_of_legacy_on(&record.device, &concerned);
 }
 
-/// For a pod without NAT: what sees its packets is asked for the bridge, or for the device that is its gateway.
+/// For a pod without NAT: what sees its packets is asked for the bridge, or for the device that is its
+/// gateway.
 pub(super) fn warn_of_legacy_without_nat(network: &Network, called: &[Table]) {
     let device = if network.is_gateway { network.node_device() } else { network.bridge.clone() };
     warn_of_legacy_on(&device, called);

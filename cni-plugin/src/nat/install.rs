@@ -16,8 +16,8 @@ use crate::plan::nat as plan;
 use crate::plan::nat::ruleset::TABLE;
 use crate::record::{Record, as_ipv4};
 
-/// How often an ADD tries again after somebody else has changed what it found: the first pod of a network or a node, or one that took
-/// a dead holder's port, was quicker.
+/// How often an ADD tries again after somebody else has changed what it found: the first pod of a network or
+/// a node, or one that took a dead holder's port, was quicker.
 const ATTEMPTS: usize = 20;
 
 /// Why an attachment's elements could not be put in.
@@ -31,7 +31,8 @@ enum Obstacle {
 }
 
 impl Nat {
-    /// Writes the record and puts the elements in. A port that a live attachment has is an error that names it.
+    /// Writes the record and puts the elements in. A port that a live attachment has is an error that names
+    /// it.
     pub async fn install(&self, node: &Conn, mut record: Record) -> Result<(), CniError> {
         for mapping in &record.ports {
             if plan::targets(&record, mapping).is_empty() {
@@ -76,8 +77,8 @@ impl Nat {
         Err(CniError::new(code::TRY_AGAIN_LATER, why))
     }
 
-    /// The kernel keeps who sends a transaction that fails waiting for 10 ms and more (RCU), so it is asked first for what is
-    /// likely to be missing.
+    /// The kernel keeps who sends a transaction that fails waiting for 10 ms and more (RCU), so it is asked
+    /// first for what is likely to be missing.
     fn try_install_elements(
         &self,
         record: &Record,
@@ -115,8 +116,8 @@ impl Nat {
         Ok(Some(if held.is_empty() { Obstacle::Stale(stale) } else { Obstacle::Held(held) }))
     }
 
-    /// Takes from dead holders what is in our way, with all that they have. A live one is an error, unless it is the same container on another
-    /// network: what is left to that is returned.
+    /// Takes from dead holders what is in our way, with all that they have. A live one is an error, unless it
+    /// is the same container on another network: what is left to that is returned.
     async fn evict(
         &self,
         node: &Conn,
@@ -157,8 +158,8 @@ impl Nat {
     }
 }
 
-/// The node's address from which it asks for the pod's ports at 127.0.0.1: that from which it talks to the pod; none where no such port
-/// leads there, or the node has no way.
+/// The node's address from which it asks for the pod's ports at 127.0.0.1: that from which it talks to the
+/// pod; none where no such port leads there, or the node has no way.
 pub(super) async fn localhost(node: &Conn, record: &Record) -> Result<Option<Ipv4Addr>, NetError> {
     let Some(pod) = plan::target_of_localhost(record) else { return Ok(None) };
     if let Some(source) = record.sources.iter().copied().find_map(as_ipv4) {

@@ -16,8 +16,9 @@ use crate::plan::nat::ruleset::{self, TABLE};
 use crate::record::Record;
 
 impl Nat {
-    /// Makes the frame, if it is not as it should be, with the elements of all live attachments, in one transaction. `but` one, which
-    /// the caller is about to put in. Where there is nobody to make it for, it is not made. `gone` is who has just been taken out.
+    /// Makes the frame, if it is not as it should be, with the elements of all live attachments, in one
+    /// transaction. `but` one, which the caller is about to put in. Where there is nobody to make it for, it
+    /// is not made. `gone` is who has just been taken out.
     pub(super) async fn rebuild(
         &self,
         node: &Conn,
@@ -130,7 +131,8 @@ impl Nat {
         Ok(live)
     }
 
-    /// Whether the table is there with all of its chains and rules. A firewall's restart may have taken some of them alone.
+    /// Whether the table is there with all of its chains and rules. A firewall's restart may have taken some
+    /// of them alone.
     pub(super) fn is_whole(&self) -> Result<bool, CniError> {
         Ok(self.nft.has_table(TABLE)? && self.broken_chain()?.is_none())
     }
@@ -145,7 +147,8 @@ impl Nat {
         Ok(None)
     }
 
-    /// What of an attachment is no longer as it was put in, in words. `expected`: by its configuration it has something.
+    /// What of an attachment is no longer as it was put in, in words. `expected`: by its configuration it has
+    /// something.
     pub(super) fn difference(&self, veth: &str, expected: bool) -> Result<Option<String>, CniError> {
         let Some(record) = self.records.read(veth) else {
             return Ok(expected.then(|| format!("the record of {veth} is gone")));

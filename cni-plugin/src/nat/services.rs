@@ -1,8 +1,9 @@
 //! Addresses that stand for services: a host port of all of the node's addresses is not published there.
 //!
-//! In IPVS mode kube-proxy gives the node each service's address, on `kube-ipvs0`; NodeLocal DNSCache has its own on a dummy interface. Both look
-//! like addresses of the node. So the addresses of such interfaces are in a set, which each ADD with host ports and `repair` make what
-//! it should be, and what `serviceCIDRs` names has a rule, which needs no call to know a service that comes later.
+//! In IPVS mode kube-proxy gives the node each service's address, on `kube-ipvs0`; NodeLocal DNSCache has its
+//! own on a dummy interface. Both look like addresses of the node. So the addresses of such interfaces are in
+//! a set, which each ADD with host ports and `repair` make what it should be, and what `serviceCIDRs` names
+//! has a rule, which needs no call to know a service that comes later.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
-//! Host ports that an attachment leaves to a sibling, another of the same container, and gets from it when it goes.
+//! Host ports that an attachment leaves to a sibling, another of the same container, and gets from it when it
+//! goes.
 
 use cni_conf::cni::error::CniError;
 
@@ -12,8 +13,8 @@ use crate::plan::nat::share::{are_siblings, follow, is_port, shared_elements};
 use crate::record::Record;
 
 impl Nat {
-    /// Whether who has an element, as its comment tells, is a sibling to whom a host port is left. It is noted that `record` comes next. Only
-    /// for who holds the lock alone.
+    /// Whether who has an element, as its comment tells, is a sibling to whom a host port is left. It is
+    /// noted that `record` comes next. Only for who holds the lock alone.
     pub(super) fn leave_to_sibling(
         &self,
         record: &Record,
@@ -35,7 +36,8 @@ impl Nat {
         self.records.read(holder).filter(|holder| are_siblings(holder, record))
     }
 
-    /// What gives elements that go with an attachment to those that come after it. Only for who holds the lock alone, if there may be some.
+    /// What gives elements that go with an attachment to those that come after it. Only for who holds the
+    /// lock alone, if there may be some.
     pub(super) async fn handing_over(
         &self,
         node: &Conn,

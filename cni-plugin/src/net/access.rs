@@ -8,7 +8,8 @@ use std::path::Path;
 use nix::libc;
 use nix::unistd::{AccessFlags, access};
 
-/// Whether files can be made in a folder: access(2), which asks for owner and mode, capabilities, mount and security modules alike.
+/// Whether files can be made in a folder: access(2), which asks for owner and mode, capabilities, mount and
+/// security modules alike.
 ///
 /// # Errors
 /// Why not.

@@ -26,7 +26,8 @@ pub async fn add(conn: &Conn, interface: u32, net: IpNet, detect_duplicates: boo
     conn.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, action).await
 }
 
-/// `ip address add NET dev INTERFACE scope host`: never a source of what leaves the node. False if it is there already.
+/// `ip address add NET dev INTERFACE scope host`: never a source of what leaves the node. False if it is
+/// there already.
 pub async fn add_for_the_host(conn: &Conn, interface: u32, net: IpNet) -> Result<bool> {
     let mut message = message(interface, net);
     message.header.scope = AddressScope::Host;
@@ -64,7 +65,8 @@ pub async fn of_family(conn: &Conn, ipv6: bool) -> Result<Vec<Address>> {
     Ok(answers.into_iter().filter_map(from_message).collect())
 }
 
-/// `ip address show dev INTERFACE`, of one that has gone none. A kernel before 4.20 sends those of all interfaces.
+/// `ip address show dev INTERFACE`, of one that has gone none. A kernel before 4.20 sends those of all
+/// interfaces.
 pub async fn list(conn: &Conn, interface: u32) -> Result<Vec<Address>> {
     match of_interface(conn, interface).await {
         Ok(mut addresses) => {

@@ -2,7 +2,8 @@
 //! advertisements (RFC 4861 section 7.2.6). Without them, caches that remember the address's last holder keep
 //! sending to it.
 //!
-//! No packet socket is used: closing one waits for RCU readers, which takes longer (10 ms) than all the rest of an ADD.
+//! No packet socket is used: closing one waits for RCU readers, which takes longer (10 ms) than all the rest
+//! of an ADD.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,10 +22,11 @@ use nix::sys::socket::{
 
 use super::{Conn, NetError, Result, link};
 
-/// `ip neigh replace ADDRESS lladdr ff:ff:ff:ff:ff:ff dev INTERFACE nud probe`, for an address of the interface's own:
-/// the kernel asks the segment who has it, in its own name, which is a gratuitous ARP request. Nobody answers, so it
-/// asks three times, a second apart, and the entry expires by itself. All that is done by a timer: on a bridge with
-/// hundreds of pods, each of which gets a copy, the first request alone would take longer than the rest of an ADD.
+/// `ip neigh replace ADDRESS lladdr ff:ff:ff:ff:ff:ff dev INTERFACE nud probe`, for an address of the
+/// interface's own: the kernel asks the segment who has it, in its own name, which is a gratuitous ARP
+/// request. Nobody answers, so it asks three times, a second apart, and the entry expires by itself. All that
+/// is done by a timer: on a bridge with hundreds of pods, each of which gets a copy, the first request alone
+/// would take longer than the rest of an ADD.
 pub async fn gratuitous_arp(conn: &Conn, interface: u32, address: Ipv4Addr) -> Result<()> {
     const BROADCAST: [u8; 6] = [0xff; 6];
     let mut message = NeighbourMessage::default();
@@ -39,9 +41,10 @@ pub async fn gratuitous_arp(conn: &Conn, interface: u32, address: Ipv4Addr) -> R
     conn.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, action).await
 }
 
-/// `ip link set INTERFACE address MAC` with the MAC that it has: where `arp_notify` is set, the kernel takes that for a
-/// change and sends a gratuitous ARP for every address of the interface. For those that [`gratuitous_arp`] cannot do: with
-/// several addresses in one subnet, the kernel asks in the name of the first.
+/// `ip link set INTERFACE address MAC` with the MAC that it has: where `arp_notify` is set, the kernel takes
+/// that for a change and sends a gratuitous ARP for every address of the interface. For those that
+/// [`gratuitous_arp`] cannot do: with several addresses in one subnet, the kernel asks in the name of the
+/// first.
 pub async fn renew_mac(conn: &Conn, interface: u32, mac: MacAddr) -> Result<()> {
     const ROUNDS: usize = 2;
     let same = link::Change { mac: Some(mac), ..Default::default() };

@@ -1,7 +1,7 @@
 //! Several rtnetlink requests in one system call.
 //!
-//! The kernel carries all of them out before the call returns, so a SIGKILL falls before all or after all; and they cost one
-//! exchange, not one each.
+//! The kernel carries all of them out before the call returns, so a SIGKILL falls before all or after all;
+//! and they cost one exchange, not one each.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 

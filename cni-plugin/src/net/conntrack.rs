@@ -38,8 +38,9 @@ pub struct Entry {
     zone: Option<Vec<u8>>,
 }
 
-/// Whether there may be an entry of UDP to one of these ports, in the namespace of the calling thread. The text of a short list is
-/// there at once; [`to_port`] locks each of the table's buckets in turn, which takes 10 ms however few entries there are.
+/// Whether there may be an entry of UDP to one of these ports, in the namespace of the calling thread. The
+/// text of a short list is there at once; [`to_port`] locks each of the table's buckets in turn, which takes
+/// 10 ms however few entries there are.
 pub fn may_have_udp(ports: &[u16]) -> bool {
     const SHORT: usize = 4000;
     match count() {
@@ -56,8 +57,8 @@ pub fn may_have_udp(ports: &[u16]) -> bool {
     }
 }
 
-/// `conntrack -C`, without its module; none where the kernel does not say. The sysctl is slow to be found on a node with many pods, so
-/// it is for kernels without the other (`CONFIG_NF_CONNTRACK_PROCFS`).
+/// `conntrack -C`, without its module; none where the kernel does not say. The sysctl is slow to be found on
+/// a node with many pods, so it is for kernels without the other (`CONFIG_NF_CONNTRACK_PROCFS`).
 fn count() -> Option<usize> {
     let sysctl =
         || fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").ok()?.trim().parse().ok();
@@ -72,7 +73,8 @@ fn statistics() -> Option<usize> {
     usize::from_str_radix(first.split(' ').next()?, 16).ok()
 }
 
-/// `conntrack -L -p PROTOCOL --orig-port-dst PORT` of one family. Linux 5.8 looks for them itself, older kernels send all.
+/// `conntrack -L -p PROTOCOL --orig-port-dst PORT` of one family. Linux 5.8 looks for them itself, older
+/// kernels send all.
 pub fn to_port(socket: &NetfilterSocket, ipv4: bool, protocol: u8, port: u16) -> Result<Vec<Entry>> {
     let mut message = Message::new(GET, NLM_F_REQUEST | NLM_F_DUMP, 1, family(ipv4), 0);
     message.nested(TUPLE_ORIGINAL, |tuple| {

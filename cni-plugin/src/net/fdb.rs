@@ -30,9 +30,10 @@ pub enum Kind {
     Learned,
 }
 
-/// `bridge fdb add MAC dev PORT master static sticky`: this MAC is behind this port and nowhere else, in each VLAN that the port is in by
-/// now, whatever frames say that come in elsewhere (kernels before 4.20 have no `sticky`: there a frame moves it). With the port locked,
-/// it is the only one that may send there. An error that [exists](NetError::exists) where the bridge knows the MAC already.
+/// `bridge fdb add MAC dev PORT master static sticky`: this MAC is behind this port and nowhere else, in each
+/// VLAN that the port is in by now, whatever frames say that come in elsewhere (kernels before 4.20 have no
+/// `sticky`: there a frame moves it). With the port locked, it is the only one that may send there. An error
+/// that [exists](NetError::exists) where the bridge knows the MAC already.
 pub async fn pin(conn: &Conn, port: u32, mac: MacAddr) -> Result<()> {
     add(conn, port, mac, NLM_F_CREATE | NLM_F_EXCL).await
 }
@@ -63,8 +64,8 @@ pub async fn remove(conn: &Conn, port: u32, mac: MacAddr) -> Result<()> {
     }
 }
 
-/// `bridge fdb get MAC br BRIDGE [vlan VID]`; `vid` on a bridge that filters. None if the bridge does not know the MAC, or the kernel cannot
-/// be asked (before Linux 5.0).
+/// `bridge fdb get MAC br BRIDGE [vlan VID]`; `vid` on a bridge that filters. None if the bridge does not
+/// know the MAC, or the kernel cannot be asked (before Linux 5.0).
 pub async fn entry(conn: &Conn, bridge: u32, mac: MacAddr, vid: Option<u16>) -> Result<Option<Entry>> {
     let mut message = of(mac);
     message.attributes.push(NeighbourAttribute::Controller(bridge));

@@ -82,8 +82,9 @@ async fn of_kind(conn: &Conn, kind: InfoKind) -> Result<Vec<Link>> {
     Ok(answers.into_iter().filter_map(new_link).filter(is_of_kind).map(from_message).collect())
 }
 
-/// Whether a bridge keeps its MAC while ports come and go (`NET_ADDR_SET`, linux/netdevice.h): one that the kernel chose becomes the
-/// lowest of its ports'. Netlink does not tell, sysfs does. None where the sysfs that is mounted is not of the bridge's namespace.
+/// Whether a bridge keeps its MAC while ports come and go (`NET_ADDR_SET`, linux/netdevice.h): one that the
+/// kernel chose becomes the lowest of its ports'. Netlink does not tell, sysfs does. None where the sysfs
+/// that is mounted is not of the bridge's namespace.
 pub fn mac_is_pinned(bridge: &Link) -> Option<bool> {
     const SET: &str = "3";
     if !is_in_sysfs(bridge) {
@@ -92,7 +93,8 @@ pub fn mac_is_pinned(bridge: &Link) -> Option<bool> {
     Some(in_sysfs(bridge, "addr_assign_type")?.trim() == SET)
 }
 
-/// Whether the sysfs that is mounted shows this interface, and not another of its name: it shows those of one namespace.
+/// Whether the sysfs that is mounted shows this interface, and not another of its name: it shows those of one
+/// namespace.
 pub fn is_in_sysfs(link: &Link) -> bool {
     in_sysfs(link, "ifindex").is_some_and(|index| index.trim() == link.index.to_string())
 }
@@ -125,12 +127,13 @@ pub struct Veth<'a> {
     pub master: u32,
 }
 
-/// The queues of each end, for which the kernel would otherwise make one for each CPU, of which it then uses one: it takes the
-/// others away again, and waits for an RCU grace period each time.
+/// The queues of each end, for which the kernel would otherwise make one for each CPU, of which it then uses
+/// one: it takes the others away again, and waits for an RCU grace period each time.
 const QUEUES: u32 = 1;
 
-/// `ip link add HOST address MAC master BRIDGE type veth peer name POD address MAC netns NETNS`, in one message.
-/// Both ends stay down, the pod's because the kernel answers ENOTCONN to IFF_UP there: its peer is not registered yet.
+/// `ip link add HOST address MAC master BRIDGE type veth peer name POD address MAC netns NETNS`, in one
+/// message. Both ends stay down, the pod's because the kernel answers ENOTCONN to IFF_UP there: its peer is
+/// not registered yet.
 pub async fn add_veth(conn: &Conn, veth: &Veth<'_>, netns: &Namespace) -> Result<()> {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
@@ -226,7 +229,8 @@ pub struct Change {
     pub alias: Option<String>,
     /// `promisc on` or `off`.
     pub promisc: Option<bool>,
-    /// `addrgenmode none`: no IPv6 link-local address of its own. Comes too late for an interface that has a carrier.
+    /// `addrgenmode none`: no IPv6 link-local address of its own. Comes too late for an interface that has a
+    /// carrier.
     pub no_link_local: bool,
     /// `type bridge_slave hairpin on …`.
     pub port: Option<PortFlags>,

@@ -1,6 +1,8 @@
-//! The only place that talks to the kernel: netlink, namespaces, sysctls, and the ICMPv6 socket that announces addresses.
+//! The only place that talks to the kernel: netlink, namespaces, sysctls, and the ICMPv6 socket that
+//! announces addresses.
 //!
-//! rtnetlink, netlink-packet-route and nix are named here and nowhere else, because their interfaces break often.
+//! rtnetlink, netlink-packet-route and nix are named here and nowhere else, because their interfaces break
+//! often.
 
 pub mod access;
 pub mod addr;
@@ -82,7 +84,8 @@ impl NetError {
             .any(|errno| self.is(errno))
     }
 
-    /// True if no route leads there: none at all, or one that says so (`unreachable`, `prohibit`, `blackhole`).
+    /// True if no route leads there: none at all, or one that says so (`unreachable`, `prohibit`,
+    /// `blackhole`).
     pub fn unreachable(&self) -> bool {
         [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::ESRCH]
             .into_iter()

@@ -13,7 +13,8 @@ use super::batch::{Request, Tolerate};
 use super::route::OURS;
 use super::{Conn, Result};
 
-/// `ip neigh replace ADDRESS lladdr MAC dev INTERFACE nud permanent proto 117`: nobody is asked who has the address.
+/// `ip neigh replace ADDRESS lladdr MAC dev INTERFACE nud permanent proto 117`: nobody is asked who has the
+/// address.
 pub fn permanent(interface: u32, address: IpAddr, mac: MacAddr) -> Request {
     let mut message = neighbour(interface, address);
     message.header.state = NeighbourState::Permanent;
@@ -59,7 +60,8 @@ pub async fn all_ours(conn: &Conn) -> Result<Vec<(u32, IpAddr)>> {
         .collect())
 }
 
-/// `ip neigh get ADDRESS dev INTERFACE`: the MAC that is set for good; none if there is none or it was learned.
+/// `ip neigh get ADDRESS dev INTERFACE`: the MAC that is set for good; none if there is none or it was
+/// learned.
 pub async fn permanent_mac(conn: &Conn, interface: u32, address: IpAddr) -> Result<Option<MacAddr>> {
     let message = RouteNetlinkMessage::GetNeighbour(neighbour(interface, address));
     let answers = match conn.get(message, || format!("look up neighbour {address} of {interface}")).await {

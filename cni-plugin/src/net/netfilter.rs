@@ -1,7 +1,7 @@
 //! A netlink socket of NETLINK_NETFILTER, over which nf_tables and connection tracking are spoken to.
 //!
-//! The kernel works on a message while it is being sent: when send returns, every answer is there to be read, but for lists, which
-//! come in portions. So the calls here block, and never for long.
+//! The kernel works on a message while it is being sent: when send returns, every answer is there to be read,
+//! but for lists, which come in portions. So the calls here block, and never for long.
 
 pub mod message;
 
@@ -24,8 +24,9 @@ const PORTION: usize = 32 * 1024;
 /// What a socket's send buffer takes by default on any kernel, in bytes.
 const SENDS_UNASKED: usize = 64 * 1024;
 
-/// A socket in the namespace of the thread that opened it. While rules that were deleted are being freed, closing any such socket of
-/// the namespace waits for RCU readers, 10 ms and more (`nft_rcv_nl_event`); who exits with one waits as well.
+/// A socket in the namespace of the thread that opened it. While rules that were deleted are being freed,
+/// closing any such socket of the namespace waits for RCU readers, 10 ms and more (`nft_rcv_nl_event`); who
+/// exits with one waits as well.
 #[derive(Debug)]
 pub struct NetfilterSocket {
     socket: OwnedFd,
@@ -68,8 +69,8 @@ impl NetfilterSocket {
         }
     }
 
-    /// Sends one request, and returns the attributes of the objects that the kernel answers with: of a list, again if it says
-    /// that they changed while it listed them. `action` names the request in an error.
+    /// Sends one request, and returns the attributes of the objects that the kernel answers with: of a list,
+    /// again if it says that they changed while it listed them. `action` names the request in an error.
     pub fn request(&self, message: Message, action: impl Fn() -> String) -> Result<Vec<Vec<u8>>> {
         const ATTEMPTS: usize = 10;
         let message = message.finish();

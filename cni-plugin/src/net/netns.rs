@@ -1,5 +1,5 @@
-//! Network namespaces. One is entered only to open something in it: enter, open, return. What was opened keeps its
-//! namespace; no thread stays inside.
+//! Network namespaces. One is entered only to open something in it: enter, open, return. What was opened
+//! keeps its namespace; no thread stays inside.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -30,8 +30,9 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Opens the namespace that `path` (`CNI_NETNS`) leads to. None if nothing is there, if nothing can be there, or if
-    /// what is there is no network namespace (any more): an unmounted `/run/netns/NAME` leaves an empty plain file behind.
+    /// Opens the namespace that `path` (`CNI_NETNS`) leads to. None if nothing is there, if nothing can be
+    /// there, or if what is there is no network namespace (any more): an unmounted `/run/netns/NAME` leaves
+    /// an empty plain file behind.
     pub fn open(path: &str) -> Result<Option<Namespace>> {
         // Opening a FIFO would wait for a writer. For a namespace the flags mean nothing.
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
@@ -48,9 +49,9 @@ impl Namespace {
         Ok(Some(Namespace { path: path.to_owned(), file }))
     }
 
-    /// Locks the namespace against other ADDs into it, for as long as the file that is returned and this are open: who finds
-    /// an attachment half made then knows that nobody is at it any more. The lock is the namespace's own, so that nothing has
-    /// to be made for it; only who has the namespace can hold it.
+    /// Locks the namespace against other ADDs into it, for as long as the file that is returned and this are
+    /// open: who finds an attachment half made then knows that nobody is at it any more. The lock is the
+    /// namespace's own, so that nothing has to be made for it; only who has the namespace can hold it.
     pub fn lock(&self) -> std::result::Result<File, LockError> {
         let path = Path::new(&self.path);
         let file = self.file.try_clone().map_err(|source| LockError::Io { path: path.to_owned(), source })?;
@@ -71,8 +72,8 @@ impl Namespace {
         Ok((own.dev(), own.ino()) == (this.dev(), this.ino()))
     }
 
-    /// Runs `open` with the calling thread inside the namespace and takes the thread back out. `open` must not
-    /// await and must leave nothing running: it opens sockets or files and returns them.
+    /// Runs `open` with the calling thread inside the namespace and takes the thread back out. `open` must
+    /// not await and must leave nothing running: it opens sockets or files and returns them.
     pub fn enter<T>(&self, open: impl FnOnce() -> T) -> Result<T> {
         let home = File::open(OWN).map_err(|e| NetError::io("open our own network namespace", &e))?;
         setns(&self.file, CloneFlags::CLONE_NEWNET)
@@ -83,16 +84,16 @@ impl Namespace {
     }
 }
 
-/// Whether a path that was refused so leads to nothing (nowhere, through a plain file, in circles), cannot be a path at all, or
-/// leads to a socket or a device without a driver.
+/// Whether a path that was refused so leads to nothing (nowhere, through a plain file, in circles), cannot be
+/// a path at all, or leads to a socket or a device without a driver.
 fn leads_nowhere(error: &std::io::Error) -> bool {
     const NOWHERE: [Errno; 6] =
         [Errno::ENOENT, Errno::ENOTDIR, Errno::ELOOP, Errno::ENAMETOOLONG, Errno::ENXIO, Errno::ENODEV];
     error.raw_os_error().is_some_and(|errno| NOWHERE.contains(&Errno::from_raw(errno)))
 }
 
-/// `ip netns list-id`: the number by which links of `conn`'s namespace refer to this one (`IFLA_LINK_NETNSID`). None if
-/// no link has a reason to.
+/// `ip netns list-id`: the number by which links of `conn`'s namespace refer to this one
+/// (`IFLA_LINK_NETNSID`). None if no link has a reason to.
 pub async fn id_of(conn: &Conn, namespace: &Namespace) -> Result<Option<i32>> {
     let mut message = NsidMessage::default();
     message.attributes.push(NsidAttribute::Fd(namespace.as_raw_fd() as u32));
@@ -110,8 +111,8 @@ pub async fn id_of(conn: &Conn, namespace: &Namespace) -> Result<Option<i32>> {
     Ok(id.filter(|id| *id >= 0))
 }
 
-/// A name for the calling thread's namespace that no other has in this boot: its cookie (`SO_NETNS_COOKIE`, Linux 5.14), or, on older
-/// kernels, the number of its file, which another namespace may get after it.
+/// A name for the calling thread's namespace that no other has in this boot: its cookie (`SO_NETNS_COOKIE`,
+/// Linux 5.14), or, on older kernels, the number of its file, which another namespace may get after it.
 pub fn identity() -> Result<String> {
     const COOKIE: libc::c_int = 71;
     let failed = |e| NetError::new("look up our own network namespace", e);
@@ -130,10 +131,10 @@ pub fn identity() -> Result<String> {
     Ok(format!("file-{}", own.ino()))
 }
 
-/// The names, as [`identity`] has them, of all network namespaces that a process is in, or that are mounted where a process sees
-/// it (`ip netns`). None if not all can be known: from another process namespace than the machine's own, or where we may not look at
-/// some process. A network
-/// namespace that is held by an open file alone is not among them.
+/// The names, as [`identity`] has them, of all network namespaces that a process is in, or that are mounted
+/// where a process sees it (`ip netns`). None if not all can be known: from another process namespace than
+/// the machine's own, or where we may not look at some process. A network namespace that is held by an open
+/// file alone is not among them.
 pub fn living() -> Result<Option<BTreeSet<String>>> {
     /// `PROC_PID_INIT_INO` of linux/proc_ns.h
     const FIRST: u64 = 0xefff_fffc;
@@ -184,8 +185,8 @@ fn mounted(process: &str) -> Vec<String> {
     text.lines().filter(is_namespace).filter_map(place).collect()
 }
 
-/// Whether we run in another user namespace than the node's own, as under rootless podman: the network namespace is none of
-/// the node's then either (user_namespaces(7): the first one maps every id to itself).
+/// Whether we run in another user namespace than the node's own, as under rootless podman: the network
+/// namespace is none of the node's then either (user_namespaces(7): the first one maps every id to itself).
 pub fn is_rootless() -> bool {
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_whitespace().ne(["0", "0", "4294967295"]))

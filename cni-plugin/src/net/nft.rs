@@ -43,7 +43,8 @@ impl Refusal {
         self.errno == Errno::ENOENT
     }
 
-    /// True if what was to be made is there already. (Before Linux 5.12 another value for a key of a map was EBUSY.)
+    /// True if what was to be made is there already. (Before Linux 5.12 another value for a key of a map was
+    /// EBUSY.)
     pub fn exists(&self) -> bool {
         matches!(self.errno, Errno::EEXIST | Errno::EBUSY)
     }
@@ -86,12 +87,14 @@ impl Nft {
         Ok(Nft { socket: NetfilterSocket::open()? })
     }
 
-    /// The socket, for connection tracking: closing another one could wait for what was deleted through this one.
+    /// The socket, for connection tracking: closing another one could wait for what was deleted through this
+    /// one.
     pub fn socket(&self) -> &NetfilterSocket {
         &self.socket
     }
 
-    /// Makes all changes or none. The outer error is one of the socket's, the inner one lists what was refused.
+    /// Makes all changes or none. The outer error is one of the socket's, the inner one lists what was
+    /// refused.
     pub fn try_commit(&self, changes: &[Change]) -> Result<Result<(), Vec<Refusal>>> {
         self.send(changes, true)
     }
@@ -101,7 +104,8 @@ impl Nft {
         self.send(changes, true)?.map_err(|refusals| explain(changes, &refusals))
     }
 
-    /// Makes the changes without those that are refused for a reason that does not matter. False if there were any.
+    /// Makes the changes without those that are refused for a reason that does not matter. False if there
+    /// were any.
     pub fn commit_what_can(
         &self,
         mut changes: Vec<Change>,

@@ -27,7 +27,8 @@ pub async fn vlans(conn: &Conn) -> Result<Vec<PortVlans>> {
         .collect())
 }
 
-/// The names of a bridge's ports: from sysfs, where it is of the bridge's namespace, which is quicker than a list of all interfaces.
+/// The names of a bridge's ports: from sysfs, where it is of the bridge's namespace, which is quicker than a
+/// list of all interfaces.
 pub async fn names(conn: &Conn, bridge: &Link) -> Result<BTreeSet<String>> {
     if link::is_in_sysfs(bridge)
         && let Ok(ports) = std::fs::read_dir(format!("/sys/class/net/{}/brif", bridge.name))

@@ -1,9 +1,10 @@
 //! `ip link del`, without the wait that comes after it.
 //!
-//! The kernel announces the removal of a device 1 to 2 ms after the request, when name and addresses are free, and
-//! then keeps the requester for another 15 to 20 ms until RCU readers are gone. A process that exits cannot leave
-//! that wait behind in a thread (exit waits for it), so a child process makes the request: it holds no file of ours
-//! but its end of a pipe, and outlives us by those milliseconds if the removal was announced first.
+//! The kernel announces the removal of a device 1 to 2 ms after the request, when name and addresses are
+//! free, and then keeps the requester for another 15 to 20 ms until RCU readers are gone. A process that
+//! exits cannot leave that wait behind in a thread (exit waits for it), so a child process makes the request:
+//! it holds no file of ours but its end of a pipe, and outlives us by those milliseconds if the removal was
+//! announced first.
 
 use std::fs::File;
 use std::io::Read;
@@ -28,7 +29,8 @@ const RTM_DELLINK: u16 = 17;
 const GROUP_LINK: u32 = 1;
 const NLMSG_ERROR: u16 = 2;
 
-/// `ip link del` by index, waiting until the kernel is through. An interface that is gone already is no error.
+/// `ip link del` by index, waiting until the kernel is through. An interface that is gone already is no
+/// error.
 pub async fn link(conn: &Conn, index: u32, name: &str) -> Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = index;
@@ -60,7 +62,8 @@ impl Remover {
     }
 
     /// Removes the interface and returns when its removal has been announced, or with the kernel's refusal.
-    /// An interface that is gone already is no error. The child takes `along` sockets that may wait when they are closed.
+    /// An interface that is gone already is no error. The child takes `along` sockets that may wait when they
+    /// are closed.
     pub fn remove(self, index: u32, name: &str, along: &[impl AsRawFd]) -> Result<()> {
         let failed = |e| NetError::new(format!("remove interface {name}"), e);
         let (verdict, child_end) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
@@ -68,8 +71,8 @@ impl Remover {
         let mut kept = vec![self.request.as_raw_fd(), child_end.as_raw_fd()];
         kept.extend(along.iter().map(AsRawFd::as_raw_fd));
         kept.sort_unstable();
-        // SAFETY: the child makes system calls on memory prepared above and exits; it takes no lock, allocates
-        // nothing and runs none of the parent's destructors.
+        // SAFETY: the child makes system calls on memory prepared above and exits; it takes no lock,
+        // allocates nothing and runs none of the parent's destructors.
         let told = match unsafe { fork() } {
             Ok(ForkResult::Child) => {
                 run_child(self.request.as_raw_fd(), child_end.as_raw_fd(), &kept, &request)
@@ -81,8 +84,9 @@ impl Remover {
             // No process to be had: a limit, perhaps.
             Err(_) => None,
         };
-        // Without a child's word we ask ourselves and take the kernel's whole wait. A child that was killed after its request
-        // left the kernel's answer in the socket that we share, where it is read as the answer to this one.
+        // Without a child's word we ask ourselves and take the kernel's whole wait. A child that was killed
+        // after its request left the kernel's answer in the socket that we share, where it is read as the
+        // answer to this one.
         match told.unwrap_or_else(|| ask(self.request.as_raw_fd(), &request)) {
             0 | libc::ENODEV => Ok(()),
             errno => Err(failed(Errno::from_raw(errno))),
@@ -101,10 +105,11 @@ fn delete_request(index: u32) -> [u8; 32] {
     message
 }
 
-/// The child: lets go of everything that a runtime may wait for, but for what is `kept` (in ascending order), asks, and writes the kernel's error number.
+/// The child: lets go of everything that a runtime may wait for, but for what is `kept` (in ascending order),
+/// asks, and writes the kernel's error number.
 fn run_child(netlink: RawFd, verdict: RawFd, kept: &[RawFd], request: &[u8]) -> ! {
-    // SAFETY: system calls on descriptors of ours and on buffers of this frame; every other descriptor of this
-    // process is closed, and nothing uses them after.
+    // SAFETY: system calls on descriptors of ours and on buffers of this frame; every other descriptor of
+    // this process is closed, and nothing uses them after.
     unsafe {
         let mut next = 0;
         for fd in kept {
@@ -160,8 +165,8 @@ unsafe fn close_range(first: RawFd, last: RawFd) {
     }
 }
 
-/// Waits for the announcement or the child's word, whichever is first: the kernel's error number, 0 for success. None if the
-/// child has died without a word.
+/// Waits for the announcement or the child's word, whichever is first: the kernel's error number, 0 for
+/// success. None if the child has died without a word.
 fn wait(announcements: &OwnedFd, verdict: OwnedFd, index: u32) -> Result<Option<i32>, Errno> {
     loop {
         let mut ready = [
@@ -185,8 +190,8 @@ fn wait(announcements: &OwnedFd, verdict: OwnedFd, index: u32) -> Result<Option<
     }
 }
 
-/// Reads what was announced and looks for the end of our interface. RTM_DELLINK of family AF_BRIDGE only says that
-/// it has left its bridge. Messages lost to a full buffer (ENOBUFS) are made up for by the child's word.
+/// Reads what was announced and looks for the end of our interface. RTM_DELLINK of family AF_BRIDGE only says
+/// that it has left its bridge. Messages lost to a full buffer (ENOBUFS) are made up for by the child's word.
 fn announced(announcements: &OwnedFd, index: u32) -> bool {
     const HEADER: usize = 16;
     let mut buffer = [0u8; 16384];

@@ -25,11 +25,12 @@ const LOCAL_TABLE: u8 = 255;
 /// RFC 4291 section 2.7.
 const MULTICAST: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
 
-/// `ip route add DST via GW dev INTERFACE …` with every attribute of specification 1.1. `onlink` is for gateways
-/// that no address of the interface covers.
+/// `ip route add DST via GW dev INTERFACE …` with every attribute of specification 1.1. `onlink` is for
+/// gateways that no address of the interface covers.
 ///
-/// As with the reference plugin, a route to the same destination through another interface is no obstacle (two networks
-/// of one pod may both have a default route, the later attached is preferred); the same route twice is.
+/// As with the reference plugin, a route to the same destination through another interface is no obstacle
+/// (two networks of one pod may both have a default route, the later attached is preferred); the same route
+/// twice is.
 pub async fn add(conn: &Conn, interface: u32, route: &Route, onlink: bool) -> Result<()> {
     let message = message(interface, route, onlink);
     let action = || match route.gw {
@@ -39,8 +40,9 @@ pub async fn add(conn: &Conn, interface: u32, route: &Route, onlink: bool) -> Re
     conn.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE, action).await
 }
 
-/// `ip route add ADDRESS dev INTERFACE metric INTERFACE proto 117`, in a pod: there on the link, whatever the router knows. The
-/// metric, which is the interface's index, prefers the one that another network of the pod brought before.
+/// `ip route add ADDRESS dev INTERFACE metric INTERFACE proto 117`, in a pod: there on the link, whatever the
+/// router knows. The metric, which is the interface's index, prefers the one that another network of the pod
+/// brought before.
 pub fn on_link(interface: u32, address: IpAddr) -> Request {
     let mut message = message(interface, &Route::to(address.into(), None), false);
     message.header.protocol = OURS;
@@ -54,7 +56,8 @@ pub fn on_link(interface: u32, address: IpAddr) -> Request {
     )
 }
 
-/// `ip route add NET via NODE dev INTERFACE onlink metric INTERFACE proto 117`, in a pod: what its node knows more about than the router.
+/// `ip route add NET via NODE dev INTERFACE onlink metric INTERFACE proto 117`, in a pod: what its node knows
+/// more about than the router.
 pub fn through_node(interface: u32, net: IpNet, node: IpAddr) -> Request {
     let mut message = message(interface, &Route::to(net, Some(node)), true);
     message.header.protocol = OURS;
@@ -95,9 +98,10 @@ pub fn removal(route: &HostRoute) -> Request {
     removal_by(route.address, by)
 }
 
-/// `ip -6 route del multicast ff00::/8 dev INTERFACE table local`: the route that every interface gets with IPv6. The kernel walks
-/// these one by one for whatever interface comes or goes, and a bridge port, from which the node itself sends nothing, has no use for
-/// one. One that is not there is fine, and so is a kernel without IPv6.
+/// `ip -6 route del multicast ff00::/8 dev INTERFACE table local`: the route that every interface gets with
+/// IPv6. The kernel walks these one by one for whatever interface comes or goes, and a bridge port, from
+/// which the node itself sends nothing, has no use for one. One that is not there is fine, and so is a kernel
+/// without IPv6.
 pub async fn delete_multicast_route(conn: &Conn, interface: u32) -> Result<()> {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet6;
@@ -127,7 +131,8 @@ fn removal_by(pod: IpAddr, mut by: Vec<RouteAttribute>) -> Request {
     )
 }
 
-/// `ip route get ADDRESS`: by which interface and from which address the node would send there; none if it could not.
+/// `ip route get ADDRESS`: by which interface and from which address the node would send there; none if it
+/// could not.
 pub async fn lookup(conn: &Conn, to: IpAddr) -> Result<Option<(u32, IpAddr)>> {
     let Some(message) = get(conn, lookup_of(to)).await? else { return Ok(None) };
     let (mut interface, mut source) = (None, None);
@@ -148,7 +153,8 @@ pub async fn ours_to(conn: &Conn, pod: IpAddr) -> Result<Option<HostRoute>> {
     Ok(get(conn, message).await?.as_ref().and_then(ours))
 }
 
-/// Index of the interface of the default route (of the main table, the one that is preferred); none without one.
+/// Index of the interface of the default route (of the main table, the one that is preferred); none without
+/// one.
 pub async fn default_interface(conn: &Conn, ipv6: bool) -> Result<Option<u32>> {
     let is_default = |route: &Route| {
         route.dst.prefix_len() == 0
@@ -291,8 +297,8 @@ fn address(ip: IpAddr) -> RouteAddress {
     }
 }
 
-/// `ip route show table all` of both families. Routes that the kernel made for itself (local, broadcast, cloned) are
-/// left out.
+/// `ip route show table all` of both families. Routes that the kernel made for itself (local, broadcast,
+/// cloned) are left out.
 pub async fn list(conn: &Conn) -> Result<Vec<Installed>> {
     let mut routes = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {

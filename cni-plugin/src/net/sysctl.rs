@@ -11,17 +11,18 @@ use nix::sys::stat::Mode;
 
 use super::{Conn, NetError, Result, link, netconf, route};
 
-/// `/proc/sys/net/FAMILY/conf` of the namespace in which it was opened: files below it stay that namespace's, also
-/// after the thread has left.
+/// `/proc/sys/net/FAMILY/conf` of the namespace in which it was opened: files below it stay that namespace's,
+/// also after the thread has left.
 ///
-/// The kernel keeps these folders of all namespaces in one list of names, so that opening them on the node takes the longer the more
-/// pods there are, 0.1 ms with 250. What netlink tells as well is asked there first.
+/// The kernel keeps these folders of all namespaces in one list of names, so that opening them on the node
+/// takes the longer the more pods there are, 0.1 ms with 250. What netlink tells as well is asked there
+/// first.
 #[derive(Debug)]
 pub struct InterfaceSysctls {
     folder: Option<File>,
     family: &'static str,
-    /// The interface's own folder that was opened last: the kernel looks a name up among those of its like in all
-    /// namespaces, and every pod has an `eth0`.
+    /// The interface's own folder that was opened last: the kernel looks a name up among those of its like in
+    /// all namespaces, and every pod has an `eth0`.
     last: RefCell<Option<(String, File)>>,
 }
 
@@ -98,9 +99,10 @@ pub async fn enable_forwarding(conn: &Conn, ipv6: bool) -> Result<()> {
     Ok(())
 }
 
-/// A node that forwards takes no router advertisements any more, and with them loses the addresses and the default route that it may
-/// live on, unless `accept_ra` is 2 (kernel documentation, networking/ip-sysctl). So it becomes 2 where it is 1 and routers are heard,
-/// and nowhere else: behind a bridge of pods everybody could be the router then.
+/// A node that forwards takes no router advertisements any more, and with them loses the addresses and the
+/// default route that it may live on, unless `accept_ra` is 2 (kernel documentation, networking/ip-sysctl).
+/// So it becomes 2 where it is 1 and routers are heard, and nowhere else: behind a bridge of pods everybody
+/// could be the router then.
 async fn keep_advertisements(conn: &Conn) -> Result<()> {
     for index in route::advertised(conn).await? {
         let Some(interface) = link::by_index(conn, index).await? else { continue };

@@ -135,7 +135,8 @@ pub enum Expr {
         /// The bytes are an address, which the checksum of TCP or UDP covers too.
         pseudo_header: bool,
     },
-    /// `[ exthdr load LENb @ HEADER + OFFSET => reg ]`: an IPv6 extension header. The rule ends here where the packet has none of that number.
+    /// `[ exthdr load LENb @ HEADER + OFFSET => reg ]`: an IPv6 extension header. The rule ends here where
+    /// the packet has none of that number.
     Extension {
         /// Its number.
         header: u8,

@@ -1,7 +1,9 @@
-//! The node is no router between the network of an uplink and its others: past the firewall between their VLANs, that is.
+//! The node is no router between the network of an uplink and its others: past the firewall between their
+//! VLANs, that is.
 //!
-//! `nft list table inet vlan-bridge-uplinks` shows it: a rule for each of the node's devices on such a network. The table belongs to the
-//! node, as the bridge does: it stays when the last pod goes, for its machines are still there.
+//! `nft list table inet vlan-bridge-uplinks` shows it: a rule for each of the node's devices on such a
+//! network. The table belongs to the node, as the bridge does: it stays when the last pod goes, for its
+//! machines are still there.
 
 use cni_conf::network::Network;
 
@@ -15,8 +17,8 @@ pub const TABLE: Table = Table { family: Family::Inet, name: "vlan-bridge-uplink
 /// Its only chain.
 pub const FORWARD: &str = "forward";
 
-/// The devices by which packets come from a network that the node forwards nothing for. With br_netfilter they come by the bridge itself, also
-/// on a trunk.
+/// The devices by which packets come from a network that the node forwards nothing for. With br_netfilter
+/// they come by the bridge itself, also on a trunk.
 pub fn devices(network: &Network) -> Vec<String> {
     if network.uplink.is_none() {
         return Vec::new();
@@ -25,7 +27,8 @@ pub fn devices(network: &Network) -> Vec<String> {
     std::iter::once(network.bridge.clone()).chain(side).collect()
 }
 
-/// Makes the table, or makes it anew where it is there already, with a rule for each of these devices. Their comments name them.
+/// Makes the table, or makes it anew where it is there already, with a rule for each of these devices. Their
+/// comments name them.
 pub fn table<'a>(devices: impl IntoIterator<Item = &'a String>) -> Vec<Change> {
     let hook = Hook { kind: "filter", point: HookPoint::Forward, priority: BEFORE_FILTER - 1 };
     let mut changes = vec![
@@ -42,8 +45,9 @@ pub fn table<'a>(devices: impl IntoIterator<Item = &'a String>) -> Vec<Change> {
     changes
 }
 
-/// What was sent elsewhere than it was meant for passes (a service, a host port), and so does what belongs to a known connection. What goes
-/// out by the device that it came by is bridged, with br_netfilter, or goes to where it came from.
+/// What was sent elsewhere than it was meant for passes (a service, a host port), and so does what belongs to
+/// a known connection. What goes out by the device that it came by is bridged, with br_netfilter, or goes to
+/// where it came from.
 fn rule(device: &str) -> Vec<Expr> {
     [
         came_by(device),

@@ -79,7 +79,8 @@ fn compare_veth(bridge: &Link, host: &Link, container: &Link) -> Result<(), Stri
     Ok(())
 }
 
-/// What keeps a pod from others must be there still. A port that lets more through than its configuration is an operator's matter.
+/// What keeps a pod from others must be there still. A port that lets more through than its configuration is
+/// an operator's matter.
 fn compare_limits(network: &Network, host: &Link) -> Result<(), String> {
     let port = host.port.unwrap_or_default();
     for (key, wanted, is_set) in [
@@ -164,8 +165,8 @@ fn compare_addresses(
     Ok(())
 }
 
-/// A default route that another of the pod's interfaces has by now: Multus moves it to the network that a pod's annotation names
-/// (`default-route`), and calls CHECK afterwards.
+/// A default route that another of the pod's interfaces has by now: Multus moves it to the network that a
+/// pod's annotation names (`default-route`), and calls CHECK afterwards.
 fn has_moved(wanted: &Route, container: &Link, seen: &Seen) -> bool {
     let is_elsewhere = |installed: &&Installed| {
         let there = &installed.route;
@@ -181,8 +182,8 @@ pub fn is_routed(wanted: &Route, container: &Link, seen: &Seen) -> bool {
     seen.routes.iter().any(|installed| is_installed(wanted, installed, container, seen))
 }
 
-/// The route is where it belongs, or in a table that a rule for one of the pod's addresses leads to: that is how a
-/// chained plugin gives each of a pod's networks its own way out.
+/// The route is where it belongs, or in a table that a rule for one of the pod's addresses leads to: that is
+/// how a chained plugin gives each of a pod's networks its own way out.
 fn is_installed(wanted: &Route, installed: &Installed, container: &Link, seen: &Seen) -> bool {
     let there = &installed.route;
     let table = there.table.unwrap_or(MAIN_TABLE);

@@ -1,7 +1,9 @@
-//! What a pod may send, in the node's packet filter: what an attachment has there. [`frame`] is what all of them share.
+//! What a pod may send, in the node's packet filter: what an attachment has there. [`frame`] is what all of
+//! them share.
 //!
-//! `nft list table bridge vlan-bridge` shows it. A frame from a pod's port is looked up by port, MAC and address: a few sets with an
-//! element for each pod or address, so that it costs the same with any number of pods.
+//! `nft list table bridge vlan-bridge` shows it. A frame from a pod's port is looked up by port, MAC and
+//! address: a few sets with an element for each pod or address, so that it costs the same with any number of
+//! pods.
 
 pub mod ruleset;
 

@@ -1,8 +1,9 @@
-//! The pods' way to their own node and back: which of the node's addresses, and from which of them the node answers.
+//! The pods' way to their own node and back: which of the node's addresses, and from which of them the node
+//! answers.
 //!
-//! A pod's packet to its node would enter by the pods' VLAN and the answer leave by the node's, which strict reverse path
-//! filtering (RFC 3704 section 2.2) drops. So both take the bridge: the pod has each of the node's addresses on the link, behind the
-//! bridge's MAC, and the node has the pod's.
+//! A pod's packet to its node would enter by the pods' VLAN and the answer leave by the node's, which strict
+//! reverse path filtering (RFC 3704 section 2.2) drops. So both take the bridge: the pod has each of the
+//! node's addresses on the link, behind the bridge's MAC, and the node has the pod's.
 
 use std::net::IpAddr;
 
@@ -20,16 +21,17 @@ pub struct Seen {
     pub addresses: Vec<Address>,
     /// The interfaces that carry those that [`may_count`].
     pub links: Vec<Link>,
-    /// Indexes of the interfaces by which it would send to the pod if it had no route to it: towards the default route.
+    /// Indexes of the interfaces by which it would send to the pod if it had no route to it: towards the
+    /// default route.
     pub ways_out: Vec<u32>,
 }
 
 /// What is asked of the node's own device on the pods' network: the bridge, or its side of the pods' VLAN.
 ///
-/// The kernel answers ARP requests for any of its addresses on any interface, and only reverse path filtering keeps it
-/// from doing so in the pods' VLAN. `arp_ignore` 1 leaves it to answer for what the interface carries itself: an address that
-/// an operator gave to the bridge goes on working. (`IFF_NOARP` would take that away, from one given later too.) It need
-/// not ask either: the pods' neighbour entries are permanent.
+/// The kernel answers ARP requests for any of its addresses on any interface, and only reverse path filtering
+/// keeps it from doing so in the pods' VLAN. `arp_ignore` 1 leaves it to answer for what the interface
+/// carries itself: an address that an operator gave to the bridge goes on working. (`IFF_NOARP` would take
+/// that away, from one given later too.) It need not ask either: the pods' neighbour entries are permanent.
 pub fn of_device(network: &Network, name: &str, device: Option<&Link>) -> Option<Step> {
     network.host_access.as_ref()?;
     let answers = |device: &Link| device.arp_ignore == Some(0);
@@ -38,13 +40,14 @@ pub fn of_device(network: &Network, name: &str, device: Option<&Link>) -> Option
 
 /// True unless no choice takes this address, whatever its interface is.
 pub fn may_count(address: &Address) -> bool {
-    // A link-local address of IPv6 has a meaning on one link only; one of IPv4 can be reached by who names it (NodeLocal DNSCache: 169.254.20.10).
+    // A link-local address of IPv6 has a meaning on one link only; one of IPv4 can be reached by who names it
+    // (NodeLocal DNSCache: 169.254.20.10).
     let is_of_one_link = address.link_local && address.net.addr().is_ipv6();
     !address.net.addr().is_loopback() && !is_of_one_link && !address.tentative && !address.duplicate
 }
 
-/// The addresses of the node that pods reach on the link, in the kernel's order. `device` is the node's own on the pods'
-/// network.
+/// The addresses of the node that pods reach on the link, in the kernel's order. `device` is the node's own
+/// on the pods' network.
 pub fn addresses(wanted: &HostAccess, device: &Link, seen: &Seen) -> Vec<IpAddr> {
     let mut chosen = Vec::new();
     for address in seen.addresses.iter().filter(|address| may_count(address)) {
@@ -77,8 +80,8 @@ pub fn unmatched<'a>(wanted: &'a HostAccess, chosen: &[IpAddr], seen: &Seen) -> 
     wanted.addresses.iter().filter(is_unmatched).collect()
 }
 
-/// An address that stays with the node: virtual ones, which move between nodes, are given as secondary ones or without a
-/// subnet; temporary ones end.
+/// An address that stays with the node: virtual ones, which move between nodes, are given as secondary ones
+/// or without a subnet; temporary ones end.
 fn is_primary(address: &Address) -> bool {
     let net = &address.net;
     !address.link_local
@@ -87,9 +90,9 @@ fn is_primary(address: &Address) -> bool {
         && net.prefix_len() < net.max_prefix_len()
 }
 
-/// An interface to other machines. A dummy leads nowhere, and the bridge of another network of this node's pods
-/// (docker0, cni0) carries the same address on every node: one is taken for such unless it is the pods' own or the node's
-/// way to the default route.
+/// An interface to other machines. A dummy leads nowhere, and the bridge of another network of this node's
+/// pods (docker0, cni0) carries the same address on every node: one is taken for such unless it is the pods'
+/// own or the node's way to the default route.
 fn leads_elsewhere(link: &Link, device: &Link, seen: &Seen) -> bool {
     match &link.kind {
         Kind::Other(kind) => kind != "dummy",
@@ -98,8 +101,9 @@ fn leads_elsewhere(link: &Link, device: &Link, seen: &Seen) -> bool {
     }
 }
 
-/// The address from which the node sends to a pod: the one that it would use without us, if pods have it on the link, else
-/// the first of the pod's family that they have. None if they have none: then the node needs no route either.
+/// The address from which the node sends to a pod: the one that it would use without us, if pods have it on
+/// the link, else the first of the pod's family that they have. None if they have none: then the node needs
+/// no route either.
 pub fn source(pod: IpAddr, chosen: &[IpAddr], without_us: Option<IpAddr>) -> Option<IpAddr> {
     let same_family = |ip: &IpAddr| ip.is_ipv4() == pod.is_ipv4();
     without_us.filter(|ip| chosen.contains(ip)).or_else(|| chosen.iter().copied().find(|ip| same_family(ip)))
@@ -134,8 +138,8 @@ pub struct ToNode {
     pub mac: Option<MacAddr>,
 }
 
-/// Compares for CHECK: is everything there that ADD gave? `is_routed` tells whether the pod has a route on the link. Returns
-/// the addresses that the node has had only since.
+/// Compares for CHECK: is everything there that ADD gave? `is_routed` tells whether the pod has a route on
+/// the link. Returns the addresses that the node has had only since.
 pub fn compare(
     taken: &Taken,
     device: &Link,

@@ -1,7 +1,7 @@
 //! NAT mode in the node's packet filter: what an attachment has there. [`frame`] is what all of them share.
 //!
-//! `nft list table inet vlan-bridge` shows it. Sets and maps have an element for each pod and port: what a packet meets does not
-//! grow with the number of pods, nor does the work to add one.
+//! `nft list table inet vlan-bridge` shows it. Sets and maps have an element for each pod and port: what a
+//! packet meets does not grow with the number of pods, nor does the work to add one.
 
 pub mod accept;
 pub mod localhost;
@@ -20,8 +20,8 @@ use crate::ownership::{self, Attachment};
 use crate::record::Record;
 use ruleset::{ADDRESS_PORTS, HAIRPIN, MASQUERADE, MASQUERADED, PORTS, SOURCES, TABLE, of_family};
 
-/// A chain that the pods of one network and subnet share. It goes with the last of them: the kernel keeps it for as long as an
-/// element leads to it.
+/// A chain that the pods of one network and subnet share. It goes with the last of them: the kernel keeps it
+/// for as long as an element leads to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubnetChain {
     /// Its name.
@@ -99,8 +99,8 @@ fn masquerade() -> Expr {
     Expr::Verdict(Verdict::Goto(MASQUERADED.into()))
 }
 
-/// What came to a host port and goes to a pod whose answer would not come back this way: from the pod's own subnet, from the pod
-/// itself, and from the node.
+/// What came to a host port and goes to a pod whose answer would not come back this way: from the pod's own
+/// subnet, from the pod itself, and from the node.
 fn hairpin_rules(net: &IpNet) -> Vec<Vec<Expr>> {
     let mut from_the_node = matches::local(Field::Source);
     from_the_node.push(masquerade());
@@ -245,7 +245,8 @@ pub fn check_ports(ports: &[PortMapping]) -> Result<(), CniError> {
     }
 }
 
-/// Whether the node forwards packets of the pod. It does not where only the bridge does, and br_netfilter shows them to the packet filter.
+/// Whether the node forwards packets of the pod. It does not where only the bridge does, and br_netfilter
+/// shows them to the packet filter.
 pub fn is_routed(record: &Record) -> bool {
     record.gateway || record.masquerade || !record.ports.is_empty() || !record.sources.is_empty()
 }

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 
 use crate::link::Address;
 
-/// Completes an IPAM answer as the reference plugin does: the gateway of a bridge that is one, the default route
-/// through it, and each address tied to the container's interface.
+/// Completes an IPAM answer as the reference plugin does: the gateway of a bridge that is one, the default
+/// route through it, and each address tied to the container's interface.
 pub fn complete(network: &Network, mut answer: AddResult, container_interface: usize) -> AddResult {
     for ip in &mut answer.ips {
         ip.interface = Some(container_interface);
@@ -40,7 +40,8 @@ fn default_route(family_of: &IpNet) -> IpNet {
 
 fn first_host(net: &IpNet) -> Option<IpAddr> {
     net.trunc().hosts().next().map(|first| match (net, first) {
-        // ipnet counts the all-zeroes address of an IPv6 subnet, the subnet-router anycast address, as a host.
+        // ipnet counts the all-zeroes address of an IPv6 subnet, the subnet-router anycast address, as a
+        // host.
         (IpNet::V6(v6), IpAddr::V6(first)) if v6.prefix_len() < 127 => {
             IpAddr::V6((u128::from(first) | 1).into())
         }
@@ -57,8 +58,8 @@ pub struct PodRoute {
     pub onlink: bool,
 }
 
-/// The routes of the pod: one without a gateway of its own takes that of the first address of its family, as the
-/// reference plugin has it; one with scope link (253) or narrower stays without.
+/// The routes of the pod: one without a gateway of its own takes that of the first address of its family, as
+/// the reference plugin has it; one with scope link (253) or narrower stays without.
 pub fn routes(result: &AddResult) -> Vec<PodRoute> {
     const SCOPE_LINK: u8 = 253;
     result
@@ -95,8 +96,8 @@ pub enum GatewayStep {
     Remove(IpNet),
 }
 
-/// Makes the gateways of a result addresses of the bridge. One IPv4 address fits on it; IPv6 addresses may stand
-/// beside each other while their subnets do not overlap.
+/// Makes the gateways of a result addresses of the bridge. One IPv4 address fits on it; IPv6 addresses may
+/// stand beside each other while their subnets do not overlap.
 pub fn gateway_addresses(
     device: &str,
     force: bool,

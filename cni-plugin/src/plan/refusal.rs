@@ -132,8 +132,8 @@ fn check_upper(uplink: &Uplink, master: &Link, seen: &Seen) -> Result<(), CniErr
     }
 }
 
-/// A VLAN reaches either a sub-interface of the master or a bridge above the master, never both: the kernel gives the
-/// frames to the sub-interface and the bridge hears nothing.
+/// A VLAN reaches either a sub-interface of the master or a bridge above the master, never both: the kernel
+/// gives the frames to the sub-interface and the bridge hears nothing.
 pub(super) fn check_vlans_are_free(
     network: &Network,
     uplink: &Uplink,
@@ -207,7 +207,8 @@ pub(super) fn check_may_become_port(name: &str, port: Option<&Link>, seen: &Seen
     check_only_uplink(name, seen)
 }
 
-/// A bridge has one way out: a second would merge two VLANs, or, where both lead to the same one, make a loop.
+/// A bridge has one way out: a second would merge two VLANs, or, where both lead to the same one, make a
+/// loop.
 fn check_only_uplink(name: &str, seen: &Seen) -> Result<(), CniError> {
     let (Some(bridge), Some(around)) = (&seen.bridge, &seen.surroundings) else { return Ok(()) };
     let ours = ownership::is_ours(bridge);

@@ -1,4 +1,5 @@
-//! One change to the node, as a value: planned here, taken by [`crate::apply`], walked back by [`crate::undo`].
+//! One change to the node, as a value: planned here, taken by [`crate::apply`], walked back by
+//! [`crate::undo`].
 
 use std::fmt;
 
@@ -32,7 +33,8 @@ pub enum Step {
         /// Send multicast only where it is asked for.
         multicast_snooping: bool,
     },
-    /// `ip link set NAME alias …`: says that an interface is ours which an ADD was killed over before it could say so.
+    /// `ip link set NAME alias …`: says that an interface is ours which an ADD was killed over before it
+    /// could say so.
     MarkAsOurs(String),
     /// `sysctl net.ipv6.conf.NAME.accept_ra=0`.
     DisableAcceptRa(String),
@@ -47,8 +49,8 @@ pub enum Step {
         /// The bridge.
         bridge: String,
     },
-    /// `ip link set NAME address MAC mtu BYTES`: a bridge that was there before its ports keeps what it had. The kernel
-    /// would give it the lowest MAC and MTU among its ports.
+    /// `ip link set NAME address MAC mtu BYTES`: a bridge that was there before its ports keeps what it had.
+    /// The kernel would give it the lowest MAC and MTU among its ports.
     Pin {
         /// The bridge.
         name: String,

@@ -1,4 +1,5 @@
-//! The bridge and its uplink: what is there, what is missing, and what must be refused before anything is touched.
+//! The bridge and its uplink: what is there, what is missing, and what must be refused before anything is
+//! touched.
 
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
@@ -25,13 +26,15 @@ pub struct Seen {
     pub master: Option<Link>,
     /// The interface with the sub-interface's name.
     pub sub_interface: Option<Link>,
-    /// The master is missing, and the caller is in a user namespace of its own, so this is not the node's network.
+    /// The master is missing, and the caller is in a user namespace of its own, so this is not the node's
+    /// network.
     pub rootless: bool,
     /// What the master is a port of itself.
     pub upper: Option<Link>,
     /// The interface with the name of the node's own side of the pods' VLAN.
     pub node_side: Option<Link>,
-    /// Its other end, where it is a veth: the reference plugin makes such a pair where ours makes a sub-interface of the bridge.
+    /// Its other end, where it is a veth: the reference plugin makes such a pair where ours makes a
+    /// sub-interface of the bridge.
     pub node_side_peer: Option<Link>,
     /// VLANs of all bridge ports, if the uplink is a trunk or its master is a port itself.
     pub vlans: Vec<PortVlans>,
@@ -57,7 +60,8 @@ pub struct Surroundings {
 }
 
 /// Plans the bridge and its uplink. With no step, nothing is missing. Steps planned without
-/// [`Seen::surroundings`] only say that something is missing: they are planned again with them before they are taken.
+/// [`Seen::surroundings`] only say that something is missing: they are planned again with them before they
+/// are taken.
 pub fn plan(network: &Network, seen: &Seen) -> Result<Plan, CniError> {
     let mut plan = Plan::default();
     check_bridge(network, seen, &mut plan)?;
@@ -80,7 +84,8 @@ pub fn plan(network: &Network, seen: &Seen) -> Result<Plan, CniError> {
             plan_adoption(uplink, bridge, &mut plan);
         }
     }
-    // A sub-interface cannot come up above a master that is down, and does so by itself when the master comes up.
+    // A sub-interface cannot come up above a master that is down, and does so by itself when the master comes
+    // up.
     if matches!(uplink.port, UplinkPort::SubInterface { .. }) && master.up && port.is_none_or(|link| !link.up)
     {
         plan.steps.push(Step::Up(uplink.port_name().into()));
@@ -121,8 +126,8 @@ fn plan_port<'a>(
     Ok(Some(link))
 }
 
-/// A bridge that was there before its uplink keeps its MAC and MTU; and its default VLAN, which the kernel puts new
-/// ports into, is none of the pods'.
+/// A bridge that was there before its uplink keeps its MAC and MTU; and its default VLAN, which the kernel
+/// puts new ports into, is none of the pods'.
 fn plan_adoption(uplink: &Uplink, bridge: &Link, plan: &mut Plan) {
     plan.steps.push(Step::Pin { name: bridge.name.clone(), mac: bridge.mac, mtu: Some(bridge.mtu) });
     let default = bridge.bridge().map_or(0, |options| options.default_pvid);
@@ -185,14 +190,16 @@ fn finish_bridge(network: &Network, seen: &Seen, plan: &mut Plan) {
     }
 }
 
-/// As an ADD leaves a bridge that is killed as soon as the bridge is there: the kernel takes no alias in the message
-/// that makes it. An operator's bridge has the kernel's forward delay until somebody has finished it and brought it up.
+/// As an ADD leaves a bridge that is killed as soon as the bridge is there: the kernel takes no alias in the
+/// message that makes it. An operator's bridge has the kernel's forward delay until somebody has finished it
+/// and brought it up.
 fn is_unfinished(bridge: &Link) -> bool {
     let no_delay = bridge.bridge().is_some_and(|options| options.forward_delay == 0);
     no_delay && !bridge.up && bridge.alias.is_none()
 }
 
-/// An operator's bridge that lives on an address from a router advertisement keeps it: taking it away may cut the node off.
+/// An operator's bridge that lives on an address from a router advertisement keeps it: taking it away may cut
+/// the node off.
 fn plan_advertisements(bridge: &Link, seen: &Seen, plan: &mut Plan) {
     if seen.bridge_has_dynamic_address {
         plan.warnings.push(format!(

@@ -60,18 +60,19 @@ pub fn default_to_leave(network: &Network, bridge: &Link) -> Option<Membership> 
     (leave && default != 0 && !kept_by_wish).then(|| Membership::access(default))
 }
 
-/// `rp_filter` 2: the source has to be reachable, by whichever interface (RFC 3704 section 2.4). With br_netfilter, the kernel changes the
-/// destination of a frame while it is on the bridge, and then holds its source against the bridge's own device, which has no part in the
-/// pods' VLAN: it would drop what a pod sends to a service. The device itself hears nothing, so nothing is given away.
+/// `rp_filter` 2: the source has to be reachable, by whichever interface (RFC 3704 section 2.4). With
+/// br_netfilter, the kernel changes the destination of a frame while it is on the bridge, and then holds its
+/// source against the bridge's own device, which has no part in the pods' VLAN: it would drop what a pod
+/// sends to a service. The device itself hears nothing, so nothing is given away.
 const LOOSE: i32 = 2;
 
-/// Without any address on the device, the kernel does not even look as loosely as that. This one is nobody's (RFC 7600 section 6,
-/// "IPv4 dummy address").
+/// Without any address on the device, the kernel does not even look as loosely as that. This one is nobody's
+/// (RFC 7600 section 6, "IPv4 dummy address").
 pub const DUMMY: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 0, 8), 32));
 
-/// Steps that bring the VLANs of a pod's port onto the uplink, if there is one, and the node's own side of them into
-/// being. None where all is there. The caller holds the node's lock, and the pod's port has joined its VLANs already: a
-/// DEL that looks for VLANs out of use under that lock then sees it.
+/// Steps that bring the VLANs of a pod's port onto the uplink, if there is one, and the node's own side of
+/// them into being. None where all is there. The caller holds the node's lock, and the pod's port has joined
+/// its VLANs already: a DEL that looks for VLANs out of use under that lock then sees it.
 pub fn join(
     network: &Network,
     bridge: &Link,
@@ -110,8 +111,8 @@ pub fn join(
     steps
 }
 
-/// Which of these VLANs the uplink carries and no other port of the bridge uses any more. None on a bridge that we did
-/// not make: on an operator's, the uplink's VLANs may be the operator's too.
+/// Which of these VLANs the uplink carries and no other port of the bridge uses any more. None on a bridge
+/// that we did not make: on an operator's, the uplink's VLANs may be the operator's too.
 pub fn out_of_use(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[PortVlans]) -> Vec<u16> {
     if !crate::ownership::is_ours(bridge) {
         return Vec::new();
@@ -127,8 +128,8 @@ pub fn in_use(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[PortVlans]) ->
     vids.iter().copied().filter(used).collect()
 }
 
-/// The VLANs of a bridge that the node itself lives on: those of its sub-interfaces which are not ours, carry an address, are a port or
-/// have an interface above them.
+/// The VLANs of a bridge that the node itself lives on: those of its sub-interfaces which are not ours, carry
+/// an address, are a port or have an interface above them.
 pub fn of_the_node(bridge: &Link, interfaces: &[Link], addresses: &[Address]) -> Vec<u16> {
     let carries = |side: &Link| addresses.iter().any(|held| held.interface == side.index && !held.link_local);
     let is_below = |side: &Link| {

@@ -1,6 +1,8 @@
-//! What is written down of a finished attachment: `/run/vlan-bridge/ports/NODE/BRIDGE/VETH`, with the configuration that it was made by.
+//! What is written down of a finished attachment: `/run/vlan-bridge/ports/NODE/BRIDGE/VETH`, with the
+//! configuration that it was made by.
 //!
-//! Written before the attachment's alias says that it is done, and removed before its port is taken out of the bridge.
+//! Written before the attachment's alias says that it is done, and removed before its port is taken out of
+//! the bridge.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -105,14 +107,16 @@ pub fn of_veth(veth: &str) -> Result<Option<AttachmentId>, CniError> {
         .map(AttachmentId::from))
 }
 
-/// Whether an attachment was made without host routes, though its network has them: the pod was on a network of others.
+/// Whether an attachment was made without host routes, though its network has them: the pod was on a network
+/// of others.
 pub fn has_no_host_routes(veth: &str) -> bool {
     let read = |folder: PathBuf| serde_json::from_slice::<Value>(&fs::read(folder.join(veth)).ok()?).ok();
     let documents = folders().unwrap_or_default().into_iter().filter_map(|(_, folder)| read(folder));
     documents.into_iter().any(|document| document["hostRoutes"] == false)
 }
 
-/// Removes what is written down of an attachment. Before its port is taken out of the bridge: nobody puts it back from then on.
+/// Removes what is written down of an attachment. Before its port is taken out of the bridge: nobody puts it
+/// back from then on.
 pub fn delete_record(veth: &str) -> Result<(), CniError> {
     let folders = folders()?;
     if folders.is_empty() {

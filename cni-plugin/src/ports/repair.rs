@@ -1,5 +1,5 @@
-//! Puts ports back into their bridges. A call compares the names of the records with those of the bridge's ports, which is two short folders
-//! to read; `vlan-bridgectl repair` looks at each port's settings too.
+//! Puts ports back into their bridges. A call compares the names of the records with those of the bridge's
+//! ports, which is two short folders to read; `vlan-bridgectl repair` looks at each port's settings too.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,7 +15,8 @@ use crate::ownership::{Attachment, Progress};
 use crate::plan::vlan;
 use crate::{apply, gateway, requested_mac, trunk};
 
-/// Puts ports back that are in no bridge any more, of whichever network. The pod that is called for goes on without.
+/// Puts ports back that are in no bridge any more, of whichever network. The pod that is called for goes on
+/// without.
 pub async fn repair_missing(node: &Conn) {
     match repair(node, false).await {
         Ok((_, failed)) => failed.iter().for_each(|e| log::error!("{e}")),
@@ -23,8 +24,8 @@ pub async fn repair_missing(node: &Conn) {
     }
 }
 
-/// The same, returning in words what was put back, and why the rest was not. `all` looks at each port's own settings too, and at the
-/// bridge and its uplink.
+/// The same, returning in words what was put back, and why the rest was not. `all` looks at each port's own
+/// settings too, and at the bridge and its uplink.
 pub async fn repair(node: &Conn, all: bool) -> Result<(Vec<String>, Vec<CniError>), CniError> {
     let (mut repaired, mut failed) = (Vec::new(), Vec::new());
     let not_put_back =
@@ -97,7 +98,8 @@ async fn bring_bridge_back(
 async fn reattach(node: &Conn, bridge: &str, folder: &Path, veth: &str) -> Result<Option<String>, CniError> {
     let Some(attached) = Attached::read(folder, veth) else { return Ok(None) };
     let Some(host) = link::by_name(node, veth).await? else {
-        // The pod has died without a DEL, which has nothing to ask of this record. One that is there is cut off: doctor names it.
+        // The pod has died without a DEL, which has nothing to ask of this record. One that is there is cut
+        // off: doctor names it.
         return if attached.has_pod() { Ok(None) } else { remove(folder, veth).map(|()| None) };
     };
     let Some(bridge) = link::by_name(node, bridge).await? else { return Ok(None) };
@@ -193,7 +195,8 @@ impl Attached {
         Ok(None)
     }
 
-    /// An entry of the pod's MAC behind another port, which is no attachment's: a MAC that was asked for is nobody else's.
+    /// An entry of the pod's MAC behind another port, which is no attachment's: a MAC that was asked for is
+    /// nobody else's.
     async fn remove_entry(&self, node: &Conn, port: u32) -> Result<(), NetError> {
         fdb::remove(node, port, self.mac).await
     }

@@ -1,5 +1,5 @@
-//! Records of nodes whose network namespace is gone: of a node in a container that was removed, or of a namespace somebody tried
-//! things in. No call comes for them any more.
+//! Records of nodes whose network namespace is gone: of a node in a container that was removed, or of a
+//! namespace somebody tried things in. No call comes for them any more.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,6 +1,6 @@
-//! Which VLANs of a trunk's uplink are there because an ADD put them there, so that a DEL takes no other away:
-//! `/run/vlan-bridge/trunks/NODE/BRIDGE-UPLINK/VID`, an empty file each, where BRIDGE and UPLINK are interface indices. Like the bridge
-//! it goes with the boot. The caller holds the node's lock.
+//! Which VLANs of a trunk's uplink are there because an ADD put them there, so that a DEL takes no other
+//! away: `/run/vlan-bridge/trunks/NODE/BRIDGE-UPLINK/VID`, an empty file each, where BRIDGE and UPLINK are
+//! interface indices. Like the bridge it goes with the boot. The caller holds the node's lock.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
@@ -26,12 +26,14 @@ impl Added {
         Ok(Added { folder: node_folder(KIND)?.join(format!("{}-{}", bridge.index, uplink.index)) })
     }
 
-    /// Whether anything was written down: not before the first ADD on a bridge, nor after an upgrade from a release that did not.
+    /// Whether anything was written down: not before the first ADD on a bridge, nor after an upgrade from a
+    /// release that did not.
     pub(super) fn is_known(&self) -> bool {
         self.folder.is_dir()
     }
 
-    /// Writes down that these are there because of us. Before they are put there: what is written too much is nobody's.
+    /// Writes down that these are there because of us. Before they are put there: what is written too much is
+    /// nobody's.
     pub(super) fn insert(&self, vids: &[u16]) -> Result<(), CniError> {
         let write = || -> io::Result<()> {
             DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;

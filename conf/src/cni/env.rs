@@ -81,11 +81,12 @@ pub struct Environment {
 impl Environment {
     /// Reads the variables through `get`; an empty value counts as absent.
     ///
-    /// What is broken in a variable that DEL can do without does not fail it, for a failed DEL leaks: it has no use for
-    /// `CNI_ARGS`, and finds an attachment of ours without `CNI_NETNS`.
+    /// What is broken in a variable that DEL can do without does not fail it, for a failed DEL leaks: it has
+    /// no use for `CNI_ARGS`, and finds an attachment of ours without `CNI_NETNS`.
     ///
     /// # Errors
-    /// [`code::INVALID_ENVIRONMENT`], with all missing variables in one message, or naming the variable and its value.
+    /// [`code::INVALID_ENVIRONMENT`], with all missing variables in one message, or naming the variable and
+    /// its value.
     pub fn parse(get: impl Fn(&str) -> Option<OsString>) -> Result<Environment, CniError> {
         let text = |name: &str| -> Result<String, CniError> {
             get(name).unwrap_or_default().into_string().map_err(|raw| {
@@ -145,8 +146,8 @@ impl Environment {
     }
 }
 
-/// Whether a text is a network name or container id: `^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`. Such a text is also a safe
-/// file name: no slash, not `..`, not hidden.
+/// Whether a text is a network name or container id: `^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`. Such a text is also a
+/// safe file name: no slash, not `..`, not hidden.
 pub fn is_identifier(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))

@@ -1,4 +1,5 @@
-//! Errors as the specification wants them: a number, a line for people, and details (CNI 1.1, section 5, "Error").
+//! Errors as the specification wants them: a number, a line for people, and details (CNI 1.1, section 5,
+//! "Error").
 
 use std::fmt;
 
@@ -45,7 +46,8 @@ pub mod code {
     pub const MAC_TAKEN: u32 = 105;
     /// IPAM: container and interface hold an address already.
     pub const ALREADY_ALLOCATED: u32 = 110;
-    /// IPAM: a requested address is taken, outside the ranges, or the gateway. `hostAccess`: the node has it in another VLAN.
+    /// IPAM: a requested address is taken, outside the ranges, or the gateway. `hostAccess`: the node has it
+    /// in another VLAN.
     pub const ADDRESS_UNAVAILABLE: u32 = 111;
     /// A defect of the plugin itself; the same number as libcni's own.
     pub const INTERNAL: u32 = 999;

@@ -1,6 +1,7 @@
 //! What an ADD answers, in the shape of every version (CNI 1.1, section 5, "ADD Success").
 //!
-//! [`AddResult`] is the newest shape. `decode` reads all of them into it, `encode` writes it as the caller's version.
+//! [`AddResult`] is the newest shape. `decode` reads all of them into it, `encode` writes it as the caller's
+//! version.
 
 use std::net::IpAddr;
 

@@ -49,8 +49,8 @@ impl Version {
         Version::ALL.map(Version::as_str).join(", ")
     }
 
-    /// An exact match, as the specification demands. The empty string is 0.1.0, the version of a time when the key
-    /// did not exist; libcni reads it so too.
+    /// An exact match, as the specification demands. The empty string is 0.1.0, the version of a time when
+    /// the key did not exist; libcni reads it so too.
     ///
     /// # Errors
     /// [`code::INCOMPATIBLE_VERSION`], naming the supported versions.

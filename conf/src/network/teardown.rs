@@ -9,8 +9,8 @@ use crate::uplink::Uplink;
 use super::vlans::{Trunk, parse_port_vlans};
 use super::{DEFAULT_BRIDGE, declares_ports, ipam_type, node_side_name};
 
-/// As much of a configuration as DEL and GC need. Nothing that is wrong in it can fail them: an attachment whose
-/// configuration has been broken since must still go.
+/// As much of a configuration as DEL and GC need. Nothing that is wrong in it can fail them: an attachment
+/// whose configuration has been broken since must still go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Teardown {
     /// The bridge.

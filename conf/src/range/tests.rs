@@ -43,7 +43,8 @@ fn bounds_gateway_and_capacity() {
         "10.0.0.1",
         11,
     );
-    // Every address of a slice inside a larger subnet is usable, except the subnet's own ends and the gateway.
+    // Every address of a slice inside a larger subnet is usable, except the subnet's own ends and the
+    // gateway.
     let slice = |slice: &str| json!({"subnet": "172.20.56.0/24", "slice": slice, "gateway": "172.20.56.1"});
     check(slice("172.20.56.16/28"), "172.20.56.16", "172.20.56.31", "172.20.56.1", 16);
     check(slice("172.20.56.0/28"), "172.20.56.1", "172.20.56.15", "172.20.56.1", 14);

@@ -61,7 +61,8 @@ pub(super) fn by_name(folders: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>> 
     Ok(found)
 }
 
-/// The text of a file and of its drop-ins in these folders; none where it is masked: empty, or a link to `/dev/null`.
+/// The text of a file and of its drop-ins in these folders; none where it is masked: empty, or a link to
+/// `/dev/null`.
 pub(super) fn with_drop_ins(path: &Path, drop_ins: &[PathBuf]) -> Result<Option<String>> {
     let Some(mut text) = text(path)?.filter(|text| !text.is_empty()) else { return Ok(None) };
     for (_, path) in by_name(drop_ins)?.into_iter().filter(|(name, _)| name.ends_with(".conf")) {

@@ -218,7 +218,8 @@ enum Cause {
     Unreadable,
 }
 
-/// Leases whose holders have no interface on this node: a finding for each cause, however many there are of it.
+/// Leases whose holders have no interface on this node: a finding for each cause, however many there are of
+/// it.
 fn leaks(facts: &Facts, network: &Network) -> Vec<Finding> {
     let mut causes: BTreeMap<Cause, Vec<(IpAddr, String)>> = BTreeMap::new();
     for (addr, known) in &network.leases.held {

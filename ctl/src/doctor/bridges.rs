@@ -55,7 +55,8 @@ fn without_spanning_tree(finding: Finding, bridge: &str) -> Finding {
     finding.fix(set("stp_state 0")).fix(set("forward_delay 0"))
 }
 
-/// What brings a bridge back. `repair` looks at networks that pods are attached to, and brings their routes back as well.
+/// What brings a bridge back. `repair` looks at networks that pods are attached to, and brings their routes
+/// back as well.
 fn cure(pods: usize, by_hand: &str) -> String {
     if pods == 0 { by_hand.to_owned() } else { format!("{REPAIR}; or {by_hand}") }
 }

@@ -96,8 +96,8 @@ fn misnamed(list: &Found) -> Option<Finding> {
     Some(Finding::fail(LISTS, seen, "no runtime takes it").fix(format!("mv {shown} {name}")))
 }
 
-/// A folder where runtimes look for lists, and find none of ours. That pods are attached weighs more than what configurations say:
-/// then somebody looks elsewhere.
+/// A folder where runtimes look for lists, and find none of ours. That pods are attached weighs more than
+/// what configurations say: then somebody looks elsewhere.
 fn without_list(facts: &Facts, folder: &Path) -> Finding {
     let seen = format!("no network list of ours in {}", folder.display());
     if let Some(attached) = attached(facts) {
@@ -130,7 +130,8 @@ fn instead_of_torn(facts: &Facts, path: &Path) -> String {
     format!("rm {shown}")
 }
 
-/// Lists of ours that no runtime finds: install was told another folder than those where the node's runtimes look.
+/// Lists of ours that no runtime finds: install was told another folder than those where the node's runtimes
+/// look.
 fn out_of_the_way(facts: &Facts, folder: &Path, found: &[Found]) -> Option<Finding> {
     let looked_at = runtimes::conf_dirs(&facts.runtimes);
     let is_looked_at = |folder: &Path| looked_at.iter().any(|dir| dir == folder);

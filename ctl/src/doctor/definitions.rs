@@ -50,7 +50,8 @@ impl Role {
     }
 }
 
-/// Definitions that give the interfaces of a network what they must not have, or take from them what they need.
+/// Definitions that give the interfaces of a network what they must not have, or take from them what they
+/// need.
 pub(super) fn fights(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (interface, role) in roles(facts) {
@@ -185,8 +186,8 @@ pub(super) fn foreign(facts: &Facts) -> Vec<Finding> {
     ))]
 }
 
-/// A rule for what comes from an address, and the default route of its table, as the program that has the interface writes them;
-/// none where nothing was told of it.
+/// A rule for what comes from an address, and the default route of its table, as the program that has the
+/// interface writes them; none where nothing was told of it.
 pub(super) fn way_back(
     facts: &Facts,
     interface: &str,

@@ -72,8 +72,8 @@ fn opened(table: &str) -> Finding {
     Finding::fail(FORWARD, seen, why).fix("vlan-bridgectl repair")
 }
 
-/// Of a gateway without NAT: whose pods were all there before a policy of iptables' was, there is no rule of ours for them. The ADD of the
-/// next one puts it in.
+/// Of a gateway without NAT: whose pods were all there before a policy of iptables' was, there is no rule of
+/// ours for them. The ADD of the next one puts it in.
 fn unmet<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Finding> + 'a {
     let of = &network.ours.network;
     let device = of.node_device();
@@ -102,7 +102,8 @@ fn is_bridged_called(facts: &Facts) -> bool {
         .any(|key| facts.sysctls.get(&format!("bridge/bridge-nf-call-{key}")) == Some(1))
 }
 
-/// The devices whose packets go through chains of forwarding: of routed pods, and of bridged ones with br_netfilter.
+/// The devices whose packets go through chains of forwarding: of routed pods, and of bridged ones with
+/// br_netfilter.
 fn forwarded(facts: &Facts) -> BTreeSet<String> {
     let called = is_bridged_called(facts);
     let of = |network: &cni_conf::network::Network| {

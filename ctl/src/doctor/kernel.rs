@@ -86,7 +86,8 @@ pub(super) fn settings(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// A family that the node does not forward, though attached pods need it. Before the first pod all is well: its ADD switches it on.
+/// A family that the node does not forward, though attached pods need it. Before the first pod all is well:
+/// its ADD switches it on.
 fn not_forwarded(facts: &Facts, network: &Network, ipv6: bool) -> Option<Finding> {
     let (key, path) = match ipv6 {
         true => ("net.ipv6.conf.all.forwarding", "ipv6/conf/all/forwarding"),

@@ -1,5 +1,6 @@
-//! Rules of others that filter reverse paths. What is bridged meets them where br_netfilter is on, and the bridge is the device that it came
-//! in by: unless the node's own default route leaves by it, nothing from beyond the pods' subnet has a way back there.
+//! Rules of others that filter reverse paths. What is bridged meets them where br_netfilter is on, and the
+//! bridge is the device that it came in by: unless the node's own default route leaves by it, nothing from
+//! beyond the pods' subnet has a way back there.
 
 use ipnet::IpNet;
 use vlan_bridge::net::nft::ReversePathFilter;
@@ -35,7 +36,8 @@ fn called_key(ipv6: bool) -> &'static str {
     if ipv6 { "bridge-nf-call-ip6tables" } else { "bridge-nf-call-iptables" }
 }
 
-/// Whether a default route of the node passes all sources: one by the bridge, or any where the filter is loose.
+/// Whether a default route of the node passes all sources: one by the bridge, or any where the filter is
+/// loose.
 fn leads_back(facts: &Facts, bridge: &str, ipv6: bool, strict: bool) -> bool {
     let bridge = facts.link(bridge).map(|link| link.index);
     facts.routes.iter().any(|route| {

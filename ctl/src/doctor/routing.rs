@@ -51,8 +51,9 @@ pub(super) fn reverse_path(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// With br_netfilter, what a pod on a trunk sends to a service, and what answers for a host port, is held against the bridge's own
-/// device, where neither is at home: that must filter loosely, and has to have an address for it.
+/// With br_netfilter, what a pod on a trunk sends to a service, and what answers for a host port, is held
+/// against the bridge's own device, where neither is at home: that must filter loosely, and has to have an
+/// address for it.
 pub(super) fn loose_trunks(facts: &Facts) -> Vec<Finding> {
     if facts.sysctls.get("bridge/bridge-nf-call-iptables") != Some(1) {
         return Vec::new();

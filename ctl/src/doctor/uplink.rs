@@ -176,7 +176,8 @@ pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What the plugin gives a trunk bridge, for the kernel to filter loosely there: nobody's address (RFC 7600 section 6).
+/// What the plugin gives a trunk bridge, for the kernel to filter loosely there: nobody's address (RFC 7600
+/// section 6).
 pub(super) const NOBODYS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
 
 /// Addresses and default routes where there should be none.

@@ -78,8 +78,8 @@ fn described(name: &str, facts: &Described) -> Result<Value> {
     Ok(json!({"name": name, "plugins": [plugin]}))
 }
 
-/// Lowers the list's version to what the runtimes accept, or sets the one that was asked for. Returns a word on what a
-/// list loses.
+/// Lowers the list's version to what the runtimes accept, or sets the one that was asked for. Returns a word
+/// on what a list loses.
 pub(super) fn set_version(list: &mut Value, asked: Option<Version>, runtimes: &[Runtime]) -> Option<String> {
     let accepted = runtimes::common_cni(runtimes);
     let own = match list["cniVersion"].as_str().map(Version::parse) {
@@ -99,8 +99,8 @@ pub(super) fn set_version(list: &mut Value, asked: Option<Version>, runtimes: &[
     Some(format!("cniVersion: {version} instead of {own}: {why}; GC and STATUS are not called"))
 }
 
-/// Has the runtimes leave GC alone where several call it for the same network: each would take the others' pods for gone. Returns a
-/// word on that.
+/// Has the runtimes leave GC alone where several call it for the same network: each would take the others'
+/// pods for gone. Returns a word on that.
 pub(super) fn set_gc(
     list: &mut Value,
     is_single: bool,

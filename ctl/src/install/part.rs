@@ -11,7 +11,8 @@ use super::slice::Chosen;
 use crate::cli::Install;
 use crate::lists::{OUR_PLUGIN, Ours};
 
-/// The objects in which a slice may stand: those with a subnet, in every entry of ours whose addresses are ours to give.
+/// The objects in which a slice may stand: those with a subnet, in every entry of ours whose addresses are
+/// ours to give.
 fn ranges(list: &mut Value) -> Vec<&mut Map<String, Value>> {
     let mut ranges = Vec::new();
     let plugins = list["plugins"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
@@ -89,7 +90,8 @@ fn shown(subnets: &[Option<IpNet>]) -> String {
     subnets.join(" or ")
 }
 
-/// What a range has that says which part of its subnet it is, and whether that is within the slice: the same, if it is a slice.
+/// What a range has that says which part of its subnet it is, and whether that is within the slice: the same,
+/// if it is a slice.
 fn own_part(range: &Map<String, Value>, subnet: IpNet, slice: IpNet) -> (String, bool) {
     let place = if range.contains_key("type") { "ipam." } else { "ipam.ranges: " };
     let text = |key: &str| range.get(key).and_then(Value::as_str);
@@ -103,12 +105,14 @@ fn own_part(range: &Map<String, Value>, subnet: IpNet, slice: IpNet) -> (String,
     (format!("{place}{}", named.collect::<Vec<_>>().join(", ")), is_within)
 }
 
-/// Puts each slice into the range whose subnet it is a part of, and leaves in `chosen` those that have found one: a node of
-/// two families, or of several networks, has slices that are not this list's. Returns a word on each of these.
+/// Puts each slice into the range whose subnet it is a part of, and leaves in `chosen` those that have found
+/// one: a node of two families, or of several networks, has slices that are not this list's. Returns a word
+/// on each of these.
 ///
 /// # Errors
-/// A range that gets none although there is one of its family: it is outside of the range's subnet. A range that is another
-/// part of its subnet already than the caller says; what the Node says instead is only told of.
+/// A range that gets none although there is one of its family: it is outside of the range's subnet. A range
+/// that is another part of its subnet already than the caller says; what the Node says instead is only told
+/// of.
 pub(super) fn set_slices(list: &mut Value, from: &str, chosen: &mut Chosen) -> Result<Vec<String>> {
     let (is_shared, is_wanted) = (has_uplink(list), wants_slice(list));
     let all = ranges(list).into_iter().filter_map(|range| Some((subnet(range)?, range)));

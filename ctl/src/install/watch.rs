@@ -9,13 +9,16 @@ use super::slice::{Chosen, own};
 use crate::cli::{self, Install};
 use crate::files;
 
-/// How often the files are looked at. Where a ConfigMap is their source, the kubelet takes a minute to bring it.
+/// How often the files are looked at. Where a ConfigMap is their source, the kubelet takes a minute to bring
+/// it.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// How often the API server is asked for the Node. All nodes ask, and an annotation that changes is a rare thing.
+/// How often the API server is asked for the Node. All nodes ask, and an annotation that changes is a rare
+/// thing.
 const NODE_PERIOD: Duration = Duration::from_secs(30);
 
-/// Does not return unless nobody hears us any more. An install that fails leaves the list that is there, and is tried again.
+/// Does not return unless nobody hears us any more. An install that fails leaves the list that is there, and
+/// is tried again.
 pub(super) fn stay(call: &Install, out: &mut dyn Write) -> Result<()> {
     let mut installed = None;
     let mut complaint = String::new();
@@ -50,8 +53,8 @@ struct Watched {
 }
 
 impl Watched {
-    /// Asks again when it is time. Without an answer, or with one that cannot be understood, the last one holds: pods go on coming up
-    /// while the API server is away.
+    /// Asks again when it is time. Without an answer, or with one that cannot be understood, the last one
+    /// holds: pods go on coming up while the API server is away.
     fn look(&mut self, call: &Install) {
         if self.asked.is_some_and(|asked| asked.elapsed() < NODE_PERIOD) {
             return;

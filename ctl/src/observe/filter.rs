@@ -55,7 +55,8 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
     Ok(())
 }
 
-/// The tables of iptables-nft whose policy is drop, where a rule of ours can be, and the chains where none can.
+/// The tables of iptables-nft whose policy is drop, where a rule of ours can be, and the chains where none
+/// can.
 fn forward_chains(
     nft: &Nft,
     devices: &BTreeSet<String>,
@@ -99,7 +100,8 @@ fn reverse_path_filters(
     Ok(found)
 }
 
-/// The devices without the rule that keeps the node from routing for an uplink's network. An ADD warns of a kernel without nf_tables.
+/// The devices without the rule that keeps the node from routing for an uplink's network. An ADD warns of a
+/// kernel without nf_tables.
 fn open_uplinks(facts: &Facts) -> BTreeSet<String> {
     let networks = facts.networks.iter().map(|network| &network.ours.network);
     let open = |network: &cni_conf::network::Network| {
@@ -108,7 +110,8 @@ fn open_uplinks(facts: &Facts) -> BTreeSet<String> {
     networks.flat_map(open).filter(|device| facts.link(device).is_some()).collect()
 }
 
-/// The bridges with an uplink and pods whose packets br_netfilter shows to a policy of drop that nothing of ours meets.
+/// The bridges with an uplink and pods whose packets br_netfilter shows to a policy of drop that nothing of
+/// ours meets.
 fn bridged_dropped(facts: &Facts) -> Vec<(String, BridgedDrop)> {
     let mut dropped = Vec::new();
     for network in &facts.networks {

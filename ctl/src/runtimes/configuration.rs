@@ -103,8 +103,8 @@ fn nomad(say: impl Fn(&str) -> Option<String>) -> Table {
     Table::from_iter([("client".to_owned(), Toml::Table(client))])
 }
 
-/// The text that HCL assigns to a key, in whichever block: `cni_path = "/opt/cni/bin"`. The two keys that we ask for stand in one
-/// block alone.
+/// The text that HCL assigns to a key, in whichever block: `cni_path = "/opt/cni/bin"`. The two keys that we
+/// ask for stand in one block alone.
 fn hcl(text: &str, key: &str) -> Option<String> {
     let assigned = |line: &str| {
         let value = line.trim_start().strip_prefix(key)?.trim_start().strip_prefix('=')?;
@@ -115,7 +115,8 @@ fn hcl(text: &str, key: &str) -> Option<String> {
     text.lines().flat_map(|line| line.split(['{', ';'])).filter_map(assigned).next_back()
 }
 
-/// What containerd's `imports` name: paths from the root or from the file's folder, whose last part may have `*`.
+/// What containerd's `imports` name: paths from the root or from the file's folder, whose last part may have
+/// `*`.
 fn imports(file: &Path, table: &Table) -> Result<Vec<PathBuf>> {
     let named = table.get("imports").and_then(Toml::as_array).map(Vec::as_slice).unwrap_or_default();
     let mut paths = Vec::new();

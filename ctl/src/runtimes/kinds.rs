@@ -1,4 +1,5 @@
-//! What is known of runtimes, and of the Kubernetes distributions that bring one along, before a node is looked at.
+//! What is known of runtimes, and of the Kubernetes distributions that bring one along, before a node is
+//! looked at.
 
 use std::path::{Path, PathBuf};
 
@@ -134,7 +135,8 @@ pub(super) struct Product {
     pub(super) config: &'static str,
     /// Its containerd.
     pub(super) program: &'static str,
-    /// Where it looks, until its configuration is written at its first start. Of several folders, those that are there.
+    /// Where it looks, until its configuration is written at its first start. Of several folders, those that
+    /// are there.
     pub(super) bin_dirs: &'static [&'static str],
     pub(super) conf_dir: &'static str,
     /// A link to a folder that each release has anew, and fills from the last one's or not.
@@ -192,7 +194,8 @@ impl Kind {
         is_daemon && self.verb.is_none_or(|verb| process.words.iter().any(|word| word == verb))
     }
 
-    /// The configuration of one that runs: what its options say. A place that has no option goes with the first that has one.
+    /// The configuration of one that runs: what its options say. A place that has no option goes with the
+    /// first that has one.
     pub(super) fn places(&self, process: &Process) -> Vec<PathBuf> {
         let told: Vec<Vec<PathBuf>> = self.file_options.iter().map(|names| process.paths_of(names)).collect();
         let is_told = told.iter().any(|paths| !paths.is_empty());
@@ -219,7 +222,8 @@ impl Product {
         if there.is_empty() { all.take(1).collect() } else { there }
     }
 
-    /// The same folder by the link that outlives an upgrade, where there is one; what a snap calls `$SNAP_DATA` is that link too.
+    /// The same folder by the link that outlives an upgrade, where there is one; what a snap calls
+    /// `$SNAP_DATA` is that link too.
     pub(super) fn lasting(&self, folder: &Path) -> PathBuf {
         let Some(current) = self.current.map(Path::new) else { return folder.to_owned() };
         if let Ok(rest) = folder.strip_prefix("${SNAP_DATA}") {

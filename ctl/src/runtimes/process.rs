@@ -20,10 +20,12 @@ pub(super) struct Process {
     pub(super) folder: PathBuf,
 }
 
-/// The processes of some programs. Where the node's `/proc` cannot be seen, as from within most containers, there are none.
+/// The processes of some programs. Where the node's `/proc` cannot be seen, as from within most containers,
+/// there are none.
 ///
-/// Only those of root count: anybody can give a process of theirs any name and options, and we write where these say. And only
-/// those in our own network namespace, which is the node's: a machine made of containers shows the runtimes of its nodes too.
+/// Only those of root count: anybody can give a process of theirs any name and options, and we write where
+/// these say. And only those in our own network namespace, which is the node's: a machine made of containers
+/// shows the runtimes of its nodes too.
 pub(super) fn of(names: &[&'static str]) -> Vec<Process> {
     let pids = files::names(Path::new("/proc")).unwrap_or_default();
     let pids = pids.iter().filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()));
@@ -31,7 +33,8 @@ pub(super) fn of(names: &[&'static str]) -> Vec<Process> {
     processes.filter_map(|process| look(&process, names).filter(|_| is_of_node(&process))).collect()
 }
 
-/// Whether a process is root's, has our network namespace, and our file system at its root: another's paths mean nothing here.
+/// Whether a process is root's, has our network namespace, and our file system at its root: another's paths
+/// mean nothing here.
 fn is_of_node(process: &Path) -> bool {
     let look = || -> io::Result<bool> {
         let is_ours = |own: &str, its: &str| {
@@ -43,7 +46,8 @@ fn is_of_node(process: &Path) -> bool {
     look().unwrap_or(false)
 }
 
-/// Whether a process has no other user than root: one that a program is set to on execution was called by another, with words of theirs.
+/// Whether a process has no other user than root: one that a program is set to on execution was called by
+/// another, with words of theirs.
 fn is_roots(status: &str) -> bool {
     let users = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     users.is_some_and(|users| users.split_whitespace().all(|user| user == "0"))

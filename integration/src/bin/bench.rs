@@ -1,8 +1,8 @@
 //! What `cargo xtask bench` runs: our plugins against the reference's, side by side on the same kernel.
 //!
-//! Both make a plain bridge with addresses out of a /16. Runs alternate between the two, so that whatever else
-//! the machine does falls on both. A run is timed from the start of the process to its end, with the node's
-//! namespace entered before the clock starts.
+//! Both make a plain bridge with addresses out of a /16. Runs alternate between the two, so that whatever
+//! else the machine does falls on both. A run is timed from the start of the process to its end, with the
+//! node's namespace entered before the clock starts.
 
 #![allow(
     clippy::print_stdout,
@@ -67,8 +67,8 @@ impl Side {
 
     /// The largest resident set of an ADD and of everything it started, in KiB.
     fn peak_memory(&self, pod: &Pod) -> u64 {
-        // A child's peak starts at its parent's size, so it needs a small parent: GNU time. busybox's time shows four
-        // times as much, for it takes the kernel's kilobytes for pages.
+        // A child's peak starts at its parent's size, so it needs a small parent: GNU time. busybox's time
+        // shows four times as much, for it takes the kernel's kilobytes for pages.
         let outcome = self.call("ADD", pod).run_under(&["time", "-f", "peak=%M"]);
         let peak = outcome.stderr.lines().find_map(|line| line.strip_prefix("peak="));
         peak.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{outcome}"))

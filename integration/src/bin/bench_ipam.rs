@@ -1,8 +1,8 @@
-//! What `cargo xtask bench ipam` runs: our IPAM plugin against host-local, by itself and without probing, with more and
-//! more addresses held.
+//! What `cargo xtask bench ipam` runs: our IPAM plugin against host-local, by itself and without probing,
+//! with more and more addresses held.
 //!
-//! Each has a store of its own, filled with leases that host-local could have written. Runs alternate between the two.
-//! A run is timed from the start of the process to its end.
+//! Each has a store of its own, filled with leases that host-local could have written. Runs alternate between
+//! the two. A run is timed from the start of the process to its end.
 
 #![allow(
     clippy::print_stdout,
@@ -98,8 +98,8 @@ impl Duel {
         Duel { sides: NAMES.map(|name| Side::new(name, held)), their_rounds, times: Default::default() }
     }
 
-    /// ADD and DEL of so many containers at once. The first round finds what nobody has looked at yet: it does not
-    /// count.
+    /// ADD and DEL of so many containers at once. The first round finds what nobody has looked at yet: it
+    /// does not count.
     fn round(&mut self, round: usize, count: usize) {
         for (side, times) in self.sides.iter().zip(&mut self.times) {
             if side.name == NAMES[0] && round > self.their_rounds {

@@ -1,8 +1,9 @@
-//! What `cargo xtask bench paths` runs: NAT mode with two host ports a pod, against the reference's bridge with ipMasq and portmap,
-//! and what a connection by a host port or a service loses against one that meets no rule.
+//! What `cargo xtask bench paths` runs: NAT mode with two host ports a pod, against the reference's bridge
+//! with ipMasq and portmap, and what a connection by a host port or a service loses against one that meets no
+//! rule.
 //!
-//! Runs alternate between the contestants, so that whatever else the machine does falls on all. A call is timed from the
-//! start of the process to its end, with the node's namespace entered before the clock starts.
+//! Runs alternate between the contestants, so that whatever else the machine does falls on all. A call is
+//! timed from the start of the process to its end, with the node's namespace entered before the clock starts.
 
 #![allow(
     clippy::print_stdout,
@@ -28,7 +29,8 @@ const CROWD: u16 = 250;
 /// Ratios to theirs to reach, as the project has set them: ADD, DEL.
 const GOALS: [f64; 2] = [0.06, 0.12];
 
-/// One of the two contestants, on a node of its own: plugins that are called one after the other, as a runtime does.
+/// One of the two contestants, on a node of its own: plugins that are called one after the other, as a
+/// runtime does.
 struct Side {
     node: Node,
     chain: Vec<Value>,

@@ -1,4 +1,5 @@
-//! What `cargo xtask demo` shows: a data centre comes up, pods of two nodes talk, a frame is seen on the wire.
+//! What `cargo xtask demo` shows: a data centre comes up, pods of two nodes talk, a frame is seen on the
+//! wire.
 //!
 //! Every line shown is also a check: what is not as it should be ends the demo with a panic.
 

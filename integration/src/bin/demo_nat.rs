@@ -1,4 +1,5 @@
-//! What `cargo xtask demo nat` shows: a node-local network with masquerading and host ports, a firewall's restart, and what is left.
+//! What `cargo xtask demo nat` shows: a node-local network with masquerading and host ports, a firewall's
+//! restart, and what is left.
 //!
 //! Every line shown is also a check: what is not as it should be ends the demo with a panic.
 

@@ -65,7 +65,8 @@ impl Frame {
         (sender.is_unspecified() && self.payload[6..8] == [0, 1]).then_some(target)
     }
 
-    /// The address that duplicate address detection asks for (RFC 4862 section 5.4): a solicitation from nobody.
+    /// The address that duplicate address detection asks for (RFC 4862 section 5.4): a solicitation from
+    /// nobody.
     pub fn detection(&self) -> Option<Ipv6Addr> {
         let address = |start: usize| {
             let bytes: [u8; 16] = self.payload.get(start..start + 16)?.try_into().ok()?;

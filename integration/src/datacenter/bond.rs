@@ -58,8 +58,8 @@ pub enum Member {
     Second,
 }
 
-/// A node with `nic0` and `nic1` in `bond0`, and its own address and default route on `bond0.51`, whose reverse
-/// path filter is strict. Dereferences to [`Node`].
+/// A node with `nic0` and `nic1` in `bond0`, and its own address and default route on `bond0.51`, whose
+/// reverse path filter is strict. Dereferences to [`Node`].
 #[derive(Debug)]
 pub struct BondedNode<'a> {
     datacenter: &'a DataCenter,
@@ -228,7 +228,8 @@ impl<'a> BondedNode<'a> {
         self.node.list("vlan136", &[self.conf()])
     }
 
-    /// The second topology: the bond itself is a port of a VLAN-filtering bridge, and a pod's port is in VLAN 136.
+    /// The second topology: the bond itself is a port of a VLAN-filtering bridge, and a pod's port is in VLAN
+    /// 136.
     pub fn port_vlan_list136(&self) -> Value {
         let mut conf = self.conf();
         conf["bridge"] = json!("br0");

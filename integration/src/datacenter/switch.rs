@@ -3,7 +3,8 @@
 use super::VLANS;
 use crate::Namespace;
 
-/// A VLAN-filtering bridge whose ports are trunks: tagged frames of the known VLANs pass, untagged ones do not.
+/// A VLAN-filtering bridge whose ports are trunks: tagged frames of the known VLANs pass, untagged ones do
+/// not.
 #[derive(Debug)]
 pub(super) struct Switch {
     namespace: Namespace,

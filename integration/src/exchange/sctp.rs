@@ -1,11 +1,13 @@
-//! SCTP as one stream between two (RFC 6458 section 4): what the standard library does with a TCP socket serves, once there is one.
+//! SCTP as one stream between two (RFC 6458 section 4): what the standard library does with a TCP socket
+//! serves, once there is one.
 
 use std::io::Result;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-/// How often a server looks whether it is over: shutting its socket down does not wake it, as it does with TCP.
+/// How often a server looks whether it is over: shutting its socket down does not wake it, as it does with
+/// TCP.
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// Whether the kernel has it.

@@ -27,7 +27,8 @@ impl Release {
     }
 }
 
-/// A pod's sandbox is of our image. Limits are not asked for: not every kernel has the controllers where we look.
+/// A pod's sandbox is of our image. Limits are not asked for: not every kernel has the controllers where we
+/// look.
 const CONFIGURATION: &str = r#"version = 2
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "localhost/pod:1"
@@ -102,7 +103,8 @@ impl Containerd {
         format!("localhost/vlan-bridge:{}", env!("CARGO_PKG_VERSION"))
     }
 
-    /// Starts a container with `ctr run --cni`, which takes the network away again when the container has ended.
+    /// Starts a container with `ctr run --cni`, which takes the network away again when the container has
+    /// ended.
     pub fn run_container(&self, id: &str) -> Background {
         let mut command = self.host.command("ctr");
         // No share of processors, for the reason that the configuration has.

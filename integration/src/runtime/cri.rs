@@ -1,5 +1,6 @@
-//! The Container Runtime Interface of Kubernetes (cri-api `runtime/v1/api.proto`), as much of it as sandboxes need: gRPC over a
-//! Unix socket, one connection a call. The messages have only the fields that are used here.
+//! The Container Runtime Interface of Kubernetes (cri-api `runtime/v1/api.proto`), as much of it as sandboxes
+//! need: gRPC over a Unix socket, one connection a call. The messages have only the fields that are used
+//! here.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;

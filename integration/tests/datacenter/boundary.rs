@@ -24,7 +24,8 @@ fn machine(node: &BondedNode) -> Namespace {
     machine
 }
 
-/// Has the router, as any machine of the VLAN may, send what is for the machine to the node, which knows the way back by its side of the VLAN.
+/// Has the router, as any machine of the VLAN may, send what is for the machine to the node, which knows the
+/// way back by its side of the VLAN.
 fn misdirect(datacenter: &DataCenter, node: &BondedNode, side: &str) {
     let mac = node.ip_json(&format!("link show dev {side}"))[0]["address"].as_str().unwrap().to_owned();
     datacenter.router().ip(&format!(

@@ -1,4 +1,5 @@
-//! A clock that is set while the address store is in use. It is the whole machine's, so only a guest's is set.
+//! A clock that is set while the address store is in use. It is the whole machine's, so only a guest's is
+//! set.
 
 use integration::{Attachment, Node, Outcome, Plugin, not_tried};
 use serde_json::json;

@@ -4,8 +4,8 @@ use crate::attach::address;
 use integration::{BondMode, Capture, DataCenter, Pod};
 use std::collections::BTreeMap;
 
-/// The probes reach the pods' VLAN and no other, whichever way the bridge hangs on the bond, and what answers there is
-/// heard.
+/// The probes reach the pods' VLAN and no other, whichever way the bridge hangs on the bond, and what answers
+/// there is heard.
 #[test]
 fn a_rogue_on_the_vlan_keeps_its_address_in_both_topologies() {
     let datacenter = DataCenter::new();

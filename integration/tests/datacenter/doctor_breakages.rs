@@ -7,7 +7,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-/// One way to break a node, and what the doctor must say: verdict, check, a part of what was seen, a part of a command.
+/// One way to break a node, and what the doctor must say: verdict, check, a part of what was seen, a part of
+/// a command.
 pub(crate) struct Breakage {
     pub(crate) harm: fn(&Scene<'_>),
     pub(crate) told: [&'static str; 4],
@@ -347,7 +348,8 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
     ),
 ];
 
-/// The same on a trunk with services, where br_netfilter is on. The node's other addresses have a line of that check as well.
+/// The same on a trunk with services, where br_netfilter is on. The node's other addresses have a line of
+/// that check as well.
 pub(crate) const TRUNK_BREAKAGES: &[Breakage] = &[
     breakage(
         |scene| {

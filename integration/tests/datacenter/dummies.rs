@@ -1,4 +1,5 @@
-//! Addresses on dummy interfaces stand for services: a host port takes none, and pods reach those that are named.
+//! Addresses on dummy interfaces stand for services: a host port takes none, and pods reach those that are
+//! named.
 
 use crate::attach::addresses;
 use integration::{BondMode, DataCenter, Pod, Server, Transport, ask};

@@ -23,7 +23,8 @@ fn pods_keep_talking_when_a_bond_loses_either_member() {
                 "{}: {member:?} member cut, {lost} of {sent} pings at 20 ms lost",
                 node.mode().name()
             ));
-            // How much is lost tells of the machine that emulates; that it ends while the member is still cut, of the node.
+            // How much is lost tells of the machine that emulates; that it ends while the member is still
+            // cut, of the node.
             attached.pod.wait_for("172.20.56.1");
             assert_eq!(node.active_members(), 1);
             node.restore(member);

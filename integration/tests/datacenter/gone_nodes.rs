@@ -4,7 +4,8 @@ use integration::{Ctl, Node, Pod};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// A network with host ports and routes to its pods: an attachment has a record of every kind that a NAT network needs.
+/// A network with host ports and routes to its pods: an attachment has a record of every kind that a NAT
+/// network needs.
 fn list(node: &Node) -> Value {
     let conf = json!({"type": "vlan-bridge", "bridge": "cni0", "isDefaultGateway": true, "ipMasq": true,
         "capabilities": {"portMappings": true},

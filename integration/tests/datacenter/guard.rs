@@ -1,4 +1,5 @@
-//! What a pod of a trunk may send: tagged frames where `vlanTrunk` lets them, and nothing forged behind a tag.
+//! What a pod of a trunk may send: tagged frames where `vlanTrunk` lets them, and nothing forged behind a
+//! tag.
 
 use crate::attach::attach;
 use integration::{BondMode, Capture, DataCenter, Frame};

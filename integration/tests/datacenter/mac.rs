@@ -1,4 +1,5 @@
-//! The forwarding database of a trunk's bridge, by VLAN: nobody moves a pod there, and nobody takes another's MAC.
+//! The forwarding database of a trunk's bridge, by VLAN: nobody moves a pod there, and nobody takes another's
+//! MAC.
 
 use crate::attach::addresses;
 use crate::paths::{dual_stack, vlan137};

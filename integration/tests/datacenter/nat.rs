@@ -77,7 +77,8 @@ fn networks_with_nat_need_the_kernels_parts() {
     plugin(&node).del(&pod.eth0()).expect_ok();
 }
 
-/// Where br_netfilter and a policy of drop have pods without NAT need our rules too, STATUS says no as ADD does.
+/// Where br_netfilter and a policy of drop have pods without NAT need our rules too, STATUS says no as ADD
+/// does.
 fn bridged_pods_that_need_our_rules_need_the_kernels_parts() {
     let (node, pod) = (Node::new("node"), Pod::new());
     let _taken = ModulesTaken::from_my_node_alone();

@@ -22,7 +22,8 @@ fn a_neighbour_table_that_is_nearly_full_is_named_with_its_cure() {
     let limit = std::fs::read_to_string("/proc/sys/net/ipv4/neigh/default/gc_thresh3").unwrap();
     let limit: u32 = limit.trim().parse().unwrap();
     assert!(healthy["seen"].as_str().unwrap().contains(&format!("gc_thresh3 {limit}")), "{healthy:#}");
-    // A pod that talks to so many. What others have at the moment fits beside them, so that nobody is refused an entry.
+    // A pod that talks to so many. What others have at the moment fits beside them, so that nobody is refused
+    // an entry.
     let pod = Namespace::new("pod");
     let neighbour = |index: u32| {
         let (high, low) = (index / 250, index % 250 + 1);

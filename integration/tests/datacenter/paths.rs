@@ -1,5 +1,5 @@
-//! Every path of a pod on a VLAN: an exchange over each protocol, of each family, under each setting of the kernel that has
-//! been known to break one.
+//! Every path of a pod on a VLAN: an exchange over each protocol, of each family, under each setting of the
+//! kernel that has been known to break one.
 
 use crate::attach::{addresses, attach};
 use integration::{
@@ -34,8 +34,8 @@ impl<'a> Party<'a> {
     }
 }
 
-/// Tries a path with each protocol and family; returns its line of the table and what failed of it. Nobody in between
-/// changes the client's address.
+/// Tries a path with each protocol and family; returns its line of the table and what failed of it. Nobody in
+/// between changes the client's address.
 fn try_path(from: &Party, to: &Party) -> (String, Vec<String>) {
     let mut line = format!("{:>18} -> {:<22}", from.name, to.name);
     let mut failures = Vec::new();
@@ -74,7 +74,8 @@ pub(crate) fn set_rp_filter(node: &Namespace, value: &str) {
     }
 }
 
-/// Gives a node what iptables-nft makes for `iptables -P FORWARD DROP`, or ACCEPT. What is in the chains stays.
+/// Gives a node what iptables-nft makes for `iptables -P FORWARD DROP`, or ACCEPT. What is in the chains
+/// stays.
 fn set_forward_policy(node: &Namespace, policy: &str) {
     for family in ["ip", "ip6"] {
         node.nft(&format!(
@@ -145,7 +146,8 @@ impl Surroundings {
         if trunk { &TRUNK } else { &SUB_INTERFACE }
     }
 
-    /// Where pods are to be attached: they are let through a policy of drop then, and only where br_netfilter is on.
+    /// Where pods are to be attached: they are let through a policy of drop then, and only where br_netfilter
+    /// is on.
     pub(crate) fn before_the_first_pod(nodes: [&Namespace; 2]) {
         for node in nodes {
             set_br_netfilter(node, true);

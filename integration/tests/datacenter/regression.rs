@@ -4,7 +4,8 @@ use crate::attach::attach;
 use integration::{BondMode, BondedNode, Capture, DataCenter, Frame, Outcome, Pod, Snapshot};
 use serde_json::{Value, json};
 
-/// The list of [`BondedNode::list136`] as network `regression` with another bridge, uplink and VLAN of the pod's port.
+/// The list of [`BondedNode::list136`] as network `regression` with another bridge, uplink and VLAN of the
+/// pod's port.
 fn list(node: &BondedNode, bridge: &str, uplink: Value, vlan: Option<u16>) -> Value {
     let mut conf = node.conf();
     conf["bridge"] = json!(bridge);

@@ -1,10 +1,12 @@
-//! `vlan-bridgectl repair` on a trunk, whose ports and uplink have VLANs. What needs none is tried on any kernel.
+//! `vlan-bridgectl repair` on a trunk, whose ports and uplink have VLANs. What needs none is tried on any
+//! kernel.
 
 use crate::paths::{dual_stack, vlan137};
 use integration::{BondMode, BondedNode, Ctl, DataCenter, Pod};
 use serde_json::{Value, json};
 
-/// What somebody does to a node, with PORT for the node's end of the first pod's veth, and a part of what `repair` says of it.
+/// What somebody does to a node, with PORT for the node's end of the first pod's veth, and a part of what
+/// `repair` says of it.
 const HARMS: &[(&str, &str)] = &[
     ("ip link set PORT nomaster", "is a port of br0 again"),
     ("bridge vlan del vid 136 dev PORT", "it was not in VLAN 136"),

@@ -1,4 +1,5 @@
-//! The rig itself: a test of plugins is worth no more than the network it runs in. Here pods are made by hand.
+//! The rig itself: a test of plugins is worth no more than the network it runs in. Here pods are made by
+//! hand.
 
 use integration::{BondMode, BondedNode, Capture, DataCenter, Member, Pings, Pod, Snapshot, note, poll};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Services, for which a pod's node picks a backend, and host ports: whoever asks gets an answer from whom he asked.
+//! Services, for which a pod's node picks a backend, and host ports: whoever asks gets an answer from whom he
+//! asked.
 
 use crate::attach::addresses;
 use crate::paths::{Surroundings, dropped_by_rp_filter, dual_stack, machine_beyond, vlan137};
@@ -65,7 +66,8 @@ struct Exchange<'a> {
     seen: [IpAddr; 2],
 }
 
-/// Tries every exchange in both families over both transports; prints a line for each, and returns what failed.
+/// Tries every exchange in both families over both transports; prints a line for each, and returns what
+/// failed.
 fn try_all<'a>(title: &str, exchanges: impl IntoIterator<Item = &'a Exchange<'a>>) -> Vec<String> {
     let (mut table, mut failures) = (title.to_owned(), Vec::new());
     for exchange in exchanges {
@@ -170,7 +172,8 @@ fn services_and_host_ports(trunk: bool) {
     let plugin = node1.client(&list(&node1, trunk));
     plugin.check(&client.pod.eth0()).expect_ok();
     assert_eq!(node1.run("grep -l 1 -r /proc/sys/net/ipv4/conf --include=route_localnet").stdout, "");
-    // All that crossed the node was translated or known; the rest is kept from it on the bridge and on its side of each VLAN.
+    // All that crossed the node was translated or known; the rest is kept from it on the bridge and on its
+    // side of each VLAN.
     let bridge = list(&node1, trunk)["plugins"][0]["bridge"].as_str().unwrap().to_owned();
     let closed = node1.run("nft list table inet vlan-bridge-uplinks").expect_ok().stdout;
     let sides: &[&str] = if trunk { &["", ".136"] } else { &[""] };

@@ -1,4 +1,5 @@
-//! Multicast snooping on a trunk's bridge: what a querier in one VLAN finds out is none of the others' business.
+//! Multicast snooping on a trunk's bridge: what a querier in one VLAN finds out is none of the others'
+//! business.
 
 use crate::attach::attach;
 use crate::paths::{dual_stack, vlan137};

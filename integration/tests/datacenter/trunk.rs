@@ -39,7 +39,8 @@ fn bridge_of(list: &Value) -> &str {
     list["plugins"][0]["bridge"].as_str().unwrap()
 }
 
-/// With services the bridge's own device filters loosely and has an address for it. Where the ADD gets no farther, it has neither.
+/// With services the bridge's own device filters loosely and has an address for it. Where the ADD gets no
+/// farther, it has neither.
 #[test]
 fn a_step_that_fails_leaves_the_bridge_as_it_was() {
     let datacenter = DataCenter::new();
@@ -91,7 +92,8 @@ fn the_uplink_carries_just_the_vlans_in_use() {
 
 #[test]
 fn the_last_pod_of_a_vlan_leaves_the_node_its_own() {
-    // The node lives on br0.51: an interface that an operator made before the first pod of the VLAN, or ours that has been given the address.
+    // The node lives on br0.51: an interface that an operator made before the first pod of the VLAN, or ours
+    // that has been given the address.
     for made_by_operator in [true, false] {
         let datacenter = DataCenter::new();
         let node = datacenter.node(BondMode::Lacp);

@@ -1,4 +1,5 @@
-//! A bridge that is the gateway of its pods' VLAN, beside and after the reference plugin, which gives the node a veth for that.
+//! A bridge that is the gateway of its pods' VLAN, beside and after the reference plugin, which gives the
+//! node a veth for that.
 
 use integration::{Node, Plugin, Pod};
 use serde_json::{Value, json};

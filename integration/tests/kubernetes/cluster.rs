@@ -5,7 +5,8 @@ use crate::machine::Machine;
 use integration::{Namespace, Node};
 use std::fmt::Write;
 
-/// The network of the pods, untagged here, as not every kernel has VLANs; the controller manager gives each node a part of it.
+/// The network of the pods, untagged here, as not every kernel has VLANs; the controller manager gives each
+/// node a part of it.
 pub const PODS: &str = "172.20.56.0/24";
 /// The router of the pods' network.
 pub const GATEWAY: &str = "172.20.56.1";
@@ -80,7 +81,8 @@ fn router() -> Namespace {
     router
 }
 
-/// A machine with a NIC on the machines' network, the default route through it, and strict filtering of reverse paths.
+/// A machine with a NIC on the machines' network, the default route through it, and strict filtering of
+/// reverse paths.
 fn machine(router: &Namespace, name: &str, address: &str) -> Node {
     let node = Node::new(name);
     router.ip(&format!(

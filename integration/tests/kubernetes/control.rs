@@ -1,4 +1,5 @@
-//! The control plane: etcd, the API server, the controller manager and the scheduler, on a machine of their own.
+//! The control plane: etcd, the API server, the controller manager and the scheduler, on a machine of their
+//! own.
 
 use crate::cluster::{PODS, SERVICES};
 use crate::machine::install;

@@ -20,7 +20,8 @@ pub struct Machine {
     pub node: Node,
 }
 
-/// What kubelet wants these settings of the whole machine to be. They are not the cluster's to change, so it is shown files.
+/// What kubelet wants these settings of the whole machine to be. They are not the cluster's to change, so it
+/// is shown files.
 pub const SETTINGS: [(&str, &str); 6] = [
     ("vm/overcommit_memory", "1"),
     ("vm/panic_on_oom", "0"),
@@ -85,7 +86,8 @@ impl Machine {
         self.containerd.start(
             "kubelet",
             &format!(
-                // Without the variable it asks an address outside whether this is a machine of a certain cloud.
+                // Without the variable it asks an address outside whether this is a machine of a certain
+                // cloud.
                 "env AWS_EC2_METADATA_DISABLED=true /opt/kubernetes/kubelet --hostname-override {name} \
                  --node-ip {address} --kubeconfig /etc/kubernetes/kubelet.conf \
                  --config /etc/kubernetes/kubelet.json --container-runtime remote \
@@ -102,7 +104,8 @@ impl Machine {
         poll(LIMIT, &format!("nothing is left on {}, where there was {there:?}", self.name), is_empty);
     }
 
-    /// What there is of attachments, by any of the places that know: leases, ports, rules, routes, namespaces.
+    /// What there is of attachments, by any of the places that know: leases, ports, rules, routes,
+    /// namespaces.
     pub fn attachments(&self) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
         all.extend(self.containerd.leases("vlan136").iter().map(|ip| format!("lease {ip}")));

@@ -4,7 +4,8 @@ use integration::IMAGE;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
-/// The port on which pods serve the greeting, and their name at `/name`; 80 is the sandbox's, which is of the same image.
+/// The port on which pods serve the greeting, and their name at `/name`; 80 is the sandbox's, which is of the
+/// same image.
 pub const PORT: u16 = 8080;
 
 /// The spec of a pod that serves, and is ready when `path` is there.

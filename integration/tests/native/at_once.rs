@@ -1,5 +1,5 @@
-//! DEL returns when the kernel has announced that the link is gone, before it is through with it: nothing of that may be
-//! observable.
+//! DEL returns when the kernel has announced that the link is gone, before it is through with it: nothing of
+//! that may be observable.
 
 use crate::attached::Clean;
 use integration::{Call, Namespace, Outcome, Pod, note, poll};

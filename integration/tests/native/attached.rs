@@ -12,7 +12,8 @@ pub struct Clean {
 }
 
 impl Clean {
-    /// Attaches a pod and detaches it again, on a node with an address of its own to be reached at: what is there afterwards belongs to the node.
+    /// Attaches a pod and detaches it again, on a node with an address of its own to be reached at: what is
+    /// there afterwards belongs to the node.
     pub fn new() -> Clean {
         let site = Site::new();
         site.give_node_its_own_network();
@@ -52,7 +53,8 @@ impl Clean {
 
 /// An IPAM plugin made of a few lines of shell, which is found before all others.
 ///
-/// The script has `$folder`, a folder of its own, and `$real`, the plugin of that name behind it, if there is one.
+/// The script has `$folder`, a folder of its own, and `$real`, the plugin of that name behind it, if there is
+/// one.
 pub struct FakeIpam {
     folder: Scratch,
 }

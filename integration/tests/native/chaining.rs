@@ -1,4 +1,5 @@
-//! Our plugin among others: chained with the reference plugins, beside a second network, above any IPAM, or none.
+//! Our plugin among others: chained with the reference plugins, beside a second network, above any IPAM, or
+//! none.
 
 use integration::{Node, Pod, Site, Snapshot};
 use serde_json::{Value, json};

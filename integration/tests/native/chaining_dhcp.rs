@@ -1,4 +1,5 @@
-//! The reference dhcp plugin as IPAM: it talks over the pod's interface, so that must be there and up in time.
+//! The reference dhcp plugin as IPAM: it talks over the pod's interface, so that must be there and up in
+//! time.
 
 use integration::{Background, Pod, Site, peer, poll};
 use serde_json::json;

@@ -214,7 +214,8 @@ fn a_pod_that_is_gone_fails() {
     assert!(outcome.error_text().contains("/run/netns/no-such-pod"), "{outcome}");
 }
 
-/// Multus gives the default route to the network that a pod's annotation names, and CRI-O calls CHECK afterwards.
+/// Multus gives the default route to the network that a pod's annotation names, and CRI-O calls CHECK
+/// afterwards.
 #[test]
 fn a_default_route_that_another_interface_has_by_now_does_not_fail() {
     let (site, pod) = (Site::new(), Pod::new());

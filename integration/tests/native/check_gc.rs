@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 const OTHER: &str = "vlan136-b";
 
-/// Two pods on the site's network, `eth0` and `eth1`, and a third interface of the first on another network of the same bridge.
+/// Two pods on the site's network, `eth0` and `eth1`, and a third interface of the first on another network
+/// of the same bridge.
 struct Gc {
     site: Site,
     pods: [Pod; 2],
@@ -131,7 +132,8 @@ fn a_list_that_cannot_be_read_removes_nothing() {
 fn leases_without_a_link_and_links_without_a_lease_go_too() {
     let gc = Gc::new();
     let leases = gc.site.node.data_dir().join(Site::NETWORK);
-    // What a crash or an older release left: a lease of nobody's, the id alone, and a veth whose lease is lost.
+    // What a crash or an older release left: a lease of nobody's, the id alone, and a veth whose lease is
+    // lost.
     std::fs::write(leases.join("172.20.56.30"), "long-gone\r\neth0").unwrap();
     std::fs::write(leases.join("172.20.56.31"), "very-old").unwrap();
     std::fs::remove_file(leases.join(&gc.site.node.leases(Site::NETWORK)[0])).unwrap();

@@ -1,5 +1,5 @@
-//! `vlan-bridgectl` on a node in NAT mode: what the doctor says of the packet filter, what status tells of ports, and what a
-//! forced removal leaves.
+//! `vlan-bridgectl` on a node in NAT mode: what the doctor says of the packet filter, what status tells of
+//! ports, and what a forced removal leaves.
 
 use integration::{Ctl, Finding, Namespace, Node, Pod, Site, Snapshot, not_tried, poll};
 use serde_json::{Value, json};
@@ -71,7 +71,8 @@ pub(crate) fn after_fixes(
     left.map_or("ok".to_owned(), |finding| finding.verdict.clone())
 }
 
-/// A node on two networks with one pod that is bridged to one of them, made by what `install` put there and these keys.
+/// A node on two networks with one pod that is bridged to one of them, made by what `install` put there and
+/// these keys.
 pub(crate) fn with_bridged_pod(site: &Site, ctl: &Ctl<'_>, keys: &Value) -> (Pod, Value, Value) {
     site.give_node_its_own_network();
     ctl.run(INSTALL_FLAT).expect_ok();

@@ -108,7 +108,8 @@ fn networkd_that_runs_and_removes_what_others_configured_is_named() {
     assert_eq!(told(), None);
 }
 
-/// What `ip` adds is gone when the program that has the interface starts again, so doctor prints that program's own form too.
+/// What `ip` adds is gone when the program that has the interface starts again, so doctor prints that
+/// program's own form too.
 #[test]
 fn the_cure_of_an_address_without_a_way_back_is_in_the_form_of_the_program_that_has_it() {
     let site = Site::new();

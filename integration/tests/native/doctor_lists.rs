@@ -1,5 +1,5 @@
-//! The doctor and `status` on lists and plugins: those in folders that install was given, none at all, and torn ones; and on what
-//! else a new node may lack, the right to look included.
+//! The doctor and `status` on lists and plugins: those in folders that install was given, none at all, and
+//! torn ones; and on what else a new node may lack, the right to look included.
 
 use crate::doctor::{LIST, find};
 use integration::{Ctl, Node, not_tried, product, run};

@@ -1,5 +1,5 @@
-//! What the doctor, and `install`, say of the runtimes that they find: one that looks elsewhere than configurations say, a podman
-//! without CNI, and one without the plugin `loopback`.
+//! What the doctor, and `install`, say of the runtimes that they find: one that looks elsewhere than
+//! configurations say, a podman without CNI, and one without the plugin `loopback`.
 
 use crate::doctor::find;
 use crate::install_runtimes::{INSTALL, VERSION, with_loopback};

@@ -11,7 +11,8 @@ fn wrong(ctl: &Ctl<'_>) -> Vec<Finding> {
     findings.into_iter().filter(|finding| finding.check == "vlan" && finding.verdict != "ok").collect()
 }
 
-/// As a hypervisor does that forbids forged transmits, and a switch with port security: it lets no frame pass but the machine's own.
+/// As a hypervisor does that forbids forged transmits, and a switch with port security: it lets no frame pass
+/// but the machine's own.
 #[test]
 fn a_machine_that_may_send_under_its_own_mac_only_is_found_out() {
     let site = Site::new();

@@ -1,4 +1,5 @@
-//! What a pod may send: nothing forged is seen at the switch or at another pod, and all that is the pod's own passes.
+//! What a pod may send: nothing forged is seen at the switch or at another pod, and all that is the pod's own
+//! passes.
 
 use crate::guard_frames::{
     ALLOWED, BROADCAST, Case, FORGED, NEIGHBOUR, NEIGHBOUR6, OWN, OWN6, ROUTER6, STRANGER, cases, frame,
@@ -30,7 +31,8 @@ impl Scene {
         let site = Site::new();
         site.give_node_its_own_network();
         site.router.ip(&format!("addr add {ROUTER6}/64 dev port nodad"));
-        // With br_netfilter the kernel would put bridged fragments together, and keep a later one that comes without its first.
+        // With br_netfilter the kernel would put bridged fragments together, and keep a later one that comes
+        // without its first.
         for key in ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"] {
             if Path::new("/proc/sys").join(key).exists() {
                 site.node.set_sysctl(key, "0");

@@ -135,7 +135,8 @@ fn extended(mine: &str) -> Vec<(&'static str, Vec<u8>, bool)> {
     ]
 }
 
-/// What a virtual machine sends whose link-local address is made of a secret (RFC 7217): all that one of its MAC might, if any is allowed.
+/// What a virtual machine sends whose link-local address is made of a secret (RFC 7217): all that one of its
+/// MAC might, if any is allowed.
 pub fn link_local_cases(own: [u8; 6]) -> Vec<Case> {
     const SECRET: &str = "fe80::1c3b:9f2e:7a54:d801";
     let ip6 = |packet: Vec<u8>| frame(ALL_NODES, own, 0x86dd, &packet);
@@ -242,7 +243,8 @@ pub fn mark(number: usize) -> [u8; 6] {
     [0xca, 0x5e, 0xca, 0x5e, 0, number as u8]
 }
 
-/// A frame with its mark at the end, within the packet: a bridge cuts off what comes after it, and drops what is no packet.
+/// A frame with its mark at the end, within the packet: a bridge cuts off what comes after it, and drops what
+/// is no packet.
 pub fn marked(bytes: &[u8], number: usize) -> Vec<u8> {
     let mut frame = [bytes, &mark(number)[..]].concat();
     let tag = if matches!(frame[12..14], [0x81, 0x00] | [0x88, 0xa8]) { 4 } else { 0 };

@@ -1,4 +1,5 @@
-//! The guard from a pod's first moment to its last: it is there at once, is put back when somebody takes it, and goes with the pod.
+//! The guard from a pod's first moment to its last: it is there at once, is put back when somebody takes it,
+//! and goes with the pod.
 
 use crate::attached::{Clean, host_interface};
 use crate::guard::Scene;
@@ -175,7 +176,8 @@ fn remove_record(veth: &str) {
     assert_eq!(removed, 1, "the record of {veth}");
 }
 
-/// The pod's end is its own to bring up, as soon as it is there: if an ADD is killed, for as long as nobody calls DEL.
+/// The pod's end is its own to bring up, as soon as it is there: if an ADD is killed, for as long as nobody
+/// calls DEL.
 #[test]
 fn a_pod_that_is_quicker_than_its_guard_sends_nothing() {
     let (clean, pod) = (Clean::new(), Pod::new());

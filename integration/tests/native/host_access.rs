@@ -99,7 +99,8 @@ fn nothing_is_left_however_a_pod_goes() {
         assert_ne!(before, Snapshot::of(&site.node));
         pod
     };
-    // By the runtime's memory of the result; without it, which leaves the metric; with nothing else left of the pod.
+    // By the runtime's memory of the result; without it, which leaves the metric; with nothing else left of
+    // the pod.
     let pod = added();
     client.del(&pod.eth0()).expect_ok();
     before.assert_unchanged(&site.node);
@@ -111,7 +112,8 @@ fn nothing_is_left_however_a_pod_goes() {
     drop(pod);
     plugin.del(&eth0).expect_ok();
     before.assert_unchanged(&site.node);
-    // With an address, the node's routes that have it for their source are gone, and nothing else is. An operator's entry stays.
+    // With an address, the node's routes that have it for their source are gone, and nothing else is. An
+    // operator's entry stays.
     let [v4, v6] = Site::NODE;
     let operators = "172.20.56.250 dev br136 lladdr 02:00:00:00:00:66 nud permanent";
     let permanent = || site.node.run("ip neigh show dev br136 nud permanent").expect_ok().stdout;
@@ -226,7 +228,8 @@ fn a_nodes_main_address_may_be_on_a_bridge() {
     assert_eq!(client.check(&pod.eth0()).error_code(), 101);
 }
 
-/// Two VLANs may use the same addresses. The node can reach but one of the two pods, and goes on reaching the first.
+/// Two VLANs may use the same addresses. The node can reach but one of the two pods, and goes on reaching the
+/// first.
 #[test]
 fn the_way_to_a_live_pod_of_another_vlan_is_not_taken() {
     let (site, first, second) = (site(), Pod::new(), Pod::new());
@@ -368,7 +371,8 @@ fn the_node_answers_for_no_address_but_the_bridges_own_whatever_rp_filter_is() {
     }
 }
 
-/// NodeLocal DNSCache has a link-local address without a subnet, and the cluster's DNS address, on a dummy interface, which this kernel has none of.
+/// NodeLocal DNSCache has a link-local address without a subnet, and the cluster's DNS address, on a dummy
+/// interface, which this kernel has none of.
 #[test]
 fn a_local_dns_cache_is_reached_by_whoever_names_it() {
     for (keys, cache, service) in [

@@ -1,11 +1,12 @@
-//! A network with an uplink as the second one of a pod, beside one of another plugin: the node is left to that.
+//! A network with an uplink as the second one of a pod, beside one of another plugin: the node is left to
+//! that.
 
 use crate::host_access::{addresses, site};
 use integration::{Ctl, Pod};
 use serde_json::json;
 
-/// As Multus' second network beside one in Calico's manner, of which the node has a route to the pod: kubelet's probes go there, and their answers
-/// must come from there.
+/// As Multus' second network beside one in Calico's manner, of which the node has a route to the pod:
+/// kubelet's probes go there, and their answers must come from there.
 #[test]
 fn beside_another_network_the_node_is_left_to_that_unless_it_is_asked_for() {
     let (site, pod) = (site(), Pod::new());

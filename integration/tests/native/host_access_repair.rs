@@ -70,7 +70,8 @@ fn routes(site: &Site) -> usize {
     site.node.ip_json("route show proto 117").as_array().map_or(0, Vec::len)
 }
 
-/// An interface that is configured anew, by DHCP for one, while a pod starts: the pods from before are all reached again, not one of each device.
+/// An interface that is configured anew, by DHCP for one, while a pod starts: the pods from before are all
+/// reached again, not one of each device.
 #[test]
 fn an_address_of_the_node_that_was_gone_leads_to_every_pod_again() {
     let (site, pods) = (site(), [Pod::new(), Pod::new(), Pod::new(), Pod::new()]);

@@ -1,11 +1,11 @@
-//! Bad input is refused with the right code and a message that names key and value, and nothing is touched: the
-//! means, and what both plugins are told by everybody.
+//! Bad input is refused with the right code and a message that names key and value, and nothing is touched:
+//! the means, and what both plugins are told by everybody.
 
 use integration::{Call, Pod, Site, Snapshot};
 use serde_json::{Value, json};
 
-/// A change of the good configuration (a JSON merge patch, RFC 7396: null removes a key), the code that it is to be
-/// refused with, and what the message must name.
+/// A change of the good configuration (a JSON merge patch, RFC 7396: null removes a key), the code that it is
+/// to be refused with, and what the message must name.
 pub(crate) type Row = (Value, u64, &'static [&'static str]);
 
 /// A node and a pod that nothing may touch.

@@ -1,4 +1,5 @@
-//! What is odd and no error: unknown keys and what the log does with them, other spellings, values without effect.
+//! What is odd and no error: unknown keys and what the log does with them, other spellings, values without
+//! effect.
 
 use crate::input::merge;
 use integration::{Outcome, Pod, Site};

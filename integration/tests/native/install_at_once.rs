@@ -1,4 +1,5 @@
-//! `vlan-bridgectl install` and `uninstall` at the same time, as two DaemonSets do it: what one notes, the other does not lose.
+//! `vlan-bridgectl install` and `uninstall` at the same time, as two DaemonSets do it: what one notes, the
+//! other does not lose.
 
 use integration::{Ctl, Node, Outcome, poll, run};
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! `vlan-bridgectl install` where it may not write: owner, mode, label and mount are named with what would be right, and nothing is
-//! touched.
+//! `vlan-bridgectl install` where it may not write: owner, mode, label and mount are named with what would be
+//! right, and nothing is touched.
 
 use integration::{Ctl, Node, Outcome, not_tried, product, run};
 use nix::errno::Errno;

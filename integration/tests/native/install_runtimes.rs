@@ -1,4 +1,5 @@
-//! `vlan-bridgectl` asks what runs: a runtime that is told another configuration looks elsewhere, and a distribution brings one along.
+//! `vlan-bridgectl` asks what runs: a runtime that is told another configuration looks elsewhere, and a
+//! distribution brings one along.
 
 use crate::doctor::find;
 use integration::{Ctl, Finding, Node};
@@ -29,7 +30,8 @@ pub(crate) fn with_loopback(ctl: &Ctl<'_>, dir: &str) {
     fs::set_permissions(ctl.path(&path), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Install puts everything into these folders and nothing elsewhere, the doctor is content, and uninstall takes all of it back.
+/// Install puts everything into these folders and nothing elsewhere, the doctor is content, and uninstall
+/// takes all of it back.
 #[track_caller]
 fn goes_to(ctl: &Ctl<'_>, shown: &str, bin_dir: &str, conf_dir: &str) {
     with_loopback(ctl, bin_dir);
@@ -233,7 +235,8 @@ fn distributions_are_found_by_their_folders() {
     assert!(ctl.has(&format!("{K3S}/data/abc123/bin/vlan-bridge")));
 }
 
-/// Docker's package switches CRI off: that containerd says nothing of where Kubernetes' looks, nor of what it speaks.
+/// Docker's package switches CRI off: that containerd says nothing of where Kubernetes' looks, nor of what it
+/// speaks.
 #[test]
 fn a_containerd_without_cri_decides_nothing() {
     let node = Node::new("node");

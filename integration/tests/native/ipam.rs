@@ -101,8 +101,8 @@ pub fn address(outcome: Outcome) -> String {
     text.split('/').next().unwrap().to_owned()
 }
 
-/// Runs a call in our own mount namespace, as a runtime runs all of its calls; [`Call::run`] gives each one of its
-/// own.
+/// Runs a call in our own mount namespace, as a runtime runs all of its calls; [`Call::run`] gives each one
+/// of its own.
 #[track_caller]
 pub fn here(call: &Call<'_>) -> Outcome {
     run_with(&mut call.bare_command(), call.input())

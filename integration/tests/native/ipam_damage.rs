@@ -1,5 +1,5 @@
-//! Every kind of file of a store, damaged in every way, before every verb: the call works or says why not, no live lease
-//! is lost, and no address is given twice.
+//! Every kind of file of a store, damaged in every way, before every verb: the call works or says why not, no
+//! live lease is lost, and no address is given twice.
 
 use crate::ipam::{Ipam, NETWORK, eth0};
 use integration::{Outcome, plugin, run_quickly};

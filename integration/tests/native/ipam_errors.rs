@@ -1,5 +1,5 @@
-//! Each system call of an ADD and of a DEL refused, once, twice in a row and from then on, as a full or broken disk would: a
-//! DEL on a healthy disk leaves nothing, and whoever comes next gets what is free.
+//! Each system call of an ADD and of a DEL refused, once, twice in a row and from then on, as a full or
+//! broken disk would: a DEL on a healthy disk leaves nothing, and whoever comes next gets what is free.
 
 use crate::ipam::{Ipam, address, eth0};
 use integration::{Call, Outcome, note};

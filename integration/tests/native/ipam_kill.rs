@@ -1,4 +1,5 @@
-//! SIGKILL at each system call of an ADD and of a DEL: the next call is right, whichever it is and whoever makes it.
+//! SIGKILL at each system call of an ADD and of a DEL: the next call is right, whichever it is and whoever
+//! makes it.
 
 use crate::ipam::{Ipam, address, eth0};
 use integration::{Call, note};

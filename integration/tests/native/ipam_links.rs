@@ -1,4 +1,5 @@
-//! Nothing outside of `dataDir` is read, written or removed: neither through links planted inside nor through names.
+//! Nothing outside of `dataDir` is read, written or removed: neither through links planted inside nor through
+//! names.
 
 use crate::ipam::{Ipam, eth0};
 use integration::{Outcome, plugin, run_quickly};

@@ -1,4 +1,5 @@
-//! The lock of the address store, held by somebody who does not let go: nobody waits for ever, and all say who it is.
+//! The lock of the address store, held by somebody who does not let go: nobody waits for ever, and all say
+//! who it is.
 
 use crate::doctor::{find, with_pod};
 use crate::ipam::{Ipam, eth0, here};

@@ -1,5 +1,6 @@
-//! A `dataDir` that two machines share, or that was copied: what another machine holds is left alone and never given. A
-//! machine is a bind mount over `/etc/machine-id` and the boot id, in the mount namespace of each call.
+//! A `dataDir` that two machines share, or that was copied: what another machine holds is left alone and
+//! never given. A machine is a bind mount over `/etc/machine-id` and the boot id, in the mount namespace of
+//! each call.
 
 use crate::ipam::{Ipam, NETWORK, address, eth0};
 use integration::{Attachment, Outcome, Plugin, Pod, plugin, run};

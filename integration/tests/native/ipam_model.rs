@@ -1,7 +1,7 @@
 //! Random sequences of calls against a model of the store: after each one the files say what the model says.
 //!
-//! A sequence is made of [`Step`]s by proptest, which also shortens one that fails. The seed of all is printed then;
-//! [`SEED`] repeats it.
+//! A sequence is made of [`Step`]s by proptest, which also shortens one that fails. The seed of all is
+//! printed then; [`SEED`] repeats it.
 
 mod model;
 mod rig;

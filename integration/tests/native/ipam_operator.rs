@@ -16,7 +16,8 @@ fn ask(ipam: &Ipam, line: &str) -> Outcome {
     run(&mut command(ipam, line))
 }
 
-/// A pod that lives, one whose namespace is gone, one that nobody can tell of, host-local's, and one given back.
+/// A pod that lives, one whose namespace is gone, one that nobody can tell of, host-local's, and one given
+/// back.
 fn crowd() -> (Ipam, Pod) {
     let ipam = Ipam::until(20);
     let (live, dead) = (Pod::new(), Pod::new());

@@ -146,7 +146,8 @@ fn a_power_cut_leaves_anything() {
         for path in &torn {
             tear(path, content);
         }
-        // c0's lease is repaired or gone with its boot; c1's has no record any more and is kept; c2's is free.
+        // c0's lease is repaired or gone with its boot; c1's has no record any more and is kept; c2's is
+        // free.
         let outcome = two.add("c0").expect_ok();
         assert!(outcome.stderr.contains("owners/c1:eth0: not a record"), "{number}: {outcome}");
         assert_eq!(ipam.leases()["10.1.0.3"], "c1\r\neth0", "{number}");

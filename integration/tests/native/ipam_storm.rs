@@ -1,4 +1,5 @@
-//! Two hundred callers at the same time, of whom one in ten is killed: no address is ever given twice, and none is lost.
+//! Two hundred callers at the same time, of whom one in ten is killed: no address is ever given twice, and
+//! none is lost.
 
 use crate::ipam::{Ipam, eth0};
 use integration::{Call, Outcome, note, run_killed_at, run_quickly};
@@ -111,7 +112,8 @@ fn two_hundred_at_once_never_share_an_address_and_lose_none() {
     note(&format!("{calls} calls in {seconds} s, {kills} of them killed"));
     assert!(kills > calls / KILLED, "{kills} of {calls} calls were killed");
 
-    // What was given last is held, and beyond that only what killed calls have; the runtime knows of none of those.
+    // What was given last is held, and beyond that only what killed calls have; the runtime knows of none of
+    // those.
     let owners = storm.owners.into_inner().unwrap();
     let held = ipam.leases();
     for (addr, owner) in &owners {

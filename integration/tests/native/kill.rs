@@ -1,12 +1,12 @@
-//! SIGKILL at each system call that changes something: an ADD that is repeated succeeds, or a DEL cleans up, and
-//! nothing is ever left.
+//! SIGKILL at each system call that changes something: an ADD that is repeated succeeds, or a DEL cleans up,
+//! and nothing is ever left.
 
 use crate::attached::{Clean, FakeIpam};
 use integration::{Call, Outcome, Pod, Site, note};
 use std::os::unix::process::ExitStatusExt;
 
-/// What changes anything: netlink, files, processes. (A call that the kernel does not know under this name, or that
-/// is never made, ends its round at once.)
+/// What changes anything: netlink, files, processes. (A call that the kernel does not know under this name,
+/// or that is never made, ends its round at once.)
 const CHANGING: [&str; 9] =
     ["sendto", "sendmsg", "write", "writev", "clone", "fork", "vfork", "mkdir", "setns"];
 
@@ -44,8 +44,8 @@ fn killed(call: &Call<'_>, syscall: &str, nth: usize, threads: Threads) -> Optio
     (!outcome.ok()).then_some(outcome)
 }
 
-/// Kills `call` at every point in turn. `prepare` comes before each, `judge` after it; it comes after the unharmed run
-/// that ends each round as well.
+/// Kills `call` at every point in turn. `prepare` comes before each, `judge` after it; it comes after the
+/// unharmed run that ends each round as well.
 pub fn at_every_point(
     syscalls: &[&str],
     threads: Threads,
@@ -69,8 +69,8 @@ pub fn at_every_point(
     assert!(points > 3, "killed at {points} points only");
 }
 
-/// Repeats an ADD that was killed. Only where the kill came after its last change is it refused, as for any attachment
-/// that is finished; then a DEL comes first, as from a runtime that has seen an ADD fail.
+/// Repeats an ADD that was killed. Only where the kill came after its last change is it refused, as for any
+/// attachment that is finished; then a DEL comes first, as from a runtime that has seen an ADD fail.
 fn add_again(clean: &Clean, pod: &Pod) {
     let again = clean.plugin().add(&pod.eth0());
     if !again.ok() {
@@ -160,7 +160,8 @@ fn killed_ipam(verb: &str, syscall: &str, nth: usize, first: &str) -> FakeIpam {
     FakeIpam::new("vlan-bridge-ipam", &script)
 }
 
-/// Whether IPAM was. Where the plugin is dead already, an unharmed one fails all the same: nobody reads its answer.
+/// Whether IPAM was. Where the plugin is dead already, an unharmed one fails all the same: nobody reads its
+/// answer.
 fn was_killed(ipam: &FakeIpam) -> bool {
     ipam.read("status").trim() == "137"
 }

@@ -56,7 +56,8 @@ fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod() {
         let plugin = site.node.plugin(&list);
         let results = [0, 1].map(|index| plugin.add(&pods[index].eth0()).expect_ok().json());
         let (mac, own) = (mac_of(&pods[0], "eth0"), port(&results[0]));
-        // A loop, a reflecting hypervisor, or anybody in the VLAN; and a neighbour on the bridge, which a guard stops before.
+        // A loop, a reflecting hypervisor, or anybody in the VLAN; and a neighbour on the bridge, which a
+        // guard stops before.
         site.router.send_frame("port", &frame_from(&mac));
         pods[1].send_frame("eth0", &frame_from(&mac));
         assert_eq!(behind(&site.node, "br136", &mac), std::slice::from_ref(&own), "{keys}");
@@ -73,7 +74,8 @@ fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod() {
     }
 }
 
-/// Releases without `sticky` wrote no record of a port either: for their pods CHECK only warns, since `repair` has nothing to go by.
+/// Releases without `sticky` wrote no record of a port either: for their pods CHECK only warns, since
+/// `repair` has nothing to go by.
 #[test]
 fn a_pin_that_frames_can_move_fails_check_where_repair_can_pin_it_again() {
     let (site, pod) = (Site::new(), Pod::new());

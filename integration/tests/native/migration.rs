@@ -1,4 +1,5 @@
-//! A node goes over from the reference plugins to ours, and back, with a real runtime and with pods that run all the time.
+//! A node goes over from the reference plugins to ours, and back, with a real runtime and with pods that run
+//! all the time.
 
 use integration::{Containerd, Release, Sandbox, Site, Snapshot, greets, peers, poll, product};
 use serde_json::{Value, json};
@@ -32,10 +33,12 @@ fn reference() -> Value {
     json!({"cniVersion": "1.0.0", "name": Site::NETWORK, "plugins": [bridge]})
 }
 
-/// A node whose uplink is a port of a bridge that its scripts made, with the reference plugins and what is to replace them.
+/// A node whose uplink is a port of a bridge that its scripts made, with the reference plugins and what is to
+/// replace them.
 fn node_of_old(site: &Site, release: Release) -> Containerd {
     site.give_node_its_own_network();
-    // With a MAC of its own: one that the kernel chose is pinned by the first ADD of ours (`bridge.rs`), which a snapshot would tell.
+    // With a MAC of its own: one that the kernel chose is pinned by the first ADD of ours (`bridge.rs`),
+    // which a snapshot would tell.
     let mac = "02:00:00:00:01:36";
     site.node.ip(&format!(
         "link add br136 address {mac} type bridge\nlink set br136 up\nlink set nic0 master br136"

@@ -1,9 +1,11 @@
-//! A node in NAT mode, and what its packet filter says: what the tests of host ports and masquerading start from.
+//! A node in NAT mode, and what its packet filter says: what the tests of host ports and masquerading start
+//! from.
 
 use integration::{Attachment, Namespace, Node, Plugin, Pod, Snapshot};
 use serde_json::{Value, json};
 
-/// A node with two addresses of each family on `nic0`, and a machine on the same segment, which knows no way to the pods.
+/// A node with two addresses of each family on `nic0`, and a machine on the same segment, which knows no way
+/// to the pods.
 pub struct Nat {
     pub machine: Namespace,
     pub node: Node,
@@ -91,7 +93,8 @@ impl Nat {
         self.node.run(&format!("nft list {TABLE}")).stdout.matches(text).count()
     }
 
-    /// Panics unless the node is as it was without pods: no rule, no link, no record, no lease, nothing of 127.0.0.0/8 let in.
+    /// Panics unless the node is as it was without pods: no rule, no link, no record, no lease, nothing of
+    /// 127.0.0.0/8 let in.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         self.before.assert_unchanged(&self.node);

@@ -80,7 +80,8 @@ fn what_listens_on_localhost_is_the_nodes_alone_after_a_flush_too() {
     nat.node.set_sysctl("net/ipv4/conf/cni0/route_localnet", "0");
 }
 
-/// Programs on the node trust 127.0.0.1, and some settings have the kernel take it from outside, as those of load balancers do.
+/// Programs on the node trust 127.0.0.1, and some settings have the kernel take it from outside, as those of
+/// load balancers do.
 #[test]
 fn nobody_outside_passes_for_the_node_at_localhost() {
     let (nat, pod) = (Nat::new(), Pod::new());
@@ -129,7 +130,8 @@ fn a_pod_with_an_uplink_is_reached_at_localhost() {
     assert_eq!(taking_localhost(&site.node), "");
 }
 
-/// What is sent at once is more than a packet: the kernel leaves checksums and segments to what comes after our rules.
+/// What is sent at once is more than a packet: the kernel leaves checksums and segments to what comes after
+/// our rules.
 #[test]
 fn localhost_carries_as_much_as_any_address() {
     const SIZE: usize = 8 << 20;
@@ -179,7 +181,8 @@ fn localhost_carries_as_much_as_any_address() {
     });
 }
 
-/// A refusal comes at once, by TCP and, in a message of ICMP, by UDP; so it does to an address from which nothing can leave the node.
+/// A refusal comes at once, by TCP and, in a message of ICMP, by UDP; so it does to an address from which
+/// nothing can leave the node.
 #[test]
 fn a_refusal_comes_back_to_localhost() {
     let (nat, pod) = (Nat::new(), Pod::new());
@@ -198,7 +201,8 @@ fn a_refusal_comes_back_to_localhost() {
     }
 }
 
-/// Versions before switched `route_localnet` on: it goes with what they left in the packet filter, and their pods' ports stay.
+/// Versions before switched `route_localnet` on: it goes with what they left in the packet filter, and their
+/// pods' ports stay.
 #[test]
 fn what_an_older_version_switched_on_is_switched_off() {
     let (nat, old, new) = (Nat::new(), Pod::new(), Pod::new());

@@ -167,8 +167,8 @@ fn has_accept_rule(node: &Node) -> bool {
     ["iptables", "ip6tables"].iter().any(|program| has(program))
 }
 
-/// A policy that comes when pods are there cuts them off. The next pod, of a network with NAT too, lets their bridge pass, and what does so
-/// stays for as long as there are any.
+/// A policy that comes when pods are there cuts them off. The next pod, of a network with NAT too, lets their
+/// bridge pass, and what does so stays for as long as there are any.
 #[test]
 fn bridged_pods_from_before_a_forward_policy_of_drop_pass_with_the_next() {
     if !Path::new("/proc/sys/net/bridge").exists() {
@@ -252,7 +252,8 @@ fn bridged_pods_that_go_at_the_same_time_leave_nothing_in_the_packet_filter() {
     assert!(!site.node.records().exists());
 }
 
-/// Docker's policy and br_netfilter together would cut pods off that are only bridged. They pass, and nothing else of the node changes.
+/// Docker's policy and br_netfilter together would cut pods off that are only bridged. They pass, and nothing
+/// else of the node changes.
 #[test]
 fn bridged_pods_pass_a_forward_policy_of_drop() {
     if !Path::new("/proc/sys/net/bridge").exists() {

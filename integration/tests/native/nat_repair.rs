@@ -1,4 +1,5 @@
-//! A firewall's restart takes our rules along: CHECK says so, and the next call of any pod puts all of them back.
+//! A firewall's restart takes our rules along: CHECK says so, and the next call of any pod puts all of them
+//! back.
 
 use crate::nat::{MACHINE, NODE, Nat, addresses, with_ports};
 use integration::{Pod, Server, Site, Transport, ask, not_tried};
@@ -114,7 +115,8 @@ fn the_dead_are_not_put_back() {
     nat.assert_nothing_left();
 }
 
-/// As Docker and ufw leave it: the policy is met by one rule of ours, which goes with the last pod, and their own rules stay.
+/// As Docker and ufw leave it: the policy is met by one rule of ours, which goes with the last pod, and their
+/// own rules stay.
 #[test]
 fn a_forward_policy_of_drop_has_one_rule_of_ours_for_as_long_as_there_are_pods() {
     let (nat, one, two) = (Nat::new(), Pod::new(), Pod::new());
@@ -128,7 +130,8 @@ fn a_forward_policy_of_drop_has_one_rule_of_ours_for_as_long_as_there_are_pods()
     nat.local().add(&two.eth0()).expect_ok();
     assert_eq!(ours(), 1, "{}", nat.rules());
     nat.local().del(&two.eth0()).expect_ok();
-    // Whoever loads his own rules again has ours gone. By an ADD and by a DEL, of a pod with NAT and of one without.
+    // Whoever loads his own rules again has ours gone. By an ADD and by a DEL, of a pod with NAT and of one
+    // without.
     let plain = nat.node.plugin(&nat.list("plain", "cni1", &json!({"capabilities": null})));
     let damages = [
         "flush chain ip filter FORWARD\nadd rule ip filter FORWARD iifname \"docker0\" counter accept",

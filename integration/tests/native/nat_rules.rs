@@ -164,7 +164,8 @@ fn what_cannot_be_mapped_is_refused_and_leaves_nothing() {
     }
 }
 
-/// A plain configuration has no business there, and each system call counts. The ADD of a gateway has to ask for policies of drop.
+/// A plain configuration has no business there, and each system call counts. The ADD of a gateway has to ask
+/// for policies of drop.
 #[test]
 fn without_nat_no_rule_is_looked_at_and_no_record_is_kept() {
     let (nat, pod) = (Nat::new(), Pod::new());
@@ -232,7 +233,8 @@ fn a_chained_portmap_still_does_the_ports() {
     client.del(&eth0).expect_ok();
 }
 
-/// A UDP conversation that goes on while the port changes hands must go to the new pod, and to nobody when there is none.
+/// A UDP conversation that goes on while the port changes hands must go to the new pod, and to nobody when
+/// there is none.
 #[test]
 fn udp_conversations_follow_the_port() {
     let nat = Nat::new();
@@ -267,7 +269,8 @@ fn udp_conversations_follow_the_port() {
     assert_ne!(seen[0], seen[1], "both pods had one address: this shows nothing");
 }
 
-/// A node that takes router advertisements goes on doing so where it has heard one, and takes none from its pods.
+/// A node that takes router advertisements goes on doing so where it has heard one, and takes none from its
+/// pods.
 #[test]
 fn a_node_that_begins_to_forward_takes_no_pod_for_its_router() {
     let (nat, pod) = (Nat::new(), Pod::new());
@@ -280,7 +283,8 @@ fn a_node_that_begins_to_forward_takes_no_pod_for_its_router() {
     nat.local().del(&pod.eth0()).expect_ok();
 }
 
-/// podman publishes a container's ports on each of its networks: they lead to the first, and to the other when that goes.
+/// podman publishes a container's ports on each of its networks: they lead to the first, and to the other
+/// when that goes.
 #[test]
 fn a_container_on_two_networks_has_its_ports_once_and_keeps_them_with_either() {
     let (nat, pod, other) = (Nat::new(), Pod::new(), Pod::new());

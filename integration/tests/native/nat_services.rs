@@ -40,7 +40,8 @@ fn a_host_port_takes_no_service_from_kube_proxy_in_ipvs_mode() {
             "the port leads to the pod"
         );
     }
-    // A service that came later is known with the next such pod, or by repair; one that is gone is the node's address no more.
+    // A service that came later is known with the next such pod, or by repair; one that is gone is the node's
+    // address no more.
     nat.node.ip("addr add 10.96.0.2/32 dev kube-ipvs0\naddr del 10.96.0.1/32 dev kube-ipvs0");
     let _later = Server::on(&nat.node, Transport::Tcp, at("10.96.0.2", 443));
     let _ = Ctl::new(&nat.node).run("repair");
@@ -78,8 +79,9 @@ fn a_host_port_takes_no_address_within_service_cidrs() {
     );
 }
 
-/// CRI-O publishes host ports by rules of its own. On an uplink's network the pod's answer has to come back through the node: with `serviceCIDRs`
-/// it does, whatever br_netfilter is told; without, only where bridged packets go through iptables.
+/// CRI-O publishes host ports by rules of its own. On an uplink's network the pod's answer has to come back
+/// through the node: with `serviceCIDRs` it does, whatever br_netfilter is told; without, only where bridged
+/// packets go through iptables.
 #[test]
 fn host_ports_that_a_runtime_makes_itself_work_with_service_cidrs() {
     for called in ["0", "1"] {

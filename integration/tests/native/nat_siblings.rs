@@ -1,4 +1,5 @@
-//! One container on several networks with the same host ports, as podman asks for it: a port leads to the network that had it first.
+//! One container on several networks with the same host ports, as podman asks for it: a port leads to the
+//! network that had it first.
 
 use crate::nat::{GATEWAY, MACHINE, NODE, Nat, with_ports};
 use integration::{Attachment, Ctl, Plugin, Pod, Server, Transport, ask};
@@ -19,7 +20,8 @@ fn other(nat: &Nat) -> Plugin<'_> {
     nat.node.plugin(&nat.list("other", "cni1", &json!({"isDefaultGateway": false, "isGateway": true})))
 }
 
-/// Panics unless every port leads by the network of this gateway: the node's address there is what the pod sees.
+/// Panics unless every port leads by the network of this gateway: the node's address there is what the pod
+/// sees.
 #[track_caller]
 fn assert_leads_by(nat: &Nat, gateway: &str) {
     let expected: Option<IpAddr> = gateway.parse().ok();
@@ -92,7 +94,8 @@ fn the_first_keeps_the_ports_when_the_second_goes() {
     nat.assert_nothing_left();
 }
 
-/// Whoever follows is followed by those behind it. GC is a DEL as any other, and a veth that is gone keeps no port from a sibling.
+/// Whoever follows is followed by those behind it. GC is a DEL as any other, and a veth that is gone keeps no
+/// port from a sibling.
 #[test]
 fn of_three_each_gets_the_ports_in_turn() {
     let (nat, pod) = (Nat::new(), Pod::new());

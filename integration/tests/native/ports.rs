@@ -1,4 +1,5 @@
-//! Pods' ports, after somebody has taken them out of their bridge, or the bridge away: any later call puts them back.
+//! Pods' ports, after somebody has taken them out of their bridge, or the bridge away: any later call puts
+//! them back.
 
 use integration::{Node, Outcome, Pod, Site};
 use serde_json::{Value, json};

@@ -191,8 +191,8 @@ fn each_of_two_addresses_of_a_subnet_is_announced_as_its_own() {
 fn an_interface_index_of_another_namespace_proves_nothing() {
     let (clean, theirs, pod, elsewhere) = (Clean::new(), Pod::new(), Pod::new(), Pod::new());
     let node = &clean.site.node;
-    // As the reference plugin attaches a pod. Another has an `eth0` of the same number as that pod's, and its peer,
-    // in a third namespace, that of the port.
+    // As the reference plugin attaches a pod. Another has an `eth0` of the same number as that pod's, and its
+    // peer, in a third namespace, that of the port.
     node.ip(&format!(
         "link add ref type veth peer name eth0 netns {}\nlink set ref master br136 up",
         theirs.name()

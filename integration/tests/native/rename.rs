@@ -1,4 +1,5 @@
-//! A network that has another name since its pods were attached: their DEL comes under the new one, and takes everything along.
+//! A network that has another name since its pods were attached: their DEL comes under the new one, and takes
+//! everything along.
 
 use crate::attached::Clean;
 use crate::doctor::{LIST, with_pod};

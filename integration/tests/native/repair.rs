@@ -1,4 +1,5 @@
-//! `vlan-bridgectl repair` after each way of taking something away from attached pods: one call, and CHECK and doctor are content.
+//! `vlan-bridgectl repair` after each way of taking something away from attached pods: one call, and CHECK
+//! and doctor are content.
 
 use crate::nat::with_ports;
 use integration::{Attachment, Ctl, Plugin, Pod, Server, Site, Transport, ask};

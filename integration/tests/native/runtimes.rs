@@ -1,4 +1,5 @@
-//! Real container runtimes on one node: what they ask of a plugin, and that nothing is left when they have finished.
+//! Real container runtimes on one node: what they ask of a plugin, and that nothing is left when they have
+//! finished.
 
 use integration::{Background, Containerd, Host, IMAGE, Podman, Port, Release, Site, Snapshot, greets, poll};
 use serde_json::{Value, json};
@@ -215,7 +216,8 @@ fn host_ports_of_podman_lead_to_its_containers_until_they_go() {
     nothing_left(&site, &podman, &before);
 }
 
-/// What the DaemonSet says of its containers: the arguments after `vlan-bridgectl`, and the folders of the node with their places.
+/// What the DaemonSet says of its containers: the arguments after `vlan-bridgectl`, and the folders of the
+/// node with their places.
 fn daemonset(name: &str) -> (String, Vec<String>) {
     let text = include_str!("../../../deploy/base/daemonset.yaml");
     let daemonset: Value = serde_yaml_ng::from_str(text).unwrap();

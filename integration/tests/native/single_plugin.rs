@@ -1,5 +1,5 @@
-//! The configuration of a single plugin, in a `.conf`, is a list of one to runtimes, and so it is to `vlan-bridgectl`. And what stands
-//! in a list for the sake of several runtimes.
+//! The configuration of a single plugin, in a `.conf`, is a list of one to runtimes, and so it is to
+//! `vlan-bridgectl`. And what stands in a list for the sake of several runtimes.
 
 use crate::doctor::find;
 use integration::{Ctl, Node, Pod};

@@ -226,7 +226,8 @@ fn router_advertisements_configure_neither_bridge_nor_pod() {
     }
 }
 
-/// DHCP for IPv4 with SLAAC, as with the reference: only a pod with IPv6 addresses of its own, or a guard that knows no others, takes none.
+/// DHCP for IPv4 with SLAAC, as with the reference: only a pod with IPv6 addresses of its own, or a guard
+/// that knows no others, takes none.
 #[test]
 fn router_advertisements_configure_a_pod_where_nobody_else_gives_it_ipv6() {
     let v4 = json!([[{"subnet": "172.20.56.0/24"}]]);

@@ -16,7 +16,8 @@ const PORT: u16 = 80;
 const DROP: &str = "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}\n\
                     table ip6 filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}";
 
-/// A node that forwards, as every node of Kubernetes does, and the ways by which others try to have it forward for them.
+/// A node that forwards, as every node of Kubernetes does, and the ways by which others try to have it
+/// forward for them.
 struct Scene {
     site: Site,
     machine: Namespace,
@@ -56,7 +57,8 @@ impl Scene {
         self.site.node.list(name, &[conf])
     }
 
-    /// Has a machine of the VLAN send what is for the management network to the node, which knows the way back.
+    /// Has a machine of the VLAN send what is for the management network to the node, which knows the way
+    /// back.
     fn misdirect_stranger(&self) {
         let bridge = &self.site.node.ip_json("link show dev br136")[0]["address"];
         let mac = bridge.as_str().unwrap();

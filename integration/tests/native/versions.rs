@@ -89,7 +89,8 @@ fn version_names_all_of_them() {
         list["plugins"][0]["type"] = json!(name);
         let answer = site.node.plugin(&list).version().expect_ok().json();
         assert_eq!(answer, json!({"cniVersion": "1.1.0", "supportedVersions": VERSIONS}), "{name}");
-        // Runtimes ask with nothing but a version on stdin, or with nothing at all, and with no other variable.
+        // Runtimes ask with nothing but a version on stdin, or with nothing at all, and with no other
+        // variable.
         for stdin in ["", "{}", r#"{"cniVersion": "0.4.0"}"#] {
             let call = site.node.plugin(&list).call_without_attachment("VERSION").without_env("CNI_PATH");
             let answer = call.stdin(stdin).run().expect_ok().json();

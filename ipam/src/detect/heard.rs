@@ -1,8 +1,9 @@
 //! What a window of probing has heard of others: who uses an address, and who only asks for one. Pure.
 //!
-//! Two machines that probe for one address at the same moment must not both take it (RFC 5227 section 2.1.1). But anybody can probe for any
-//! address, so that nobody gets one. So an address that was only probed for is passed over and not set aside; and once an ADD has met such
-//! probes it looks for one address alone, as whoever means it does by then, and does not count those of a MAC that asks for many.
+//! Two machines that probe for one address at the same moment must not both take it (RFC 5227 section 2.1.1).
+//! But anybody can probe for any address, so that nobody gets one. So an address that was only probed for is
+//! passed over and not set aside; and once an ADD has met such probes it looks for one address alone, as
+//! whoever means it does by then, and does not count those of a MAC that asks for many.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,7 +12,8 @@ use cni_conf::cni::mac::MacAddr;
 
 use crate::probe::{Claim, Stance};
 
-/// Who asks for more addresses than that in one window, while others ask for one each, asks for none in earnest.
+/// Who asks for more addresses than that in one window, while others ask for one each, asks for none in
+/// earnest.
 const FEW: usize = 4;
 /// So many MACs are told apart; the rest counts as one.
 const MOST_MACS: usize = 256;

@@ -31,7 +31,8 @@ impl Interface {
     }
 }
 
-/// Whether an interface is up and has a carrier (`IFF_UP`, `IFF_RUNNING`); `None` when there is none of that name.
+/// Whether an interface is up and has a carrier (`IFF_UP`, `IFF_RUNNING`); `None` when there is none of that
+/// name.
 pub fn has_carrier(name: &str) -> io::Result<Option<bool>> {
     const PASSES: i32 = libc::IFF_UP | libc::IFF_RUNNING;
     let found = ask(name, libc::SIOCGIFFLAGS)?;
@@ -83,8 +84,8 @@ fn ask(name: &str, request: libc::c_ulong) -> io::Result<Option<libc::ifreq>> {
     for (to, from) in question.ifr_name[..room].iter_mut().zip(name.bytes()) {
         *to = from as c_char;
     }
-    // SAFETY: these requests take a pointer to such a structure, which outlives the call. The type of the request differs
-    // between C libraries.
+    // SAFETY: these requests take a pointer to such a structure, which outlives the call. The type of the
+    // request differs between C libraries.
     match unsafe { libc::ioctl(socket.as_raw_fd(), request as _, &raw mut question) } {
         0.. => Ok(Some(question)),
         _ => match io::Error::last_os_error() {

@@ -1,4 +1,5 @@
-//! Folders of leases that no network list names: those of a network that was renamed or removed while it had pods.
+//! Folders of leases that no network list names: those of a network that was renamed or removed while it had
+//! pods.
 
 use std::collections::BTreeSet;
 use std::fs;

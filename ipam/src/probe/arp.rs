@@ -22,7 +22,8 @@ pub(super) fn probe(addr: Ipv4Addr, own: MacAddr) -> Vec<u8> {
     frame
 }
 
-/// The address that a packet's sender has, or, if it is a probe, wants (RFC 5227 section 2.1.1), and the sender.
+/// The address that a packet's sender has, or, if it is a probe, wants (RFC 5227 section 2.1.1), and the
+/// sender.
 pub(super) fn claim(packet: &[u8]) -> Option<Claim> {
     let packet: &[u8; LENGTH] = packet.first_chunk()?;
     if packet[..6] != ETHERNET_IPV4 {

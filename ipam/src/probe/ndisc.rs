@@ -15,8 +15,8 @@ const ADVERTISEMENT: u8 = 136;
 const HEADER: usize = 40;
 const MESSAGE: u16 = 24;
 
-/// The solicitation of duplicate address detection: from nobody, to the target's solicited-node group (RFC 4291
-/// section 2.7.1).
+/// The solicitation of duplicate address detection: from nobody, to the target's solicited-node group (RFC
+/// 4291 section 2.7.1).
 pub(super) fn solicitation(addr: Ipv6Addr, own: MacAddr) -> Vec<u8> {
     let [.., a, b, c] = addr.octets();
     let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);

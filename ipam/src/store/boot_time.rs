@@ -3,11 +3,12 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The boot's identity and the time since it began. Durations are taken from the latter: a clock that is set, and a
-/// machine that starts in 1970, change nothing.
+/// The boot's identity and the time since it began. Durations are taken from the latter: a clock that is set,
+/// and a machine that starts in 1970, change nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BootTime {
-    /// `/proc/sys/kernel/random/boot_id`; empty when it cannot be read, and then nothing counts as of another boot.
+    /// `/proc/sys/kernel/random/boot_id`; empty when it cannot be read, and then nothing counts as of another
+    /// boot.
     pub(crate) boot: String,
     /// Tenths of a second since the boot began (`/proc/uptime`).
     pub(crate) uptime: u32,

@@ -24,7 +24,8 @@ pub enum Claim {
 }
 
 impl Store {
-    /// Takes one address, if it is free, and notes it in the attachment's record first. Whoever holds it keeps it.
+    /// Takes one address, if it is free, and notes it in the attachment's record first. Whoever holds it
+    /// keeps it.
     ///
     /// # Errors
     /// When record or lease cannot be written.
@@ -32,8 +33,8 @@ impl Store {
         let outcome = self.take(addr, owner, record);
         match outcome {
             Ok(_) => self.note_held(addr),
-            // How far it came is not known, nor whether the record says so: from here on this call goes by the leases, and
-            // the next one looks at all of them.
+            // How far it came is not known, nor whether the record says so: from here on this call goes by
+            // the leases, and the next one looks at all of them.
             Err(_) => self.known = false,
         }
         outcome
@@ -66,8 +67,9 @@ impl Store {
         outcome
     }
 
-    /// Whether what an attachment holds was left over by the last boot, as far as can be told of a lease that we did
-    /// not write: the lease is older than the boot by the clock. The clock may have been set, so this is a hint.
+    /// Whether what an attachment holds was left over by the last boot, as far as can be told of a lease that
+    /// we did not write: the lease is older than the boot by the clock. The clock may have been set, so this
+    /// is a hint.
     pub fn is_left_over(&mut self, owner: &Owner, held: &[IpAddr]) -> Result<bool, StoreError> {
         let booted = clock().saturating_sub(u64::from(self.boot_time.uptime / 10));
         for name in [record::of_owner(owner), record::of_container(&owner.container_id)] {

@@ -13,7 +13,8 @@ use super::open;
 /// Longest lease read, in bytes; a real one has at most an id, CR LF and an interface name.
 const MAX_LEASE: u64 = 4096;
 
-/// The next version of a file of ours, on its way. It is no record's name, as the leading dot is no container id's.
+/// The next version of a file of ours, on its way. It is no record's name, as the leading dot is no container
+/// id's.
 const DRAFT: &str = ".draft";
 
 /// One address and who holds it.

@@ -41,8 +41,8 @@ impl Owner {
 }
 
 impl Holder {
-    /// Reads the content of a lease. What it says is not ours to trust: a holder that no runtime can have named is
-    /// as good as unreadable.
+    /// Reads the content of a lease. What it says is not ours to trust: a holder that no runtime can have
+    /// named is as good as unreadable.
     pub(super) fn parse(bytes: &[u8]) -> Holder {
         let Ok(text) = std::str::from_utf8(bytes) else { return Holder::Unreadable };
         let mut lines = text.trim().lines().map(str::trim);

@@ -1,9 +1,9 @@
 //! Whether what we know is still all there is.
 //!
-//! Every change of a directory sets its modification time. After a change of ours that time is set back to a *mark*
-//! that is a few seconds old and noted here; when the two are the same, nobody else has changed the directory since,
-//! and nobody was killed half way through a change. The kernel's clock ticks too slowly to compare its own times
-//! (two changes within one tick look like one), but none of its ticks lies in the past.
+//! Every change of a directory sets its modification time. After a change of ours that time is set back to a
+//! *mark* that is a few seconds old and noted here; when the two are the same, nobody else has changed the
+//! directory since, and nobody was killed half way through a change. The kernel's clock ticks too slowly to
+//! compare its own times (two changes within one tick look like one), but none of its ticks lies in the past.
 
 use std::fs::{File, FileTimes, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -17,13 +17,14 @@ use super::open;
 
 /// How far the mark lies in the past: more than any tick, and than the granularity of any file system.
 const AGE: Duration = Duration::from_secs(10);
-/// The index is one block, written in one call, so that it is never seen half written by who comes after a kill.
+/// The index is one block, written in one call, so that it is never seen half written by who comes after a
+/// kill.
 const SIZE: usize = 4096;
 /// What the index of another layout would not say.
 const VERSION: u64 = 1;
 
-/// Device, inode, modification and change time of a directory. The last cannot be set, so a directory that a backup brought
-/// back with the time of its mark is another.
+/// Device, inode, modification and change time of a directory. The last cannot be set, so a directory that a
+/// backup brought back with the time of its mark is another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct State {
     device: u64,

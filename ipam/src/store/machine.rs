@@ -1,9 +1,9 @@
 //! Which machine we are, and which of those that a store names.
 //!
-//! A store is one machine's. Where several share a directory all the same, or one was copied from another machine, what
-//! the others hold is left alone. A machine is known by `/etc/machine-id`. A node without a disk of its own may have a
-//! new one in each boot; its hardware tells then that it is the same: the side directory has a file for each machine that
-//! wrote here, with the identity of its hardware.
+//! A store is one machine's. Where several share a directory all the same, or one was copied from another
+//! machine, what the others hold is left alone. A machine is known by `/etc/machine-id`. A node without a
+//! disk of its own may have a new one in each boot; its hardware tells then that it is the same: the side
+//! directory has a file for each machine that wrote here, with the identity of its hardware.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,8 @@ use super::files::{self, remove, replace};
 use super::open;
 use super::record::Record;
 
-/// What tells one piece of hardware from another: of a PC and of a virtual machine, and of a board with a device tree.
+/// What tells one piece of hardware from another: of a PC and of a virtual machine, and of a board with a
+/// device tree.
 const HARDWARE: [&str; 4] = [
     "/sys/class/dmi/id/product_uuid",
     "/sys/class/dmi/id/product_serial",
@@ -71,8 +72,9 @@ impl Here {
         self.id.is_empty() || self.id == id
     }
 
-    /// Whose a record is. One without a machine is of before machines were noted, or of one without an identity: it is
-    /// taken for ours. With one boot and two identities there are two, containers that play nodes.
+    /// Whose a record is. One without a machine is of before machines were noted, or of one without an
+    /// identity: it is taken for ours. With one boot and two identities there are two, containers that play
+    /// nodes.
     pub(super) fn age(&self, boot_time: &BootTime, record: &Record) -> Age {
         let past = boot_time.is_after(&record.boot);
         // Who has no identity, in a container with the node's folders say, runs on the same kernel at least.
@@ -123,7 +125,8 @@ impl Here {
     }
 }
 
-/// The identity in the text of `/etc/machine-id`. In a first boot systemd writes `uninitialized` until it has one.
+/// The identity in the text of `/etc/machine-id`. In a first boot systemd writes `uninitialized` until it has
+/// one.
 fn identity(text: &str) -> &str {
     let text = text.trim();
     let is_one = text != "uninitialized" && text.len() <= MAX_ID && is_identifier(text);

@@ -15,14 +15,17 @@ pub struct Netns {
     pub path: String,
     /// Device and inode that the path led to.
     pub id: (u64, u64),
-    /// Inode of the mount namespace that saw it. Inodes of namespaces are used again, so this alone proves nothing.
+    /// Inode of the mount namespace that saw it. Inodes of namespaces are used again, so this alone proves
+    /// nothing.
     pub mount_namespace: u64,
-    /// Device and inode of the directory that the path leads through: /proc, or the one that holds the last name.
+    /// Device and inode of the directory that the path leads through: /proc, or the one that holds the last
+    /// name.
     pub anchor: (u64, u64),
 }
 
 impl Netns {
-    /// Looks at a namespace. `None` when there is nothing to see: then nobody will ever be able to say that it is gone.
+    /// Looks at a namespace. `None` when there is nothing to see: then nobody will ever be able to say that
+    /// it is gone.
     pub(crate) fn see(path: &str) -> Option<Netns> {
         let found = fs::metadata(path).ok()?;
         Some(Netns {
@@ -33,8 +36,9 @@ impl Netns {
         })
     }
 
-    /// Whether the path still leads to the namespace. `None` when that cannot be known: from another mount namespace
-    /// the same path may lead elsewhere, and a plain file where a namespace was may be one that is mounted over there.
+    /// Whether the path still leads to the namespace. `None` when that cannot be known: from another mount
+    /// namespace the same path may lead elsewhere, and a plain file where a namespace was may be one that is
+    /// mounted over there.
     pub(crate) fn is_alive(&self) -> Option<bool> {
         if fs::metadata(OWN_MOUNTS).ok()?.ino() != self.mount_namespace || anchor(&self.path)? != self.anchor
         {
@@ -48,7 +52,8 @@ impl Netns {
     }
 }
 
-/// The directory that tells whether a path is looked at in the same tree as before. A process has its own in /proc.
+/// The directory that tells whether a path is looked at in the same tree as before. A process has its own in
+/// /proc.
 fn anchor(path: &str) -> Option<(u64, u64)> {
     let dir = if path.starts_with("/proc/") { Path::new("/proc") } else { Path::new(path).parent()? };
     let found = fs::metadata(dir).ok()?;

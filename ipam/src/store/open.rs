@@ -1,5 +1,5 @@
-//! How every file of a store is opened: never through a symbolic link, and without waiting for the other end of what turns
-//! out to be a pipe.
+//! How every file of a store is opened: never through a symbolic link, and without waiting for the other end
+//! of what turns out to be a pipe.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};

@@ -12,8 +12,8 @@ use super::table::{AddressRange, FreedAddress, Table, WINDOW};
 use super::{Store, files};
 use crate::allocate::offer;
 
-/// So many ranges have a table; the index has room for no more. A range comes without one when the configuration is
-/// changed, so this many are a long history.
+/// So many ranges have a table; the index has room for no more. A range comes without one when the
+/// configuration is changed, so this many are a long history.
 const MAX_RANGES: usize = 32;
 
 /// A range set of the configuration, and how its addresses are given.
@@ -50,9 +50,9 @@ impl fmt::Display for Usage {
 }
 
 impl Store {
-    /// The address of a set that is to be given next: one that was never given, else the one that has been free the
-    /// longest, which is also the one that has rested best. `None` when all are held. It remains the next one until
-    /// it is [claimed](Store::claim).
+    /// The address of a set that is to be given next: one that was never given, else the one that has been
+    /// free the longest, which is also the one that has rested best. `None` when all are held. It remains the
+    /// next one until it is [claimed](Store::claim).
     ///
     /// # Errors
     /// When a table cannot be read or made.
@@ -76,8 +76,9 @@ impl Store {
         Ok(longest_free.map(|rested| rested.addr))
     }
 
-    /// Up to `most` addresses of a set that will be given next, in the order of [`Store::next_free`]: those of all ranges that
-    /// were never given, and then those that have been free the longest, but for large ranges, where these come first.
+    /// Up to `most` addresses of a set that will be given next, in the order of [`Store::next_free`]: those
+    /// of all ranges that were never given, and then those that have been free the longest, but for large
+    /// ranges, where these come first.
     ///
     /// # Errors
     /// When a table cannot be read or made.
@@ -101,7 +102,8 @@ impl Store {
         Ok(upcoming)
     }
 
-    /// The ranges of a set, beginning with that of the address that was given last: host-local goes on behind that, too.
+    /// The ranges of a set, beginning with that of the address that was given last: host-local goes on behind
+    /// that, too.
     fn in_turn<'a>(&self, pool: &Pool<'a>) -> impl Iterator<Item = &'a Range> + use<'a> {
         let ranges = &pool.set.0;
         let last = if ranges.len() > 1 { self.last_reserved(pool.index) } else { None };
@@ -110,8 +112,8 @@ impl Store {
         from.iter().chain(before)
     }
 
-    /// The addresses of a set that are quarantined. They stand in the queue of their tables, from where they are taken
-    /// again when their time is over.
+    /// The addresses of a set that are quarantined. They stand in the queue of their tables, from where they
+    /// are taken again when their time is over.
     fn set_aside(&mut self, pool: &Pool<'_>) -> Result<BTreeSet<IpAddr>, StoreError> {
         let (now, ranges) = (self.boot_time.uptime, self.side.ranges.clone());
         let all = self.all_quarantined();
@@ -150,8 +152,8 @@ impl Store {
         Ok(usages)
     }
 
-    /// Makes the tables of a set anew, believing nothing of the old ones, if they have lost addresses: none is offered
-    /// although not all are in use. Tells whether they had.
+    /// Makes the tables of a set anew, believing nothing of the old ones, if they have lost addresses: none
+    /// is offered although not all are in use. Tells whether they had.
     ///
     /// # Errors
     /// When a table or the directory cannot be read.
@@ -193,8 +195,8 @@ impl Store {
         self.changed = true;
     }
 
-    /// A table that cannot be changed is no reason to fail: it will be made anew. Until then it would offer the same address
-    /// again and again.
+    /// A table that cannot be changed is no reason to fail: it will be made anew. Until then it would offer
+    /// the same address again and again.
     fn note(&mut self, addr: IpAddr, change: impl Fn(&mut Table) -> io::Result<()>) {
         if !self.known {
             return;

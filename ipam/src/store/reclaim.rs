@@ -8,8 +8,9 @@ use super::record::{self, Found, Record};
 use super::{Store, files};
 
 impl Store {
-    /// Releases what is held by attachments whose network namespace is gone. One of which that cannot be known keeps
-    /// what it has: its ADD told no namespace, or told one that another mount namespace saw. Reads every record.
+    /// Releases what is held by attachments whose network namespace is gone. One of which that cannot be
+    /// known keeps what it has: its ADD told no namespace, or told one that another mount namespace saw.
+    /// Reads every record.
     ///
     /// # Errors
     /// When the records cannot be listed. A lease that cannot be removed is logged and stays.

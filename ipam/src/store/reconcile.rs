@@ -1,5 +1,5 @@
-//! Making records and tables anew from the leases, after somebody else changed those, after one of us was killed
-//! half way through a change, and after a reboot.
+//! Making records and tables anew from the leases, after somebody else changed those, after one of us was
+//! killed half way through a change, and after a reboot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,8 +16,8 @@ use super::table::{AddressRange, Table};
 use super::{CLAIM, Index, Store};
 
 impl Store {
-    /// Looks at every lease and every record once. Leases are removed only where nobody can hold them: of an earlier
-    /// boot, or empty.
+    /// Looks at every lease and every record once. Leases are removed only where nobody can hold them: of an
+    /// earlier boot, or empty.
     ///
     /// # Errors
     /// When anything of it cannot be read or written.
@@ -136,8 +136,8 @@ impl Store {
         owners
     }
 
-    /// Releases what was held before the machine was booted: no network namespace survives that. Gives back what cannot
-    /// be removed.
+    /// Releases what was held before the machine was booted: no network namespace survives that. Gives back
+    /// what cannot be removed.
     fn release_old(&self, name: &str, leases: Vec<Lease>) -> Result<Vec<Lease>, StoreError> {
         let mut stuck = Vec::new();
         for lease in leases {
@@ -152,8 +152,8 @@ impl Store {
         Ok(stuck)
     }
 
-    /// Brings the record of a holder up to date. Leases that it is not about are stamped with this boot, and no more is
-    /// known of them: what was known was of another container of the same name.
+    /// Brings the record of a holder up to date. Leases that it is not about are stamped with this boot, and
+    /// no more is known of them: what was known was of another container of the same name.
     fn keep(&self, name: &str, leases: &[Lease], record: Option<Record>) -> Result<(), StoreError> {
         let path = self.side.owners.join(name);
         if leases.is_empty() {

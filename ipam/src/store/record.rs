@@ -1,8 +1,8 @@
 //! What we know of a holder beyond host-local's two lines: a small JSON file for each.
 //!
 //! The file's name says whose it is, so an attachment finds what it holds with one look-up:
-//! `<container>:<interface>`, `<container>:` for a lease that names a container alone, and `@<address>` for a lease
-//! that cannot be read.
+//! `<container>:<interface>`, `<container>:` for a lease that names a container alone, and `@<address>` for a
+//! lease that cannot be read.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -25,7 +25,8 @@ const MAX_RECORD: u64 = 16 << 10;
 pub struct Record {
     /// What it holds, or was about to hold when its ADD was killed: only the lease says which.
     pub addresses: Vec<IpAddr>,
-    /// Which file the lease of each is. One that somebody else gave since, to a holder of the same name, is another.
+    /// Which file the lease of each is. One that somebody else gave since, to a holder of the same name, is
+    /// another.
     pub(crate) stamps: BTreeMap<IpAddr, Stamp>,
     /// The boot it was seen in first.
     pub boot: String,
@@ -33,8 +34,8 @@ pub struct Record {
     pub machine: String,
     /// Seconds since 1970, by the clock of then.
     pub since: u64,
-    /// Whether we did not see the ADD: the lease is host-local's, or our record of it was lost. What is known is only
-    /// that it was there in [`Record::boot`].
+    /// Whether we did not see the ADD: the lease is host-local's, or our record of it was lost. What is known
+    /// is only that it was there in [`Record::boot`].
     pub adopted: bool,
     /// The container's network namespace, when the ADD told one.
     pub netns: Option<Netns>,

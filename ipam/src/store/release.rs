@@ -11,7 +11,8 @@ use super::record::{Found, Record};
 use super::{Store, record};
 
 impl Store {
-    /// Removes every lease of an attachment, or, when it has none, those that name its container alone. Tells which.
+    /// Removes every lease of an attachment, or, when it has none, those that name its container alone. Tells
+    /// which.
     ///
     /// # Errors
     /// The first lease that could not be removed, after trying all.
@@ -45,8 +46,8 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what one record names and then the record, in this order: a lease whose record is gone would be found
-    /// by nobody. A record stays while a lease of it does.
+    /// Removes what one record names and then the record, in this order: a lease whose record is gone would
+    /// be found by nobody. A record stays while a lease of it does.
     pub(super) fn release_record(&mut self, name: &str, released: &mut Vec<IpAddr>) -> Vec<StoreError> {
         let record = match self.record(name) {
             Ok(Some(record)) => record,
@@ -132,8 +133,8 @@ impl Store {
         matches!(Record::read(&self.side.owners.join(name)), Found::Record(record) if self.is_elsewhere(&record))
     }
 
-    /// Whether a lease that names this container alone can only be that of a record of one of its attachments: somebody wrote it
-    /// over, and host-local takes it for that attachment's as well.
+    /// Whether a lease that names this container alone can only be that of a record of one of its
+    /// attachments: somebody wrote it over, and host-local takes it for that attachment's as well.
     fn is_all_that_names(&self, id: &str, name: &str) -> bool {
         name.split_once(':').is_some_and(|(container, _)| container == id)
             && !self.side.owners.join(record::of_container(id)).exists()
@@ -160,8 +161,8 @@ impl Store {
         Ok(released)
     }
 
-    /// Removes every lease whose holder is not to be kept, going on past errors. Tells which, and the errors. Every lease
-    /// is looked at, so that one whose record was lost is found at last.
+    /// Removes every lease whose holder is not to be kept, going on past errors. Tells which, and the errors.
+    /// Every lease is looked at, so that one whose record was lost is found at last.
     ///
     /// # Errors
     /// When the holders cannot be listed.

@@ -1,12 +1,12 @@
-//! The addresses of one range, and in which order they come: first those that were never given, then the one that has
-//! been free the longest.
+//! The addresses of one range, and in which order they come: first those that were never given, then the one
+//! that has been free the longest.
 //!
-//! A file of fixed entries, one for each address, found by arithmetic: any question costs a few reads of some bytes,
-//! however many addresses are held. Entries of free addresses are linked to a queue. All of it can be made anew from
-//! the leases, and is, whenever the [index](super::index) says that it may be wrong.
+//! A file of fixed entries, one for each address, found by arithmetic: any question costs a few reads of some
+//! bytes, however many addresses are held. Entries of free addresses are linked to a queue. All of it can be
+//! made anew from the leases, and is, whenever the [index](super::index) says that it may be wrong.
 //!
-//! A head of 32 bytes, then an entry of 16 bytes for each address, all numbers little-endian. A position is stored
-//! plus one; zero is none. Entries behind the end of the file are all zero.
+//! A head of 32 bytes, then an entry of 16 bytes for each address, all numbers little-endian. A position is
+//! stored plus one; zero is none. Entries behind the end of the file are all zero.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -23,11 +23,11 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
-/// How many addresses of a range are handed out of their own accord, from its first on. Of a larger range, such as a
-/// v6 /64, the others can be requested.
+/// How many addresses of a range are handed out of their own accord, from its first on. Of a larger range,
+/// such as a v6 /64, the others can be requested.
 pub(super) const WINDOW: u128 = 1 << 20;
-/// So many free addresses are remembered before the longest-free one is used again although there are others that
-/// never were: what a large range costs on disk stays bounded.
+/// So many free addresses are remembered before the longest-free one is used again although there are others
+/// that never were: what a large range costs on disk stays bounded.
 const MEMORY: u32 = 1 << 16;
 
 /// The first and last address of a range, which are also the name of its table.
@@ -107,9 +107,9 @@ impl Table {
         Some(Table { file, span, head, changed: false })
     }
 
-    /// Makes a table, in the place of one that may have been there: what is held, and what the old one knows of how
-    /// long the others have been free. What was held and is no more became free at `now`. Without an old one the
-    /// search begins behind `last`.
+    /// Makes a table, in the place of one that may have been there: what is held, and what the old one knows
+    /// of how long the others have been free. What was held and is no more became free at `now`. Without an
+    /// old one the search begins behind `last`.
     pub(super) fn make(
         path: &Path,
         span: AddressRange,

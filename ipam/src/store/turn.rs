@@ -16,12 +16,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// The longest pause between two looks: fifty who wait must not keep from working the one they wait for.
 const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 impl Store {
-    /// Waits for its turn to probe, or for what the process whose turn it is finds: `None` when the verdicts have changed
-    /// meanwhile, so that a burst does not queue for a turn that most of it will not need. The turn ends with the
-    /// descriptor, and so with the process. The leases are not locked: whoever probes waits for the network.
+    /// Waits for its turn to probe, or for what the process whose turn it is finds: `None` when the verdicts
+    /// have changed meanwhile, so that a burst does not queue for a turn that most of it will not need. The
+    /// turn ends with the descriptor, and so with the process. The leases are not locked: whoever probes
+    /// waits for the network.
     ///
     /// # Errors
-    /// When the lock cannot be taken, or there is neither for so long: its holder waits for the network, or was stopped.
+    /// When the lock cannot be taken, or there is neither for so long: its holder waits for the network, or
+    /// was stopped.
     pub fn turn_to_probe(
         data_dir: &Path,
         network: &str,

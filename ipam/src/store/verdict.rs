@@ -1,7 +1,8 @@
-//! What probing found: which addresses nobody on the network uses, for a short time, and which somebody else does.
+//! What probing found: which addresses nobody on the network uses, for a short time, and which somebody else
+//! does.
 //!
-//! One small file beside the records. Times are those of the boot, so a boot begins with none. It is read by who is
-//! about to give an address and by nobody who gives one back.
+//! One small file beside the records. Times are those of the boot, so a boot begins with none. It is read by
+//! who is about to give an address and by nobody who gives one back.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -18,7 +19,8 @@ use super::files::replace;
 use super::holder::Owner;
 use super::open;
 
-/// How long nobody's use of an address is believed, in tenths of a second: as long as a burst of pods takes to start.
+/// How long nobody's use of an address is believed, in tenths of a second: as long as a burst of pods takes
+/// to start.
 const CLEAR_FOR: u32 = 100;
 /// So many addresses are known to be clear at the most: what four windows find.
 const MAX_CLEAR: usize = 64;
@@ -161,8 +163,8 @@ impl Store {
             .collect()
     }
 
-    /// Notes what probing has found for an attachment. Of an address that another has taken meanwhile nothing is noted: who
-    /// answers for it may be its new holder.
+    /// Notes what probing has found for an attachment. Of an address that another has taken meanwhile nothing
+    /// is noted: who answers for it may be its new holder.
     ///
     /// # Errors
     /// When it cannot be written.

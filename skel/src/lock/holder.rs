@@ -23,8 +23,8 @@ struct Holder {
 }
 
 impl Holders {
-    /// Looks at the open files of every process. /proc/locks names the process that locked, which may have ended and
-    /// left the lock to one that it started, and a device that is not always the file's.
+    /// Looks at the open files of every process. /proc/locks names the process that locked, which may have
+    /// ended and left the lock to one that it started, and a device that is not always the file's.
     pub(super) fn of(file: &File) -> Holders {
         let Ok(wanted) = file.metadata().map(|found| identity(&found)) else { return Holders(Vec::new()) };
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -9,8 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// Kernel parameters: quiet; anything that would make a verdict worthless ends the guest at once; and libraries at the same addresses in
-/// every process, which the emulator then translates once: programs start in less than half the time.
+/// Kernel parameters: quiet; anything that would make a verdict worthless ends the guest at once; and
+/// libraries at the same addresses in every process, which the emulator then translates once: programs start
+/// in less than half the time.
 const PARAMETERS: &str =
     "console=ttyS0 quiet panic=-1 oops=panic mitigations=off norandmaps random.trust_cpu=on";
 

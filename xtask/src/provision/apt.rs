@@ -57,7 +57,8 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// The first package that `package` depends on whose name starts with `prefix`: what a metapackage stands for.
+/// The first package that `package` depends on whose name starts with `prefix`: what a metapackage stands
+/// for.
 pub(super) fn dependency(package: &str, prefix: &str) -> Result<String> {
     dependency_with(package, prefix, &[])
 }
@@ -104,7 +105,8 @@ pub(super) fn download(packages: &[String], options: &[String]) -> Result<PathBu
     Ok(dir)
 }
 
-/// Downloads the source of a package as its authors publish it, whose sum apt checks, into a folder of its own.
+/// Downloads the source of a package as its authors publish it, whose sum apt checks, into a folder of its
+/// own.
 pub(super) fn download_source(package: &str, options: &[String]) -> Result<PathBuf> {
     let dir = folder()?;
     with_fresh_lists(options, || {

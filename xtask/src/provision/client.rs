@@ -1,5 +1,5 @@
-//! What drives plugins through libcni: our small driver (`integration/client`) and cnitool, both built over the packaged library with
-//! the packaged Go toolchain, all from sid and all only unpacked.
+//! What drives plugins through libcni: our small driver (`integration/client`) and cnitool, both built over
+//! the packaged library with the packaged Go toolchain, all from sid and all only unpacked.
 
 use super::{apt, once, only_entry, release, sid, unpack};
 use crate::command::run;

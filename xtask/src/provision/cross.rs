@@ -1,4 +1,5 @@
-//! A C compiler for another architecture, for the little C that our dependencies have. Only unpacked, and only if it is needed.
+//! A C compiler for another architecture, for the little C that our dependencies have. Only unpacked, and
+//! only if it is needed.
 
 use super::{apt, once, unpack};
 use anyhow::{Result, bail};

@@ -1,5 +1,6 @@
-//! Kubernetes, built from Debian's source package, which has all that it depends on, with the Go of the same release; and etcd,
-//! which is packaged. It is years old: what the plugins have to do with, it does as a new one.
+//! Kubernetes, built from Debian's source package, which has all that it depends on, with the Go of the same
+//! release; and etcd, which is packaged. It is years old: what the plugins have to do with, it does as a new
+//! one.
 
 use super::{apt, once, only_entry, release, unpack};
 use crate::command::{output, run};
@@ -52,7 +53,8 @@ impl Build {
         let libraries = dir.join("go/usr/lib");
         let go = libraries.join(only_entry(&libraries)?);
         let package = apt::download_source("kubernetes", &release::own_sources()?)?;
-        // Debian's own changes are to what kubectl prints, and would need more of dpkg than this machine may have.
+        // Debian's own changes are to what kubectl prints, and would need more of dpkg than this machine may
+        // have.
         let archive = with_ending(&package, ".orig.tar.gz")?;
         let mut tar = Command::new("tar");
         run(tar.arg("-xzf").arg(archive).arg("-C").arg(&source).arg("--strip-components=1"))?;

@@ -1,10 +1,12 @@
-//! iptables 1.8.7 of Debian 11, only unpacked: others on a node bring versions of their own, and what one writes another reads.
+//! iptables 1.8.7 of Debian 11, only unpacked: others on a node bring versions of their own, and what one
+//! writes another reads.
 
 use super::{apt, once, release, unpack};
 use anyhow::Result;
 use std::path::PathBuf;
 
-/// Its packages: the program, and each library that it is linked with and that this machine may have in another version or not at all.
+/// Its packages: the program, and each library that it is linked with and that this machine may have in
+/// another version or not at all.
 const PACKAGES: [&str; 8] = [
     "iptables",
     "libip4tc2",

@@ -16,7 +16,8 @@ pub(super) fn sid_sources() -> Result<Vec<String>> {
     options("sid-sources", "deb-src", "sid")
 }
 
-/// The options that make apt look at one suite alone, with lists and caches in a folder of that name under the target folder.
+/// The options that make apt look at one suite alone, with lists and caches in a folder of that name under
+/// the target folder.
 pub(super) fn options(folder: &str, types: &str, suite: &str) -> Result<Vec<String>> {
     let dir = workspace::rig().join(folder);
     for sub in ["lists/partial", "archives/partial"] {
@@ -44,7 +45,8 @@ pub(super) fn options(folder: &str, types: &str, suite: &str) -> Result<Vec<Stri
     Ok(settings.into_iter().flat_map(|setting| ["-o".to_owned(), setting]).collect())
 }
 
-/// The mirror this machine takes its own release from. apt is asked, as it alone reads every form of its sources.
+/// The mirror this machine takes its own release from. apt is asked, as it alone reads every form of its
+/// sources.
 fn mirror() -> Result<String> {
     let mut command = Command::new("apt-get");
     command.args(["indextargets", "--format", "$(REPO_URI) $(CODENAME) $(SUITE) $(COMPONENT)"]);

@@ -1,4 +1,5 @@
-//! Container runtimes as Debian packages them, only unpacked: installed, they would start services on this machine.
+//! Container runtimes as Debian packages them, only unpacked: installed, they would start services on this
+//! machine.
 
 use super::{apt, once, sid, unpack};
 use crate::oci::{File, Image};

@@ -7,8 +7,13 @@ use std::path::Path;
 /// Where a reader starts to ask whether a file is still one room.
 const LONG: usize = 400;
 
-/// How the names of package registries and mirrors begin, and in which domains they are. No build of ours names
-/// one: which is reached is the machine's own setting.
+/// So wide, in characters, a comment and a line of a document may be: what does not fit beside another window
+/// is not read.
+const WIDEST_COMMENT: usize = 110;
+const WIDEST_LINE: usize = 120;
+
+/// How the names of package registries and mirrors begin, and in which domains they are. No build of ours
+/// names one: which is reached is the machine's own setting.
 const REGISTRIES: [&str; 10] =
     ["archive", "crates", "deb", "files", "index", "mirror", "npm", "proxy", "pypi", "registry"];
 const DOMAINS: [&str; 4] = ["com", "io", "net", "org"];
@@ -28,6 +33,9 @@ pub(super) fn check(root: &Path, path: &str, text: &str, own_root: &str) -> Vec<
     {
         find(error.line(), format!("no valid JSON: {error}"));
     }
+    for (line, message) in too_wide(path, text) {
+        find(line, message);
+    }
     for (index, line) in text.lines().enumerate() {
         if path.ends_with(".md") {
             for target in links(line).filter(|target| !resolves(root, path, target)) {
@@ -45,6 +53,27 @@ pub(super) fn check(root: &Path, path: &str, text: &str, own_root: &str) -> Vec<
         }
     }
     findings
+}
+
+/// Comments of Rust and paragraphs of documents that are too wide. Tables and code are as wide as they have
+/// to be.
+fn too_wide(path: &str, text: &str) -> Vec<(usize, String)> {
+    let mut is_code = false;
+    let judge = |(index, line): (usize, &str)| {
+        let width = line.chars().count();
+        let trimmed = line.trim_start();
+        let widest = if path.ends_with(".rs") && trimmed.starts_with("//") {
+            WIDEST_COMMENT
+        } else if path.ends_with(".md") {
+            is_code ^= trimmed.starts_with("```");
+            let is_free = is_code || line.starts_with("    ") || trimmed.starts_with('|');
+            if is_free { usize::MAX } else { WIDEST_LINE }
+        } else {
+            usize::MAX
+        };
+        (width > widest).then(|| (index + 1, format!("{width} characters: {widest} at most")))
+    };
+    text.lines().enumerate().filter_map(judge).collect()
 }
 
 /// A word on files that are long, which is a question and no breach.
@@ -87,6 +116,19 @@ mod tests {
     fn lines(path: &str, text: &str) -> Vec<usize> {
         let root = crate::workspace::root();
         check(&root, path, text, "/srv/clone").iter().map(|finding| finding.line).collect()
+    }
+
+    #[test]
+    fn comments_and_paragraphs_have_a_widest_line() {
+        let lines = |path: &str, text: &str| -> Vec<usize> {
+            too_wide(path, text).into_iter().map(|(line, _)| line).collect()
+        };
+        let (comment, paragraph) = (format!("// {}", "x".repeat(108)), "x".repeat(121));
+        assert_eq!(lines("a.rs", &format!("// short\n{comment}\nlet s = \"{paragraph}\";")), [2]);
+        let text =
+            format!("{paragraph}\n```\n{paragraph}\n```\n| {paragraph} |\n    {paragraph}\n{paragraph}");
+        assert_eq!(lines("a.md", &text), [1, 7]);
+        assert!(lines("a.json", &paragraph).is_empty());
     }
 
     #[test]

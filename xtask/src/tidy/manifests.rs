@@ -1,7 +1,8 @@
-//! The manifests against Kubernetes' published OpenAPI schema: every key known, of its type, and none missing.
+//! The manifests against Kubernetes' published OpenAPI schema: every key known, of its type, and none
+//! missing.
 //!
-//! `data/kubernetes-1.25.json` is the part of that schema (Kubernetes 1.25, Apache License 2.0) which our kinds reach, without its texts. An older
-//! release's is the better: what it knows, later ones know too.
+//! `data/kubernetes-1.25.json` is the part of that schema (Kubernetes 1.25, Apache License 2.0) which our
+//! kinds reach, without its texts. An older release's is the better: what it knows, later ones know too.
 
 use super::Finding;
 use anyhow::{Context, Result};
@@ -43,7 +44,8 @@ pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// The patches for special nodes: each a folder that its kustomization names the file of, and that the base's names in a comment.
+/// The patches for special nodes: each a folder that its kustomization names the file of, and that the base's
+/// names in a comment.
 fn components(root: &Path, schema: &Map<String, Value>, base: &str) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for entry in fs::read_dir(root.join(COMPONENTS)).with_context(|| format!("cannot read {COMPONENTS}"))? {

@@ -137,8 +137,8 @@ fn is_test_file(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.contains("/tests/")
 }
 
-/// Whether a line of code names a path or macro: as a whole word, and not in a comment. A crate counts where it
-/// is used as a path: `nix::`, `use nix`.
+/// Whether a line of code names a path or macro: as a whole word, and not in a comment. A crate counts where
+/// it is used as a path: `nix::`, `use nix`.
 fn names(line: &str, what: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default();
     let is_crate = what.chars().all(|c| c.is_ascii_lowercase() || c == '_');

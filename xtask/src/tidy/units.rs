@@ -1,4 +1,5 @@
-//! The drop-ins for units of others: systemd only warns in its log of what it does not know, and goes on without.
+//! The drop-ins for units of others: systemd only warns in its log of what it does not know, and goes on
+//! without.
 
 use super::Finding;
 use anyhow::{Context, Result};

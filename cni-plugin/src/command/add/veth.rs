@@ -34,12 +34,14 @@ impl Add<'_> {
         undo.push(Undo::RemoveLink(host_name.clone()));
         let host = link::by_name(&self.node, &host_name).await?.ok_or_else(|| NetError::gone(&host_name))?;
         let flags = ports::flags(&self.network);
-        // Not before what limits the port: the pod's end is the pod's own to bring up, at once, and for as long as it likes if we are killed.
+        // Not before what limits the port: the pod's end is the pod's own to bring up, at once, and for as
+        // long as it likes if we are killed.
         let is_limited = ports::is_limited(&self.network);
         let change = link::Change {
             up: (!is_limited).then_some(true),
             alias: Some(attachment.alias_while_adding()),
-            // A bridge port has no use for one, and the kernel walks the routes that it brings for every pod that comes or goes.
+            // A bridge port has no use for one, and the kernel walks the routes that it brings for every pod
+            // that comes or goes.
             no_link_local: true,
             port: (flags != PortFlags::default()).then_some(flags),
             ..Default::default()

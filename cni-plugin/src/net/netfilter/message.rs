@@ -1,5 +1,5 @@
-//! Netlink messages of netfilter: `struct nlmsghdr`, `struct nfgenmsg`, attributes. Others whose header is a family in four bytes are made
-//! like these (`netconf`).
+//! Netlink messages of netfilter: `struct nlmsghdr`, `struct nfgenmsg`, attributes. Others whose header is a
+//! family in four bytes are made like these (`netconf`).
 
 use nix::errno::Errno;
 
@@ -28,8 +28,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message of a subsystem: `kind` is the subsystem's number in the upper byte and the message's in the lower;
-    /// `resource` is only used by batches.
+    /// A message of a subsystem: `kind` is the subsystem's number in the upper byte and the message's in the
+    /// lower; `resource` is only used by batches.
     pub fn new(kind: u16, flags: u16, sequence: u32, family: u8, resource: u16) -> Message {
         let mut bytes = Vec::with_capacity(256);
         bytes.extend_from_slice(&[0; 4]);

@@ -1,5 +1,6 @@
-//! Rules of others that filter reverse paths: they drop what comes from an address to which the routing table knows no way, or none
-//! by the device that it came in by. `fib saddr . iif oif missing drop`, and iptables' `-m rpfilter --invert -j DROP`.
+//! Rules of others that filter reverse paths: they drop what comes from an address to which the routing table
+//! knows no way, or none by the device that it came in by. `fib saddr . iif oif missing drop`, and iptables'
+//! `-m rpfilter --invert -j DROP`.
 
 use super::encode::{attr, kind};
 use super::{Hooked, Nft, Result};
@@ -43,8 +44,8 @@ const JUMP: i32 = -3;
 const GOTO: i32 = -4;
 
 impl Nft {
-    /// Every chain that filters reverse paths of all that comes in, whoever made it. Rules for single devices are passed over, and chains
-    /// that others lead to.
+    /// Every chain that filters reverse paths of all that comes in, whoever made it. Rules for single devices
+    /// are passed over, and chains that others lead to.
     pub fn reverse_path_filters(&self) -> Result<Vec<ReversePathFilter>> {
         let mut found = Vec::new();
         for Hooked { family, table, chain, drops } in self.hooked(HookPoint::Prerouting)? {
@@ -142,7 +143,8 @@ fn of_meta(key: u32) -> Loaded {
     }
 }
 
-/// Whether a look at the routing table is for a packet's source, and whether by its own device alone. None for other looks.
+/// Whether a look at the routing table is for a packet's source, and whether by its own device alone. None
+/// for other looks.
 fn is_strict(result: u32, flags: u32) -> Option<bool> {
     /// `NFT_FIB_RESULT_OIF` and `_OIFNAME`
     const DEVICES: [u32; 2] = [1, 2];

@@ -15,8 +15,8 @@ pub const ADDRESSES4: &str = "addresses4";
 pub const ADDRESSES6: &str = "addresses6";
 /// Port and MAC of a pod that may have any link-local address.
 pub const LINK_LOCALS: &str = "link-locals";
-/// Pod's port and the VLAN that is its own, where it has tagged ones beside it. (`nft` has no type for a VLAN: a port number is one of as
-/// many bytes.)
+/// Pod's port and the VLAN that is its own, where it has tagged ones beside it. (`nft` has no type for a
+/// VLAN: a port number is one of as many bytes.)
 pub const OWN_VLANS: &str = "own-vlans";
 
 /// All of them.
@@ -41,7 +41,8 @@ pub fn entry(by_address: bool, trunk: bool) -> &'static str {
     }
 }
 
-/// Before bridges of other tables look at anything: destinations are changed at -300 (linux/netfilter_bridge.h).
+/// Before bridges of other tables look at anything: destinations are changed at -300
+/// (linux/netfilter_bridge.h).
 const FIRST: i32 = -350;
 
 // The key of a lookup: interface, MAC, address, each in as many registers of four bytes as it fills.
@@ -101,7 +102,8 @@ fn rule(chain: &str, exprs: Vec<Expr>) -> Change {
 /// The chains that [`PORTS`] leads to.
 pub const ENTRIES: [&str; 4] = ["pod", "pod-by-mac", "trunk", "trunk-by-mac"];
 
-/// Each chain, its rules, and how many rules it has or lead to it, elements aside: what a look at the kernel's chain must show.
+/// Each chain, its rules, and how many rules it has or lead to it, elements aside: what a look at the
+/// kernel's chain must show.
 pub fn uses() -> Vec<(String, usize, usize)> {
     let changes = base_ruleset();
     let leads = |name: &str, expr: &Expr| matches!(expr, Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) if to == name);
@@ -145,8 +147,8 @@ fn own_mac() -> Vec<Vec<Expr>> {
     vec![known, vec![end(Verdict::Drop)]]
 }
 
-/// The bridge lets only tagged frames of the port's VLANs pass. One with the id of the port's own VLAN, or with none, is as good as
-/// untagged, and would pass by what is looked up of those.
+/// The bridge lets only tagged frames of the port's VLANs pass. One with the id of the port's own VLAN, or
+/// with none, is as good as untagged, and would pass by what is looked up of those.
 fn tagged_rules() -> Vec<Vec<Expr>> {
     let vid = |to| {
         [
@@ -205,7 +207,8 @@ fn arp_rules() -> Vec<Vec<Expr>> {
     vec![own, nobody, vec![end(Verdict::Drop)]]
 }
 
-/// Who asks whether an address is free (RFC 5227 section 2.1.1) must have it: probes for others' addresses would keep these from everybody.
+/// Who asks whether an address is free (RFC 5227 section 2.1.1) must have it: probes for others' addresses
+/// would keep these from everybody.
 fn arp_probe_rules() -> Vec<Vec<Expr>> {
     let target = Expr::Payload { base: Base::Network, offset: 24, length: 4, to: ADDRESS };
     let own = vec![
@@ -226,8 +229,9 @@ fn arp_sender(to: Reg) -> Expr {
     Expr::Payload { base: Base::Network, offset: 14, length: 4, to }
 }
 
-/// A virtual machine that has moved tells the switches where its MAC is now, as QEMU does: a request (RFC 903) whose sender and target are
-/// the same machine, without an address. An answer would give somebody an address.
+/// A virtual machine that has moved tells the switches where its MAC is now, as QEMU does: a request (RFC
+/// 903) whose sender and target are the same machine, without an address. An answer would give somebody an
+/// address.
 fn rarp_rules() -> Vec<Vec<Expr>> {
     const REQUEST: [u8; 2] = [0, 3];
     let number = |offset, value: &[u8]| {
@@ -270,7 +274,8 @@ fn ipv6_rules() -> Vec<Vec<Expr>> {
             end(Verdict::Accept),
         ]
     };
-    // Nobody asks whether an address is free, which has to be one of his (RFC 4862 section 5.4.2), or tells which groups he is in.
+    // Nobody asks whether an address is free, which has to be one of his (RFC 4862 section 5.4.2), or tells
+    // which groups he is in.
     let unspecified = |kind| {
         let mut exprs = vec![source(FREE), Expr::Equal { reg: FREE, value: vec![0; 16] }];
         exprs.extend(icmp_type(ICMPV6, kind));
@@ -294,9 +299,9 @@ fn ipv6_rules() -> Vec<Vec<Expr>> {
     ]
 }
 
-/// The kernel looks for the message behind extension headers. Where they fill the packet or its first fragment, what the message is cannot
-/// be told: an advertisement may hide there (RFC 7113 section 2). RFC 7112 section 5 has such packets dropped. No protocol's header is
-/// shorter.
+/// The kernel looks for the message behind extension headers. Where they fill the packet or its first
+/// fragment, what the message is cannot be told: an advertisement may hide there (RFC 7113 section 2). RFC
+/// 7112 section 5 has such packets dropped. No protocol's header is shorter.
 fn message_begins() -> Vec<Expr> {
     vec![Expr::Payload { base: Base::Transport, offset: 0, length: 4, to: FREE }]
 }
@@ -311,8 +316,8 @@ fn later_fragment() -> Vec<Expr> {
     ]
 }
 
-/// Who advertises an address, or asks whether it is free, must have it: the target, which comes eight bytes into either message (RFC 4861
-/// sections 4.3 and 4.4).
+/// Who advertises an address, or asks whether it is free, must have it: the target, which comes eight bytes
+/// into either message (RFC 4861 sections 4.3 and 4.4).
 fn neighbour_rules() -> Vec<Vec<Expr>> {
     let target = Expr::Payload { base: Base::Transport, offset: 8, length: 16, to: ADDRESS };
     let own =
@@ -320,8 +325,8 @@ fn neighbour_rules() -> Vec<Vec<Expr>> {
     vec![own, link_local(Base::Transport, Verdict::Return), vec![end(Verdict::Drop)]]
 }
 
-/// An address in fe80::/64, for who may have any: the IPv6 header's source and the target of a neighbour's message are both eight bytes
-/// into it, and the half of it tells.
+/// An address in fe80::/64, for who may have any: the IPv6 header's source and the target of a neighbour's
+/// message are both eight bytes into it, and the half of it tells.
 fn link_local(base: Base, verdict: Verdict) -> Vec<Expr> {
     vec![
         port(),

@@ -1,9 +1,10 @@
-//! The one rule that we have in a chain of iptables': what a chain of ours has marked passes. At the end of the chain, so that rules which
-//! refuse something are kept, and only the policy is met.
+//! The one rule that we have in a chain of iptables': what a chain of ours has marked passes. At the end of
+//! the chain, so that rules which refuse something are kept, and only the policy is met.
 //!
-//! Others save that chain and restore it all the time (netfilter-persistent, kube-router, k3s), with whatever iptables they bring. So the
-//! rule is in the form of iptables' own matches, which each version prints and reads back. A mark in nf_tables' form is left out by iptables
-//! up to 1.8.7, which makes it a rule that accepts everything; and `nft`'s comments become iptables' ones.
+//! Others save that chain and restore it all the time (netfilter-persistent, kube-router, k3s), with whatever
+//! iptables they bring. So the rule is in the form of iptables' own matches, which each version prints and
+//! reads back. A mark in nf_tables' form is left out by iptables up to 1.8.7, which makes it a rule that
+//! accepts everything; and `nft`'s comments become iptables' ones.
 
 use super::ruleset::{FORWARDED, IPTABLES_FORWARD};
 use crate::nft::{Change, Expr, Match, Rule, Table, Verdict};

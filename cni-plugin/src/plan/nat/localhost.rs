@@ -1,8 +1,9 @@
-//! Host ports at 127.0.0.1, without `route_localnet`, with which a device would take packets of 127.0.0.0/8 from whoever sends them, also
-//! after somebody has flushed the rules that keep them out.
+//! Host ports at 127.0.0.1, without `route_localnet`, with which a device would take packets of 127.0.0.0/8
+//! from whoever sends them, also after somebody has flushed the rules that keep them out.
 //!
-//! What the node sends from 127.0.0.1 to such a port has another of the node's addresses for its source before connections are tracked, and
-//! so it is an ordinary connection of the node to the pod. What answers it gets 127.0.0.1 back when tracking is done with it.
+//! What the node sends from 127.0.0.1 to such a port has another of the node's addresses for its source
+//! before connections are tracked, and so it is an ordinary connection of the node to the pod. What answers
+//! it gets 127.0.0.1 back when tracking is done with it.
 
 use std::net::IpAddr;
 
@@ -12,7 +13,8 @@ use super::matches::{address, connection, family, from_outside, outside, protoco
 use super::ruleset::{DNATED, Hooked, RAW, SNAT};
 use crate::nft::{Base, Ct, Expr, Family, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, Type, Verdict};
 
-/// Host port of all addresses: to the node's address from which it is asked for, if it is asked for at 127.0.0.0/8.
+/// Host port of all addresses: to the node's address from which it is asked for, if it is asked for at
+/// 127.0.0.0/8.
 pub const PORTS: &str = "localhost-ports";
 /// Host port of one address in 127.0.0.0/8: the same.
 pub const ADDRESS_PORTS: &str = "localhost-address-ports";
@@ -37,8 +39,8 @@ fn net() -> IpNet {
     IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8)
 }
 
-/// Nothing of 127.0.0.0/8 comes in by a device, whatever sysctls say: the kernel would find it a martian only after its destination has
-/// become a pod's.
+/// Nothing of 127.0.0.0/8 comes in by a device, whatever sysctls say: the kernel would find it a martian only
+/// after its destination has become a pod's.
 pub(super) fn keep_out() -> Hooked {
     let rule = |field| [from_outside(), within(field, &net()), vec![Expr::Verdict(Verdict::Drop)]].concat();
     Hooked {
@@ -77,8 +79,8 @@ pub(super) fn stay() -> Vec<Expr> {
     [within(Field::Source, &net()), vec![Expr::Verdict(Verdict::Return)]].concat()
 }
 
-/// After tracking has given an answer the source that was asked: its destination. And in a message of ICMP about what was sent to such a
-/// port, the source of that.
+/// After tracking has given an answer the source that was asked: its destination. And in a message of ICMP
+/// about what was sent to such a port, the source of that.
 pub(super) fn come_back() -> Hooked {
     let localhost = || Expr::Load { value: vec![127, 0, 0, 1], to: Reg(0) };
     let mut answer =

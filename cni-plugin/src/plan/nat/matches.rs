@@ -25,7 +25,8 @@ pub fn address(family: Family, field: Field, to: Reg) -> Expr {
     Expr::Payload { base: Base::Network, offset, length, to }
 }
 
-/// `ip saddr set ADDRESS`, with the address in a register: of an IPv4 header, which must have been made sure of.
+/// `ip saddr set ADDRESS`, with the address in a register: of an IPv4 header, which must have been made sure
+/// of.
 pub fn set_address(field: Field, from: Reg) -> Expr {
     let offset = if field == Field::Source { 12 } else { 16 };
     const CHECKSUM: u32 = 10;

@@ -1,4 +1,5 @@
-//! What all attachments with NAT share: the table, its sets and maps, and the chains that look things up in them.
+//! What all attachments with NAT share: the table, its sets and maps, and the chains that look things up in
+//! them.
 
 use std::net::IpAddr;
 
@@ -17,9 +18,11 @@ pub const TABLE: Table = Table { family: Family::Inet, name: "vlan-bridge" };
 pub const MASQUERADE: [&str; 2] = ["masquerade4", "masquerade6"];
 /// Pod's address: to what becomes of a packet that came to one of its host ports.
 pub const HAIRPIN: [&str; 2] = ["hairpin4", "hairpin6"];
-/// Address of a pod on a network with an uplink: to the node's, from which it talks for whoever would miss the answer.
+/// Address of a pod on a network with an uplink: to the node's, from which it talks for whoever would miss
+/// the answer.
 pub const SOURCES: [&str; 2] = ["sources4", "sources6"];
-/// Address of a pod that is masqueraded: others get answers from there, and what they send to its host ports gets there.
+/// Address of a pod that is masqueraded: others get answers from there, and what they send to its host ports
+/// gets there.
 pub const CLOSED: [&str; 2] = ["closed4", "closed6"];
 /// Host port: to pod's address and port.
 pub const PORTS: [&str; 2] = ["ports4", "ports6"];
@@ -31,7 +34,8 @@ pub const SERVICE_ADDRESSES: [&str; 2] = ["service-addresses4", "service-address
 pub const DEVICES: &str = "devices";
 /// The devices by which pods with an uplink are reached, and everybody else on their network.
 pub const UPLINKS: &str = "uplinks";
-/// The bridges of pods, each twice: what comes in by one and goes out by the same. With br_netfilter that is how bridged packets look.
+/// The bridges of pods, each twice: what comes in by one and goes out by the same. With br_netfilter that is
+/// how bridged packets look.
 pub const BRIDGES: &str = "bridges";
 /// The maps and sets whose elements are attachments'.
 pub const MAPS: [&str; 14] = [
@@ -101,12 +105,14 @@ pub(crate) const KNOWN: u32 = 1 << 1 | 1 << 2;
 pub(super) const RAW: i32 = -300;
 const DNAT: i32 = -100;
 pub(super) const SNAT: i32 = 100;
-/// Before kube-proxy's and others' masquerading, which takes the address of the interface: the pods' bridge has none.
+/// Before kube-proxy's and others' masquerading, which takes the address of the interface: the pods' bridge
+/// has none.
 const BEFORE_SNAT: i32 = SNAT - 1;
 pub(crate) const BEFORE_FILTER: i32 = -1;
 
 const HOST_PORTS: &str = "host-ports";
-/// What is within a network's `serviceCIDRs` is published by nobody: a rule for each, which goes with the table.
+/// What is within a network's `serviceCIDRs` is published by nobody: a rule for each, which goes with the
+/// table.
 pub const SERVICES: &str = "services";
 /// The chain that gives a packet the node's address.
 pub const MASQUERADED: &str = "masqueraded";
@@ -139,14 +145,15 @@ pub fn base_ruleset() -> Vec<Change> {
         Hook { kind: "nat", point: HookPoint::Postrouting, priority: BEFORE_SNAT },
         by_the_node_rules(),
     ));
-    // Subnets' chains lead here. So a kernel that cannot masquerade is found out with the first pod, before it is attached.
+    // Subnets' chains lead here. So a kernel that cannot masquerade is found out with the first pod, before
+    // it is attached.
     changes.push(Change::AddChain { table: TABLE, name: MASQUERADED.into(), hook: None });
     changes.extend(rules(MASQUERADED, vec![vec![Expr::Masquerade]]));
     changes
 }
 
-/// Behind masquerading nobody is reached who has published nothing, by a route to the pods' subnet for one. What is bridged, with br_netfilter,
-/// is between pods.
+/// Behind masquerading nobody is reached who has published nothing, by a route to the pods' subnet for one.
+/// What is bridged, with br_netfilter, is between pods.
 fn closed_rules() -> Vec<Vec<Expr>> {
     let passes = |which: Vec<Expr>| [which, vec![Expr::Verdict(Verdict::Accept)]].concat();
     let drops = |index: usize| {
@@ -168,9 +175,10 @@ fn closed_rules() -> Vec<Vec<Expr>> {
     ]
 }
 
-/// A port of one address goes before that of all. A port of all addresses is none of the addresses of services: kube-proxy in IPVS mode puts each
-/// on an interface of the node, where it looks like one of the node's own. To `::1` nothing is mapped: the answer could not come back, for the kernel takes no
-/// packet of `::1` from a device.
+/// A port of one address goes before that of all. A port of all addresses is none of the addresses of
+/// services: kube-proxy in IPVS mode puts each on an interface of the node, where it looks like one of the
+/// node's own. To `::1` nothing is mapped: the answer could not come back, for the kernel takes no packet of
+/// `::1` from a device.
 fn host_port_rules() -> Vec<Vec<Expr>> {
     let one = ipnet::IpNet::from(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]));
     let not_localhost = [within(Field::Destination, &one), vec![Expr::Verdict(Verdict::Return)]].concat();
@@ -214,9 +222,9 @@ pub fn service_rule(net: &IpNet) -> Change {
     Change::AddRule { table: TABLE, chain: SERVICES.into(), exprs, comment: net.to_string() }
 }
 
-/// A pod on a network with an uplink answers by its router or straight to a neighbour, and so do those that it talks to. What the node
-/// has sent elsewhere than it was meant for, to such a pod or for one, gets the node's address: else the answer would bypass it. What is
-/// for the node itself never comes here.
+/// A pod on a network with an uplink answers by its router or straight to a neighbour, and so do those that
+/// it talks to. What the node has sent elsewhere than it was meant for, to such a pod or for one, gets the
+/// node's address: else the answer would bypass it. What is for the node itself never comes here.
 fn by_the_node_rules() -> Vec<Vec<Expr>> {
     let rule = |index: usize, field| {
         let of = [Family::Ipv4, Family::Ipv6][index];
@@ -265,15 +273,17 @@ fn rules(chain: &str, rules: Vec<Vec<Expr>>) -> impl Iterator<Item = Change> {
     rules.into_iter().map(rule).collect::<Vec<_>>().into_iter()
 }
 
-/// The chain that marks what pods send and what is theirs to get. Made only where another table's policy is drop, so that other
-/// nodes' packets do not pay for it.
+/// The chain that marks what pods send and what is theirs to get. Made only where another table's policy is
+/// drop, so that other nodes' packets do not pay for it.
 pub const FORWARD: &str = "forward";
 
-/// The bit of a packet's mark that says so. Kubernetes has bits 14 and 15, the reference portmap 13, network policies those from 16 on.
+/// The bit of a packet's mark that says so. Kubernetes has bits 14 and 15, the reference portmap 13, network
+/// policies those from 16 on.
 pub(super) const FORWARDED: u32 = 1 << 12;
 
-/// What marks packets for [`super::accept::rule`]: all from pods that the node is router or translator of; to them, and both from and to
-/// the network of an uplink, what was asked for or came to a host port or service; and what is bridged.
+/// What marks packets for [`super::accept::rule`]: all from pods that the node is router or translator of; to
+/// them, and both from and to the network of an uplink, what was asked for or came to a host port or service;
+/// and what is bridged.
 pub fn forward() -> Vec<Change> {
     let mut exprs = vec![
         [interface_in(Meta::InputInterface, DEVICES), mark(FORWARDED)].concat(),
@@ -297,13 +307,15 @@ pub fn forward() -> Vec<Change> {
     changes
 }
 
-/// The tables in which iptables-nft keeps its own, and the chain there whose policy an accept of ours does not override.
+/// The tables in which iptables-nft keeps its own, and the chain there whose policy an accept of ours does
+/// not override.
 pub const IPTABLES_TABLES: [Table; 2] =
     [Table { family: Family::Ipv4, name: "filter" }, Table { family: Family::Ipv6, name: "filter" }];
 /// That chain.
 pub const IPTABLES_FORWARD: &str = "FORWARD";
 
-/// Each chain of the frame and how many rules it has and lead to it: what a look at the kernel's chain must show at least.
+/// Each chain of the frame and how many rules it has and lead to it: what a look at the kernel's chain must
+/// show at least.
 pub fn uses() -> Vec<(String, u32)> {
     let changes = base_ruleset();
     let in_or_to = |name: &str, change: &Change| match change {

@@ -1,5 +1,6 @@
-//! Host ports that one container has on several networks: podman, for one, gives the same to each. A port leads to the network that had it
-//! first, as with the reference `portmap`, and to the next when that is gone.
+//! Host ports that one container has on several networks: podman, for one, gives the same to each. A port
+//! leads to the network that had it first, as with the reference `portmap`, and to the next when that is
+//! gone.
 
 use std::collections::BTreeMap;
 
@@ -32,8 +33,8 @@ pub fn follow(holder: &mut Record, follower: &Record) -> bool {
     is_new
 }
 
-/// The elements of several attachments. Of a port that siblings have there is one, which is the first's, unless another is known to be
-/// before it; the others follow.
+/// The elements of several attachments. Of a port that siblings have there is one, which is the first's,
+/// unless another is known to be before it; the others follow.
 pub fn shared_elements(records: &mut [Record]) -> Vec<Element> {
     let mut all: Vec<Element> = Vec::new();
     let mut taken: BTreeMap<(&'static str, Vec<u8>), (usize, usize)> = BTreeMap::new();

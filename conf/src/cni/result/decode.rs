@@ -12,7 +12,8 @@ impl AddResult {
     /// configuration that it was given. Unknown keys are left aside.
     ///
     /// # Errors
-    /// [`code::INCOMPATIBLE_VERSION`] for an unknown version, else [`code::DECODING_FAILURE`] with the key's path.
+    /// [`code::INCOMPATIBLE_VERSION`] for an unknown version, else [`code::DECODING_FAILURE`] with the key's
+    /// path.
     pub fn from_json(value: &Value, fallback: Version) -> Result<AddResult, CniError> {
         let recode = |error: CniError| match error.code {
             code::INVALID_CONFIG => error.with_code(code::DECODING_FAILURE),
@@ -91,7 +92,8 @@ impl Interface {
 }
 
 impl Route {
-    /// Reads a route of a result or of the configuration. A zero `mtu`, `advmss` or `priority` is absent, as in Go.
+    /// Reads a route of a result or of the configuration. A zero `mtu`, `advmss` or `priority` is absent, as
+    /// in Go.
     ///
     /// # Errors
     /// A missing `dst`, or a key out of range, with its path.

@@ -22,7 +22,8 @@ impl AddResult {
             put_list(&mut map, "ips", self.ips.iter().map(|item| item.to_json(version)));
             put_list(&mut map, "routes", self.routes.iter().map(|item| item.to_json(version)));
         }
-        // libcni's types before 1.0.0 print an empty dictionary, and strict readers of that time may expect it.
+        // libcni's types before 1.0.0 print an empty dictionary, and strict readers of that time may expect
+        // it.
         if version < Version::V1_0_0 || !self.dns.is_empty() {
             map.insert("dns".into(), self.dns.to_json());
         }

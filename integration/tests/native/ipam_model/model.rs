@@ -50,8 +50,8 @@ impl Model {
         self.known.remove(&owner);
     }
 
-    /// What every call of ours does first, if there is any need to: whatever is of an earlier boot is free, and what
-    /// was not seen before is noted.
+    /// What every call of ours does first, if there is any need to: whatever is of an earlier boot is free,
+    /// and what was not seen before is noted.
     pub(super) fn look(&mut self) {
         let known = std::mem::take(&mut self.known);
         self.leases.retain(|_, lease| {

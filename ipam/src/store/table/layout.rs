@@ -22,7 +22,8 @@ pub(super) struct Entry {
     pub(super) state: State,
     /// When it became free, in tenths of a second since the boot.
     pub(super) at: u32,
-    /// Free: the next in the queue. Held: where the run of held addresses that it is in ended when the table was made.
+    /// Free: the next in the queue. Held: where the run of held addresses that it is in ended when the table
+    /// was made.
     pub(super) next: u32,
     /// Free: the one before in the queue.
     pub(super) previous: u32,
