@@ -3,7 +3,7 @@
 //!
 //! One file an attachment, in a folder for each network namespace that is a node:
 //! `/run/vlan-bridge/attachments/NODE/VETH`, and `/run/vlan-bridge/guards/NODE/VETH` for the guard,
-//! `/run/vlan-bridge/ways/NODE/DEVICE/VETH` for the node's ways to the pod. Like the rules it goes with the
+//! `/run/vlan-bridge/ways/NODE/DEVICE/VETH` for the host routes of the pod. Like the rules it goes with the
 //! boot. An attachment that needs nothing of the kind has none.
 
 mod prune;

@@ -81,8 +81,8 @@ fn of_an_attachment(
         record.device == device
             || [&record.device].into_iter().chain(&record.bridge).any(|name| *name == network.bridge)
     };
-    let ways = Records::of_host_routes()?.into_iter().map(|(_, records)| records);
-    for records in [Records::of_this_node()?, Records::of_guards()?].into_iter().chain(ways) {
+    let of_routes = Records::of_host_routes()?.into_iter().map(|(_, records)| records);
+    for records in [Records::of_this_node()?, Records::of_guards()?].into_iter().chain(of_routes) {
         for (veth, record) in records.all() {
             let port = links.iter().find(|link| link.name == veth).filter(|_| veth != own);
             if port.is_some() && record.mac == Some(mac) && is_here(&record) {

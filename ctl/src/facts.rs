@@ -90,7 +90,7 @@ pub(crate) struct Facts {
     pub(crate) legacy: Vec<Legacy>,
     /// Attachments of other IPAM plugins' networks whose veth is gone, and whose pod is there.
     pub(crate) without_veth: Vec<AttachmentId>,
-    /// The node's ways to attached pods that are missing.
+    /// Host routes and neighbour entries of the node for attached pods that are missing.
     pub(crate) missing_routes: Vec<MissingRoute>,
     /// Packets that reverse-path filtering has dropped since the boot (`IPReversePathFilter`).
     pub(crate) rp_filtered: Option<u64>,

@@ -107,7 +107,7 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     released
 }
 
-/// Takes away what the attachment has outside its veth: the node's ways to the pod, its guard, its rules. A
+/// Takes away what the attachment has outside its veth: the host routes of the pod, its guard, its rules. A
 /// result that cannot be read says nothing about the addresses. Returns the sockets whose closing would wait
 /// for what was deleted.
 async fn withdraw(

@@ -28,7 +28,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         .collect();
     let node = Conn::open()?;
     let mut outcome = nat::collect(&node, &request.name, &wanted, teardown.has_nat).await;
-    let ways = host_access::OwnRoutes::look(&node).await?;
+    let routes = host_access::OwnRoutes::look(&node).await?;
     let recorded = host_access::recorded_veths()?;
     let guarded = if teardown.has_guard { guard::ports() } else { Ok(Vec::new()) };
     let links = link::all(&node).await?;
@@ -44,7 +44,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     boundary::repair_and_log();
     outcome = outcome.and(guarded.and_then(|guarded| guard::remove_stale(&guarded, &rest)));
     outcome = outcome.and(host_access::delete_stale_records(&node, &recorded, &rest).await);
-    outcome = outcome.and(host_access::remove_stale(&ways, &rest).map_err(CniError::from));
+    outcome = outcome.and(host_access::remove_stale(&routes, &rest).map_err(CniError::from));
     ports::repair_missing(&node).await;
     host_access::repair_and_log(&node).await;
     if let Err(e) = record::prune() {

@@ -109,7 +109,7 @@ pub fn source(pod: IpAddr, chosen: &[IpAddr], without_us: Option<IpAddr>) -> Opt
     without_us.filter(|ip| chosen.contains(ip)).or_else(|| chosen.iter().copied().find(|ip| same_family(ip)))
 }
 
-/// What CHECK finds of the ways between a pod and its node.
+/// What CHECK finds of the host routes between a pod and its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
     /// For each of the pod's addresses.

@@ -84,7 +84,7 @@ pub(super) fn loose_trunks(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The node's ways to its pods.
+/// The node's host routes to its pods.
 pub(super) fn host_access(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "hostaccess";
     let why = "the node and its pod do not reach each other: probes fail, services of the node too. vlan-bridgectl repair brings back \

@@ -1,4 +1,4 @@
-//! The node's ways to its pods (`hostAccess`): whether they are still there.
+//! The node's host routes to its pods (`hostAccess`): whether they are still there.
 
 use std::net::IpAddr;
 

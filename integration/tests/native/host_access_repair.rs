@@ -1,4 +1,4 @@
-//! A pod and its own node after the bridge was down: the kernel has taken the node's ways to its pods.
+//! A pod and its own node after the bridge was down: the kernel has removed the host routes.
 
 use crate::host_access::{addresses, dual_stack, ip, site, talk};
 use integration::{Capture, Frame, Outcome, Pod, Site, Snapshot};

@@ -99,7 +99,7 @@ fn force_takes_attached_pods_away_and_nothing_of_others() {
     assert!(told.stderr.contains("left br136: tap0 is a port of it"), "{told}");
     assert!(!pod.has_link("eth0") && site.node.has_link("br136"));
     assert_eq!(site.node.leases(Site::NETWORK), ["172.20.56.17"], "the plugin's own DEL was called");
-    // Nor of one that died without a word, though the bridge on which the ways to it hang is there.
+    // Nor of one that died without a word, though the bridge on which its host routes hang is there.
     for what in ["route show proto 117", "neigh show nud permanent dev br136"] {
         assert_eq!(site.node.run(&format!("ip {what}")).expect_ok().stdout, "", "{what}");
     }

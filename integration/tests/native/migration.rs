@@ -16,7 +16,7 @@ const OLD: &str = "/etc/cni/net.d/00-vlan136.conflist";
 const NEW: &str = "/etc/cni/net.d/10-vlan136.conflist";
 /// The list for all nodes that `install` is given.
 const TEMPLATE: &str = "/etc/10-vlan136.conflist";
-/// What takes away the node's ways to pods of ours that the reference plugins detached.
+/// What takes away the host routes of pods of ours that the reference plugins detached.
 const LEFT: [&str; 3] =
     ["ip route flush proto 117", "ip -6 route flush proto 117", "ip neigh flush dev br136 nud permanent"];
 /// Where the release was unpacked.

@@ -137,7 +137,7 @@ fn nothing_crosses_the_node_from_an_uplinks_network() {
     }
 }
 
-/// Neither ways to the node nor a guard are what keeps it from being a router; nor is a pod that is there.
+/// Neither host routes nor a guard are what keeps it from being a router; nor is a pod that is there.
 #[test]
 fn strangers_do_not_cross_without_host_access_guard_and_pods() {
     let (scene, pod) = (Scene::new(), Pod::new());
