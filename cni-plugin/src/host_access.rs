@@ -1,5 +1,5 @@
 //! The pods' way to their own node and back (`hostAccess`): looked at, planned by
-//! [`crate::plan::host_access`], and taken.
+//! `plan::host_access`, and taken.
 //!
 //! The node's routes to pods hang on the bridge, so they outlive a veth. Their metric is the attachment's, by
 //! which they are found again where nothing else is left of it.

@@ -23,7 +23,7 @@ pub struct Guard {
     /// Addresses beside its own that the pod may send from (`allowedAddresses`): virtual ones of keepalived
     /// for one.
     pub allowed: Vec<IpAddr>,
-    /// `allowedAddresses` has [`LINK_LOCAL`]: a virtual machine in the pod makes its link-local address of a
+    /// `allowedAddresses` has `LINK_LOCAL`: a virtual machine in the pod makes its link-local address of a
     /// secret (RFC 7217), and nobody knows it beforehand.
     pub any_link_local: bool,
 }

@@ -6,9 +6,9 @@
 //! as a [`Store`] lives, by host-local too. These files are the truth about who holds what.
 //!
 //! `<dataDir>/.vlan-bridge/<network>/` is ours alone; no network can have a name that begins with a dot. It
-//! holds a [`Record`] for each holder, a [table](table) for each range, and an [index] that says whether both
-//! still describe the leases. If not, because host-local was here or one of us was killed, they are [made
-//! anew](reconcile). With them a verb looks at its own holder's files alone, however many others there are.
+//! holds a [`Record`] for each holder, a `table` for each range, and an `index` that says whether both
+//! still describe the leases. If not, because host-local was here or one of us was killed, they are made
+//! anew (`reconcile`). With them a verb looks at its own holder's files alone, however many others there are.
 //!
 //! `docs/ipam.md` has the order of all steps, and what each kill between two of them leaves.
 

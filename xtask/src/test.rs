@@ -104,6 +104,7 @@ pub(crate) fn ensure_root() -> Result<()> {
 fn checks() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(cargo().args(["doc", "--quiet", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     tidy::check(&workspace::root())
 }
 
