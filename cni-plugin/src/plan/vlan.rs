@@ -223,11 +223,19 @@ mod tests {
     fn joining_adds_what_is_missing_and_nothing_twice() {
         let network = network(r#""bridge": "br0", "uplink": {"master": "bond0"}, "vlan": 136"#);
         let joined = |seen: &[PortVlans], side: Option<&Link>| {
-            join(&network, &bridge(None), Some(&uplink()), side, true, seen).len()
+            join(&network, &bridge(None), Some(&uplink()), side, true, seen)
         };
-        assert_eq!(joined(&[port(POD, &[136])], None), 5);
+        let vlans = vec![Membership::tagged(136)];
+        let expected = [
+            Step::JoinVlans { port: "bond0".into(), vlans: vlans.clone() },
+            Step::JoinVlansSelf { bridge: "br0".into(), vlans },
+            Step::CreateVlan { name: "br0.136".into(), parent: "br0".into(), id: 136 },
+            Step::DisableAcceptRa("br0.136".into()),
+            Step::Up("br0.136".into()),
+        ];
+        assert_eq!(joined(&[port(POD, &[136])], None), expected);
         let side = link(4, "br0.136", Kind::Vlan { id: 136, protocol: 0x8100 });
-        assert_eq!(joined(&[port(UPLINK, &[136]), port(BRIDGE, &[136])], Some(&side)), 0);
+        assert_eq!(joined(&[port(UPLINK, &[136]), port(BRIDGE, &[136])], Some(&side)), []);
     }
 
     #[test]

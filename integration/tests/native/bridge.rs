@@ -74,7 +74,11 @@ fn without_a_gateway_the_bridge_has_no_address_and_nothing_is_forwarded() {
         outcome.expect_ok();
         assert!(addresses(node, "cni0").is_empty(), "{kind}");
         let second = Pod::new();
+        // A namespace may begin with forwarding on, as the machine has it.
+        let forwarding = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
+        forwarding.iter().for_each(|key| node.set_sysctl(key, "0"));
         let result = plugin(node, kind, &json!({})).add(&second.eth0()).expect_ok().json();
+        forwarding.iter().for_each(|key| assert_eq!(node.sysctl(key), "0", "{kind}: {key}"));
         for ip in result["ips"].as_array().unwrap() {
             pod.wait_for(ip["address"].as_str().unwrap().split('/').next().unwrap());
         }

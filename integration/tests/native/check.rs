@@ -52,8 +52,8 @@ pub(crate) fn fails_after(rows: &[Tampering], change: fn(&mut Value)) {
         assert_eq!(outcome.error_code(), 101, "{what}: {outcome}");
         let text = outcome.error_text();
         for part in *named {
-            let part = if *part == "HOST" { attached.host() } else { part };
-            assert!(text.contains(part), "{what}: {part} is not in {text:?}");
+            let part = part.replace("HOST", attached.host());
+            assert!(text.contains(&part), "{what}: {part} is not in {text:?}");
         }
     }
 }
@@ -78,12 +78,16 @@ fn what_was_tampered_with_in_the_pod_is_named() {
             |a| a.pod.ip("link set eth0 address 02:00:00:00:00:66"),
             &["eth0", "02:00:00:00:00:66"],
         ),
-        ("down", |a| a.pod.ip("link set eth0 down"), &["eth0"]),
-        ("renamed", |a| a.pod.ip("link set eth0 down\nlink set eth0 name eth9"), &["eth0"]),
+        ("down", |a| a.pod.ip("link set eth0 down"), &["interface eth0 is down"]),
+        (
+            "renamed",
+            |a| a.pod.ip("link set eth0 down\nlink set eth0 name eth9"),
+            &["interface eth0 is gone from the container"],
+        ),
         (
             "another interface in its place",
             |a| a.pod.ip("link del eth0\nlink add eth0 type bridge\nlink set eth0 up"),
-            &["eth0"],
+            &["the node's end of eth0 is gone"],
         ),
     ];
     fails_after(&rows, |_| {});
@@ -98,7 +102,7 @@ fn what_was_tampered_with_in_the_node_is_named() {
             |a| a.site.node.ip(&format!("link add other type bridge\nlink set {} master other", a.host())),
             &["HOST", "br136"],
         ),
-        ("down", |a| a.site.node.ip(&format!("link set {} down", a.host())), &["HOST"]),
+        ("down", |a| a.site.node.ip(&format!("link set {} down", a.host())), &["HOST is down"]),
         (
             "another MAC",
             |a| a.site.node.ip(&format!("link set {} address 02:00:00:00:00:66", a.host())),

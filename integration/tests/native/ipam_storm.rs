@@ -95,6 +95,7 @@ fn two_hundred_at_once_never_share_an_address_and_lose_none() {
     let mut seed = [0; 4];
     File::open("/dev/urandom").unwrap().read_exact(&mut seed).unwrap();
     let seed = u32::from_ne_bytes(seed);
+    note(&format!("storm: seed {seed}"));
     let storm = Storm {
         ipam: &ipam,
         end: Instant::now() + Duration::from_secs(seconds),

@@ -188,6 +188,7 @@ fn an_add_whose_ipam_was_killed_fails_and_leaves_nothing() {
     let (clean, pod) = (Clean::new(), Pod::new());
     ipam_at_every_point("ADD", "", |ipam| {
         let outcome = ipam.before(clean.plugin().call("ADD", &pod.eth0())).run();
+        assert_eq!(outcome.ok(), !was_killed(ipam), "an ADD without an address is no success: {outcome}");
         if outcome.ok() {
             clean.plugin().del(&pod.eth0()).expect_ok();
         } else {
