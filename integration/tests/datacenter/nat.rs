@@ -100,7 +100,7 @@ fn bridged_pods_that_need_our_rules_need_the_kernels_parts() {
     bridged.status().expect_ok();
 }
 
-/// The paths are walked natively (`native/nat_paths.rs`); this is the least on another kernel.
+/// The paths are walked natively (`native/nat/paths.rs`); this is the least on another kernel.
 #[test]
 fn a_host_port_works_on_this_kernel_too() {
     let (machine, node, pod) = (Namespace::new("machine"), Node::new("node"), Pod::new());

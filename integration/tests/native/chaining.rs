@@ -1,6 +1,9 @@
 //! Our plugin among others: chained with the reference plugins, beside a second network, above any IPAM, or
 //! none.
 
+pub(crate) mod dhcp;
+pub(crate) mod ipam;
+
 use integration::{Node, Pod, Site, Snapshot};
 use serde_json::{Value, json};
 

@@ -1,5 +1,8 @@
 //! CHECK: passes while an attachment is as ADD left it, and names what was tampered with.
 
+pub(crate) mod gc;
+pub(crate) mod status;
+
 use integration::{Pod, Site};
 use serde_json::{Value, json};
 use std::fs;

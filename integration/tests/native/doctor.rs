@@ -1,6 +1,14 @@
 //! `vlan-bridgectl` on a node in NAT mode: what the doctor says of the packet filter, what status tells of
 //! ports, and what a forced removal leaves.
 
+pub(crate) mod bridge;
+pub(crate) mod definitions;
+pub(crate) mod detached;
+pub(crate) mod filter;
+pub(crate) mod lists;
+pub(crate) mod runtimes;
+pub(crate) mod vlan;
+
 use integration::{Ctl, Finding, Namespace, Node, Pod, Site, Snapshot, not_tried, poll};
 use serde_json::{Value, json};
 use std::fs;

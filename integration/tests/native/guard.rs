@@ -1,7 +1,10 @@
 //! What a pod may send: nothing forged is seen at the switch or at another pod, and all that is the pod's own
 //! passes.
 
-use crate::guard_frames::{
+pub(crate) mod frames;
+pub(crate) mod repair;
+
+use crate::guard::frames::{
     ALLOWED, BROADCAST, Case, FORGED, NEIGHBOUR, NEIGHBOUR6, OWN, OWN6, ROUTER6, STRANGER, cases, frame,
     link_local_cases, mark, marked, udp,
 };

@@ -1,5 +1,8 @@
 //! A pod and its own node: what an ADD gives them, what CHECK sees of it, and that nothing of it is left.
 
+pub(crate) mod beside;
+pub(crate) mod repair;
+
 use crate::attached::Clean;
 use integration::{Capture, Frame, Namespace, Pod, Protocol, Server, Site, Snapshot, Transport, ask};
 use serde_json::{Value, json};

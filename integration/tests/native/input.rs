@@ -1,6 +1,12 @@
 //! Bad input is refused with the right code and a message that names key and value, and nothing is touched:
 //! the means, and what both plugins are told by everybody.
 
+pub(crate) mod bridge;
+pub(crate) mod environment;
+pub(crate) mod ipam;
+pub(crate) mod node;
+pub(crate) mod tolerated;
+
 use integration::{Call, Pod, Site, Snapshot};
 use serde_json::{Value, json};
 

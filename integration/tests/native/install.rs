@@ -1,5 +1,10 @@
 //! `vlan-bridgectl install` and `uninstall`: what goes where, what is refused, and what comes back.
 
+pub(crate) mod at_once;
+pub(crate) mod denied;
+pub(crate) mod kubernetes;
+pub(crate) mod runtimes;
+
 use integration::{Ctl, Node, Outcome, Pod, Site, Snapshot, poll, product};
 use serde_json::{Value, json};
 use std::fs;

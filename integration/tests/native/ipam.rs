@@ -1,5 +1,21 @@
 //! The IPAM plugin by itself, on a store of its own, and host-local on the same store.
 
+pub(crate) mod choice;
+pub(crate) mod damage;
+pub(crate) mod dead;
+pub(crate) mod disk;
+pub(crate) mod errors;
+pub(crate) mod flat;
+pub(crate) mod kill;
+pub(crate) mod links;
+pub(crate) mod lock;
+pub(crate) mod machines;
+pub(crate) mod model;
+pub(crate) mod operator;
+pub(crate) mod reboot;
+pub(crate) mod roll;
+pub(crate) mod storm;
+
 use integration::{Attachment, Call, Node, Outcome, Plugin, run_with};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

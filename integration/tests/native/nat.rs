@@ -1,6 +1,15 @@
 //! A node in NAT mode, and what its packet filter says: what the tests of host ports and masquerading start
 //! from.
 
+pub(crate) mod closed;
+pub(crate) mod kill;
+pub(crate) mod localhost;
+pub(crate) mod paths;
+pub(crate) mod repair;
+pub(crate) mod rules;
+pub(crate) mod services;
+pub(crate) mod siblings;
+
 use integration::{Attachment, Namespace, Node, Plugin, Pod, Snapshot};
 use serde_json::{Value, json};
 

@@ -1,5 +1,7 @@
 //! A plain NIC as the uplink: what is refused before anything is touched, and what of an operator's is kept.
 
+pub(crate) mod boundary;
+
 use crate::attached::Clean;
 use integration::{Background, Capture, Namespace, Node, Outcome, Pod, Site, Snapshot, poll};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 //! A sequence is made of [`Step`]s by proptest, which also shortens one that fails. The seed of all is
 //! printed then; [`SEED`] repeats it.
 
-mod model;
+mod expected;
 mod rig;
 
 use integration::note;

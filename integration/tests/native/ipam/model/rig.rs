@@ -1,6 +1,6 @@
 //! Takes the steps with the real binaries, and compares.
 
-use super::model::{Known, Lease, Model};
+use super::expected::{Known, Lease, Model};
 use super::{By, Step, Verb};
 use crate::ipam::{Ipam, NETWORK};
 use integration::{Attachment, Background, Call, Outcome, plugin, run_killed_at, run_quickly};

@@ -2,7 +2,7 @@
 //! configurations say, a podman without CNI, and one without the plugin `loopback`.
 
 use crate::doctor::find;
-use crate::install_runtimes::{INSTALL, VERSION, with_loopback};
+use crate::install::runtimes::{INSTALL, VERSION, with_loopback};
 use integration::{Ctl, Node, Pod};
 use serde_json::{Value, json};
 use std::fs;

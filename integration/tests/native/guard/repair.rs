@@ -3,7 +3,7 @@
 
 use crate::attached::{Clean, host_interface};
 use crate::guard::Scene;
-use crate::guard_frames::{BROADCAST, FORGED, OWN, STRANGER, frame, mark, marked, udp};
+use crate::guard::frames::{BROADCAST, FORGED, OWN, STRANGER, frame, mark, marked, udp};
 use crate::kill::{Threads, at_every_point};
 use integration::{Background, Capture, Pod, Site, Snapshot, poll};
 use serde_json::{Value, json};
