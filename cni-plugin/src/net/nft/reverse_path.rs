@@ -99,6 +99,7 @@ fn filter(expressions: &[u8]) -> Option<Filter> {
         let value = |kind: u16| attribute(data, kind).and_then(number);
         match attribute(item, 1).map(text)?.as_str() {
             "meta" => loaded = of_meta(value(2)?),
+            "ct" | "payload" | "exthdr" | "rt" => loaded = Loaded::Nothing,
             "fib" => {
                 strict = is_strict(value(2)?, value(3)?)?;
                 loaded = Loaded::WayBack;

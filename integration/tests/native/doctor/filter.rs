@@ -101,7 +101,7 @@ const REVERSE_PATH_FILTERS: [(&str, &str); 4] = [
     (
         "table inet own {\n chain noted {\n drop\n }\n chain pre {\n type filter hook prerouting priority raw;\n \
          icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n \
-         iifname != \"lo\" fib saddr . iif oif missing goto noted\n }\n}",
+         iifname != \"lo\" ip6 nexthdr icmpv6 fib saddr . iif oif missing goto noted\n }\n}",
         "chain pre of table inet own drops",
     ),
     (
