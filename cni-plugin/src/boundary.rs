@@ -171,7 +171,11 @@ impl Devices {
         let path = self.folder.join(device);
         let failed = |e| CniError::new(code::IO_FAILURE, format!("write record {}: {e}", path.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
-        fs::write(&path, port).map_err(failed)
+        fs::write(&path, port).map_err(|e| {
+            // On a full disk an empty one may be there, which says nothing.
+            let _ = fs::remove_file(&path);
+            failed(e)
+        })
     }
 
     fn remove(&self, device: &str) -> Result<(), CniError> {
@@ -210,6 +214,10 @@ impl Devices {
 
     async fn has_uplink(&self, node: &Conn, bridge: &str, device: &str) -> Result<bool, CniError> {
         let port = fs::read_to_string(self.folder.join(device)).unwrap_or_default();
+        // Of who was killed before it had written the name: what may have an uplink stays closed.
+        if port.is_empty() {
+            return Ok(true);
+        }
         let (Some(bridge), Some(port)) =
             (link::by_name(node, bridge).await?, link::by_name(node, &port).await?)
         else {

@@ -60,6 +60,11 @@ impl Delegate {
         }
     }
 
+    /// Whether it is `vlan-bridge-ipam`, of whose errors we know what they leave.
+    pub fn is_ours(&self) -> bool {
+        self.binary.ends_with(OUR_IPAM)
+    }
+
     /// Runs a verb to its end.
     pub fn call(&self, command: Command) -> Result<Vec<u8>, CniError> {
         self.start(command)?.answer()
@@ -79,7 +84,7 @@ impl Delegate {
             Some(writer)
         };
         let mut process = Process::new(&self.binary);
-        if self.binary.ends_with(OUR_IPAM) {
+        if self.is_ours() {
             // It ends with us, so that it takes no address when we are gone.
             process.env("VLAN_BRIDGE_PID", std::process::id().to_string());
         }

@@ -126,6 +126,12 @@ async fn beyond(
             "heard behind {}, and no gateway answers that could say whether it is the router's",
             uplink.port_name()
         ))),
+        // Nobody who is silent for a moment is to lose its MAC to a pod. A gateway that only follows from the
+        // subnet need not exist.
+        None if answers.is_empty() && names_gateway(request) => Err(CniError::new(
+            code::TRY_AGAIN_LATER,
+            format!("no gateway answers that could say whether {mac} is the router's"),
+        )),
         None => Ok(None),
     }
 }
@@ -204,6 +210,13 @@ fn gateways(network: &Network, request: &Request) -> Vec<IpAddr> {
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// Whether the configuration names a gateway.
+fn names_gateway(request: &Request) -> bool {
+    let mut named = Vec::new();
+    named_gateways(request.config.get("ipam").unwrap_or(&Value::Null), &mut named);
+    !named.is_empty()
 }
 
 /// Every `gateway` and `gw` of any IPAM plugin's configuration.

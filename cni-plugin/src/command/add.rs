@@ -282,6 +282,8 @@ impl Add<'_> {
                     }
                     return Ok(Some(result));
                 }
+                // It has given nothing, and its DEL would wait for the same lock as long again.
+                Err(e) if e.code == code::TRY_AGAIN_LATER && delegate.is_ours() => return Err(e),
                 Err(e) => {
                     if let Err(also) = delegate.call(Command::Del) {
                         log::error!("after a failed ADD, the ipam plugin's DEL failed as well: {also}");

@@ -7,7 +7,7 @@
 
 use cni_conf::network::Network;
 
-use super::nat::matches::{came_by, leaves_elsewhere, no_connection};
+use super::nat::matches::{came_by, connection, leaves_elsewhere};
 use super::nat::ruleset::{BEFORE_FILTER, DNATED, KNOWN};
 use crate::nft::{Change, Ct, Expr, Family, Hook, HookPoint, Table, Verdict};
 
@@ -36,30 +36,40 @@ pub fn table<'a>(devices: impl IntoIterator<Item = &'a String>) -> Vec<Change> {
         Change::AddChain { table: TABLE, name: FORWARD.into(), hook: Some(hook) },
         Change::FlushChain { table: TABLE, name: FORWARD.into() },
     ];
-    changes.extend(devices.into_iter().map(|device| Change::AddRule {
+    let add = |exprs: Vec<Expr>, comment: &str| Change::AddRule {
         table: TABLE,
         chain: FORWARD.into(),
-        exprs: rule(device),
-        comment: device.clone(),
-    }));
+        exprs,
+        comment: comment.to_owned(),
+    };
+    changes.extend(passes().map(|(comment, exprs)| add(exprs, comment)));
+    changes.extend(devices.into_iter().map(|device| add(rule(device), device)));
     changes
 }
 
-/// What was sent elsewhere than it was meant for passes (a service, a host port), and so does what belongs to
-/// a known connection. What goes out by the device that it came by is bridged, with br_netfilter, or goes to
-/// where it came from.
-fn rule(device: &str) -> Vec<Expr> {
+/// What belongs to a known connection passes, and so does what was sent elsewhere than it was meant for (a
+/// service, a host port). These rules come first: a packet that belongs to no connection at all, as one that
+/// connection tracking finds invalid, has no `ct status`, and would end a drop rule that asks for it.
+fn passes() -> [(&'static str, Vec<Expr>); 2] {
+    let accept = |of: Vec<Expr>| [of, vec![Expr::Verdict(Verdict::Accept)]].concat();
     [
-        came_by(device),
-        leaves_elsewhere(device),
-        no_connection(Ct::State, KNOWN),
-        no_connection(Ct::Status, DNATED),
-        vec![Expr::Verdict(Verdict::Drop)],
+        ("known connections", accept(connection(Ct::State, KNOWN))),
+        ("services and host ports", accept(connection(Ct::Status, DNATED))),
     ]
-    .concat()
 }
 
-/// Whether the chain has just the rules of these devices, by their comments.
+/// All else is dropped. What goes out by the device that it came by is bridged, with br_netfilter, or goes to
+/// where it came from.
+fn rule(device: &str) -> Vec<Expr> {
+    [came_by(device), leaves_elsewhere(device), vec![Expr::Verdict(Verdict::Drop)]].concat()
+}
+
+/// Whether the chain begins with what passes, and has just the rules of these devices besides, by their
+/// comments.
 pub fn is_whole(there: &[String], devices: &[String]) -> bool {
-    there.len() == devices.len() && devices.iter().all(|device| there.contains(device))
+    let passes = passes().map(|(comment, _)| comment);
+    let begins = there.iter().map(String::as_str).take(passes.len()).eq(passes);
+    begins
+        && there.len() == passes.len() + devices.len()
+        && devices.iter().all(|device| there.contains(device))
 }

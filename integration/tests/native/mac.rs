@@ -74,6 +74,26 @@ fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod() {
     }
 }
 
+/// A router that is silent for a moment would lose its MAC to the pod, and for as long as the pod lives.
+#[test]
+fn a_mac_is_not_given_while_the_gateway_that_may_have_it_is_silent() {
+    let (site, pod) = (Site::new(), Pod::new());
+    let router = mac_of(&site.router, "port");
+    let plugin = site.node.plugin(&site.list());
+    plugin.add(&Pod::new().eth0()).expect_ok();
+    site.router.ip("link set port down");
+    site.node.run("bridge fdb flush dev nic0 master dynamic");
+    for mac in [router.as_str(), FREE] {
+        let told = plugin.add(&pod.eth0().args(&format!("MAC={mac}")));
+        assert_eq!(told.error_code(), 11, "{told}");
+        assert!(told.error_text().contains("no gateway answers"), "{told}");
+    }
+    site.router.ip("link set port up");
+    let told = plugin.add(&pod.eth0().args(&format!("MAC={router}")));
+    assert_eq!(told.error_code(), 105, "{told}");
+    plugin.add(&pod.eth0().args(&format!("MAC={FREE}"))).expect_ok();
+}
+
 /// Releases without `sticky` wrote no record of a port either: for their pods CHECK only warns, since
 /// `repair` has nothing to go by.
 #[test]

@@ -257,6 +257,8 @@ fn ipv4_rules() -> Vec<Vec<Expr>> {
         to_udp_port(68),
         // A redirect (RFC 792) says that somebody else is the router.
         icmp(1, 5, Verdict::Drop),
+        // A query (RFC 3376 section 4.1) makes bridges prune what is for others.
+        icmp(2, 0x11, Verdict::Drop),
         vec![port(), source_mac(), source, Expr::Lookup { key: PORT, set: ADDRESSES4 }, end(Verdict::Accept)],
         vec![end(Verdict::Drop)],
     ]
@@ -287,6 +289,10 @@ fn ipv6_rules() -> Vec<Vec<Expr>> {
         // Router advertisement and redirect (RFC 4861 sections 4.2 and 4.5).
         icmp(ICMPV6, 134, Verdict::Drop),
         icmp(ICMPV6, 137, Verdict::Drop),
+        // A query of multicast listeners (RFC 3810 section 5.1), and the advertisement of a multicast router
+        // (RFC 4286 section 3), make bridges prune neighbour solicitations for others.
+        icmp(ICMPV6, 130, Verdict::Drop),
+        icmp(ICMPV6, 151, Verdict::Drop),
         icmp(ICMPV6, 136, Verdict::Jump(NEIGHBOURS.into())),
         [unspecified(135), vec![end(Verdict::Goto(PROBES.into()))]].concat(),
         [unspecified(143), vec![end(Verdict::Accept)]].concat(),

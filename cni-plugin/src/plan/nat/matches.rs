@@ -114,11 +114,6 @@ pub fn connection(key: Ct, bits: u32) -> Vec<Expr> {
     vec![Expr::Ct { key, to: FIRST }, any_of(bits), Expr::NotEqual { reg: FIRST, value: vec![0; 4] }]
 }
 
-/// `ct status & BITS == 0`, `ct state & BITS == 0`: none of these bits.
-pub fn no_connection(key: Ct, bits: u32) -> Vec<Expr> {
-    vec![Expr::Ct { key, to: FIRST }, any_of(bits), Expr::Equal { reg: FIRST, value: vec![0; 4] }]
-}
-
 fn any_of(bits: u32) -> Expr {
     Expr::Bitwise { reg: FIRST, mask: bits.to_ne_bytes().to_vec(), xor: vec![0; 4] }
 }

@@ -49,6 +49,16 @@ pub fn udp(from: &str, ports: [u16; 2]) -> Vec<u8> {
     packet
 }
 
+/// RFC 3376: a message of this type.
+fn igmp(kind: u8) -> Vec<u8> {
+    const PROTOCOL: usize = 9;
+    const BODY: usize = 20;
+    let mut packet = udp(OWN, [0, 0]);
+    packet[PROTOCOL] = 2;
+    packet[BODY] = kind;
+    packet
+}
+
 /// RFC 8200, to all nodes.
 pub fn ipv6(next: u8, from: &str, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0, 0, body.len() as u8, next, 255];
@@ -213,6 +223,11 @@ pub fn cases(own: [u8; 6]) -> Vec<Case> {
         ("DHCPv6 reply", own_frame(ip6, udp6(&mine, [547, 546])), false),
         ("router advertisement", frame(ALL_NODES, own, ip6, &icmpv6(&mine, 134, "::")), false),
         ("redirect", frame(ALL_NODES, own, ip6, &icmpv6(&mine, 137, OWN6)), false),
+        ("IGMP query", frame(BROADCAST, own, 0x0800, &igmp(0x11)), false),
+        ("IGMP report", frame(BROADCAST, own, 0x0800, &igmp(0x22)), true),
+        ("query of multicast listeners", frame(ALL_NODES, own, ip6, &icmpv6(&mine, 130, "::")), false),
+        ("multicast router's advertisement", frame(ALL_NODES, own, ip6, &icmpv6(&mine, 151, "::")), false),
+        ("report of a multicast listener", frame(ALL_NODES, own, ip6, &icmpv6(&mine, 143, "::")), true),
         ("router solicitation", frame(ALL_NODES, own, ip6, &icmpv6(&mine, 133, "::")), true),
         ("advertisement of its own", frame(ALL_NODES, own, ip6, &icmpv6(OWN6, 136, OWN6)), true),
         ("advertisement for the router", frame(ALL_NODES, own, ip6, &icmpv6(OWN6, 136, ROUTER6)), false),

@@ -1,7 +1,7 @@
 //! The node is no router between the network of an uplink and its own, whoever has switched forwarding on.
 
 use crate::nat::addresses;
-use integration::{Namespace, Pod, Server, Site, Transport, ask, poll};
+use integration::{Capture, Frame, Namespace, Pod, Server, Site, Transport, ask, poll};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -148,6 +148,49 @@ fn strangers_do_not_cross_without_host_access_guard_and_pods() {
     assert_eq!(scene.crossings(&scene.site.router), [""; 0]);
     plugin.del(&pod.eth0()).expect_ok();
     assert_eq!(scene.crossings(&scene.site.router), [""; 0], "after the last pod");
+}
+
+/// An IPv4 packet (RFC 791) from a pod to the machine, with a body of its protocol.
+fn packet(from: &str, protocol: u8, body: &[u8]) -> Vec<u8> {
+    let ip = |text: &str| text.parse::<std::net::Ipv4Addr>().unwrap().octets();
+    let mut header = vec![0x45, 0, 0, 20 + body.len() as u8, 0, 1, 0, 0, 64, protocol, 0, 0];
+    header.extend([ip(from), ip(MACHINE[0])].concat());
+    let sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = !((sum & 0xffff) as u16).wrapping_add((sum >> 16) as u16);
+    header[10..12].copy_from_slice(&folded.to_be_bytes());
+    [&header[..], body].concat()
+}
+
+/// What connection tracking finds invalid has no connection, and so no `ct status` that a rule could ask for.
+#[test]
+fn what_belongs_to_no_connection_does_not_cross_either() {
+    let (scene, pod) = (Scene::new(), Pod::new());
+    let result =
+        scene.site.node.plugin(&scene.list("boundary", &json!({}))).add(&pod.eth0()).expect_ok().json();
+    let bytes =
+        |mac: &str| -> Vec<u8> { mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect() };
+    let [bridge, own] = [0, 2].map(|index| bytes(result["interfaces"][index]["mac"].as_str().unwrap()));
+    let from = addresses(&result).into_iter().find(|address| !address.contains(':')).unwrap();
+    let capture = Capture::start(&scene.machine, "port");
+    let send = |mark: u8| {
+        let mark = [mark; 8];
+        // An echo reply, a TCP reset and one without any flag, with the mark behind.
+        let reset = |flags: u8| {
+            [&[0, 80, 0, 81, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0][..], &mark].concat()
+        };
+        let bodies = [(1, [&[0, 0, 0, 0, 0, 1, 0, 1][..], &mark].concat()), (6, reset(4)), (6, reset(0))];
+        for (protocol, body) in bodies {
+            let packet = packet(&from, protocol, &body);
+            pod.send_frame("eth0", &[&bridge[..], &own, &[8, 0], &packet].concat());
+        }
+    };
+    let has = |mark: u8| move |frame: &Frame| frame.payload.windows(8).any(|part| part == [mark; 8]);
+    send(0xb1);
+    scene.site.node.nft("delete table inet vlan-bridge-uplinks");
+    send(0xb2);
+    // Else nothing is shown; and what was sent before would have come before.
+    capture.wait_for("what the table kept out", has(0xb2));
+    assert!(!capture.frames().iter().any(has(0xb1)));
 }
 
 #[test]
