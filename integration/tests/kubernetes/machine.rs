@@ -130,9 +130,9 @@ impl Machine {
             all.insert(format!("route {}", route["dst"]));
         }
         let rules = self.node.run("nft list ruleset").expect_ok().stdout;
-        // The guard's table stays with the bridge, without a word of any pod.
+        // The guard's and the boundary's tables stay with the bridge, without a word of any pod.
         all.extend(rules.lines().filter(|line| line.contains("veth")).map(str::to_owned));
-        all.extend(rules.contains("table inet vlan-bridge").then(|| "table inet vlan-bridge".to_owned()));
+        all.extend(rules.contains("table inet vlan-bridge {").then(|| "table inet vlan-bridge".to_owned()));
         all
     }
 }
