@@ -1,7 +1,9 @@
-//! Runs the IPAM plugin (CNI 1.1, section 4, "Plugin Delegation").
+//! Runs the IPAM plugin (CNI 1.1, section 4, "Plugin Delegation"): within this process where it is this very
+//! program under its other name, else as a process of its own.
 
+use std::fs::Metadata;
 use std::io::{self, ErrorKind, PipeWriter, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -23,12 +25,13 @@ const PIPE_HOLDS: usize = 4096;
 /// to hold it again as `prevResult`.
 const LONGEST_ANSWER: u64 = cni_skel::MAX_STDIN;
 
-/// An IPAM plugin found in `CNI_PATH`, with the configuration that it is given: the whole of ours, byte for
-/// byte.
+/// An IPAM plugin found in `CNI_PATH`, with the request that it is given: the runtime's, byte for byte.
 #[derive(Clone)]
 pub struct Delegate {
     binary: PathBuf,
-    config: Arc<Vec<u8>>,
+    /// Whether that file is the program that runs here. Then a call does what a process would.
+    is_this_program: bool,
+    request: Arc<Request>,
 }
 
 impl std::fmt::Debug for Delegate {
@@ -44,8 +47,16 @@ impl Delegate {
         let folders = &request.env.path;
         let mut candidates =
             folders.iter().filter(|folder| folder.is_absolute()).map(|folder| folder.join(name));
-        match candidates.find(|path| is_executable(path)) {
-            Some(binary) => Ok(Delegate { binary, config: Arc::new(request.stdin.clone()) }),
+        let found = candidates.find_map(|path| {
+            let file = path.metadata().ok().filter(is_program)?;
+            Some((path, file))
+        });
+        match found {
+            Some((binary, file)) => Ok(Delegate {
+                binary,
+                is_this_program: name == OUR_IPAM && is_this_program(&file),
+                request: Arc::new(request.clone()),
+            }),
             None => {
                 let searched: Vec<String> =
                     folders.iter().map(|folder| folder.display().to_string()).collect();
@@ -65,17 +76,27 @@ impl Delegate {
         self.binary.ends_with(OUR_IPAM)
     }
 
-    /// Runs a verb to its end.
-    pub fn call(&self, command: Command) -> Result<Vec<u8>, CniError> {
-        self.start(command)?.answer()
+    /// Runs a verb to its end. Of its result only an error matters.
+    pub fn call(&self, command: Command) -> Result<(), CniError> {
+        self.start(command)?.finish()
     }
 
-    /// Starts a verb, and leaves the plugin at work beside what the caller goes on with. The environment is
-    /// ours but for `CNI_COMMAND`, stderr is ours too.
+    /// Starts a verb. A process is left at work beside what the caller goes on with. This program's own IPAM
+    /// has ended when this returns.
     pub fn start(&self, command: Command) -> Result<Running, CniError> {
+        if self.is_this_program {
+            let mut request = Request::clone(&self.request);
+            request.env.command = command;
+            return Ok(Running::Ended(vlan_bridge_ipam::run(&request)));
+        }
+        self.execute(command).map(Running::Process)
+    }
+
+    /// The environment of the process is ours but for `CNI_COMMAND`, and so is stderr.
+    fn execute(&self, command: Command) -> Result<Executed, CniError> {
         let (stdin, writer) =
             io::pipe().map_err(|e| self.failed(format_args!("no pipe for its stdin: {e}")))?;
-        let writer = if self.config.len() <= PIPE_HOLDS {
+        let writer = if self.request.stdin.len() <= PIPE_HOLDS {
             // A plugin that had to wait for it would be woken on the writer's CPU, and keep the writer from
             // its own work.
             self.give_config(writer);
@@ -101,11 +122,11 @@ impl Delegate {
                 .spawn(move || delegate.give_config(writer))
                 .map_err(|e| self.failed(format_args!("no thread to write its stdin: {e}")))?;
         }
-        Ok(Running { delegate: self.clone(), child })
+        Ok(Executed { delegate: self.clone(), child })
     }
 
     fn give_config(&self, mut stdin: PipeWriter) {
-        match stdin.write_all(&self.config) {
+        match stdin.write_all(&self.request.stdin) {
             // A plugin need not read a configuration that it has no use for.
             Err(e) if e.kind() != ErrorKind::BrokenPipe => {
                 log::warn!("{}: its stdin could not be written: {e}", self.binary.display());
@@ -130,17 +151,46 @@ impl Delegate {
     }
 }
 
-/// An IPAM plugin at work.
+/// A verb of the IPAM plugin that was started.
 #[derive(Debug)]
 #[must_use = "nobody else waits for its end"]
-pub struct Running {
+pub enum Running {
+    /// It ran in this process.
+    Ended(Result<Option<Value>, CniError>),
+    /// It runs in one of its own.
+    Process(Executed),
+}
+
+impl Running {
+    /// The result of an ADD. One without a cniVersion is taken to be in the configuration's. An error of the
+    /// plugin comes back with its own code and message.
+    pub fn added(self, version: Version) -> Result<AddResult, CniError> {
+        let value = match self {
+            Running::Ended(outcome) => outcome?.unwrap_or_default(),
+            Running::Process(process) => process.document()?,
+        };
+        AddResult::from_json(&value, version)
+    }
+
+    /// Waits for the end of a verb without result.
+    pub fn finish(self) -> Result<(), CniError> {
+        match self {
+            Running::Ended(outcome) => outcome.map(drop),
+            Running::Process(process) => process.answer().map(drop),
+        }
+    }
+}
+
+/// An IPAM plugin in a process of its own.
+#[derive(Debug)]
+pub struct Executed {
     delegate: Delegate,
     child: Child,
 }
 
-impl Running {
-    /// Waits for the plugin to end. An error of it comes back with its own code and message.
-    pub fn answer(mut self) -> Result<Vec<u8>, CniError> {
+impl Executed {
+    /// Waits for the plugin to end.
+    fn answer(mut self) -> Result<Vec<u8>, CniError> {
         let answer = self.read();
         if answer.is_err() {
             // It may write for ever, and nobody reads any more.
@@ -150,13 +200,11 @@ impl Running {
         self.delegate.judge(status, answer?)
     }
 
-    /// [`Running::answer`] of an ADD, decoded. One without a cniVersion is taken to be in the
-    /// configuration's.
-    pub fn added(self, version: Version) -> Result<AddResult, CniError> {
+    /// Waits for the plugin to end, and decodes its answer.
+    fn document(self) -> Result<Value, CniError> {
         let delegate = self.delegate.clone();
-        let value: Value = serde_json::from_slice(&self.answer()?)
-            .map_err(|e| delegate.failed(format_args!("its result is not JSON: {e}")))?;
-        AddResult::from_json(&value, version)
+        serde_json::from_slice(&self.answer()?)
+            .map_err(|e| delegate.failed(format_args!("its result is not JSON: {e}")))
     }
 
     fn read(&mut self) -> Result<Vec<u8>, CniError> {
@@ -178,6 +226,17 @@ impl Running {
 
 /// Whether this is a file that anybody may execute, which is what root needs to.
 pub fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| is_program(&found))
+}
+
+fn is_program(file: &Metadata) -> bool {
     const ANYBODY: u32 = 0o111;
-    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & ANYBODY != 0)
+    file.is_file() && file.permissions().mode() & ANYBODY != 0
+}
+
+/// Whether a file is the one that this process executes, under whichever name. After an update it is not, and
+/// the new one is executed.
+fn is_this_program(file: &Metadata) -> bool {
+    let own = Path::new("/proc/self/exe").metadata();
+    own.is_ok_and(|own| (own.dev(), own.ino()) == (file.dev(), file.ino()))
 }

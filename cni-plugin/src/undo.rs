@@ -173,7 +173,7 @@ async fn undo_step(conn: &Conn, undo: Undo) -> Result<(), String> {
         }
         Undo::RemoveNat { veth } => return nat::detach(conn, &veth, true).await.map(drop).map_err(|e| e.msg),
         Undo::ReleaseLease(delegate) => {
-            return delegate.call(Command::Del).map(drop).map_err(|e| e.msg);
+            return delegate.call(Command::Del).map_err(|e| e.msg);
         }
     };
     done.map_err(|e| e.to_string())

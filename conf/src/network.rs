@@ -161,7 +161,7 @@ impl Network {
         network.accept_ra = section.opt_bool("acceptRA")?.or(managed.then_some(false));
         let backend = masquerade_backend(&section)?;
         network.check()?;
-        odd.extend(section.unknown().into_iter().filter(|key| !is_common_key(&key.path)));
+        odd.extend(section.unknown_except(is_common_key));
         let mut warnings: Vec<String> = odd.iter().map(UnknownKey::to_string).collect();
         if network.masquerade {
             warnings.extend(backend);

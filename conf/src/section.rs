@@ -225,13 +225,13 @@ impl<'a> Section<'a> {
         list.iter().enumerate().map(object).collect()
     }
 
-    /// A list of texts; empty when absent.
+    /// A list of strings; empty when absent.
     ///
     /// # Errors
     /// Anything else.
     pub fn strings(&self, key: &str) -> Result<Vec<String>, CniError> {
         let Some(value) = self.value(key) else { return Ok(Vec::new()) };
-        let list = value.as_array().ok_or_else(|| self.wrong(key, value, "a list of texts"))?;
+        let list = value.as_array().ok_or_else(|| self.wrong(key, value, "a list of strings"))?;
         let text = |(i, item): (usize, &Value)| {
             item.as_str()
                 .map(str::to_owned)
@@ -242,8 +242,13 @@ impl<'a> Section<'a> {
 
     /// The keys that nobody asked for. Call it when everything was read.
     pub fn unknown(&self) -> Vec<UnknownKey> {
+        self.unknown_except(|_| false)
+    }
+
+    /// The same without those that are somebody else's.
+    pub fn unknown_except(&self, is_known: impl Fn(&str) -> bool) -> Vec<UnknownKey> {
         let asked = self.asked.borrow();
-        let unasked = self.map.keys().filter(|key| !asked.contains(key.as_str()));
+        let unasked = self.map.keys().filter(|key| !asked.contains(key.as_str()) && !is_known(key));
         unasked.map(|key| UnknownKey { path: self.path(key), similar: self.similar(key) }).collect()
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
@@ -13,12 +13,31 @@ use crate::denial;
 /// content or the new one, whole, after a power cut too; who runs the old one keeps it. The name beside
 /// begins with a dot and ends like nothing that a runtime reads.
 pub(crate) fn put(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    put_by(path, |beside| write(beside, content, mode))
+}
+
+/// Makes a name of another file, which is in the same file system, in one step.
+pub(crate) fn link(other: &Path, path: &Path) -> Result<()> {
+    put_by(path, |beside| {
+        let _ = fs::remove_file(beside);
+        fs::hard_link(other, beside)
+    })
+}
+
+/// Whether two names are of one file.
+pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
+    let inode = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    inode(one).is_some_and(|inode_of_one| Some(inode_of_one) == inode(other))
+}
+
+/// Puts what `make` makes beside a path in its place.
+fn put_by(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(anyhow!("{} is not the path of a file", path.display()));
     };
     make_folder(folder)?;
     let beside = folder.join(format!(".{}.{}.new", name.to_string_lossy(), std::process::id()));
-    let outcome = write(&beside, content, mode).and_then(|()| fs::rename(&beside, path));
+    let outcome = make(&beside).and_then(|()| fs::rename(&beside, path));
     if let Err(error) = outcome {
         // What is left of a write that failed is no use to anybody.
         let _ = fs::remove_file(&beside);

@@ -2,8 +2,7 @@
 
 use crate::process::{Outcome, run_with};
 use crate::{Attachment, Node, programs};
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
@@ -42,8 +41,8 @@ impl<'a> Plugin<'a> {
 
     /// CHECK against the result of an ADD.
     #[track_caller]
-    pub fn check(&self, attachment: &Attachment, previous: &impl Serialize) -> Outcome {
-        self.clone().with("prevResult", json!(previous)).call("CHECK", attachment).run()
+    pub fn check(&self, attachment: &Attachment, previous: &Value) -> Outcome {
+        self.clone().with("prevResult", previous.clone()).call("CHECK", attachment).run()
     }
 
     /// GC with the keys that the configuration has: add `cni.dev/valid-attachments` with [`Plugin::with`].
@@ -119,6 +118,12 @@ impl Call<'_> {
     /// Sends these bytes as stdin instead of the configuration.
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
+        self
+    }
+
+    /// Runs this file instead of the plugin's own.
+    pub fn program(mut self, program: PathBuf) -> Self {
+        self.program = program;
         self
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Asks again and again until `condition` holds; panics, naming `what`, when `limit` passes first.
 ///
-/// This is the only place in the tests that sleeps: a test waits for what it needs, never for a time.
+/// No test sleeps otherwise: it waits for what it needs, never for a time.
 #[track_caller]
 pub fn poll(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -15,4 +15,9 @@ pub fn poll(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
+}
+
+/// Waits for a time: for a bench that plays calls with pauses between them.
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
 }

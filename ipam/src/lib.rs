@@ -5,6 +5,8 @@
 //! for an address on the network before it is given, with the frames of `probe`; `net` talks to the kernel.
 //! The container's network namespace is never opened: the caller configures the interface.
 
+use std::process::ExitCode;
+
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::CniError;
 use cni_conf::request::Request;
@@ -23,6 +25,18 @@ pub mod probe;
 mod resolv_conf;
 mod status;
 pub mod store;
+
+/// The plugin's name, as `ipam.type` and the file say it.
+pub const NAME: &str = cni_conf::network::OUR_IPAM;
+
+/// The whole of the plugin's `main`, for a process of its own.
+pub fn main() -> ExitCode {
+    if !end_with_plugin() {
+        return ExitCode::FAILURE;
+    }
+    let about = concat!("vlan-bridge-ipam ", env!("CARGO_PKG_VERSION"));
+    cni_skel::plugin_main_with_tool(about, run, operator::run)
+}
 
 /// Does what one request asks for. `Some` for ADD only.
 ///
@@ -45,7 +59,7 @@ const STARTED_BY: &str = "VLAN_BRIDGE_PID";
 
 /// Where `vlan-bridge` has started this process: ends it when `vlan-bridge` is killed. False if that has
 /// happened already.
-pub fn end_with_plugin() -> bool {
+fn end_with_plugin() -> bool {
     let parent = std::env::var(STARTED_BY).ok().and_then(|pid| pid.parse().ok());
     parent.is_none_or(net::end_with)
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask dist`: what is given away.
 
 use crate::command::usage;
-use crate::oci::{self, File, Image};
+use crate::oci::{self, Content, File, Image};
 use crate::product::{self, Libc};
 use crate::{provision, workspace};
 use anyhow::{Context, Result, ensure};
@@ -99,9 +99,13 @@ pub(crate) fn image(arch: &str, folder: &Path) -> Result<Vec<u8>> {
 /// The binaries, to be put below `there`.
 fn binaries(folder: &Path, there: &str) -> Result<Vec<File>> {
     let read = |name: &&str| {
+        if *name == product::IPAM {
+            let content = Content::LinkTo(format!("{there}/{}", product::BINARIES[0]));
+            return Ok(File { path: format!("{there}/{name}"), mode: 0o755, content });
+        }
         let path = folder.join(name);
         let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(File { path: format!("{there}/{name}"), mode: 0o755, content })
+        Ok(File { path: format!("{there}/{name}"), mode: 0o755, content: Content::Bytes(content) })
     };
     product::BINARIES.iter().map(read).collect()
 }
@@ -111,7 +115,7 @@ fn collect(here: &Path, there: &str, files: &mut Vec<File>) -> Result<()> {
     let cannot = || format!("cannot read {}", here.display());
     if !here.is_dir() {
         let content = fs::read(here).with_context(cannot)?;
-        files.push(File { path: there.to_owned(), mode: 0o644, content });
+        files.push(File { path: there.to_owned(), mode: 0o644, content: Content::Bytes(content) });
         return Ok(());
     }
     let mut names: Vec<PathBuf> = Vec::new();

@@ -60,7 +60,8 @@ fn assemble(job: &Job, product: &Path, kernel: &Kernel) -> Result<Archive> {
     if job.command.is_empty() {
         archive.file("interactive", 0o644, b"");
     }
-    for name in crate::product::BINARIES {
+    // The guest's init links the other.
+    for name in crate::product::BINARIES.into_iter().filter(|name| *name != crate::product::IPAM) {
         userland::add_program(&mut archive, &product.join(name), &format!("{PRODUCT}/{name}"))?;
     }
     let peers = provision::peers()?;

@@ -11,7 +11,14 @@ use tar::{Builder, EntryType, Header};
 pub(crate) struct File {
     pub(crate) path: String,
     pub(crate) mode: u32,
-    pub(crate) content: Vec<u8>,
+    pub(crate) content: Content,
+}
+
+/// What is in a file.
+pub(crate) enum Content {
+    Bytes(Vec<u8>),
+    /// The same as in another file, which comes before: a hard link.
+    LinkTo(String),
 }
 
 /// An image from scratch.
@@ -55,13 +62,13 @@ impl Image<'_> {
             File {
                 path: "oci-layout".into(),
                 mode: 0o644,
-                content: br#"{"imageLayoutVersion":"1.0.0"}"#.into(),
+                content: Content::Bytes(br#"{"imageLayoutVersion":"1.0.0"}"#.into()),
             },
-            File { path: "index.json".into(), mode: 0o644, content: index },
+            File { path: "index.json".into(), mode: 0o644, content: Content::Bytes(index) },
         ];
         for blob in [manifest, config, layer] {
             let path = format!("blobs/sha256/{}", hex_sha256(&blob));
-            files.push(File { path, mode: 0o644, content: blob });
+            files.push(File { path, mode: 0o644, content: Content::Bytes(blob) });
         }
         archive(&files)
     }
@@ -76,10 +83,15 @@ pub(crate) fn archive(files: &[File]) -> Result<Vec<u8>> {
             let folder = &path[..end];
             if !folders.contains(&folder) {
                 folders.push(folder);
-                append(&mut builder, EntryType::Directory, &format!("{folder}/"), 0o755, &[])?;
+                let path = format!("{folder}/");
+                append(&mut builder, EntryType::Directory, &path, 0o755, &Content::Bytes(Vec::new()))?;
             }
         }
-        append(&mut builder, EntryType::Regular, path, *mode, content)?;
+        let kind = match content {
+            Content::Bytes(_) => EntryType::Regular,
+            Content::LinkTo(_) => EntryType::Link,
+        };
+        append(&mut builder, kind, path, *mode, content)?;
     }
     builder.into_inner().context("cannot end an archive")
 }
@@ -89,7 +101,7 @@ fn append(
     kind: EntryType,
     path: &str,
     mode: u32,
-    content: &[u8],
+    content: &Content,
 ) -> Result<()> {
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);
@@ -97,8 +109,14 @@ fn append(
     header.set_mtime(0);
     header.set_uid(0);
     header.set_gid(0);
-    header.set_size(content.len() as u64);
-    builder.append_data(&mut header, path, content).with_context(|| format!("cannot archive {path}"))
+    let added = match content {
+        Content::Bytes(bytes) => {
+            header.set_size(bytes.len() as u64);
+            builder.append_data(&mut header, path, &bytes[..])
+        }
+        Content::LinkTo(other) => builder.append_link(&mut header, path, other),
+    };
+    added.with_context(|| format!("cannot archive {path}"))
 }
 
 /// SHA-256 in hexadecimal digits.
@@ -132,7 +150,7 @@ mod tests {
     use super::*;
 
     fn image(content: &[u8]) -> Vec<u8> {
-        let files = [File { path: "bin/a".into(), mode: 0o755, content: content.into() }];
+        let files = [File { path: "bin/a".into(), mode: 0o755, content: Content::Bytes(content.into()) }];
         let image = Image {
             name: "localhost/a:1",
             arch: "x86_64",

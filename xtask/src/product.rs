@@ -6,8 +6,13 @@ use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The shipped binaries, which are also the names of their packages.
-pub(crate) const BINARIES: [&str; 3] = ["vlan-bridge", "vlan-bridge-ipam", "vlan-bridgectl"];
+/// The shipped files that are programs.
+pub(crate) const BINARIES: [&str; 3] = ["vlan-bridge", IPAM, "vlan-bridgectl"];
+/// Both plugins are one program. This is a hard link of the first, which thereby knows that it need not
+/// execute it.
+pub(crate) const IPAM: &str = "vlan-bridge-ipam";
+/// The packages that have a program of their own, of the same name.
+const PACKAGES: [&str; 2] = ["vlan-bridge", "vlan-bridgectl"];
 
 /// Against which C library the static binaries are linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +63,9 @@ pub(crate) fn ready() -> Result<PathBuf> {
     match std::env::var_os("VLAN_BRIDGE_BIN") {
         Some(folder) => {
             eprintln!("nothing is built: VLAN_BRIDGE_BIN is set to {}", folder.display());
-            Ok(workspace::root().join(folder))
+            let folder = workspace::root().join(folder);
+            link_ipam(&folder)?;
+            Ok(folder)
         }
         None => build(Libc::best()),
     }
@@ -104,7 +111,7 @@ fn build_target(
     };
     let mut command = cargo();
     command.args(["build", "--quiet", "--profile", profile, "--target", triple]);
-    for name in BINARIES {
+    for name in PACKAGES {
         command.args(["--package", name]);
     }
     let flags = format!("{} {flags}", std::env::var("RUSTFLAGS").unwrap_or_default());
@@ -114,10 +121,19 @@ fn build_target(
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     run(&mut command)?;
     let folder = workspace::target().join(triple).join(folder);
-    for binary in BINARIES.map(|name| folder.join(name)) {
+    link_ipam(&folder)?;
+    for binary in PACKAGES.map(|name| folder.join(name)) {
         ensure!(is_static(&binary)?, "{} is not static", binary.display());
     }
     Ok(folder)
+}
+
+/// Makes `vlan-bridge-ipam` a name of the folder's `vlan-bridge`.
+pub(crate) fn link_ipam(folder: &Path) -> Result<()> {
+    let (program, ipam) = (folder.join(PACKAGES[0]), folder.join(IPAM));
+    let _ = std::fs::remove_file(&ipam);
+    std::fs::hard_link(&program, &ipam)
+        .with_context(|| format!("cannot link {} to {}", ipam.display(), program.display()))
 }
 
 /// Whether a binary asks for no dynamic loader.

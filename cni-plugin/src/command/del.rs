@@ -155,7 +155,7 @@ fn ask_to_release(teardown: &Teardown, request: &Request) -> Result<Option<Runni
 }
 
 fn released(asked: Result<Option<Running>, CniError>) -> Result<(), CniError> {
-    asked?.map_or(Ok(()), |running| running.answer().map(drop))
+    asked?.map_or(Ok(()), Running::finish)
 }
 
 /// The interface to remove, by whichever end could be found.

@@ -56,7 +56,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     }
     if let Some(name) = &teardown.ipam {
         let collected = match Delegate::find(name, request) {
-            Ok(delegate) => delegate.call(Command::Gc).map(drop),
+            Ok(delegate) => delegate.call(Command::Gc),
             Err(e) => Err(e),
         };
         outcome = outcome.and(collected);

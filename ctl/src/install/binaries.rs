@@ -19,6 +19,8 @@ pub(crate) struct Binary {
     /// Where it goes.
     pub(crate) target: PathBuf,
     content: Vec<u8>,
+    /// The file with the same content that this one is another name of.
+    same_as: Option<PathBuf>,
     /// The version that goes there.
     version: String,
     /// The version that is there, once it was looked at; none if nothing is.
@@ -32,7 +34,7 @@ pub(crate) fn plan(from: Option<&Path>, bin_dirs: &[PathBuf]) -> Result<Vec<Bina
         Some(from) => from.to_owned(),
         None => own_folder()?,
     };
-    let mut binaries = Vec::new();
+    let mut binaries: Vec<Binary> = Vec::new();
     for name in PLUGINS {
         let source = from.join(name);
         let content = files::read(&source)?.ok_or_else(|| {
@@ -41,8 +43,11 @@ pub(crate) fn plan(from: Option<&Path>, bin_dirs: &[PathBuf]) -> Result<Vec<Bina
         let version =
             version(&source).with_context(|| format!("{} does not run on this node", source.display()))?;
         for dir in bin_dirs {
+            let same = |other: &&Binary| other.target.parent() == Some(dir) && other.content == content;
+            let same_as = binaries.iter().find(same).map(|other| other.target.clone());
             binaries.push(Binary {
                 target: dir.join(name),
+                same_as,
                 content: content.clone(),
                 version: version.clone(),
                 before: None,
@@ -76,13 +81,22 @@ impl Binary {
     pub(super) fn look(&mut self) -> Result<()> {
         let there = files::read(&self.target)?;
         self.before = there.as_ref().map(|_| version(&self.target).unwrap_or_else(|_| "unknown".into()));
-        self.unchanged = there.as_ref() == Some(&self.content) && is_executable(&self.target);
+        let is_linked = self.same_as.as_ref().is_none_or(|other| files::is_same(other, &self.target));
+        self.unchanged = there.as_ref() == Some(&self.content) && is_executable(&self.target) && is_linked;
         Ok(())
     }
 
-    /// Puts it in its place, unless the very same is there.
+    /// Puts it in its place, unless the very same is there. A file with the same content becomes a hard link:
+    /// `vlan-bridge` then sees that `vlan-bridge-ipam` is itself, and starts no process for it. A file system
+    /// without hard links gets a copy.
     pub(crate) fn put(&self) -> Result<()> {
-        if self.unchanged { Ok(()) } else { files::put(&self.target, &self.content, 0o755) }
+        if self.unchanged {
+            return Ok(());
+        }
+        match &self.same_as {
+            Some(other) if files::link(other, &self.target).is_ok() => Ok(()),
+            _ => files::put(&self.target, &self.content, 0o755),
+        }
     }
 
     fn state(&self) -> &'static str {

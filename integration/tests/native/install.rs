@@ -8,7 +8,7 @@ pub(crate) mod runtimes;
 use integration::{Ctl, Node, Outcome, Pod, Site, Snapshot, poll, product};
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -59,6 +59,18 @@ fn a_node_gets_plugins_and_list_and_gives_them_back() {
         assert_eq!(fs::read(&path).unwrap(), fs::read(product().join(name)).unwrap());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
     }
+    let inode = |name: &str| fs::metadata(ctl.path(&format!("/opt/cni/bin/{name}"))).unwrap().ino();
+    assert_eq!(inode("vlan-bridge"), inode("vlan-bridge-ipam"), "both are one program");
+    // A copy is linked again, and what is linked stays.
+    let ipam = ctl.path("/opt/cni/bin/vlan-bridge-ipam");
+    fs::remove_file(&ipam).unwrap();
+    fs::copy(ctl.path("/opt/cni/bin/vlan-bridge"), &ipam).unwrap();
+    for state in ["replaced ", "unchanged"] {
+        let told = ctl.run(&line).expect_ok();
+        assert!(told.stdout.contains("unchanged /opt/cni/bin/vlan-bridge: "), "{told}");
+        assert!(told.stdout.contains(&format!("{state} /opt/cni/bin/vlan-bridge-ipam: ")), "{told}");
+        assert_eq!(inode("vlan-bridge"), inode("vlan-bridge-ipam"), "both are one program");
+    }
     // No runtime was found, so the list is one that every runtime takes.
     assert_eq!(installed(&ctl)["cniVersion"], "1.0.0");
     assert!(told.stderr.contains("cniVersion: 1.0.0 instead of 1.1.0: no runtime was found"), "{told}");
@@ -67,8 +79,8 @@ fn a_node_gets_plugins_and_list_and_gives_them_back() {
     // The list works as it is.
     let before = Snapshot::of(&site.node);
     let (client, pod) = (site.node.client(&installed(&ctl)), Pod::new());
-    let result = client.add(&pod.eth0()).result();
-    assert_eq!(result.cidr(), "172.20.56.16/24");
+    let result = client.add(&pod.eth0()).expect_ok().json();
+    assert_eq!(result["ips"][0]["address"], "172.20.56.16/24");
     refused(&ctl.run("uninstall"), &[" eth0 of vlan136): drain the node first", "--force"]);
     assert!(ctl.has(LIST) && site.node.has_link("br136"));
     client.del(&pod.eth0()).expect_ok();

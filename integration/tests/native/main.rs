@@ -23,6 +23,7 @@ mod lock;
 mod mac;
 mod migration;
 mod nat;
+mod one_process;
 mod ports;
 mod regression;
 mod regression_check;

@@ -13,6 +13,7 @@ while read -r module option; do
     insmod "/lib/modules/$module" $option || exit 1
 done </lib/modules/order
 ip link set lo up
+ln /opt/vlan-bridge/vlan-bridge /opt/vlan-bridge/vlan-bridge-ipam || exit 1
 hostname guest
 # Bytes as they are: the host's side does no terminal's work.
 stty raw -echo -F /dev/ttyS2

@@ -2,7 +2,7 @@
 //! machine.
 
 use super::{apt, once, sid, unpack};
-use crate::oci::{File, Image};
+use crate::oci::{Content, File, Image};
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 use std::fs;
@@ -78,8 +78,8 @@ fn image() -> Result<Vec<u8>> {
     let busybox = apt::find("busybox").ok_or_else(|| anyhow!("busybox is not on this machine"))?;
     let content = fs::read(&busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
     let files = [
-        File { path: "bin/busybox".into(), mode: 0o755, content },
-        File { path: "www/index.html".into(), mode: 0o644, content: b"a pod\n".into() },
+        File { path: "bin/busybox".into(), mode: 0o755, content: Content::Bytes(content) },
+        File { path: "www/index.html".into(), mode: 0o644, content: Content::Bytes(b"a pod\n".into()) },
     ];
     let image = Image {
         name: "localhost/pod:1",

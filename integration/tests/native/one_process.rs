@@ -1,0 +1,149 @@
+//! Where `vlan-bridge-ipam` is another name of `vlan-bridge`, its work is a call within the same process. As
+//! a file of its own it is executed. Nobody sees another difference.
+
+use crate::attached::Clean;
+use integration::{Call, Outcome, Pod, Scratch, peers, plugin};
+use serde_json::{Value, json};
+use std::fs;
+
+/// How the IPAM plugin lies beside the other.
+#[derive(Clone, Copy, Debug)]
+enum Ipam {
+    Linked,
+    Copied,
+}
+
+impl Ipam {
+    const BOTH: [Ipam; 2] = [Ipam::Linked, Ipam::Copied];
+
+    /// A folder with both plugins.
+    fn folder(self) -> Scratch {
+        let folder = Scratch::new("plugins");
+        let [program, ipam] = ["vlan-bridge", "vlan-bridge-ipam"].map(|name| folder.path().join(name));
+        fs::copy(plugin("vlan-bridge"), &program).unwrap();
+        match self {
+            Ipam::Linked => fs::hard_link(program, ipam).unwrap(),
+            Ipam::Copied => drop(fs::copy(program, ipam).unwrap()),
+        }
+        folder
+    }
+
+    fn processes(self) -> usize {
+        match self {
+            Ipam::Linked => 1,
+            Ipam::Copied => 2,
+        }
+    }
+}
+
+/// A call of the `vlan-bridge` in a folder, which is also `CNI_PATH`.
+fn of<'a>(folder: &Scratch, call: Call<'a>) -> Call<'a> {
+    call.env("CNI_PATH", folder.path().as_os_str()).program(folder.path().join("vlan-bridge"))
+}
+
+/// Runs a call, and how many programs were executed for it.
+fn run_and_count(call: &Call<'_>) -> (Outcome, usize) {
+    let scratch = Scratch::new("execve");
+    let log = scratch.path().join("log");
+    let words = ["strace", "-f", "-qq", "-e", "trace=execve", "-o", log.to_str().unwrap()];
+    let outcome = call.run_under(&words);
+    let text = fs::read_to_string(&log).unwrap();
+    (outcome, text.lines().filter(|line| line.contains("execve(") && line.ends_with("= 0")).count())
+}
+
+/// A result without what differs from pod to pod and from ADD to ADD.
+fn shape(result: &Value, pod: &Pod) -> String {
+    let netns = pod.eth0().netns.expect("a pod is alive").display().to_string();
+    let mut result = result.clone();
+    for interface in result["interfaces"].as_array_mut().unwrap() {
+        interface["mac"] = Value::Null;
+    }
+    result.to_string().replace(&netns, "NETNS")
+}
+
+#[test]
+fn every_verb_takes_one_process_and_answers_the_same_as_with_two() {
+    let mut answers = Vec::new();
+    for ipam in Ipam::BOTH {
+        let (clean, pod, folder) = (Clean::new(), Pod::new(), ipam.folder());
+        let plugin = clean.plugin();
+        let run = |call: Call<'_>, verb: &str| {
+            let (outcome, processes) = run_and_count(&of(&folder, call));
+            assert_eq!(processes, ipam.processes(), "{verb} with IPAM {ipam:?}: {outcome}");
+            outcome.expect_ok()
+        };
+        // Its lease is named by the attachment alone, so that both rounds have the same.
+        let eth0 = pod.eth0().args("IP=172.20.56.20");
+        let added = run(plugin.call("ADD", &eth0), "ADD").json();
+        run(plugin.clone().with("prevResult", added.clone()).call("CHECK", &eth0), "CHECK");
+        run(plugin.call_without_attachment("STATUS"), "STATUS");
+        let gc = plugin.clone().with("cni.dev/valid-attachments", json!([]));
+        run(plugin.call("DEL", &eth0), "DEL");
+        clean.assert_nothing_left(&pod);
+        plugin.add(&eth0).expect_ok();
+        run(gc.call_without_attachment("GC"), "GC");
+        assert!(clean.site.node.leases("vlan136").is_empty(), "GC released nothing with IPAM {ipam:?}");
+        answers.push(shape(&added, &pod).replace(&eth0.id, "ID"));
+    }
+    assert!(answers[0].contains("172.20.56.20/24"), "{}", answers[0]);
+    let veth = |answer: &str| answer.split('"').find(|word| word.starts_with("veth")).map(str::to_owned);
+    let [linked, copied] = [0, 1].map(|i: usize| {
+        let name = veth(&answers[i]).unwrap();
+        answers[i].replace(&name, "VETH")
+    });
+    assert_eq!(linked, copied);
+}
+
+#[test]
+fn errors_of_ipam_are_the_same_and_leave_nothing() {
+    let rows = [
+        (json!({"subnet": "172.20.56.0/24", "slice": "172.20.57.0/28"}), "IP=172.20.56.20"),
+        (json!({"subnet": "172.20.56.0/24", "slice": "172.20.56.16/28"}), "IP=172.20.56.200"),
+        (json!({"subnet": "172.20.56.0/24", "resolvConf": "/nonexistent"}), "IP=172.20.56.20"),
+    ];
+    let clean = Clean::new();
+    for (mut keys, args) in rows {
+        keys["type"] = json!("vlan-bridge-ipam");
+        let [linked, copied] = Ipam::BOTH.map(|ipam| {
+            let (pod, folder) = (Pod::new(), ipam.folder());
+            let call = clean.plugin_with_ipam(keys.clone()).call("ADD", &pod.eth0().args(args));
+            let outcome = of(&folder, call).run();
+            assert!(!outcome.ok(), "{outcome}");
+            clean.assert_nothing_left(&pod);
+            outcome.json()
+        });
+        assert_eq!(linked, copied);
+    }
+}
+
+#[test]
+fn one_log_has_what_both_say() {
+    let clean = Clean::new();
+    for ipam in Ipam::BOTH {
+        let (pod, folder) = (Pod::new(), ipam.folder());
+        let log = folder.path().join("log");
+        let plugin = clean.plugin().with("logFile", json!(log)).with("logLevel", json!("debug"));
+        let mut plugin = plugin.with("surprise", json!(1));
+        plugin.conf["ipam"]["surprise"] = json!(1);
+        of(&folder, plugin.call("ADD", &pod.eth0())).run().expect_ok();
+        let text = fs::read_to_string(&log).unwrap();
+        for key in ["surprise", "ipam.surprise"] {
+            let about = format!(" {key}: ");
+            assert!(text.lines().any(|line| line.contains(&about)), "{key} with IPAM {ipam:?}: {text}");
+        }
+        clean.plugin().del(&pod.eth0()).expect_ok();
+    }
+}
+
+#[test]
+fn any_other_ipam_plugin_is_executed() {
+    let (clean, pod, folder) = (Clean::new(), Pod::new(), Ipam::Linked.folder());
+    fs::copy(peers().join("static"), folder.path().join("static")).unwrap();
+    let ipam = json!({"type": "static", "addresses": [{"address": "172.20.56.77/24"}]});
+    let (outcome, processes) =
+        run_and_count(&of(&folder, clean.plugin_with_ipam(ipam).call("ADD", &pod.eth0())));
+    assert_eq!(processes, 2, "{outcome}");
+    outcome.expect_ok();
+    clean.plugin().del(&pod.eth0()).expect_ok();
+    clean.assert_nothing_left(&pod);
+}
