@@ -12,6 +12,7 @@
 //! | a container | [`Pod`] |
 //! | plugins run as a runtime runs them | [`Node::client`], [`Client`] |
 //! | a real container runtime on a node | [`Containerd`], [`Podman`] |
+//! | the result of an ADD | [`Outcome::result`], [`AddResult`] |
 //! | a plugin run with any environment and stdin | [`Node::plugin`], [`Plugin`] |
 //! | `vlan-bridgectl` on a node with files of its own | [`Ctl`] |
 //! | frames on an interface, tags included | [`Capture`] |
@@ -28,8 +29,8 @@
 //! let node = datacenter.node(BondMode::Lacp);
 //! let trunk = Capture::start(datacenter.tor_a(), "router");
 //! let (client, pod) = (node.client(&node.list136()), Pod::new());
-//! let result = client.add(&pod.eth0()).expect_ok().json();
-//! assert_eq!(result["ips"][0]["address"], "172.20.56.16/24");
+//! let result = client.add(&pod.eth0()).result();
+//! assert_eq!(result.cidr(), "172.20.56.16/24");
 //! assert!(pod.pings("172.20.56.1"));
 //! assert!(trunk.frames().iter().any(|frame| frame.concerns("172.20.56.16") && frame.vlans == [136]));
 //! client.del(&pod.eth0()).expect_ok();
@@ -61,6 +62,7 @@ mod plugin;
 mod pod;
 mod process;
 mod programs;
+mod result;
 mod runtime;
 mod scratch;
 mod site;
@@ -82,6 +84,7 @@ pub use plugin::{Call, Plugin};
 pub use pod::{Attachment, Pod};
 pub use process::{Background, Outcome, not_tried, note, run, run_all, run_quickly, run_with};
 pub use programs::{client, kubernetes, old_iptables, peer, peers, plugin, product};
+pub use result::{AddResult, Interface, Ip, Route};
 pub use runtime::{Containerd, Cri, Host, IMAGE, Podman, Port, Release, Sandbox, User, greets};
 pub use scratch::Scratch;
 pub use site::Site;

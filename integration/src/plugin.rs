@@ -2,7 +2,8 @@
 
 use crate::process::{Outcome, run_with};
 use crate::{Attachment, Node, programs};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
@@ -41,8 +42,8 @@ impl<'a> Plugin<'a> {
 
     /// CHECK against the result of an ADD.
     #[track_caller]
-    pub fn check(&self, attachment: &Attachment, previous: &Value) -> Outcome {
-        self.clone().with("prevResult", previous.clone()).call("CHECK", attachment).run()
+    pub fn check(&self, attachment: &Attachment, previous: &impl Serialize) -> Outcome {
+        self.clone().with("prevResult", json!(previous)).call("CHECK", attachment).run()
     }
 
     /// GC with the keys that the configuration has: add `cni.dev/valid-attachments` with [`Plugin::with`].

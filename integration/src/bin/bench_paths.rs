@@ -286,9 +286,7 @@ impl Path {
 /// Attaches a pod and returns its address.
 fn given(node: &Node, conf: &Value, attachment: &Attachment) -> IpAddr {
     let plugin = node.plugin(&node.list("bench", std::slice::from_ref(conf)));
-    let result = plugin.add(attachment).expect_ok().json();
-    let address = result["ips"][0]["address"].as_str().unwrap();
-    address.split('/').next().unwrap().parse().unwrap()
+    plugin.add(attachment).result().ips[0].address.addr()
 }
 
 /// A connection by a host port, and one by a service, each beside one between the same two without a rule.

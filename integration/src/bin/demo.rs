@@ -105,12 +105,11 @@ fn topology(one: &BondedNode, two: &BondedNode) {
 /// Attaches a pod and returns its address.
 fn attach(node: &BondedNode, name: &str, attachment: &Attachment) -> String {
     let start = Instant::now();
-    let result = node.client(&node.list136()).add(attachment).expect_ok().json();
-    let address = result["ips"][0]["address"].as_str().expect("a result has an address");
-    let gateway = result["ips"][0]["gateway"].as_str().unwrap_or("none");
-    let took = start.elapsed().as_millis();
+    let result = node.client(&node.list136()).add(attachment).result();
+    let gateway = result.ips[0].gateway.map_or("none".to_owned(), |gateway| gateway.to_string());
+    let (address, took) = (result.cidr(), start.elapsed().as_millis());
     println!("pod {name} on node {}: {address} via {gateway} ({took} ms, emulated)", node.number());
-    address.split('/').next().unwrap_or(address).to_owned()
+    result.address()
 }
 
 /// What tcpdump prints of one ping from a pod to the router.

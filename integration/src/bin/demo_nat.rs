@@ -42,8 +42,8 @@ fn main() {
     let mapping = |protocol| json!({"hostPort": HOST_PORT, "containerPort": POD_PORT, "protocol": protocol});
     let with_ports = a.eth0().capabilities(json!({"portMappings": [mapping("tcp"), mapping("udp")]}));
     for (name, eth0) in [("a", &with_ports), ("b", &b.eth0())] {
-        let result = client.add(eth0).expect_ok().json();
-        println!("pod {name}: {}", result["ips"][0]["address"].as_str().unwrap());
+        let result = client.add(eth0).result();
+        println!("pod {name}: {}", result.cidr());
     }
     println!("\niptables -S FORWARD: the policy, and the one rule of ours that meets it");
     show(&node.run("iptables -S FORWARD").expect_ok().stdout);

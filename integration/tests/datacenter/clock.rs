@@ -55,8 +55,8 @@ struct Given(BTreeMap<String, String>);
 impl Given {
     #[track_caller]
     fn add(&mut self, plugin: &Plugin<'_>, id: &str) {
-        let result = plugin.add(&eth0(id)).expect_ok().json();
-        let addr = result["ips"][0]["address"].as_str().unwrap().to_owned();
+        let result = plugin.add(&eth0(id)).result();
+        let addr = result.cidr();
         assert_eq!(self.0.insert(addr.clone(), id.to_owned()), None, "{addr} was given to {id} too");
     }
 

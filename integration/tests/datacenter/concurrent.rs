@@ -17,7 +17,7 @@ fn fifty_first_adds_at_once_build_one_bridge_and_fifty_dels_leave_it() {
     let all = |verb: &str| run_all(pods.iter().map(|pod| client.command_for(verb, &pod.eth0())).collect());
 
     let added = all("add");
-    let addresses: BTreeSet<String> = added.iter().map(crate::attach::address).collect();
+    let addresses: BTreeSet<String> = added.iter().map(|outcome| outcome.result().address()).collect();
     assert_eq!(addresses.len(), PODS);
     let kinds = |kind: &str| names(&node.ip_json(&format!("link show type {kind}")));
     assert_eq!(kinds("bridge"), ["br136"]);

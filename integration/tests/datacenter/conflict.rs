@@ -1,6 +1,5 @@
 //! Addresses that another machine on the VLAN uses, as the node's side of that VLAN sees them.
 
-use crate::attach::address;
 use integration::{BondMode, Capture, DataCenter, Pod};
 use std::collections::BTreeMap;
 
@@ -28,7 +27,7 @@ fn a_rogue_on_the_vlan_keeps_its_address_in_both_topologies() {
             all.as_array().unwrap().iter().map(entry).collect::<BTreeMap<_, _>>()
         };
         let (before, trunk, pod) = (neighbours(), Capture::start(datacenter.tor_a(), "router"), Pod::new());
-        let given = address(&node.client(list).add(&pod.eth0()));
+        let given = node.client(list).add(&pod.eth0()).result().address();
         assert_ne!(given, first);
         let probes: Vec<_> = trunk.frames().into_iter().filter(|frame| frame.arp_probe().is_some()).collect();
         let of = |addr: &str| probes.iter().filter(|frame| frame.concerns(addr)).count();

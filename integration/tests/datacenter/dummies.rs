@@ -1,7 +1,6 @@
 //! Addresses on dummy interfaces stand for services: a host port takes none, and pods reach those that are
 //! named.
 
-use crate::attach::addresses;
 use integration::{BondMode, DataCenter, Pod, Server, Transport, ask};
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
@@ -27,7 +26,7 @@ fn a_host_port_takes_no_address_of_a_dummy_interface() {
     let conf = json!({"type": "vlan-bridge", "isDefaultGateway": true, "ipMasq": true, "capabilities": {"portMappings": true},
         "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/24"}});
     let plugin = node.plugin(&node.list("local", &[conf]));
-    let own = ip(&addresses(&plugin.add(&other.eth0()))[0]);
+    let own = ip(&plugin.add(&other.eth0()).result().address());
     let ports = json!([{"hostPort": 53, "containerPort": 53, "protocol": "udp"}]);
     plugin.add(&taker.eth0().capabilities(json!({"portMappings": ports}))).expect_ok();
     let _pod = Server::start(&taker, Transport::Udp, 53);
@@ -52,11 +51,11 @@ fn a_local_dns_cache_on_a_dummy_interface_is_reached_by_whoever_names_it() {
         list["plugins"][0].as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
         let (plugin, pod) = (node.plugin(&list), Pod::new());
         let added = plugin.add(&pod.eth0());
-        let own = ip(&addresses(&added)[0]);
+        let own = ip(&added.result().address());
         let seen = [CACHE, SERVICE].map(|address| ask(&pod, Transport::Udp, at(address, 53)));
         assert!(seen.iter().flatten().all(|seen| *seen == own), "{keys}: {seen:?}");
         assert!(pod.pings(&node.address(51)), "{keys}");
-        plugin.check(&pod.eth0(), &added.json()).expect_ok();
+        plugin.check(&pod.eth0(), &added.result()).expect_ok();
         seen.map(|seen| seen.is_some())
     };
     for (keys, expected) in [

@@ -1,7 +1,6 @@
 //! The forwarding database of a trunk's bridge, by VLAN: nobody moves a pod there, and nobody takes another's
 //! MAC.
 
-use crate::attach::addresses;
 use crate::paths::{dual_stack, vlan137};
 use integration::{BondMode, BondedNode, DataCenter, Namespace, Outcome, Pod, Snapshot};
 use serde_json::{Value, json};
@@ -37,10 +36,8 @@ fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod_on_a_trunk() {
         let mut list = dual_stack(&node, true);
         list["plugins"][0].as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
         let plugin = node.plugin(&list);
-        let added = pods.each_ref().map(|pod| plugin.add(&pod.eth0()));
-        let (mac, address) = (mac_of(&pods[0], "eth0"), addresses(&added[0]).swap_remove(0));
-        let result = added[0].json();
-        let port = result["interfaces"][1]["name"].as_str().unwrap();
+        let [result, _] = pods.each_ref().map(|pod| plugin.add(&pod.eth0()).result());
+        let (mac, address, port) = (mac_of(&pods[0], "eth0"), result.address(), result.host_interface());
         pods[0].wait_for("172.20.56.1");
         datacenter.router().send_frame("trunk.136", &frame_from(&mac));
         pods[1].send_frame("eth0", &frame_from(&mac));
@@ -95,8 +92,8 @@ fn a_mac_that_somebody_has_on_a_trunk_is_refused_before_anything_is_touched() {
         before.assert_unchanged(&node);
         assert!(pods[0].pings("172.20.56.1") && pods[0].pings(&node.address(51)), "{mac}");
     }
-    let added = plugins[0].add(&asked(FREE)).expect_ok().json();
+    let added = plugins[0].add(&asked(FREE)).result();
     assert_eq!(mac_of(&asking, "eth0"), FREE);
-    assert_eq!(known(&node, FREE), [(136, added["interfaces"][1]["name"].as_str().unwrap().to_owned())]);
+    assert_eq!(known(&node, FREE), [(136, added.host_interface().to_owned())]);
     assert!(asking.pings("172.20.56.1"));
 }

@@ -1,7 +1,7 @@
 //! Every path of a pod on a VLAN: an exchange over each protocol, of each family, under each setting of the
 //! kernel that has been known to break one.
 
-use crate::attach::{addresses, attach};
+use crate::attach::attach;
 use integration::{
     BondMode, BondedNode, Capture, DataCenter, Frame, Namespace, Pod, Protocol, Server, Transport, note, poll,
 };
@@ -200,7 +200,7 @@ fn every_path(trunk: bool) {
     ]
     .map(|(node, list)| {
         let pod = Pod::new();
-        let given = addresses(&node.client(&list).add(&pod.eth0()));
+        let given = node.client(&list).add(&pod.eth0()).result().addresses();
         (pod, [given[0].clone(), given[1].clone()])
     });
     let pod = |index: usize, name| {

@@ -2,7 +2,7 @@
 //! kernel.
 
 use crate::paths::{dual_stack, vlan137};
-use integration::{BondMode, BondedNode, Ctl, DataCenter, Pod};
+use integration::{AddResult, BondMode, BondedNode, Ctl, DataCenter, Pod};
 use serde_json::{Value, json};
 
 /// What somebody does to a node, with PORT for the node's end of the first pod's veth, and a part of what
@@ -20,8 +20,8 @@ const HARMS: &[(&str, &str)] = &[
     ("nft flush ruleset", "is gone"),
 ];
 
-fn result_of(node: &BondedNode, list: &Value, pod: &Pod) -> Value {
-    node.plugin(list).add(&pod.eth0()).expect_ok().json()
+fn result_of(node: &BondedNode, list: &Value, pod: &Pod) -> AddResult {
+    node.plugin(list).add(&pod.eth0()).result()
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn repair_puts_back_what_was_taken_away_on_a_trunk() {
     }
     let pods = [Pod::new(), Pod::new()];
     let results = [0, 1].map(|index| result_of(&node, &lists[index], &pods[index]));
-    let port = results[0]["interfaces"][1]["name"].as_str().unwrap();
+    let port = results[0].host_interface();
     let routers = ["172.20.56.1", "172.20.57.1"];
     routers.iter().zip(&pods).for_each(|(router, pod)| pod.wait_for(router));
     let checks =

@@ -1,7 +1,6 @@
 //! Services, for which a pod's node picks a backend, and host ports: whoever asks gets an answer from whom he
 //! asked.
 
-use crate::attach::addresses;
 use crate::paths::{Surroundings, dropped_by_rp_filter, dual_stack, machine_beyond, vlan137};
 use integration::{BondMode, BondedNode, DataCenter, Namespace, Pod, Server, Transport, ask, note};
 use serde_json::{Value, json};
@@ -29,7 +28,7 @@ struct Attached {
 fn attach(node: &BondedNode, list: &Value, ports: Value) -> Attached {
     let pod = Pod::new();
     let eth0 = pod.eth0().capabilities(json!({"portMappings": ports}));
-    let given = addresses(&node.client(list).add(&eth0));
+    let given = node.client(list).add(&eth0).result().addresses();
     Attached { addresses: [given[0].parse().unwrap(), given[1].parse().unwrap()], pod }
 }
 

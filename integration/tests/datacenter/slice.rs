@@ -29,6 +29,6 @@ fn a_slice_of_16_takes_16_pods_and_the_17th_leaves_nothing() {
 
     client.del(&pods[4].pod.eth0()).expect_ok();
     let outcome = client.add(&late.eth0()).expect_ok();
-    assert_eq!(crate::attach::address(&outcome), pods[4].address, "the only free address");
+    assert_eq!(outcome.result().address(), pods[4].address, "the only free address");
     late.wait_for("172.20.56.1");
 }

@@ -1,7 +1,7 @@
 //! A bridge that is the gateway of its pods' VLAN, beside and after the reference plugin, which gives the
 //! node a veth for that.
 
-use integration::{Node, Plugin, Pod};
+use integration::{AddResult, Node, Plugin, Pod};
 use serde_json::{Value, json};
 
 fn plugin<'a>(node: &'a Node, kind: &str, vlan: u16) -> Plugin<'a> {
@@ -13,10 +13,9 @@ fn plugin<'a>(node: &'a Node, kind: &str, vlan: u16) -> Plugin<'a> {
     node.plugin(&node.list(&format!("vlan{vlan}"), &[conf]))
 }
 
-fn names(result: &Value) -> Vec<&str> {
-    let interfaces = result["interfaces"].as_array().unwrap();
+fn names(result: &AddResult) -> Vec<&str> {
     // The name of the node's end of the pod's veth is the plugin's own.
-    [0, 2, 3].iter().filter_map(|index| interfaces.get(*index)?["name"].as_str()).collect()
+    [0, 2, 3].iter().filter_map(|index| Some(&*result.interfaces.get(*index)?.name)).collect()
 }
 
 #[test]
@@ -27,13 +26,13 @@ fn the_gateway_that_the_reference_made_is_used_and_listed_as_it_lists_it() {
     let gateways = ["10.22.100.1", "fd00:22:100::1"];
     let listed = ["bridge0", "eth0", "bridge0.100"];
 
-    let result = reference.add(&pods[0].eth0()).expect_ok().json();
+    let result = reference.add(&pods[0].eth0()).result();
     assert_eq!(names(&result), listed, "{result}");
     let veth = node.ip_json("-details link show dev bridge0.100")[0]["linkinfo"]["info_kind"].clone();
     assert_eq!(veth, "veth");
-    let beside = ours.add(&pods[1].eth0()).expect_ok().json();
+    let beside = ours.add(&pods[1].eth0()).result();
     assert_eq!(names(&beside), listed, "{beside}");
-    assert_eq!(beside["interfaces"][3]["mac"], result["interfaces"][3]["mac"], "{beside}");
+    assert_eq!(beside.interfaces[3].mac, result.interfaces[3].mac, "{beside}");
     ours.check(&pods[1].eth0(), &beside).expect_ok();
     for gateway in gateways {
         pods[0].wait_for(gateway);
@@ -48,7 +47,7 @@ fn the_gateway_that_the_reference_made_is_used_and_listed_as_it_lists_it() {
     gateways.iter().for_each(|gateway| pods[2].wait_for(gateway));
 
     // Where ours was first it is a sub-interface, which the result lists in the same place.
-    let own = plugin(&node, "vlan-bridge", 101).add(&pods[3].eth0()).expect_ok().json();
+    let own = plugin(&node, "vlan-bridge", 101).add(&pods[3].eth0()).result();
     assert_eq!(names(&own), ["bridge0", "eth0", "bridge0.101"], "{own}");
     pods[3].wait_for("10.22.101.1");
 }

@@ -112,16 +112,6 @@ impl FakeIpam {
     }
 }
 
-/// The name of an attachment's veth on the node, from the result of its ADD.
-pub fn host_interface(added: &Outcome) -> String {
-    let result = added.json();
-    let interfaces = result["interfaces"].as_array().expect("a result names its interfaces");
-    let on_node = |name: &str| name.starts_with("veth");
-    let names = interfaces.iter().filter(|interface| interface.get("sandbox").is_none());
-    let mut names = names.filter_map(|interface| interface["name"].as_str());
-    names.find(|name| on_node(name)).expect("a veth on the node").to_owned()
-}
-
 /// An ADD through a [`FakeIpam`].
 #[track_caller]
 pub fn add_through(ipam: &FakeIpam, plugin: &Plugin<'_>, eth0: &Attachment) -> Outcome {

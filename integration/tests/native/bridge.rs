@@ -1,6 +1,6 @@
 //! Without an uplink, ours does what the reference `bridge` does: every test runs both side by side.
 
-use integration::{Node, Outcome, Plugin, Pod, Server, Transport, ask};
+use integration::{Interface, Node, Outcome, Plugin, Pod, Server, Transport, ask};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
@@ -52,7 +52,7 @@ fn port(node: &Node, key: &str) -> Value {
 fn a_gateway_has_its_address_on_the_bridge_and_forwards() {
     for (keys, default) in [(json!({"isGateway": true}), false), (json!({"isDefaultGateway": true}), true)] {
         on_both(&keys, "", |kind, node, pod, outcome| {
-            let result = outcome.expect_ok().json();
+            let result = outcome.result();
             assert_eq!(addresses(node, "cni0"), ["10.22.0.1/24", "2001:db8:22::1/64"], "{kind}");
             for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
                 assert_eq!(node.sysctl(key), "1", "{kind} {key}");
@@ -62,8 +62,8 @@ fn a_gateway_has_its_address_on_the_bridge_and_forwards() {
                 let route = pod.run(&format!("ip {family} route show default")).stdout;
                 assert_eq!(route.contains(&format!("via {gateway}")), default, "{kind}: {route}");
             }
-            assert_eq!(result["ips"].as_array().unwrap().len(), 2, "{kind}");
-            assert_eq!(!result["routes"].as_array().is_none_or(Vec::is_empty), default, "{kind}: {result}");
+            assert_eq!(result.ips.len(), 2, "{kind}");
+            assert_eq!(!result.routes.is_empty(), default, "{kind}: {result}");
         });
     }
 }
@@ -77,10 +77,10 @@ fn without_a_gateway_the_bridge_has_no_address_and_nothing_is_forwarded() {
         // A namespace may begin with forwarding on, as the machine has it.
         let forwarding = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
         forwarding.iter().for_each(|key| node.set_sysctl(key, "0"));
-        let result = plugin(node, kind, &json!({})).add(&second.eth0()).expect_ok().json();
+        let result = plugin(node, kind, &json!({})).add(&second.eth0()).result();
         forwarding.iter().for_each(|key| assert_eq!(node.sysctl(key), "0", "{kind}: {key}"));
-        for ip in result["ips"].as_array().unwrap() {
-            pod.wait_for(ip["address"].as_str().unwrap().split('/').next().unwrap());
+        for address in result.addresses() {
+            pod.wait_for(&address);
         }
     });
 }
@@ -103,8 +103,8 @@ fn a_bridge_whose_mac_the_kernel_chose_keeps_it_while_pods_come_and_go() {
         assert!(expected.is_none_or(|mac| mac == before), "{before}");
         let plugin = plugin(&node, "vlan-bridge", &json!({"isDefaultGateway": true}));
         for pod in &pods {
-            let result = plugin.add(&pod.eth0()).expect_ok().json();
-            assert_eq!(result["interfaces"][0]["mac"], before.as_str(), "{prepare}: {result}");
+            let result = plugin.add(&pod.eth0()).result();
+            assert_eq!(result.interfaces[0].mac, before, "{prepare}: {result}");
             plugin.check(&pod.eth0(), &result).expect_ok();
             assert_eq!(mac(), before, "{prepare}");
         }
@@ -170,7 +170,7 @@ fn a_drained_bridge_of_ours_takes_the_gateway_of_another_subnet() {
 #[test]
 fn mtu_goes_to_the_pair_and_to_a_bridge_that_is_made() {
     on_both(&json!({"mtu": 1280}), "", |kind, node, pod, outcome| {
-        let result = outcome.expect_ok().json();
+        let result = outcome.result();
         let mtu = |links: &Value| links[0]["mtu"].clone();
         for links in [
             node.ip_json("link show dev cni0"),
@@ -180,8 +180,8 @@ fn mtu_goes_to_the_pair_and_to_a_bridge_that_is_made() {
             assert_eq!(mtu(&links), 1280, "{kind}");
         }
         // The reference does not tell the MTU.
-        let told = |interface: &Value| kind == "bridge" || interface["mtu"] == 1280;
-        assert!(result["interfaces"].as_array().unwrap().iter().all(told), "{result}");
+        let told = |interface: &Interface| kind == "bridge" || interface.mtu == Some(1280);
+        assert!(result.interfaces.iter().all(told), "{result}");
     });
 }
 
@@ -197,10 +197,9 @@ fn hairpin_isolation_and_promiscuity() {
         assert_eq!(port(node, "isolated"), true, "{kind}");
         let second = Pod::new();
         let gateway = json!({"portIsolation": true, "isGateway": true});
-        let result = plugin(node, kind, &gateway).add(&second.eth0()).expect_ok().json();
+        let result = plugin(node, kind, &gateway).add(&second.eth0()).result();
         second.wait_for("10.22.0.1");
-        let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap().to_owned();
-        assert!(!pod.pings(&address), "{kind}: isolated ports hear each other");
+        assert!(!pod.pings(&result.address()), "{kind}: isolated ports hear each other");
     });
     on_both(&json!({"promiscMode": true}), "", |kind, node, _, outcome| {
         outcome.expect_ok();
@@ -258,8 +257,8 @@ fn an_interface_that_is_no_bridge_is_refused_by_its_name() {
 #[test]
 fn a_layer_2_attachment_has_no_address_and_may_stay_down() {
     on_both(&json!({"ipam": {}}), "", |kind, _, pod, outcome| {
-        let result = outcome.expect_ok().json();
-        assert!(result["ips"].as_array().is_none_or(Vec::is_empty), "{kind}: {result}");
+        let result = outcome.result();
+        assert!(result.ips.is_empty(), "{kind}: {result}");
         assert_eq!(pod.ip_json("link show dev eth0")[0]["operstate"], "UP", "{kind}");
         assert_eq!(pod.ip_json("-4 addr show dev eth0").as_array().map_or(0, Vec::len), 0, "{kind}");
     });
@@ -286,11 +285,10 @@ fn a_mac_that_the_runtime_asks_for() {
     for kind in BOTH {
         let (node, pod) = (Node::new("node"), Pod::new());
         let eth0 = pod.eth0().capabilities(json!({"mac": "02:00:00:00:00:07"}));
-        let result = plugin(&node, kind, &json!({})).add(&eth0).expect_ok().json();
+        let result = plugin(&node, kind, &json!({})).add(&eth0).result();
         assert_eq!(pod.ip_json("link show dev eth0")[0]["address"], "02:00:00:00:00:07", "{kind}");
-        let told =
-            result["interfaces"].as_array().unwrap().iter().find(|interface| interface["name"] == "eth0");
-        assert_eq!(told.unwrap()["mac"], "02:00:00:00:00:07", "{kind}");
+        let told = result.interfaces.iter().find(|interface| interface.name == "eth0");
+        assert_eq!(told.unwrap().mac, "02:00:00:00:00:07", "{kind}");
     }
 }
 

@@ -39,8 +39,8 @@ fn a_chain_of_the_reference_plugins_works_through_every_verb() {
             "mac": MAC.replace("07", &port.to_string()[2..]),
             "portMappings": [{"hostPort": port, "containerPort": 80, "protocol": "tcp"}],
         }));
-        let result = client.add(&eth0).expect_ok().json();
-        assert_eq!(result["interfaces"][2]["mac"], pod.ip_json("link show dev eth0")[0]["address"]);
+        let result = client.add(&eth0).result();
+        assert_eq!(result.mac(), pod.ip_json("link show dev eth0")[0]["address"]);
         assert_eq!(pod.sysctl("net/ipv4/conf/eth0/proxy_arp"), "1");
         pod.wait_for(Site::GATEWAY);
         attached.push(eth0);
@@ -68,8 +68,8 @@ fn a_mac_that_tuning_sets_is_no_tampering_but_a_later_one_is() {
     conf["guard"] = json!(false);
     let client = site.node.client(&site.node.list(Site::NETWORK, &[conf, tuning]));
     let pod = Pod::new();
-    let result = client.add(&pod.eth0()).expect_ok().json();
-    assert_eq!(result["interfaces"][2]["mac"], MAC);
+    let result = client.add(&pod.eth0()).result();
+    assert_eq!(result.mac(), MAC);
     client.check(&pod.eth0()).expect_ok();
     pod.wait_for(Site::GATEWAY);
     pod.ip("link set eth0 address 02:00:00:00:00:08");
@@ -104,11 +104,8 @@ fn a_second_attachment_of_the_same_pod_is_independent() {
     let (eth0, net1) = (pod.eth0(), pod.interface("net1"));
     first.add(&eth0).expect_ok();
     let with_eth0 = Snapshot::of(&pod);
-    let result = second.add(&net1).expect_ok().json();
-    assert_eq!(
-        (&result["interfaces"][2]["name"], &result["ips"][0]["interface"]),
-        (&json!("net1"), &json!(2))
-    );
+    let result = second.add(&net1).result();
+    assert_eq!((result.interfaces[2].name.as_str(), result.ips[0].interface), ("net1", Some(2)));
     assert_eq!(site.node.leases("vlan137").len(), 1);
     first.check(&eth0).expect_ok();
     second.check(&net1).expect_ok();
@@ -175,9 +172,9 @@ fn the_reference_ipam_plugins_work() {
         let client = site.node.client(&site.node.list("other", &[conf]));
         let pod = Pod::new();
         client.status().expect_ok();
-        let result = client.add(&pod.eth0()).expect_ok().json();
-        assert_eq!(result["ips"][0]["address"], "172.20.56.16/24", "{ipam}");
-        assert_eq!(result["dns"], dns);
+        let added = client.add(&pod.eth0());
+        assert_eq!(added.result().cidr(), "172.20.56.16/24", "{ipam}");
+        assert_eq!(added.json()["dns"], dns);
         client.check(&pod.eth0()).expect_ok();
         pod.wait_for(Site::GATEWAY);
         client.del(&pod.eth0()).expect_ok();

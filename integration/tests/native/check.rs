@@ -3,7 +3,7 @@
 pub(crate) mod gc;
 pub(crate) mod status;
 
-use integration::{Pod, Site};
+use integration::{AddResult, Pod, Site};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -12,7 +12,7 @@ pub(crate) struct Attached {
     site: Site,
     list: Value,
     pub(crate) pod: Pod,
-    result: Value,
+    result: AddResult,
 }
 
 impl Attached {
@@ -21,13 +21,13 @@ impl Attached {
         let mut list = site.list();
         change(&mut list["plugins"][0]);
         let pod = Pod::new();
-        let result = site.node.plugin(&list).add(&pod.eth0()).expect_ok().json();
+        let result = site.node.plugin(&list).add(&pod.eth0()).result();
         Attached { site, list, pod, result }
     }
 
     /// The veth's end in the node.
     fn host(&self) -> &str {
-        self.result["interfaces"][1]["name"].as_str().unwrap()
+        self.result.host_interface()
     }
 
     fn check(&self) -> integration::Outcome {
@@ -115,7 +115,7 @@ fn what_was_tampered_with_in_the_node_is_named() {
             "another peer",
             |a| {
                 let pod = a.pod.name();
-                let mac = a.result["interfaces"][2]["mac"].as_str().unwrap();
+                let mac = a.result.mac();
                 a.site.node.ip(&format!(
                     "link del {host}\nlink add {host} master br136 type veth peer name spare\nlink set {host} up\n\
                      link add loose type veth peer name eth0 address {mac} netns {pod}\n",
@@ -227,7 +227,7 @@ fn a_pod_that_is_gone_fails() {
 fn a_default_route_that_another_interface_has_by_now_does_not_fail() {
     let (site, pod) = (Site::new(), Pod::new());
     let plugin = site.node.plugin(&site.list());
-    let result = plugin.add(&pod.eth0()).expect_ok().json();
+    let result = plugin.add(&pod.eth0()).result();
     pod.ip("route del default");
     let told = plugin.check(&pod.eth0(), &result);
     assert_eq!(told.error_code(), 101, "{told}");

@@ -1,6 +1,6 @@
 //! Addresses that machines which are not ours use: none of them is given to a pod.
 
-use integration::{Capture, Frame, Namespace, Node, Outcome, Plugin, Pod, Site, note, plugin, poll, run};
+use integration::{Capture, Frame, Namespace, Node, Plugin, Pod, Site, note, plugin, poll, run};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -17,13 +17,6 @@ fn with(site: &Site, ipam: Value) -> Plugin<'_> {
     let mut conf = site.conf();
     conf["ipam"].as_object_mut().unwrap().extend(ipam.as_object().unwrap().clone());
     site.node.plugin(&site.node.list(Site::NETWORK, &[conf]))
-}
-
-fn addresses(outcome: &Outcome) -> Vec<String> {
-    assert!(outcome.ok(), "{outcome}");
-    let result = outcome.json();
-    let ips = result["ips"].as_array().unwrap().iter();
-    ips.map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().to_owned()).collect()
 }
 
 /// How often each address was asked for in nobody's name.
@@ -64,13 +57,13 @@ fn an_address_that_somebody_answers_for_is_set_aside_and_the_next_is_given() {
     site.router.ip("addr add 172.20.56.16/24 dev port\naddr add 2001:db8::10/64 dev port nodad");
     let (plugin, pods) = (with(&site, dual_stack()), [Pod::new(), Pod::new()]);
     let first = plugin.add(&pods[0].eth0());
-    assert_eq!(addresses(&first), ["172.20.56.17", "2001:db8::11"]);
+    assert_eq!(first.result().addresses(), ["172.20.56.17", "2001:db8::11"]);
     assert!(first.stderr.contains("172.20.56.16") && first.stderr.contains(&mac(&site)), "{first}");
     let set_aside = listed(&site, "quarantined");
     let shown: Vec<&Value> = set_aside.iter().map(|item| &item["address"]).collect();
     assert_eq!(shown, ["172.20.56.16", "2001:db8::10"]);
     assert!(set_aside.iter().all(|item| item["mac"] == mac(&site)), "{set_aside:?}");
-    assert_eq!(addresses(&plugin.add(&pods[1].eth0())), ["172.20.56.18", "2001:db8::12"]);
+    assert_eq!(plugin.add(&pods[1].eth0()).result().addresses(), ["172.20.56.18", "2001:db8::12"]);
 }
 
 #[test]
@@ -84,7 +77,7 @@ fn a_requested_address_of_somebody_elses_is_refused_until_it_is_free() {
     assert!(refused.error_text().contains(&mac(&site)), "{refused}");
     assert!(site.node.leases(Site::NETWORK).is_empty() && !pod.has_link("eth0"));
     site.router.ip("addr del 172.20.56.20/24 dev port");
-    assert_eq!(addresses(&plugin.add(&wanted)), ["172.20.56.20"]);
+    assert_eq!(plugin.add(&wanted).result().addresses(), ["172.20.56.20"]);
     assert!(listed(&site, "quarantined").is_empty());
 }
 
@@ -94,7 +87,7 @@ fn a_quarantine_ends() {
     site.router.ip("addr add 172.20.56.16/24 dev port");
     let plugin = with(&site, json!({"slice": "172.20.56.16/31", "conflictDetection": {"quarantine": 2}}));
     let pods = [Pod::new(), Pod::new()];
-    assert_eq!(addresses(&plugin.add(&pods[0].eth0())), ["172.20.56.17"]);
+    assert_eq!(plugin.add(&pods[0].eth0()).result().addresses(), ["172.20.56.17"]);
     let full = plugin.add(&pods[1].eth0());
     assert_eq!(full.error_code(), 11);
     assert!(full.error_text().contains("1 used, 0 cooling, 1 quarantined of 2 ("), "{full}");
@@ -102,7 +95,7 @@ fn a_quarantine_ends() {
     site.router.ip("addr del 172.20.56.16/24 dev port");
     poll(Duration::from_secs(20), "the end of the quarantine", || {
         let again = plugin.add(&pods[1].eth0());
-        again.ok() && addresses(&again) == ["172.20.56.16"]
+        again.ok() && again.result().addresses() == ["172.20.56.16"]
     });
 }
 
@@ -127,9 +120,9 @@ fn what_another_machine_probes_for_is_passed_over_and_not_set_aside() {
         site.router.send_frame("port", &rival([2, 0, 0, 0, 0, 0x99], [172, 20, 56, 99]));
         adding.join().unwrap()
     });
-    assert_eq!(addresses(&outcome), ["172.20.56.17"]);
+    assert_eq!(outcome.result().addresses(), ["172.20.56.17"]);
     assert!(listed(&site, "quarantined").is_empty());
-    assert_eq!(addresses(&plugin.add(&pods[1].eth0())), ["172.20.56.16"]);
+    assert_eq!(plugin.add(&pods[1].eth0()).result().addresses(), ["172.20.56.16"]);
 }
 
 /// The solicitation of duplicate address detection (RFC 4862) of a machine with this MAC.
@@ -169,9 +162,9 @@ fn what_another_machine_detects_by_ipv6_is_passed_over_and_not_set_aside() {
         site.router.send_frame("port", &frame);
         adding.join().unwrap()
     });
-    assert_eq!(addresses(&outcome), ["172.20.56.16", "2001:db8::11"]);
+    assert_eq!(outcome.result().addresses(), ["172.20.56.16", "2001:db8::11"]);
     assert!(listed(&site, "quarantined").is_empty());
-    assert_eq!(addresses(&plugin.add(&pods[1].eth0())), ["172.20.56.17", "2001:db8::10"]);
+    assert_eq!(plugin.add(&pods[1].eth0()).result().addresses(), ["172.20.56.17", "2001:db8::10"]);
 }
 
 /// A machine that nobody guards asks for every address of the slice all the time.
@@ -224,7 +217,7 @@ fn two_nodes_that_probe_for_one_address_at_once_do_not_both_take_it() {
         std::thread::scope(|scope| {
             let calls = [0, 1].map(|i| (&plugins[i], round[i].eth0()));
             let calls = calls.map(|(plugin, eth0)| scope.spawn(move || plugin.add(&eth0)));
-            calls.into_iter().for_each(|call| given.extend(addresses(&call.join().unwrap())));
+            calls.into_iter().for_each(|call| given.extend(call.join().unwrap().result().addresses()));
         });
     }
     let different: BTreeSet<&String> = given.iter().collect();
@@ -240,7 +233,7 @@ fn a_conflict_is_found_though_the_first_probe_is_lost() {
          ether type arp arp daddr ip 172.20.56.16 limit rate 1/day burst 1 packets counter drop; }\n}\n",
     );
     let pod = Pod::new();
-    assert_eq!(addresses(&with(&site, json!({})).add(&pod.eth0())), ["172.20.56.17"]);
+    assert_eq!(with(&site, json!({})).add(&pod.eth0()).result().addresses(), ["172.20.56.17"]);
     let dropped = site.router.run("nft list table netdev lossy").expect_ok();
     assert!(dropped.stdout.contains("counter packets 1 "), "{dropped}");
 }
@@ -263,7 +256,7 @@ fn probing_changes_no_neighbours_cache() {
     let (before, heard, pod) = (seen(), Capture::start(&site.router, "port"), Pod::new());
     let ipam =
         json!({"ranges": [[{"subnet": DUAL, "rangeStart": "2001:db8::16", "rangeEnd": "2001:db8::31"}]]});
-    assert_eq!(addresses(&with(&site, ipam).add(&pod.eth0()))[0], "172.20.56.16");
+    assert_eq!(with(&site, ipam).add(&pod.eth0()).result().addresses()[0], "172.20.56.16");
     let asked: BTreeSet<IpAddr> = asked(&heard).into_keys().collect();
     assert!(asked.contains(&"172.20.56.17".parse().unwrap()), "they were asked for: {asked:?}");
     let mut after = seen();
@@ -279,8 +272,10 @@ fn of_a_burst_one_add_in_eight_probes_at_the_most() {
     let (heard, pods): (_, Vec<Pod>) =
         (Capture::start(&site.router, "port"), (0..32).map(|_| Pod::new()).collect());
     let given: BTreeSet<String> = std::thread::scope(|scope| {
-        let calls: Vec<_> =
-            pods.iter().map(|pod| scope.spawn(|| addresses(&plugin.add(&pod.eth0())).remove(0))).collect();
+        let calls: Vec<_> = pods
+            .iter()
+            .map(|pod| scope.spawn(|| plugin.add(&pod.eth0()).result().addresses().remove(0)))
+            .collect();
         calls.into_iter().map(|call| call.join().unwrap()).collect()
     });
     assert_eq!(given.len(), pods.len());
@@ -301,7 +296,7 @@ fn nobody_is_asked_where_it_is_off_or_there_is_no_uplink_or_nobody_could_answer(
         let pod = Pod::new();
         let outcome = plugin.add(&pod.eth0());
         plugin.del(&pod.eth0()).expect_ok();
-        (addresses(&outcome), outcome.stderr)
+        (outcome.result().addresses(), outcome.stderr)
     };
     add(&with(&site, json!({"conflictDetection": "off"})));
     let mut local = site.conf();
@@ -336,7 +331,7 @@ fn a_plugin_that_is_killed_while_it_probes_takes_its_ipam_along() {
     // Whoever waits for the turn to probe would wait for the orphan.
     let next = Pod::new();
     let quick = with(&site, json!({}));
-    assert_eq!(addresses(&quick.add(&next.eth0())), ["172.20.56.16"]);
+    assert_eq!(quick.add(&next.eth0()).result().addresses(), ["172.20.56.16"]);
     assert_eq!(site.node.leases(Site::NETWORK), ["172.20.56.16"]);
 }
 
@@ -363,15 +358,15 @@ fn what_was_in_conflict_keeps_its_place_in_the_queue() {
     );
     let (pods, mut logs): (Vec<Pod>, String) = ((0..32).map(|_| Pod::new()).collect(), String::new());
     let first = plugin.add(&pods[0].eth0());
-    assert_eq!(addresses(&first), ["172.20.56.80"]);
+    assert_eq!(first.result().addresses(), ["172.20.56.80"]);
     for i in &used {
         site.router.ip(&format!("addr del 172.20.56.{i}/24 dev port"));
     }
     poll(Duration::from_secs(20), "the end of the quarantine", || listed(&site, "quarantined").is_empty());
-    let mut given = BTreeSet::from([addresses(&first).remove(0)]);
+    let mut given = BTreeSet::from([first.result().addresses().remove(0)]);
     for pod in &pods[1..] {
         let outcome = plugin.add(&pod.eth0());
-        given.extend(addresses(&outcome));
+        given.extend(outcome.result().addresses());
         logs += &outcome.stderr;
     }
     assert_eq!(given.len(), 32);
@@ -383,7 +378,7 @@ fn an_address_of_the_node_itself_is_a_conflict() {
     let site = Site::new();
     site.node.ip("addr add 172.20.56.16/32 dev lo");
     let pod = Pod::new();
-    assert_eq!(addresses(&with(&site, json!({})).add(&pod.eth0())), ["172.20.56.17"]);
+    assert_eq!(with(&site, json!({})).add(&pod.eth0()).result().addresses(), ["172.20.56.17"]);
 }
 
 #[test]
@@ -394,5 +389,5 @@ fn an_add_whose_last_window_finds_a_free_address_takes_it() {
     }
     let pod = Pod::new();
     let ipam = json!({"slice": "172.20.56.0/24", "conflictDetection": {"count": 2, "intervalMs": 50}});
-    assert_eq!(addresses(&with(&site, ipam).add(&pod.eth0())), ["172.20.56.50"]);
+    assert_eq!(with(&site, ipam).add(&pod.eth0()).result().addresses(), ["172.20.56.50"]);
 }

@@ -9,7 +9,7 @@ pub(crate) mod lists;
 pub(crate) mod runtimes;
 pub(crate) mod vlan;
 
-use integration::{Ctl, Finding, Namespace, Node, Pod, Site, Snapshot, not_tried, poll};
+use integration::{AddResult, Ctl, Finding, Namespace, Node, Pod, Site, Snapshot, not_tried, poll};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -81,7 +81,7 @@ pub(crate) fn after_fixes(
 
 /// A node on two networks with one pod that is bridged to one of them, made by what `install` put there and
 /// these keys.
-pub(crate) fn with_bridged_pod(site: &Site, ctl: &Ctl<'_>, keys: &Value) -> (Pod, Value, Value) {
+pub(crate) fn with_bridged_pod(site: &Site, ctl: &Ctl<'_>, keys: &Value) -> (Pod, Value, AddResult) {
     site.give_node_its_own_network();
     ctl.run(INSTALL_FLAT).expect_ok();
     let path = "/etc/cni/net.d/10-flat.conflist";
@@ -90,7 +90,7 @@ pub(crate) fn with_bridged_pod(site: &Site, ctl: &Ctl<'_>, keys: &Value) -> (Pod
     crate::input::merge(&mut list["plugins"][0], keys);
     ctl.write(path, &list.to_string());
     let pod = Pod::new();
-    let result = site.node.client(&list).add(&pod.eth0()).expect_ok().json();
+    let result = site.node.client(&list).add(&pod.eth0()).result();
     (pod, list, result)
 }
 
@@ -100,7 +100,7 @@ fn what_a_bridged_pod_has_lost_is_named_with_what_mends_it() {
     let (node, ctl) = (&site.node, Ctl::new(&site.node));
     let (pod, list, result) = with_bridged_pod(&site, &ctl, &json!({}));
     let (client, bridge) = (node.client(&list), list["plugins"][0]["bridge"].as_str().unwrap().to_owned());
-    let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
+    let address = result.address();
     let healthy = ctl.doctor("--no-probe");
     assert!(healthy.iter().all(|finding| finding.check != "hostaccess"), "{healthy:#?}");
     let cases = [
@@ -146,8 +146,7 @@ fn the_way_to_a_pod_without_a_guard_and_to_its_services_is_mended_too() {
     let (node, ctl) = (&site.node, Ctl::new(&site.node));
     let keys = json!({"guard": false, "serviceCIDRs": ["10.96.0.0/12"]});
     let (_pod, list, result) = with_bridged_pod(&site, &ctl, &keys);
-    let (bridge, address) = (&list["plugins"][0]["bridge"], &result["ips"][0]["address"]);
-    let (bridge, address) = (bridge.as_str().unwrap(), address.as_str().unwrap().trim_end_matches("/24"));
+    let (bridge, address) = (list["plugins"][0]["bridge"].as_str().unwrap(), result.address());
     node.ip(&format!("neigh del {address} dev {bridge}"));
     assert_eq!(after_fixes(node, &ctl, "hostaccess", ["fail", "is missing"]), "ok");
     node.set_sysctl("net/ipv4/ip_forward", "0");

@@ -1,6 +1,6 @@
 //! A failed ADD leaves nothing of its own: each step made to fail in turn.
 
-use crate::attached::{Clean, FakeIpam, add_through, host_interface};
+use crate::attached::{Clean, FakeIpam, add_through};
 use integration::{Outcome, Pod, Site, Snapshot};
 use serde_json::{Value, json};
 
@@ -137,7 +137,7 @@ fn a_name_that_is_taken_in_the_pod_is_refused_before_ipam_is_asked() {
 #[test]
 fn a_name_that_is_taken_on_the_node_is_refused_and_its_holder_left_alone() {
     let (clean, pod) = (Clean::new(), Pod::new());
-    let name = host_interface(&clean.plugin().add(&pod.eth0()).expect_ok());
+    let name = clean.plugin().add(&pod.eth0()).result().host_interface().to_owned();
     clean.plugin().del(&pod.eth0()).expect_ok();
     for holder in ["type bridge", "type veth peer name other"] {
         clean.site.node.ip(&format!("link add {name} {holder}\nlink set {name} alias theirs up"));

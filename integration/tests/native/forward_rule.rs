@@ -75,7 +75,7 @@ fn our_rule_survives_every_iptables_that_saves_and_restores_it() {
     let (nat, one) = (with_policy_of_drop(), Pod::new());
     let before = theirs(&nat);
     let eth0 = with_ports(&one, &[(8080, "tcp", 80, "")]);
-    let result = nat.local().add(&eth0).expect_ok().json();
+    let result = nat.local().add(&eth0).result();
     let pods: Vec<Pod> = (0..4).map(|_| Pod::new()).collect();
     for ((save, restore), pod) in EACH.iter().flat_map(|save| EACH.map(|restore| (*save, restore))).zip(&pods)
     {
@@ -112,7 +112,7 @@ fn what_earlier_releases_left_is_made_anew_or_removed() {
     ctl.run("install --name local --subnet 10.22.0.0/24").expect_ok();
     // With a pod on the node, whose call makes it right; several of a kind too.
     let eth0 = with_ports(&one, &[(8080, "tcp", 80, "")]);
-    let result = nat.local().add(&eth0).expect_ok().json();
+    let result = nat.local().add(&eth0).result();
     for by_add in [true, false] {
         nat.node.nft(&format!("{FORMER}\n{FORMER}"));
         round_trip(&nat, Iptables::Old, Iptables::New);

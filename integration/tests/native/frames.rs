@@ -45,9 +45,9 @@ fn a_new_pod_is_announced_several_times_in_both_families() {
     let (clean, pod) = (Clean::new(), Pod::new());
     clean.site.router.ip("addr add 2001:db8:56::1/64 dev port nodad");
     let capture = Capture::start(&clean.site.router, "port");
-    let result = dual_stack(&clean).add(&pod.eth0()).expect_ok().json();
-    assert_eq!(result["ips"][0]["address"], format!("{ADDRESS}/24"));
-    assert_eq!(result["ips"][1]["address"], "2001:db8:56::20/64");
+    let result = dual_stack(&clean).add(&pod.eth0()).result();
+    assert_eq!(result.cidr(), format!("{ADDRESS}/24"));
+    assert_eq!(result.ips[1].address.to_string(), "2001:db8:56::20/64");
     let own = mac(&pod);
     // Sender and target are the same address.
     let gratuitous = |frame: &Frame| frame.arp() == Some((ADDRESS, ADDRESS)) && frame.source == own;

@@ -25,17 +25,12 @@ pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// The addresses that a result names.
-pub(crate) fn addresses(result: &Value) -> Vec<IpAddr> {
-    let of = |ip: &Value| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
-    result["ips"].as_array().unwrap().iter().map(of).collect()
-}
-
 /// Both directions, both families, over TCP and UDP, and neither changes the client's address.
 #[track_caller]
-pub(crate) fn talk(node: &Namespace, pod: &Pod, of_pod: &[IpAddr]) {
+pub(crate) fn talk(node: &Namespace, pod: &Pod, of_pod: &[impl AsRef<str>]) {
     for (of_pod, of_node) in of_pod.iter().zip(Site::NODE.map(ip)) {
-        let ends = [(node, of_node, pod as &Namespace, *of_pod), (pod, *of_pod, node, of_node)];
+        let of_pod = ip(of_pod.as_ref());
+        let ends = [(node, of_node, pod as &Namespace, of_pod), (pod, of_pod, node, of_node)];
         for (client, from, server, to) in ends {
             let to = SocketAddr::new(to, PORT);
             let _servers = Transport::ALL.map(|transport| Server::on(server, transport, to));
@@ -51,8 +46,8 @@ fn a_pod_and_its_node_talk_and_nobody_else_hears_it() {
     let (site, pod) = (site(), Pod::new());
     let list = dual_stack(&site);
     let router = Capture::start(&site.router, "port");
-    let result = site.node.client(&list).add(&pod.eth0()).expect_ok().json();
-    talk(&site.node, &pod, &addresses(&result));
+    let result = site.node.client(&list).add(&pod.eth0()).result();
+    talk(&site.node, &pod, &result.addresses());
     let of_node = |frame: &Frame| Site::NODE.iter().any(|address| frame.mentions(ip(address)));
     let strays: Vec<Frame> = router.frames().into_iter().filter(of_node).collect();
     assert!(strays.is_empty(), "{strays:?}");
@@ -76,15 +71,15 @@ fn the_node_reaches_a_pod_that_was_made_anew() {
     let client = site.node.client(&conf);
     let (first, second) = (Pod::new(), Pod::new());
     client.add(&first.eth0().capabilities(ips.clone())).expect_ok();
-    talk(&site.node, &first, &[ip("172.20.56.20"), ip("fd00:136::1:20")]);
+    talk(&site.node, &first, &["172.20.56.20", "fd00:136::1:20"]);
     // Nobody says DEL before its namespace is gone.
     let eth0 = first.eth0().without_netns();
     drop(first);
     client.del(&eth0).expect_ok();
     client.add(&second.eth0().capabilities(ips)).expect_ok();
-    talk(&site.node, &second, &[ip("172.20.56.20"), ip("fd00:136::1:20")]);
+    talk(&site.node, &second, &["172.20.56.20", "fd00:136::1:20"]);
     client.del(&eth0).expect_ok();
-    talk(&site.node, &second, &[ip("172.20.56.20"), ip("fd00:136::1:20")]);
+    talk(&site.node, &second, &["172.20.56.20", "fd00:136::1:20"]);
 }
 
 #[test]
@@ -224,10 +219,10 @@ fn a_nodes_main_address_may_be_on_a_bridge() {
     ));
     let list = dual_stack(&site);
     let client = site.node.client(&list);
-    let result = client.add(&pod.eth0()).expect_ok().json();
-    talk(&site.node, &pod, &addresses(&result));
+    let result = client.add(&pod.eth0()).result();
+    talk(&site.node, &pod, &result.addresses());
     client.check(&pod.eth0()).expect_ok();
-    site.node.ip(&format!("route del {} proto 117", addresses(&result)[0]));
+    site.node.ip(&format!("route del {} proto 117", result.address()));
     assert_eq!(client.check(&pod.eth0()).error_code(), 101);
 }
 
@@ -244,8 +239,8 @@ fn the_way_to_a_live_pod_of_another_vlan_is_not_taken() {
     let other = site.node.list("vlan137", &[conf.clone()]);
     let list = site.list();
     let here = site.node.client(&list);
-    let result = here.add(&first.eth0()).expect_ok().json();
-    let address = &addresses(&result)[..1];
+    let result = here.add(&first.eth0()).result();
+    let address = &[result.address()];
     let of_other = &second.eth0().capabilities(json!({"ips": address}));
     let outcome = site.node.client(&other).add(of_other);
     assert_eq!(outcome.error_code(), 111, "{outcome}");
@@ -390,13 +385,13 @@ fn a_local_dns_cache_is_reached_by_whoever_names_it() {
         list["plugins"][0].as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
         let added = site.node.plugin(&list).add(&pod.eth0()).expect_ok();
         assert!(!added.stderr.contains("the node has no address for"), "{added}");
-        let own = addresses(&added.json())[0];
+        let own = ip(&added.result().address());
         for (address, expected) in [("169.254.20.10", cache), ("10.96.0.10", service)] {
             let to = (ip(address), 53).into();
             let _dns = Server::on(&site.node, Transport::Udp, to);
             assert_eq!(ask(&pod, Transport::Udp, to), expected.then_some(own), "{keys} {address}");
         }
         assert!(pod.pings(Site::NODE[0]), "{keys}");
-        site.node.plugin(&list).check(&pod.eth0(), &added.json()).expect_ok();
+        site.node.plugin(&list).check(&pod.eth0(), &added.result()).expect_ok();
     }
 }

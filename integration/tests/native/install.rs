@@ -79,8 +79,8 @@ fn a_node_gets_plugins_and_list_and_gives_them_back() {
     // The list works as it is.
     let before = Snapshot::of(&site.node);
     let (client, pod) = (site.node.client(&installed(&ctl)), Pod::new());
-    let result = client.add(&pod.eth0()).expect_ok().json();
-    assert_eq!(result["ips"][0]["address"], "172.20.56.16/24");
+    let result = client.add(&pod.eth0()).result();
+    assert_eq!(result.cidr(), "172.20.56.16/24");
     refused(&ctl.run("uninstall"), &[" eth0 of vlan136): drain the node first", "--force"]);
     assert!(ctl.has(LIST) && site.node.has_link("br136"));
     client.del(&pod.eth0()).expect_ok();

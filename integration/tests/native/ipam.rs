@@ -109,14 +109,6 @@ pub fn eth0(id: &str) -> Attachment {
     }
 }
 
-/// The first address of a result, without its prefix length.
-#[track_caller]
-pub fn address(outcome: Outcome) -> String {
-    let result = outcome.expect_ok().json();
-    let text = result["ips"][0]["address"].as_str().unwrap();
-    text.split('/').next().unwrap().to_owned()
-}
-
 /// Runs a call in our own mount namespace, as a runtime runs all of its calls; [`Call::run`] gives each one
 /// of its own.
 #[track_caller]

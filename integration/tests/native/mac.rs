@@ -30,15 +30,6 @@ fn behind(node: &Node, bridge: &str, mac: &str) -> Vec<String> {
     names
 }
 
-fn address(result: &Value) -> String {
-    result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap().to_owned()
-}
-
-/// The name of the node's end of the pod's veth.
-fn port(result: &Value) -> String {
-    result["interfaces"][1]["name"].as_str().unwrap().to_owned()
-}
-
 #[test]
 fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod() {
     let ways = [
@@ -54,15 +45,15 @@ fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod() {
             list["plugins"][0][key] = value.clone();
         }
         let plugin = site.node.plugin(&list);
-        let results = [0, 1].map(|index| plugin.add(&pods[index].eth0()).expect_ok().json());
-        let (mac, own) = (mac_of(&pods[0], "eth0"), port(&results[0]));
+        let results = [0, 1].map(|index| plugin.add(&pods[index].eth0()).result());
+        let (mac, own) = (mac_of(&pods[0], "eth0"), results[0].host_interface());
         // A loop, a reflecting hypervisor, or anybody in the VLAN; and a neighbour on the bridge, which a
         // guard stops before.
         site.router.send_frame("port", &frame_from(&mac));
         pods[1].send_frame("eth0", &frame_from(&mac));
         assert_eq!(behind(&site.node, "br136", &mac), std::slice::from_ref(&own), "{keys}");
         for from in [&site.router, &*pods[1]] {
-            assert!(from.pings(&address(&results[0])), "{keys}");
+            assert!(from.pings(&results[0].address()), "{keys}");
         }
         assert!(pods[0].pings(Site::GATEWAY), "{keys}");
         plugin.check(&pods[0].eth0(), &results[0]).expect_ok();
@@ -100,8 +91,8 @@ fn a_mac_is_not_given_while_the_gateway_that_may_have_it_is_silent() {
 fn a_pin_that_frames_can_move_fails_check_where_repair_can_pin_it_again() {
     let (site, pod) = (Site::new(), Pod::new());
     let plugin = site.node.plugin(&site.list());
-    let result = plugin.add(&pod.eth0()).expect_ok().json();
-    let (mac, port) = (mac_of(&pod, "eth0"), port(&result));
+    let result = plugin.add(&pod.eth0()).result();
+    let (mac, port) = (mac_of(&pod, "eth0"), result.host_interface());
     site.node.run(&format!("bridge fdb replace {mac} dev {port} master static")).expect_ok();
     let told = plugin.check(&pod.eth0(), &result);
     assert!(told.error_text().contains("vlan-bridgectl repair pins it again"), "{told}");
@@ -138,7 +129,7 @@ fn a_mac_that_somebody_has_is_refused_before_anything_is_touched() {
         assert_taken(&plugin.add(&asked), key, &router, "that of gateway 172.20.56.1");
         before.assert_unchanged(&site.node);
     }
-    let result = plugin.add(&first.eth0()).expect_ok().json();
+    let result = plugin.add(&first.eth0()).result();
     let others_router = mac_of(&site.router, "own");
     site.node.wait_for("10.51.0.1");
     let holder = format!("container {}, interface eth0, network vlan136", first.id());
@@ -146,7 +137,7 @@ fn a_mac_that_somebody_has_is_refused_before_anything_is_touched() {
         (mac_of(&site.node, "br136"), "of this node"),
         (mac_of(&site.node, "nic0"), "of this node"),
         (mac_of(&site.node, "nic1"), "that of interface nic1 of this node"),
-        (mac_of(&site.node, &port(&result)), "of this node"),
+        (mac_of(&site.node, result.host_interface()), "of this node"),
         (router.clone(), "that of gateway 172.20.56.1"),
         (others_router, "that of gateway 10.51.0.1"),
         (mac_of(&first, "eth0"), &*holder),
@@ -162,11 +153,11 @@ fn a_mac_that_somebody_has_is_refused_before_anything_is_touched() {
         assert_eq!(behind(&site.node, "br136", mac), entries, "{mac}");
         assert!(!second.has_link("eth0"), "{mac}");
         assert!(
-            site.node.pings(&address(&result)) && first.pings(Site::NODE[0]) && first.pings(Site::GATEWAY),
+            site.node.pings(&result.address()) && first.pings(Site::NODE[0]) && first.pings(Site::GATEWAY),
             "{mac}"
         );
     }
-    assert_eq!(site.node.leases(Site::NETWORK), [address(&result)]);
+    assert_eq!(site.node.leases(Site::NETWORK), [result.address()]);
     for mac in ["01:00:5e:00:00:01", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"] {
         for (asked, key) in asking(&second, mac) {
             let outcome = plugin.add(&asked);
@@ -210,10 +201,10 @@ fn a_mac_that_is_heard_from_another_machine_moves_here() {
     site.router.ip("addr del 172.20.56.1/24 dev port");
     assert_taken(&plugin.add(&asked), key, FREE, "no gateway answers");
     site.router.ip("addr add 172.20.56.1/24 dev port");
-    let result = plugin.add(&asked).expect_ok().json();
+    let result = plugin.add(&asked).result();
     assert!(pod.pings(Site::GATEWAY));
-    assert_eq!(behind(&site.node, "br136", FREE), [port(&result)]);
-    assert!(site.router.pings(&address(&result)));
+    assert_eq!(behind(&site.node, "br136", FREE), [result.host_interface()]);
+    assert!(site.router.pings(&result.address()));
 }
 
 #[test]
@@ -232,7 +223,7 @@ fn of_two_pods_that_ask_for_one_mac_at_once_one_gets_it() {
             outcomes.iter().zip(&asked).partition(|(outcome, _)| outcome.ok());
         assert_eq!((won.len(), lost.len()), (1, 1), "{outcomes:?}");
         assert_eq!(lost[0].0.error_code(), 105, "{}", lost[0].0);
-        assert_eq!(behind(&site.node, "br136", FREE), [port(&won[0].0.json())]);
+        assert_eq!(behind(&site.node, "br136", FREE), [won[0].0.result().host_interface()]);
         for attachment in &asked {
             plugin.del(attachment).expect_ok();
         }

@@ -128,11 +128,3 @@ pub fn with_ports(pod: &Pod, ports: &[(u16, &str, u16, &str)]) -> Attachment {
         .collect();
     pod.eth0().capabilities(json!({"portMappings": mappings}))
 }
-
-/// The pod's addresses in the result of its ADD: IPv4, IPv6.
-pub fn addresses(result: &Value) -> [String; 2] {
-    [0, 1].map(|i| {
-        let net = result["ips"][i]["address"].as_str().unwrap();
-        net.split('/').next().unwrap().to_owned()
-    })
-}

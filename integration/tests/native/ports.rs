@@ -2,15 +2,7 @@
 //! them back.
 
 use integration::{Node, Outcome, Pod, Site};
-use serde_json::{Value, json};
-
-fn address(result: &Value) -> String {
-    result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap().to_owned()
-}
-
-fn port(result: &Value) -> String {
-    result["interfaces"][1]["name"].as_str().unwrap().to_owned()
-}
+use serde_json::json;
 
 /// The bridge that a port is in.
 fn bridge_of(node: &Node, port: &str) -> Option<String> {
@@ -33,8 +25,8 @@ fn a_port_that_was_taken_out_or_lost_its_bridge_is_back_with_the_next_call_of_an
             let local = json!({"type": "vlan-bridge", "bridge": "cni0",
                 "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/24"}});
             let local = site.node.plugin(&site.node.list("local", &[local]));
-            let results = pods.each_ref().map(|pod| plugin.add(&pod.eth0()).expect_ok().json());
-            let own = port(&results[0]);
+            let results = pods.each_ref().map(|pod| plugin.add(&pod.eth0()).result());
+            let own = results[0].host_interface();
             let valid = json!([pods[0].eth0().valid(), pods[1].eth0().valid(), other.eth0().valid()]);
             let calls: [&dyn Fn() -> Outcome; 5] = [
                 &|| local.add(&other.interface("net1")),
@@ -44,14 +36,14 @@ fn a_port_that_was_taken_out_or_lost_its_bridge_is_back_with_the_next_call_of_an
                 &|| plugin.del(&other.eth0()),
             ];
             for call in calls {
-                site.node.ip(&harm.replace("PORT", &own));
-                assert_eq!(bridge_of(&site.node, &own), None);
+                site.node.ip(&harm.replace("PORT", own));
+                assert_eq!(bridge_of(&site.node, own), None);
                 assert!(!pods[0].pings(Site::GATEWAY), "{harm}: nothing is shown");
                 assert_eq!(plugin.check(&pods[0].eth0(), &results[0]).error_code(), 101);
                 let told = call().expect_ok();
                 assert!(told.stderr.contains("is a port of br136 again"), "{harm}: {told}");
                 for (pod, result) in pods.iter().zip(&results) {
-                    assert!(site.router.pings(&address(result)), "{harm} {keys}");
+                    assert!(site.router.pings(&result.address()), "{harm} {keys}");
                     assert!(pod.pings(Site::NODE[0]), "{harm} {keys}");
                     // A new bridge has the MAC of the uplink, as the old one had.
                     plugin.check(&pod.eth0(), result).expect_ok();
@@ -68,15 +60,15 @@ fn a_port_that_was_taken_out_or_lost_its_bridge_is_back_with_the_next_call_of_an
 fn what_an_operator_has_put_elsewhere_or_detached_stays_where_it_is() {
     let (site, pods) = (Site::new(), [Pod::new(), Pod::new()]);
     let plugin = site.node.plugin(&site.list());
-    let results = pods.each_ref().map(|pod| plugin.add(&pod.eth0()).expect_ok().json());
-    let own = port(&results[0]);
+    let results = pods.each_ref().map(|pod| plugin.add(&pod.eth0()).result());
+    let own = results[0].host_interface();
     site.node.ip(&format!("link add br9 type bridge\nlink set {own} master br9"));
     let later = Pod::new();
     plugin.add(&later.eth0()).expect_ok();
-    assert_eq!(bridge_of(&site.node, &own).as_deref(), Some("br9"));
+    assert_eq!(bridge_of(&site.node, own).as_deref(), Some("br9"));
     plugin.del(&pods[0].eth0()).expect_ok();
     plugin.add(&pods[0].eth0()).expect_ok();
-    assert_eq!(bridge_of(&site.node, &own).as_deref(), Some("br136"));
+    assert_eq!(bridge_of(&site.node, own).as_deref(), Some("br136"));
 }
 
 /// A gateway's bridge comes back with the gateway.

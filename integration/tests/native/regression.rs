@@ -1,6 +1,6 @@
 //! What a review found, natively: uplinks that do not fit, the MTU of bridges, and whose an interface is.
 
-use crate::attached::{Clean, FakeIpam, add_through, host_interface};
+use crate::attached::{Clean, FakeIpam, add_through};
 use crate::uplink::refused;
 use integration::{Capture, Pod, Site, Snapshot};
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ fn an_attachment_to_one_network_survives_the_del_from_another() {
         let other = json!({"bridge": bridge, "uplink": null});
         let other = clean.site.node.plugin(&network(&clean.site, "other", &other));
         let pod = Pod::new();
-        let result = clean.plugin().add(&pod.eth0()).expect_ok().json();
+        let result = clean.plugin().add(&pod.eth0()).result();
         assert_eq!(other.add(&pod.eth0()).error_code(), 100);
         for eth0 in [pod.eth0(), pod.eth0().without_netns()] {
             other.del(&eth0).expect_ok();
@@ -156,10 +156,10 @@ fn what_a_killed_add_left_is_silent_before_its_address_is_free_for_others() {
     let plugin = clean.plugin_with_ipam(json!({"type": "fake"}));
     assert!(!add_through(&ipam, &plugin, &pod.eth0()).ok());
     assert!(pod.has_link("eth0"), "the killed ADD left it");
-    let again = add_through(&ipam, &plugin, &pod.eth0()).expect_ok();
+    let again = add_through(&ipam, &plugin, &pod.eth0()).result();
     let seen = ipam.read("at-DEL");
     assert!(!seen.is_empty() && !seen.contains(CARRIER), "{seen}");
-    assert!(clean.site.node.has_link(&host_interface(&again)));
+    assert!(clean.site.node.has_link(again.host_interface()));
     assert!(pod.pings(Site::GATEWAY));
 }
 

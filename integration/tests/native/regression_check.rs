@@ -84,8 +84,8 @@ fn status_and_check_take_no_lock_and_make_none() {
     assert!(!waiting.ok() && waiting.stdout.is_empty(), "{waiting}");
 
     needs_no_lock(&status, passes);
-    let result = plugin.add(&pod.eth0()).expect_ok().json();
-    let check = plugin.clone().with("prevResult", result).call("CHECK", &pod.eth0());
+    let result = plugin.add(&pod.eth0()).result();
+    let check = plugin.clone().with("prevResult", json!(result)).call("CHECK", &pod.eth0());
     needs_no_lock(&status, passes);
     needs_no_lock(&check, passes);
     site.node.ip("link set nic0 nomaster");

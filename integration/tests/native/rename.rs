@@ -80,7 +80,7 @@ fn so_do_host_ports_and_a_network_without_records() {
 fn a_refused_adds_del_leaves_the_other_networks_attachment() {
     let clean = Clean::new();
     let pod = Pod::new();
-    let result = clean.plugin().add(&pod.eth0()).expect_ok().json();
+    let result = clean.plugin().add(&pod.eth0()).result();
     let broken: [(&str, Value); 3] = [
         ("ipam", json!({"type": "no-such-ipam"})),
         ("mtu", json!("big")),
@@ -110,7 +110,7 @@ fn the_longest_names_are_attached_and_detached() {
         let mut eth0 = with_ports(&pod, &[(8080, "tcp", 80, "")]);
         let mut twin = pod.interface("net1");
         (eth0.id, twin.id) = ("c".repeat(id), format!("{}d", "c".repeat(id - 1)));
-        let result = plugin.add(&eth0).expect_ok().json();
+        let result = plugin.add(&eth0).result();
         plugin.add(&twin).expect_ok();
         plugin.check(&eth0, &result).expect_ok();
         plugin.del(&twin).expect_ok();

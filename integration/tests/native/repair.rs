@@ -2,8 +2,8 @@
 //! and doctor are content.
 
 use crate::nat::with_ports;
-use integration::{Attachment, Ctl, Plugin, Pod, Server, Site, Transport, ask};
-use serde_json::{Value, json};
+use integration::{AddResult, Attachment, Ctl, Plugin, Pod, Server, Site, Transport, ask};
+use serde_json::json;
 use std::net::SocketAddr;
 
 /// A node with pods of an uplink's network, one of them with a host port, and with a pod behind NAT.
@@ -164,15 +164,11 @@ fn repair_puts_back_what_was_taken_away_and_doctor_finds_no_failure() {
         (&uplink, pods[1].eth0()),
         (&gateway, local.eth0()),
     ];
-    let results: Vec<Value> =
-        attached.iter().map(|(plugin, eth0)| plugin.add(eth0).expect_ok().json()).collect();
-    let text = |index: usize, interface: usize, key: &str| {
-        results[index]["interfaces"][interface][key].as_str().unwrap().to_owned()
-    };
+    let results: Vec<AddResult> = attached.iter().map(|(plugin, eth0)| plugin.add(eth0).result()).collect();
     let scene = Scene {
         site: &site,
-        ports: [text(0, 1, "name"), text(1, 1, "name")],
-        macs: [text(0, 2, "mac"), text(1, 2, "mac")],
+        ports: [0, 1].map(|index| results[index].host_interface().to_owned()),
+        macs: [0, 1].map(|index| results[index].mac().to_owned()),
     };
     let checks = || attached.iter().zip(&results).map(|((plugin, eth0), result)| plugin.check(eth0, result));
     let failures = || {

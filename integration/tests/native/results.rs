@@ -8,18 +8,18 @@ fn interfaces_are_reported_as_they_are() {
     let site = Site::new();
     site.node.ip("link set nic0 mtu 1400");
     let pod = Pod::new();
-    let result = site.node.client(&site.list()).add(&pod.eth0()).expect_ok().json();
-    let reported = result["interfaces"].as_array().unwrap();
+    let result = site.node.client(&site.list()).add(&pod.eth0()).result();
+    let reported = &result.interfaces;
     assert_eq!(reported.len(), 3);
-    assert_eq!((&reported[0]["name"], &reported[2]["name"]), (&json!("br136"), &json!("eth0")));
-    assert_eq!(reported[2]["sandbox"], json!(pod.path()));
-    assert_eq!(result["ips"][0]["interface"], 2);
+    assert_eq!((&*reported[0].name, &*reported[2].name), ("br136", "eth0"));
+    assert_eq!(reported[2].sandbox, Some(pod.path()));
+    assert_eq!(result.ips[0].interface, Some(2));
     for (interface, namespace) in reported.iter().zip([site.node.namespace(), site.node.namespace(), &*pod]) {
-        let there = namespace.ip_json(&format!("link show dev {}", interface["name"].as_str().unwrap()));
-        assert_eq!(interface["mac"], there[0]["address"]);
-        assert_eq!((&interface["mtu"], &there[0]["mtu"]), (&json!(1400), &json!(1400)), "the uplink's MTU");
+        let there = namespace.ip_json(&format!("link show dev {}", interface.name));
+        assert_eq!(interface.mac, there[0]["address"]);
+        assert_eq!((interface.mtu, &there[0]["mtu"]), (Some(1400), &json!(1400)), "the uplink's MTU");
     }
-    let host = site.node.ip_json(&format!("link show dev {}", reported[1]["name"].as_str().unwrap()));
+    let host = site.node.ip_json(&format!("link show dev {}", reported[1].name));
     assert_eq!(host[0]["master"], "br136");
     assert!(pod.pings(Site::GATEWAY));
 }
@@ -113,12 +113,12 @@ fn a_mac_is_asked_for_in_three_ways_of_falling_rank() {
             list["plugins"][0]["args"] = json!({"cni": {"mac": config}});
         }
         let client = site.node.client(&list);
-        let reported = client.add(&attachment).expect_ok().json()["interfaces"][2]["mac"].clone();
+        let reported = client.add(&attachment).result().mac().to_owned();
         assert_eq!(reported, pod.ip_json("link show dev eth0")[0]["address"]);
         match [runtime, config, args].into_iter().find(|mac| !mac.is_empty()) {
             Some(first) => assert_eq!(reported, first),
             // Locally administered and no group.
-            None => assert!(["2", "6", "a", "e"].contains(&&reported.as_str().unwrap()[1..2]), "{reported}"),
+            None => assert!(["2", "6", "a", "e"].contains(&&reported[1..2]), "{reported}"),
         }
         client.check(&attachment).expect_ok();
         client.del(&attachment).expect_ok();
@@ -145,8 +145,8 @@ fn an_address_is_asked_for_in_three_ways() {
             list["plugins"][0]["capabilities"] = json!({"ips": true});
             list["plugins"][0]["args"] = args;
             let client = site.node.client(&list);
-            let result = client.add(&attachment).expect_ok().json();
-            assert_eq!(result["ips"][0]["address"], "172.20.56.25/24");
+            let result = client.add(&attachment).result();
+            assert_eq!(result.cidr(), "172.20.56.25/24");
             assert_eq!(site.node.leases(Site::NETWORK), ["172.20.56.25"]);
             client.del(&attachment).expect_ok();
             assert!(site.node.leases(Site::NETWORK).is_empty());

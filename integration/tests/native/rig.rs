@@ -21,9 +21,9 @@ fn the_client_runs_every_verb_of_a_chain() {
     client.status().expect_ok();
     let pod = Pod::new();
     let eth0 = pod.eth0().capabilities(json!({"mac": "02:00:00:00:00:07"}));
-    let result = client.add(&eth0).expect_ok().json();
-    assert_eq!(result["cniVersion"], "1.1.0");
-    assert_eq!(result["ips"][0]["address"], "10.1.0.2/24");
+    let added = client.add(&eth0);
+    assert_eq!(added.json()["cniVersion"], "1.1.0");
+    assert_eq!(added.result().cidr(), "10.1.0.2/24");
     let links = pod.ip_json("link show dev eth0");
     assert_eq!(links[0]["address"], "02:00:00:00:00:07", "capability arguments reach the plugins");
     assert_eq!(site.node.leases("reference"), ["10.1.0.2"]);
@@ -59,7 +59,7 @@ fn a_plugin_can_be_called_by_hand() {
     let pod = Pod::new();
     let outcome = plugin.call("ADD", &pod.eth0()).without_env("CNI_IFNAME").run();
     assert_eq!(outcome.error_code(), 4, "{outcome}");
-    let result = plugin.add(&pod.eth0()).expect_ok().json();
+    let result = plugin.add(&pod.eth0()).result();
     plugin.check(&pod.eth0(), &result).expect_ok();
     plugin.del(&pod.eth0().without_netns()).expect_ok();
     assert!(site.node.leases("reference").is_empty());

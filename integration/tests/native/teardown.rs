@@ -1,6 +1,6 @@
 //! DEL: whatever is gone or broken by then, all that is ours goes, and it says so as often as it is asked.
 
-use crate::attached::{Clean, FakeIpam, add_through, host_interface};
+use crate::attached::{Clean, FakeIpam, add_through};
 use integration::{Attachment, Pod, Site, Snapshot};
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 #[track_caller]
 fn goes_after(spoil: impl FnOnce(&Clean, &Pod, &str)) {
     let (clean, pod) = (Clean::new(), Pod::new());
-    let name = host_interface(&clean.plugin().add(&pod.eth0()).expect_ok());
+    let name = clean.plugin().add(&pod.eth0()).result().host_interface().to_owned();
     spoil(&clean, &pod, &name);
     for attachment in [pod.eth0(), pod.eth0().without_netns()] {
         let outcome = clean.plugin().del(&attachment).expect_ok();
@@ -137,7 +137,7 @@ fn the_link_is_down_before_its_address_is_free_for_others() {
         "case $CNI_COMMAND in\nADD) echo '{result}';;\n*) ip -o link show type veth > \"$folder/seen\";;\nesac"
     );
     let ipam = FakeIpam::new("fake", &script);
-    let name = host_interface(&add_through(&ipam, &plugin, &pod.eth0()).expect_ok());
+    let name = add_through(&ipam, &plugin, &pod.eth0()).result().host_interface().to_owned();
     ipam.before(plugin.call("DEL", &pod.eth0())).run().expect_ok();
     let seen = ipam.read("seen");
     let silent = |line: &str| !line.contains(&name) || line.contains("state DOWN");
@@ -154,7 +154,7 @@ fn a_second_interface_of_the_same_pod_outlives_the_first() {
     list["plugins"][0]["ipam"]["routes"] = json!([]);
     let second = clean.site.node.plugin(&list);
     clean.plugin().add(&pod.eth0()).expect_ok();
-    let result = second.add(&net1).expect_ok().json();
+    let result = second.add(&net1).result();
     let (node, inside) = (Snapshot::of(&clean.site.node), Snapshot::of(&pod));
     clean.plugin().del(&pod.eth0()).expect_ok();
     assert!(pod.has_link("net1") && !pod.has_link("eth0"));

@@ -96,7 +96,7 @@ fn a_bridge_of_an_operators_keeps_what_it_has_and_gets_what_is_missing() {
     site.node.ip("link add br136 address 02:00:00:00:01:36 mtu 1400 type bridge forward_delay 1500\n\
                   addr add 192.0.2.1/24 dev br136\n\
                   addr add 2001:db8::1/64 dev br136 nodad");
-    let result = site.node.plugin(&site.list()).add(&pod.eth0()).expect_ok().json();
+    let result = site.node.plugin(&site.list()).add(&pod.eth0()).result();
     let bridge = &site.node.ip_json("-details address show dev br136")[0];
     assert_eq!(bridge["address"], "02:00:00:00:01:36");
     assert_eq!(bridge["mtu"], 1400);
@@ -109,7 +109,7 @@ fn a_bridge_of_an_operators_keeps_what_it_has_and_gets_what_is_missing() {
     assert_eq!(bridge["linkinfo"]["info_data"]["forward_delay"], 0);
     assert_eq!(bridge["operstate"], "UP");
     assert_eq!(site.node.ip_json("link show dev nic0")[0]["master"], "br136");
-    assert_eq!(result["interfaces"][0]["mac"], "02:00:00:00:01:36");
+    assert_eq!(result.interfaces[0].mac, "02:00:00:00:01:36");
     assert!(pod.pings(Site::GATEWAY));
 }
 
@@ -171,7 +171,7 @@ fn a_second_run_changes_nothing_about_bridge_and_uplink() {
     let clean = Clean::new();
     let (node, pod) = (&clean.site.node, Pod::new());
     let mut monitor = Monitor::start(node);
-    let name = crate::attached::host_interface(&clean.plugin().add(&pod.eth0()).expect_ok());
+    let name = clean.plugin().add(&pod.eth0()).result().host_interface().to_owned();
     let text = monitor.text(node);
     assert!(text.contains(&name), "the monitor did not see the pod's veth:\n{text}");
     for line in text.lines().filter(|line| !line.contains(&name)) {

@@ -48,10 +48,10 @@ fn addresses_come_from_a_dhcp_server() {
         json!({"type": "dhcp", "daemonSocketPath": dhcp.site.node.folder().path().join("dhcp.sock")});
     let client = dhcp.site.node.client(&dhcp.site.node.list("dhcp", &[conf]));
     for pod in [Pod::new(), Pod::new()] {
-        let result = client.add(&pod.eth0()).expect_ok().json();
-        let address = result["ips"][0]["address"].as_str().unwrap();
+        let result = client.add(&pod.eth0()).result();
+        let address = result.cidr();
         assert!(address.starts_with("172.20.56.4") && address.ends_with("/24"), "{address}");
-        assert_eq!(result["ips"][0]["gateway"], Site::GATEWAY);
+        assert_eq!(result.ips[0].gateway, Site::GATEWAY.parse().ok());
         client.check(&pod.eth0()).expect_ok();
         pod.wait_for(Site::GATEWAY);
         client.del(&pod.eth0()).expect_ok();

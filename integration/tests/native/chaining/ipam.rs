@@ -254,12 +254,12 @@ fn every_verb_is_passed_on_and_comes_back_as_it_was_said() {
     // Here every verb does what ADD does.
     let text = fs::read_to_string(&script).unwrap().replace("[ $CNI_COMMAND = ADD ] || exit 0\n", "");
     fs::write(&script, text).unwrap();
-    let result = delegated.add("1.1.0").expect_ok().json();
+    let result = delegated.add("1.1.0").result();
     let call = |verb: &str| {
         let call = delegated.call(verb, "1.1.0");
         let mut conf: serde_json::Value = serde_json::from_slice(call.input()).unwrap();
         (conf["prevResult"], conf["cni.dev/valid-attachments"]) =
-            (result.clone(), json!([delegated.pod.eth0().valid()]));
+            (json!(result), json!([delegated.pod.eth0().valid()]));
         call.stdin(conf.to_string())
     };
     let verbs = ["CHECK", "STATUS", "GC", "DEL"];

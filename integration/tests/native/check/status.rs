@@ -103,7 +103,7 @@ fn an_add_onto_a_down_uplink_succeeds_with_a_warning() {
         for pod in [&first, &second] {
             let outcome = site.node.plugin(&site.list()).add(&pod.eth0()).expect_ok();
             assert!(outcome.stderr.contains("nic0"), "the warning names it: {outcome}");
-            assert_eq!(outcome.json()["ips"].as_array().unwrap().len(), 1);
+            assert_eq!(outcome.result().ips.len(), 1);
         }
         site.node.ip("link set nic0 up");
         site.router.ip("link set port up");

@@ -1,7 +1,7 @@
 //! The guard from a pod's first moment to its last: it is there at once, is put back when somebody takes it,
 //! and goes with the pod.
 
-use crate::attached::{Clean, host_interface};
+use crate::attached::Clean;
 use crate::guard::Scene;
 use crate::guard::frames::{BROADCAST, FORGED, OWN, STRANGER, frame, mark, marked, udp};
 use crate::kill::{Threads, at_every_point};
@@ -99,7 +99,7 @@ fn calls_for_a_pod_without_a_guard_put_it_back_too() {
 fn the_record_of_a_dead_pod_goes_with_the_repair() {
     let (clean, dead, lives) = (Clean::new(), Pod::new(), Pod::new());
     let (node, plugin) = (&clean.site.node, clean.plugin());
-    let name = host_interface(&plugin.add(&dead.eth0()).expect_ok());
+    let name = plugin.add(&dead.eth0()).result().host_interface().to_owned();
     let records = PathBuf::from(node.records().to_str().unwrap().replace("/attachments/", "/guards/"));
     assert!(records.join(&name).exists());
     let gone = dead.eth0().without_netns();
@@ -137,7 +137,7 @@ fn nothing_of_the_guard_is_left_however_a_pod_goes() {
     let before = Snapshot::of(node);
     let added = || {
         let pod = Pod::new();
-        let name = host_interface(&plugin.add(&pod.eth0()).expect_ok());
+        let name = plugin.add(&pod.eth0()).result().host_interface().to_owned();
         assert!(node.run("nft list ruleset").stdout.contains(&name));
         (pod, name)
     };

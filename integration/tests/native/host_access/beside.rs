@@ -1,7 +1,7 @@
 //! A network with an uplink as the second one of a pod, beside one of another plugin: the node is left to
 //! that.
 
-use crate::host_access::{addresses, site};
+use crate::host_access::site;
 use integration::{Ctl, Pod};
 use serde_json::json;
 
@@ -26,15 +26,15 @@ fn beside_another_network_the_node_is_left_to_that_unless_it_is_asked_for() {
     ctl.write("/etc/cni/net.d/10-vlan136.conflist", &list.to_string());
     let net1 = pod.interface("net1");
     let lost = || ctl.doctor("--no-probe").into_iter().any(|finding| finding.check == "hostaccess");
-    let result = site.node.plugin(&list).add(&net1).expect_ok().json();
+    let result = site.node.plugin(&list).add(&net1).result();
     assert!(site.node.pings("203.0.113.5"), "{}", pod.run("ip route"));
-    assert!(site.router.pings(&addresses(&result)[0].to_string()) && !lost());
+    assert!(site.router.pings(&result.address()) && !lost());
     site.node.plugin(&list).check(&net1, &result).expect_ok();
     site.node.plugin(&list).del(&net1).expect_ok();
     // Whoever asks for it has it.
     list["plugins"][0]["hostAccess"] = json!(true);
-    let result = site.node.plugin(&list).add(&net1).expect_ok().json();
-    assert!(site.node.pings(&addresses(&result)[0].to_string()));
+    let result = site.node.plugin(&list).add(&net1).result();
+    assert!(site.node.pings(&result.address()));
     site.node.plugin(&list).check(&net1, &result).expect_ok();
 }
 
@@ -56,7 +56,7 @@ fn an_address_or_a_default_route_of_another_network_is_enough() {
         // As a second network it has no default route.
         list["plugins"][0]["ipam"].as_object_mut().unwrap().remove("routes");
         let plugin = site.node.plugin(&list);
-        let result = plugin.add(&pod.interface("net1")).expect_ok().json();
+        let result = plugin.add(&pod.interface("net1")).result();
         let to_node = pod.run("ip route show proto 117").expect_ok().stdout;
         let to_pod = site.node.run("ip route show proto 117").expect_ok().stdout;
         assert_eq!([to_node.is_empty(), to_pod.is_empty()], [is_left; 2], "{other}: {to_node}{to_pod}");

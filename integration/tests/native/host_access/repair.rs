@@ -1,6 +1,6 @@
 //! A pod and its own node after the bridge was down: the kernel has removed the host routes.
 
-use crate::host_access::{addresses, dual_stack, ip, site, talk};
+use crate::host_access::{dual_stack, ip, site, talk};
 use integration::{Capture, Frame, Outcome, Pod, Site, Snapshot};
 use serde_json::json;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ fn a_bridge_that_was_down_has_its_pods_ways_again_with_the_next_call_of_any() {
         let before = Snapshot::of(&site.node);
         let records = PathBuf::from(format!("/run/vlan-bridge/ways/{}", site.node.cookie()));
         assert!(!records.exists());
-        let results = pods.each_ref().map(|pod| client.add(&pod.eth0()).expect_ok().json());
+        let results = pods.each_ref().map(|pod| client.add(&pod.eth0()).result());
         // Another network of the node, whose calls fix it too.
         let mut nat = site.node.list(
             "local",
@@ -46,7 +46,7 @@ fn a_bridge_that_was_down_has_its_pods_ways_again_with_the_next_call_of_any() {
             let router = Capture::start(&site.router, "port");
             call().expect_ok();
             for (pod, result) in pods.iter().zip(&results) {
-                talk(&site.node, pod, &addresses(result));
+                talk(&site.node, pod, &result.addresses());
                 client.check(&pod.eth0()).expect_ok();
             }
             let of_node = |frame: &Frame| Site::NODE.iter().any(|address| frame.mentions(ip(address)));
@@ -78,7 +78,7 @@ fn an_address_of_the_node_that_was_gone_leads_to_every_pod_again() {
     site.node.ip("link add sto0 type veth peer name sto1\nlink set sto0 up\nlink set sto1 up\naddr add 10.53.0.11/24 dev sto0");
     let client = site.node.client(&site.list());
     let mut results = Vec::new();
-    let mut add = |pod: &Pod| results.push(client.add(&pod.eth0()).expect_ok().json());
+    let mut add = |pod: &Pod| results.push(client.add(&pod.eth0()).result());
     add(&pods[0]);
     add(&pods[1]);
     let [v4, _] = Site::NODE;
@@ -90,7 +90,7 @@ fn an_address_of_the_node_that_was_gone_leads_to_every_pod_again() {
     assert_eq!(routes(&site), 4);
     // The third knows the node by the address that it had then.
     for index in [0, 1, 3] {
-        talk(&site.node, &pods[index], &addresses(&results[index]));
+        talk(&site.node, &pods[index], &results[index].addresses());
     }
     for pod in &pods {
         client.check(&pod.eth0()).expect_ok();

@@ -1,6 +1,6 @@
 //! Which addresses are given, which never, and what is said when none is left.
 
-use crate::ipam::{Ipam, address, eth0};
+use crate::ipam::{Ipam, eth0};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ fn all(ipam: &Ipam) -> BTreeSet<String> {
             assert_eq!(outcome.error_code(), 11, "{outcome}");
             return given;
         }
-        assert!(given.insert(address(outcome)), "given twice");
+        assert!(given.insert(outcome.result().address()), "given twice");
     }
 }
 
@@ -74,16 +74,16 @@ fn a_range_that_is_moved_keeps_nobody_from_giving_back() {
     let ipam = Ipam::new(json!({"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.2", "rangeEnd": "10.1.0.5"}));
     assert_eq!(all(&ipam).len(), 4);
     let moved = ipam.with(json!({"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.4", "rangeEnd": "10.1.0.7"}));
-    assert_eq!(address(moved.plugin().add(&eth0("m1"))), "10.1.0.6");
+    assert_eq!(moved.plugin().add(&eth0("m1")).result().address(), "10.1.0.6");
     moved.plugin().del(&eth0("all3")).expect_ok();
     moved.plugin().check(&eth0("all0"), &json!({})).expect_ok();
-    assert_eq!(address(moved.plugin().add(&eth0("m2"))), "10.1.0.7");
-    assert_eq!(address(moved.plugin().add(&eth0("m3"))), "10.1.0.5");
+    assert_eq!(moved.plugin().add(&eth0("m2")).result().address(), "10.1.0.7");
+    assert_eq!(moved.plugin().add(&eth0("m3")).result().address(), "10.1.0.5");
     // And back: what the other configuration gave is known here.
     let back = moved.with(json!({"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.2", "rangeEnd": "10.1.0.5"}));
     assert_eq!(back.plugin().add(&eth0("b1")).error_code(), 11);
     back.plugin().del(&eth0("m3")).expect_ok();
-    assert_eq!(address(back.plugin().add(&eth0("b2"))), "10.1.0.5");
+    assert_eq!(back.plugin().add(&eth0("b2")).result().address(), "10.1.0.5");
 }
 
 #[test]

@@ -256,7 +256,7 @@ fn judge(ipam: &Ipam, kind: Kind, damage: Damage, verb: &str) {
     case.call("CHECK", "live").expect_ok();
     let mut held = case.holders();
     while held.len() < CAPACITY {
-        let addr = crate::ipam::address(case.call("ADD", &format!("all{}", held.len())));
+        let addr = case.call("ADD", &format!("all{}", held.len())).result().address();
         let before = held.insert(addr.clone(), "new".into());
         assert!(before.is_none_or(|lease| lease.is_empty()), "{what}: {addr} was given twice");
         assert!(case.holders().len() >= held.len(), "{what}");

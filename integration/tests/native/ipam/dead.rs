@@ -1,6 +1,6 @@
 //! What dead owners hold is given back before anybody is refused; what live ones hold never is.
 
-use crate::ipam::{Ipam, address, eth0, here};
+use crate::ipam::{Ipam, eth0, here};
 use integration::{Attachment, Pod, Scratch};
 use std::os::unix::fs::symlink;
 
@@ -12,16 +12,16 @@ fn add(ipam: &Ipam, attachment: &Attachment) -> integration::Outcome {
 fn an_exhausted_range_takes_from_those_whose_namespace_is_gone() {
     let ipam = Ipam::until(4);
     let (live, dead) = (Pod::new(), Pod::new());
-    assert_eq!(address(add(&ipam, &live.eth0())), "10.1.0.2");
-    assert_eq!(address(add(&ipam, &dead.eth0())), "10.1.0.3");
+    assert_eq!(add(&ipam, &live.eth0()).result().address(), "10.1.0.2");
+    assert_eq!(add(&ipam, &dead.eth0()).result().address(), "10.1.0.3");
     // Its namespace cannot be seen: nobody can say that it is gone.
-    assert_eq!(address(add(&ipam, &eth0("unknown"))), "10.1.0.4");
+    assert_eq!(add(&ipam, &eth0("unknown")).result().address(), "10.1.0.4");
     assert_eq!(add(&ipam, &eth0("more")).error_code(), 11);
     let gone = dead.eth0();
     drop(dead);
     let outcome = add(&ipam, &eth0("more")).expect_ok();
     assert!(outcome.stderr.contains("released 10.1.0.3") && outcome.stderr.contains("is gone"), "{outcome}");
-    assert_eq!(address(outcome), "10.1.0.3");
+    assert_eq!(outcome.result().address(), "10.1.0.3");
     // The late DEL frees nothing of anybody's.
     here(&ipam.plugin().call("DEL", &gone.without_netns())).expect_ok();
     assert_eq!(ipam.leases()["10.1.0.3"], "more\r\neth0");
@@ -39,7 +39,7 @@ fn a_path_that_leads_to_another_namespace_by_now_is_as_good_as_gone() {
     assert_eq!(add(&ipam, &eth0("c2")).error_code(), 11);
     std::fs::remove_file(&path).unwrap();
     symlink(new.path(), &path).unwrap();
-    assert_eq!(address(add(&ipam, &eth0("c2"))), "10.1.0.2");
+    assert_eq!(add(&ipam, &eth0("c2")).result().address(), "10.1.0.2");
 }
 
 #[test]

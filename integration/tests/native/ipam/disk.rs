@@ -1,6 +1,6 @@
 //! A store on a disk that is full, out of inodes or read-only: a small tmpfs in a mount namespace of its own.
 
-use crate::ipam::{Ipam, address, eth0, here};
+use crate::ipam::{Ipam, eth0, here};
 use integration::{Outcome, note};
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
@@ -65,7 +65,7 @@ impl Disk<'_> {
     fn is_right(&self) {
         let mut held: BTreeSet<String> = self.ipam.leases().into_keys().collect();
         for i in held.len()..CAPACITY {
-            let addr = address(self.call("ADD", &format!("all{i}")));
+            let addr = self.call("ADD", &format!("all{i}")).result().address();
             assert!(held.insert(addr.clone()), "{addr} was given twice");
         }
         assert_eq!(self.call("ADD", "more").error_code(), 11);

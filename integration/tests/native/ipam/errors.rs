@@ -1,7 +1,7 @@
 //! Each system call of an ADD and of a DEL refused, once, twice in a row and from then on, as a full or
 //! broken disk would: a DEL on a healthy disk leaves nothing, and whoever comes next gets what is free.
 
-use crate::ipam::{Ipam, address, eth0};
+use crate::ipam::{Ipam, eth0};
 use integration::{Call, Outcome, note};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -87,7 +87,7 @@ fn is_right(ipam: &Ipam, point: &str) {
     let mut held: BTreeSet<String> = ipam.leases().into_keys().collect();
     assert_eq!(held.len(), 2, "{point}");
     for i in 1..CAPACITY {
-        let addr = address(ipam.plugin().add(&eth0(&format!("fill{i}"))));
+        let addr = ipam.plugin().add(&eth0(&format!("fill{i}"))).result().address();
         assert!(held.insert(addr.clone()), "{addr} was given twice after {point}");
     }
     for i in 1..CAPACITY {

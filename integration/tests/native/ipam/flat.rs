@@ -1,6 +1,6 @@
 //! The cost of a call does not depend on how many addresses are held: counted in system calls, not in time.
 
-use crate::ipam::{Ipam, address, eth0};
+use crate::ipam::{Ipam, eth0};
 use integration::{Call, Scratch};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -52,10 +52,10 @@ fn add_check_and_del_make_the_same_system_calls_however_many_are_held() {
 #[test]
 fn a_v6_network_is_a_normal_range() {
     let ipam = Ipam::new(json!({"subnet": "2001:db8::/64"}));
-    assert_eq!(address(ipam.plugin().add(&eth0("c1"))), "2001:db8::2");
+    assert_eq!(ipam.plugin().add(&eth0("c1")).result().address(), "2001:db8::2");
     let requested = eth0("c2").args("IP=2001:db8::ffff:0:0:1");
-    assert_eq!(address(ipam.plugin().add(&requested)), "2001:db8::ffff:0:0:1");
-    assert_eq!(address(ipam.plugin().add(&eth0("c3"))), "2001:db8::3");
+    assert_eq!(ipam.plugin().add(&requested).result().address(), "2001:db8::ffff:0:0:1");
+    assert_eq!(ipam.plugin().add(&eth0("c3")).result().address(), "2001:db8::3");
     for id in ["c1", "c2", "c3"] {
         ipam.plugin().del(&eth0(id)).expect_ok();
     }
@@ -68,14 +68,14 @@ fn a_v6_network_is_a_normal_range() {
 fn the_longest_free_address_comes_first() {
     let ipam = Ipam::until(5);
     for (id, addr) in [("c2", "10.1.0.2"), ("c3", "10.1.0.3"), ("c4", "10.1.0.4")] {
-        assert_eq!(address(ipam.plugin().add(&eth0(id))), addr);
+        assert_eq!(ipam.plugin().add(&eth0(id)).result().address(), addr);
     }
     for id in ["c3", "c2", "c4"] {
         ipam.plugin().del(&eth0(id)).expect_ok();
     }
     // What was never used is rested best, and the rest comes in the order in which it was given back.
     for addr in ["10.1.0.5", "10.1.0.3", "10.1.0.2", "10.1.0.4"] {
-        assert_eq!(address(ipam.plugin().add(&eth0(&format!("d{}", &addr[7..])))), addr);
+        assert_eq!(ipam.plugin().add(&eth0(&format!("d{}", &addr[7..]))).result().address(), addr);
     }
     assert_eq!(ipam.plugin().add(&eth0("d6")).error_code(), 11);
 }
@@ -90,9 +90,9 @@ fn requested_addresses_leave_the_order_of_the_others() {
         ipam.plugin().del(&eth0(id)).expect_ok();
     }
     let requested = eth0("d3").args("IP=10.1.0.3");
-    assert_eq!(address(ipam.plugin().add(&requested)), "10.1.0.3");
+    assert_eq!(ipam.plugin().add(&requested).result().address(), "10.1.0.3");
     ipam.plugin().del(&requested).expect_ok();
     for addr in ["10.1.0.2", "10.1.0.4", "10.1.0.3"] {
-        assert_eq!(address(ipam.plugin().add(&eth0(&format!("e{}", &addr[7..])))), addr);
+        assert_eq!(ipam.plugin().add(&eth0(&format!("e{}", &addr[7..]))).result().address(), addr);
     }
 }

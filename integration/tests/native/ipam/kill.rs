@@ -1,7 +1,7 @@
 //! SIGKILL at each system call of an ADD and of a DEL: the next call is right, whichever it is and whoever
 //! makes it.
 
-use crate::ipam::{Ipam, address, eth0};
+use crate::ipam::{Ipam, eth0};
 use integration::{Call, note};
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
@@ -55,7 +55,7 @@ fn at_every_point(call: &Call<'_>, mut prepare: impl FnMut(), mut judge: impl Fn
 fn fill(ipam: &Ipam, size: usize) {
     let mut held: BTreeSet<String> = ipam.leases().into_keys().collect();
     for i in held.len()..size {
-        let addr = address(ipam.plugin().add(&eth0(&format!("fill{i}"))));
+        let addr = ipam.plugin().add(&eth0(&format!("fill{i}"))).result().address();
         assert!(held.insert(addr.clone()), "{addr} was given twice");
     }
     assert_eq!(ipam.plugin().add(&eth0("more")).error_code(), 11);

@@ -2,7 +2,7 @@
 //! never given. A machine is a bind mount over `/etc/machine-id` and the boot id, in the mount namespace of
 //! each call.
 
-use crate::ipam::{Ipam, NETWORK, address, eth0};
+use crate::ipam::{Ipam, NETWORK, eth0};
 use integration::{Attachment, Outcome, Plugin, Pod, plugin, run};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -40,7 +40,7 @@ impl<'a> Machine<'a> {
     }
 
     fn add(&self, id: &str) -> String {
-        address(self.call("ADD", id))
+        self.call("ADD", id).result().address()
     }
 
     fn gc(&self) -> Outcome {
@@ -67,7 +67,7 @@ fn what_another_machine_holds_is_left_alone_and_never_given() {
         let (a, b) = (Machine::new(&ipam, A, 1), Machine::new(&ipam, B, boot));
         // A namespace that is gone for who looks from here.
         let gone = Pod::new();
-        let held = address(a.run_of(&ipam.plugin(), "ADD", &gone.eth0()));
+        let held = a.run_of(&ipam.plugin(), "ADD", &gone.eth0()).result().address();
         let id = gone.eth0().id;
         drop(gone);
         let before = ipam.leases()[&held].clone();
@@ -163,7 +163,7 @@ fn a_backup_that_brought_the_time_of_the_mark_back_is_found_out() {
     let handle = File::open(&dir).unwrap();
     handle.set_modified(mark).unwrap();
     assert!(mark < SystemTime::now());
-    assert_eq!(address(ipam.plugin().add(&eth0("c2"))), "10.1.0.4");
+    assert_eq!(ipam.plugin().add(&eth0("c2")).result().address(), "10.1.0.4");
     assert_eq!(ipam.records(), ["c1:eth0", "c2:eth0", "restored:eth0"]);
     assert!(ipam.node.data_dir().join(NETWORK).is_dir());
 }

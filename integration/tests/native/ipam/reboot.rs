@@ -1,6 +1,6 @@
 //! A reboot gives everything back. It is a bind mount over the boot id, in the mount namespace of each call.
 
-use crate::ipam::{Ipam, address, eth0};
+use crate::ipam::{Ipam, eth0};
 use integration::{Attachment, Outcome};
 use serde_json::json;
 use std::fs::{self, File};
@@ -113,8 +113,11 @@ fn what_host_local_left_over_does_not_block_an_add_for_the_same_container() {
         written(&ipam, addr, SystemTime::UNIX_EPOCH + DAY);
     }
     // Nobody else may have them: the clock may be wrong.
-    let result = ipam.plugin().add(&eth0("c1")).expect_ok().json();
-    assert_eq!([&result["ips"][0]["address"], &result["ips"][1]["address"]], ["10.1.0.3/24", "10.2.0.3/24"]);
+    let result = ipam.plugin().add(&eth0("c1")).result();
+    assert_eq!(
+        result.ips.iter().map(|ip| ip.address.to_string()).collect::<Vec<_>>(),
+        ["10.1.0.3/24", "10.2.0.3/24"]
+    );
     assert_eq!(ipam.plugin().add(&eth0("c1")).error_code(), 110, "now it is known to be of this boot");
     ipam.plugin().del(&eth0("c1")).expect_ok();
     assert_eq!(ipam.leases().len(), 2);
@@ -151,7 +154,7 @@ fn a_power_cut_leaves_anything() {
         let outcome = two.add("c0").expect_ok();
         assert!(outcome.stderr.contains("owners/c1:eth0: not a record"), "{number}: {outcome}");
         assert_eq!(ipam.leases()["10.1.0.3"], "c1\r\neth0", "{number}");
-        assert_eq!(address(two.add("c5")).len(), 8);
+        assert_eq!(two.add("c5").result().address().len(), 8);
         two.call("DEL", &eth0("c1")).expect_ok();
         for i in 6..8 {
             two.add(&format!("c{i}")).expect_ok();

@@ -1,6 +1,6 @@
 //! host-local and back with pods running: `"type"` is all that changes.
 
-use crate::ipam::{Ipam, address, eth0};
+use crate::ipam::{Ipam, eth0};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 #[track_caller]
 fn add(ipam: &Ipam, plugin: &integration::Plugin<'_>, ids: &[&str], held: &mut BTreeSet<String>) {
     for id in ids {
-        let addr = address(plugin.add(&eth0(id)));
+        let addr = plugin.add(&eth0(id)).result().address();
         assert!(held.insert(addr.clone()), "{addr} was given twice");
         assert_eq!(ipam.leases()[&addr], format!("{id}\r\neth0"));
     }
@@ -86,7 +86,7 @@ fn very_old_leases_name_the_container_alone() {
     for (addr, id) in [("10.1.0.2", "old1"), ("10.1.0.3", "old2")] {
         std::fs::write(ipam.store().join(addr), id).unwrap();
     }
-    assert_eq!(address(ipam.plugin().add(&eth0("c1"))), "10.1.0.4");
+    assert_eq!(ipam.plugin().add(&eth0("c1")).result().address(), "10.1.0.4");
     ipam.plugin().check(&eth0("old1"), &json!({})).expect_ok();
     ipam.plugin().del(&eth0("old1")).expect_ok();
     ipam.host_local().del(&eth0("old2")).expect_ok();
@@ -115,12 +115,12 @@ fn the_last_address_of_host_local_counts_in_later_ranges_too() {
         let ipam = Ipam::new(json!({"cooldown": 0,
             "ranges": [[{"subnet": "10.1.0.0/29"}, {"subnet": "10.1.1.0/29"}, {"subnet": "10.1.2.0/29"}]]}));
         let given: Vec<String> =
-            (0..7).map(|i| address(ipam.host_local().add(&eth0(&format!("h{i}"))))).collect();
+            (0..7).map(|i| ipam.host_local().add(&eth0(&format!("h{i}"))).result().address()).collect();
         assert_eq!(given.last().unwrap(), "10.1.1.3", "{given:?}");
         if held {
             // With the leases there, those are passed over.
             let next: Vec<String> =
-                (0..8).map(|i| address(ipam.plugin().add(&eth0(&format!("o{i}"))))).collect();
+                (0..8).map(|i| ipam.plugin().add(&eth0(&format!("o{i}"))).result().address()).collect();
             assert_eq!(next[..3], ["10.1.1.4", "10.1.1.5", "10.1.1.6"], "{next:?}");
             assert_eq!(next[3..], ["10.1.2.2", "10.1.2.3", "10.1.2.4", "10.1.2.5", "10.1.2.6"], "{next:?}");
         } else {
@@ -128,7 +128,7 @@ fn the_last_address_of_host_local_counts_in_later_ranges_too() {
                 ipam.host_local().del(&eth0(&format!("h{i}"))).expect_ok();
             }
             let next: Vec<String> =
-                (0..9).map(|i| address(ipam.plugin().add(&eth0(&format!("o{i}"))))).collect();
+                (0..9).map(|i| ipam.plugin().add(&eth0(&format!("o{i}"))).result().address()).collect();
             assert_eq!(next[..3], ["10.1.1.4", "10.1.1.5", "10.1.1.6"], "{next:?}");
         }
     }
@@ -139,15 +139,15 @@ fn the_last_address_of_host_local_counts_in_later_ranges_too() {
 fn a_lease_that_was_written_over_in_place_is_released() {
     for text in ["c1", "c1\n", "c1\r\n"] {
         let ipam = Ipam::until(5);
-        let held = address(ipam.plugin().add(&eth0("c1")));
-        let other = address(ipam.plugin().add(&eth0("c12")));
+        let held = ipam.plugin().add(&eth0("c1")).result().address();
+        let other = ipam.plugin().add(&eth0("c12")).result().address();
         std::fs::write(ipam.store().join(&held), text).unwrap();
         ipam.plugin().check(&eth0("c1"), &json!({})).expect_ok();
         ipam.plugin().del(&eth0("c1")).expect_ok();
         assert_eq!(ipam.leases().into_keys().collect::<Vec<_>>(), [other], "{text:?}");
         assert_eq!(ipam.records(), ["c12:eth0"]);
         // Another container's now: it stays.
-        let held = address(ipam.plugin().add(&eth0("c1")));
+        let held = ipam.plugin().add(&eth0("c1")).result().address();
         std::fs::write(ipam.store().join(&held), "c9").unwrap();
         ipam.plugin().del(&eth0("c1")).expect_ok();
         assert_eq!(ipam.leases()[&held], "c9");

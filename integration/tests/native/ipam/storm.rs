@@ -80,8 +80,8 @@ impl Storm<'_> {
     }
 
     fn hold(&self, outcome: &Outcome, id: &str) {
-        let result = outcome.json();
-        let addr = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap().to_owned();
+        let result = outcome.result();
+        let addr = result.address();
         let other = self.owners.lock().unwrap().insert(addr.clone(), id.to_owned());
         assert_eq!(other, None, "{addr} was given to {id} too");
     }
@@ -128,7 +128,7 @@ fn two_hundred_at_once_never_share_an_address_and_lose_none() {
     let mut all: BTreeSet<String> = owners.into_keys().collect();
     for i in all.len()..ADDRESSES as usize {
         let call = ipam.plugin().call("ADD", &eth0(&format!("rest{i}")));
-        let addr = crate::ipam::address(run_quickly(&mut call.bare_command(), call.input()));
+        let addr = run_quickly(&mut call.bare_command(), call.input()).result().address();
         assert!(all.insert(addr.clone()), "{addr} was given twice");
     }
     assert_eq!(ipam.plugin().add(&eth0("more")).error_code(), 11);

@@ -1,8 +1,8 @@
 //! Behind masquerading nobody is reached who has published nothing.
 
-use crate::nat::{GATEWAY, MACHINE, NODE, Nat, addresses, with_ports};
-use integration::{Namespace, Pod, Server, Transport, ask};
-use serde_json::{Value, json};
+use crate::nat::{GATEWAY, MACHINE, NODE, Nat, with_ports};
+use integration::{AddResult, Namespace, Pod, Server, Transport, ask};
+use serde_json::json;
 use std::net::SocketAddr;
 
 const SERVED: u16 = 80;
@@ -49,15 +49,15 @@ fn what_nobody_has_published_is_not_reached_from_outside() {
         let (nat, pod, neighbour) = (scene(), Pod::new(), Pod::new());
         nat.node.nft(&policy(of_forward));
         let ports = [(MAPPED, "tcp", SERVED, ""), (MAPPED, "udp", SERVED, "")];
-        let own = addresses(&nat.local().add(&with_ports(&pod, &ports)).expect_ok().json());
+        let own = nat.local().add(&with_ports(&pod, &ports)).result().addresses();
         nat.local().add(&neighbour.eth0()).expect_ok();
         let _servers = [serve(&pod), serve(&nat.machine)];
         assert_eq!(answers(&nat.machine, &own, SERVED), [""; 0], "policy {of_forward}");
         for (who, from, to, port) in [
-            ("a host port", &nat.machine, &NODE.map(str::to_owned), MAPPED),
-            ("the node", nat.node.namespace(), &own, SERVED),
-            ("a neighbour", &neighbour, &own, SERVED),
-            ("the way out", &pod, &MACHINE.map(str::to_owned), SERVED),
+            ("a host port", &nat.machine, &NODE.map(str::to_owned)[..], MAPPED),
+            ("the node", nat.node.namespace(), &own[..], SERVED),
+            ("a neighbour", &neighbour, &own[..], SERVED),
+            ("the way out", &pod, &MACHINE.map(str::to_owned)[..], SERVED),
         ] {
             assert_eq!(answers(from, to, port).len(), 4, "{who}, policy {of_forward}");
         }
@@ -70,8 +70,8 @@ fn pods_of_two_networks_with_nat_reach_each_other_by_host_ports_alone() {
     let (nat, one, other) = (scene(), Pod::new(), Pod::new());
     let second = nat.node.plugin(&nat.list("other", "cni1", &json!({"ipMasq": true})));
     let ports = [(MAPPED, "tcp", SERVED, ""), (MAPPED, "udp", SERVED, "")];
-    let of_one = addresses(&nat.local().add(&with_ports(&one, &ports)).expect_ok().json());
-    let of_other = addresses(&second.add(&other.eth0()).expect_ok().json());
+    let of_one = nat.local().add(&with_ports(&one, &ports)).result().addresses();
+    let of_other = second.add(&other.eth0()).result().addresses();
     let _servers = [serve(&one), serve(&other)];
     assert_eq!(answers(&other, &of_one, SERVED), [""; 0]);
     assert_eq!(answers(&one, &of_other, SERVED), [""; 0]);
@@ -82,16 +82,16 @@ fn pods_of_two_networks_with_nat_reach_each_other_by_host_ports_alone() {
 fn a_route_leads_to_pods_without_nat_and_where_it_is_asked_for() {
     let (nat, routed, open, closed) = (scene(), Pod::new(), Pod::new(), Pod::new());
     let asks_for_it = nat.list("local", "cni0", &json!({"ipMasq": true, "allowDirectRouting": true}));
-    let reached = |pod: &Pod, result: &Value| {
+    let reached = |pod: &Pod, result: &AddResult| {
         let _servers = serve(pod);
-        answers(&nat.machine, &addresses(result), SERVED).len()
+        answers(&nat.machine, &result.addresses(), SERVED).len()
     };
-    let result = nat.other().add(&routed.eth0()).expect_ok().json();
+    let result = nat.other().add(&routed.eth0()).result();
     assert_eq!(reached(&routed, &result), 4, "without NAT");
-    let result = nat.node.plugin(&asks_for_it).add(&open.eth0()).expect_ok().json();
+    let result = nat.node.plugin(&asks_for_it).add(&open.eth0()).result();
     assert_eq!(reached(&open, &result), 4, "allowDirectRouting");
     // It is the pod's own: one that comes without it is closed.
-    let result = nat.local().add(&closed.eth0()).expect_ok().json();
+    let result = nat.local().add(&closed.eth0()).result();
     assert_eq!(reached(&closed, &result), 0);
     // The rules of a pod that asks for it are put back as they were.
     nat.node.nft("flush ruleset");
@@ -105,8 +105,8 @@ fn a_route_leads_to_pods_without_nat_and_where_it_is_asked_for() {
 fn after_a_flush_the_next_call_closes_it_and_check_says_so_before() {
     let (nat, pod, other) = (scene(), Pod::new(), Pod::new());
     let eth0 = pod.eth0();
-    let result = nat.local().add(&eth0).expect_ok().json();
-    let own = addresses(&result);
+    let result = nat.local().add(&eth0).result();
+    let own = result.addresses();
     let _servers = serve(&pod);
     for damage in [
         "flush ruleset",

@@ -1,6 +1,6 @@
 //! Host ports at 127.0.0.1: they work for the node, and nothing of 127.0.0.0/8 is anybody else's.
 
-use crate::nat::{GATEWAY, MACHINE, NODE, Nat, addresses, with_ports};
+use crate::nat::{GATEWAY, MACHINE, NODE, Nat, with_ports};
 use integration::{Namespace, Pod, Server, Site, Transport, ask};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
@@ -207,7 +207,7 @@ fn a_refusal_comes_back_to_localhost() {
 fn what_an_older_version_switched_on_is_switched_off() {
     let (nat, old, new) = (Nat::new(), Pod::new(), Pod::new());
     let eth0 = with_ports(&old, &[(MAPPED, "tcp", SERVED, "")]);
-    let result = nat.local().add(&eth0).expect_ok().json();
+    let result = nat.local().add(&eth0).result();
     let _server = Server::start(&old, Transport::Tcp, SERVED);
     let record = std::fs::read_dir(nat.node.records()).unwrap().next().unwrap().unwrap().path();
     for said in [true, false] {
@@ -229,7 +229,7 @@ fn what_an_older_version_switched_on_is_switched_off() {
         assert_eq!((sysctl("cni0").as_str(), sysctl("cni1").as_str()), ("0", "1"), "said: {said}");
         nat.local().check(&eth0, &result).expect_ok();
         let seen: Option<IpAddr> = GATEWAY[0].parse().ok();
-        assert_eq!(ask(&nat.node, Transport::Tcp, localhost(MAPPED)), seen, "{:?}", addresses(&result));
+        assert_eq!(ask(&nat.node, Transport::Tcp, localhost(MAPPED)), seen, "{:?}", result.addresses());
     }
     nat.node.set_sysctl("net/ipv4/conf/cni1/route_localnet", "0");
     nat.local().del(&eth0).expect_ok();

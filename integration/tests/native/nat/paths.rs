@@ -1,7 +1,7 @@
 //! Every path to and from a pod in NAT mode: who asks whom over what, and whom the server sees.
 
 use crate::attached::{FakeIpam, add_through};
-use crate::nat::{GATEWAY, MACHINE, NODE, Nat, OTHER, addresses, with_ports};
+use crate::nat::{GATEWAY, MACHINE, NODE, Nat, OTHER, with_ports};
 use integration::{Namespace, Node, Pod, Server, Site, Transport, ask, not_tried, note, poll};
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
@@ -74,9 +74,9 @@ fn try_all(surroundings: Surroundings) -> Vec<String> {
         ports.push((MAPPED, protocol, SERVED, ""));
         ports.extend(OTHER.map(|ip| (MAPPED_OF_OTHER, protocol, SERVED, ip)));
     }
-    let server = addresses(&nat.local().add(&with_ports(&pod, &ports)).expect_ok().json());
-    let same = addresses(&nat.local().add(&same_bridge.eth0()).expect_ok().json());
-    let other = addresses(&nat.other().add(&other_bridge.eth0()).expect_ok().json());
+    let server = nat.local().add(&with_ports(&pod, &ports)).result().addresses();
+    let same = nat.local().add(&same_bridge.eth0()).result().addresses();
+    let other = nat.other().add(&other_bridge.eth0()).result().addresses();
 
     let _servers: Vec<Server> = Transport::ALL
         .into_iter()
@@ -117,8 +117,8 @@ fn try_all(surroundings: Surroundings) -> Vec<String> {
     failures
 }
 
-fn own(pair: &[String; 2]) -> [Option<&str>; 2] {
-    pair.each_ref().map(|ip| Some(ip.as_str()))
+fn own(addresses: &[String]) -> [Option<&str>; 2] {
+    [0, 1].map(|index| Some(addresses[index].as_str()))
 }
 
 /// Walks the paths over both transports and families; notes whom each server saw.
@@ -267,14 +267,13 @@ fn bridged_pods_pass_a_forward_policy_of_drop() {
     let forwarding = || site.node.run("cat /proc/sys/net/ipv4/ip_forward").expect_ok().stdout;
     let before = forwarding();
     client.add(&one.eth0()).expect_ok();
-    let result = client.add(&two.eth0()).expect_ok().json();
-    let other = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
-    assert!(one.pings(other) && one.pings(Site::GATEWAY));
+    let other = client.add(&two.eth0()).result().address();
+    assert!(one.pings(&other) && one.pings(Site::GATEWAY));
     client.check(&one.eth0()).expect_ok();
     site.node.nft("flush chain ip filter FORWARD");
     let outcome = client.check(&one.eth0());
     assert!(outcome.error_text().contains("our rule there is gone"), "{outcome}");
-    assert!(!one.pings(other), "the policy does not drop: nothing is shown");
+    assert!(!one.pings(&other), "the policy does not drop: nothing is shown");
     client.del(&two.eth0()).expect_ok();
     client.add(&two.eth0()).expect_ok();
     assert!(one.pings(Site::GATEWAY));

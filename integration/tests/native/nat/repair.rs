@@ -1,7 +1,7 @@
 //! A firewall's restart takes our rules along: CHECK says so, and the next call of any pod puts all of them
 //! back.
 
-use crate::nat::{MACHINE, NODE, Nat, addresses, with_ports};
+use crate::nat::{MACHINE, NODE, Nat, with_ports};
 use integration::{Pod, Server, Site, Transport, ask, not_tried};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ fn after_a_flush_the_next_add_and_the_next_del_put_back_everybodys_rules() {
     let nat = Nat::new();
     let (one, two, third) = (Pod::new(), Pod::new(), Pod::new());
     let eth0 = with_ports(&one, &[(8080, "tcp", 80, ""), (8080, "udp", 80, NODE[0])]);
-    let result = nat.local().add(&eth0).expect_ok().json();
+    let result = nat.local().add(&eth0).result();
     let second = with_ports(&two, &[(8081, "tcp", 80, "")]);
     nat.other().add(&second).expect_ok();
     let before = elements(&nat);
@@ -126,7 +126,7 @@ fn a_forward_policy_of_drop_has_one_rule_of_ours_for_as_long_as_there_are_pods()
     // What iptables cannot read, it refuses to print.
     let ours = || nat.node.run("iptables -S FORWARD").expect_ok().stdout.matches("vlan-bridge").count();
     let eth0 = with_ports(&one, &[(8080, "tcp", 80, "")]);
-    let result = nat.local().add(&eth0).expect_ok().json();
+    let result = nat.local().add(&eth0).result();
     nat.local().add(&two.eth0()).expect_ok();
     assert_eq!(ours(), 1, "{}", nat.rules());
     nat.local().del(&two.eth0()).expect_ok();
@@ -163,34 +163,34 @@ fn a_gateway_without_nat_passes_a_forward_policy_of_drop() {
     let plain = nat.node.plugin(&nat.list("plain", "cni1", &json!({"capabilities": null})));
     nat.machine.ip("route add 10.33.0.0/24 via 192.0.2.1\nroute add fd00:33::/64 via 2001:db8:2::1");
     let _servers = Transport::ALL.map(|over| Server::start(&nat.machine, over, 80));
-    let reaches = |pod: &Pod, own: &[String; 2]| {
+    let reaches = |pod: &Pod, own: &[String]| {
         let one_way = |over, to: &str| ask(pod, over, SocketAddr::new(to.parse().unwrap(), 80));
         let sees = |over, index: usize| one_way(over, MACHINE[index]) == Some(own[index].parse().unwrap());
         Transport::ALL.into_iter().flat_map(|over| [sees(over, 0), sees(over, 1)]).all(|seen| seen)
     };
     // Without such a policy there is nothing of it in the packet filter.
-    let first = addresses(&plain.add(&early.eth0()).expect_ok().json());
+    let first = plain.add(&early.eth0()).result().addresses();
     assert!(reaches(&early, &first) && !nat.rules().contains("vlan-bridge"), "{}", nat.rules());
     for program in ["iptables", "ip6tables"] {
         nat.node.run(&format!("{program} -P FORWARD DROP")).expect_ok();
     }
     let theirs = nat.rules();
     assert_eq!(ask(&early, Transport::Tcp, SocketAddr::new(MACHINE[0].parse().unwrap(), 80)), None);
-    let result = plain.add(&one.eth0()).expect_ok().json();
-    let second = addresses(&plain.add(&two.eth0()).expect_ok().json());
-    for (pod, own) in [(&one, &addresses(&result)), (&two, &second), (&early, &first)] {
+    let result = plain.add(&one.eth0()).result();
+    let second = plain.add(&two.eth0()).result().addresses();
+    for (pod, own) in [(&one, &result.addresses()), (&two, &second), (&early, &first)] {
         assert!(reaches(pod, own), "{own:?}: {}", nat.rules());
     }
     // Nobody begins a connection to it, as with NAT.
     let _pods = Server::start(&one, Transport::Tcp, 80);
-    let to = SocketAddr::new(addresses(&result)[0].parse().unwrap(), 80);
+    let to = SocketAddr::new(result.address().parse().unwrap(), 80);
     assert_eq!(ask(&nat.machine, Transport::Tcp, to), None);
     plain.check(&one.eth0(), &result).expect_ok();
     nat.node.nft("flush chain ip filter FORWARD");
     let outcome = plain.check(&one.eth0(), &result);
     assert!(outcome.error_text().contains("our rule there is gone"), "{outcome}");
     plain.del(&two.eth0()).expect_ok();
-    assert!(reaches(&one, &addresses(&result)), "{}", nat.rules());
+    assert!(reaches(&one, &result.addresses()), "{}", nat.rules());
     plain.del(&early.eth0()).expect_ok();
     plain.del(&one.eth0()).expect_ok();
     assert_eq!(nat.rules(), theirs);

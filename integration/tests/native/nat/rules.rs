@@ -1,6 +1,6 @@
 //! What NAT mode leaves in the packet filter, and to whom it says no.
 
-use crate::nat::{NODE, Nat, TABLE, addresses, with_ports};
+use crate::nat::{NODE, Nat, TABLE, with_ports};
 use integration::{Pod, Server, Transport, ask, run_all};
 use serde_json::json;
 use std::fs;
@@ -255,7 +255,7 @@ fn udp_conversations_follow_the_port() {
     for _ in 0..2 {
         let pod = Pod::new();
         let eth0 = with_ports(&pod, &[(8080, "udp", 80, "")]);
-        let own = addresses(&nat.local().add(&eth0).expect_ok().json());
+        let own = nat.local().add(&eth0).result().addresses();
         let server = Server::start(&pod, Transport::Udp, 80);
         // The refusal of a packet that met no server may still be waiting to be read.
         integration::poll(std::time::Duration::from_secs(5), "the conversation reaches the pod", answer);
@@ -298,7 +298,7 @@ fn a_container_on_two_networks_has_its_ports_once_and_keeps_them_with_either() {
         ask(&nat.machine, Transport::Tcp, to).is_some()
     };
     for from_first in [true, false] {
-        let results = [first.add(&eth0), second.add(&eth1)].map(|outcome| outcome.expect_ok().json());
+        let results = [first.add(&eth0), second.add(&eth1)].map(|outcome| outcome.result());
         assert!(is_reached());
         first.check(&eth0, &results[0]).expect_ok();
         second.check(&eth1, &results[1]).expect_ok();

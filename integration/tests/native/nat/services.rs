@@ -1,6 +1,6 @@
 //! A host port of all of the node's addresses is none of the addresses that stand for services.
 
-use crate::nat::{MACHINE, NODE, Nat, addresses, with_ports};
+use crate::nat::{MACHINE, NODE, Nat, with_ports};
 use integration::{Ctl, Pod, Server, Site, Transport, ask};
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +21,7 @@ fn a_host_port_takes_no_service_from_kube_proxy_in_ipvs_mode() {
     nat.node.ip("link add kube-ipvs0 up type bridge\naddr add 10.96.0.1/32 dev kube-ipvs0\naddr add fd00:96::1/128 dev kube-ipvs0 nodad");
     let _services =
         [at("10.96.0.1", 443), at("fd00:96::1", 443)].map(|to| Server::on(&nat.node, Transport::Tcp, to));
-    let own = addresses(&nat.local().add(&other.eth0()).expect_ok().json());
+    let own = nat.local().add(&other.eth0()).result().addresses();
     let eth0 = with_ports(&taker, &[(443, "tcp", 443, "")]);
     nat.local().add(&eth0).expect_ok();
     let _pod = Server::start(&taker, Transport::Tcp, 443);
@@ -92,8 +92,8 @@ fn host_ports_that_a_runtime_makes_itself_work_with_service_cidrs() {
             site.node.set_sysctl("net/ipv4/ip_forward", "1");
             let mut list = site.list();
             list["plugins"][0]["serviceCIDRs"] = services.clone();
-            let result = site.node.plugin(&list).add(&pod.eth0()).expect_ok().json();
-            let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
+            let result = site.node.plugin(&list).add(&pod.eth0()).result();
+            let address = result.address();
             site.node.nft(&format!(
                 "table ip crio {{\n\
                  chain pre {{ type nat hook prerouting priority -100; tcp dport 8080 fib daddr type local dnat to {address}:80; }}\n\

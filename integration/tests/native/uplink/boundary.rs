@@ -1,7 +1,6 @@
 //! The node is no router between the network of an uplink and its own, whoever has switched forwarding on.
 
-use crate::nat::addresses;
-use integration::{Capture, Frame, Namespace, Pod, Server, Site, Transport, ask, poll};
+use integration::{AddResult, Capture, Frame, Namespace, Pod, Server, Site, Transport, ask, poll};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -101,11 +100,11 @@ impl Scene {
 
     /// Panics if anything of the pods' network crosses the node, but for answers.
     #[track_caller]
-    fn assert_closed(&self, pod: &Pod, result: &Value, when: &str) {
+    fn assert_closed(&self, pod: &Pod, result: &AddResult, when: &str) {
         assert_eq!(self.crossings(pod), [""; 0], "a pod, {when}");
         assert_eq!(self.crossings(&self.site.router), [""; 0], "a stranger, {when}");
         let _served = Server::start(pod, Transport::Tcp, PORT);
-        for own in addresses(result) {
+        for own in result.addresses() {
             let seen = ask(&self.machine, Transport::Tcp, SocketAddr::new(own.parse().unwrap(), PORT));
             assert_eq!(seen.is_some(), !when.contains("policy"), "an answer of {own}, {when}");
         }
@@ -123,7 +122,7 @@ fn nothing_crosses_the_node_from_an_uplinks_network() {
             }
             let pod = Pod::new();
             let plugin = scene.site.node.plugin(&scene.list("boundary", &keys));
-            let result = plugin.add(&pod.eth0()).expect_ok().json();
+            let result = plugin.add(&pod.eth0()).result();
             scene.misdirect_stranger();
             scene.misdirect(&pod);
             scene.assert_closed(&pod, &result, &when);
@@ -165,12 +164,11 @@ fn packet(from: &str, protocol: u8, body: &[u8]) -> Vec<u8> {
 #[test]
 fn what_belongs_to_no_connection_does_not_cross_either() {
     let (scene, pod) = (Scene::new(), Pod::new());
-    let result =
-        scene.site.node.plugin(&scene.list("boundary", &json!({}))).add(&pod.eth0()).expect_ok().json();
+    let result = scene.site.node.plugin(&scene.list("boundary", &json!({}))).add(&pod.eth0()).result();
     let bytes =
         |mac: &str| -> Vec<u8> { mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect() };
-    let [bridge, own] = [0, 2].map(|index| bytes(result["interfaces"][index]["mac"].as_str().unwrap()));
-    let from = addresses(&result).into_iter().find(|address| !address.contains(':')).unwrap();
+    let [bridge, own] = [0, 2].map(|index| bytes(&result.interfaces[index].mac));
+    let from = result.addresses().into_iter().find(|address| !address.contains(':')).unwrap();
     let capture = Capture::start(&scene.machine, "port");
     let send = |mark: u8| {
         let mark = [mark; 8];
@@ -215,7 +213,7 @@ fn a_firewalls_restart_opens_the_node_until_the_next_call() {
     let plugin = scene.site.node.plugin(&scene.list("boundary", &json!({})));
     let local = json!({"type": "vlan-bridge", "bridge": "cni0", "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/24"}});
     let elsewhere = scene.site.node.plugin(&scene.site.node.list("local", &[local]));
-    let result = plugin.add(&pod.eth0()).expect_ok().json();
+    let result = plugin.add(&pod.eth0()).result();
     scene.misdirect_stranger();
     scene.misdirect(&pod);
     for by in ["ADD", "DEL", "ADD elsewhere", "DEL elsewhere", "GC"] {
@@ -290,7 +288,7 @@ fn a_policy_of_drop_holds_for_strangers_beside_pods_with_services() {
     let (scene, pod) = (Scene::new(), Pod::new());
     scene.site.node.nft(DROP);
     let keys = json!({"serviceCIDRs": ["10.96.0.0/16", "fd00:96::/112"]});
-    let result = scene.site.node.plugin(&scene.list("boundary", &keys)).add(&pod.eth0()).expect_ok().json();
+    let result = scene.site.node.plugin(&scene.list("boundary", &keys)).add(&pod.eth0()).result();
     scene.misdirect_stranger();
     scene.misdirect(&pod);
     scene.site.node.nft("delete table inet vlan-bridge-uplinks");

@@ -425,9 +425,7 @@ fn quickly(call: &Call<'_>) -> Outcome {
 
 fn addresses(outcome: &Outcome) -> Result<Vec<IpAddr>, String> {
     expect_ok(outcome)?;
-    let result = outcome.json();
-    let ips = result["ips"].as_array().unwrap().iter();
-    Ok(ips.map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap()).collect())
+    Ok(outcome.result().ips.iter().map(|ip| ip.address.addr()).collect())
 }
 
 fn expect(is_so: bool, why: impl FnOnce() -> String) -> Judged {
