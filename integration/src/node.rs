@@ -1,7 +1,7 @@
 //! A machine that runs plugins.
 
 use crate::modules::InUse;
-use crate::{Client, Namespace, Plugin, Scratch, programs};
+use crate::{Client, Namespace, Plugin, Pod, Scratch, Snapshot, programs};
 use serde_json::{Value, json};
 use std::fs;
 use std::ops::Deref;
@@ -75,6 +75,24 @@ impl Node {
         }
         let program = programs::plugin(conf["type"].as_str().expect("a plugin has a type"));
         Plugin::new(self, program, conf)
+    }
+
+    /// Panics unless an ADD of the first plugin of `list` is refused as a wrong configuration, in words that
+    /// name `named`, with node, pod and leases untouched.
+    #[track_caller]
+    pub fn assert_refuses(&self, list: &Value, named: &[&str]) {
+        let pod = Pod::new();
+        let before = (Snapshot::of(self), Snapshot::of(&pod));
+        let network = list["name"].as_str().expect("a list has a name");
+        let held = self.leases(network);
+        let outcome = self.plugin(list).add(&pod.eth0());
+        assert_eq!(outcome.error_code(), 7, "{outcome}");
+        for name in named {
+            assert!(outcome.error_text().contains(name), "{name} is not in {outcome}");
+        }
+        before.0.assert_unchanged(self);
+        before.1.assert_unchanged(&pod);
+        assert_eq!(self.leases(network), held, "{outcome}");
     }
 
     /// The addresses that are held in the store of a network, sorted; bookkeeping files are none.

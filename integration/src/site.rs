@@ -1,6 +1,6 @@
 //! The smallest network that pods can be attached to, on any kernel.
 
-use crate::{Namespace, Node};
+use crate::{Namespace, Node, merge};
 use serde_json::{Value, json};
 
 /// A router and one node with one plain NIC, `nic0`, and no VLAN: what does not need a bond or a VLAN is
@@ -78,6 +78,13 @@ impl Site {
                 "gateway": Site::GATEWAY, "routes": [{"dst": "0.0.0.0/0"}],
             },
         })
+    }
+
+    /// [`Site::conf`] as another network, after a [merge patch](merge).
+    pub fn network(&self, name: &str, patch: &Value) -> Value {
+        let mut conf = self.conf();
+        merge(&mut conf, patch);
+        self.node.list(name, &[conf])
     }
 
     /// [`Site::conf`] as a network list of this node.

@@ -64,3 +64,26 @@ fn a_tag_hides_nothing_that_is_forged() {
         node.client(&list).del(&attached.pod.eth0()).expect_ok();
     }
 }
+
+#[test]
+fn with_macspoofchk_a_pod_of_a_trunk_sends_with_its_own_mac_only() {
+    const FORGED: [u8; 6] = [2, 0, 0, 0, 0, 0x66];
+    let datacenter = DataCenter::new();
+    let node = datacenter.node(BondMode::ActiveBackup);
+    let trunk_port = Capture::start(datacenter.router(), "trunk");
+    let forged = |frame: &Frame| frame.source == FORGED && frame.vlans == [136];
+    // With the check first: what is heard afterwards is the control's.
+    for check in [true, false] {
+        let mut list = node.port_vlan_list136();
+        list["plugins"][0]["macspoofchk"] = json!(check);
+        list["plugins"][0]["guard"] = json!(false);
+        let attached = attach(&node, &list);
+        attached.pod.wait_for("172.20.56.1");
+        let own = attached.pod.ip_json("link show dev eth0")[0]["address"].as_str().unwrap().to_owned();
+        attached.pod.ip("link set eth0 address 02:00:00:00:00:66\nneigh flush dev eth0");
+        assert_eq!(attached.pod.pings("172.20.56.1"), !check);
+        assert_eq!(trunk_port.frames().iter().any(forged), !check);
+        attached.pod.ip(&format!("link set eth0 address {own}\nneigh flush dev eth0"));
+        attached.pod.wait_for("172.20.56.1");
+    }
+}

@@ -17,7 +17,6 @@ mod mac;
 mod nat;
 mod neighbours;
 mod paths;
-mod regression;
 mod repair;
 mod rig;
 mod runtime;

@@ -145,25 +145,41 @@ fn a_vlan_that_was_on_the_uplink_before_stays() {
     assert_eq!(vlans(&node, "bond0"), BTreeSet::from([137]));
 }
 
+/// An operator's bridge that filters by VLAN, with the bond as its port.
+pub(crate) const OPERATORS: &str = "link add br0 type bridge vlan_filtering 1 vlan_default_pvid 0 forward_delay 0\n\
+                         link set bond0 master br0\nlink set br0 up";
+
 #[test]
-fn a_vlan_that_a_sub_interface_holds_is_refused_before_and_after_the_first_pod() {
+fn a_vlan_of_a_trunk_that_goes_to_a_sub_interface_is_refused_and_noticed() {
     let datacenter = DataCenter::new();
     let node = datacenter.node(BondMode::ActiveBackup);
-    let refused = || {
-        let pod = Pod::new();
-        let before = Snapshot::of(&node);
-        let outcome = node.client(&list_of(&node, 51)).add(&pod.eth0());
-        assert_eq!(outcome.error_code(), 7, "{outcome}");
-        assert!(
-            outcome.error_text().contains("VLAN 51 of bond0 belongs to sub-interface bond0.51"),
-            "{outcome}"
-        );
-        before.assert_unchanged(&node);
-    };
-    refused();
-    let attached = attach(&node, &list_of(&node, 136));
-    refused();
-    assert!(attached.pod.pings("172.20.56.1"));
+    for operators in [true, false] {
+        if operators {
+            node.ip(OPERATORS);
+            node.bridge("vlan add dev bond0 vid 50-137");
+        }
+        let of_sub_interface = || {
+            let named = "VLAN 51 of bond0 belongs to sub-interface bond0.51";
+            node.assert_refuses(&list_of(&node, 51), &[named]);
+        };
+        of_sub_interface();
+        let list = list_of(&node, 136);
+        let attached = attach(&node, &list);
+        attached.pod.wait_for("172.20.56.1");
+        of_sub_interface();
+        assert!(attached.pod.pings("172.20.56.1"));
+        let check = || node.client(&list).check(&attached.pod.eth0());
+        check().expect_ok();
+
+        node.ip("link add link bond0 name bond0.136 type vlan id 136\nlink set bond0.136 up");
+        node.assert_refuses(&list, &["VLAN 136", "bond0.136"]);
+        let outcome = check();
+        assert_eq!(outcome.error_code(), 101, "{outcome}");
+        assert!(outcome.error_text().contains("bond0.136"), "{outcome}");
+        node.ip("link del bond0.136");
+        check().expect_ok();
+        node.ip("link del br0");
+    }
 }
 
 #[test]

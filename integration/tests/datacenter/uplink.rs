@@ -1,20 +1,29 @@
 //! The VLAN sub-interface and the bridge: made, adopted, or refused before anything is touched.
 
 use crate::attach::attach;
-use integration::{BondMode, BondedNode, DataCenter, Pod, Snapshot};
+use crate::trunk::OPERATORS;
+use integration::{BondMode, BondedNode, DataCenter, Pod, Snapshot, set_keys};
 use serde_json::{Value, json};
 
 /// The list of [`BondedNode::list136`] with other keys in its plugin.
 fn list_with(node: &BondedNode, keys: Value) -> Value {
     let mut list = node.list136();
-    for (key, value) in keys.as_object().unwrap() {
-        list["plugins"][0][key] = value.clone();
-    }
+    set_keys(&mut list["plugins"][0], &keys);
     list
 }
 
 fn link(node: &BondedNode, name: &str) -> Value {
     node.ip_json(&format!("-details link show dev {name}"))[0].clone()
+}
+
+/// The list with its pods on the sub-interface of a VLAN.
+fn sub_interface(node: &BondedNode, bridge: &str, vlan: u16) -> Value {
+    list_with(node, json!({"bridge": bridge, "uplink": {"master": "bond0", "vlan": vlan}}))
+}
+
+/// The list with its pods' ports in a VLAN of `br0`, above the bond.
+fn trunk(node: &BondedNode, vlan: u16) -> Value {
+    list_with(node, json!({"bridge": "br0", "uplink": {"master": "bond0"}, "vlan": vlan}))
 }
 
 #[test]
@@ -56,6 +65,35 @@ fn what_an_operator_made_is_adopted_as_it_is() {
     assert_eq!(link(&node, "storage")["master"], "br136");
     assert!(!node.has_link("bond0.136"));
     attached.pod.wait_for("172.20.56.1");
+}
+
+#[test]
+fn what_an_operator_made_is_as_it_was_after_an_uplink_that_the_kernel_refused() {
+    let datacenter = DataCenter::new();
+    let node = datacenter.node(BondMode::ActiveBackup);
+    // The kernel gives an interface that a macvlan sits on to no bridge.
+    node.ip("link add link bond0 name bond0.136 type vlan id 136\n\
+             link add link bond0.136 name other type macvlan mode bridge\n\
+             link add br136 type bridge forward_delay 1500\nlink set br136 up");
+    let settings = ["bond0.136", "br136"].map(|name| format!("net/ipv6/conf/{name}/accept_ra"));
+    settings.iter().for_each(|key| node.set_sysctl(key, "1"));
+    let bridge = || node.ip_json("-details link show dev br136")[0]["linkinfo"]["info_data"].clone();
+    let (before, pod) = (Snapshot::of(&node), Pod::new());
+    let outcome = node.plugin(&sub_interface(&node, "br136", 136)).add(&pod.eth0());
+    assert_eq!(outcome.error_code(), 102, "{outcome}");
+    let text = outcome.error_text();
+    assert!(text.contains("bond0.136") && text.contains("master br136"), "as ip says it: {outcome}");
+    before.assert_unchanged(&node);
+    assert_eq!(bridge()["forward_delay"], 1500);
+    for key in &settings {
+        assert_eq!(node.sysctl(key), "1", "{key}");
+    }
+    // Nothing but the macvlan was in the way.
+    node.ip("link del other");
+    let attached = attach(&node, &sub_interface(&node, "br136", 136));
+    attached.pod.wait_for("172.20.56.1");
+    assert_eq!(bridge()["forward_delay"], 0);
+    assert_eq!(node.sysctl(&settings[0]), "0");
 }
 
 #[test]
@@ -107,17 +145,60 @@ fn what_would_break_the_node_is_refused_and_nothing_is_touched() {
     let node = datacenter.node(BondMode::ActiveBackup);
     for (prepared, interfaces, keys, expected) in cases {
         node.ip(prepared);
-        let list = list_with(&node, keys);
-        let pod = Pod::new();
-        let (before, before_in_pod) = (Snapshot::of(&node), Snapshot::of(&pod));
-        let refused = node.client(&list).add(&pod.eth0());
-        assert_eq!(refused.error_code(), 7, "{expected}: {refused}");
-        assert!(refused.error_text().contains(expected), "{expected}: {refused}");
-        before.assert_unchanged(&node);
-        before_in_pod.assert_unchanged(&pod);
+        node.assert_refuses(&list_with(&node, keys), &[expected]);
         assert!(node.leases("vlan136").is_empty(), "{expected}");
         interfaces.iter().for_each(|name| node.ip(&format!("link del {name}")));
     }
+}
+
+#[test]
+fn an_uplink_or_a_name_that_is_in_use_otherwise_is_refused() {
+    let datacenter = DataCenter::new();
+    let node = datacenter.node(BondMode::ActiveBackup);
+    // A member of the bond, itself and under a sub-interface of its own.
+    for uplink in [json!({"master": "nic0"}), json!({"master": "nic0", "vlan": 136})] {
+        node.assert_refuses(
+            &list_with(&node, json!({"bridge": "br0", "uplink": uplink})),
+            &["uplink.master", "nic0", "bond0"],
+        );
+    }
+    let member = list_with(&node, json!({"bridge": "br0", "uplink": {"master": "nic0"}}));
+    assert_eq!(node.plugin(&member).status().error_code(), 50);
+
+    // The name of the node's side of the pods' VLAN.
+    node.ip(OPERATORS);
+    node.ip("link add link br0 name br0.136 type vlan id 999");
+    node.assert_refuses(&trunk(&node, 136), &["br0.136", "VLAN 136"]);
+    node.ip("link del br0.136\nlink add br0.136 type bridge");
+    node.assert_refuses(&trunk(&node, 136), &["br0.136", "VLAN 136"]);
+    node.ip("link del br0.136");
+    attach(&node, &trunk(&node, 136)).pod.wait_for("172.20.56.1");
+    node.ip("link del br0");
+
+    // A bridge that does not filter has VLAN 136 already, until the sub-interface takes it away.
+    node.ip("link add vms type bridge forward_delay 0\nlink set bond0 master vms\nlink set vms up");
+    node.assert_refuses(&sub_interface(&node, "br136", 136), &["bond0", "vms"]);
+}
+
+#[test]
+fn a_bridge_joins_no_two_networks() {
+    let datacenter = DataCenter::new();
+    let node = datacenter.node(BondMode::ActiveBackup);
+    let attached = attach(&node, &sub_interface(&node, "br136", 136));
+    node.assert_refuses(&sub_interface(&node, "br136", 137), &["br136", "bond0.136", "bond0.137"]);
+    assert!(attached.pod.pings("172.20.56.1"));
+    node.ip("link del br136\nlink del bond0.136");
+
+    // A sub-interface beside a trunk, and a trunk beside a sub-interface.
+    node.ip("link add br0 type bridge vlan_filtering 1 forward_delay 0\n\
+             link set bond0 master br0\nlink set br0 up");
+    let attached = attach(&node, &trunk(&node, 136));
+    node.assert_refuses(&sub_interface(&node, "br0", 137), &["br0", "bond0 already", "bond0.137"]);
+    attached.pod.wait_for("172.20.56.1");
+    node.ip("link set bond0 nomaster\n\
+             link add link bond0 name bond0.137 type vlan id 137\n\
+             link set bond0.137 master br0\nlink set bond0.137 up");
+    node.assert_refuses(&trunk(&node, 136), &["br0", "bond0.137 already", "bond0 as well"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! CHECK: passes while an attachment is as ADD left it, and names what was tampered with.
 
 pub(crate) mod gc;
+pub(crate) mod routes;
 pub(crate) mod status;
 
 use integration::{AddResult, Pod, Site};
@@ -142,19 +143,6 @@ fn a_bridge_that_should_be_promiscuous_is_looked_at() {
 }
 
 #[test]
-fn a_route_in_another_table_is_looked_for_there() {
-    let rows: [Tampering; 2] = [
-        ("gone", |a| a.pod.ip("route flush table 100"), &["10.9.0.0/16"]),
-        (
-            "in the main table only",
-            |a| a.pod.ip("route flush table 100\nroute add 10.9.0.0/16 via 172.20.56.1"),
-            &["10.9.0.0/16"],
-        ),
-    ];
-    fails_after(&rows, |conf| conf["ipam"]["routes"] = json!([{"dst": "10.9.0.0/16", "table": 100}]));
-}
-
-#[test]
 fn a_lease_that_is_gone_is_ipams_to_say() {
     let attached = Attached::new(|_| {});
     attached.passes();
@@ -219,19 +207,4 @@ fn a_pod_that_is_gone_fails() {
     let outcome = attached.site.node.plugin(&attached.list).check(&eth0, &attached.result);
     assert_eq!(outcome.error_code(), 3, "unknown container: {outcome}");
     assert!(outcome.error_text().contains("/run/netns/no-such-pod"), "{outcome}");
-}
-
-/// Multus gives the default route to the network that a pod's annotation names, and CRI-O calls CHECK
-/// afterwards.
-#[test]
-fn a_default_route_that_another_interface_has_by_now_does_not_fail() {
-    let (site, pod) = (Site::new(), Pod::new());
-    let plugin = site.node.plugin(&site.list());
-    let result = plugin.add(&pod.eth0()).result();
-    pod.ip("route del default");
-    let told = plugin.check(&pod.eth0(), &result);
-    assert_eq!(told.error_code(), 101, "{told}");
-    pod.ip("link add net1 type veth peer name other\nlink set net1 up\nlink set other up\naddr add 203.0.113.5/24 dev net1\n\
-            route add default via 203.0.113.1 dev net1");
-    plugin.check(&pod.eth0(), &result).expect_ok();
 }

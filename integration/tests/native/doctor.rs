@@ -9,7 +9,7 @@ pub(crate) mod lists;
 pub(crate) mod runtimes;
 pub(crate) mod vlan;
 
-use integration::{AddResult, Ctl, Finding, Namespace, Node, Pod, Site, Snapshot, not_tried, poll};
+use integration::{AddResult, Ctl, Finding, Namespace, Node, Pod, Site, Snapshot, merge, not_tried, poll};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -87,7 +87,7 @@ pub(crate) fn with_bridged_pod(site: &Site, ctl: &Ctl<'_>, keys: &Value) -> (Pod
     let path = "/etc/cni/net.d/10-flat.conflist";
     let mut list: Value = serde_json::from_str(&ctl.read(path)).unwrap();
     list["plugins"][0]["ipam"]["dataDir"] = json!(site.node.data_dir());
-    crate::input::merge(&mut list["plugins"][0], keys);
+    merge(&mut list["plugins"][0], keys);
     ctl.write(path, &list.to_string());
     let pod = Pod::new();
     let result = site.node.client(&list).add(&pod.eth0()).result();

@@ -63,6 +63,30 @@ fn a_new_pod_is_announced_several_times_in_both_families() {
 }
 
 #[test]
+fn each_of_two_addresses_of_a_subnet_is_announced_as_its_own() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    let range = |only: &str| json!([{"subnet": "172.20.56.0/24", "rangeStart": only, "rangeEnd": only}]);
+    let ranges = json!([range("172.20.56.40"), range("172.20.56.60")]);
+    let data_dir = clean.site.node.data_dir();
+    let plugin = clean.plugin_with_ipam(json!({
+        "type": "vlan-bridge-ipam", "ranges": ranges, "dataDir": data_dir,
+    }));
+    let capture = Capture::start(&clean.site.router, "port");
+    plugin.add(&pod.eth0()).expect_ok();
+    let addresses = [Ipv4Addr::new(172, 20, 56, 40), Ipv4Addr::new(172, 20, 56, 60)];
+    for address in addresses {
+        let what = format!("an announcement of {address}");
+        capture.wait_for(&what, |frame| frame.arp() == Some((address, address)));
+    }
+    // One that asks for the other would tell a router nothing. Who asks in nobody's name probes.
+    let asks =
+        |(from, to): (Ipv4Addr, Ipv4Addr)| from != to && !from.is_unspecified() && addresses.contains(&to);
+    let crossed: Vec<_> =
+        capture.frames().iter().filter_map(|frame| frame.arp()).filter(|arp| asks(*arp)).collect();
+    assert!(crossed.is_empty(), "{crossed:?}");
+}
+
+#[test]
 fn a_router_that_remembers_the_last_holder_of_an_address_reaches_the_new_one_at_once() {
     let clean = Clean::new();
     let router = &clean.site.router;

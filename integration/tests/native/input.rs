@@ -7,7 +7,7 @@ pub(crate) mod ipam;
 pub(crate) mod node;
 pub(crate) mod tolerated;
 
-use integration::{Call, Pod, Site, Snapshot};
+use integration::{Call, Pod, Site, Snapshot, merge};
 use serde_json::{Value, json};
 
 /// A change of the good configuration (a JSON merge patch, RFC 7396: null removes a key), the code that it is
@@ -82,23 +82,6 @@ impl Untouched {
             self.complaint(&format!("{plugin} {patch}"), &call, *code, parts)
         });
         assert!(complaint.is_none(), "{}", complaint.unwrap_or_default());
-    }
-}
-
-/// Applies a JSON merge patch.
-pub(crate) fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (key, value) in patch {
-        match value {
-            Value::Null => drop(target.as_object_mut().unwrap().remove(key)),
-            _ => merge(&mut target[key], value),
-        }
     }
 }
 

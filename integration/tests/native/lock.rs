@@ -1,7 +1,8 @@
-//! The node's lock: who has to wait for it does, and not for ever.
+//! The lock of the node: an ADD waits for it, though not for ever. CHECK and STATUS take none.
 
 use crate::attached::Clean;
-use integration::{Outcome, Pod, Scratch, Site, Snapshot, poll};
+use integration::{Call, Outcome, Pod, Scratch, Site, Snapshot, poll};
+use serde_json::json;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -61,4 +62,50 @@ fn an_add_does_not_wait_for_ever() {
     assert!(outcome.error_text().contains("/run/vlan-bridge/node.lock"), "{outcome}");
     before[0].assert_unchanged(&locked.clean.site.node);
     before[1].assert_unchanged(&pod);
+}
+
+/// Runs a verb in a view of its own of the folder of the node's lock. `holder` runs the plugin.
+fn run_with_own_lock(call: &Call, holder: &str) -> Outcome {
+    let script = format!(
+        "mkdir -p /run/vlan-bridge && mount -t tmpfs none /run/vlan-bridge || exit 99\n\
+         {holder} timeout -s KILL 5 \"$0\"; code=$?\nls -A /run/vlan-bridge >&2\nexit $code"
+    );
+    call.run_under(&["sh", "-c", &script])
+}
+
+/// Runs a verb while somebody else holds the lock, and then where there is no lock yet.
+#[track_caller]
+fn needs_no_lock(call: &Call, judge: impl Fn(&Outcome)) {
+    judge(&run_with_own_lock(call, "flock /run/vlan-bridge/node.lock"));
+    let outcome = run_with_own_lock(call, "");
+    judge(&outcome);
+    assert!(!outcome.stderr.contains("node.lock"), "it made one: {outcome}");
+}
+
+#[test]
+fn status_and_check_take_no_lock_and_make_none() {
+    let site = Site::new();
+    let (plugin, pod) = (site.node.plugin(&site.list()), Pod::new());
+    let status = plugin.call_without_attachment("STATUS");
+    let passes = |outcome: &Outcome| assert!(outcome.ok(), "{outcome}");
+    let fails_with = |code| move |outcome: &Outcome| assert_eq!(outcome.error_code(), code, "{outcome}");
+    // The control: an ADD needs it, and waits.
+    let waiting = run_with_own_lock(&plugin.call("ADD", &pod.eth0()), "flock /run/vlan-bridge/node.lock");
+    assert!(!waiting.ok() && waiting.stdout.is_empty(), "{waiting}");
+
+    needs_no_lock(&status, passes);
+    let result = plugin.add(&pod.eth0()).result();
+    let check = plugin.clone().with("prevResult", json!(result)).call("CHECK", &pod.eth0());
+    needs_no_lock(&status, passes);
+    needs_no_lock(&check, passes);
+    site.node.ip("link set nic0 nomaster");
+    needs_no_lock(&status, passes);
+    needs_no_lock(&check, fails_with(101));
+    site.node.ip("addr add 10.44.0.5/24 dev nic0");
+    needs_no_lock(&status, fails_with(50));
+    site.node.ip("link del br136\nlink add br136 type veth peer name other");
+    needs_no_lock(&status, fails_with(50));
+    needs_no_lock(&check, fails_with(101));
+    site.node.ip("link del nic0");
+    needs_no_lock(&status, fails_with(51));
 }

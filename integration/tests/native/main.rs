@@ -25,8 +25,6 @@ mod migration;
 mod nat;
 mod one_process;
 mod ports;
-mod regression;
-mod regression_check;
 mod rename;
 mod repair;
 mod results;

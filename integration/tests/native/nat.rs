@@ -10,7 +10,7 @@ pub(crate) mod rules;
 pub(crate) mod services;
 pub(crate) mod siblings;
 
-use integration::{Attachment, Namespace, Node, Plugin, Pod, Snapshot};
+use integration::{Attachment, Namespace, Node, Plugin, Pod, Snapshot, merge};
 use serde_json::{Value, json};
 
 /// A node with two addresses of each family on `nic0`, and a machine on the same segment, which knows no way
@@ -88,7 +88,7 @@ impl Nat {
                 "ranges": [[{"subnet": format!("10.{third}.0.0/24")}], [{"subnet": format!("fd00:{third}::/64")}]],
             },
         });
-        crate::input::merge(&mut conf, keys);
+        merge(&mut conf, keys);
         self.node.list(network, &[conf])
     }
 

@@ -145,6 +145,45 @@ fn the_link_is_down_before_its_address_is_free_for_others() {
     clean.assert_nothing_left(&pod);
 }
 
+/// Notes how the pod's interface is when IPAM is called.
+const LOOK: &str = "ip -n \"${CNI_NETNS##*/}\" -o link show dev eth0 > \"$folder/at-$CNI_COMMAND\" 2>&1";
+
+/// With carrier on the pod's end, frames pass.
+const CARRIER: &str = "LOWER_UP";
+
+#[test]
+fn a_failed_add_is_silent_before_its_address_is_free_for_others() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    let route = json!({"dst": "10.0.0.0/8", "gw": Site::GATEWAY});
+    let result = json!({
+        "cniVersion": "1.1.0", "ips": [{"address": "172.20.56.9/24"}], "routes": [route, route],
+    });
+    let ipam = FakeIpam::new("fake", &format!("{LOOK}\necho '{result}'"));
+    let plugin = clean.plugin_with_ipam(json!({"type": "fake"}));
+    assert_eq!(add_through(&ipam, &plugin, &pod.eth0()).error_code(), 102);
+    assert!(ipam.read("at-ADD").contains(CARRIER), "{}", ipam.read("at-ADD"));
+    let seen = ipam.read("at-DEL");
+    assert!(!seen.is_empty() && !seen.contains(CARRIER), "{seen}");
+    clean.assert_nothing_left(&pod);
+}
+
+#[test]
+fn what_a_killed_add_left_is_silent_before_its_address_is_free_for_others() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    let result = json!({"cniVersion": "1.1.0", "ips": [{"address": "172.20.56.9/24"}]});
+    let kill =
+        "[ $CNI_COMMAND = DEL ] || [ -e \"$folder/killed\" ] || { touch \"$folder/killed\"; kill -9 $PPID; }";
+    let ipam = FakeIpam::new("fake", &format!("{LOOK}\n{kill}\necho '{result}'"));
+    let plugin = clean.plugin_with_ipam(json!({"type": "fake"}));
+    assert!(!add_through(&ipam, &plugin, &pod.eth0()).ok());
+    assert!(pod.has_link("eth0"), "the killed ADD left it");
+    let again = add_through(&ipam, &plugin, &pod.eth0()).result();
+    let seen = ipam.read("at-DEL");
+    assert!(!seen.is_empty() && !seen.contains(CARRIER), "{seen}");
+    assert!(clean.site.node.has_link(again.host_interface()));
+    assert!(pod.pings(Site::GATEWAY));
+}
+
 #[test]
 fn a_second_interface_of_the_same_pod_outlives_the_first() {
     let (clean, pod) = (Clean::new(), Pod::new());
@@ -186,4 +225,69 @@ fn a_finished_attachment_is_refused_and_left_as_it_is() {
     assert!(pod.pings(Site::GATEWAY));
     clean.plugin().del(&pod.eth0()).expect_ok();
     clean.assert_nothing_left(&pod);
+}
+
+#[test]
+fn an_interface_of_somebody_elses_survives_the_del_of_a_refused_add() {
+    let clean = Clean::new();
+    let node = &clean.site.node;
+    node.ip("link add other type bridge\nlink set other up");
+    // Where its peer is: in the pod, on the node, in a bridge that is not this network's.
+    for (netns, master) in [("POD", ""), ("NODE", ""), ("NODE", "master other")] {
+        let pod = Pod::new();
+        let netns = netns.replace("POD", pod.name()).replace("NODE", node.name());
+        pod.ip(&format!(
+            "link add eth0 type veth peer name theirs netns {netns}\naddr add 192.0.2.4/24 dev eth0"
+        ));
+        if !master.is_empty() {
+            node.ip(&format!("link set theirs {master} up"));
+        }
+        let before = (Snapshot::of(node), Snapshot::of(&pod));
+        assert_eq!(clean.plugin().add(&pod.eth0()).error_code(), 100);
+        clean.plugin().del(&pod.eth0()).expect_ok();
+        before.0.assert_unchanged(node);
+        before.1.assert_unchanged(&pod);
+        pod.ip("link del eth0");
+    }
+}
+
+#[test]
+fn an_attachment_to_one_network_survives_the_del_from_another() {
+    let clean = Clean::new();
+    for bridge in ["br137", "br136"] {
+        let other = json!({"bridge": bridge, "uplink": null});
+        let other = clean.site.node.plugin(&clean.site.network("other", &other));
+        let pod = Pod::new();
+        let result = clean.plugin().add(&pod.eth0()).result();
+        assert_eq!(other.add(&pod.eth0()).error_code(), 100);
+        for eth0 in [pod.eth0(), pod.eth0().without_netns()] {
+            other.del(&eth0).expect_ok();
+            clean.plugin().check(&pod.eth0(), &result).expect_ok();
+            assert_eq!(clean.site.node.leases(Site::NETWORK).len(), 1);
+        }
+        assert!(pod.pings(Site::GATEWAY));
+        clean.plugin().del(&pod.eth0()).expect_ok();
+        assert!(!pod.has_link("eth0") && clean.site.node.leases(Site::NETWORK).is_empty());
+    }
+}
+
+#[test]
+fn an_interface_index_of_another_namespace_proves_nothing() {
+    let (clean, theirs, pod, elsewhere) = (Clean::new(), Pod::new(), Pod::new(), Pod::new());
+    let node = &clean.site.node;
+    // As the reference plugin attaches a pod. Another has an `eth0` of the same number as that pod's, and its
+    // peer, in a third namespace, that of the port.
+    node.ip(&format!(
+        "link add ref type veth peer name eth0 netns {}\nlink set ref master br136 up",
+        theirs.name()
+    ));
+    let number = &node.ip_json("link show dev ref")[0]["ifindex"];
+    elsewhere.ip(&format!("link add other index {number} type veth peer name eth0 netns {}", pod.name()));
+    assert_eq!(
+        pod.ip_json("link show dev eth0")[0]["ifindex"],
+        theirs.ip_json("link show dev eth0")[0]["ifindex"]
+    );
+    let before = Snapshot::of(&pod);
+    clean.plugin().del(&pod.eth0()).expect_ok();
+    before.assert_unchanged(&pod);
 }

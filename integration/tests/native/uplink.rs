@@ -3,33 +3,17 @@
 pub(crate) mod boundary;
 
 use crate::attached::Clean;
-use integration::{Background, Capture, Namespace, Node, Outcome, Pod, Site, Snapshot, poll};
+use integration::{Background, Capture, Namespace, Node, Pod, Site, poll};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// An ADD that is refused as a wrong configuration, in words that name `named`, with the node untouched.
-#[track_caller]
-pub(crate) fn refused(site: &Site, list: &Value, named: &[&str]) -> Outcome {
-    let pod = Pod::new();
-    let before = (Snapshot::of(&site.node), Snapshot::of(&pod));
-    let outcome = site.node.plugin(list).add(&pod.eth0());
-    assert_eq!(outcome.error_code(), 7, "{outcome}");
-    for name in named {
-        assert!(outcome.error_text().contains(name), "{name} is not in {outcome}");
-    }
-    before.0.assert_unchanged(&site.node);
-    before.1.assert_unchanged(&pod);
-    assert!(site.node.leases(Site::NETWORK).is_empty());
-    outcome
-}
-
 #[test]
 fn a_master_that_is_missing() {
     let site = Site::new();
     site.node.ip("link del nic0");
-    refused(&site, &site.list(), &["uplink.master", "nic0"]);
+    site.node.assert_refuses(&site.list(), &["uplink.master", "nic0"]);
 }
 
 #[test]
@@ -38,21 +22,37 @@ fn a_master_that_is_a_bridge() {
     site.node.ip("link add br0 type bridge");
     let mut list = site.list();
     list["plugins"][0]["uplink"]["master"] = json!("br0");
-    refused(&site, &list, &["uplink.master", "br0", "bridge"]);
+    site.node.assert_refuses(&list, &["uplink.master", "br0", "bridge"]);
 }
 
 #[test]
 fn a_bridge_name_that_somebody_else_has() {
     let site = Site::new();
     site.node.ip("link add br136 type veth peer name other");
-    refused(&site, &site.list(), &["br136", "veth"]);
+    site.node.assert_refuses(&site.list(), &["br136", "veth"]);
 }
 
 #[test]
 fn an_uplink_that_is_a_port_of_another_bridge() {
     let site = Site::new();
     site.node.ip("link add br0 type bridge\nlink set nic0 master br0");
-    refused(&site, &site.list(), &["nic0", "br0"]);
+    site.node.assert_refuses(&site.list(), &["nic0", "br0"]);
+}
+
+#[test]
+fn a_bridge_has_one_uplink() {
+    let site = Site::new();
+    site.node.ip("link add nic1 type veth peer name port1\nlink set nic1 up\nlink set port1 up");
+    let second = site.network(Site::NETWORK, &json!({"uplink": {"master": "nic1"}}));
+    let pod = Pod::new();
+    let first = site.network("first", &json!({}));
+    site.node.plugin(&first).add(&pod.eth0()).expect_ok();
+    site.node.assert_refuses(&second, &["nic0", "nic1", "br136"]);
+    assert_eq!(site.node.plugin(&second).status().error_code(), 50);
+    assert!(pod.pings(Site::GATEWAY));
+    // What is no uplink is no obstacle: a virtual machine's port, say.
+    site.node.ip("link set port1 master br136");
+    site.node.plugin(&first).add(&Pod::new().eth0()).expect_ok();
 }
 
 #[test]
@@ -60,13 +60,27 @@ fn an_uplink_with_an_address_or_the_default_route() {
     for (lines, named) in [
         ("addr add 172.20.56.9/24 dev nic0", "172.20.56.9"),
         ("addr add 2001:db8::9/64 dev nic0 nodad", "2001:db8::9"),
+        ("addr add 10.44.0.5/24 dev nic0 scope link", "10.44.0.5"),
+        ("addr add 10.44.0.5/24 dev nic0 scope host", "10.44.0.5"),
         ("route add default dev nic0", "default route"),
         ("route add ::/0 dev nic0", "default route"),
+        ("route add default dev nic0 table 100", "default route"),
+        ("route add ::/0 dev nic0 table 100", "default route"),
     ] {
         let site = Site::new();
         site.node.ip(lines);
-        refused(&site, &site.list(), &["nic0", named]);
+        site.node.assert_refuses(&site.list(), &["nic0", named]);
     }
+}
+
+#[test]
+fn link_local_addresses_may_be_on_an_uplink() {
+    let site = Site::new();
+    site.node.ip("addr add 169.254.3.4/24 dev nic0 scope link\naddr add 169.254.4.5/24 dev nic0\n\
+                  addr add fe80::7/64 dev nic0 nodad");
+    let pod = Pod::new();
+    site.node.plugin(&site.list()).add(&pod.eth0()).expect_ok();
+    assert!(pod.pings(Site::GATEWAY));
 }
 
 #[test]
@@ -81,12 +95,12 @@ fn keys_that_contradict_the_uplink() {
     ] {
         let mut list = site.list();
         list["plugins"][0][key] = value;
-        refused(&site, &list, &[key]);
+        site.node.assert_refuses(&list, &[key]);
     }
     for (key, value) in [("gateway", "172.20.57.1"), ("slice", "172.20.57.16/28")] {
         let mut list = site.list();
         list["plugins"][0]["ipam"][key] = json!(value);
-        refused(&site, &list, &[key, value]);
+        site.node.assert_refuses(&list, &[key, value]);
     }
 }
 
@@ -131,6 +145,33 @@ fn a_bridge_that_we_make_has_the_uplinks_mac_and_mtu_and_no_forward_delay() {
     site.node.plugin(&site.list()).add(&eth0).expect_ok();
     let mac = &site.node.ip_json("link show dev br136")[0]["address"];
     assert_eq!(*mac, bridge["address"]);
+}
+
+fn mtu(site: &Site, link: &str) -> Value {
+    site.node.ip_json(&format!("link show dev {link}"))[0]["mtu"].clone()
+}
+
+#[test]
+fn a_smaller_mtu_of_one_network_does_not_shrink_the_bridge_of_all() {
+    let site = Site::new();
+    let narrow = site.network("narrow", &json!({"mtu": 1400}));
+    let attached = |list: &Value| {
+        let pod = Pod::new();
+        site.node.plugin(list).add(&pod.eth0()).expect_ok();
+        pod
+    };
+    let eth0 = |pod: &Pod| pod.ip_json("link show dev eth0")[0]["mtu"].clone();
+    // An operator's, complete with its uplink; then one of ours.
+    site.node.ip("link add br136 type bridge forward_delay 0\nlink set nic0 master br136\n\
+                  link set br136 up");
+    let pod = attached(&narrow);
+    assert_eq!((eth0(&pod), mtu(&site, "br136")), (json!(1400), json!(1500)));
+    drop(pod);
+    site.node.ip("link del br136");
+    let wide = attached(&site.network("wide", &json!({})));
+    let pod = attached(&narrow);
+    assert_eq!((eth0(&pod), eth0(&wide)), (json!(1400), json!(1500)));
+    assert_eq!(mtu(&site, "br136"), 1500);
 }
 
 /// `ip monitor` in a namespace, which prints every change that the kernel announces.

@@ -1,7 +1,6 @@
 //! STATUS: could an ADD work now? And the ADD onto an uplink that is down, which still does.
 
-use crate::input::merge;
-use integration::{Pod, Site, Snapshot};
+use integration::{Pod, Site, Snapshot, merge};
 use serde_json::{Value, json};
 use std::time::Duration;
 

@@ -1,8 +1,7 @@
 //! What is odd and no error: unknown keys and what the log does with them, other spellings, values without
 //! effect.
 
-use crate::input::merge;
-use integration::{Outcome, Pod, Site};
+use integration::{Outcome, Pod, Site, merge};
 use serde_json::{Value, json};
 use std::fs;
 

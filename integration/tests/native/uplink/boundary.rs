@@ -1,6 +1,6 @@
 //! The node is no router between the network of an uplink and its own, whoever has switched forwarding on.
 
-use integration::{AddResult, Capture, Frame, Namespace, Pod, Server, Site, Transport, ask, poll};
+use integration::{AddResult, Capture, Frame, Namespace, Pod, Server, Site, Transport, ask, merge, poll};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl Scene {
     /// The network of the uplink, with more keys.
     fn list(&self, name: &str, keys: &Value) -> Value {
         let mut conf = self.site.dual_stack_conf();
-        crate::input::merge(&mut conf, keys);
+        merge(&mut conf, keys);
         self.site.node.list(name, &[conf])
     }
 
