@@ -136,8 +136,8 @@ fn every_error_code_is_explained_and_no_other() {
     assert_eq!(rows.collect::<BTreeSet<u32>>(), codes, "left: docs/errors.md, right: the source");
 }
 
-fn sample(name: &str) -> Value {
-    serde_json::from_str(&read(&format!("samples/{name}.conflist"))).unwrap()
+fn example(name: &str) -> Value {
+    serde_json::from_str(&read(&format!("../examples/{name}.conflist"))).unwrap()
 }
 
 /// What the schema finds wrong in a list, each with its place.
@@ -148,32 +148,32 @@ fn mistakes(list: &Value) -> Vec<String> {
 }
 
 #[test]
-fn every_sample_fits_the_schema() {
-    let mut samples = 0;
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("samples")).unwrap() {
+fn every_example_fits_the_schema() {
+    let mut examples = 0;
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "conflist") {
-            let list = sample(path.file_stem().unwrap().to_str().unwrap());
+            let list = example(path.file_stem().unwrap().to_str().unwrap());
             assert_eq!(mistakes(&list), [""; 0], "{}", path.display());
-            samples += 1;
+            examples += 1;
         }
     }
-    assert!(samples >= 4, "{samples} samples");
+    assert!(examples >= 4, "{examples} examples");
 }
 
 #[test]
-fn a_mistake_in_a_sample_does_not_fit_the_schema() {
+fn a_mistake_in_an_example_does_not_fit_the_schema() {
     for (name, key, wrong, place) in [
-        ("10-vlan136", "/plugins/0/mtuu", json!(1), "/plugins/0"),
-        ("10-vlan136", "/plugins/0/mtu", json!("9000"), "/plugins/0/mtu"),
-        ("10-vlan136", "/plugins/0/bridge", json!("a-name-too-long-"), "/plugins/0/bridge"),
-        ("10-vlan136", "/plugins/0/uplink/vlan", json!(0), "/plugins/0/uplink/vlan"),
-        ("10-vlan136", "/plugins/0/uplink", json!({"vlan": 136}), "/plugins/0/uplink"),
-        ("10-vlan136", "/plugins/0/ipam/conflictDetection", json!("x"), "/plugins/0/ipam/conflictDetection"),
-        ("20-trunk", "/plugins/0/vlan", json!(4095), "/plugins/0/vlan"),
-        ("60-kubernetes", "/pluginz", json!([]), ""),
+        ("vlan", "/plugins/0/mtuu", json!(1), "/plugins/0"),
+        ("vlan", "/plugins/0/mtu", json!("9000"), "/plugins/0/mtu"),
+        ("vlan", "/plugins/0/bridge", json!("a-name-too-long-"), "/plugins/0/bridge"),
+        ("vlan", "/plugins/0/uplink/vlan", json!(0), "/plugins/0/uplink/vlan"),
+        ("vlan", "/plugins/0/uplink", json!({"vlan": 136}), "/plugins/0/uplink"),
+        ("vlan", "/plugins/0/ipam/conflictDetection", json!("x"), "/plugins/0/ipam/conflictDetection"),
+        ("trunk", "/plugins/0/vlan", json!(4095), "/plugins/0/vlan"),
+        ("kubernetes", "/pluginz", json!([]), ""),
     ] {
-        let mut list = sample(name);
+        let mut list = example(name);
         let (section, own) = key.rsplit_once('/').unwrap();
         list.pointer_mut(section).unwrap()[own] = wrong;
         let found = mistakes(&list);

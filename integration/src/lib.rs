@@ -13,6 +13,7 @@
 //! | plugins run as a runtime runs them | [`Node::client`], [`Client`] |
 //! | a real container runtime on a node | [`Containerd`], [`Podman`] |
 //! | the result of an ADD | [`Outcome::result`], [`AddResult`] |
+//! | a list of `examples/` | [`Node::example`] |
 //! | a plugin run with any environment and stdin | [`Node::plugin`], [`Plugin`] |
 //! | `vlan-bridgectl` on a node with files of its own | [`Ctl`] |
 //! | frames on an interface, tags included | [`Capture`] |

@@ -51,8 +51,17 @@ impl Node {
     /// A network list for this node: `plugins` under `name`, in the newest version of the specification, with
     /// this node's `dataDir` for every IPAM that names none.
     pub fn list(&self, name: &str, plugins: &[Value]) -> Value {
-        let mut list = json!({"cniVersion": "1.1.0", "name": name, "plugins": plugins});
-        for plugin in list["plugins"].as_array_mut().expect("an array was just put there") {
+        self.with_own_leases(json!({"cniVersion": "1.1.0", "name": name, "plugins": plugins}))
+    }
+
+    /// A list of `examples/`, which stays as it is except for this node's `dataDir`.
+    #[track_caller]
+    pub fn example(&self, text: &str) -> Value {
+        self.with_own_leases(serde_json::from_str(text).expect("an example is JSON"))
+    }
+
+    fn with_own_leases(&self, mut list: Value) -> Value {
+        for plugin in list["plugins"].as_array_mut().expect("a list has an array of plugins") {
             if let Some(ipam) = plugin["ipam"].as_object_mut()
                 && !ipam.is_empty()
             {

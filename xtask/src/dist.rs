@@ -15,7 +15,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 Usage: cargo xtask dist
 
-Builds the static binaries for x86_64 and aarch64 and puts into target/dist, for each: an archive with binaries, samples, manifests and
+Builds the static binaries for x86_64 and aarch64 and puts into target/dist, for each: an archive with binaries, examples, manifests and
 documents, and an OCI image from scratch for `ctr image import` and `podman load`. SHA256SUMS has the sums of all. The same binaries
 give the same bytes. An architecture other than this machine's is left out, with the reason, where the toolchain cannot have it.";
 
@@ -28,7 +28,7 @@ const IN_IMAGE: &str = "opt/vlan-bridge";
 const LARGEST_IMAGE: usize = 15 << 20;
 
 /// What the archive has beside the binaries.
-const DOCUMENTS: [&str; 6] = ["CHANGELOG.md", "LICENSE", "README.md", "conf/samples", "deploy", "docs"];
+const DOCUMENTS: [&str; 6] = ["CHANGELOG.md", "LICENSE", "README.md", "deploy", "docs", "examples"];
 
 /// Runs the verb.
 pub(crate) fn main(args: &[String]) -> Result<ExitCode> {

@@ -14,8 +14,8 @@ use integration::{Namespace, Node, Pod, Server, Transport, ask};
 use serde_json::json;
 use std::net::SocketAddr;
 
-/// The sample that the demo attaches its pods to.
-const SAMPLE: &str = include_str!("../../../conf/samples/40-node-local-bridge.conflist");
+/// The list that the demo attaches its pods to.
+const EXAMPLE: &str = include_str!("../../../examples/node-local.conflist");
 
 const NODE: &str = "192.0.2.1";
 const MACHINE: &str = "192.0.2.9";
@@ -31,10 +31,10 @@ fn main() {
     // A node on which Docker has been: what is forwarded is dropped.
     node.run("iptables -P FORWARD DROP").expect_ok();
 
-    heading("the network list (conf/samples/40-node-local-bridge.conflist)");
-    println!("{}", SAMPLE.trim_end());
-    let sample: serde_json::Value = serde_json::from_str(SAMPLE).unwrap();
-    let list = node.list("local", sample["plugins"].as_array().unwrap());
+    heading("the network list (examples/node-local.conflist)");
+    println!("{}", EXAMPLE.trim_end());
+    let example: serde_json::Value = serde_json::from_str(EXAMPLE).unwrap();
+    let list = node.list("local", example["plugins"].as_array().unwrap());
     let client = node.client(&list);
 
     heading("ADD through libcni: pod a with host port 8080 for TCP and UDP, pod b without");

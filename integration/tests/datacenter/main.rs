@@ -10,6 +10,7 @@ mod conflict;
 mod doctor;
 mod doctor_breakages;
 mod dummies;
+mod examples;
 mod failover;
 mod gone_nodes;
 mod guard;

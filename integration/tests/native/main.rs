@@ -10,6 +10,7 @@ mod check;
 mod cnitool;
 mod conflict;
 mod doctor;
+mod examples;
 mod failure;
 mod forward_rule;
 mod frames;

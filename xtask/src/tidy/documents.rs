@@ -1,4 +1,4 @@
-//! Rules about any text: links, samples, and nothing that is true of one machine only.
+//! Rules about any text: links, examples, and nothing that is true of one machine only.
 
 use super::Finding;
 use serde_json::Value;
@@ -27,7 +27,7 @@ pub(super) fn check(root: &Path, path: &str, text: &str, own_root: &str) -> Vec<
     let mut find = |line: usize, message: String| {
         findings.push(Finding { path: path.to_owned(), line, message });
     };
-    if path.starts_with("conf/samples/")
+    if path.starts_with("examples/")
         && path.ends_with(".conflist")
         && let Err(error) = serde_json::from_str::<Value>(text)
     {
@@ -139,9 +139,9 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_json() {
-        assert_eq!(lines("conf/samples/a.conflist", "{\n\"a\": 1,\n}"), [3]);
-        assert_eq!(lines("conf/samples/a.conflist", "{\"a\": 1}"), NONE);
+    fn examples_are_json() {
+        assert_eq!(lines("examples/a.conflist", "{\n\"a\": 1,\n}"), [3]);
+        assert_eq!(lines("examples/a.conflist", "{\"a\": 1}"), NONE);
     }
 
     #[test]
