@@ -20,7 +20,7 @@ use std::io::Write;
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::cli::{Doctor, Output};
+use crate::args::{Doctor, Output};
 use crate::facts::Facts;
 use crate::observe;
 pub(crate) use finding::Finding;
@@ -62,14 +62,15 @@ pub(crate) fn failures(facts: &Facts) -> Vec<Finding> {
 
 /// Runs the verb. False if anything fails.
 pub(crate) fn run(call: &Doctor, out: &mut dyn Write) -> Result<bool> {
-    let mut facts = observe::node(call.conf_dir.as_deref(), call.bin_dir.as_deref(), &call.network)?;
+    let mut facts =
+        observe::node(call.inspect.conf_dir.as_deref(), call.bin_dir.as_deref(), &call.inspect.network)?;
     if !call.no_probe {
         observe::ask(&mut facts);
     }
     let findings: Vec<Finding> = CHECKS.iter().flat_map(|check| check(&facts)).collect();
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     let failures = count(Verdict::Fail);
-    if call.output == Output::Json {
+    if call.inspect.output == Output::Json {
         writeln!(out, "{:#}", Value::from_iter(findings.iter().map(Finding::to_json)))?;
         return Ok(failures == 0);
     }

@@ -17,12 +17,13 @@ use anyhow::{Result, bail};
 use cni_conf::cni::version::Version;
 use serde_json::{Value, json};
 
-use crate::cli::{self, Install, Output};
+use crate::args::{Install, Output};
 use crate::denial;
 use crate::files;
 use crate::lists;
 use crate::lock::InstallLock;
 use crate::manifest::{self, Manifest};
+use crate::output;
 use crate::runtimes::{self, Runtime};
 
 use binaries::Binary;
@@ -96,7 +97,7 @@ impl NewList {
 
 /// Runs the verb.
 pub(crate) fn run(call: &Install, out: &mut dyn Write) -> Result<()> {
-    if call.watch { watch::stay(call, out) } else { once(call, out) }
+    if call.watch { watch::watch(call, once, out) } else { once(call, out) }
 }
 
 /// Installs.
@@ -182,8 +183,8 @@ fn plan(call: &Install) -> Result<Plan> {
     Ok(plan)
 }
 
-fn tell(plan: &Plan, output: Output, out: &mut dyn Write) -> Result<()> {
-    if output == Output::Json {
+fn tell(plan: &Plan, format: Output, out: &mut dyn Write) -> Result<()> {
+    if format == Output::Json {
         let lists: Vec<Value> = plan.lists.iter().map(describe).collect();
         let runtimes: Vec<Value> = plan.runtimes.iter().map(Runtime::to_json).collect();
         let binaries: Vec<Value> = plan.binaries.iter().map(Binary::to_json).collect();
@@ -214,7 +215,7 @@ fn tell(plan: &Plan, output: Output, out: &mut dyn Write) -> Result<()> {
             writeln!(out, "kept      {}: the one that was there", kept.display())?;
         }
     }
-    plan.warnings.iter().for_each(|warning| cli::report(&format!("warning: {warning}")));
+    plan.warnings.iter().for_each(|warning| output::report(&format!("warning: {warning}")));
     Ok(())
 }
 

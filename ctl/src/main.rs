@@ -1,6 +1,7 @@
 //! The tool `vlan-bridgectl`: puts the plugins and a node's network list in their places, takes them away
 //! again, and tells how the node is. `docs/architecture.md` has the map of this crate.
 
+mod args;
 mod bond;
 mod cli;
 mod definitions;
@@ -16,6 +17,7 @@ mod manifest;
 mod neighbours;
 mod node;
 mod observe;
+mod output;
 mod plugin;
 mod repair;
 mod runtimes;

@@ -28,7 +28,7 @@ use crate::install::binaries::{self, PLUGINS};
 use crate::lists::{self, OUR_PLUGIN, Ours};
 use crate::manifest::{self, Manifest};
 use crate::runtimes::Runtime;
-use crate::{cli, definitions, files, node, plugin, runtimes};
+use crate::{definitions, files, node, output, plugin, runtimes};
 
 /// So many addresses of a range are asked for at the most.
 const MOST: u128 = 256;
@@ -81,7 +81,7 @@ pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[Pat
 /// What install noted; one that cannot be read keeps nobody from looking at the rest.
 fn installed() -> Manifest {
     Manifest::read().unwrap_or_else(|why| {
-        cli::report(&format!("warning: {why:#}: folders that install was given are not looked into"));
+        output::report(&format!("warning: {why:#}: folders that install was given are not looked into"));
         Manifest::default()
     })
 }

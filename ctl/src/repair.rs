@@ -8,9 +8,9 @@ use serde_json::json;
 use vlan_bridge::boundary;
 use vlan_bridge::net::Conn;
 
-use crate::cli::{self, Output, Repair};
+use crate::args::{Output, Repair};
 use crate::facts::Facts;
-use crate::{doctor, node, observe};
+use crate::{doctor, node, observe, output};
 
 /// Runs the verb. False if something could not be put back, or the doctor still finds a failure.
 pub(crate) fn run(call: &Repair, out: &mut dyn Write) -> Result<bool> {
@@ -24,7 +24,7 @@ pub(crate) fn run(call: &Repair, out: &mut dyn Write) -> Result<bool> {
         }
         facts = observe::node(None, None, &[])?;
     }
-    failed.iter().for_each(|error| cli::report(&format!("vlan-bridgectl: {error}")));
+    failed.iter().for_each(|error| output::report(&format!("vlan-bridgectl: {error}")));
     let left: Vec<doctor::Finding> = doctor::failures(&facts);
     if call.output == Output::Json {
         let left: Vec<_> = left.iter().map(doctor::Finding::to_json).collect();

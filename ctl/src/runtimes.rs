@@ -20,10 +20,7 @@ use podman::Backend;
 use process::Process;
 use version::{ask_version, numbers};
 
-/// Where most runtimes look for plugins unless they are told otherwise.
-pub(crate) const BIN_DIR: &str = "/opt/cni/bin";
-/// Where most runtimes look for network lists unless they are told otherwise.
-pub(crate) const CONF_DIR: &str = "/etc/cni/net.d";
+pub(crate) use kinds::{BIN_DIR, CONF_DIR};
 
 /// One runtime that this node has.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,17 +10,17 @@ use vlan_bridge::link::{Kind, Link};
 use vlan_bridge::ownership::{Attachment, Progress, attachment_of, is_ours};
 use vlan_bridge_ipam::store::{Holder, Known};
 
-use crate::cli::{self, Output, Status};
+use crate::args::{Output, Status};
 use crate::facts::{Facts, Network};
-use crate::observe;
+use crate::{observe, output};
 
 /// Runs the verb.
 pub(crate) fn run(call: &Status, out: &mut dyn Write) -> Result<()> {
-    let facts = observe::node(call.conf_dir.as_deref(), None, &call.network)?;
+    let facts = observe::node(call.inspect.conf_dir.as_deref(), None, &call.inspect.network)?;
     if let Some(why) = &facts.unclear_runtime {
-        cli::report(&format!("warning: {why}: only the usual folders are looked into"));
+        output::report(&format!("warning: {why}: only the usual folders are looked into"));
     }
-    if call.output == Output::Json {
+    if call.inspect.output == Output::Json {
         let all = json!({
             "uplinks": facts.masters().into_iter().map(|name| uplink(&facts, name)).collect::<Vec<_>>(),
             "networks": facts.networks.iter().map(|seen| network(&facts, seen)).collect::<Vec<_>>(),

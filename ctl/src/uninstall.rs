@@ -14,11 +14,11 @@ use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
 use vlan_bridge::record::Records;
 use vlan_bridge::{boundary, guard, host_access, nat, ports, trunk};
 
-use crate::cli::{self, Output, Uninstall};
+use crate::args::{Output, Uninstall};
 use crate::lists::OUR_PLUGIN;
 use crate::lock::InstallLock;
 use crate::manifest::{self, Manifest};
-use crate::{files, lists, node, plugin, runtimes};
+use crate::{files, lists, node, output, plugin, runtimes};
 
 /// What was taken away, and what is left on purpose.
 #[derive(Default)]
@@ -117,7 +117,7 @@ fn known_lists(manifest: &Manifest) -> Result<Vec<Value>> {
     let mut paths = manifest.lists.clone();
     // What a runtime's configuration says is not worth staying for.
     let runtimes = runtimes::find(None).unwrap_or_else(|why| {
-        cli::report(&format!("warning: {why:#}: where that runtime looks for lists is not looked into"));
+        output::report(&format!("warning: {why:#}: where that runtime looks for lists is not looked into"));
         Vec::new()
     });
     let mut folders = runtimes::conf_dirs(&runtimes);
@@ -281,8 +281,8 @@ async fn carried(conn: &Conn, link: &Link) -> Result<Option<IpNet>> {
         .map(|address| address.net))
 }
 
-fn tell(done: &Done, output: Output, out: &mut dyn Write) -> Result<()> {
-    if output == Output::Json {
+fn tell(done: &Done, format: Output, out: &mut dyn Write) -> Result<()> {
+    if format == Output::Json {
         let all = json!({"files": done.files, "interfaces": done.interfaces, "restored": done.restored, "left": done.left});
         writeln!(out, "{all:#}")?;
         return Ok(());
@@ -299,6 +299,6 @@ fn tell(done: &Done, output: Output, out: &mut dyn Write) -> Result<()> {
     if done.files.is_empty() && done.interfaces.is_empty() && done.restored.is_empty() {
         writeln!(out, "nothing was installed")?;
     }
-    done.left.iter().for_each(|left| cli::report(&format!("warning: left {left}")));
+    done.left.iter().for_each(|left| output::report(&format!("warning: left {left}")));
     Ok(())
 }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::definition::{Care, Definition};
 use super::device::{About, Device, Property, Test};
-use super::{Care, Definition, ini};
+use super::ini;
 
 pub(super) const PROGRAM: &str = "NetworkManager";
 

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::definition::{Care, Definition, NETWORKD};
 use super::device::{Property, Test};
-use super::{Care, Definition, ini};
-
-pub(super) const PROGRAM: &str = "systemd-networkd";
+use super::ini;
 
 /// Where its files are, the folder that counts most first.
 const FOLDERS: [&str; 4] = [
@@ -50,7 +49,7 @@ pub(super) fn find() -> Result<Vec<Definition>> {
 /// `*.netdev` makes interfaces.
 fn netdev(path: &Path, text: &str) -> Option<Definition> {
     let name = ini::values(text, "NetDev", "Name").pop()?;
-    Some(Definition::named(PROGRAM, path, name, false))
+    Some(Definition::named(NETWORKD, path, name, false))
 }
 
 /// `*.network` says what happens to interfaces. Without a condition it is passed over.
@@ -77,7 +76,7 @@ fn network(path: &Path, text: &str) -> Option<Definition> {
         () => Care::Whole,
     };
     Some(Definition {
-        program: PROGRAM,
+        program: NETWORKD,
         path: path.to_owned(),
         tests,
         addresses: asks || advertised || given,

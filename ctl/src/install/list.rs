@@ -7,7 +7,7 @@ use cni_conf::cni::version::Version;
 use serde_json::{Value, json};
 
 use super::binaries::Binary;
-use crate::cli::{Described, Install};
+use crate::args::{Described, Install};
 use crate::lists::{self, OUR_PLUGIN};
 use crate::runtimes::{self, Runtime};
 

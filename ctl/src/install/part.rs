@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::list::Template;
 use super::slice::Chosen;
-use crate::cli::Install;
+use crate::args::Install;
 use crate::lists::{OUR_PLUGIN, Ours};
 
 /// The objects in which a slice may stand: those with a subnet, in every entry of ours whose addresses are

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, bail};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use crate::cli::Install;
+use crate::args::Install;
 use crate::kubernetes::Api;
 use crate::{files, node};
 

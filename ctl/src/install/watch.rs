@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::slice::{Chosen, own};
-use crate::cli::{self, Install};
-use crate::files;
+use crate::args::Install;
+use crate::{files, output};
 
 /// How often the files are looked at. Where a ConfigMap is their source, the kubelet takes a minute to bring
 /// it.
@@ -17,9 +17,12 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// thing.
 const NODE_PERIOD: Duration = Duration::from_secs(30);
 
+/// One install.
+type Run = fn(&Install, &mut dyn Write) -> Result<()>;
+
 /// Does not return unless nobody hears us any more. An install that fails leaves the list that is there, and
 /// is tried again.
-pub(super) fn stay(call: &Install, out: &mut dyn Write) -> Result<()> {
+pub(super) fn watch(call: &Install, install: Run, out: &mut dyn Write) -> Result<()> {
     let mut installed = None;
     let mut complaint = String::new();
     let mut node = Watched::default();
@@ -27,14 +30,14 @@ pub(super) fn stay(call: &Install, out: &mut dyn Write) -> Result<()> {
         node.look(call);
         let now = (sources(call), node.chosen.clone());
         if installed.as_ref() != Some(&now) {
-            match super::once(call, out) {
+            match install(call, out) {
                 Ok(()) => (installed, complaint) = (Some(now), String::new()),
-                Err(error) if cli::is_output_error(&error) => return Err(error),
+                Err(error) if output::is_output_error(&error) => return Err(error),
                 Err(error) => {
                     // Said once, however often it is tried.
                     let text = format!("vlan-bridgectl: {error:#}");
                     if text != complaint {
-                        cli::report(&text);
+                        output::report(&text);
                         complaint = text;
                     }
                 }

@@ -4,7 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use super::process::Process;
-use super::{BIN_DIR, CONF_DIR};
+
+/// Where most runtimes look for plugins unless they are told otherwise.
+pub(crate) const BIN_DIR: &str = "/opt/cni/bin";
+/// Where most runtimes look for network lists unless they are told otherwise.
+pub(crate) const CONF_DIR: &str = "/etc/cni/net.d";
 
 /// A program that calls CNI plugins.
 #[derive(Debug)]
