@@ -3,7 +3,7 @@
 mod frame;
 mod socket;
 
-pub use frame::Frame;
+pub use frame::{Frame, frame_from};
 
 use crate::{Namespace, poll};
 use socket::PacketSocket;

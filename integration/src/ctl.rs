@@ -170,6 +170,13 @@ impl<'a> Ctl<'a> {
         findings
     }
 
+    /// What `doctor --no-probe` calls a failure.
+    #[track_caller]
+    pub fn failures(&self) -> Vec<Finding> {
+        let findings = self.doctor("--no-probe").into_iter();
+        findings.filter(|finding| finding.verdict == "fail").collect()
+    }
+
     /// Runs the tool with the words of a line.
     #[track_caller]
     pub fn run(&self, line: &str) -> Outcome {

@@ -1,6 +1,6 @@
 //! Named network namespaces.
 
-use crate::process::{Outcome, run, run_with};
+use crate::process::{Outcome, run, run_line, run_with};
 use crate::{icmpv6, names};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -73,9 +73,7 @@ impl Namespace {
     /// Runs a command line in here; the words are split at spaces.
     #[track_caller]
     pub fn run(&self, line: &str) -> Outcome {
-        let mut words = line.split_whitespace();
-        let program = words.next().expect("the command line has a program");
-        run(self.command(program).args(words))
+        run_line(line, |program| self.command(program))
     }
 
     /// Runs lines of `ip` commands in one go; any failure is a panic.

@@ -4,6 +4,7 @@ use crate::modules::InUse;
 use crate::{Client, Namespace, Plugin, Pod, Scratch, Snapshot, programs};
 use serde_json::{Value, json};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::path::PathBuf;
 
@@ -102,6 +103,17 @@ impl Node {
         before.0.assert_unchanged(self);
         before.1.assert_unchanged(&pod);
         assert_eq!(self.leases(network), held, "{outcome}");
+    }
+
+    /// Writes so many leases to the store of a network as host-local would, from `first` on.
+    pub fn hold(&self, network: &str, first: Ipv4Addr, count: u32) {
+        let store = self.data_dir().join(network);
+        fs::create_dir_all(&store).expect("our own folder is writable");
+        for i in 0..count {
+            let address = Ipv4Addr::from(u32::from(first) + i);
+            fs::write(store.join(address.to_string()), format!("crowd{i}\r\neth0"))
+                .expect("our own folder is writable");
+        }
     }
 
     /// The addresses that are held in the store of a network, sorted; bookkeeping files are none.

@@ -5,8 +5,10 @@ use crate::{Attachment, Node, programs};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A plugin's binary with its configuration, on a node.
 #[derive(Debug, Clone)]
@@ -156,6 +158,27 @@ impl Call<'_> {
         let mut command = Command::new(&self.program);
         self.prepare(&mut command);
         command
+    }
+
+    /// Runs calls at the same time, as [`Call::bare_command`] does, and returns how long that took. Panics
+    /// if one fails.
+    #[track_caller]
+    pub fn time_all(calls: &[Call<'_>]) -> Duration {
+        let start = Instant::now();
+        let children: Vec<Child> = calls.iter().map(Call::spawn).collect();
+        for mut child in children {
+            let status = child.wait().expect("a child can be waited for");
+            assert!(status.success(), "one of the calls failed, as does this one: {}", calls[0].run());
+        }
+        start.elapsed()
+    }
+
+    fn spawn(&self) -> Child {
+        let mut command = self.bare_command();
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("a plugin can be run");
+        child.stdin.take().expect("stdin is piped").write_all(&self.stdin).expect("it reads its stdin");
+        child
     }
 
     /// What goes to the plugin's stdin.

@@ -53,6 +53,17 @@ impl Deref for Pod {
     }
 }
 
+/// `eth0` of a container that has no namespace of its own: IPAM has no use for one.
+pub fn eth0(id: &str) -> Attachment {
+    Attachment {
+        id: id.to_owned(),
+        netns: Some("/run/netns/none".into()),
+        ifname: "eth0".to_owned(),
+        args: String::new(),
+        capabilities: json!({}),
+    }
+}
+
 /// What a runtime says about one attachment. It outlives its pod, as DEL must work without one.
 #[derive(Debug, Clone)]
 pub struct Attachment {

@@ -77,6 +77,14 @@ pub fn run(command: &mut Command) -> Outcome {
     run_with(command, b"")
 }
 
+/// Runs a command line by what `command` makes of its program; the words are split at spaces.
+#[track_caller]
+pub(crate) fn run_line(line: &str, command: impl FnOnce(&str) -> Command) -> Outcome {
+    let mut words = line.split_whitespace();
+    let program = words.next().expect("the command line has a program");
+    run(command(program).args(words))
+}
+
 /// Runs a program with `input` as its stdin. Panics when it cannot be started, when it does not end, and when
 /// somebody keeps its stdout or stderr open after its end: a runtime that reads to the end would hang.
 #[track_caller]

@@ -8,6 +8,7 @@ pub use containerd::{Containerd, Release};
 pub use cri::{Cri, Port, Sandbox};
 pub use podman::{Podman, User};
 
+use crate::process::run_line;
 use crate::{Namespace, Outcome, Scratch, names, poll, programs, run};
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -136,9 +137,7 @@ impl Host {
     /// Runs a command line in here; the words are split at spaces.
     #[track_caller]
     pub fn run(&self, line: &str) -> Outcome {
-        let mut words = line.split_whitespace();
-        let program = words.next().expect("the command line has a program");
-        run(self.command(program).args(words))
+        run_line(line, |program| self.command(program))
     }
 
     /// Starts a program that stays, under a name by which [`Host::stop`] knows it. It writes to `/NAME.log`.

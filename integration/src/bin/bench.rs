@@ -14,10 +14,8 @@
 use integration::{Call, Namespace, Node, Pod, Site, growth, median_ms, pause, peer, plugin, poll};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Runs of each kind, after which the median is taken.
 const ROUNDS: usize = 40;
@@ -79,14 +77,7 @@ impl Side {
     /// Runs a verb for every pod at the same time, and how long that took.
     fn time(&self, verb: &str, pods: &[Pod]) -> Duration {
         let calls: Vec<Call> = pods.iter().map(|pod| self.call(verb, pod)).collect();
-        self.node.enter(|| {
-            let start = Instant::now();
-            let children: Vec<Child> = calls.iter().map(spawn).collect();
-            for mut child in children {
-                assert!(child.wait().unwrap().success(), "{verb} failed: {}", calls[0].run());
-            }
-            start.elapsed()
-        })
+        self.node.enter(|| Call::time_all(&calls))
     }
 
     /// The largest resident set of an ADD and of everything it started, in KiB.
@@ -97,14 +88,6 @@ impl Side {
         let peak = outcome.stderr.lines().find_map(|line| line.strip_prefix("peak="));
         peak.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{outcome}"))
     }
-}
-
-fn spawn(call: &Call) -> Child {
-    let mut command = call.bare_command();
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(call.input()).unwrap();
-    child
 }
 
 /// What was measured of two sides, in turn.

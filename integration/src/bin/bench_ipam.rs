@@ -11,12 +11,11 @@
     reason = "it reports to a person, and fails like a test"
 )]
 
-use integration::{Attachment, Call, Node, median_ms};
+use integration::{Call, Node, eth0, median_ms};
 use serde_json::json;
 use std::fs;
-use std::io::Write;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::net::Ipv4Addr;
+use std::time::Duration;
 
 const HELD: [u32; 4] = [0, 1_000, 20_000, 60_000];
 /// Runs of each kind, after which the median is taken. host-local takes half a second in a crowd.
@@ -42,46 +41,22 @@ impl Side {
     /// A store with so many leases, from 10.0.0.2 on.
     fn new(name: &'static str, held: u32) -> Side {
         let side = Side { node: Node::new("bench"), name };
+        side.node.hold("bench", Ipv4Addr::new(10, 0, 0, 2), held);
         let store = side.node.data_dir().join("bench");
-        fs::create_dir_all(&store).unwrap();
-        for i in 0..held {
-            let [a, b, c, d] = (0x0a00_0002 + i).to_be_bytes();
-            fs::write(store.join(format!("{a}.{b}.{c}.{d}")), format!("crowd{i}\r\neth0")).unwrap();
-        }
         fs::write(store.join("last_reserved_ip.0"), format!("10.0.{}.{}", held >> 8, held & 255)).unwrap();
         side
     }
 
     fn call(&self, verb: &str, id: &str) -> Call<'_> {
         let conf = json!({"type": self.name, "ipam": {"type": self.name, "subnet": "10.0.0.0/8"}});
-        let attachment = Attachment {
-            id: id.to_owned(),
-            netns: Some("/run/netns/none".into()),
-            ifname: "eth0".to_owned(),
-            args: String::new(),
-            capabilities: json!({}),
-        };
-        self.node.plugin(&self.node.list("bench", &[conf])).call(verb, &attachment)
+        self.node.plugin(&self.node.list("bench", &[conf])).call(verb, &eth0(id))
     }
 
     /// Runs a verb for so many containers at the same time, and how long that took.
     fn time(&self, verb: &str, count: usize) -> Duration {
         let calls: Vec<Call> = (0..count).map(|i| self.call(verb, &format!("c{i}"))).collect();
-        let start = Instant::now();
-        let children: Vec<Child> = calls.iter().map(spawn).collect();
-        for mut child in children {
-            assert!(child.wait().unwrap().success(), "{verb} of {} failed: {}", self.name, calls[0].run());
-        }
-        start.elapsed()
+        Call::time_all(&calls)
     }
-}
-
-fn spawn(call: &Call) -> Child {
-    let mut command = call.bare_command();
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(call.input()).unwrap();
-    child
 }
 
 /// Two contestants in the same conditions: theirs, ours.

@@ -10,9 +10,8 @@
     reason = "it is shown to a person, and fails like a test"
 )]
 
-use integration::{Namespace, Node, Pod, Server, Transport, ask};
+use integration::{Namespace, Node, Pod, Server, Transport, ask, at};
 use serde_json::json;
-use std::net::SocketAddr;
 
 /// The list that the demo attaches its pods to.
 const EXAMPLE: &str = include_str!("../../../examples/node-local.conflist");
@@ -98,7 +97,7 @@ fn main() {
 /// Asks over TCP and UDP.
 fn exchange(from: &Namespace, name: &str, to: &str, port: u16, seen: &str) {
     for over in Transport::ALL {
-        let answer = ask(from, over, SocketAddr::new(to.parse().unwrap(), port));
+        let answer = ask(from, over, at(to, port));
         assert_eq!(answer, Some(seen.parse().unwrap()), "{name} to {to}");
         println!("{name:16} -> {:19} the server sees {seen}", format!("{to}:{port}/{}", over.name()));
     }

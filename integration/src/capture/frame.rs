@@ -1,5 +1,6 @@
 //! Ethernet frames, as far as the tests look into them.
 
+use crate::mac_bytes;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// IEEE 802 local experimental ethertype 1: nobody else's.
@@ -119,6 +120,11 @@ pub(super) fn marker(mark: u32) -> Vec<u8> {
     // The shortest frame that Ethernet allows.
     bytes.resize(60, 0);
     bytes
+}
+
+/// A broadcast frame from this MAC, of a protocol that nobody has.
+pub fn frame_from(mac: &str) -> Vec<u8> {
+    [&[0xff; 6][..], &mac_bytes(mac), &MARKER.to_be_bytes(), &[0; 46]].concat()
 }
 
 /// The id in a tag, without priority.

@@ -1,8 +1,7 @@
 //! The node forwards nothing from the network of an uplink: packets by a sub-interface and by a trunk.
 
 use crate::paths::{dual_stack, set_rp_filter};
-use integration::{BondMode, BondedNode, DataCenter, Namespace, Pod, Server, Transport, ask, poll};
-use std::net::SocketAddr;
+use integration::{BondMode, BondedNode, DataCenter, Namespace, Pod, Server, Transport, ask, at, poll};
 use std::time::Duration;
 
 /// A machine of another network of the node's, which nobody of the pods' VLAN has to reach.
@@ -27,7 +26,7 @@ fn machine(node: &BondedNode) -> Namespace {
 /// Has the router, as any machine of the VLAN may, send what is for the machine to the node, which knows the
 /// way back by its side of the VLAN.
 fn misdirect(datacenter: &DataCenter, node: &BondedNode, side: &str) {
-    let mac = node.ip_json(&format!("link show dev {side}"))[0]["address"].as_str().unwrap().to_owned();
+    let mac = node.mac(side);
     datacenter.router().ip(&format!(
         "neigh add 172.20.56.250 lladdr {mac} dev trunk.136\nneigh add fd00:136::250 lladdr {mac} dev trunk.136\n\
          route add {} via 172.20.56.250 dev trunk.136 src 172.20.56.1\n\
@@ -41,7 +40,7 @@ fn misdirect(datacenter: &DataCenter, node: &BondedNode, side: &str) {
 fn crossings(from: &Namespace) -> Vec<String> {
     let asked = MACHINE.iter().flat_map(|to| Transport::ALL.map(|over| (to, over)));
     let answer = |(to, over): (&&str, Transport)| {
-        let seen = ask(from, over, SocketAddr::new(to.parse().unwrap(), PORT))?;
+        let seen = ask(from, over, at(to, PORT))?;
         Some(format!("{over:?} {to} from {seen}"))
     };
     std::thread::scope(|scope| {

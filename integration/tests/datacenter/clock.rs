@@ -1,7 +1,7 @@
 //! A clock that is set while the address store is in use. It is the whole machine's, so only a guest's is
 //! set.
 
-use integration::{Attachment, Node, Outcome, Plugin, not_tried};
+use integration::{Node, Outcome, Plugin, eth0, not_tried};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -36,16 +36,6 @@ fn set(seconds: i64) {
     let time = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
     // SAFETY: the kernel reads the structure and keeps nothing of it.
     assert_eq!(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) }, 0, "{seconds}");
-}
-
-fn eth0(id: &str) -> Attachment {
-    Attachment {
-        id: id.to_owned(),
-        netns: Some("/run/netns/none".into()),
-        ifname: "eth0".to_owned(),
-        args: String::new(),
-        capabilities: json!({}),
-    }
 }
 
 /// Who was given what.

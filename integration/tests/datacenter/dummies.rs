@@ -1,22 +1,13 @@
 //! Addresses on dummy interfaces stand for services: a host port takes none, and pods reach those that are
 //! named.
 
-use integration::{BondMode, DataCenter, Pod, Server, Transport, ask};
+use integration::{BondMode, DataCenter, Pod, Server, Transport, ask, at, ip, set_keys};
 use serde_json::{Value, json};
-use std::net::{IpAddr, SocketAddr};
 
 /// NodeLocal DNSCache's own address, and the cluster's DNS service.
 const CACHE: &str = "169.254.20.10";
 const SERVICE: &str = "10.96.0.10";
 const MAKE: &str = "link add nodelocaldns up type dummy\naddr add 169.254.20.10/32 dev nodelocaldns\naddr add 10.96.0.10/32 dev nodelocaldns";
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn at(address: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(ip(address), port)
-}
 
 #[test]
 fn a_host_port_takes_no_address_of_a_dummy_interface() {
@@ -48,7 +39,7 @@ fn a_local_dns_cache_on_a_dummy_interface_is_reached_by_whoever_names_it() {
     let _cache = [CACHE, SERVICE].map(|address| Server::on(&node, Transport::Udp, at(address, 53)));
     let reached = |keys: &Value| {
         let mut list = node.list136();
-        list["plugins"][0].as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        set_keys(&mut list["plugins"][0], keys);
         let (plugin, pod) = (node.plugin(&list), Pod::new());
         let added = plugin.add(&pod.eth0());
         let own = ip(&added.result().address());

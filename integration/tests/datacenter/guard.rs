@@ -2,7 +2,7 @@
 //! tag.
 
 use crate::attach::attach;
-use integration::{BondMode, Capture, DataCenter, Frame};
+use integration::{BondMode, Capture, DataCenter, Frame, mac_bytes};
 use serde_json::json;
 
 const STRANGER: [u8; 4] = [192, 0, 2, 66];
@@ -32,10 +32,7 @@ fn a_tag_hides_nothing_that_is_forged() {
         list["plugins"][0]["guard"] = json!(guard);
         let attached = attach(&node, &list);
         attached.pod.wait_for("172.20.56.1");
-        let link = attached.pod.ip_json("link show dev eth0");
-        let bytes = link[0]["address"].as_str().unwrap().split(':');
-        let mac: Vec<u8> = bytes.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
-        let mac: [u8; 6] = mac.try_into().unwrap();
+        let mac = mac_bytes(&attached.pod.mac("eth0"));
         let own: std::net::Ipv4Addr = attached.address.parse().unwrap();
         let forged = [2, 0, 0, 0, 0, 0x66];
         // What is sent, and whether it passes with the guard, in which VLAN.
@@ -79,7 +76,7 @@ fn with_macspoofchk_a_pod_of_a_trunk_sends_with_its_own_mac_only() {
         list["plugins"][0]["guard"] = json!(false);
         let attached = attach(&node, &list);
         attached.pod.wait_for("172.20.56.1");
-        let own = attached.pod.ip_json("link show dev eth0")[0]["address"].as_str().unwrap().to_owned();
+        let own = attached.pod.mac("eth0");
         attached.pod.ip("link set eth0 address 02:00:00:00:00:66\nneigh flush dev eth0");
         assert_eq!(attached.pod.pings("172.20.56.1"), !check);
         assert_eq!(trunk_port.frames().iter().any(forged), !check);

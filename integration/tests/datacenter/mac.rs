@@ -2,30 +2,15 @@
 //! MAC.
 
 use crate::paths::{dual_stack, vlan137};
-use integration::{BondMode, BondedNode, DataCenter, Namespace, Outcome, Pod, Snapshot};
-use serde_json::{Value, json};
+use integration::{BondMode, BondedNode, DataCenter, Outcome, Pod, Snapshot, frame_from, set_keys};
+use serde_json::json;
 
 /// A MAC that nobody has.
 const FREE: &str = "02:00:00:00:00:07";
-/// IEEE 802 local experimental ethertype 1.
-const MARKER: u16 = 0x88b5;
-
-fn mac_of(namespace: &Namespace, interface: &str) -> String {
-    namespace.ip_json(&format!("link show dev {interface}"))[0]["address"].as_str().unwrap().to_owned()
-}
-
-/// A broadcast frame from this MAC.
-fn frame_from(mac: &str) -> Vec<u8> {
-    let bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
-    [0xff; 6].into_iter().chain(bytes).chain(MARKER.to_be_bytes()).chain([0; 46]).collect()
-}
 
 /// The VLANs in which the trunk's bridge has a MAC, and behind which port.
 fn known(node: &BondedNode, mac: &str) -> Vec<(u64, String)> {
-    let shown = node.run("bridge -json fdb show br br0").expect_ok().stdout;
-    let entries: Value = serde_json::from_str(&shown).unwrap();
-    let of_mac = entries.as_array().unwrap().iter().filter(|entry| entry["mac"] == mac);
-    of_mac.filter_map(|entry| Some((entry["vlan"].as_u64()?, entry["ifname"].as_str()?.to_owned()))).collect()
+    node.fdb("br0", mac).into_iter().filter_map(|(vlan, port)| Some((vlan?, port))).collect()
 }
 
 #[test]
@@ -34,10 +19,10 @@ fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod_on_a_trunk() {
         let datacenter = DataCenter::new();
         let (node, pods) = (datacenter.node(BondMode::ActiveBackup), [Pod::new(), Pod::new()]);
         let mut list = dual_stack(&node, true);
-        list["plugins"][0].as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        set_keys(&mut list["plugins"][0], &keys);
         let plugin = node.plugin(&list);
         let [result, _] = pods.each_ref().map(|pod| plugin.add(&pod.eth0()).result());
-        let (mac, address, port) = (mac_of(&pods[0], "eth0"), result.address(), result.host_interface());
+        let (mac, address, port) = (pods[0].mac("eth0"), result.address(), result.host_interface());
         pods[0].wait_for("172.20.56.1");
         datacenter.router().send_frame("trunk.136", &frame_from(&mac));
         pods[1].send_frame("eth0", &frame_from(&mac));
@@ -72,7 +57,7 @@ fn a_mac_that_somebody_has_on_a_trunk_is_refused_before_anything_is_touched() {
             "{holder}: {outcome}"
         );
     };
-    let router = mac_of(datacenter.router(), "trunk.136");
+    let router = datacenter.router().mac("trunk.136");
     // It has one MAC in all VLANs.
     let gateway = "that of gateway ";
     refused(plugins[0].add(&asked(&router)), &router, gateway);
@@ -81,11 +66,11 @@ fn a_mac_that_somebody_has_on_a_trunk_is_refused_before_anything_is_touched() {
     }
     let holder = format!("container {}, interface eth0, network vlan136", pods[0].id());
     for (mac, holder) in [
-        (mac_of(&node, "br0"), "of this node"),
-        (mac_of(&node, "br0.136"), "of this node"),
-        (mac_of(&node, "bond0"), "of this node"),
+        (node.mac("br0"), "of this node"),
+        (node.mac("br0.136"), "of this node"),
+        (node.mac("bond0"), "of this node"),
         (router, gateway),
-        (mac_of(&pods[0], "eth0"), &*holder),
+        (pods[0].mac("eth0"), &*holder),
     ] {
         let before = Snapshot::of(&node);
         refused(plugins[0].add(&asked(&mac)), &mac, holder);
@@ -93,7 +78,7 @@ fn a_mac_that_somebody_has_on_a_trunk_is_refused_before_anything_is_touched() {
         assert!(pods[0].pings("172.20.56.1") && pods[0].pings(&node.address(51)), "{mac}");
     }
     let added = plugins[0].add(&asked(FREE)).result();
-    assert_eq!(mac_of(&asking, "eth0"), FREE);
+    assert_eq!(asking.mac("eth0"), FREE);
     assert_eq!(known(&node, FREE), [(136, added.host_interface().to_owned())]);
     assert!(asking.pings("172.20.56.1"));
 }

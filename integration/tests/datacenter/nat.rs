@@ -1,11 +1,10 @@
 //! NAT mode on a kernel whose modules can be taken away.
 
 use integration::{
-    Ctl, ModulesTaken, Namespace, Node, Plugin, Pod, Server, Snapshot, Transport, ask, has_sctp, not_tried,
-    note,
+    Ctl, ModulesTaken, Namespace, Node, Plugin, Pod, Server, Snapshot, Transport, ask, at, has_sctp,
+    not_tried, note,
 };
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 use std::path::Path;
 
 const MODULES: &str = "/usr/lib/modules";
@@ -121,12 +120,12 @@ fn a_host_port_works_on_this_kernel_too() {
     for (to, seen) in [("192.0.2.1", "192.0.2.9"), ("2001:db8:2::1", "2001:db8:2::9")] {
         machine.wait_for(to);
         for over in transports.iter().copied() {
-            let to = SocketAddr::new(to.parse().unwrap(), 8080);
+            let to = at(to, 8080);
             assert_eq!(ask(&machine, over, to), Some(seen.parse().unwrap()), "{over:?} to {to}");
         }
     }
     note(&format!("host ports: {transports:?}"));
-    let localhost = SocketAddr::new("127.0.0.1".parse().unwrap(), 8080);
+    let localhost = at("127.0.0.1", 8080);
     assert_eq!(ask(&node, Transport::Tcp, localhost), Some("10.22.0.1".parse().unwrap()));
     plugin(&node).del(&eth0).expect_ok();
     assert!(!node.run("nft list ruleset").expect_ok().stdout.contains("vlan-bridge"));

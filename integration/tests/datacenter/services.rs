@@ -2,7 +2,7 @@
 //! asked.
 
 use crate::paths::{Surroundings, dropped_by_rp_filter, dual_stack, machine_beyond, vlan137};
-use integration::{BondMode, BondedNode, DataCenter, Namespace, Pod, Server, Transport, ask, note};
+use integration::{BondMode, BondedNode, DataCenter, Namespace, Pod, Server, Transport, ask, at, note};
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 
@@ -137,7 +137,7 @@ fn services_and_host_ports(trunk: bool) {
     };
     let asks = |what, number, seen| Exchange { what, client: &client.pod, to: service(number), seen };
     let host_port = own.map(|ip| SocketAddr::new(ip, HOST_PORT));
-    let localhost = [SocketAddr::new("127.0.0.1".parse().unwrap(), HOST_PORT), host_port[1]];
+    let localhost = [at("127.0.0.1", HOST_PORT), host_port[1]];
     let comes = |what, client, to| Exchange { what, client, to, seen: own };
     let exchanges = [
         asks("service, pod on the same node", 1, own),

@@ -1,7 +1,7 @@
 //! A bridge that is the gateway of its pods' VLAN, beside and after the reference plugin, which gives the
 //! node a veth for that.
 
-use integration::{AddResult, Node, Plugin, Pod};
+use integration::{AddResult, Node, Plugin, Pod, set_keys};
 use serde_json::{Value, json};
 
 fn plugin<'a>(node: &'a Node, kind: &str, vlan: u16) -> Plugin<'a> {
@@ -84,7 +84,7 @@ fn a_port_is_in_the_vlans_that_the_reference_puts_it_in() {
             let (node, pod) = (Node::new("node"), Pod::new());
             node.ip("link add bridge0 up type bridge vlan_filtering 1");
             let mut conf = json!({"type": kind, "bridge": "bridge0", "ipam": {}});
-            conf.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+            set_keys(&mut conf, &keys);
             node.plugin(&node.list("layer2", &[conf])).add(&pod.eth0()).expect_ok();
             port_vlans(&node)
         });

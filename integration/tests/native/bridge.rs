@@ -1,8 +1,7 @@
 //! Without an uplink, ours does what the reference `bridge` does: every test runs both side by side.
 
-use integration::{Interface, Node, Outcome, Plugin, Pod, Server, Transport, ask};
+use integration::{Interface, Node, Outcome, Plugin, Pod, Server, Transport, ask, at, set_keys};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 
 const BOTH: [&str; 2] = ["bridge", "vlan-bridge"];
 
@@ -16,9 +15,7 @@ fn plugin<'a>(node: &'a Node, kind: &str, keys: &Value) -> Plugin<'a> {
             "ranges": [[{"subnet": "10.22.0.0/24"}], [{"subnet": "2001:db8:22::/64"}]],
         },
     });
-    for (key, value) in keys.as_object().unwrap() {
-        conf[key] = value.clone();
-    }
+    set_keys(&mut conf, keys);
     node.plugin(&node.list("parity", &[conf]))
 }
 
@@ -98,7 +95,7 @@ fn a_bridge_whose_mac_the_kernel_chose_keeps_it_while_pods_come_and_go() {
     ] {
         let (node, pods) = (Node::new("node"), [Pod::new(), Pod::new(), Pod::new()]);
         node.ip(prepare);
-        let mac = || node.ip_json("link show dev cni0")[0]["address"].as_str().unwrap().to_owned();
+        let mac = || node.mac("cni0");
         let before = mac();
         assert!(expected.is_none_or(|mac| mac == before), "{before}");
         let plugin = plugin(&node, "vlan-bridge", &json!({"isDefaultGateway": true}));
@@ -223,7 +220,7 @@ fn a_pod_of_a_gateway_reaches_itself_by_its_service() {
          chain post { type nat hook postrouting priority 100; ip saddr 10.22.0.2 ip daddr 10.22.0.2 masquerade; }\n}",
     );
     let _server = Server::start(&pod, Transport::Tcp, 8080);
-    let to = SocketAddr::new("10.96.0.10".parse().unwrap(), 80);
+    let to = at("10.96.0.10", 80);
     assert_eq!(ask(&pod, Transport::Tcp, to), Some("10.22.0.1".parse().unwrap()));
 }
 
@@ -286,7 +283,7 @@ fn a_mac_that_the_runtime_asks_for() {
         let (node, pod) = (Node::new("node"), Pod::new());
         let eth0 = pod.eth0().capabilities(json!({"mac": "02:00:00:00:00:07"}));
         let result = plugin(&node, kind, &json!({})).add(&eth0).result();
-        assert_eq!(pod.ip_json("link show dev eth0")[0]["address"], "02:00:00:00:00:07", "{kind}");
+        assert_eq!(pod.mac("eth0"), "02:00:00:00:00:07", "{kind}");
         let told = result.interfaces.iter().find(|interface| interface.name == "eth0");
         assert_eq!(told.unwrap().mac, "02:00:00:00:00:07", "{kind}");
     }

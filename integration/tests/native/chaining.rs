@@ -40,7 +40,7 @@ fn a_chain_of_the_reference_plugins_works_through_every_verb() {
             "portMappings": [{"hostPort": port, "containerPort": 80, "protocol": "tcp"}],
         }));
         let result = client.add(&eth0).result();
-        assert_eq!(result.mac(), pod.ip_json("link show dev eth0")[0]["address"]);
+        assert_eq!(result.mac(), pod.mac("eth0"));
         assert_eq!(pod.sysctl("net/ipv4/conf/eth0/proxy_arp"), "1");
         pod.wait_for(Site::GATEWAY);
         attached.push(eth0);

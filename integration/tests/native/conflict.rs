@@ -1,6 +1,6 @@
 //! Addresses that machines which are not ours use: none of them is given to a pod.
 
-use integration::{Capture, Frame, Namespace, Node, Plugin, Pod, Site, note, plugin, poll, run};
+use integration::{Capture, Frame, Namespace, Node, Plugin, Pod, Site, note, plugin, poll, run, set_keys};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -15,7 +15,7 @@ const SLOW: u64 = 300;
 /// The site's own network with these keys in its section `ipam`.
 fn with(site: &Site, ipam: Value) -> Plugin<'_> {
     let mut conf = site.conf();
-    conf["ipam"].as_object_mut().unwrap().extend(ipam.as_object().unwrap().clone());
+    set_keys(&mut conf["ipam"], &ipam);
     site.node.plugin(&site.node.list(Site::NETWORK, &[conf]))
 }
 
@@ -32,10 +32,6 @@ fn question(frame: &Frame) -> Option<IpAddr> {
     // The pods' own link-local addresses are detected by the kernel.
     let of_the_network = |addr: &std::net::Ipv6Addr| !addr.is_unicast_link_local();
     frame.arp_probe().map(IpAddr::from).or_else(|| frame.detection().filter(of_the_network).map(IpAddr::from))
-}
-
-fn mac(site: &Site) -> String {
-    site.router.ip_json("link show dev port")[0]["address"].as_str().unwrap().to_owned()
 }
 
 fn listed(site: &Site, state: &str) -> Vec<Value> {
@@ -58,11 +54,14 @@ fn an_address_that_somebody_answers_for_is_set_aside_and_the_next_is_given() {
     let (plugin, pods) = (with(&site, dual_stack()), [Pod::new(), Pod::new()]);
     let first = plugin.add(&pods[0].eth0());
     assert_eq!(first.result().addresses(), ["172.20.56.17", "2001:db8::11"]);
-    assert!(first.stderr.contains("172.20.56.16") && first.stderr.contains(&mac(&site)), "{first}");
+    assert!(
+        first.stderr.contains("172.20.56.16") && first.stderr.contains(&site.router.mac("port")),
+        "{first}"
+    );
     let set_aside = listed(&site, "quarantined");
     let shown: Vec<&Value> = set_aside.iter().map(|item| &item["address"]).collect();
     assert_eq!(shown, ["172.20.56.16", "2001:db8::10"]);
-    assert!(set_aside.iter().all(|item| item["mac"] == mac(&site)), "{set_aside:?}");
+    assert!(set_aside.iter().all(|item| item["mac"] == site.router.mac("port")), "{set_aside:?}");
     assert_eq!(plugin.add(&pods[1].eth0()).result().addresses(), ["172.20.56.18", "2001:db8::12"]);
 }
 
@@ -74,7 +73,7 @@ fn a_requested_address_of_somebody_elses_is_refused_until_it_is_free() {
     let wanted = pod.eth0().args("IP=172.20.56.20");
     let refused = plugin.add(&wanted);
     assert_eq!(refused.error_code(), 111);
-    assert!(refused.error_text().contains(&mac(&site)), "{refused}");
+    assert!(refused.error_text().contains(&site.router.mac("port")), "{refused}");
     assert!(site.node.leases(Site::NETWORK).is_empty() && !pod.has_link("eth0"));
     site.router.ip("addr del 172.20.56.20/24 dev port");
     assert_eq!(plugin.add(&wanted).result().addresses(), ["172.20.56.20"]);

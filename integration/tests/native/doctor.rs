@@ -252,7 +252,7 @@ fn an_address_in_quarantine_is_named_with_the_machine_that_has_it() {
     let pod = Pod::new();
     node.client(&list).add(&pod.eth0()).expect_ok();
     let findings = ctl.doctor("--no-probe");
-    let mac = router.ip_json("link show dev port")[0]["address"].as_str().unwrap().to_owned();
+    let mac = router.mac("port");
     let quarantined = find(&findings, "ipam");
     assert_eq!(quarantined.seen, format!("172.20.56.16 is quarantined: {mac} has it"), "{findings:#?}");
     assert_eq!(quarantined.verdict, "warn");

@@ -1,7 +1,7 @@
 //! What the router sees of a pod: announcements, and its own MAC only.
 
 use crate::attached::Clean;
-use integration::{Capture, Frame, Node, Plugin, Pod, Site, poll};
+use integration::{Capture, Frame, Node, Plugin, Pod, Site, mac_bytes, poll};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -19,13 +19,6 @@ fn dual_stack(clean: &Clean) -> Plugin<'_> {
     }));
     plugin.conf["ipam"]["dataDir"] = json!(clean.site.node.data_dir());
     plugin
-}
-
-/// The MAC of a pod's eth0, as it is in frames.
-fn mac(pod: &Pod) -> [u8; 6] {
-    let text = pod.ip_json("link show dev eth0")[0]["address"].as_str().unwrap().to_owned();
-    let bytes: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
-    bytes.try_into().unwrap()
 }
 
 fn count(capture: &Capture, condition: impl Fn(&Frame) -> bool) -> usize {
@@ -48,7 +41,7 @@ fn a_new_pod_is_announced_several_times_in_both_families() {
     let result = dual_stack(&clean).add(&pod.eth0()).result();
     assert_eq!(result.cidr(), format!("{ADDRESS}/24"));
     assert_eq!(result.ips[1].address.to_string(), "2001:db8:56::20/64");
-    let own = mac(&pod);
+    let own = mac_bytes(&pod.mac("eth0"));
     // Sender and target are the same address.
     let gratuitous = |frame: &Frame| frame.arp() == Some((ADDRESS, ADDRESS)) && frame.source == own;
     let address = "2001:db8:56::20".parse().unwrap();
@@ -120,8 +113,8 @@ fn with_macspoofchk_a_pod_sends_with_its_own_mac_only() {
         plugin.add(&pod.eth0()).expect_ok();
         let capture = Capture::start(&clean.site.router, "port");
         assert!(pod.pings(Site::GATEWAY), "its own MAC passes");
-        let own = pod.ip_json("link show dev eth0")[0]["address"].as_str().unwrap().to_owned();
-        assert!(heard(&capture, mac(&pod)) > 0);
+        let own = pod.mac("eth0");
+        assert!(heard(&capture, mac_bytes(&own)) > 0);
         assert_eq!(send_as(&pod, "02:00:00:00:00:66"), passes);
         assert_eq!(heard(&capture, FORGED) > 0, passes);
         pod.ip("route replace default via 172.20.56.1");

@@ -8,18 +8,12 @@ use crate::guard::frames::{
     ALLOWED, BROADCAST, Case, FORGED, NEIGHBOUR, NEIGHBOUR6, OWN, OWN6, ROUTER6, STRANGER, cases, frame,
     link_local_cases, mark, marked, udp,
 };
-use integration::{Capture, Frame, Namespace, Pod, Protocol, Server, Site, Transport};
+use integration::{
+    Capture, Frame, Namespace, Pod, Protocol, Server, Site, Transport, at, mac_bytes, set_keys,
+};
 use serde_json::{Value, json};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
-
-/// A MAC out of iproute2's text.
-fn mac_of(pod: &Pod) -> [u8; 6] {
-    let link = pod.ip_json("link show dev eth0");
-    let bytes =
-        link[0]["address"].as_str().unwrap().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
-    bytes.collect::<Vec<u8>>().try_into().unwrap()
-}
 
 /// A pod that forges, a neighbour, and the router, on one network.
 pub struct Scene {
@@ -43,9 +37,7 @@ impl Scene {
         }
         let mut conf = site.dual_stack_conf();
         conf["capabilities"] = json!({"ips": true});
-        for (key, value) in keys.as_object().unwrap() {
-            conf[key] = value.clone();
-        }
+        set_keys(&mut conf, &keys);
         let list = site.node.list(Site::NETWORK, &[conf]);
         let scene = Scene { site, list, pod: Pod::new(), neighbour: Pod::new() };
         let client = scene.site.node.client(&scene.list);
@@ -70,7 +62,7 @@ fn heard(capture: &Capture, cases: &[Case]) -> Vec<bool> {
 fn send_all(scene: &Scene, cases: impl Fn([u8; 6]) -> Vec<Case>) -> (Vec<Case>, [Vec<bool>; 2]) {
     let (router, neighbour) =
         (Capture::start(&scene.site.router, "port"), Capture::start(&scene.neighbour, "eth0"));
-    let cases = cases(mac_of(&scene.pod));
+    let cases = cases(mac_bytes(&scene.pod.mac("eth0")));
     for (number, (_, bytes, _)) in cases.iter().enumerate() {
         scene.pod.send_frame("eth0", &marked(bytes, number));
     }
@@ -141,7 +133,7 @@ fn without_known_addresses_the_mac_alone_counts_and_the_log_says_so() {
         let added = site.node.plugin(&list).add(&pod.eth0()).expect_ok();
         assert!(added.stderr.contains("guard: there is no ipam"), "{added}");
         let port = Capture::start(&site.router, "port");
-        let own = mac_of(&pod);
+        let own = mac_bytes(&pod.mac("eth0"));
         for (number, mac) in [own, FORGED].into_iter().enumerate() {
             let bytes = frame(BROADCAST, mac, 0x0800, &udp(STRANGER, [9, 9]));
             pod.send_frame("eth0", &marked(&bytes, number));
@@ -166,7 +158,7 @@ fn guarded_pods_talk_to_each_other_to_the_router_and_to_their_node() {
     ];
     for (server, addresses) in &parties {
         for (index, address) in addresses.iter().enumerate() {
-            let to = SocketAddr::new(address.parse().unwrap(), 7000);
+            let to = at(address, 7000);
             let _servers = Transport::ALL.map(|transport| Server::on(server, transport, to));
             for (client, own) in [(&scene.pod, [OWN, OWN6]), (&scene.neighbour, [NEIGHBOUR, NEIGHBOUR6])] {
                 if own == *addresses {

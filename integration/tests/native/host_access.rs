@@ -4,9 +4,11 @@ pub(crate) mod beside;
 pub(crate) mod repair;
 
 use crate::attached::Clean;
-use integration::{Capture, Frame, Namespace, Pod, Protocol, Server, Site, Snapshot, Transport, ask};
+use integration::{
+    Capture, Frame, Namespace, Pod, Protocol, Server, Site, Snapshot, Transport, ask, ip, set_keys,
+};
 use serde_json::{Value, json};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 const PORT: u16 = 7000;
 
@@ -19,10 +21,6 @@ pub(crate) fn site() -> Site {
 
 pub(crate) fn dual_stack(site: &Site) -> Value {
     site.node.list(Site::NETWORK, &[site.dual_stack_conf()])
-}
-
-pub(crate) fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
 }
 
 /// Both directions, both families, over TCP and UDP, and neither changes the client's address.
@@ -55,7 +53,7 @@ fn a_pod_and_its_node_talk_and_nobody_else_hears_it() {
     assert!(router.frames().iter().any(|frame| frame.concerns(Site::GATEWAY)), "the capture is deaf");
 
     // The bridge does not forget the pod, or it would send what is for it to every port.
-    let mac = pod.ip_json("link show dev eth0")[0]["address"].as_str().unwrap().to_owned();
+    let mac = pod.mac("eth0");
     let known = site.node.run("bridge fdb show br br136").expect_ok().stdout;
     assert!(known.lines().any(|line| line.starts_with(&mac) && line.contains("static")), "{known}");
 }
@@ -303,9 +301,7 @@ fn an_operator_says_which_addresses_pods_reach() {
                   link add docker0 type bridge\nlink set docker0 up\naddr add 172.17.0.1/16 dev docker0");
     let reached = |keys: Value| {
         let mut list = site.list();
-        for (key, value) in keys.as_object().unwrap() {
-            list["plugins"][0][key] = value.clone();
-        }
+        set_keys(&mut list["plugins"][0], &keys);
         let pod = Pod::new();
         let added = site.node.plugin(&list).add(&pod.eth0()).expect_ok();
         let routes = pod.ip_json("route show proto 117");
@@ -382,7 +378,7 @@ fn a_local_dns_cache_is_reached_by_whoever_names_it() {
         let (site, pod) = (site(), Pod::new());
         site.node.ip("link add nodelocaldns up type bridge\naddr add 169.254.20.10/32 dev nodelocaldns\naddr add 10.96.0.10/32 dev nodelocaldns");
         let mut list = site.list();
-        list["plugins"][0].as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        set_keys(&mut list["plugins"][0], &keys);
         let added = site.node.plugin(&list).add(&pod.eth0()).expect_ok();
         assert!(!added.stderr.contains("the node has no address for"), "{added}");
         let own = ip(&added.result().address());

@@ -5,7 +5,7 @@ pub(crate) mod denied;
 pub(crate) mod kubernetes;
 pub(crate) mod runtimes;
 
-use integration::{Ctl, Node, Outcome, Pod, Site, Snapshot, poll, product};
+use integration::{Ctl, Node, Outcome, Pod, Site, Snapshot, poll, product, set_keys};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -202,16 +202,12 @@ fn what_is_wrong_leaves_the_node_as_it_is() {
     let both = |part: &str| format!("--network /etc/10-vlan136.conflist {part}");
     let wrong = |keys: Value| {
         let mut list = template();
-        for (key, value) in keys.as_object().unwrap() {
-            list["plugins"][0][key] = value.clone();
-        }
+        set_keys(&mut list["plugins"][0], &keys);
         list
     };
     let ipam = |keys: Value| {
         let mut list = template();
-        for (key, value) in keys.as_object().unwrap() {
-            list["plugins"][0]["ipam"][key] = value.clone();
-        }
+        set_keys(&mut list["plugins"][0]["ipam"], &keys);
         list
     };
     let own = || ipam(json!({"slice": "172.20.56.16/28"}));

@@ -16,10 +16,11 @@ pub(crate) mod reboot;
 pub(crate) mod roll;
 pub(crate) mod storm;
 
-use integration::{Attachment, Call, Node, Outcome, Plugin, run_with};
+use integration::{Call, Node, Outcome, Plugin, run_with};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 pub const NETWORK: &str = "vlan136";
@@ -90,22 +91,7 @@ impl Ipam {
 
     /// Writes so many leases as host-local would, from 10.1.0.2 on.
     pub fn crowd(&self, count: u32) {
-        fs::create_dir_all(self.store()).unwrap();
-        for i in 0..count {
-            let [a, b, c, d] = (0x0a01_0002 + i).to_be_bytes();
-            fs::write(self.store().join(format!("{a}.{b}.{c}.{d}")), format!("crowd{i}\r\neth0")).unwrap();
-        }
-    }
-}
-
-/// `eth0` of a container that has no namespace of its own: IPAM has no use for one.
-pub fn eth0(id: &str) -> Attachment {
-    Attachment {
-        id: id.to_owned(),
-        netns: Some("/run/netns/none".into()),
-        ifname: "eth0".to_owned(),
-        args: String::new(),
-        capabilities: json!({}),
+        self.node.hold(NETWORK, Ipv4Addr::new(10, 1, 0, 2), count);
     }
 }
 

@@ -1,31 +1,15 @@
 //! The bridge's forwarding database: whose frames go to which port, and nobody takes another's.
 
-use integration::{Attachment, Namespace, Node, Outcome, Pod, Site, Snapshot};
-use serde_json::{Value, json};
+use integration::{Attachment, Node, Outcome, Pod, Site, Snapshot, frame_from, set_keys};
+use serde_json::json;
 use std::thread;
 
 /// A MAC that nobody has.
 const FREE: &str = "02:00:00:00:00:07";
-/// IEEE 802 local experimental ethertype 1.
-const MARKER: u16 = 0x88b5;
-
-fn mac_of(namespace: &Namespace, interface: &str) -> String {
-    namespace.ip_json(&format!("link show dev {interface}"))[0]["address"].as_str().unwrap().to_owned()
-}
-
-/// A broadcast frame from this MAC.
-fn frame_from(mac: &str) -> Vec<u8> {
-    let bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
-    [0xff; 6].into_iter().chain(bytes).chain(MARKER.to_be_bytes()).chain([0; 46]).collect()
-}
 
 /// The interfaces that the node's bridge has a MAC behind.
 fn behind(node: &Node, bridge: &str, mac: &str) -> Vec<String> {
-    let shown = node.run(&format!("bridge -json fdb show br {bridge}")).expect_ok().stdout;
-    let entries: Value = serde_json::from_str(&shown).unwrap();
-    let entries = entries.as_array().unwrap().iter().filter(|entry| entry["mac"] == mac);
-    let mut names: Vec<String> =
-        entries.filter_map(|entry| entry["ifname"].as_str().map(str::to_owned)).collect();
+    let mut names: Vec<String> = node.fdb(bridge, mac).into_iter().map(|(_, port)| port).collect();
     names.dedup();
     names
 }
@@ -41,12 +25,10 @@ fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod() {
     for keys in ways {
         let (site, pods) = (Site::new(), [Pod::new(), Pod::new()]);
         let mut list = site.list();
-        for (key, value) in keys.as_object().unwrap() {
-            list["plugins"][0][key] = value.clone();
-        }
+        set_keys(&mut list["plugins"][0], &keys);
         let plugin = site.node.plugin(&list);
         let results = [0, 1].map(|index| plugin.add(&pods[index].eth0()).result());
-        let (mac, own) = (mac_of(&pods[0], "eth0"), results[0].host_interface());
+        let (mac, own) = (pods[0].mac("eth0"), results[0].host_interface());
         // A loop, a reflecting hypervisor, or anybody in the VLAN; and a neighbour on the bridge, which a
         // guard stops before.
         site.router.send_frame("port", &frame_from(&mac));
@@ -69,7 +51,7 @@ fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod() {
 #[test]
 fn a_mac_is_not_given_while_the_gateway_that_may_have_it_is_silent() {
     let (site, pod) = (Site::new(), Pod::new());
-    let router = mac_of(&site.router, "port");
+    let router = site.router.mac("port");
     let plugin = site.node.plugin(&site.list());
     plugin.add(&Pod::new().eth0()).expect_ok();
     site.router.ip("link set port down");
@@ -92,7 +74,7 @@ fn a_pin_that_frames_can_move_fails_check_where_repair_can_pin_it_again() {
     let (site, pod) = (Site::new(), Pod::new());
     let plugin = site.node.plugin(&site.list());
     let result = plugin.add(&pod.eth0()).result();
-    let (mac, port) = (mac_of(&pod, "eth0"), result.host_interface());
+    let (mac, port) = (pod.mac("eth0"), result.host_interface());
     site.node.run(&format!("bridge fdb replace {mac} dev {port} master static")).expect_ok();
     let told = plugin.check(&pod.eth0(), &result);
     assert!(told.error_text().contains("vlan-bridgectl repair pins it again"), "{told}");
@@ -123,24 +105,24 @@ fn a_mac_that_somebody_has_is_refused_before_anything_is_touched() {
     site.give_node_its_own_network();
     let plugin = site.node.plugin(&site.list());
     // Before there is a bridge, too. The router has said nothing yet.
-    let router = mac_of(&site.router, "port");
+    let router = site.router.mac("port");
     for (asked, key) in asking(&second, &router) {
         let before = Snapshot::of(&site.node);
         assert_taken(&plugin.add(&asked), key, &router, "that of gateway 172.20.56.1");
         before.assert_unchanged(&site.node);
     }
     let result = plugin.add(&first.eth0()).result();
-    let others_router = mac_of(&site.router, "own");
+    let others_router = site.router.mac("own");
     site.node.wait_for("10.51.0.1");
     let holder = format!("container {}, interface eth0, network vlan136", first.id());
     let taken = [
-        (mac_of(&site.node, "br136"), "of this node"),
-        (mac_of(&site.node, "nic0"), "of this node"),
-        (mac_of(&site.node, "nic1"), "that of interface nic1 of this node"),
-        (mac_of(&site.node, result.host_interface()), "of this node"),
+        (site.node.mac("br136"), "of this node"),
+        (site.node.mac("nic0"), "of this node"),
+        (site.node.mac("nic1"), "that of interface nic1 of this node"),
+        (site.node.mac(result.host_interface()), "of this node"),
         (router.clone(), "that of gateway 172.20.56.1"),
         (others_router, "that of gateway 10.51.0.1"),
-        (mac_of(&first, "eth0"), &*holder),
+        (first.mac("eth0"), &*holder),
     ];
     for (mac, holder) in &taken {
         let entries = behind(&site.node, "br136", mac);
@@ -169,7 +151,7 @@ fn a_mac_that_somebody_has_is_refused_before_anything_is_touched() {
     }
     let [(asked, _), _] = asking(&second, FREE);
     plugin.add(&asked).expect_ok();
-    assert_eq!(mac_of(&second, "eth0"), FREE);
+    assert_eq!(second.mac("eth0"), FREE);
 }
 
 /// Without an uplink the gateway is the bridge.
@@ -181,7 +163,7 @@ fn the_gateways_own_mac_is_refused_on_a_bridge_without_uplink() {
     let plugin = node.plugin(&node.list("local", &[conf]));
     plugin.add(&first.eth0()).expect_ok();
     first.wait_for("10.22.0.1");
-    for (mac, holder) in [(mac_of(&node, "cni0"), "interface cni0"), (mac_of(&first, "eth0"), first.id())] {
+    for (mac, holder) in [(node.mac("cni0"), "interface cni0"), (first.mac("eth0"), first.id())] {
         let [(asked, key), _] = asking(&second, &mac);
         assert_taken(&plugin.add(&asked), key, &mac, holder);
     }

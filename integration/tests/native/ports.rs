@@ -1,7 +1,7 @@
 //! Pods' ports, after somebody has taken them out of their bridge, or the bridge away: any later call puts
 //! them back.
 
-use integration::{Node, Outcome, Pod, Site};
+use integration::{Node, Outcome, Pod, Site, set_keys};
 use serde_json::json;
 
 /// The bridge that a port is in.
@@ -17,9 +17,7 @@ fn a_port_that_was_taken_out_or_lost_its_bridge_is_back_with_the_next_call_of_an
             let (site, pods, other) = (Site::new(), [Pod::new(), Pod::new()], Pod::new());
             site.give_node_its_own_network();
             let mut list = site.list();
-            for (key, value) in keys.as_object().unwrap() {
-                list["plugins"][0][key] = value.clone();
-            }
+            set_keys(&mut list["plugins"][0], &keys);
             let plugin = site.node.plugin(&list);
             // Another network of the node, whose calls put it back too.
             let local = json!({"type": "vlan-bridge", "bridge": "cni0",

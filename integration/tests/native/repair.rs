@@ -2,9 +2,8 @@
 //! and doctor are content.
 
 use crate::nat::with_ports;
-use integration::{AddResult, Attachment, Ctl, Plugin, Pod, Server, Site, Transport, ask};
+use integration::{AddResult, Attachment, Ctl, Plugin, Pod, Server, Site, Transport, ask, at};
 use serde_json::json;
-use std::net::SocketAddr;
 
 /// A node with pods of an uplink's network, one of them with a host port, and with a pod behind NAT.
 struct Scene<'a> {
@@ -171,23 +170,19 @@ fn repair_puts_back_what_was_taken_away_and_doctor_finds_no_failure() {
         macs: [0, 1].map(|index| results[index].mac().to_owned()),
     };
     let checks = || attached.iter().zip(&results).map(|((plugin, eth0), result)| plugin.check(eth0, result));
-    let failures = || {
-        let findings = ctl.doctor("--no-probe").into_iter();
-        findings.filter(|finding| finding.verdict == "fail").collect::<Vec<_>>()
-    };
     let _server = Server::start(&pods[0], Transport::Tcp, 80);
     let works = || {
-        let to = SocketAddr::new(Site::NODE[0].parse().unwrap(), 8080);
+        let to = at(Site::NODE[0], 8080);
         ask(&site.router, Transport::Tcp, to).is_some()
             && pods.iter().all(|pod| pod.pings(Site::GATEWAY) && pod.pings(Site::NODE[0]))
             && local.pings("10.22.0.1")
     };
-    assert!(works() && failures().is_empty(), "{:?}", failures());
+    assert!(works() && ctl.failures().is_empty(), "{:?}", ctl.failures());
     let nothing = ctl.run("repair").expect_ok();
     assert_eq!(nothing.stdout, "nothing to repair\n");
     for Harm { what, harm, told } in HARMS {
         harm(&scene);
-        let is_noticed = checks().any(|outcome| !outcome.ok()) || !failures().is_empty();
+        let is_noticed = checks().any(|outcome| !outcome.ok()) || !ctl.failures().is_empty();
         assert!(is_noticed, "{what}: neither CHECK nor doctor minds");
         let repaired = ctl.run("repair");
         assert!(repaired.ok() && repaired.stdout.contains(told), "{what}: {repaired}");
@@ -195,7 +190,7 @@ fn repair_puts_back_what_was_taken_away_and_doctor_finds_no_failure() {
             assert!(outcome.ok(), "{what}: {outcome}");
         }
         assert!(works(), "{what}: {repaired}");
-        assert!(failures().is_empty(), "{what}: {:?}", failures());
+        assert!(ctl.failures().is_empty(), "{what}: {:?}", ctl.failures());
         let again = ctl.run("repair").expect_ok();
         assert_eq!(again.stdout, "nothing to repair\n", "{what}");
     }

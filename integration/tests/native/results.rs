@@ -114,7 +114,7 @@ fn a_mac_is_asked_for_in_three_ways_of_falling_rank() {
         }
         let client = site.node.client(&list);
         let reported = client.add(&attachment).result().mac().to_owned();
-        assert_eq!(reported, pod.ip_json("link show dev eth0")[0]["address"]);
+        assert_eq!(reported, pod.mac("eth0"));
         match [runtime, config, args].into_iter().find(|mac| !mac.is_empty()) {
             Some(first) => assert_eq!(reported, first),
             // Locally administered and no group.

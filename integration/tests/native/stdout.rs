@@ -1,8 +1,8 @@
 //! A result that nobody can receive: the ADD fails, and nothing of it stays.
 
 use crate::attached::Clean;
-use crate::ipam::{Ipam, eth0};
-use integration::{Call, Outcome, Pod, plugin, run};
+use crate::ipam::Ipam;
+use integration::{Call, Outcome, Pod, eth0, plugin, run};
 use std::process::Command;
 
 /// What a shell does with the stdout of a call whose plugin is `"$0"`.

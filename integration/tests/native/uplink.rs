@@ -3,7 +3,7 @@
 pub(crate) mod boundary;
 
 use crate::attached::Clean;
-use integration::{Background, Capture, Namespace, Node, Pod, Site, poll};
+use integration::{Background, Capture, Namespace, Node, Pod, Site, poll, set_keys};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::path::PathBuf;
@@ -133,7 +133,7 @@ fn a_bridge_that_we_make_has_the_uplinks_mac_and_mtu_and_no_forward_delay() {
     site.node.ip("link set nic0 mtu 1400");
     site.node.plugin(&site.list()).add(&pod.eth0()).expect_ok();
     let bridge = &site.node.ip_json("-details link show dev br136")[0];
-    assert_eq!(bridge["address"], site.node.ip_json("link show dev nic0")[0]["address"]);
+    assert_eq!(bridge["address"], site.node.mac("nic0"));
     assert_eq!(bridge["mtu"], 1400);
     assert_eq!(bridge["ifalias"], "vlan-bridge");
     assert_eq!(bridge["linkinfo"]["info_data"]["forward_delay"], 0);
@@ -143,8 +143,7 @@ fn a_bridge_that_we_make_has_the_uplinks_mac_and_mtu_and_no_forward_delay() {
     let low = Pod::new();
     let eth0 = low.eth0().capabilities(json!({"mac": "02:00:00:00:00:01"}));
     site.node.plugin(&site.list()).add(&eth0).expect_ok();
-    let mac = &site.node.ip_json("link show dev br136")[0]["address"];
-    assert_eq!(*mac, bridge["address"]);
+    assert_eq!(bridge["address"], site.node.mac("br136"));
 }
 
 fn mtu(site: &Site, link: &str) -> Value {
@@ -285,7 +284,7 @@ fn router_advertisements_configure_a_pod_where_nobody_else_gives_it_ipv6() {
         let (site, pod) = (Site::new(), Pod::new());
         pod.set_sysctl("net/ipv6/conf/default/accept_ra", "1");
         let mut list = site.list();
-        list["plugins"][0].as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        set_keys(&mut list["plugins"][0], &keys);
         list["plugins"][0]["ipam"] = json!({"type": "vlan-bridge-ipam", "dataDir": site.node.data_dir(), "ranges": ranges, "conflictDetection": "off"});
         site.node.plugin(&list).add(&pod.eth0()).expect_ok();
         assert_eq!(pod.sysctl("net/ipv6/conf/eth0/accept_ra"), expected, "{keys} {ranges}");

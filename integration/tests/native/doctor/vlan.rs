@@ -20,7 +20,7 @@ fn a_machine_that_may_send_under_its_own_mac_only_is_found_out() {
     let (pod, list, _) = with_bridged_pod(&site, &ctl, &json!({}));
     assert_eq!(wrong(&ctl), []);
     assert!(pod.pings(Site::GATEWAY));
-    let mac = node.ip_json("link show nic0")[0]["address"].as_str().unwrap().to_owned();
+    let mac = node.mac("nic0");
     site.router.nft(&format!(
         "table netdev hypervisor {{\n chain ingress {{\n type filter hook ingress device \"port\" priority 0;\n \
          ether saddr != {mac} drop;\n }}\n}}"

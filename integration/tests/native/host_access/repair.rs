@@ -1,7 +1,7 @@
 //! A pod and its own node after the bridge was down: the kernel has removed the host routes.
 
-use crate::host_access::{dual_stack, ip, site, talk};
-use integration::{Capture, Frame, Outcome, Pod, Site, Snapshot};
+use crate::host_access::{dual_stack, site, talk};
+use integration::{Capture, Frame, Outcome, Pod, Site, Snapshot, ip};
 use serde_json::json;
 use std::path::PathBuf;
 

@@ -1,6 +1,7 @@
 //! Which addresses are given, which never, and what is said when none is left.
 
-use crate::ipam::{Ipam, eth0};
+use crate::ipam::Ipam;
+use integration::eth0;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 

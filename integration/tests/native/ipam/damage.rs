@@ -1,8 +1,8 @@
 //! Every kind of file of a store, damaged in every way, before every verb: the call works or says why not, no
 //! live lease is lost, and no address is given twice.
 
-use crate::ipam::{Ipam, NETWORK, eth0};
-use integration::{Outcome, plugin, run_quickly};
+use crate::ipam::{Ipam, NETWORK};
+use integration::{Outcome, eth0, plugin, run_quickly};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -1,7 +1,7 @@
 //! What dead owners hold is given back before anybody is refused; what live ones hold never is.
 
-use crate::ipam::{Ipam, eth0, here};
-use integration::{Attachment, Pod, Scratch};
+use crate::ipam::{Ipam, here};
+use integration::{Attachment, Pod, Scratch, eth0};
 use std::os::unix::fs::symlink;
 
 fn add(ipam: &Ipam, attachment: &Attachment) -> integration::Outcome {

@@ -1,7 +1,7 @@
 //! A store on a disk that is full, out of inodes or read-only: a small tmpfs in a mount namespace of its own.
 
-use crate::ipam::{Ipam, eth0, here};
-use integration::{Outcome, note};
+use crate::ipam::{Ipam, here};
+use integration::{Outcome, eth0, note};
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 use std::collections::BTreeSet;

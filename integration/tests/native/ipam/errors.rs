@@ -1,8 +1,8 @@
 //! Each system call of an ADD and of a DEL refused, once, twice in a row and from then on, as a full or
 //! broken disk would: a DEL on a healthy disk leaves nothing, and whoever comes next gets what is free.
 
-use crate::ipam::{Ipam, eth0};
-use integration::{Call, Outcome, note};
+use crate::ipam::Ipam;
+use integration::{Call, Outcome, eth0, note};
 use serde_json::json;
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! The cost of a call does not depend on how many addresses are held: counted in system calls, not in time.
 
-use crate::ipam::{Ipam, eth0};
-use integration::{Call, Scratch};
+use crate::ipam::Ipam;
+use integration::{Call, Scratch, eth0};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,8 +1,8 @@
 //! SIGKILL at each system call of an ADD and of a DEL: the next call is right, whichever it is and whoever
 //! makes it.
 
-use crate::ipam::{Ipam, eth0};
-use integration::{Call, note};
+use crate::ipam::Ipam;
+use integration::{Call, eth0, note};
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 

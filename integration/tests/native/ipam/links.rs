@@ -1,8 +1,8 @@
 //! Nothing outside of `dataDir` is read, written or removed: neither through links planted inside nor through
 //! names.
 
-use crate::ipam::{Ipam, eth0};
-use integration::{Outcome, plugin, run_quickly};
+use crate::ipam::Ipam;
+use integration::{Outcome, eth0, plugin, run_quickly};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;

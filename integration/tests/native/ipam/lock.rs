@@ -2,8 +2,8 @@
 //! who it is.
 
 use crate::doctor::{find, with_pod};
-use crate::ipam::{Ipam, eth0, here};
-use integration::{Ctl, Node, Outcome, plugin, poll, run};
+use crate::ipam::{Ipam, here};
+use integration::{Ctl, Node, Outcome, eth0, plugin, poll, run};
 use serde_json::json;
 use std::fs::{self, File};
 use std::path::Path;

@@ -2,8 +2,8 @@
 //! never given. A machine is a bind mount over `/etc/machine-id` and the boot id, in the mount namespace of
 //! each call.
 
-use crate::ipam::{Ipam, NETWORK, eth0};
-use integration::{Attachment, Outcome, Plugin, Pod, plugin, run};
+use crate::ipam::{Ipam, NETWORK};
+use integration::{Attachment, Outcome, Plugin, Pod, eth0, plugin, run};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::process::Command;

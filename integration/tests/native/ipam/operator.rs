@@ -1,7 +1,7 @@
 //! What an operator asks by hand.
 
-use crate::ipam::{Ipam, NETWORK, eth0, here};
-use integration::{Attachment, Outcome, Pod, plugin, run, run_with};
+use crate::ipam::{Ipam, NETWORK, here};
+use integration::{Attachment, Outcome, Pod, eth0, plugin, run, run_with};
 use std::fs;
 use std::process::Command;
 

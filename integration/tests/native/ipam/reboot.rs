@@ -1,7 +1,7 @@
 //! A reboot gives everything back. It is a bind mount over the boot id, in the mount namespace of each call.
 
-use crate::ipam::{Ipam, eth0};
-use integration::{Attachment, Outcome};
+use crate::ipam::Ipam;
+use integration::{Attachment, Outcome, eth0};
 use serde_json::json;
 use std::fs::{self, File};
 use std::path::Path;

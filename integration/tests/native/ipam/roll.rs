@@ -1,6 +1,7 @@
 //! host-local and back with pods running: `"type"` is all that changes.
 
-use crate::ipam::{Ipam, eth0};
+use crate::ipam::Ipam;
+use integration::eth0;
 use serde_json::json;
 use std::collections::BTreeSet;
 

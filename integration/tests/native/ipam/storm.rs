@@ -1,8 +1,8 @@
 //! Two hundred callers at the same time, of whom one in ten is killed: no address is ever given twice, and
 //! none is lost.
 
-use crate::ipam::{Ipam, eth0};
-use integration::{Call, Outcome, note, run_killed_at, run_quickly};
+use crate::ipam::Ipam;
+use integration::{Call, Outcome, eth0, note, run_killed_at, run_quickly};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

@@ -1,9 +1,8 @@
 //! Behind masquerading nobody is reached who has published nothing.
 
 use crate::nat::{GATEWAY, MACHINE, NODE, Nat, with_ports};
-use integration::{AddResult, Namespace, Pod, Server, Transport, ask};
+use integration::{AddResult, Namespace, Pod, Server, Transport, ask, at};
 use serde_json::json;
-use std::net::SocketAddr;
 
 const SERVED: u16 = 80;
 const MAPPED: u16 = 8080;
@@ -34,9 +33,7 @@ fn serve(at: &Namespace) -> [Server; 2] {
 /// Over which transport and to which of the addresses there is an answer.
 fn answers(from: &Namespace, to: &[impl AsRef<str> + Sync], port: u16) -> Vec<String> {
     let asked = to.iter().flat_map(|to| Transport::ALL.map(|over| (to.as_ref(), over)));
-    let ask = |(to, over): (&str, Transport)| {
-        ask(from, over, SocketAddr::new(to.parse().unwrap(), port)).map(|_| format!("{over:?} {to}"))
-    };
+    let ask = |(to, over): (&str, Transport)| ask(from, over, at(to, port)).map(|_| format!("{over:?} {to}"));
     std::thread::scope(|scope| {
         let asking: Vec<_> = asked.map(|one| scope.spawn(move || ask(one))).collect();
         asking.into_iter().filter_map(|one| one.join().unwrap()).collect()

@@ -2,9 +2,9 @@
 
 use crate::attached::{FakeIpam, add_through};
 use crate::nat::{GATEWAY, MACHINE, NODE, Nat, OTHER, with_ports};
-use integration::{Namespace, Node, Pod, Server, Site, Transport, ask, not_tried, note, poll};
+use integration::{Namespace, Node, Pod, Server, Site, Transport, ask, at, not_tried, note, poll};
 use serde_json::json;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -107,7 +107,7 @@ fn try_all(surroundings: Surroundings) -> Vec<String> {
     if surroundings.forward_drops {
         // The control: without our rule the policy drops.
         nat.node.nft("flush chain ip filter FORWARD");
-        let to = SocketAddr::new(NODE[0].parse().unwrap(), MAPPED);
+        let to = at(NODE[0], MAPPED);
         assert_eq!(ask(&nat.machine, Transport::Tcp, to), None, "nothing is dropped here");
     }
     nat.local().del(&pod.eth0()).expect_ok();
@@ -142,7 +142,7 @@ fn walk(paths: &[Path4And6<'_>], surroundings: Surroundings) -> Vec<String> {
                     line += &format!(" {:>15}", "");
                     continue;
                 };
-                let to = SocketAddr::new(to.parse().unwrap(), path.port);
+                let to = at(to, path.port);
                 let seen = ask(path.from, over, to);
                 line += &format!(" {:>15}", seen.map_or("-".to_owned(), |ip| ip.to_string()));
                 let wanted: Option<IpAddr> = path.seen[index].map(|ip| ip.parse().unwrap());

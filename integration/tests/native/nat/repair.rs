@@ -2,7 +2,7 @@
 //! back.
 
 use crate::nat::{MACHINE, NODE, Nat, with_ports};
-use integration::{Pod, Server, Site, Transport, ask, not_tried};
+use integration::{Pod, Server, Site, Transport, ask, at, not_tried};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -32,7 +32,7 @@ fn after_a_flush_the_next_add_and_the_next_del_put_back_everybodys_rules() {
     nat.local().check(&eth0, &result).expect_ok();
     let _server = Server::start(&one, Transport::Tcp, 80);
     let reaches = || {
-        let to = SocketAddr::new(NODE[0].parse().unwrap(), 8080);
+        let to = at(NODE[0], 8080);
         ask(&nat.machine, Transport::Tcp, to) == Some(MACHINE[0].parse().unwrap())
     };
     assert!(reaches());
@@ -164,7 +164,7 @@ fn a_gateway_without_nat_passes_a_forward_policy_of_drop() {
     nat.machine.ip("route add 10.33.0.0/24 via 192.0.2.1\nroute add fd00:33::/64 via 2001:db8:2::1");
     let _servers = Transport::ALL.map(|over| Server::start(&nat.machine, over, 80));
     let reaches = |pod: &Pod, own: &[String]| {
-        let one_way = |over, to: &str| ask(pod, over, SocketAddr::new(to.parse().unwrap(), 80));
+        let one_way = |over, to: &str| ask(pod, over, at(to, 80));
         let sees = |over, index: usize| one_way(over, MACHINE[index]) == Some(own[index].parse().unwrap());
         Transport::ALL.into_iter().flat_map(|over| [sees(over, 0), sees(over, 1)]).all(|seen| seen)
     };
@@ -175,7 +175,7 @@ fn a_gateway_without_nat_passes_a_forward_policy_of_drop() {
         nat.node.run(&format!("{program} -P FORWARD DROP")).expect_ok();
     }
     let theirs = nat.rules();
-    assert_eq!(ask(&early, Transport::Tcp, SocketAddr::new(MACHINE[0].parse().unwrap(), 80)), None);
+    assert_eq!(ask(&early, Transport::Tcp, at(MACHINE[0], 80)), None);
     let result = plain.add(&one.eth0()).result();
     let second = plain.add(&two.eth0()).result().addresses();
     for (pod, own) in [(&one, &result.addresses()), (&two, &second), (&early, &first)] {

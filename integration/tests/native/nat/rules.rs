@@ -1,10 +1,9 @@
 //! What NAT mode leaves in the packet filter, and to whom it says no.
 
 use crate::nat::{NODE, Nat, TABLE, with_ports};
-use integration::{Pod, Server, Transport, ask, run_all};
+use integration::{Pod, Server, Transport, ask, at, run_all};
 use serde_json::json;
 use std::fs;
-use std::net::SocketAddr;
 
 const PORTS: [(u16, &str, u16, &str); 3] =
     [(8080, "tcp", 80, ""), (8080, "udp", 80, ""), (8080, "sctp", 80, "192.0.2.2")];
@@ -227,7 +226,7 @@ fn a_chained_portmap_still_does_the_ports() {
     let eth0 = with_ports(&pod, &[(8080, "tcp", 80, "")]);
     client.add(&eth0).expect_ok();
     let _server = Server::start(&pod, Transport::Tcp, 80);
-    let to = SocketAddr::new(NODE[0].parse().unwrap(), 8080);
+    let to = at(NODE[0], 8080);
     assert_eq!(ask(&nat.machine, Transport::Tcp, to), Some("192.0.2.9".parse().unwrap()));
     assert!(!nat.rules().contains(TABLE), "{}", nat.rules());
     client.del(&eth0).expect_ok();
@@ -238,7 +237,7 @@ fn a_chained_portmap_still_does_the_ports() {
 #[test]
 fn udp_conversations_follow_the_port() {
     let nat = Nat::new();
-    let to = SocketAddr::new(NODE[0].parse().unwrap(), 8080);
+    let to = at(NODE[0], 8080);
     let client = nat.machine.enter(|| {
         let socket = std::net::UdpSocket::bind("192.0.2.9:7777").unwrap();
         socket.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
@@ -294,7 +293,7 @@ fn a_container_on_two_networks_has_its_ports_once_and_keeps_them_with_either() {
         (nat.local(), nat.other().with("isDefaultGateway", json!(false)).with("isGateway", json!(true)));
     let _server = Server::start(&pod, Transport::Tcp, 80);
     let is_reached = || {
-        let to = SocketAddr::new(NODE[0].parse().unwrap(), 8080);
+        let to = at(NODE[0], 8080);
         ask(&nat.machine, Transport::Tcp, to).is_some()
     };
     for from_first in [true, false] {

@@ -1,17 +1,8 @@
 //! A host port of all of the node's addresses is none of the addresses that stand for services.
 
 use crate::nat::{MACHINE, NODE, Nat, with_ports};
-use integration::{Ctl, Pod, Server, Site, Transport, ask};
+use integration::{Ctl, Pod, Server, Site, Transport, ask, at, ip};
 use serde_json::json;
-use std::net::{IpAddr, SocketAddr};
-
-fn at(address: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(address.parse().unwrap(), port)
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
 
 /// kube-proxy in IPVS mode gives the node the addresses of all services, on an interface of its own.
 #[test]

@@ -2,9 +2,9 @@
 //! network that had it first.
 
 use crate::nat::{GATEWAY, MACHINE, NODE, Nat, with_ports};
-use integration::{Attachment, Ctl, Plugin, Pod, Server, Transport, ask};
+use integration::{Attachment, Ctl, Plugin, Pod, Server, Transport, ask, at};
 use serde_json::json;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 const PORTS: [(u16, &str, u16, &str); 3] =
     [(8080, "tcp", 80, ""), (8080, "udp", 80, ""), (8081, "tcp", 80, "192.0.2.1")];
@@ -55,7 +55,7 @@ fn the_second_network_gets_the_ports_when_the_first_goes() {
     };
     check();
     assert_leads_by(&nat, GATEWAY[0]);
-    let outside = SocketAddr::new(NODE[0].parse().unwrap(), 8080);
+    let outside = at(NODE[0], 8080);
     assert_eq!(ask(&nat.machine, Transport::Tcp, outside), MACHINE[0].parse().ok());
     assert_refused_to_strangers(&nat, &pod);
 

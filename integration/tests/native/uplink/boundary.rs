@@ -1,8 +1,9 @@
 //! The node is no router between the network of an uplink and its own, whoever has switched forwarding on.
 
-use integration::{AddResult, Capture, Frame, Namespace, Pod, Server, Site, Transport, ask, merge, poll};
+use integration::{
+    AddResult, Capture, Frame, Namespace, Pod, Server, Site, Transport, ask, at, mac_bytes, merge, poll,
+};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A machine of the node's management network, which nobody of the pods' network has to reach.
@@ -59,8 +60,7 @@ impl Scene {
     /// Has a machine of the VLAN send what is for the management network to the node, which knows the way
     /// back.
     fn misdirect_stranger(&self) {
-        let bridge = &self.site.node.ip_json("link show dev br136")[0]["address"];
-        let mac = bridge.as_str().unwrap();
+        let mac = self.site.node.mac("br136");
         self.site.router.ip(&format!(
             "neigh add 172.20.56.250 lladdr {mac} dev port\nneigh add fd00:136::250 lladdr {mac} dev port\n\
              route add 192.0.2.9 via 172.20.56.250 dev port src {}\n\
@@ -84,7 +84,7 @@ impl Scene {
     fn crossings(&self, from: &Namespace) -> Vec<String> {
         let asked = MACHINE.into_iter().flat_map(|to| Transport::ALL.map(|over| (to, over)));
         let ask = |(to, over): (&str, Transport)| {
-            let seen = ask(from, over, SocketAddr::new(to.parse().unwrap(), PORT))?;
+            let seen = ask(from, over, at(to, PORT))?;
             Some(format!("{over:?} {to} from {seen}"))
         };
         std::thread::scope(|scope| {
@@ -105,7 +105,7 @@ impl Scene {
         assert_eq!(self.crossings(&self.site.router), [""; 0], "a stranger, {when}");
         let _served = Server::start(pod, Transport::Tcp, PORT);
         for own in result.addresses() {
-            let seen = ask(&self.machine, Transport::Tcp, SocketAddr::new(own.parse().unwrap(), PORT));
+            let seen = ask(&self.machine, Transport::Tcp, at(&own, PORT));
             assert_eq!(seen.is_some(), !when.contains("policy"), "an answer of {own}, {when}");
         }
     }
@@ -165,9 +165,7 @@ fn packet(from: &str, protocol: u8, body: &[u8]) -> Vec<u8> {
 fn what_belongs_to_no_connection_does_not_cross_either() {
     let (scene, pod) = (Scene::new(), Pod::new());
     let result = scene.site.node.plugin(&scene.list("boundary", &json!({}))).add(&pod.eth0()).result();
-    let bytes =
-        |mac: &str| -> Vec<u8> { mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect() };
-    let [bridge, own] = [0, 2].map(|index| bytes(&result.interfaces[index].mac));
+    let [bridge, own] = [0, 2].map(|index| mac_bytes(&result.interfaces[index].mac));
     let from = result.addresses().into_iter().find(|address| !address.contains(':')).unwrap();
     let capture = Capture::start(&scene.machine, "port");
     let send = |mark: u8| {
@@ -200,7 +198,7 @@ fn what_was_sent_elsewhere_than_it_was_meant_for_crosses() {
         "table inet proxy {\n chain prerouting {\n type nat hook prerouting priority -100;\n \
          ip daddr 10.96.0.1 dnat ip to 192.0.2.9\n }\n}",
     );
-    let service = SocketAddr::new("10.96.0.1".parse().unwrap(), PORT);
+    let service = at("10.96.0.1", PORT);
     for over in Transport::ALL {
         assert_eq!(ask(&pod, over, service), Site::NODE[0].parse().ok(), "{over:?}");
     }
