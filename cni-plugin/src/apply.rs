@@ -1,12 +1,12 @@
 //! Takes planned steps, one netlink message each, and walks back if one fails.
 
-use cni_conf::cni::error::{CniError, code};
+use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
+use kernel::link::Link;
+use kernel::sysctl::InterfaceSysctls;
+use kernel::{Conn, NetError, addr, link, port};
 
-use crate::link::Link;
 use crate::lock::NodeLock;
-use crate::net::sysctl::InterfaceSysctls;
-use crate::net::{Conn, NetError, addr, link, port};
 use crate::observe;
 use crate::ownership::NODE_ALIAS;
 use crate::plan::uplink::{self, Seen};
@@ -216,10 +216,4 @@ async fn set(conn: &Conn, name: &str, change: link::Change) -> Result<(), NetErr
 
 async fn find(conn: &Conn, name: &str) -> Result<Link, NetError> {
     link::by_name(conn, name).await?.ok_or_else(|| NetError::gone(name))
-}
-
-impl From<NetError> for CniError {
-    fn from(error: NetError) -> CniError {
-        CniError::new(code::KERNEL_REFUSED, error.to_string())
-    }
 }

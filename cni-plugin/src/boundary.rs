@@ -12,11 +12,11 @@ use std::path::PathBuf;
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::network::Network;
+use kernel::nft::Change;
+use kernel::nft::Nft;
+use kernel::{Conn, NetError, link};
 
 use crate::lock::RecordLock;
-use crate::net::nft::Nft;
-use crate::net::{Conn, NetError, link};
-use crate::nft::Change;
 use crate::plan::boundary::{self as plan, FORWARD, TABLE};
 use crate::record::node_folder;
 

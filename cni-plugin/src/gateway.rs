@@ -3,10 +3,10 @@
 use cni_conf::cni::error::CniError;
 use cni_conf::cni::result::AddResult;
 use cni_conf::network::Network;
+use kernel::link::{Address, Link};
+use kernel::{Conn, NetError, addr, link, sysctl};
 
-use crate::link::{Address, Link};
 use crate::lock::NodeLock;
-use crate::net::{Conn, NetError, addr, link, sysctl};
 use crate::ownership::{Attachment, Progress, attachment_of, is_attachment, is_ours};
 use crate::plan::pod::{GatewayStep, gateway_addresses};
 

@@ -12,12 +12,12 @@ use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::network::{Network, PortVlans};
 use ipnet::IpNet;
+use kernel::Conn;
+use kernel::link::Link;
+use kernel::nft::{self, Change, Element};
+use kernel::nft::{Nft, Refusal, explain};
 
-use crate::link::Link;
 use crate::lock::RecordLock;
-use crate::net::Conn;
-use crate::net::nft::{Nft, Refusal, explain};
-use crate::nft::{self, Change, Element};
 use crate::ownership::Attachment;
 use crate::plan::guard::ruleset::{self, MACS, PORTS, TABLE};
 use crate::plan::guard::{Limits, Port, elements, what};

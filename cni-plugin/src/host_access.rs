@@ -11,12 +11,12 @@ use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::result::{AddResult, Route};
 use cni_conf::host_access::HostAccess;
 use cni_conf::network::Network;
+use kernel::link::{HostRoute, Link};
+use kernel::sysctl::InterfaceSysctls;
+use kernel::{Batch, Conn, Request, Result, addr, link, neigh, route};
 
 use ipnet::IpNet;
 
-use crate::link::{HostRoute, Link};
-use crate::net::sysctl::InterfaceSysctls;
-use crate::net::{Batch, Conn, Request, Result, addr, link, neigh, route};
 use crate::ownership::{is_attachment, metric_of};
 use crate::plan::check;
 use crate::plan::host_access::{self as plan, Seen};

@@ -20,12 +20,12 @@ use std::collections::BTreeSet;
 
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
+use kernel::Conn;
+use kernel::nft::{Change, Element, Table};
+use kernel::nft::{Nft, Refusal};
+use kernel::sysctl::InterfaceSysctls;
 
 use crate::lock::RecordLock;
-use crate::net::Conn;
-use crate::net::nft::{Nft, Refusal};
-use crate::net::sysctl::InterfaceSysctls;
-use crate::nft::{Change, Element, Table};
 use crate::plan::nat::ruleset::{self, TABLE};
 use crate::plan::nat::{self as plan, SUBNET_CHAINS, localhost};
 use crate::record::{Record, Records};
@@ -225,7 +225,7 @@ impl Nat {
         let said = self.nft.elements(TABLE, localhost::FORMER)?.into_iter();
         let mut devices: BTreeSet<String> = said
             .filter(|there| there.comment.is_empty())
-            .map(|there| crate::nft::interface_name(&there.key))
+            .map(|there| kernel::nft::interface_name(&there.key))
             .collect();
         let all = self.records.all();
         let records = all.iter().map(|(_, record)| record).chain(gone);

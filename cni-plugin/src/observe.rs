@@ -1,9 +1,9 @@
 //! Looks at what the plans want to know. Changes nothing and takes no lock.
 
 use cni_conf::network::Network;
+use kernel::link::{Installed, Kind, Link};
+use kernel::{Conn, Result, addr, link, netns, port, route};
 
-use crate::link::{Installed, Kind, Link};
-use crate::net::{Conn, Result, addr, link, netns, port, route};
 use crate::ownership;
 use crate::plan::uplink::{Seen, Surroundings};
 
@@ -45,7 +45,7 @@ pub async fn uplink(conn: &Conn, network: &Network) -> Result<Seen> {
     if let Some(bridge) =
         seen.bridge.as_ref().filter(|bridge| bridge.accept_ra.is_some_and(|accept| accept != 0))
     {
-        let from_advertisement = |address: &crate::link::Address| {
+        let from_advertisement = |address: &kernel::link::Address| {
             !address.link_local && address.dynamic && address.net.addr().is_ipv6()
         };
         seen.bridge_has_dynamic_address =

@@ -3,8 +3,7 @@
 
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::request::Request;
-
-use crate::link::{Kind, Link};
+use kernel::link::{Kind, Link};
 
 /// Alias of the bridges and sub-interfaces that we made. An operator's carry another one or none.
 pub const NODE_ALIAS: &str = "vlan-bridge";

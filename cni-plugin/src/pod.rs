@@ -7,11 +7,11 @@ use cni_conf::cni::env::Environment;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::result::AddResult;
 use cni_conf::network::Network;
+use kernel::announce::{AdvertisementSocket, gratuitous_arp, renew_mac};
+use kernel::link::Link;
+use kernel::sysctl::InterfaceSysctls;
+use kernel::{Batch, Conn, Namespace, NetError, addr, link, route};
 
-use crate::link::Link;
-use crate::net::announce::{AdvertisementSocket, gratuitous_arp, renew_mac};
-use crate::net::sysctl::InterfaceSysctls;
-use crate::net::{Batch, Conn, Namespace, NetError, addr, link, route};
 use crate::plan::pod;
 
 /// How long duplicate address detection may take before ADD gives up.

@@ -7,9 +7,9 @@
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::network::Network;
+use kernel::link::{Link, PortFlags};
+use kernel::{Conn, fdb, link, port};
 
-use crate::link::{Link, PortFlags};
-use crate::net::{Conn, fdb, link, port};
 use crate::plan::vlan;
 use crate::requested_mac;
 

@@ -20,10 +20,10 @@ use cni_conf::cni::mac::MacAddr;
 use cni_conf::ports::PortMapping;
 use cni_conf::section::{Section, parse_cidr, parse_ip};
 use ipnet::IpNet;
+use kernel::{Conn, link, netns};
 use serde_json::{Value, json};
 
 use crate::lock::FOLDER;
-use crate::net::{Conn, link, netns};
 use crate::ownership::{Attachment, Progress};
 use crate::plan::guard::Limits;
 pub use prune::prune;

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::request::Request;
+use kernel::{Conn, link};
 
-use crate::net::{Conn, link};
 use crate::ownership::Attachment;
 use crate::record::node_folder;
 

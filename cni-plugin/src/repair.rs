@@ -2,8 +2,8 @@
 //! repair`.
 
 use cni_conf::cni::error::CniError;
+use kernel::Conn;
 
-use crate::net::Conn;
 use crate::{boundary, guard, host_access, nat, ports, record};
 
 /// Puts back what CHECKs of the node's attachments would complain of, but for what is in the pods' own

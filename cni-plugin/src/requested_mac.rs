@@ -10,12 +10,12 @@ use cni_conf::ipam::IpamConfig;
 use cni_conf::network::{Network, OUR_IPAM};
 use cni_conf::request::Request;
 use cni_conf::uplink::UplinkPort;
+use kernel::ask::{self, Vantage};
+use kernel::fdb::{self, Kind};
+use kernel::link::Link;
+use kernel::{Conn, NetError, link, neigh, route};
 use serde_json::Value;
-use vlan_bridge_ipam::ask::{self, Vantage};
 
-use crate::link::Link;
-use crate::net::fdb::{self, Kind};
-use crate::net::{Conn, NetError, link, neigh, route};
 use crate::ownership::{Attachment, attachment_of};
 use crate::record::{Record, Records};
 

@@ -5,13 +5,14 @@ mod added;
 
 use cni_conf::cni::error::CniError;
 use cni_conf::network::{Network, Trunk};
+use kernel::link::Link;
+use kernel::port::Memberships;
+use kernel::{Conn, NetError, addr, link, port};
 
 use crate::apply::apply_all;
-use crate::link::Link;
 use crate::lock::NodeLock;
-use crate::net::{Conn, NetError, addr, link, port};
 use crate::plan::Step;
-use crate::plan::vlan::{self, PortVlans};
+use crate::plan::vlan;
 use crate::{ownership, trunk::added::Added};
 
 pub use crate::plan::vlan::DUMMY;
@@ -67,7 +68,7 @@ fn note_added(
     bridge: &Link,
     master: &Link,
     host: &Link,
-    seen: &[PortVlans],
+    seen: &[Memberships],
 ) -> Result<(), CniError> {
     if !ownership::is_ours(bridge) {
         return Ok(());

@@ -1,13 +1,13 @@
 //! The way back from an operation that failed half way.
 
 use crate::delegate::Delegate;
-use crate::link::HostRoute;
-use crate::net::sysctl::InterfaceSysctls;
-use crate::net::{Conn, NetError, addr, link, port, remove};
-use crate::plan::vlan::Membership;
 use crate::{guard, host_access, nat};
 use cni_conf::cni::env::Command;
 use ipnet::IpNet;
+use kernel::link::HostRoute;
+use kernel::port::Membership;
+use kernel::sysctl::InterfaceSysctls;
+use kernel::{Conn, NetError, addr, link, port, remove};
 
 /// What takes one change back.
 #[derive(Debug)]

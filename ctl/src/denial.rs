@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use vlan_bridge::net::access;
+use kernel::access;
 
 /// As errno(3) has it: the owner may not either, as of an immutable file.
 const EPERM: i32 = 1;

@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::uplink::UplinkPort;
+use kernel::ask::{Answers, Vantage};
+use kernel::link::{Address, Installed, Kind, Link, SourceRule};
+use kernel::nft::ReversePathFilter;
 use vlan_bridge::host_access::Missing;
-use vlan_bridge::link::{Address, Installed, Kind, Link, SourceRule};
 use vlan_bridge::nat::BridgedDrop;
-use vlan_bridge::net::nft::ReversePathFilter;
 use vlan_bridge::ownership::is_attachment;
 use vlan_bridge::ports::AttachmentId;
 use vlan_bridge::record::Record;
@@ -21,11 +23,12 @@ use crate::definitions::{Definitions, Device};
 use crate::lists::{Found, Ours};
 use crate::neighbours::NeighbourTable;
 use crate::runtimes::{self, Runtime};
-use vlan_bridge_ipam::ask::{Answers, Vantage};
 
 /// A node at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
+    /// When the node was looked at, since the epoch.
+    pub(crate) now: Duration,
     pub(crate) links: Vec<Link>,
     pub(crate) addresses: Vec<Address>,
     pub(crate) routes: Vec<Installed>,

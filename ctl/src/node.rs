@@ -1,9 +1,9 @@
 //! What the node is, as the kernel tells it.
 
 use anyhow::{Context, Result};
+use kernel::link::Link;
+use kernel::{self, Conn};
 use tokio::runtime::{Builder, Runtime};
-use vlan_bridge::link::Link;
-use vlan_bridge::net::{self, Conn};
 
 /// This node's name: the one that was given, `NODE_NAME` (which a DaemonSet fills in), or the host's.
 pub(crate) fn name(given: Option<&str>) -> Result<String> {
@@ -24,5 +24,5 @@ pub(crate) fn runtime() -> Result<Runtime> {
 
 /// Every interface of the node.
 pub(crate) async fn links(conn: &Conn) -> Result<Vec<Link>> {
-    Ok(net::link::all(conn).await?)
+    Ok(kernel::link::all(conn).await?)
 }

@@ -9,17 +9,18 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use ::kernel::ask::{self, Answers};
+use ::kernel::{Conn, addr, link, route, rule};
 use anyhow::Result;
 use cni_conf::cni::version::Version;
 use cni_conf::ipam::DEFAULT_DATA_DIR;
 use cni_skel::lock::LOOK_LIMIT;
 use serde_json::Value;
 use vlan_bridge::is_executable;
-use vlan_bridge::net::{Conn, addr, link, route, rule};
 use vlan_bridge::ownership::attachment_of;
 use vlan_bridge::ports::{self, AttachmentId};
-use vlan_bridge_ipam::ask::{self, Answers};
 use vlan_bridge_ipam::store::{Store, StoreError};
 
 use crate::bond::Bond;
@@ -109,6 +110,7 @@ async fn interfaces() -> Result<Facts> {
         bonds.insert(bond.name.clone(), Bond::parse(&text));
     }
     Ok(Facts {
+        now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         addresses: addr::all(&conn).await?,
         routes: route::list(&conn).await?,
         rules: rule::by_source(&conn).await?,

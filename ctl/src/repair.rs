@@ -4,9 +4,9 @@ use std::io::Write;
 
 use anyhow::Result;
 use cni_conf::cni::error::CniError;
+use kernel::Conn;
 use serde_json::json;
 use vlan_bridge::boundary;
-use vlan_bridge::net::Conn;
 
 use crate::args::{Output, Repair};
 use crate::facts::Facts;

@@ -5,8 +5,8 @@ use std::io::Write;
 
 use anyhow::Result;
 use cni_conf::ports::PortMapping;
+use kernel::link::{Kind, Link};
 use serde_json::{Value, json};
-use vlan_bridge::link::{Kind, Link};
 use vlan_bridge::ownership::{Attachment, Progress, attachment_of, is_ours};
 use vlan_bridge_ipam::store::{Holder, Known};
 

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use ipnet::IpNet;
+use kernel::link::{Kind, Link};
+use kernel::{Conn, addr, remove};
 use serde_json::{Value, json};
-use vlan_bridge::link::{Kind, Link};
-use vlan_bridge::net::{Conn, addr, remove};
 use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
 use vlan_bridge::record::Records;
 use vlan_bridge::{boundary, guard, host_access, nat, ports, trunk};

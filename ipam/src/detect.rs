@@ -16,11 +16,11 @@ use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::detection::Detection;
 use cni_conf::ipam::IpamConfig;
+use kernel::probe::{claim, ethertype, question};
+use kernel::{Interface, PacketSocket, has_carrier, node_addresses, wait};
 
 use heard::Heard;
 
-use crate::net::{Interface, PacketSocket, has_carrier, node_addresses, wait};
-use crate::probe::{claim, ethertype, question};
 use crate::store::{Owner, Store, Window};
 
 mod heard;

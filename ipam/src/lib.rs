@@ -2,7 +2,7 @@
 //!
 //! One file a verb; `allocate` says which address comes next, without I/O; `store` keeps who holds what, in
 //! host-local's directory layout, so that a node can change plugins with containers running; `detect` looks
-//! for an address on the network before it is given, with the frames of `probe`; `net` talks to the kernel.
+//! for an address on the network before it is given.
 //! The container's network namespace is never opened: the caller configures the interface.
 
 use std::process::ExitCode;
@@ -14,14 +14,11 @@ use serde_json::Value;
 
 mod add;
 mod allocate;
-pub mod ask;
 mod check;
 mod del;
 mod detect;
 mod gc;
-pub mod net;
 pub mod operator;
-pub mod probe;
 mod resolv_conf;
 mod status;
 pub mod store;
@@ -61,7 +58,7 @@ const STARTED_BY: &str = "VLAN_BRIDGE_PID";
 /// happened already.
 fn end_with_plugin() -> bool {
     let parent = std::env::var(STARTED_BY).ok().and_then(|pid| pid.parse().ok());
-    parent.is_none_or(net::end_with)
+    parent.is_none_or(kernel::end_with)
 }
 
 #[cfg(test)]

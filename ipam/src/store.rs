@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use cni_conf::cni::env::is_identifier;
 use cni_skel::lock::{self, LIMIT, STATUS_LIMIT, Share};
+use kernel::open;
 
 mod boot_time;
 mod claim;
@@ -32,7 +33,6 @@ mod index;
 mod inspect;
 mod machine;
 mod netns;
-mod open;
 mod ranges;
 mod reclaim;
 mod reconcile;

@@ -7,15 +7,15 @@ use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::result::{AddResult, Interface, convertible};
 use cni_conf::network::{Network, OUR_IPAM};
 use cni_conf::request::Request;
+use kernel::link::Link;
+use kernel::{Conn, Namespace, NetError, link, remove, route};
 use serde_json::Value;
 
 use super::set_down;
 use crate::apply;
 use crate::delegate::{Delegate, Running};
 use crate::guard::{self, Guard};
-use crate::link::Link;
 use crate::nat::{self, Nat};
-use crate::net::{Conn, Namespace, NetError, link, remove, route};
 use crate::ownership::{Attachment, Progress};
 use crate::plan::nat::check_ports;
 use crate::plan::pod::complete;

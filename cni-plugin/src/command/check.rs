@@ -6,11 +6,11 @@ use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::network::Network;
 use cni_conf::request::Request;
+use kernel::{Conn, addr, fdb, link, port, route, rule};
 use serde_json::Value;
 
 use crate::delegate::Delegate;
 use crate::nat::BridgedDrop;
-use crate::net::{Conn, addr, fdb, link, port, route, rule};
 use crate::ownership::Attachment;
 use crate::plan::{Step, check, uplink};
 use crate::{boundary, config, guard, host_access, nat, observe, pod, ports, requested_mac};

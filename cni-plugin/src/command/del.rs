@@ -5,14 +5,14 @@ use cni_conf::cni::env::Command;
 use cni_conf::cni::error::CniError;
 use cni_conf::network::{OUR_IPAM, Teardown};
 use cni_conf::request::Request;
+use kernel::link::{Kind, Link};
+use kernel::nft::Nft;
+use kernel::remove::Remover;
+use kernel::{Conn, Namespace, NetError, link, netns};
 use serde_json::Value;
 
 use super::set_down;
 use crate::delegate::{Delegate, Running};
-use crate::link::{Kind, Link};
-use crate::net::nft::Nft;
-use crate::net::remove::Remover;
-use crate::net::{Conn, Namespace, NetError, link, netns};
 use crate::ownership::{Attachment, Progress, is_attachment};
 use crate::ports::AttachmentId;
 use crate::record::Records;

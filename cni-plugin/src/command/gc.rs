@@ -4,11 +4,11 @@ use cni_conf::cni::env::Command;
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Teardown;
 use cni_conf::request::Request;
+use kernel::link::Link;
+use kernel::{Conn, link, remove};
 use serde_json::Value;
 
 use crate::delegate::Delegate;
-use crate::link::Link;
-use crate::net::{Conn, link, remove};
 use crate::ownership::{Attachment, belongs_to};
 use crate::{boundary, guard, host_access, nat, ports, record, trunk};
 

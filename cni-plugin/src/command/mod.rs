@@ -6,8 +6,8 @@ pub mod del;
 pub mod gc;
 pub mod status;
 
-use crate::link::Link;
-use crate::net::{Conn, NetError, link};
+use kernel::link::Link;
+use kernel::{Conn, NetError, link};
 
 /// The IPAM plugin that talks over the interface while it gives its lease back.
 const NEEDS_A_LIVE_LINK: &str = "dhcp";

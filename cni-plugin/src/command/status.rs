@@ -3,12 +3,12 @@
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::request::Request;
+use kernel::Conn;
 use serde_json::Value;
 
 use crate::delegate::Delegate;
 use crate::guard::Guard;
 use crate::nat::Nat;
-use crate::net::Conn;
 use crate::plan::{status, uplink};
 use crate::{config, observe};
 

@@ -9,11 +9,11 @@ use std::net::IpAddr;
 
 use cni_conf::cni::error::CniError;
 use ipnet::IpNet;
+use kernel::link::{HostRoute, Link};
+use kernel::{Batch, Conn, NetError, Request, addr, link, neigh, route};
 
 use super::{HostRoutes, VethPair};
-use crate::link::{HostRoute, Link};
 use crate::lock::RecordLock;
-use crate::net::{Batch, Conn, NetError, Request, addr, link, neigh, route};
 use crate::ownership::{Progress, metric_of};
 use crate::record::{Record, Records};
 

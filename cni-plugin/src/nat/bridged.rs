@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_conf::cni::error::CniError;
+use kernel::nft::Nft;
+use kernel::nft::{Change, Family, Table};
+use kernel::{Conn, NetError, link};
 
 use super::Nat;
 use super::forward::{concerns, drops, is_met, opened};
 use crate::lock::RecordLock;
-use crate::net::nft::Nft;
-use crate::net::{Conn, NetError, link};
-use crate::nft::{Change, Family, Table};
 use crate::ownership::is_attachment;
 use crate::plan::nat as plan;
 use crate::plan::nat::ruleset::{self, IPTABLES_FORWARD, IPTABLES_TABLES, TABLE};

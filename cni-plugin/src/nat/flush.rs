@@ -4,10 +4,10 @@
 use std::net::IpAddr;
 
 use cni_conf::ports::{PortMapping, Protocol};
+use kernel::conntrack::{self, Entry};
+use kernel::{Conn, NetError, addr};
 
 use super::Nat;
-use crate::net::conntrack::{self, Entry};
-use crate::net::{Conn, NetError, addr};
 use crate::plan::nat as plan;
 use crate::record::Record;
 

@@ -7,13 +7,13 @@ use std::path::Path;
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
 use ipnet::IpNet;
+use kernel::nft::Nft;
+use kernel::nft::{Change, Family, Table};
+use kernel::{Conn, NetError};
 
 use super::Nat;
 use super::bridged::{bridges_of_pods, tables_called};
 use crate::lock::RecordLock;
-use crate::net::nft::Nft;
-use crate::net::{Conn, NetError};
-use crate::nft::{Change, Family, Table};
 use crate::plan::nat as plan;
 use crate::plan::nat::accept::{self, Present};
 use crate::plan::nat::ruleset::{

@@ -3,14 +3,14 @@
 use std::net::Ipv4Addr;
 
 use cni_conf::cni::error::{CniError, code};
+use kernel::nft::{Change, Element};
+use kernel::nft::{Refusal, explain};
+use kernel::sysctl::enable_forwarding;
+use kernel::{Conn, NetError, link, route};
 
 use super::forward::shared;
 use super::{Nat, delete};
 use crate::lock::RecordLock;
-use crate::net::nft::{Refusal, explain};
-use crate::net::sysctl::enable_forwarding;
-use crate::net::{Conn, NetError, link, route};
-use crate::nft::{Change, Element};
 use crate::ownership::is_attachment;
 use crate::plan::nat as plan;
 use crate::plan::nat::ruleset::TABLE;

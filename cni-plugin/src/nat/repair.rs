@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use cni_conf::cni::error::CniError;
+use kernel::nft::Change;
+use kernel::nft::Refusal;
+use kernel::{Conn, sysctl};
 
 use super::Nat;
 use super::forward::shared;
 use super::install::{create, localhost};
 use crate::lock::RecordLock;
-use crate::net::nft::Refusal;
-use crate::net::{Conn, sysctl};
-use crate::nft::Change;
 use crate::plan::nat as plan;
 use crate::plan::nat::ruleset::{self, TABLE};
 use crate::record::Record;

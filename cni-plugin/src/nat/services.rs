@@ -10,11 +10,11 @@ use std::net::IpAddr;
 
 use cni_conf::cni::error::CniError;
 use ipnet::IpNet;
+use kernel::nft::Refusal;
+use kernel::nft::{self, Change, Element};
+use kernel::{Conn, NetError, addr, link};
 
 use super::{Nat, delete_key};
-use crate::net::nft::Refusal;
-use crate::net::{Conn, NetError, addr, link};
-use crate::nft::{self, Change, Element};
 use crate::plan::nat::ruleset::{SERVICE_ADDRESSES, SERVICES, TABLE, of_family, service_rule};
 use crate::record::Record;
 

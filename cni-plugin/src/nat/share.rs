@@ -2,11 +2,11 @@
 //! goes.
 
 use cni_conf::cni::error::CniError;
+use kernel::nft::{Change, Element};
+use kernel::{Conn, link};
 
 use super::Nat;
 use super::install::create;
-use crate::net::{Conn, link};
-use crate::nft::{Change, Element};
 use crate::ownership::is_attachment;
 use crate::plan::nat as plan;
 use crate::plan::nat::share::{are_siblings, follow, is_port, shared_elements};

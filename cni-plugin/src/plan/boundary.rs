@@ -6,10 +6,10 @@
 //! machines are still there.
 
 use cni_conf::network::Network;
+use kernel::nft::{Change, Ct, Expr, Family, Hook, HookPoint, Table, Verdict};
 
 use super::nat::matches::{came_by, connection, leaves_elsewhere};
 use super::nat::ruleset::{BEFORE_FILTER, DNATED, KNOWN};
-use crate::nft::{Change, Ct, Expr, Family, Hook, HookPoint, Table, Verdict};
 
 /// Our table.
 pub const TABLE: Table = Table { family: Family::Inet, name: "vlan-bridge-uplinks" };

@@ -3,10 +3,11 @@
 use cni_conf::cni::result::{AddResult, Interface, IpConfig, Route};
 use cni_conf::network::Network;
 use ipnet::IpNet;
+use kernel::link::{Address, Installed, Kind, Link, SourceRule};
+use kernel::port::Memberships;
 
 use super::pod;
-use super::vlan::{PortVlans, of_port, takes_part};
-use crate::link::{Address, Installed, Kind, Link, SourceRule};
+use super::vlan::{of_port, takes_part};
 
 /// The table that routes go to which name none (`RT_TABLE_MAIN`).
 const MAIN_TABLE: u32 = 254;
@@ -29,7 +30,7 @@ pub struct Seen {
     /// Index of the uplink of a trunk.
     pub trunk: Option<u32>,
     /// VLANs of bridge ports; empty unless the configuration has some.
-    pub vlans: Vec<PortVlans>,
+    pub vlans: Vec<Memberships>,
 }
 
 /// Compares. The error says what is not as it was.
@@ -211,8 +212,8 @@ mod tests {
     use cni_conf::cni::version::Version;
 
     use super::*;
-    use crate::link::Bridge;
     use crate::plan::testing::{address, link, network};
+    use kernel::link::Bridge;
 
     fn previous() -> AddResult {
         let json = r#"{"cniVersion": "1.1.0",

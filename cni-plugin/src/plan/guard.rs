@@ -12,9 +12,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use cni_conf::cni::error::CniError;
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::section::{Section, parse_ip};
+use kernel::nft::{self, Element, Value, Verdict};
 use serde_json::{Value as Json, json};
 
-use crate::nft::{self, Element, Value, Verdict};
 use ruleset::{ADDRESSES4, ADDRESSES6, LINK_LOCALS, MACS, OWN_VLANS, PORTS, entry};
 
 /// What an attachment may send, beside what its MAC and addresses tell.

@@ -10,9 +10,9 @@ use std::net::IpAddr;
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::host_access::{HostAccess, HostAddress};
 use cni_conf::network::Network;
+use kernel::link::{Address, Kind, Link};
 
 use super::Step;
-use crate::link::{Address, Kind, Link};
 
 /// What was seen of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -187,8 +187,8 @@ pub fn compare(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::Bridge;
     use crate::plan::testing::{address, link, network};
+    use kernel::link::Bridge;
 
     fn kind(name: &str) -> Kind {
         Kind::Other(name.to_owned())

@@ -14,8 +14,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use cni_conf::cni::error::CniError;
 use cni_conf::ports::{PortMapping, Protocol};
 use ipnet::IpNet;
+use kernel::nft::{self, Change, Element, Expr, Field, LONGEST_COMMENT, Value, Verdict};
 
-use crate::nft::{self, Change, Element, Expr, Field, LONGEST_COMMENT, Value, Verdict};
 use crate::ownership::{self, Attachment};
 use crate::record::Record;
 use ruleset::{ADDRESS_PORTS, HAIRPIN, MASQUERADE, MASQUERADED, PORTS, SOURCES, TABLE, of_family};

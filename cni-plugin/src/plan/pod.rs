@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use cni_conf::cni::result::{AddResult, Route};
 use cni_conf::network::Network;
 use ipnet::IpNet;
-
-use crate::link::Address;
+use kernel::link::Address;
 
 /// Completes an IPAM answer as the reference plugin does: the gateway of a bridge that is one, the default
 /// route through it, and each address tied to the container's interface.

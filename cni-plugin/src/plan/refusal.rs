@@ -3,11 +3,11 @@
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
 use cni_conf::uplink::{Uplink, UplinkPort};
+use kernel::link::{Kind, Link};
 
 use super::uplink::{DOT1Q, Seen};
 use super::vlan::takes_part;
 use super::{Plan, refuse};
-use crate::link::{Kind, Link};
 use crate::ownership;
 
 /// The bridge's name belongs to a bridge, and that is what the configuration needs.

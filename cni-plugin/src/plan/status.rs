@@ -2,9 +2,9 @@
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::network::Network;
+use kernel::link::{Kind, Link};
 
 use super::uplink::Seen;
-use crate::link::{Kind, Link};
 
 /// Error 51 if the uplink is cut off, and with it the pods that are attached (CNI 1.1, section 2, STATUS).
 pub fn uplink_carries(network: &Network, seen: &Seen) -> Result<(), CniError> {

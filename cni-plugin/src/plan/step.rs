@@ -4,8 +4,9 @@
 use std::fmt;
 
 use cni_conf::cni::mac::MacAddr;
+use kernel::port::Membership;
 
-use super::vlan::{DUMMY, Membership};
+use super::vlan::DUMMY;
 use crate::ownership::NODE_ALIAS;
 
 /// A change to an interface of the node's namespace. Interfaces go by name, for some do not exist yet.

@@ -3,8 +3,7 @@
 use cni_conf::cni::env::Environment;
 use cni_conf::network::Network;
 use cni_conf::request::Request;
-
-use crate::link::{Address, Kind, Link};
+use kernel::link::{Address, Kind, Link};
 
 /// A configuration with these keys, parsed as the binary does.
 pub fn network(keys: &str) -> Network {

@@ -4,14 +4,14 @@
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
 use cni_conf::uplink::{Uplink, UplinkPort};
+use kernel::link::{Kind, Link};
+use kernel::port::{Membership, Memberships};
 
 use super::refusal::{
     check_bridge, check_master, check_may_become_port, check_node_side, check_vlans_are_free,
     interface_by_index,
 };
-use super::vlan::{Membership, PortVlans};
 use super::{Plan, Step, host_access, refuse};
-use crate::link::{Kind, Link};
 use crate::ownership::is_ours;
 
 /// EtherType of an 802.1q tag.
@@ -37,7 +37,7 @@ pub struct Seen {
     /// sub-interface of the bridge.
     pub node_side_peer: Option<Link>,
     /// VLANs of all bridge ports, if the uplink is a trunk or its master is a port itself.
-    pub vlans: Vec<PortVlans>,
+    pub vlans: Vec<Memberships>,
     /// All VLAN sub-interfaces of the node, if the uplink is a trunk or something is to be changed.
     pub sub_interfaces: Vec<Link>,
     /// The bridge accepts router advertisements and has an address from one.

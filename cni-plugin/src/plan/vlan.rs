@@ -4,43 +4,10 @@ use std::net::Ipv4Addr;
 
 use cni_conf::network::{Network, PortVlans as WantedVlans};
 use ipnet::{IpNet, Ipv4Net};
+use kernel::link::{Address, Kind, Link};
+use kernel::port::{Membership, Memberships};
 
 use super::{Step, host_access};
-use crate::link::{Address, Kind, Link};
-
-/// One VLAN that a bridge port takes part in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Membership {
-    /// VLAN id.
-    pub vid: u16,
-    /// Untagged frames that come in belong to it.
-    pub pvid: bool,
-    /// Its frames go out untagged.
-    pub untagged: bool,
-}
-
-impl Membership {
-    /// Frames of the VLAN pass with their tag.
-    pub fn tagged(vid: u16) -> Membership {
-        Membership { vid, pvid: false, untagged: false }
-    }
-
-    /// The port's own VLAN: untagged both ways.
-    pub fn access(vid: u16) -> Membership {
-        Membership { vid, pvid: true, untagged: true }
-    }
-}
-
-/// The VLANs of one port, or of a bridge's own device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortVlans {
-    /// Interface index.
-    pub port: u32,
-    /// Index of its bridge; none for a bridge's own device.
-    pub bridge: Option<u32>,
-    /// What it takes part in.
-    pub vlans: Vec<Membership>,
-}
 
 /// What a pod's port joins.
 pub fn of_port(wanted: &WantedVlans) -> Vec<Membership> {
@@ -79,7 +46,7 @@ pub fn join(
     uplink: Option<&Link>,
     node_side: Option<&Link>,
     bridge_has_address: bool,
-    seen: &[PortVlans],
+    seen: &[Memberships],
 ) -> Vec<Step> {
     let Some(wanted) = &network.port_vlans else { return Vec::new() };
     let mut steps = Vec::new();
@@ -113,7 +80,7 @@ pub fn join(
 
 /// Which of these VLANs the uplink carries and no other port of the bridge uses any more. None on a bridge
 /// that we did not make: on an operator's, the uplink's VLANs may be the operator's too.
-pub fn out_of_use(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[PortVlans]) -> Vec<u16> {
+pub fn out_of_use(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[Memberships]) -> Vec<u16> {
     if !crate::ownership::is_ours(bridge) {
         return Vec::new();
     }
@@ -122,7 +89,7 @@ pub fn out_of_use(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[PortVlans]
 }
 
 /// Which of these VLANs a port of the bridge other than the uplink uses.
-pub fn in_use(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[PortVlans]) -> Vec<u16> {
+pub fn in_use(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[Memberships]) -> Vec<u16> {
     let others = || seen.iter().filter(|port| port.bridge == Some(bridge.index) && port.port != uplink.index);
     let used = |vid: &u16| others().any(|port| port.vlans.iter().any(|vlan| vlan.vid == *vid));
     vids.iter().copied().filter(used).collect()
@@ -148,7 +115,7 @@ pub fn of_the_node(bridge: &Link, interfaces: &[Link], addresses: &[Address]) ->
 }
 
 /// The VLANs that a port is in.
-pub fn of_member(seen: &[PortVlans], port: u32) -> Vec<u16> {
+pub fn of_member(seen: &[Memberships], port: u32) -> Vec<u16> {
     let entries = seen.iter().filter(|entry| entry.port == port);
     entries.flat_map(|entry| entry.vlans.iter().map(|vlan| vlan.vid)).collect()
 }
@@ -170,16 +137,16 @@ pub fn rejoin(uplink: &Link, vids: &[u16]) -> Step {
 }
 
 /// True if the port is in the VLAN.
-pub fn takes_part(seen: &[PortVlans], port: u32, vid: u16) -> bool {
+pub fn takes_part(seen: &[Memberships], port: u32, vid: u16) -> bool {
     seen.iter().any(|entry| entry.port == port && entry.vlans.iter().any(|vlan| vlan.vid == vid))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::Bridge;
     use crate::ownership::NODE_ALIAS;
     use crate::plan::testing::{link, network};
+    use kernel::link::Bridge;
 
     const UPLINK: u32 = 2;
     const BRIDGE: u32 = 3;
@@ -194,9 +161,9 @@ mod tests {
         Link { alias: alias.map(str::to_owned), ..link(BRIDGE, "br0", Kind::Bridge(options)) }
     }
 
-    fn port(index: u32, vlans: &[u16]) -> PortVlans {
+    fn port(index: u32, vlans: &[u16]) -> Memberships {
         let vlans = vlans.iter().map(|vid| Membership::tagged(*vid)).collect();
-        PortVlans { port: index, bridge: (index != BRIDGE).then_some(BRIDGE), vlans }
+        Memberships { port: index, bridge: (index != BRIDGE).then_some(BRIDGE), vlans }
     }
 
     #[test]
@@ -222,7 +189,7 @@ mod tests {
     #[test]
     fn joining_adds_what_is_missing_and_nothing_twice() {
         let network = network(r#""bridge": "br0", "uplink": {"master": "bond0"}, "vlan": 136"#);
-        let joined = |seen: &[PortVlans], side: Option<&Link>| {
+        let joined = |seen: &[Memberships], side: Option<&Link>| {
             join(&network, &bridge(None), Some(&uplink()), side, true, seen)
         };
         let vlans = vec![Membership::tagged(136)];
@@ -254,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_vlan_leaves_our_uplink_with_its_last_port() {
-        let left = |alias: Option<&str>, seen: &[PortVlans]| {
+        let left = |alias: Option<&str>, seen: &[Memberships]| {
             out_of_use(&[136], &bridge(alias), &uplink(), seen).len()
         };
         let unused = [port(UPLINK, &[136, 137]), port(BRIDGE, &[136]), port(POD, &[137])];

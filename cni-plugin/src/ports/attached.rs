@@ -17,10 +17,10 @@ use cni_conf::cni::result::AddResult;
 use cni_conf::cni::version::Version;
 use cni_conf::network::Network;
 use cni_conf::request::{RESERVED_PREFIX, Request};
+use kernel::Namespace;
 use serde_json::{Map, Value, json};
 
 use crate::lock::RecordLock;
-use crate::net::Namespace;
 use crate::ownership::Attachment;
 use crate::record::{node_folder, put, remove_node_folder};
 

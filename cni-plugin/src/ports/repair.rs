@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use cni_conf::cni::error::CniError;
+use kernel::link::Link;
+use kernel::{Conn, NetError, fdb, link, port};
 
 use super::attached::{Attached, folders, names_in, remove};
 use super::{flags, is_limited, set_up};
-use crate::link::Link;
 use crate::lock::RecordLock;
-use crate::net::{Conn, NetError, fdb, link, port};
 use crate::ownership::{Attachment, Progress};
 use crate::plan::vlan;
 use crate::{apply, gateway, requested_mac, trunk};

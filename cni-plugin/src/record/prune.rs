@@ -7,10 +7,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use cni_conf::cni::error::{CniError, code};
+use kernel::netns::{self, Namespace};
 use serde_json::Value;
 
 use crate::lock::{FOLDER, RecordLock};
-use crate::net::netns::{self, Namespace};
 
 /// Removes all that is written down of nodes that are gone. A node stays whose namespace somebody
 /// may hold where we do not see it: as long as one of its pods' namespaces is there.

@@ -8,8 +8,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use cni_conf::cni::error::{CniError, code};
+use kernel::link::Link;
 
-use crate::link::Link;
 use crate::record::{node_folder, remove_node_folder};
 
 /// What the folders of all bridges are in.

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use cni_conf::cni::mac::MacAddr;
+use kernel::ask::Answers;
 use vlan_bridge::ownership::Attachment;
 use vlan_bridge_ipam::store::{Holder, Known, StoreError, Usage};
 
 use super::finding::{Finding, shortened};
 use crate::facts::{Asked, Facts, Network};
-use vlan_bridge_ipam::ask::Answers;
 
 /// So long an ADD may take from its lease to its interface.
 const ADDING: Duration = Duration::from_secs(60);
@@ -243,7 +243,7 @@ fn leak(facts: &Facts, network: &str, known: &Known) -> Option<Cause> {
     match alive {
         Some(false) => Some(Cause::Dead),
         _ if facts.link(&attachment.host_interface()).is_some() => None,
-        _ if is_fresh(known) => Some(Cause::Fresh),
+        _ if is_fresh(known, facts.now) => Some(Cause::Fresh),
         Some(true) => Some(Cause::CutOff),
         None => Some(Cause::Lost),
     }
@@ -294,8 +294,7 @@ fn leaked(network: &str, cause: Cause, held: &[(IpAddr, String)]) -> Finding {
 }
 
 /// Whether the lease is so young that its ADD may be under way.
-fn is_fresh(known: &Known) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+fn is_fresh(known: &Known, now: Duration) -> bool {
     known
         .record
         .as_ref()

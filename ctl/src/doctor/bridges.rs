@@ -1,6 +1,6 @@
 //! The bridges, and their ports towards the network.
 
-use vlan_bridge::link::Link;
+use kernel::link::Link;
 use vlan_bridge::ownership::belongs_to;
 
 use super::finding::{Finding, Verdict, counted};

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kernel::link::Link;
 use vlan_bridge::guard::limits;
-use vlan_bridge::link::Link;
 use vlan_bridge::nat::BridgedDrop;
 use vlan_bridge::ownership::{Progress, attachment_of};
 

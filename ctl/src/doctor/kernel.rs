@@ -1,7 +1,7 @@
 //! Modules and settings of the kernel.
 
 use cni_conf::uplink::UplinkPort;
-use vlan_bridge::link::Link;
+use kernel::link::Link;
 use vlan_bridge::ownership::{attachment_of, is_ours};
 use vlan_bridge::record::Record;
 

@@ -1,7 +1,7 @@
 //! Pods whose port is in no bridge, or in another one than their network's: they are cut off, and nothing in
 //! them shows it.
 
-use vlan_bridge::link::Link;
+use kernel::link::Link;
 use vlan_bridge::ownership::{Progress, attachment_of};
 
 use super::finding::{Finding, counted, shortened};

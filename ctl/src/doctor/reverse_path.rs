@@ -3,8 +3,8 @@
 //! beyond the pods' subnet has a way back there.
 
 use ipnet::IpNet;
-use vlan_bridge::net::nft::ReversePathFilter;
-use vlan_bridge::nft::Family;
+use kernel::nft::Family;
+use kernel::nft::ReversePathFilter;
 
 use super::finding::Finding;
 use crate::facts::{Facts, Network};

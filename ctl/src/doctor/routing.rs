@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use kernel::link::{Address, Kind, Link};
 use vlan_bridge::host_access::Missing;
-use vlan_bridge::link::{Address, Kind, Link};
 use vlan_bridge::ownership::is_attachment;
 
 use super::definitions;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use cni_conf::uplink::UplinkPort;
-use vlan_bridge::link::{Kind, Link};
+use kernel::link::{Kind, Link};
 
 use super::finding::{Finding, counted};
 use crate::bond::Bond;
@@ -228,7 +228,7 @@ mod tests {
     use super::super::finding::Verdict;
     use super::*;
     use crate::bond::Member;
-    use vlan_bridge::link;
+    use kernel::link;
 
     fn bond_link(mode: &str, fail_over_mac: &str) -> Link {
         Link {

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use anyhow::Result;
+use kernel::NetError;
+use kernel::nft::{Family, HookPoint};
+use kernel::nft::{Hooked, Nft, ReversePathFilter};
 use vlan_bridge::boundary;
 use vlan_bridge::guard::{self, Guard};
 use vlan_bridge::nat::{self, BridgedDrop, Nat};
-use vlan_bridge::net::NetError;
-use vlan_bridge::net::nft::{Hooked, Nft, ReversePathFilter};
-use vlan_bridge::nft::{Family, HookPoint};
 use vlan_bridge::record::Records;
 
 use crate::facts::{Facts, ForwardChain, Legacy};

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use vlan_bridge::link::Link;
-use vlan_bridge::net::Conn;
+use kernel::Conn;
+use kernel::link::Link;
 use vlan_bridge::ownership::{Attachment, Progress, attachment_of};
 use vlan_bridge::record::{Record, Records};
 use vlan_bridge::{host_access, ports};

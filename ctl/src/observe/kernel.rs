@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use vlan_bridge::link::{Kind, Link};
+use kernel::link::{Kind, Link};
 
 use crate::facts::{Modules, Sysctls, is_bond};
 use crate::files;

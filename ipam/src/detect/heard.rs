@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cni_conf::cni::mac::MacAddr;
-
-use crate::probe::{Claim, Stance};
+use kernel::probe::{Claim, Stance};
 
 /// Who asks for more addresses than that in one window, while others ask for one each, asks for none in
 /// earnest.

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use kernel::open;
+
 use super::error::{StoreError, at};
 use super::holder::Holder;
-use super::open;
 
 /// Longest lease read, in bytes; a real one has at most an id, CR LF and an interface name.
 const MAX_LEASE: u64 = 4096;

@@ -10,10 +10,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use kernel::open;
 use serde_json::{Value, json};
 
 use super::error::{StoreError, at};
-use super::open;
 
 /// How far the mark lies in the past: more than any tick, and than the granularity of any file system.
 const AGE: Duration = Duration::from_secs(10);

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cni_conf::cni::env::is_identifier;
+use kernel::open;
 
 use super::boot_time::BootTime;
 use super::error::StoreError;
 use super::files::{self, remove, replace};
-use super::open;
 use super::record::Record;
 
 /// What tells one piece of hardware from another: of a PC and of a virtual machine, and of a board with a

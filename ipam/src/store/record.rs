@@ -9,13 +9,13 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
 
+use kernel::open;
 use serde_json::{Value, json};
 
 use super::error::StoreError;
 use super::files::{Lease, Stamp, replace};
 use super::holder::{Holder, Owner, is_container_id};
 use super::netns::Netns;
-use super::open;
 
 /// Longest record read, in bytes. A path has 4096 at most, and a pod's names some hundreds.
 const MAX_RECORD: u64 = 16 << 10;

@@ -15,7 +15,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::open;
+use kernel::open;
+
 use crate::allocate::Offer;
 use layout::{ENTRY, Entry, HEAD, Head, State, offset};
 

@@ -7,9 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cni_skel::lock::Held;
+use kernel::open;
 
 use super::error::{StoreError, at};
-use super::{StateDir, Store, open};
+use super::{StateDir, Store};
 
 /// Who waits for the turn to probe waits for the network, so a little more is nothing.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);

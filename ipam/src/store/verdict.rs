@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use cni_conf::cni::mac::MacAddr;
+use kernel::open;
 use serde_json::{Map, Value, json};
 
 use super::Store;
@@ -17,7 +18,6 @@ use super::boot_time::BootTime;
 use super::error::StoreError;
 use super::files::replace;
 use super::holder::Owner;
-use super::open;
 
 /// How long nobody's use of an address is believed, in tenths of a second: as long as a burst of pods takes
 /// to start.

@@ -2,11 +2,11 @@
 
 use cni_conf::cni::error::CniError;
 use cni_conf::cni::mac::MacAddr;
+use kernel::link::{Link, PortFlags};
+use kernel::{NetError, link};
 
 use super::Add;
 use crate::guard;
-use crate::link::{Link, PortFlags};
-use crate::net::{NetError, link};
 use crate::plan::guard::{Limits, Port};
 use crate::plan::nat::element_comment;
 use crate::undo::{Undo, UndoLog};

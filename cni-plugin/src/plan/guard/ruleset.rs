@@ -1,6 +1,6 @@
 //! What all guarded pods share: the table, its sets, and the chains that look things up in them.
 
-use crate::nft::{Base, Change, Expr, Family, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, Type, Verdict};
+use kernel::nft::{Base, Change, Expr, Family, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, Type, Verdict};
 
 /// Our table.
 pub const TABLE: Table = Table { family: Family::Bridge, name: "vlan-bridge" };

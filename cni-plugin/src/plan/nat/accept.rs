@@ -6,8 +6,9 @@
 //! reads back. A mark in nf_tables' form is left out by iptables up to 1.8.7, which makes it a rule that
 //! accepts everything; and `nft`'s comments become iptables' ones.
 
+use kernel::nft::{Change, Expr, Match, Rule, Table, Verdict};
+
 use super::ruleset::{FORWARDED, IPTABLES_FORWARD};
-use crate::nft::{Change, Expr, Match, Rule, Table, Verdict};
 
 /// Its comment, by which it is known.
 const COMMENT: &str = "vlan-bridge: pods";

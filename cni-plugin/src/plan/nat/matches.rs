@@ -1,8 +1,7 @@
 //! What rules look at, put together from single expressions.
 
 use ipnet::IpNet;
-
-use crate::nft::{self, Base, Ct, Expr, Family, Field, Meta, Reg};
+use kernel::nft::{self, Base, Ct, Expr, Family, Field, Meta, Reg};
 
 /// The loopback interface, of which each namespace has one.
 const LOOPBACK: &str = "lo";

@@ -4,12 +4,12 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use kernel::nft::{
+    Base, Change, Ct, Expr, Family, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, Type, Verdict,
+};
 
 use super::localhost;
 use super::matches::{address, between_interfaces, connection, family, interface_in, local, mark, within};
-use crate::nft::{
-    Base, Change, Ct, Expr, Family, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, Type, Verdict,
-};
 
 /// Our table.
 pub const TABLE: Table = Table { family: Family::Inet, name: "vlan-bridge" };

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use kernel::nft::Element;
+
 use super::ruleset::{ADDRESS_PORTS, PORTS};
 use super::{elements, localhost};
-use crate::nft::Element;
 use crate::record::Record;
 
 /// The maps that have an element for each host port.

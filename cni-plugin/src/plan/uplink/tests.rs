@@ -1,5 +1,6 @@
+use kernel::link::{Bond, Bridge};
+
 use super::*;
-use crate::link::{Bond, Bridge};
 use crate::plan::testing::{link, network as configured};
 
 const BOND: u32 = 2;
@@ -213,7 +214,7 @@ fn a_master_that_is_part_of_something_else_is_refused() {
     let filtering = Bridge { vlan_filtering: true, ..Bridge::default() };
     seen.upper = Some(link(9, "br7", Kind::Bridge(filtering)));
     assert!(plan(&network(), &seen).is_ok(), "the bridge does not use the VLAN");
-    seen.vlans = vec![PortVlans { port: BOND, bridge: Some(9), vlans: vec![Membership::tagged(136)] }];
+    seen.vlans = vec![Memberships { port: BOND, bridge: Some(9), vlans: vec![Membership::tagged(136)] }];
     refused(&network(), &seen, "carries VLAN 136 into bridge br7 already");
 }
 

@@ -7,12 +7,45 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Conn, Result, link};
-use crate::link::Link;
-use crate::plan::vlan::{Membership, PortVlans};
+use super::link::{self, Link};
+use super::{Conn, Result};
+
+/// One VLAN that a bridge port takes part in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// VLAN id.
+    pub vid: u16,
+    /// Untagged frames that come in belong to it.
+    pub pvid: bool,
+    /// Its frames go out untagged.
+    pub untagged: bool,
+}
+
+impl Membership {
+    /// Frames of the VLAN pass with their tag.
+    pub fn tagged(vid: u16) -> Membership {
+        Membership { vid, pvid: false, untagged: false }
+    }
+
+    /// The port's own VLAN: untagged both ways.
+    pub fn access(vid: u16) -> Membership {
+        Membership { vid, pvid: true, untagged: true }
+    }
+}
+
+/// The VLANs of one port, or of a bridge's own device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memberships {
+    /// Interface index.
+    pub port: u32,
+    /// Index of its bridge; none for a bridge's own device.
+    pub bridge: Option<u32>,
+    /// What it takes part in.
+    pub vlans: Vec<Membership>,
+}
 
 /// `bridge vlan show`: the VLANs of every port of every bridge, and of the bridges' own devices.
-pub async fn vlans(conn: &Conn) -> Result<Vec<PortVlans>> {
+pub async fn vlans(conn: &Conn) -> Result<Vec<Memberships>> {
     let mut message = LinkMessage::default();
     message.header.interface_family = AddressFamily::Bridge;
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::Brvlan]));
@@ -39,8 +72,8 @@ pub async fn names(conn: &Conn, bridge: &Link) -> Result<BTreeSet<String>> {
     Ok(links.into_iter().filter(|link| link.master == Some(bridge.index)).map(|link| link.name).collect())
 }
 
-fn from_message(message: LinkMessage) -> PortVlans {
-    let mut port = PortVlans { port: message.header.index, bridge: None, vlans: Vec::new() };
+fn from_message(message: LinkMessage) -> Memberships {
+    let mut port = Memberships { port: message.header.index, bridge: None, vlans: Vec::new() };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::Controller(index) if index != port.port => port.bridge = Some(index),

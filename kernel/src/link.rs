@@ -1,6 +1,7 @@
 //! `ip link`: look at, create and change interfaces. Removing is [`super::remove`]'s.
 
 mod decode;
+mod model;
 
 use cni_conf::cni::mac::MacAddr;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -13,8 +14,8 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use super::{Conn, Namespace, NetError, Result};
-use crate::link::{Link, PortFlags};
 use decode::from_message;
+pub use model::*;
 
 /// `ip link show dev NAME`; none if there is no such interface.
 pub async fn by_name(conn: &Conn, name: &str) -> Result<Option<Link>> {

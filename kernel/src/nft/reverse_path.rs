@@ -4,7 +4,7 @@
 
 use super::encode::{attr, kind};
 use super::{Hooked, Nft, Result};
-use crate::net::netfilter::message::{Message, attribute, attributes, number, text};
+use crate::netfilter::message::{Message, attribute, attributes, number, text};
 use crate::nft::{Family, HookPoint};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 

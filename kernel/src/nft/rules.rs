@@ -1,13 +1,11 @@
 //! nf_tables as values: tables, sets, chains and rules as `nft` would be told to make them.
 //!
-//! `plan` says what there should be, `net::nft` tells the kernel. Nothing here does I/O.
-
-mod expr;
+//! Plans say what there should be, [`Nft`](super::Nft) tells the kernel. Nothing here does I/O.
 
 use std::fmt;
 use std::net::IpAddr;
 
-pub use expr::{Base, Ct, Expr, Family, Field, Match, Meta, Reg, Verdict};
+use super::expr::{Expr, Family, Match, Verdict};
 
 /// A table of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,10 @@
-//! `nft`: changes to the ruleset in one transaction, and looks at what is there.
+//! nf_tables: tables, sets, chains and rules as values ([`rules`], [`expr`]), changes to the rule set in one
+//! transaction, and looks at what is there.
 
 mod encode;
-mod expr;
+pub mod expr;
 mod reverse_path;
+pub mod rules;
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -12,9 +14,10 @@ use nix::errno::Errno;
 use super::netfilter::message::{Message, attribute, attributes, number, text};
 use super::netfilter::{NFTABLES, NetfilterSocket, UNSPEC};
 use super::{NetError, Result};
-use crate::nft::{Change, Family, HookPoint, Rule, Table};
 use encode::{attr, encode, kind};
+pub use expr::{Base, Ct, Expr, Family, Field, Match, Meta, Reg, Verdict};
 pub use reverse_path::ReversePathFilter;
+pub use rules::*;
 
 /// `NFNL_MSG_BATCH_BEGIN` and `_END`
 const BATCH_BEGIN: u16 = 0x10;
@@ -61,7 +64,7 @@ pub struct Chain {
 
 /// An element as the kernel has it, as far as we ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Element {
+pub struct ListedElement {
     /// Its key.
     pub key: Vec<u8>,
     /// Its comment.
@@ -242,8 +245,9 @@ impl Nft {
             .filter_map(|rule| {
                 let handle = attribute(rule, attr::RULE_HANDLE)?.try_into().ok()?;
                 let of_nft = attribute(rule, attr::RULE_USERDATA).map(encode::comment_of);
-                let (exprs, matches) =
-                    attribute(rule, attr::RULE_EXPRESSIONS).map(expr::decode).unwrap_or_default();
+                let (exprs, matches) = attribute(rule, attr::RULE_EXPRESSIONS)
+                    .map(encode::decode_expressions)
+                    .unwrap_or_default();
                 let of_iptables = || matches.iter().find(|of| of.name == "comment").map(|of| text(&of.info));
                 let comment =
                     of_nft.filter(|comment| !comment.is_empty()).or_else(of_iptables).unwrap_or_default();
@@ -253,14 +257,14 @@ impl Nft {
     }
 
     /// All elements of a set; none if the set or its table is not there.
-    pub fn elements(&self, table: Table, set: &str) -> Result<Vec<Element>> {
+    pub fn elements(&self, table: Table, set: &str) -> Result<Vec<ListedElement>> {
         let mut message = get(kind::GET_ELEMENT, table, NLM_F_DUMP);
         message.text(attr::ELEMENTS_TABLE, table.name).text(attr::ELEMENTS_SET, set);
         self.list_elements(message, || format!("nft list set {table} {set}"))
     }
 
     /// The element with a key; none if there is no such element, set or table.
-    pub fn element(&self, table: Table, set: &str, key: &[u8]) -> Result<Option<Element>> {
+    pub fn element(&self, table: Table, set: &str, key: &[u8]) -> Result<Option<ListedElement>> {
         let mut message = get(kind::GET_ELEMENT, table, NLM_F_ACK);
         message.text(attr::ELEMENTS_TABLE, table.name).text(attr::ELEMENTS_SET, set);
         encode::elements(&mut message, |element| encode::key(element, key));
@@ -268,7 +272,7 @@ impl Nft {
         Ok(told.into_iter().next())
     }
 
-    fn list_elements(&self, message: Message, action: impl Fn() -> String) -> Result<Vec<Element>> {
+    fn list_elements(&self, message: Message, action: impl Fn() -> String) -> Result<Vec<ListedElement>> {
         let told = match self.socket.request(message, action) {
             Err(e) if e.not_found() => return Ok(Vec::new()),
             other => other?,
@@ -292,10 +296,10 @@ fn drops(chain: &[u8]) -> bool {
     attribute(chain, attr::CHAIN_POLICY).and_then(number) == Some(NF_DROP)
 }
 
-fn decode_element(element: &[u8]) -> Option<Element> {
+fn decode_element(element: &[u8]) -> Option<ListedElement> {
     let key = attribute(element, attr::ELEMENT_KEY).and_then(|key| attribute(key, attr::DATA_VALUE))?;
     let comment = attribute(element, attr::ELEMENT_USERDATA).map(encode::comment_of);
-    Some(Element { key: key.to_vec(), comment: comment.unwrap_or_default() })
+    Some(ListedElement { key: key.to_vec(), comment: comment.unwrap_or_default() })
 }
 
 fn get(kind: u16, table: Table, flags: u16) -> Message {

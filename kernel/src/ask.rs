@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use cni_conf::cni::mac::MacAddr;
 
-use crate::net::{Interface, PacketSocket, wait};
 use crate::probe::{ARP, Claim, IPV6, Stance, claim, ethertype, question};
+use crate::{Interface, PacketSocket, wait};
 
 /// So often an address is asked for, and so long from one question to the next.
 const ROUNDS: u32 = 3;

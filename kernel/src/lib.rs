@@ -1,23 +1,30 @@
-//! The only place that talks to the kernel: netlink, namespaces, sysctls, and the ICMPv6 socket that
-//! announces addresses.
+//! All that speaks to the kernel about anything but plain files: netlink (links, addresses, routes,
+//! neighbours, rules, forwarding database, VLANs, nf_tables, conntrack), network namespaces, sysctls, packet
+//! sockets, and the frames that ask for addresses.
 //!
-//! rtnetlink, netlink-packet-route and nix are named here and nowhere else, because their interfaces break
-//! often.
+//! rtnetlink, netlink-packet-route, nix and libc are named here and nowhere else, because their interfaces
+//! break often.
 
 pub mod access;
 pub mod addr;
 pub mod announce;
-pub mod batch;
-pub mod conn;
+pub mod ask;
+mod batch;
+mod conn;
 pub mod conntrack;
 pub mod fdb;
+mod interface;
 pub mod link;
 pub mod neigh;
 mod netconf;
 pub mod netfilter;
 pub mod netns;
 pub mod nft;
+pub mod open;
+mod packet;
+mod parent;
 pub mod port;
+pub mod probe;
 pub mod remove;
 pub mod route;
 pub mod rule;
@@ -25,8 +32,12 @@ pub mod sysctl;
 
 pub use batch::{Batch, Request};
 pub use conn::Conn;
+pub use interface::{Interface, has_carrier, node_addresses};
 pub use netns::Namespace;
+pub use packet::{PacketSocket, wait};
+pub use parent::end_with;
 
+use cni_conf::cni::error::{CniError, code};
 use nix::errno::Errno;
 
 /// What the kernel refused, and what it was asked.
@@ -112,5 +123,11 @@ impl NetError {
     }
 }
 
-/// Shorthand of this module.
+impl From<NetError> for CniError {
+    fn from(error: NetError) -> CniError {
+        CniError::new(code::KERNEL_REFUSED, error.to_string())
+    }
+}
+
+/// Shorthand of this crate.
 pub type Result<T, E = NetError> = std::result::Result<T, E>;

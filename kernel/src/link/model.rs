@@ -1,6 +1,6 @@
 //! Interfaces, their addresses and routes as the kernel reports them, reduced to what the plans ask about.
 //!
-//! `net` fills these in, `plan` compares them with what the configuration wants. Nothing here does I/O.
+//! Nothing here does I/O.
 
 use std::net::IpAddr;
 

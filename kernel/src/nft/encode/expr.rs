@@ -1,6 +1,6 @@
 //! Expressions of rules as netlink attributes.
 
-use crate::net::netfilter::message::{Message, attribute, attributes, number, text};
+use crate::netfilter::message::{Message, attribute, attributes, number, text};
 use crate::nft::{Expr, Field, Match, Meta, Reg, Verdict};
 
 const NAME: u16 = 1;
@@ -155,7 +155,7 @@ fn put_match(m: &mut Message, what: &Match) {
 }
 
 /// The names of a rule's expressions, and the matches of iptables' among them.
-pub(super) fn decode(list: &[u8]) -> (Vec<String>, Vec<Match>) {
+pub(in crate::nft) fn decode(list: &[u8]) -> (Vec<String>, Vec<Match>) {
     let (mut names, mut matches) = (Vec::new(), Vec::new());
     for (_, item) in attributes(list) {
         let name = attribute(item, NAME).map(text).unwrap_or_default();

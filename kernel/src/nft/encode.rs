@@ -1,10 +1,13 @@
 //! Changes as netlink messages (linux/netfilter/nf_tables.h).
 
+mod expr;
+
+pub(super) use expr::decode as decode_expressions;
+
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
-use super::expr;
-use crate::net::netfilter::NFTABLES;
-use crate::net::netfilter::message::{Message, text};
+use crate::netfilter::NFTABLES;
+use crate::netfilter::message::{Message, text};
 use crate::nft::{Change, Element, Hook, MapOf, Set, Table, Type, Value};
 
 /// `NFT_MSG_*`, with the subsystem's number in the upper byte.
@@ -239,7 +242,7 @@ pub(super) fn comment_of(mut data: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::netfilter::message::attributes;
+    use crate::netfilter::message::attributes;
 
     #[test]
     fn a_comment_reads_back() {

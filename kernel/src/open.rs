@@ -7,24 +7,24 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// To open a file that is its owner's alone, should it be made.
-pub(super) fn options() -> OpenOptions {
+pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     options
 }
 
 /// Opens a file to be written over, made if there is none.
-pub(super) fn to_write(path: &Path) -> io::Result<File> {
+pub fn to_write(path: &Path) -> io::Result<File> {
     options().write(true).create(true).truncate(false).open(path)
 }
 
 /// Opens a directory.
-pub(super) fn directory(path: &Path) -> io::Result<File> {
+pub fn directory(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_DIRECTORY).open(path)
 }
 
 /// The content of a file, up to `most` bytes of it.
-pub(super) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     options().read(true).open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
