@@ -3,7 +3,9 @@
 //! A sequence is made of [`Step`]s by proptest, which also shortens one that fails. The seed of all is
 //! printed then; [`SEED`] repeats it.
 
+mod calls;
 mod expected;
+mod owners;
 mod rig;
 
 use integration::note;
@@ -92,7 +94,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let owner = || 0..OWNERS;
-    let ask = || prop_oneof![3 => Just(None), 1 => (0..rig::ADDRESSES).prop_map(Some)];
+    let ask = || prop_oneof![3 => Just(None), 1 => (0..owners::ADDRESSES).prop_map(Some)];
     let verb = prop_oneof![
         4 => Just(Verb::Add),
         3 => Just(Verb::Del),
@@ -112,7 +114,7 @@ fn step() -> impl Strategy<Value = Step> {
         14 => (verb, owner(), ask(), 0..SYSCALLS).prop_map(|(verb, owner, ask, at)| Step::Kill { verb, owner, ask, at }),
         2 => (owner(), ask()).prop_map(|(owner, ask)| Step::Restart { owner, ask }),
         6 => owner().prop_map(|owner| Step::Die { owner }),
-        2 => (0..rig::ADDRESSES).prop_map(|addr| Step::Remove { addr }),
+        2 => (0..owners::ADDRESSES).prop_map(|addr| Step::Remove { addr }),
         3 => Just(Step::Reboot),
     ]
 }

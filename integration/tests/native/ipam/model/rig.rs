@@ -1,9 +1,11 @@
 //! Takes the steps with the real binaries, and compares.
 
+use super::calls::quickly;
 use super::expected::{Known, Lease, Model};
+use super::owners::{ADDRESSES, V4, address, lease, names, number, record, sets};
 use super::{By, Step, Verb};
 use crate::ipam::{Ipam, NETWORK};
-use integration::{Attachment, Background, Call, Outcome, plugin, run_killed_at, run_quickly};
+use integration::{Background, Outcome, run_killed_at, run_quickly};
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,46 +13,9 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::process::Command;
-
-/// How many addresses there are in both sets.
-pub(super) const ADDRESSES: usize = 11;
-/// 10.1.0.2 and so on, then 2001:db8::2.
-const V4: usize = 5;
-
-fn address(number: usize) -> IpAddr {
-    let text = match number.checked_sub(V4) {
-        None => format!("10.1.0.{}", 2 + number),
-        Some(number) => format!("2001:db8::{:x}", 2 + number),
-    };
-    text.parse().unwrap()
-}
-
-fn sets() -> [BTreeSet<IpAddr>; 2] {
-    [(0..V4).map(address).collect(), (V4..ADDRESSES).map(address).collect()]
-}
-
-/// Two of a container have its id in common.
-fn names(owner: u8) -> (String, &'static str) {
-    (format!("c{}", owner / 2), if owner.is_multiple_of(2) { "eth0" } else { "net1" })
-}
-
-fn lease(owner: u8) -> String {
-    let (id, ifname) = names(owner);
-    format!("{id}\r\n{ifname}")
-}
-
-fn record(owner: u8) -> String {
-    let (id, ifname) = names(owner);
-    format!("{id}:{ifname}")
-}
-
-fn number(content: &str, written: impl Fn(u8) -> String) -> Option<u8> {
-    (0..super::OWNERS).find(|owner| written(*owner) == content)
-}
 
 pub(super) struct Rig {
-    ipam: Ipam,
+    pub(super) ipam: Ipam,
 }
 
 impl Rig {
@@ -84,9 +49,9 @@ impl Rig {
 }
 
 pub(super) struct Run<'a> {
-    rig: &'a Rig,
-    model: Model,
-    processes: BTreeMap<u8, Background>,
+    pub(super) rig: &'a Rig,
+    pub(super) model: Model,
+    pub(super) processes: BTreeMap<u8, Background>,
 }
 
 /// What a step that went wrong is told with.
@@ -369,58 +334,11 @@ impl<'a> Run<'a> {
     fn write_boot(&self) {
         fs::write(self.rig.boot_file(), self.model.boot.to_string()).unwrap();
     }
-
-    fn call(&self, verb: &str, attachment: &Attachment) -> Call<'a> {
-        self.rig.ipam.plugin().call(verb, attachment)
-    }
-
-    fn call_about(&mut self, verb: &str, owner: u8, ask: Option<IpAddr>) -> Call<'a> {
-        let attachment = self.attachment_of(verb, owner, ask);
-        self.call(verb, &attachment)
-    }
-
-    fn gc_call(&self, keep: u8) -> Call<'_> {
-        let kept = (0..super::OWNERS).filter(|owner| keep & 1 << owner != 0).map(|owner| {
-            let (id, ifname) = names(owner);
-            json!({"containerID": id, "ifname": ifname})
-        });
-        let kept: Vec<Value> = kept.collect();
-        let plugin = self.rig.ipam.plugin().with("cni.dev/valid-attachments", kept.into());
-        plugin.call_without_attachment("GC")
-    }
-
-    fn by_hand(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(plugin("vlan-bridge-ipam"));
-        command.args(words).arg("--data-dir").arg(self.rig.ipam.node.data_dir());
-        command.env_remove("CNI_COMMAND");
-        command
-    }
-
-    /// An ADD names the namespace by a process of the owner's own.
-    fn attachment_of(&mut self, verb: &str, owner: u8, ask: Option<IpAddr>) -> Attachment {
-        let (id, ifname) = names(owner);
-        if verb != "ADD" {
-            return self.attachment(id, ifname, "/none".into(), ask);
-        }
-        let start = || Background::start(Command::new("sleep").arg("infinity"));
-        let pid = self.processes.entry(owner).or_insert_with(start).pid();
-        self.model.alive.insert(owner, pid);
-        self.attachment(id, ifname, format!("/proc/{pid}/ns/net").into(), ask)
-    }
-
-    fn attachment(&self, id: String, ifname: &str, netns: PathBuf, ask: Option<IpAddr>) -> Attachment {
-        let args = ask.map_or(String::new(), |addr| format!("IP={addr}"));
-        Attachment { id, netns: Some(netns), ifname: ifname.into(), args, capabilities: json!({}) }
-    }
 }
 
 fn line(item: &Value) -> String {
     let text = |key: &str| item[key].as_str().unwrap_or("-");
     format!("{} {} {} {}", text("address"), text("container"), text("interface"), text("namespace"))
-}
-
-fn quickly(call: &Call<'_>) -> Outcome {
-    run_quickly(&mut call.bare_command(), call.input())
 }
 
 fn addresses(outcome: &Outcome) -> Result<Vec<IpAddr>, String> {
