@@ -1,4 +1,4 @@
-//! The command line, and which verb it asks for.
+//! The command line: parses it and calls the verb.
 
 use std::io::{self, Write};
 
@@ -13,7 +13,7 @@ use crate::{doctor, install, repair, status, uninstall};
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 
-/// Puts vlan-bridge onto a node, takes it away again, and tells how the node is.
+/// Installs vlan-bridge on a node, uninstalls it, and shows the state of the node.
 #[derive(Debug, Parser)]
 #[command(name = "vlan-bridgectl", version)]
 struct Cli {
@@ -30,8 +30,7 @@ enum Verb {
     Repair(Repair),
 }
 
-/// Does what the words ask for, and returns the exit code: 1 for what could not be done, 2 for what is no
-/// call.
+/// Runs a command line, and returns the exit code: 1 if the verb failed, 2 for a usage error.
 ///
 /// # Errors
 /// When `out` cannot be written.
@@ -79,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_told_from_the_root() {
+    fn directories_become_absolute() {
         let cli = Cli::try_parse_from(["vlan-bridgectl", "install", "--bin-dir", "bin"]).unwrap();
         let Verb::Install(call) = cli.verb else { panic!("no install") };
         assert_eq!(call.places.bin_dir, Some(std::env::current_dir().unwrap().join("bin")));

@@ -1,5 +1,5 @@
-//! The tool `vlan-bridgectl`: puts the plugins and a node's network list in their places, takes them away
-//! again, and tells how the node is. `docs/architecture.md` has the map of this crate.
+//! The tool `vlan-bridgectl`: installs the plugins and a node's network list, uninstalls them, and shows
+//! the state of the node. `docs/architecture.md` has the map of this crate.
 
 mod args;
 mod bond;

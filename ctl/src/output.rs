@@ -1,12 +1,12 @@
-//! Where messages go: stdout for results, stderr for messages.
+//! Stdout for results, and stderr for messages.
 
 use std::fmt;
 use std::io::{self, Write};
 
-/// Our output, whose errors are told from those of files.
+/// Stdout. Marks its errors, so that they can be told from those of files.
 pub(crate) struct OutputWriter<'a>(pub(crate) &'a mut dyn Write);
 
-/// An error of our output.
+/// An error while writing to stdout.
 #[derive(Debug)]
 struct OutputError(io::Error);
 
@@ -28,7 +28,7 @@ impl Write for OutputWriter<'_> {
     }
 }
 
-/// Whether nobody takes our output any more.
+/// Whether an error came from writing to stdout.
 pub(crate) fn is_output_error(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()
@@ -36,8 +36,8 @@ pub(crate) fn is_output_error(error: &anyhow::Error) -> bool {
         .is_some_and(|cause| cause.is::<OutputError>())
 }
 
-/// Says something to the person, apart from the facts.
+/// Prints a message to stderr.
 pub(crate) fn report(text: &str) {
-    // With stderr closed there is nobody to tell.
+    // With stderr closed, nobody can read it.
     let _ = writeln!(io::stderr(), "{}", text.trim_end());
 }

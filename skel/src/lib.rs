@@ -1,7 +1,7 @@
-//! What every CNI plugin binary of ours does around its verbs: environment, stdin, log, stdout, exit code.
+//! What every CNI plugin binary does around its verbs: environment, stdin, log, stdout, exit code.
 //!
-//! The only crate that writes to stdout, and there exactly one JSON document or nothing (CNI 1.1, section 2,
-//! "CNI operations"): the result of an ADD, the answer to VERSION, or an error.
+//! This is the only crate that writes a plugin's stdout. It writes exactly one JSON document or nothing
+//! (CNI 1.1, section 2, "CNI operations"): the result of an ADD, the answer to VERSION, or an error.
 
 use std::env;
 use std::ffi::OsString;
@@ -19,75 +19,75 @@ pub mod lock;
 mod logger;
 mod stdout;
 
-// musl's own allocator gives memory back with every large free; a plugin that lives for two milliseconds
-// would rather keep it.
+// musl's allocator returns memory to the kernel with every large free. A plugin that lives for two
+// milliseconds keeps it instead.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
-/// The largest configuration taken, in bytes. Real ones have a few thousand, with `prevResult` and all.
+/// The largest configuration that is accepted, in bytes. Real ones have a few thousand, `prevResult`
+/// included.
 pub const MAX_STDIN: u64 = 4 << 20;
 
-/// What a plugin does for one request: the result's JSON for ADD, `None` for the verbs without output.
+/// Runs one request. Returns the result's JSON for ADD, `None` for the verbs without output.
 pub type Run = fn(&Request) -> Result<Option<Value>, CniError>;
 
-/// What a program does for a person who calls it with these words: writes to `out`, and returns the exit
-/// code. An error of `out` is a reader who has seen enough.
+/// Runs a command line with these arguments: writes to `out`, and returns the exit code. An error of `out`
+/// means that the reader has closed the pipe.
 pub type CommandLine = fn(words: &[String], out: &mut dyn Write) -> io::Result<u8>;
 
-/// An error and the version to say it in.
+/// An error, and the CNI version to report it in.
 type Failure = (CniError, Version);
 
-/// What there is to print, and the ADD that it is the result of.
+/// The document to print, and the ADD request that it answers.
 type Answer = (Option<Value>, Option<Request>);
 
-/// The version of the configuration, once known; for the panic hook.
+/// The version of the configuration, once it is known. The panic hook uses it.
 static VERSION: OnceLock<Version> = OnceLock::new();
 
-/// The whole of a plugin's `main`. `about` is one line such as `vlan-bridge 0.1.0`.
+/// The whole `main` of a plugin. `about` is one line such as `vlan-bridge 0.1.0`.
 ///
-/// VERSION is answered here, and so is a call by hand: `--version` and `--help` print what this is; anything
-/// else without `CNI_COMMAND` is an error.
+/// Answers VERSION, `--version` and `--help`. Anything else without `CNI_COMMAND` is an error.
 pub fn plugin_main(about: &str, run: Run) -> ExitCode {
     main_with(about, run, None)
 }
 
-/// [`plugin_main`] of a plugin that can do something for a person: a call by hand whose first word does not
-/// begin with a dash goes to `tool`.
+/// [`plugin_main`] of a plugin that also has a command line. A call without `CNI_COMMAND` whose first
+/// argument does not begin with a dash goes to `tool`.
 pub fn plugin_main_with_tool(about: &str, run: Run, tool: CommandLine) -> ExitCode {
     main_with(about, run, Some(tool))
 }
 
-/// The whole of the `main` of a program that is no plugin: for people, and for scripts.
+/// The whole `main` of a program that is not a plugin.
 pub fn tool_main(tool: CommandLine) -> ExitCode {
-    run_command_line(tool, &words())
+    run_command_line(tool, &arguments())
 }
 
-/// What the caller wrote behind the program's name.
-fn words() -> Vec<String> {
+/// The command-line arguments without the program's name.
+fn arguments() -> Vec<String> {
     env::args_os().skip(1).map(|word| word.to_string_lossy().into()).collect()
 }
 
 fn main_with(about: &str, run: Run, tool: Option<CommandLine>) -> ExitCode {
     if env::var_os("CNI_COMMAND").is_none_or(|command| command.is_empty()) {
-        let words = words();
+        let words = arguments();
         return match tool.filter(|_| words.first().is_some_and(|word| !word.starts_with('-'))) {
             Some(tool) => run_command_line(tool, &words),
-            None => explain(about, tool.is_some()),
+            None => print_usage(about, tool.is_some()),
         };
     }
-    answer_panics();
+    report_panics_as_json();
     let outcome = answer(|name| env::var_os(name), stdin(), run);
     finish(outcome, run)
 }
 
-/// Stdin, unless a person sits there: nobody types a configuration.
+/// Stdin, unless it is a terminal: nobody types a configuration.
 fn stdin() -> Box<dyn Read> {
     let stdin = io::stdin();
     if stdin.is_terminal() { Box::new(io::empty()) } else { Box::new(stdin.lock()) }
 }
 
-/// One call from environment and stdin to the document to print.
+/// Runs one call: from the environment and stdin to the document to print.
 fn answer(get: impl Fn(&str) -> Option<OsString>, stdin: impl Read, run: Run) -> Result<Answer, Failure> {
     let env = Environment::parse(get);
     let stdin = match (read_config(stdin), &env) {
@@ -113,7 +113,7 @@ fn answer(get: impl Fn(&str) -> Option<OsString>, stdin: impl Read, run: Run) ->
     outcome.map_err(|error| (error, version))
 }
 
-/// Reads the configuration up to [`MAX_STDIN`], and nothing beyond it.
+/// Reads the configuration, at most [`MAX_STDIN`] bytes of it.
 fn read_config(stdin: impl Read) -> Result<Vec<u8>, CniError> {
     let mut bytes = Vec::new();
     stdin
@@ -133,8 +133,7 @@ fn versions(stdin: &[u8]) -> Value {
     json!({"cniVersion": asked, "supportedVersions": Version::ALL.map(Version::as_str)})
 }
 
-/// Starts the log. Wrong settings are an error, except for the verbs that clean up: those must not fail on
-/// them.
+/// Starts the log. Wrong settings are an error, except for DEL and GC, which must not fail on them.
 fn start_log(request: &Request) -> Result<(), CniError> {
     match request.log_settings() {
         Ok(settings) => logger::start(&settings, &request.env),
@@ -147,8 +146,8 @@ fn start_log(request: &Request) -> Result<(), CniError> {
     Ok(())
 }
 
-/// Prints the document, if there is one, and tells how it went. A result that nobody received is no success,
-/// and what an ADD made is undone.
+/// Prints the document, if there is one, and returns the exit code. If the result of an ADD cannot be
+/// printed, the ADD is undone.
 fn finish(outcome: Result<Answer, Failure>, run: Run) -> ExitCode {
     let (document, added, success) = match outcome {
         Ok((document, added)) => (document, added, true),
@@ -160,22 +159,22 @@ fn finish(outcome: Result<Answer, Failure>, run: Run) -> ExitCode {
         (Ok(()), _) => {}
         (Err(error), None) => log::error!("stdout: cannot write: {error}"),
         (Err(error), Some(added)) => {
-            log::error!("stdout: cannot write: {error}: what ADD made is undone");
+            log::error!("stdout: cannot write the result: {error}: undoing the ADD");
             undo(added, run);
         }
     }
     ExitCode::FAILURE
 }
 
-/// Does the DEL of an ADD.
+/// Undoes an ADD with a DEL.
 fn undo(mut request: Request, run: Run) {
     request.env.command = Command::Del;
     if let Err(error) = run(&request) {
-        log::error!("{error} (code {}); a DEL will undo the rest", error.code);
+        log::error!("undoing the ADD: {error} (code {}): a later DEL removes the rest", error.code);
     }
 }
 
-/// A person who knows what the plugin can be asked.
+/// Runs the command line of a program.
 fn run_command_line(tool: CommandLine, words: &[String]) -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
     match stdout::check().and_then(|()| tool(words, &mut out)).and_then(|code| out.flush().map(|()| code)) {
@@ -188,8 +187,8 @@ fn run_command_line(tool: CommandLine, words: &[String]) -> ExitCode {
     }
 }
 
-/// A person, or a runtime that forgot `CNI_COMMAND`.
-fn explain(about: &str, has_tool: bool) -> ExitCode {
+/// Answers a call without `CNI_COMMAND`: `--version`, `--help`, or an error.
+fn print_usage(about: &str, has_tool: bool) -> ExitCode {
     let name = about.split(' ').next().unwrap_or_default();
     let more = if has_tool { format!("\n\nBy hand: {name} help") } else { String::new() };
     let help = format!(
@@ -198,15 +197,15 @@ fn explain(about: &str, has_tool: bool) -> ExitCode {
         Version::list()
     );
     let word = env::args_os().nth(1);
-    let say = |text: &str| {
-        let said = stdout::check().and_then(|()| writeln!(io::stdout(), "{text}"));
-        ExitCode::from(u8::from(said.is_err()))
+    let print = |text: &str| {
+        let printed = stdout::check().and_then(|()| writeln!(io::stdout(), "{text}"));
+        ExitCode::from(u8::from(printed.is_err()))
     };
     match word.as_ref().and_then(|word| word.to_str()) {
-        Some("--version" | "-V") => say(about),
-        Some("--help" | "-h") => say(&help),
+        Some("--version" | "-V") => print(about),
+        Some("--help" | "-h") => print(&help),
         _ => {
-            // With stderr closed there is nobody to tell.
+            // With stderr closed, nobody can read it.
             let _ = writeln!(io::stderr(), "{help}");
             if io::stdin().is_terminal() {
                 return ExitCode::FAILURE;
@@ -217,8 +216,8 @@ fn explain(about: &str, has_tool: bool) -> ExitCode {
     }
 }
 
-/// A defect of ours must still reach the runtime as an error document, not as a bare abort.
-fn answer_panics() {
+/// Makes a panic reach the runtime as an error document.
+fn report_panics_as_json() {
     std::panic::set_hook(Box::new(|panic| {
         log::error!("{panic}");
         let error = CniError::new(code::INTERNAL, format!("the plugin has a defect: {panic}"));

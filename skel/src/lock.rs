@@ -1,5 +1,5 @@
-//! Every lock of ours: flock(2) on a file, so that the kernel lets go of it when its holder ends, however it
-//! ends. Who waits for one waits for a time, and is told then who holds it.
+//! Locks with flock(2) on a file: the kernel releases such a lock when its holder ends, however it ends.
+//! Whoever waits for a lock gives up after a time limit, with an error that names the holders.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -15,31 +15,32 @@ mod holder;
 
 pub use holder::Holders;
 
-/// How long a call waits that changes something. A holder needs milliseconds, so fifty calls at once are
-/// through within a second: who has not got it by then waits for a process that is stopped. A failed ADD may
-/// wait a second time, to undo, and twice this is still less than the two minutes that kubelet gives a call.
+/// The time limit of calls that change something. A holder needs milliseconds, and fifty calls at once
+/// finish within a second. A call that waits longer waits for a stopped process. A failed ADD may wait a
+/// second time to undo its work. Twice this limit is still less than the two minutes that kubelet gives a
+/// call.
 pub const LIMIT: Duration = Duration::from_secs(20);
-/// How long STATUS waits: kubelet asks for it every few seconds, and takes a node without answer for half a
-/// minute for dead.
+/// The time limit of STATUS. kubelet asks for it every few seconds, and marks the node as not ready after
+/// half a minute without an answer.
 pub const STATUS_LIMIT: Duration = Duration::from_secs(4);
-/// How long who only looks waits: a person sits there.
+/// The time limit of commands that only read: a user waits for them.
 pub const LOOK_LIMIT: Duration = Duration::from_secs(3);
-/// A thread that waits needs next to no stack.
+/// The stack of the waiting thread.
 const STACK: usize = 64 << 10;
 
-/// With others, or without.
+/// How a lock is shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
-    /// Shared with others that share it.
+    /// Several processes may hold it at a time.
     Shared,
-    /// Exclusive.
+    /// One process holds it.
     Exclusive,
 }
 
-/// Why a lock could not be taken.
+/// Why a lock could not be acquired.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Somebody has had it all the time.
+    /// Another process held it until the time limit.
     #[error(transparent)]
     Held(#[from] Held),
     /// The operating system refused.
@@ -47,25 +48,25 @@ pub enum LockError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// A lock that was not to be had in time.
+/// A lock that was not acquired within the time limit.
 #[derive(Debug, thiserror::Error)]
 #[error("lock {}: another process has held it for {} s: {holders}", path.display(), waited.as_secs())]
 pub struct Held {
     /// The file.
     pub path: PathBuf,
-    /// How long it was waited for.
+    /// The time limit.
     pub waited: Duration,
-    /// Who holds it.
+    /// The processes that hold it.
     pub holders: Holders,
 }
 
 impl Held {
-    /// Looks who holds the lock on a file.
+    /// Finds the processes that hold the lock on a file.
     pub fn see(path: &Path, file: &File, waited: Duration) -> Held {
         Held { path: path.to_owned(), waited, holders: Holders::of(file) }
     }
@@ -97,10 +98,10 @@ impl Share {
     }
 }
 
-/// Locks an open file, waiting for `limit` at most. The lock is had until the file is closed.
+/// Locks an open file, waiting for `limit` at most. Closing the file releases the lock.
 ///
 /// # Errors
-/// [`LockError::Held`] when it was not to be had in time.
+/// [`LockError::Held`] if another process held it until the time limit.
 pub fn take(path: &Path, file: File, share: Share, limit: Duration) -> Result<File, LockError> {
     let failed = |source| LockError::Io { path: path.to_owned(), source };
     match share.try_lock(&file) {
@@ -108,9 +109,9 @@ pub fn take(path: &Path, file: File, share: Share, limit: Duration) -> Result<Fi
         Err(TryLockError::WouldBlock) => {}
         Err(TryLockError::Error(source)) => return Err(failed(source)),
     }
-    // The kernel wakes those who wait, which fifty who look again and again would not do for each other; but
-    // it has no wait that ends. So a thread waits. If it has the lock too late, nobody takes it from it, and
-    // the file is closed again.
+    // The kernel wakes a waiting process at once, which polling would not do. flock(2) has no timeout, so a
+    // thread waits. If it gets the lock too late, nobody receives the file, and dropping it releases the
+    // lock.
     let seen = file.try_clone().map_err(failed)?;
     let (waiting, turn) = mpsc::channel();
     let wait = move || drop(waiting.send(share.lock(&file).map(|()| file)));
@@ -121,7 +122,7 @@ pub fn take(path: &Path, file: File, share: Share, limit: Duration) -> Result<Fi
     }
 }
 
-/// Which file a descriptor leads to.
+/// Device and inode of a file.
 fn identity(found: &fs::Metadata) -> (u64, u64) {
     (found.dev(), found.ino())
 }
@@ -130,7 +131,7 @@ fn identity(found: &fs::Metadata) -> (u64, u64) {
 mod tests {
     use super::*;
 
-    /// Long enough for a thread to be started, and no longer.
+    /// Long enough for a thread to start.
     const SHORT: Duration = Duration::from_millis(50);
 
     #[test]

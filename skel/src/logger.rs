@@ -1,5 +1,5 @@
-//! The log: one line a record, to stderr or to the end of `logFile`. Never to stdout, and never a reason to
-//! fail.
+//! The log: one line for each record, on stderr or at the end of `logFile`. It never writes to stdout, and
+//! a failure to log never fails the call.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -13,17 +13,17 @@ use cni_conf::cni::env::Environment;
 use cni_conf::request::{LogLevel, LogSettings};
 use log::{LevelFilter, Log, Metadata, Record};
 
-/// Container ids are long; this many characters tell them apart, as `crictl` shows them.
+/// How many characters of a container ID are shown: as many as `crictl` shows.
 const ID_SHOWN: usize = 13;
 
 struct Logger {
-    /// `None`: stderr.
+    /// `None` for stderr.
     file: Option<File>,
     /// `vlan-bridge[123] ADD 0123456789abc eth0`
     context: String,
 }
 
-/// Starts the log for one request. When the file cannot be opened, the log says so and goes to stderr.
+/// Starts the log for one request. If the file cannot be opened, the log goes to stderr and says so.
 pub(crate) fn start(settings: &LogSettings, env: &Environment) {
     let (file, failure) = match settings.file.as_deref().map(|path| (path, open(path))) {
         None => (None, None),
@@ -34,7 +34,7 @@ pub(crate) fn start(settings: &LogSettings, env: &Environment) {
     let program = program.as_deref().map(Path::new).and_then(Path::file_name).unwrap_or(OsStr::new("cni"));
     let program = format!("{}[{}]", program.to_string_lossy(), std::process::id());
     let logger = Logger { file, context: context(&program, env) };
-    // A second logger is refused; the first one does.
+    // Setting a second logger fails, and the first one stays.
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(match settings.level {
             LogLevel::Error => LevelFilter::Error,
@@ -49,9 +49,10 @@ pub(crate) fn start(settings: &LogSettings, env: &Environment) {
     }
 }
 
-/// Opens the file to append, readable by its owner alone: the log names containers. Directories are not made.
+/// Opens the file to append, readable only by its owner because the log names containers. Creates no
+/// directories.
 fn open(path: &Path) -> io::Result<File> {
-    // Opening a FIFO would wait for a reader.
+    // Opening a FIFO would block until it has a reader.
     if fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
         return Err(io::Error::other("it is a FIFO"));
     }
@@ -60,7 +61,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 fn context(program: &str, env: &Environment) -> String {
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-    // Container ids are ASCII.
+    // Container IDs are ASCII.
     let id = env.container_id.get(..ID_SHOWN).unwrap_or(&env.container_id);
     format!("{program} {} {} {}", env.command.as_str(), or_dash(id), or_dash(&env.ifname))
 }
@@ -73,7 +74,8 @@ impl Log for Logger {
     fn log(&self, record: &Record<'_>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let line = line(now, record.level().as_str(), &self.context, &record.args().to_string());
-        // One write a line, so that lines of concurrent plugins do not mix. A full disk is no reason to fail.
+        // One write for each line, so that lines of concurrent plugins do not mix. A full disk does not
+        // fail the call.
         let _ = match &self.file {
             Some(file) => (&*file).write_all(line.as_bytes()),
             None => io::stderr().lock().write_all(line.as_bytes()),
@@ -83,7 +85,7 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// One line; control characters are escaped, so that no value can forge a second one.
+/// One line. Control characters are escaped, so that no value can forge a second line.
 fn line(since_epoch: Duration, level: &str, context: &str, message: &str) -> String {
     let mut line = format!("{} {level} {context}: ", rfc3339(since_epoch));
     for c in message.chars() {
@@ -94,7 +96,7 @@ fn line(since_epoch: Duration, level: &str, context: &str, message: &str) -> Str
     line
 }
 
-/// UTC with milliseconds, as RFC 3339 writes it.
+/// UTC with milliseconds, in the format of RFC 3339.
 fn rfc3339(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs();
     let (year, month, day) = civil(seconds / 86_400);
@@ -103,11 +105,11 @@ fn rfc3339(since_epoch: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
-/// Year, month and day of a day counted from 1970-01-01. Years are taken to begin in March, so that the leap
-/// day is the last of its year.
+/// Year, month and day of a day counted from 1970-01-01. Years begin in March here, so that the leap day is
+/// the last of its year.
 fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_IN_400_YEARS: u64 = 146_097;
-    // From 0000-03-01.
+    // Counted from 0000-03-01.
     let days = days + 719_468;
     let (era, day) = (days / DAYS_IN_400_YEARS, days % DAYS_IN_400_YEARS);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;

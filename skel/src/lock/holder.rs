@@ -1,4 +1,4 @@
-//! Which processes hold a lock, for a message.
+//! Finds the processes that hold a lock, for error messages.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -6,12 +6,12 @@ use std::path::Path;
 
 use super::identity;
 
-/// So many are named.
-const MOST: usize = 3;
-/// So much of a command line is shown, in characters.
-const LONGEST: usize = 120;
+/// How many processes a message names.
+const MAX_NAMED: usize = 3;
+/// How many characters of a command line a message shows.
+const MAX_COMMAND_LINE: usize = 120;
 
-/// Who holds a lock, as far as can be seen from here.
+/// The processes that hold a lock, as far as this PID namespace shows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holders(Vec<Holder>);
 
@@ -23,18 +23,20 @@ struct Holder {
 }
 
 impl Holders {
-    /// Looks at the open files of every process. /proc/locks names the process that locked, which may have
-    /// ended and left the lock to one that it started, and a device that is not always the file's.
+    /// Looks through the open files of every process. /proc/locks is not enough: it names the process that
+    /// locked, which may have ended and left the lock to a child, and its device number is not always the
+    /// file's.
     pub(super) fn of(file: &File) -> Holders {
         let Ok(wanted) = file.metadata().map(|found| identity(&found)) else { return Holders(Vec::new()) };
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let holders = pids.filter(|pid| holds(*pid, wanted)).take(MOST);
+        let holders = pids.filter(|pid| holds(*pid, wanted)).take(MAX_NAMED);
         Holders(holders.map(Holder::of).collect())
     }
 }
 
-/// Whether a process has this file open with a lock on it. Of who only waits the kernel shows no lock there.
+/// Whether a process has this file open with a lock on it. fdinfo shows no lock for a process that only
+/// waits.
 fn holds(pid: u32, wanted: (u64, u64)) -> bool {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     files.filter(|entry| fs::metadata(entry.path()).is_ok_and(|found| identity(&found) == wanted)).any(
@@ -52,29 +54,28 @@ fn is_locked(about: &str) -> bool {
 impl Holder {
     fn of(pid: u32) -> Holder {
         let read = |what: &str| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
-        Holder { pid, name: shown(&read("comm")), command: shown(&read("cmdline")) }
+        Holder { pid, name: printable(&read("comm")), command: printable(&read("cmdline")) }
     }
 }
 
-/// What a process calls itself, in one line that does nothing to a terminal.
-fn shown(bytes: &[u8]) -> String {
+/// A process's name or command line in one line, without control characters.
+fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let plain = text.trim_end_matches(['\0', '\n']).chars();
-    plain.map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
+    plain.map(|c| if c.is_control() { ' ' } else { c }).take(MAX_COMMAND_LINE).collect()
 }
 
 impl fmt::Display for Holders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return f.write_str(
-                "no process that is seen from here: one of another PID namespace, or of another machine if the file \
-                 system is shared",
+                "no process in this PID namespace: one in another PID namespace, or on another machine if the file system is shared",
             );
         }
         for (index, holder) in self.0.iter().enumerate() {
             let comma = if index > 0 { ", " } else { "" };
             write!(f, "{comma}process {} ({}", holder.pid, holder.name)?;
-            // A thread of the kernel has none.
+            // A kernel thread has no command line.
             if !holder.command.is_empty() {
                 write!(f, ": {}", holder.command)?;
             }
@@ -97,8 +98,8 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_and_names_the_process_or_says_why_not() {
-        assert_eq!(shown(b"sh\0-c\0a\x1b[1m\nb\0"), "sh -c a [1m b");
-        assert_eq!(shown(&[b'x'; 500]).len(), LONGEST);
+        assert_eq!(printable(b"sh\0-c\0a\x1b[1m\nb\0"), "sh -c a [1m b");
+        assert_eq!(printable(&[b'x'; 500]).len(), MAX_COMMAND_LINE);
         let sleep = Holder { pid: 7, name: "sleep".into(), command: "sleep 300".into() };
         let kernel = Holder { pid: 8, name: "kworker".into(), command: String::new() };
         assert_eq!(
