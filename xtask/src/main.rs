@@ -7,9 +7,11 @@ mod build;
 mod command;
 mod counts;
 mod demo;
+mod deny;
 mod dist;
 mod fuzz;
 mod guest;
+mod msrv;
 mod oci;
 mod product;
 mod provision;
@@ -27,10 +29,11 @@ Usage: cargo xtask VERB [OPTIONS]
 
   build     build the static binaries that are shipped
   demo      bring up a small data centre, attach pods on two nodes and show the traffic
-  test      check formatting, lints and house rules, then run every test
+  test      check formatting, lints, house rules and crates, then run every test
   test-k8s  try the DaemonSet on a real Kubernetes
   bench     time our plugins against the packaged reference plugins
   fuzz      fuzz the configuration and the files of the address store
+  deny      check licences, duplicates and sources of all crates
   dist      build archives, images and sums to give away
   vm        boot a guest kernel that has bonding and VLANs, and run a command in it
   tidy      check the house rules that a program can check
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         "bench" => bench::main(&args),
         "build" => build::main(&args),
         "demo" => demo::main(&args),
+        "deny" => deny::main(&args),
         "dist" => dist::main(&args),
         "fuzz" => fuzz::main(&args),
         "test" => test::main(&args),

@@ -3,7 +3,7 @@
 use crate::command::{cargo, output, run, shown};
 use crate::counts::Counts;
 use crate::product::{self, Libc};
-use crate::{dist, guest, provision, suite, tidy, workspace};
+use crate::{deny, dist, guest, msrv, provision, suite, tidy, workspace};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 const USAGE: &str = "\
 Usage: cargo xtask test [--native] [FILTER]
 
-Checks formatting, lints and house rules, then runs the unit tests and the integration suites. Tests that need
+Checks formatting, lints and house rules, the crates that we depend on (`cargo xtask deny`), and that the oldest Rust of
+Cargo.toml builds it. Then runs the unit tests and the integration suites. Tests that need
 bonds or VLANs run in a guest kernel, all in one boot; the rest runs here, in network namespaces of its own.
 With FILTER, only tests whose path contains it run, and the checks are left out.
 
@@ -70,6 +71,8 @@ fn all(native: bool, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
     };
     if filter.is_none() {
         note("checks", stage("checks", checks));
+        note("dependencies", stage("dependencies", deny::check));
+        note("oldest Rust", stage("oldest Rust", || oldest_rust(counts)));
     }
     note("unit tests", stage("unit tests", || unit_tests(filter, counts)));
     if filter.is_none() {
@@ -106,6 +109,16 @@ fn checks() -> Result<()> {
     run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     run(cargo().args(["doc", "--quiet", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     tidy::check(&workspace::root())
+}
+
+/// Builds with the oldest Rust that is promised. clippy's `incompatible_msrv` holds the standard library's
+/// functions to it where that Rust cannot be had.
+fn oldest_rust(counts: &mut Counts) -> Result<()> {
+    if !msrv::check()? {
+        println!("not tried: oldest Rust: rustup cannot add {}", msrv::RUST);
+        counts.skipped += 1;
+    }
+    Ok(())
 }
 
 /// The tests inside the crates. The integration crate's own are those of its library.

@@ -1,0 +1,89 @@
+//! `cargo xtask deny`: whether the crates that we depend on may be depended on. `deny.toml` has the rules.
+
+use crate::command::{output, run, shown};
+use crate::workspace;
+use anyhow::{Context, Result, bail, ensure};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+const USAGE: &str = "\
+Usage: cargo xtask deny [--advisories]
+
+Checks licences, duplicates and sources of all crates against deny.toml, as `cargo xtask test` does. Installs cargo-deny
+below target/ first, which takes a minute or two.
+
+  --advisories   check them against the database of known vulnerabilities too, which is fetched from its git host";
+
+/// A version that the Rust of `rust-version` builds.
+const VERSION: &str = "0.20.2";
+
+/// What cargo-deny writes if the database cannot be had.
+const UNREACHABLE: &str = "failed to fetch advisory database";
+
+/// Runs the verb.
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    let with_advisories = match args {
+        [] => false,
+        [flag] if flag == "--advisories" => true,
+        other => return Ok(crate::command::usage(other, USAGE)),
+    };
+    check()?;
+    if with_advisories {
+        check_advisories()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Checks what takes no database.
+pub(crate) fn check() -> Result<()> {
+    run(command()?.args(["bans", "licenses", "sources"]))
+}
+
+/// Checks that no crate has a known vulnerability.
+pub(crate) fn check_advisories() -> Result<()> {
+    let mut command = command()?;
+    command.arg("advisories");
+    let name = shown(&command);
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run `{name}`"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    eprint!("{said}");
+    if said.contains(UNREACHABLE) {
+        bail!("no crate was checked for vulnerabilities: the host of the advisory database is unreachable");
+    }
+    ensure!(output.status.success(), "`{name}` failed: {}", output.status);
+    Ok(())
+}
+
+fn command() -> Result<Command> {
+    let mut command = Command::new(program()?);
+    command.current_dir(workspace::root()).args(["--locked", "check", "--hide-inclusion-graph"]);
+    Ok(command)
+}
+
+/// cargo-deny of our version, installed if there is none. To build it without optimisation takes a third of
+/// the time, and the checks take two seconds either way.
+fn program() -> Result<PathBuf> {
+    let root = workspace::target().join("tools");
+    let program = root.join("bin/cargo-deny");
+    let is_ours = || {
+        output(Command::new(&program).arg("--version"))
+            .is_ok_and(|answer| answer.split_whitespace().last() == Some(VERSION))
+    };
+    if !is_ours() {
+        eprintln!("installing cargo-deny {VERSION} ...");
+        let mut install = crate::command::cargo();
+        install.args([
+            "install",
+            "--quiet",
+            "--locked",
+            "--debug",
+            "--force",
+            "--version",
+            VERSION,
+            "--root",
+        ]);
+        run(install.arg(&root).arg("cargo-deny").env("CARGO_PROFILE_DEV_DEBUG", "0"))?;
+        ensure!(is_ours(), "cargo-deny was installed, but not as {}", program.display());
+    }
+    Ok(program)
+}
