@@ -3,7 +3,7 @@
 use crate::command::usage;
 use crate::oci::{self, Content, File, Image};
 use crate::product::{self, Libc};
-use crate::{provision, workspace};
+use crate::{provision, sbom, workspace};
 use anyhow::{Context, Result, ensure};
 use flate2::{Compression, GzBuilder};
 use serde_json::json;
@@ -16,8 +16,11 @@ const USAGE: &str = "\
 Usage: cargo xtask dist
 
 Builds the static binaries for x86_64 and aarch64 and puts into target/dist, for each: an archive with binaries, examples, manifests and
-documents, and an OCI image from scratch for `ctr image import` and `podman load`. SHA256SUMS has the sums of all. The same binaries
-give the same bytes. An architecture other than this machine's is left out, with the reason, where the toolchain cannot have it.";
+documents, and an OCI image from scratch for `ctr image import` and `podman load`. A file .cdx.json names the crates in the
+binaries (CycloneDX). SHA256SUMS has the sums of all. The same binaries give the same bytes. An architecture other than this machine's is left out, with the reason, where the toolchain cannot have it.";
+
+/// The architectures that binaries are given away for.
+pub(crate) const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -50,15 +53,22 @@ fn make() -> Result<Vec<PathBuf>> {
     }
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let own = std::env::consts::ARCH;
-    let mut made = pack(&dir, own, &product::build(Libc::best())?)?;
-    for arch in ["x86_64", "aarch64"].into_iter().filter(|arch| *arch != own) {
+    let libc = Libc::best();
+    let mut made = pack(&dir, own, &product::build(libc)?)?;
+    let mut triples = vec![libc.triple()];
+    for arch in ARCHITECTURES.into_iter().filter(|arch| *arch != own) {
         let built =
             provision::cross_compiler(arch).and_then(|compiler| product::cross_build(arch, &compiler));
         match built {
-            Ok(binaries) => made.extend(pack(&dir, arch, &binaries)?),
+            Ok(binaries) => {
+                made.extend(pack(&dir, arch, &binaries)?);
+                triples.push(product::cross_triple(arch));
+            }
             Err(error) => eprintln!("left out: {arch}: {error:#}"),
         }
     }
+    let bill = serde_json::to_string_pretty(&sbom::make(VERSION, &triples)?)? + "\n";
+    made.push(write(&dir, &format!("vlan-bridge-{VERSION}.cdx.json"), bill.as_bytes())?);
     let mut sums = String::new();
     for path in &made {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -70,7 +80,7 @@ fn make() -> Result<Vec<PathBuf>> {
 
 /// The archive and the image of one architecture.
 fn pack(dir: &Path, arch: &str, folder: &Path) -> Result<Vec<PathBuf>> {
-    let name = format!("vlan-bridge-{VERSION}-linux-{arch}");
+    let name = name(VERSION, arch);
     let image = write(dir, &format!("{name}.oci.tar"), &image(arch, folder)?)?;
     let mut files = binaries(folder, &name)?;
     for document in DOCUMENTS {
@@ -80,6 +90,11 @@ fn pack(dir: &Path, arch: &str, folder: &Path) -> Result<Vec<PathBuf>> {
     packed.write_all(&oci::archive(&files)?).context("cannot compress")?;
     let archive = write(dir, &format!("{name}.tar.gz"), &packed.finish().context("cannot compress")?)?;
     Ok(vec![archive, image])
+}
+
+/// The name of an architecture's files, without their endings.
+pub(crate) fn name(version: &str, arch: &str) -> String {
+    format!("vlan-bridge-{version}-linux-{arch}")
 }
 
 /// The image of a folder of binaries, as `dist` gives it away.

@@ -15,6 +15,8 @@ mod msrv;
 mod oci;
 mod product;
 mod provision;
+mod release;
+mod sbom;
 mod suite;
 mod test;
 mod test_k8s;
@@ -35,6 +37,7 @@ Usage: cargo xtask VERB [OPTIONS]
   fuzz      fuzz the configuration and the files of the address store
   deny      check licences, duplicates and sources of all crates
   dist      build archives, images and sums to give away
+  release   make the files of a release, and say how to commit and tag it
   vm        boot a guest kernel that has bonding and VLANs, and run a command in it
   tidy      check the house rules that a program can check
 
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         "deny" => deny::main(&args),
         "dist" => dist::main(&args),
         "fuzz" => fuzz::main(&args),
+        "release" => release::main(&args),
         "test" => test::main(&args),
         "test-k8s" => test_k8s::main(&args),
         "tidy" => tidy::main(&args),

@@ -12,7 +12,7 @@ pub(crate) const BINARIES: [&str; 3] = ["vlan-bridge", IPAM, "vlan-bridgectl"];
 /// execute it.
 pub(crate) const IPAM: &str = "vlan-bridge-ipam";
 /// The packages that have a program of their own, of the same name.
-const PACKAGES: [&str; 2] = ["vlan-bridge", "vlan-bridgectl"];
+pub(crate) const PACKAGES: [&str; 2] = ["vlan-bridge", "vlan-bridgectl"];
 
 /// Against which C library the static binaries are linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Libc {
         if add_target(&Libc::Musl.triple()) { Libc::Musl } else { Libc::Gnu }
     }
 
-    fn triple(self) -> String {
+    pub(crate) fn triple(self) -> String {
         let libc = match self {
             Libc::Musl => "musl",
             Libc::Gnu => "gnu",
@@ -85,9 +85,14 @@ pub(crate) fn try_fallback() -> Result<PathBuf> {
 /// The same for another architecture, against musl. The toolchain brings the linker; `compiler` names one for
 /// what is written in C.
 pub(crate) fn cross_build(arch: &str, compiler: &[(String, PathBuf)]) -> Result<PathBuf> {
-    let triple = format!("{arch}-unknown-linux-musl");
+    let triple = cross_triple(arch);
     ensure!(add_target(&triple), "the toolchain has no target {triple} and cannot add it");
     build_target(&triple, "-C linker=rust-lld", Profile::Release, compiler)
+}
+
+/// The target of another architecture.
+pub(crate) fn cross_triple(arch: &str) -> String {
+    format!("{arch}-unknown-linux-musl")
 }
 
 /// A profile of the workspace's Cargo.toml.
