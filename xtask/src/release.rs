@@ -40,7 +40,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     let edits = edits(version)?;
     deny::check()?;
     if with_advisories {
-        deny::check_advisories().context("with --without-advisories the release goes on without")?;
+        deny::check_advisories().context("--without-advisories leaves this check out")?;
     } else {
         eprintln!("not checked: known vulnerabilities of the crates");
     }
