@@ -1,40 +1,40 @@
-//! What the kernel says of a bond in `/proc/net/bonding`.
+//! The state of a bond, from `/proc/net/bonding`.
 
-/// A bond as the bonding driver describes it.
+/// The state of a bond as the bonding driver prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bond {
-    /// Milliseconds from one look at the members' carrier to the next; 0 if nobody looks.
+    /// Milliseconds between two checks of the members' carrier (miimon); 0 if off.
     pub(crate) mii_interval: u32,
-    /// The same for looks by ARP.
+    /// The same for ARP monitoring.
     pub(crate) arp_interval: u32,
-    /// In LACP mode: the MAC of the switch that the active members agree with; zeros for none.
+    /// In LACP mode: the switch's MAC, the partner of the active members; zeros without a partner.
     pub(crate) partner: Option<String>,
-    /// In LACP mode: the number of the aggregate that is in use.
+    /// In LACP mode: the ID of the active aggregator.
     pub(crate) aggregator: Option<String>,
-    /// The NICs in it.
+    /// The member NICs.
     pub(crate) members: Vec<Member>,
 }
 
-/// One NIC of a bond.
+/// A NIC of a bond.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Member {
     /// Interface name.
     pub(crate) name: String,
-    /// The driver takes its link for good.
+    /// MII status up.
     pub(crate) up: bool,
     /// `10000 Mbps`, or `Unknown`.
     pub(crate) speed: String,
     /// `full`, `half`, or `Unknown`.
     pub(crate) duplex: String,
-    /// In LACP mode: the aggregate that it is in.
+    /// In LACP mode: the ID of its aggregator.
     pub(crate) aggregator: Option<String>,
 }
 
-/// What the partner's MAC is when nobody speaks LACP at the other end.
-const NOBODY: &str = "00:00:00:00:00:00";
+/// The partner's MAC if no switch answers LACP.
+const NO_PARTNER: &str = "00:00:00:00:00:00";
 
 impl Bond {
-    /// Reads the driver's text.
+    /// Parses the driver's text.
     pub(crate) fn parse(text: &str) -> Bond {
         let mut sections = text.split("Slave Interface: ");
         let head = sections.next().unwrap_or_default();
@@ -56,14 +56,14 @@ impl Bond {
         }
     }
 
-    /// The members that carry traffic, or stand by to.
+    /// The members whose link is up.
     pub(crate) fn ready(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.up)
     }
 
-    /// Whether LACP found nobody at the other end.
-    pub(crate) fn is_alone(&self) -> bool {
-        self.partner.as_deref() == Some(NOBODY)
+    /// Whether LACP has no partner.
+    pub(crate) fn lacks_partner(&self) -> bool {
+        self.partner.as_deref() == Some(NO_PARTNER)
     }
 }
 
@@ -84,14 +84,14 @@ mod tests {
     #[test]
     fn the_drivers_text_is_read() {
         let bond = Bond::parse(TEXT);
-        assert_eq!((bond.mii_interval, bond.arp_interval, bond.is_alone()), (50, 0, false));
+        assert_eq!((bond.mii_interval, bond.arp_interval, bond.lacks_partner()), (50, 0, false));
         assert_eq!(bond.aggregator.as_deref(), Some("1"));
         assert_eq!(bond.ready().map(|member| member.name.as_str()).collect::<Vec<_>>(), ["nic0"]);
         assert_eq!(
             (bond.members[1].speed.as_str(), bond.members[1].aggregator.as_deref()),
             ("Unknown", Some("2"))
         );
-        assert!(Bond::parse(&TEXT.replace("02:00:00:00:00:07", NOBODY)).is_alone());
+        assert!(Bond::parse(&TEXT.replace("02:00:00:00:00:07", NO_PARTNER)).lacks_partner());
         assert_eq!(Bond::parse("Bonding Mode: x\n"), Bond::default());
     }
 }

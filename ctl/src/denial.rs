@@ -1,5 +1,5 @@
-//! Why we may not write somewhere: root without its capabilities, as in a container, is one user among
-//! others.
+//! Explains why a directory is not writable. Root without its capabilities, as in a container, is subject
+//! to file permissions.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -8,20 +8,20 @@ use std::path::Path;
 
 use kernel::access;
 
-/// As errno(3) has it: the owner may not either, as of an immutable file.
+/// errno(3): not permitted even for the owner, for example on an immutable file.
 const EPERM: i32 = 1;
 
-/// CAP_DAC_OVERRIDE of linux/capability.h: permissions of files do not count.
+/// CAP_DAC_OVERRIDE of linux/capability.h: bypasses file permissions.
 const DAC_OVERRIDE: u64 = 1 << 1;
 
-/// Who we are, as `/proc/self/status` tells.
+/// The user and capabilities of this process, from `/proc/self/status`.
 #[derive(Debug, PartialEq, Eq)]
-struct Own {
+struct Credentials {
     user: u32,
     overrides: bool,
 }
 
-/// What the kernel says of a folder.
+/// The permissions of a directory.
 #[derive(Debug)]
 struct Folder {
     shown: String,
@@ -31,7 +31,7 @@ struct Folder {
     label: Option<String>,
 }
 
-/// Where a folder is mounted.
+/// The mount that a directory is on.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
     /// Its mount point.
@@ -39,18 +39,18 @@ pub(crate) struct Mount {
     options: Vec<String>,
 }
 
-/// Whether files can be made in a folder, or the folder itself, without making any.
+/// Checks that files can be created in a directory, or the directory itself, without creating any.
 ///
 /// # Errors
-/// Why not.
+/// If they cannot.
 pub(crate) fn may_write(folder: &Path) -> io::Result<()> {
-    let there = there(folder);
-    if there.is_dir() { access::may_write(there) } else { Err(ErrorKind::NotADirectory.into()) }
+    let existing = nearest_existing(folder);
+    if existing.is_dir() { access::may_write(existing) } else { Err(ErrorKind::NotADirectory.into()) }
 }
 
-/// What is to be added to an error of a place: what stands in the way there, and what would be right.
+/// The explanation to append to an error of a path: the cause, and the fix.
 pub(crate) fn explain(place: &Path, error: &io::Error) -> Option<String> {
-    let folder = there(place);
+    let folder = nearest_existing(place);
     let shown = folder.display().to_string();
     match error.kind() {
         ErrorKind::ReadOnlyFilesystem => Some(read_only(&shown, mount_of(folder)?)),
@@ -63,15 +63,15 @@ pub(crate) fn explain(place: &Path, error: &io::Error) -> Option<String> {
                 mode: metadata.permissions().mode() & 0o7777,
                 label: access::label(folder),
             };
-            let own = own(&fs::read_to_string("/proc/self/status").ok()?)?;
+            let own = credentials(&fs::read_to_string("/proc/self/status").ok()?)?;
             Some(denied(&folder, &own, selinux().as_deref(), error.raw_os_error() == Some(EPERM)))
         }
         _ => None,
     }
 }
 
-/// The folder itself, or the nearest one above that is there.
-fn there(folder: &Path) -> &Path {
+/// The directory itself, or its nearest ancestor that exists.
+fn nearest_existing(folder: &Path) -> &Path {
     folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder)
 }
 
@@ -79,42 +79,40 @@ fn read_only(folder: &str, mount: Mount) -> String {
     let Mount { point, options } = mount;
     let options = options.join(",");
     format!(
-        "{folder} is mounted read-only (mount {point}, options {options}): mount -o remount,rw {point}, or have the runtime look elsewhere \
-         and give --bin-dir or --conf-dir"
+        "{folder} is mounted read-only (mount {point}, options {options}): mount -o remount,rw {point}, or configure the runtime with another directory and pass it with --bin-dir or --conf-dir"
     )
 }
 
-/// `context` is our own, where SELinux enforces.
-fn denied(folder: &Folder, own: &Own, context: Option<&str>, is_immutable: bool) -> String {
+/// `context` is the SELinux context of this process, if SELinux is enforcing.
+fn denied(folder: &Folder, own: &Credentials, context: Option<&str>, is_immutable: bool) -> String {
     let Folder { shown, owner, group, mode, label } = folder;
     let label = label.as_ref().map_or(String::new(), |label| format!(", label {label}"));
     let facts = format!("{shown} has owner {owner}, group {group}, mode {mode:04o}{label}");
     if own.user != 0 {
-        return format!("{facts}, and this is user {}, not root", own.user);
+        return format!("{facts}, and vlan-bridgectl runs as user {}, not root", own.user);
     }
     if is_immutable {
         return format!(
-            "{facts}: is it immutable, or what is in it? lsattr -d {shown} {shown}/* shows an i then, and chattr -i takes it away"
+            "{facts}: the directory or a file in it may be immutable: lsattr -d {shown} {shown}/* then shows an i, and chattr -i removes it"
         );
     }
     let is_open = *owner == 0 && mode & 0o300 == 0o300;
     if !is_open && !own.overrides {
         return format!(
-            "{facts}, and this is root without CAP_DAC_OVERRIDE: chown 0 {shown} && chmod u+rwx {shown}, \
+            "{facts}, and vlan-bridgectl runs as root without CAP_DAC_OVERRIDE: chown 0 {shown} && chmod u+rwx {shown}, \
              or give a DaemonSet that capability (deploy/components/foreign-owner)"
         );
     }
     match context {
         Some(context) => format!(
-            "{facts}; SELinux is enforcing, and may not let {context} do this: ausearch -m AVC -ts recent tells; \
-             a DaemonSet needs seLinuxOptions with type spc_t (deploy/components/selinux)"
+            "{facts}; SELinux is enforcing, and may deny {context} this access: see ausearch -m AVC -ts recent; a DaemonSet needs seLinuxOptions with type spc_t (deploy/components/selinux)"
         ),
-        None => format!("{facts}: a security module, or whoever provides the file system, forbids it"),
+        None => format!("{facts}: a security module or the file system itself denies access"),
     }
 }
 
-/// Our own context, where SELinux enforces. From within a container only the label on us tells that there is
-/// SELinux.
+/// The SELinux context of this process, if SELinux is enforcing. In a container only the process's own
+/// context shows that SELinux is on.
 fn selinux() -> Option<String> {
     let enforces = fs::read_to_string("/sys/fs/selinux/enforce").ok();
     if enforces.is_some_and(|enforces| enforces.trim() == "0") {
@@ -122,31 +120,31 @@ fn selinux() -> Option<String> {
     }
     let context = fs::read_to_string("/proc/self/attr/current").ok()?;
     let context = context.trim_end_matches(['\0', '\n']);
-    // user:role:type:level; another module's is of another form.
+    // SELinux contexts are user:role:type:level. Other security modules use other formats.
     (context.matches(':').count() >= 2).then(|| context.to_owned())
 }
 
-fn own(status: &str) -> Option<Own> {
+fn credentials(status: &str) -> Option<Credentials> {
     let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));
-    // Real, effective, saved, of the file system.
+    // Real, effective, saved and file system UID.
     let user = line("Uid:")?.split_whitespace().nth(1)?.parse().ok()?;
     let capabilities = u64::from_str_radix(line("CapEff:")?.trim(), 16).ok()?;
-    Some(Own { user, overrides: capabilities & DAC_OVERRIDE != 0 })
+    Some(Credentials { user, overrides: capabilities & DAC_OVERRIDE != 0 })
 }
 
-/// Where a folder is mounted, as far as `/proc` tells.
+/// The mount of a directory, as far as `/proc` shows it.
 pub(crate) fn mount_of(folder: &Path) -> Option<Mount> {
-    let folder = there(folder).canonicalize().ok()?;
+    let folder = nearest_existing(folder).canonicalize().ok()?;
     mount_in(&fs::read_to_string("/proc/self/mountinfo").ok()?, &folder)
 }
 
-/// Lines of mountinfo: `36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/sda1 rw`. Of two at one place
-/// the later one counts.
+/// Lines of mountinfo: `36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/sda1 rw`. Of two mounts at
+/// one point the later one is visible.
 fn mount_in(mounts: &str, folder: &Path) -> Option<Mount> {
     let of = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();
         let end = words.iter().position(|word| *word == "-")?;
-        // Of the mount, and of what is mounted.
+        // Of the mount, and of the superblock.
         let options = words.get(5)?.split(',').chain(words.get(end + 3)?.split(','));
         let mut options: Vec<String> = options.map(str::to_owned).collect();
         options.dedup();
@@ -157,7 +155,7 @@ fn mount_in(mounts: &str, folder: &Path) -> Option<Mount> {
 }
 
 impl Mount {
-    /// Whether programs on it cannot be run.
+    /// Whether programs on it cannot be executed.
     pub(crate) fn forbids_programs(&self) -> bool {
         self.options.iter().any(|option| option == "noexec")
     }
@@ -172,24 +170,30 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_the_way_is_told_with_what_would_be_right() {
-        const ROOT: Own = Own { user: 0, overrides: true };
-        const BARE: Own = Own { user: 0, overrides: false };
+    fn the_cause_is_named_with_its_fix() {
+        const ROOT: Credentials = Credentials { user: 0, overrides: true };
+        const BARE: Credentials = Credentials { user: 0, overrides: false };
         let cases = [
-            (folder(0, 0o755, None), Own { user: 9, overrides: false }, None, false, "user 9, not root"),
+            (
+                folder(0, 0o755, None),
+                Credentials { user: 9, overrides: false },
+                None,
+                false,
+                "user 9, not root",
+            ),
             (
                 folder(1999, 0o755, None),
                 BARE,
                 None,
                 false,
-                "/d has owner 1999, group 7, mode 0755, and this is root without",
+                "/d has owner 1999, group 7, mode 0755, and vlan-bridgectl runs as root without",
             ),
             (
                 folder(0, 0o555, None),
                 BARE,
                 None,
                 false,
-                "mode 0555, and this is root without CAP_DAC_OVERRIDE: chown 0 /d && chmod u+rwx /d",
+                "mode 0555, and vlan-bridgectl runs as root without CAP_DAC_OVERRIDE: chown 0 /d && chmod u+rwx /d",
             ),
             (
                 folder(0, 0o755, Some("u:r:usr_t:s0")),
@@ -209,10 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn who_we_are_and_where_a_folder_is_mounted_is_read_from_proc() {
+    fn credentials_and_mounts_are_read_from_proc() {
         let status = "Name:\tx\nUid:\t0\t0\t0\t0\nCapEff:\t00000000a80425fb\n";
-        assert_eq!(own(status), Some(Own { user: 0, overrides: true }));
-        assert_eq!(own("Uid:\t1\t9\t1\t1\nCapEff:\t0\n"), Some(Own { user: 9, overrides: false }));
+        assert_eq!(credentials(status), Some(Credentials { user: 0, overrides: true }));
+        assert_eq!(
+            credentials("Uid:\t1\t9\t1\t1\nCapEff:\t0\n"),
+            Some(Credentials { user: 9, overrides: false })
+        );
         let mounts = "1 0 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n\
                       2 1 8:2 / /opt ro,noexec shared:1 master:2 - ext4 /dev/sdb1 ro\n\
                       3 1 8:3 / /optional rw - tmpfs t rw\n";

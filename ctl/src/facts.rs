@@ -1,5 +1,4 @@
-//! Everything that was seen on a node, as values: `observe` fills it in, `doctor` and `status` look at it. No
-//! I/O.
+//! The state of a node, as values: `observe` fills them in, and `doctor` and `status` read them. No I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,7 +23,7 @@ use crate::lists::{Found, Ours};
 use crate::neighbours::NeighbourTable;
 use crate::runtimes::{self, Runtime};
 
-/// A node at one moment.
+/// The state of a node at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     /// When the node was looked at, since the epoch.
@@ -38,120 +37,119 @@ pub(crate) struct Facts {
     pub(crate) sysctls: Sysctls,
     pub(crate) modules: Modules,
     pub(crate) runtimes: Vec<Runtime>,
-    /// Why they cannot be told: a configuration that nobody understands.
+    /// Why the runtimes are unknown: a configuration file that cannot be parsed.
     pub(crate) unclear_runtime: Option<String>,
-    /// The names of those that call the plugin `loopback` and do not have it.
+    /// The names of the runtimes that call the plugin `loopback` and do not have it.
     pub(crate) without_loopback: Vec<&'static str>,
-    /// Where plugins are: where runtimes look, and where install was told to put them.
+    /// The directories of the plugins: those of the runtimes, and those that install used.
     pub(crate) bin_dirs: Vec<PathBuf>,
-    /// Each folder where runtimes look for lists, or install was told to put them, and what is in it.
+    /// The directories of the network lists (those of the runtimes, and those that install used), each with
+    /// its lists.
     pub(crate) folders: Vec<(PathBuf, Vec<Found>)>,
-    /// The lists that others took the place of, or that were uninstalled: those of ours first.
+    /// Copies of lists that install replaced or uninstall removed. Lists with a vlan-bridge entry come
+    /// first.
     pub(crate) kept: Vec<PathBuf>,
-    /// Every network of ours in those lists.
+    /// Every vlan-bridge network in those lists.
     pub(crate) networks: Vec<Network>,
-    /// What attached pods hold whose network is in no list, by its name.
+    /// The leases of attached pods whose network is in no list, by the network's name.
     pub(crate) unlisted: Vec<(String, Leases)>,
-    /// Networks that have leases where ours have theirs, and that no list names: the folder, and how many
-    /// leases.
+    /// Networks with leases in a known data directory but without a list: the lease directory, and the
+    /// number of leases.
     pub(crate) orphans: Vec<(PathBuf, usize)>,
-    /// Lists with an entry of ours that the plugins would refuse, and why.
+    /// Lists with a vlan-bridge entry that the plugins would refuse, and the error.
     pub(crate) refused: Vec<(PathBuf, String)>,
-    /// Every plugin that the lists of ours name.
+    /// Every plugin that the vlan-bridge lists name.
     pub(crate) plugins: Vec<Plugin>,
     pub(crate) definitions: Definitions,
-    /// Hardware's drivers, by the interface's name.
+    /// The drivers of NICs, by the interface's name.
     pub(crate) drivers: BTreeMap<String, String>,
-    /// What was given to attachments outside their veths, by the name of the veth.
+    /// The records of attachments with NAT rules or host ports, by the name of the veth.
     pub(crate) records: BTreeMap<String, Record>,
-    /// Attachments whose rules in the packet filter are not as they were put in, and what is missing.
+    /// Attachments whose NAT rules are incomplete, and what is missing.
     pub(crate) broken_rules: Vec<(String, String)>,
-    /// The node's ends of pods' interfaces that have a guard in the packet filter; none if it cannot be
-    /// asked.
+    /// The host ends of veths that have a guard in nftables; none if nftables cannot be read.
     pub(crate) guarded: Option<Vec<String>>,
-    /// Attachments whose guard is not as it was put in, and what is missing.
+    /// Attachments whose guard is incomplete, and what is missing.
     pub(crate) broken_guards: Vec<(String, String)>,
-    /// The node's devices on networks of uplinks from which it may forward to its others.
+    /// Devices on networks with an uplink from which the node may forward to its other networks.
     pub(crate) open_uplinks: BTreeSet<String>,
-    /// Why nobody can tell what is in the packet filter: we may not look.
+    /// Why nftables cannot be read: a missing permission.
     pub(crate) filter_denied: Option<String>,
-    /// Why the packet filter cannot do what the networks ask for.
+    /// Why nftables cannot do what the networks need.
     pub(crate) filter_lacks: Option<String>,
-    /// Tables of iptables in which a rule of ours accepts all that is forwarded.
+    /// Tables of iptables in which a rule of the plugin accepts all forwarded packets.
     pub opened: Vec<String>,
-    /// Chains FORWARD of iptables that drop what no rule accepts; a rule of ours can be there.
+    /// iptables FORWARD chains with policy drop in which the plugin can insert a rule.
     pub(crate) forward_drops: Vec<ForwardChain>,
-    /// Chains of others that forwarded packets have to pass, and which no rule of ours can meet: a policy of
-    /// drop, or firewalld's.
+    /// Other chains that forwarded packets pass, in which the plugin cannot insert a rule: those with
+    /// policy drop, and firewalld's.
     pub(crate) forward_chains: Vec<ForwardChain>,
-    /// Bridges of attached pods whose packets the packet filter drops, and where.
+    /// Bridges of attached pods whose bridged packets a chain drops, and which chain.
     pub(crate) bridged_dropped: Vec<(String, BridgedDrop)>,
-    /// Chains of others that filter reverse paths, each with the devices of ours that rules of its table are
-    /// about.
+    /// Foreign chains that filter reverse paths, each with the pod devices that rules of its table name.
     pub(crate) reverse_path_filters: Vec<(ReversePathFilter, BTreeSet<String>)>,
-    /// Where legacy iptables filters as well.
+    /// The legacy iptables programs that have a filter table.
     pub(crate) legacy: Vec<Legacy>,
-    /// Attachments of other IPAM plugins' networks whose veth is gone, and whose pod is there.
+    /// Attachments with another IPAM plugin whose veth is gone although the pod exists.
     pub(crate) without_veth: Vec<AttachmentId>,
-    /// Host routes and neighbour entries of the node for attached pods that are missing.
+    /// Missing host routes and neighbour entries of attached pods.
     pub(crate) missing_routes: Vec<MissingRoute>,
-    /// Packets that reverse-path filtering has dropped since the boot (`IPReversePathFilter`).
+    /// Packets dropped by reverse-path filtering since boot (`IPReversePathFilter`).
     pub(crate) rp_filtered: Option<u64>,
-    /// None in a network namespace that is not the machine's first one: these show neither counters nor
-    /// limits.
+    /// Empty in a network namespace other than the initial one, which shows neither counters nor limits.
     pub(crate) neighbours: Vec<NeighbourTable>,
 }
 
-/// A chain of somebody else's at the forward hook.
+/// A foreign chain at the forward hook.
 #[derive(Debug)]
 pub(crate) struct ForwardChain {
     /// `inet`, `ip`, `ip6`
     pub(crate) family: &'static str,
     pub(crate) table: String,
     pub(crate) chain: String,
-    /// The devices of ours that rules of its table are about.
+    /// The pod devices that rules of its table name.
     pub(crate) devices: BTreeSet<String>,
-    /// The devices of ours whose pods a rule of ours there lets through.
+    /// The pod devices whose traffic a rule of the plugin in this chain accepts.
     pub(crate) let_through: BTreeSet<String>,
 }
 
-/// The FORWARD chain of legacy iptables, of one family.
+/// The FORWARD chain of legacy iptables, of one address family.
 #[derive(Debug)]
 pub(crate) struct Legacy {
     /// `iptables-legacy` or `ip6tables-legacy`
     pub(crate) program: &'static str,
-    /// What the program prints of it; none where it is not there to be asked.
+    /// The output of `PROGRAM -S FORWARD`; none if the program is not installed.
     pub(crate) chain: Option<String>,
 }
 
-/// A route or a neighbour entry of the node for a pod that is not there.
+/// A missing host route or neighbour entry of a pod.
 #[derive(Debug)]
 pub(crate) struct MissingRoute {
-    /// The veth's end on the node.
+    /// The host end of the pod's veth.
     pub(crate) veth: String,
-    /// By which the pod is reached.
+    /// The device of the route.
     pub(crate) device: String,
     pub(crate) metric: u32,
-    /// The pod's, as far as a record tells.
+    /// The pod's MAC, if a record has it.
     pub(crate) mac: Option<MacAddr>,
     pub(crate) missing: Missing,
 }
 
-/// A network of ours and what there is of it.
+/// A vlan-bridge network and its state on this node.
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) ours: Ours,
-    /// The list that it is in.
+    /// The file of its list.
     pub(crate) path: PathBuf,
     pub(crate) leases: Leases,
-    /// What the plugin's STATUS says; none where there is no plugin to ask.
+    /// The answer of the plugin to STATUS; none if there is no plugin.
     pub(crate) status: Option<Result<(), String>>,
-    /// From where it was asked who answers; none where nobody asked.
+    /// The result of probing; none if the network was not probed.
     pub(crate) asked: Option<Asked>,
 }
 
 impl Network {
-    /// Whether pods have addresses of a family; of another IPAM's ranges, IPv4 is assumed.
+    /// Whether pods have addresses of a family. With another IPAM plugin, IPv4 is assumed.
     pub(crate) fn has_family(&self, ipv6: bool) -> bool {
         let ranges = self.ours.ipam.as_ref().map(|ipam| &ipam.ranges);
         ranges.map_or(!ipv6, |ranges| ranges.iter().any(|set| set.is_ipv4() != ipv6))
@@ -164,37 +162,37 @@ impl Network {
     }
 }
 
-/// The addresses of a network that are held here.
+/// The leases of a network on this node.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     pub(crate) held: Vec<(IpAddr, Known)>,
     pub(crate) usage: Vec<Usage>,
-    /// The address, who uses it, and for how many seconds yet it is left alone.
+    /// The address, the MAC that uses it, and the remaining seconds of its quarantine.
     pub(crate) quarantined: Vec<(IpAddr, MacAddr, u32)>,
-    /// Why nothing is known.
+    /// Why the leases cannot be read.
     pub(crate) unreadable: Option<StoreError>,
 }
 
-/// What probing has found.
+/// The answers to the probes of a network.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) from: Vantage,
     pub(crate) answers: Result<Answers, String>,
-    /// The same of the gateways that have answered, asked under another MAC than the interface's.
+    /// The answers of those gateways to probes with another source MAC than the interface's.
     pub(crate) as_another: Result<Answers, String>,
 }
 
-/// Kernel settings, as numbers.
+/// Sysctls, as numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Sysctls(pub(crate) BTreeMap<String, i64>);
 
 impl Sysctls {
-    /// A setting by its path below `/proc/sys/net`, `ipv4/ip_forward` for one.
+    /// A sysctl by its path below `/proc/sys/net`, such as `ipv4/ip_forward`.
     pub(crate) fn get(&self, key: &str) -> Option<i64> {
         self.0.get(key).copied()
     }
 
-    /// The reverse-path filter that is in force on an interface: the larger one of its own and that of all.
+    /// The effective rp_filter of an interface: the larger of its own value and `all`.
     pub(crate) fn rp_filter(&self, interface: &str) -> i64 {
         let of = |name: &str| self.get(&format!("ipv4/conf/{name}/rp_filter")).unwrap_or(0);
         of(interface).max(of("all"))
@@ -206,39 +204,39 @@ impl Sysctls {
 pub(crate) struct Modules {
     /// Loaded or built in.
     pub(crate) present: BTreeSet<String>,
-    /// Built in, so there at boot too.
+    /// Built in, so present at boot too.
     pub(crate) built_in: BTreeSet<String>,
     /// Named by a file of modules-load.d(5).
     pub(crate) at_boot: BTreeSet<String>,
-    /// There to be loaded; none where nobody can tell.
+    /// Available to modprobe; none if that is unknown.
     pub(crate) loadable: Option<BTreeSet<String>>,
 }
 
 impl Modules {
-    /// Whether one is there.
+    /// Whether a module is loaded or built in.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.present.contains(name) || self.built_in.contains(name)
     }
 
-    /// Whether one is not there and will not come.
+    /// Whether a module is neither loaded nor available.
     pub(crate) fn lacks(&self, name: &str) -> bool {
         !self.has(name) && self.loadable.as_ref().is_some_and(|loadable| !loadable.contains(name))
     }
 }
 
-/// A plugin that a list names, wherever it is.
+/// A plugin that a list names.
 #[derive(Debug)]
 pub(crate) struct Plugin {
     pub(crate) name: String,
-    /// Its file; none if it is in no folder where runtimes look.
+    /// Its file; none if no directory has it.
     pub(crate) path: Option<PathBuf>,
     pub(crate) executable: bool,
-    /// What it says that it is, if it is one of ours; why it says nothing otherwise.
+    /// The version that a vlan-bridge plugin prints, or why it prints none; none for other plugins.
     pub(crate) version: Option<Result<String, String>>,
 }
 
 impl Facts {
-    /// Whether a network wants a VLAN sub-interface that this kernel cannot make.
+    /// Whether a network needs a VLAN sub-interface and this kernel has no 8021q module.
     pub(crate) fn cannot_tag(&self, ours: &Ours) -> bool {
         let port = ours.network.uplink.as_ref().map(|uplink| &uplink.port);
         matches!(port, Some(UplinkPort::SubInterface { .. })) && self.modules.lacks("8021q")
@@ -254,12 +252,12 @@ impl Facts {
         self.links.iter().filter(move |link| link.master == Some(master.index))
     }
 
-    /// An interface's addresses that are no link-local ones.
+    /// The addresses of an interface, without link-local ones.
     pub(crate) fn addresses<'a>(&'a self, link: &'a Link) -> impl Iterator<Item = &'a Address> {
         self.addresses.iter().filter(move |address| address.interface == link.index && !address.link_local)
     }
 
-    /// Whether a default route leaves by an interface, in one table or in any.
+    /// Whether an interface has a default route, in one table or in any.
     pub(crate) fn has_default_route(&self, link: &Link, table: Option<u32>) -> bool {
         self.routes.iter().any(|route| {
             route.interface == Some(link.index)
@@ -268,29 +266,31 @@ impl Facts {
         })
     }
 
-    /// The runtimes that network lists are for.
+    /// The runtimes that read network lists.
     pub(crate) fn takers(&self) -> impl Iterator<Item = &Runtime> {
         runtimes::takers(&self.runtimes)
     }
 
-    /// The node's ends of attached pods' interfaces.
+    /// The host ends of attached pods' veths.
     pub(crate) fn attachments(&self) -> impl Iterator<Item = &Link> {
         self.links.iter().filter(|link| is_attachment(link))
     }
 
-    /// Whether an attached pod's port is on a bridge.
+    /// Whether an attached pod is a port of a bridge.
     pub(crate) fn has_pods(&self, bridge: &str) -> bool {
         let link = self.link(bridge);
         link.is_some_and(|link| self.attachments().any(|pod| pod.master == Some(link.index)))
     }
 
-    /// The devices by which pods' packets come and go: bridges, and their sides of VLANs.
+    /// The devices that pods' packets use on the node: bridges, and their VLAN interfaces on the node's
+    /// side.
     pub(crate) fn devices(&self) -> BTreeSet<String> {
         let networks = self.networks.iter().map(|network| &network.ours.network);
         networks.flat_map(|network| [network.bridge.clone(), network.node_device()]).collect()
     }
 
-    /// What programs can be told an interface by. Of one that is not there yet: of this kind.
+    /// The properties by which other programs match an interface. `kind` is the kind of an interface that
+    /// does not exist yet.
     pub(crate) fn device(&self, name: &str, kind: &str) -> Device {
         let link = self.link(name);
         let kind = match link.map(|link| &link.kind) {
@@ -305,7 +305,7 @@ impl Facts {
             Some(_) => None,
             None => self.drivers.get(name).cloned(),
         };
-        // As udev and networkd have it: these say so themselves, all other Ethernet does not.
+        // The types of udev and networkd. Ethernet interfaces of other kinds have no type there.
         let type_ = match kind.as_deref() {
             Some("bridge") => Some("bridge"),
             Some("bond") => Some("bond"),
@@ -318,14 +318,14 @@ impl Facts {
         Device { name: name.to_owned(), type_, kind, driver, mac, permanent_mac }
     }
 
-    /// The bonds and NICs that networks hang on, each once.
+    /// The bonds and NICs that are uplinks of networks.
     pub(crate) fn masters(&self) -> BTreeSet<&str> {
         let uplinks = self.networks.iter().filter_map(|network| network.ours.network.uplink.as_ref());
         uplinks.map(|uplink| uplink.master.as_str()).collect()
     }
 
-    /// From where a network can be asked: its bridge or the bridge's side of the VLAN, or, before the first
-    /// pod, its uplink.
+    /// The interface from which to probe a network: the bridge or its VLAN interface on the node's side.
+    /// Before the first pod it is the uplink.
     pub(crate) fn vantage(&self, ours: &Ours) -> Option<Vantage> {
         let network = &ours.network;
         let uplink = network.uplink.as_ref()?;

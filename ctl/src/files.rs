@@ -1,4 +1,4 @@
-//! Files that others read while we write them.
+//! Writes files atomically, and reads files and directories.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -9,29 +9,29 @@ use anyhow::{Result, anyhow};
 
 use crate::denial;
 
-/// Puts a file in its place in one step: written beside, synced, renamed. Whoever opens the name gets the old
-/// content or the new one, whole, after a power cut too; who runs the old one keeps it. The name beside
-/// begins with a dot and ends like nothing that a runtime reads.
+/// Writes a file atomically: to a temporary file in the same directory, synced and renamed. Readers see the
+/// whole old content or the whole new content, after a power failure too. A program that runs from the old
+/// file keeps it. The temporary name begins with a dot and has no extension that a runtime reads.
 pub(crate) fn put(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    put_by(path, |beside| write(beside, content, mode))
+    replace_atomically(path, |beside| write(beside, content, mode))
 }
 
-/// Makes a name of another file, which is in the same file system, in one step.
+/// Creates a hard link atomically. Both paths must be in one file system.
 pub(crate) fn link(other: &Path, path: &Path) -> Result<()> {
-    put_by(path, |beside| {
+    replace_atomically(path, |beside| {
         let _ = fs::remove_file(beside);
         fs::hard_link(other, beside)
     })
 }
 
-/// Whether two names are of one file.
+/// Whether two paths are the same file.
 pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
     let inode = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
     inode(one).is_some_and(|inode_of_one| Some(inode_of_one) == inode(other))
 }
 
-/// Puts what `make` makes beside a path in its place.
-fn put_by(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
+/// Lets `make` create a temporary file, and renames it to `path`.
+fn replace_atomically(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(anyhow!("{} is not the path of a file", path.display()));
     };
@@ -39,7 +39,7 @@ fn put_by(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()>
     let beside = folder.join(format!(".{}.{}.new", name.to_string_lossy(), std::process::id()));
     let outcome = make(&beside).and_then(|()| fs::rename(&beside, path));
     if let Err(error) = outcome {
-        // What is left of a write that failed is no use to anybody.
+        // Remove what a failed write left.
         let _ = fs::remove_file(&beside);
         return Err(failed(path, "write", &error));
     }
@@ -47,10 +47,10 @@ fn put_by(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()>
     synced.map_err(|error| failed(folder, "sync", &error))
 }
 
-/// Whether files can be made in a folder, or the folder itself.
+/// Checks that files can be created in a directory, or the directory itself.
 ///
 /// # Errors
-/// Why not, before anything was touched.
+/// If they cannot. Nothing was changed.
 pub(crate) fn check_folder(folder: &Path) -> Result<()> {
     denial::may_write(folder).map_err(|error| match error.kind() {
         ErrorKind::NotADirectory => failed(folder, "create", &error),
@@ -58,9 +58,9 @@ pub(crate) fn check_folder(folder: &Path) -> Result<()> {
     })
 }
 
-/// Which file, and what could not be done with it.
+/// An error with the path, the action and the explanation.
 fn failed(path: &Path, action: &str, error: &io::Error) -> anyhow::Error {
-    // A file comes and goes by leave of its folder.
+    // Creating and removing a file needs permission on its directory.
     let place = if action == "read" || path.is_dir() { Some(path) } else { path.parent() };
     let why = place.and_then(|place| denial::explain(place, error));
     let why = why.map_or(String::new(), |why| format!(": {why}"));
@@ -68,11 +68,11 @@ fn failed(path: &Path, action: &str, error: &io::Error) -> anyhow::Error {
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    // One of a run that was killed, whose process id has come round.
+    // Left by a killed process that had the same process ID.
     let _ = fs::remove_file(path);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(content)?;
-    // Whatever the umask took away.
+    // Regardless of the umask.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.sync_all()
 }
@@ -89,7 +89,7 @@ pub(crate) fn mode(path: &Path) -> Result<u32> {
     Ok(metadata.permissions().mode() & 0o7777)
 }
 
-/// The content of a file; none if there is none.
+/// The content of a file; none if the file does not exist.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
@@ -98,7 +98,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Removes a file; false if there is none.
+/// Removes a file. Returns false if it does not exist.
 pub(crate) fn remove(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -111,7 +111,7 @@ fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// The names in a folder, sorted; none if there is no such folder.
+/// The names in a directory, sorted; none if the directory does not exist.
 pub(crate) fn names(folder: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

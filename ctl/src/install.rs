@@ -1,7 +1,8 @@
-//! `install`: plugins first, the network list last, so that a runtime never finds a list without its plugins.
+//! `install`: the plugins first and the network list last, so that a runtime never finds a list without its
+//! plugins.
 //!
-//! Everything is read, decided and checked before the first byte is written. Then one install at a time looks
-//! at what is there and writes: see [`crate::lock`].
+//! Install reads, decides and checks everything before it writes the first byte. Then it takes the
+//! [lock](crate::lock), compares with the current files, and writes.
 
 pub(crate) mod binaries;
 mod list;
@@ -28,7 +29,7 @@ use crate::runtimes::{self, Runtime};
 
 use binaries::Binary;
 
-/// What there is to do, and what was seen on the way.
+/// What install writes, and its warnings.
 struct Plan {
     runtimes: Vec<Runtime>,
     binaries: Vec<Binary>,
@@ -36,20 +37,20 @@ struct Plan {
     warnings: Vec<String>,
 }
 
-/// A network list of this node, to be put into a folder.
+/// A network list of this node, to be written into a directory.
 struct NewList {
     path: PathBuf,
     content: Value,
-    /// The slices that are in it, and where they are from.
+    /// The slices in it, and their source.
     slices: Option<slice::Chosen>,
-    /// What is there, once it was looked at.
+    /// The current content of the file, once it was read.
     before: Option<Vec<u8>>,
-    /// Where that is kept, once it is.
+    /// Where the current content is kept, if it is replaced.
     kept: Option<PathBuf>,
 }
 
 impl Plan {
-    /// Whether everything can be put where it goes: either all of it or nothing is.
+    /// Checks every target directory, so that either everything is written or nothing.
     fn check_folders(&mut self) -> Result<()> {
         let bin_dirs = self.binaries.iter().filter_map(|binary| binary.target.parent());
         let bin_dirs: BTreeSet<&Path> = bin_dirs.collect();
@@ -63,13 +64,13 @@ impl Plan {
             if let Some(mount) = denial::mount_of(dir).filter(denial::Mount::forbids_programs) {
                 let (dir, point) = (dir.display(), mount.point);
                 self.warnings
-                    .push(format!("{dir} is mounted noexec (mount {point}): no plugin there can be run"));
+                    .push(format!("{dir} is mounted noexec (mount {point}): the plugins there cannot run"));
             }
         }
         Ok(())
     }
 
-    /// Looks at what is there now in the places that files go to.
+    /// Reads the current files at the targets.
     fn look(&mut self) -> Result<()> {
         for binary in &mut self.binaries {
             binary.look()?;
@@ -100,15 +101,15 @@ pub(crate) fn run(call: &Install, out: &mut dyn Write) -> Result<()> {
     if call.watch { watch::watch(call, once, out) } else { once(call, out) }
 }
 
-/// Installs.
+/// Installs once.
 fn once(call: &Install, out: &mut dyn Write) -> Result<()> {
     let mut plan = plan(call)?;
-    // Only now: what is refused leaves no trace.
+    // Only now, so that a refused install leaves no trace.
     let _lock = InstallLock::acquire()?;
     plan.look()?;
     let mut manifest = Manifest::read()?;
     for list in plan.lists.iter_mut().filter(|list| list.state() == "replaced") {
-        // Before it is noted as one of ours.
+        // Before `add_list`, which records the file as ours.
         list.kept = list.before.as_ref().map(|before| manifest.keep(&list.path, before)).transpose()?;
     }
     plan.binaries.iter().for_each(|binary| manifest.add_binary(&binary.target));
@@ -123,7 +124,7 @@ fn once(call: &Install, out: &mut dyn Write) -> Result<()> {
     tell(&plan, call.output, out)
 }
 
-/// Decides everything and writes nothing.
+/// Decides everything, and writes nothing.
 fn plan(call: &Install) -> Result<Plan> {
     let cluster = slice::Cluster::find(call)?;
     let runtimes = runtimes::find(cluster.as_ref().and_then(slice::Cluster::runtime))?;
@@ -142,8 +143,8 @@ fn plan(call: &Install) -> Result<Plan> {
     };
     for runtime in plan.runtimes.iter().filter(|runtime| runtime.has_netavark()) {
         let shown = runtime.shown();
-        let why = "its containers never see a CNI network list";
-        plan.warnings.push(format!("{shown} makes its networks with netavark: {why}"));
+        let why = "its containers do not use CNI network lists";
+        plan.warnings.push(format!("{shown} uses netavark: {why}"));
     }
     let templates = list::templates(call)?;
     part::check_use(call, &templates)?;
@@ -161,7 +162,7 @@ fn plan(call: &Install) -> Result<Plan> {
         let slices = slices.filter(|chosen| !chosen.slices.is_empty());
         let ours = lists::check(&content)?;
         if ours.is_empty() {
-            bail!("{}: no plugin of type {} in it", template.from, lists::OUR_PLUGIN);
+            bail!("{}: no plugin of type {} in the list", template.from, lists::OUR_PLUGIN);
         }
         for ours in &ours {
             plan.warnings.extend(ours.warnings.iter().map(|odd| format!("{}: {odd}", template.from)));
@@ -198,21 +199,21 @@ fn tell(plan: &Plan, format: Output, out: &mut dyn Write) -> Result<()> {
         match (runtime.takes_lists(), runtime.has_netavark()) {
             (true, _) => writeln!(out, "found     {shown}, up to CNI {}", runtime.cni.as_str())?,
             (false, true) => writeln!(out, "found     {shown}, with netavark instead of CNI")?,
-            (false, false) => writeln!(out, "found     {shown}, which is told to do without CRI and CNI")?,
+            (false, false) => writeln!(out, "found     {shown}, with CRI (and so CNI) disabled")?,
         }
     }
     for binary in &plan.binaries {
         writeln!(out, "{binary}")?;
     }
     if plan.lists.is_empty() {
-        writeln!(out, "plugins only: no --network and no --name, so no list")?;
+        writeln!(out, "plugins only: without --network or --name no list is installed")?;
     }
     for list in &plan.lists {
         let version = list.content["cniVersion"].as_str().unwrap_or_default();
         let slices = list.slices.as_ref().map_or(String::new(), |chosen| format!(", slice {chosen}"));
         writeln!(out, "{:9} {}: CNI {version}{slices}", list.state(), list.path.display())?;
         if let Some(kept) = &list.kept {
-            writeln!(out, "kept      {}: the one that was there", kept.display())?;
+            writeln!(out, "kept      {}: the list that it replaces", kept.display())?;
         }
     }
     plan.warnings.iter().for_each(|warning| output::report(&format!("warning: {warning}")));

@@ -1,5 +1,5 @@
-//! The Kubernetes API, as far as a pod with a service account may ask it: its own Node, and all Nodes where
-//! that is allowed.
+//! The Kubernetes API for a pod with a service account: its own Node, and all Nodes if the account may list
+//! them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::files;
 
-/// Where every pod finds who it is and whom to trust.
+/// The service account's token and CA certificate in every pod.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// For one question, from connecting to the last byte.
+/// The time limit of one request, from connecting to the last byte.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A Node has some ten kilobytes, its list of images included.
+/// The largest response. A Node has some ten kilobytes, its list of images included.
 const LARGEST: u64 = 64 << 20;
 
-/// So many Nodes are asked for at a time.
+/// How many Nodes one request lists.
 const PAGE: u32 = 250;
 
-/// An API server, and the service account that it is asked as.
+/// An API server, and the service account's token.
 pub(crate) struct Api {
     agent: Agent,
     url: String,
@@ -31,7 +31,7 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// The API server of the cluster that this pod is in; none outside of a cluster.
+    /// The API server of this pod's cluster; none outside a cluster.
     ///
     /// # Errors
     /// A service account that cannot be read.
@@ -49,7 +49,7 @@ impl Api {
         let config = Agent::config_builder()
             .tls_config(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&roots)).build())
             .https_only(true)
-            // The token is for the API server alone.
+            // The token must go to the API server only.
             .proxy(None)
             .max_redirects(0)
             .http_status_as_error(false)
@@ -62,17 +62,17 @@ impl Api {
     pub(crate) fn node(&self, name: &str) -> Result<Value> {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
         if name.is_empty() || !name.chars().all(plain) {
-            bail!("{name:?} is not the name of a Node: --node or NODE_NAME says which is this one");
+            bail!("{name:?} is not a valid Node name: set --node or NODE_NAME to the name of this Node");
         }
         let path = format!("/api/v1/nodes/{name}");
         match self.get(&path)? {
             (200, node) => Ok(node),
-            (404, _) => bail!("there is no Node {name}: --node or NODE_NAME says which is this one"),
+            (404, _) => bail!("there is no Node {name}: set --node or NODE_NAME to the name of this Node"),
             (status, answer) => bail!("{}{path}: {}", self.url, refusal(status, &answer)),
         }
     }
 
-    /// `GET /api/v1/nodes`; `Err` inside says why this account does not see them.
+    /// `GET /api/v1/nodes`. The inner `Err` says why the account may not list them.
     pub(crate) fn nodes(&self) -> Result<Result<Vec<Value>, String>> {
         let mut nodes = Vec::new();
         let mut next = String::new();
@@ -96,7 +96,7 @@ impl Api {
 
     fn get(&self, path: &str) -> Result<(u16, Value)> {
         let url = format!("{}{path}", self.url);
-        let failed = || format!("cannot ask {url}");
+        let failed = || format!("cannot get {url}");
         let request = self.agent.get(&url).header("Accept", "application/json");
         let mut answer =
             request.header("Authorization", format!("Bearer {}", self.token)).call().with_context(failed)?;
@@ -104,7 +104,7 @@ impl Api {
         let body = answer.body_mut().with_config().limit(LARGEST).read_to_string().with_context(failed)?;
         let value = match serde_json::from_str(&body) {
             Ok(value) => value,
-            // An error may come from a proxy in between, which speaks HTML.
+            // An error may come from a proxy, and be HTML.
             Err(_) if status != 200 => Value::Null,
             Err(error) => return Err(error).with_context(|| format!("{url}: the answer is not JSON")),
         };
@@ -120,17 +120,18 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
         }
     }
     if certificates.is_empty() {
-        bail!("no certificate in it");
+        bail!("it has no certificate");
     }
     Ok(certificates)
 }
 
 fn refusal(status: u16, answer: &Value) -> String {
-    let message = answer["message"].as_str().unwrap_or("without a word why");
+    let message = answer["message"].as_str().unwrap_or("without a message");
     format!("the API server answered {status}: {message}")
 }
 
-/// A query's value; continue tokens are base64, whose `+`, `/` and `=` mean something else there.
+/// Percent-encodes a query value. Continue tokens are base64 with `+`, `/` and `=`, which are reserved
+/// there.
 fn escaped(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | b'.' => char::from(byte).to_string(),

@@ -1,4 +1,4 @@
-//! Network lists: which ones a folder has, and what our entries in them ask for.
+//! Network lists: reads them from directories, and checks their vlan-bridge entries.
 
 use std::path::{Path, PathBuf};
 
@@ -11,16 +11,16 @@ use serde_json::{Map, Value};
 
 use crate::files;
 
-/// The plugin that is ours.
+/// The plugin's type in network lists.
 pub(crate) const OUR_PLUGIN: &str = "vlan-bridge";
 
-/// What runtimes take for a network list, by the end of its name (libcni's `ConfFiles`): what ends otherwise
-/// than in this is the configuration of a single plugin to them.
+/// The file name extension of network lists. libcni's `ConfFiles` takes files with the other extensions as
+/// the configuration of a single plugin.
 const OF_LIST: &str = ".conflist";
 const OF_PLUGIN: [&str; 2] = [".conf", ".json"];
 
-/// The list that a single plugin's configuration stands for (libcni's `ConfListFromConf`); anything else as
-/// it is.
+/// Wraps a single plugin's configuration into a list (libcni's `ConfListFromConf`). Returns anything else
+/// as it is.
 pub(crate) fn of_one(content: Value) -> Value {
     if !is_single(&content) {
         return content;
@@ -38,7 +38,7 @@ pub(crate) fn is_single(content: &Value) -> bool {
     content["type"].is_string() && content.get("plugins").is_none()
 }
 
-/// The single plugin's configuration that stands for a list of one.
+/// Unwraps a list of one plugin into a single plugin's configuration.
 pub(crate) fn single(list: &Value) -> Option<Value> {
     let [plugin] = list["plugins"].as_array()?.as_slice() else { return None };
     let mut single = plugin.clone();
@@ -48,33 +48,34 @@ pub(crate) fn single(list: &Value) -> Option<Value> {
     Some(single)
 }
 
-/// A network of ours: an entry of a list, checked as the plugins check it.
+/// A vlan-bridge entry of a list, checked as the plugins check it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ours {
     /// The network's name.
     pub(crate) name: String,
     /// The entry's keys.
     pub(crate) network: Network,
-    /// Its `ipam` section; none where another IPAM plugin, or none, gives addresses.
+    /// Its `ipam` section; none with another IPAM plugin or without one.
     pub(crate) ipam: Option<IpamConfig>,
-    /// What is odd and not wrong.
+    /// Warnings about unusual values.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Checks every entry of ours in a list, as libcni would hand it to the plugin.
+/// Checks every vlan-bridge entry of a list, as libcni would pass it to the plugin.
 ///
 /// # Errors
-/// What an ADD would say.
+/// The error of an ADD.
 pub(crate) fn check(list: &Value) -> Result<Vec<Ours>> {
     if !list["plugins"].is_array() {
         bail!(
-            "plugins: missing: must be a list of plugins, or type: the plugin of a list of one: this is neither"
+            "plugins: missing: a network list needs plugins, and a single plugin's configuration needs type"
         );
     }
     entries(list).map(check_entry).collect()
 }
 
-/// Our entries of a list, as libcni hands them to the plugin: with the list's name and version.
+/// The vlan-bridge entries of a list, as libcni passes them to the plugin: with the list's name and
+/// version.
 pub(crate) fn entries(list: &Value) -> impl Iterator<Item = Value> {
     let plugins = list["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
     plugins.iter().filter(|plugin| plugin["type"] == OUR_PLUGIN).map(|plugin| {
@@ -87,7 +88,7 @@ pub(crate) fn entries(list: &Value) -> impl Iterator<Item = Value> {
 }
 
 fn check_entry(config: Value) -> Result<Ours> {
-    // What a runtime says of an ADD; nothing of it is looked at here.
+    // The environment of an ADD. Its values do not matter here.
     let environment = Environment::parse(|name| {
         let value = match name {
             "CNI_COMMAND" => "ADD",
@@ -113,14 +114,14 @@ fn check_entry(config: Value) -> Result<Ours> {
     Ok(Ours { name: request.name, network, ipam, warnings })
 }
 
-/// A network list, or a single plugin's configuration, in a folder.
+/// A file in a CNI conf directory: a network list, or a single plugin's configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     /// Its file.
     pub(crate) path: PathBuf,
-    /// Its content, as a list; the reason where it is none.
+    /// The content as a list, or why it cannot be read.
     pub(crate) content: Result<Value, String>,
-    /// What would be its name, where runtimes take it for something else by the one that it has.
+    /// The right file name, if runtimes misread the file by its extension.
     pub(crate) misnamed: Option<PathBuf>,
 }
 
@@ -135,7 +136,7 @@ impl Found {
         self.entries().iter().filter_map(|plugin| plugin["type"].as_str()).collect()
     }
 
-    /// The types of the IPAM plugins that they call.
+    /// The types of the plugins' IPAM plugins.
     pub(crate) fn ipam_types(&self) -> Vec<&str> {
         self.entries().iter().filter_map(|plugin| plugin["ipam"]["type"].as_str()).collect()
     }
@@ -160,22 +161,22 @@ impl Found {
         list.map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Whether an entry of it is ours.
+    /// Whether the list has a vlan-bridge entry.
     pub(crate) fn is_ours(&self) -> bool {
         self.types().contains(&OUR_PLUGIN)
     }
 }
 
-/// Whether a file's content is a network list, or a plugin's configuration, with an entry of ours.
+/// Whether a file's content is a list or a plugin's configuration with a vlan-bridge entry.
 pub(crate) fn is_ours(content: &[u8]) -> bool {
     let content = serde_json::from_slice(content).map_err(|error| error.to_string());
     Found::new(PathBuf::new(), content).is_ours()
 }
 
-/// Every list of a folder, in the order in which runtimes go through them: by name.
+/// Every list of a directory, in the order of libcni: by file name.
 ///
 /// # Errors
-/// When the folder cannot be read; there being none is no error.
+/// If the directory cannot be read. A missing directory is not an error.
 pub(crate) fn in_folder(folder: &Path) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for name in files::names(folder)? {
@@ -195,14 +196,14 @@ pub(crate) fn in_folder(folder: &Path) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Reads one list that must be there, or a single plugin's configuration as a list of one.
+/// Reads a list, or a single plugin's configuration as a list of one. A missing file is an error.
 pub(crate) fn read(path: &Path) -> Result<Value> {
     read_as_is(path).map(of_one)
 }
 
-/// Reads either.
+/// Reads a list or a single plugin's configuration as it is.
 pub(crate) fn read_as_is(path: &Path) -> Result<Value> {
-    let content = files::read(path)?.ok_or_else(|| anyhow!("{}: there is no such file", path.display()))?;
+    let content = files::read(path)?.ok_or_else(|| anyhow!("{}: file not found", path.display()))?;
     let value: Value =
         serde_json::from_slice(&content).with_context(|| format!("{}: not JSON", path.display()))?;
     match value.is_object() {

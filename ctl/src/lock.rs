@@ -1,7 +1,7 @@
-//! One install or uninstall at a time.
+//! The lock of install and uninstall: one at a time.
 //!
-//! The lock is on the folder of the manifest: of all that installs share, in containers of several DaemonSets
-//! too, only that is sure to be one.
+//! It is on the manifest's directory. Installs in several DaemonSets' containers share that directory and
+//! nothing else for certain.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,21 +13,21 @@ use cni_skel::lock::{self, Share};
 use crate::files;
 use crate::manifest::FOLDER;
 
-/// How long to wait. An install writes a dozen megabytes to a disk that may be slow; an uninstall with
+/// The time limit. An install writes a dozen megabytes to a disk that may be slow. An uninstall with
 /// `--force` calls DEL for each pod.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Held while the manifest, and what it names, is looked at and changed.
+/// Held while the manifest and its files are read and changed.
 #[derive(Debug)]
 pub(crate) struct InstallLock {
     _folder: File,
 }
 
 impl InstallLock {
-    /// Takes the lock, waiting for it up to [`LIMIT`]. Makes the folder.
+    /// Acquires the lock, waiting up to [`LIMIT`]. Creates the directory.
     ///
     /// # Errors
-    /// When another process has held it for so long.
+    /// If another process held it until the time limit.
     pub(crate) fn acquire() -> Result<InstallLock> {
         let path = Path::new(FOLDER);
         files::make_folder(path)?;

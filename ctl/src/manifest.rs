@@ -1,4 +1,4 @@
-//! What install has put where, so that uninstall takes away that and no more. Whoever changes it holds the
+//! Records which files install has written, so that uninstall removes exactly these. Changing it needs the
 //! [lock](crate::lock).
 
 use std::collections::BTreeMap;
@@ -9,27 +9,27 @@ use serde_json::{Value, json};
 
 use crate::{files, lists};
 
-/// Where we remember things across reboots.
+/// Persistent state of install.
 pub(crate) const FOLDER: &str = "/var/lib/vlan-bridge";
 
-/// The files that install has put onto this node.
+/// The files that install has written to this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Manifest {
     /// Plugins.
     pub(crate) binaries: Vec<PathBuf>,
     /// Network lists.
     pub(crate) lists: Vec<PathBuf>,
-    /// Where the list of others is kept whose place one of these took.
+    /// The copies of the foreign lists that install replaced, by the path of the list.
     pub(crate) kept: BTreeMap<PathBuf, PathBuf>,
 }
 
 impl Manifest {
-    /// Reads it; an empty one if nothing was ever installed.
+    /// Reads the manifest. It is empty if nothing was ever installed.
     pub(crate) fn read() -> Result<Manifest> {
         let path = path();
         let Some(content) = files::read(&path)? else { return Ok(Manifest::default()) };
-        let value: Value = serde_json::from_slice(&content)
-            .with_context(|| format!("cannot understand {}", path.display()))?;
+        let value: Value =
+            serde_json::from_slice(&content).with_context(|| format!("cannot parse {}", path.display()))?;
         let paths = |key: &str| {
             let list = value[key].as_array().map(Vec::as_slice).unwrap_or_default();
             list.iter().filter_map(Value::as_str).map(PathBuf::from).collect()
@@ -39,38 +39,38 @@ impl Manifest {
         Ok(Manifest { binaries: paths("binaries"), lists: paths("lists"), kept })
     }
 
-    /// Notes a plugin, once.
+    /// Adds a plugin, once.
     pub(crate) fn add_binary(&mut self, path: &Path) {
         add(&mut self.binaries, path);
     }
 
-    /// Notes a network list, once.
+    /// Adds a network list, once.
     pub(crate) fn add_list(&mut self, path: &Path) {
         add(&mut self.lists, path);
     }
 
-    /// Keeps the list that is there, before another takes its place, and returns where: no runtime looks
-    /// there. One of ours goes where our last one is kept; one of others takes the place of nothing that is
-    /// kept, for uninstall gives it back.
+    /// Copies a list that is about to be replaced to a directory that no runtime reads, and returns the
+    /// copy's path. The copy of a vlan-bridge list overwrites the last one. The copy of a foreign list
+    /// overwrites nothing, because uninstall restores it.
     pub(crate) fn keep(&mut self, list: &Path, content: &[u8]) -> Result<PathBuf> {
         if self.lists.iter().any(|known| known == list) && lists::is_ours(content) {
             let kept = uninstalled_dir().join(list.file_name().unwrap_or_default());
             files::put(&kept, content, files::mode(list)?)?;
             return Ok(kept);
         }
-        let kept = free_place(list, content)?;
+        let kept = unused_path(list, content)?;
         files::put(&kept, content, files::mode(list)?)?;
         self.kept.insert(list.to_owned(), kept.clone());
         Ok(kept)
     }
 
-    /// Writes it, before what it names is put there.
+    /// Writes the manifest, before the files that it names.
     pub(crate) fn write(&self) -> Result<()> {
         let value = json!({"binaries": self.binaries, "lists": self.lists, "kept": self.kept});
         files::put(&path(), format!("{value:#}\n").as_bytes(), 0o644)
     }
 
-    /// Forgets all.
+    /// Deletes the manifest.
     pub(crate) fn remove() -> Result<()> {
         files::remove(&path()).map(drop)
     }
@@ -86,8 +86,9 @@ fn path() -> PathBuf {
     Path::new(FOLDER).join("installed.json")
 }
 
-/// A name in the folder of kept lists that no other content has: `NAME`, else `2-NAME` and so on.
-fn free_place(list: &Path, content: &[u8]) -> Result<PathBuf> {
+/// An unused name in the backup directory: `NAME`, else `2-NAME` and so on. A file with the same content
+/// counts as unused.
+fn unused_path(list: &Path, content: &[u8]) -> Result<PathBuf> {
     let name = list.file_name().unwrap_or_default().to_string_lossy();
     let mut place = backup_dir().join(&*name);
     let mut count = 1;
@@ -98,12 +99,12 @@ fn free_place(list: &Path, content: &[u8]) -> Result<PathBuf> {
     Ok(place)
 }
 
-/// The folder of lists of others that ours took the place of.
+/// The directory of the foreign lists that install replaced.
 pub(crate) fn backup_dir() -> PathBuf {
     Path::new(FOLDER).join("previous")
 }
 
-/// The folder of lists of ours that others of ours took the place of, or that were taken away.
+/// The directory of the vlan-bridge lists that install replaced or uninstall removed.
 pub(crate) fn uninstalled_dir() -> PathBuf {
     backup_dir().join("ours")
 }

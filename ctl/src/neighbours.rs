@@ -1,21 +1,21 @@
-//! The kernel's neighbour tables. There is one for each family, which all network namespaces of the machine
-//! share.
+//! The kernel's neighbour tables, one for each address family. All network namespaces of the machine share
+//! them.
 
-/// A neighbour table, as `/proc/net/stat/arp_cache` or `ndisc_cache` has it.
+/// A neighbour table, from `/proc/net/stat/arp_cache` or `ndisc_cache`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NeighbourTable {
     pub(crate) ipv6: bool,
-    /// How many there are, in all namespaces. Permanent ones are among them, which do not count against the
-    /// limit (before Linux 5.0 they do).
+    /// The number of entries in all namespaces. It includes permanent entries, which do not count against
+    /// the limit since Linux 5.0.
     pub(crate) entries: u64,
-    /// `gc_thresh3`: so many are kept; to one more the kernel answers ENOBUFS.
+    /// `gc_thresh3`: the largest number of entries. Beyond it the kernel returns ENOBUFS.
     pub(crate) limit: u64,
-    /// How often it has answered so since the boot (`table_fulls`).
+    /// How often it was full since boot (`table_fulls`).
     pub(crate) fulls: u64,
 }
 
 impl NeighbourTable {
-    /// Reads the kernel's text: a line of names, and a line of hexadecimal numbers for each processor.
+    /// Parses the kernel's text: a line of column names, then a line of hexadecimal numbers for each CPU.
     pub(crate) fn parse(ipv6: bool, text: &str, limit: u64) -> Option<NeighbourTable> {
         let mut lines = text.lines();
         let names: Vec<&str> = lines.next()?.split_whitespace().collect();
@@ -24,7 +24,7 @@ impl NeighbourTable {
             let index = names.iter().position(|there| *there == name)?;
             rows.iter().map(|row| u64::from_str_radix(row.get(index)?, 16).ok()).collect::<Option<Vec<u64>>>()
         };
-        // The number of entries is the table's, and each processor's line repeats it.
+        // Each CPU's line repeats the number of entries of the whole table.
         let entries = *column("entries")?.first()?;
         Some(NeighbourTable { ipv6, entries, limit, fulls: column("table_fulls")?.iter().sum() })
     }

@@ -1,4 +1,4 @@
-//! Looks at the node: every gatherer of [`Facts`].
+//! Gathers the [`Facts`] of a node.
 
 mod filter;
 mod host_routes;
@@ -31,14 +31,14 @@ use crate::manifest::{self, Manifest};
 use crate::runtimes::Runtime;
 use crate::{definitions, files, node, output, plugin, runtimes};
 
-/// So many addresses of a range are asked for at the most.
-const MOST: u128 = 256;
+/// How many addresses of a range are probed at most.
+const MAX_PER_RANGE: u128 = 256;
 
-/// Looks at everything but the network: in these folders, else where lists and plugins ought to be. `extra`
-/// are lists that no runtime's folder has.
+/// Gathers everything except the answers to probes: from these directories, else from those of the runtimes
+/// and of install. `extra` are lists outside these directories.
 ///
 /// # Errors
-/// What cannot be looked at at all; what is merely wrong is a fact.
+/// If something cannot be read at all. Wrong configuration is a fact, not an error.
 pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[PathBuf]) -> Result<Facts> {
     let mut facts = node::runtime()?.block_on(interfaces())?;
     match runtimes::find(None) {
@@ -79,15 +79,15 @@ pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[Pat
     Ok(facts)
 }
 
-/// What install noted; one that cannot be read keeps nobody from looking at the rest.
+/// The manifest. If it cannot be read, this warns and goes on.
 fn installed() -> Manifest {
     Manifest::read().unwrap_or_else(|why| {
-        output::report(&format!("warning: {why:#}: folders that install was given are not looked into"));
+        output::report(&format!("warning: {why:#}: the directories that install used are not read"));
         Manifest::default()
     })
 }
 
-/// Where runtimes look, and where install has put files of ours; that alone where no runtime is known.
+/// The directories of the runtimes, and those that install used. Without a known runtime, only the latter.
 fn places(facts: &Facts, of_runtimes: fn(&[Runtime]) -> Vec<PathBuf>, installed: &[PathBuf]) -> Vec<PathBuf> {
     let given: BTreeSet<&Path> = installed.iter().filter_map(|path| path.parent()).collect();
     let mut places = of_runtimes(&facts.runtimes);
@@ -105,7 +105,7 @@ async fn interfaces() -> Result<Facts> {
     let links = link::all(&conn).await?;
     let mut bonds = BTreeMap::new();
     for bond in links.iter().filter(|link| is_bond(link)) {
-        // A bond that has gone meanwhile has no text.
+        // The file is missing if the bond was deleted meanwhile.
         let text = fs::read_to_string(Path::new("/proc/net/bonding").join(&bond.name)).unwrap_or_default();
         bonds.insert(bond.name.clone(), Bond::parse(&text));
     }
@@ -149,15 +149,15 @@ fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// STATUS came with 1.1.0, whatever the list's own version is.
+/// STATUS exists since 1.1.0, so the entry is passed with that version.
 fn status(bin_dirs: &[PathBuf], mut entry: Value) -> Option<Result<(), String>> {
     entry["cniVersion"] = Version::V1_1_0.as_str().into();
     let plugin = bin_dirs.iter().map(|dir| dir.join(OUR_PLUGIN)).find(|path| is_executable(path))?;
     Some(plugin::call(&plugin, "STATUS", &entry, None).map_err(|why| format!("{why:#}")))
 }
 
-/// Looks where our networks have their leases. A folder that cannot be read is told of where its own network
-/// is.
+/// Networks with leases in the networks' data directories, and without a list. Errors of a data directory
+/// are reported with its own network.
 fn orphans(facts: &Facts, named: &BTreeSet<String>) -> Vec<(PathBuf, usize)> {
     let ipams = facts.networks.iter().filter_map(|network| network.ours.ipam.as_ref());
     let folders: BTreeSet<&Path> = ipams.map(|ipam| ipam.data_dir.as_path()).collect();
@@ -175,8 +175,7 @@ fn leases(ours: &Ours) -> Leases {
     }
 }
 
-/// The addresses of attached pods whose network is in no list that was found, if their leases are where they
-/// are by default.
+/// The leases of attached pods whose network is in no known list, in the default data directory.
 fn unlisted(facts: &Facts) -> Vec<(String, Leases)> {
     let is_listed = |name: &&str| facts.networks.iter().any(|network| network.ours.name == *name);
     let attached = facts.attachments().filter_map(|link| Some(attachment_of(link)?.network));
@@ -195,7 +194,7 @@ fn leases_in(data_dir: &Path, network: &str, cooldown: u32) -> Leases {
             store.all_quarantined().into_iter().map(|(addr, seen, left)| (addr, seen.mac, left));
         let quarantined = quarantined.collect();
         let (mut addresses, inspector) = (store.addresses()?, store.inspector());
-        // The rest without the lock, which pods wait for.
+        // Read the rest without the lock, which pods wait for.
         store.finish();
         addresses.sort_unstable();
         let mut held = Vec::new();
@@ -227,7 +226,7 @@ fn plugins(facts: &Facts) -> Vec<Plugin> {
     names.into_iter().map(look).collect()
 }
 
-/// Those of networks with our IPAM are found by their leases.
+/// Attachments with another IPAM plugin and without a veth. With vlan-bridge-ipam, the leases show them.
 fn without_veth(facts: &Facts) -> Result<Vec<AttachmentId>> {
     let has_leases = |name: &str| {
         let mut networks = facts.networks.iter();
@@ -238,7 +237,7 @@ fn without_veth(facts: &Facts) -> Result<Vec<AttachmentId>> {
     Ok(gone.map(|(_, pod)| pod).collect())
 }
 
-/// Asks the network who answers for the gateway and for this node's addresses.
+/// Probes the gateways and this node's addresses of every network.
 pub(crate) fn ask(facts: &mut Facts) {
     let vantages: Vec<_> = facts.networks.iter().map(|network| facts.vantage(&network.ours)).collect();
     for (network, vantage) in facts.networks.iter_mut().zip(vantages) {
@@ -256,13 +255,13 @@ pub(crate) fn ask(facts: &mut Facts) {
     }
 }
 
-/// The gateways, what is held here, and what could be given here.
+/// The gateways, the leased addresses, and the addresses that this node may lease.
 fn asked_for(network: &Network) -> Vec<IpAddr> {
     let mut addrs: BTreeSet<IpAddr> = network.leases.held.iter().map(|(addr, _)| *addr).collect();
     let sets = network.ours.ipam.iter().flat_map(|ipam| &ipam.ranges);
     for (set, range) in sets.flat_map(|set| set.0.iter().map(move |range| (set, range))) {
         addrs.extend(range.gateway);
-        let offered = (0..MOST.min(range.len())).filter_map(|offset| range.nth(offset));
+        let offered = (0..MAX_PER_RANGE.min(range.len())).filter_map(|offset| range.nth(offset));
         addrs.extend(offered.filter(|addr| set.offers(*addr)));
     }
     addrs.into_iter().collect()

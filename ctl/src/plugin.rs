@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use vlan_bridge::ownership::Attachment;
 
-/// Calls a verb that has no result, for an attachment whose namespace nobody knows, or for none.
+/// Calls a verb without a result, for an attachment whose namespace is unknown, or without an attachment.
 ///
 /// # Errors
-/// What the plugin answers, in its own words.
+/// The plugin's error message.
 pub(crate) fn call(
     plugin: &Path,
     verb: &str,
@@ -31,7 +31,7 @@ pub(crate) fn call(
         .spawn()
         .with_context(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // Whoever exits without reading says why.
+        // A plugin that exits without reading stdin reports its own error.
         let _ = stdin.write_all(entry.to_string().as_bytes());
     }
     let output = child.wait_with_output().with_context(failed)?;

@@ -1,4 +1,4 @@
-//! `repair`: puts back what others have taken away of pods' networks, and looks whether all is well then.
+//! `repair`: restores what other programs removed from pods' networks, and then runs doctor's checks.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ use crate::args::{Output, Repair};
 use crate::facts::Facts;
 use crate::{doctor, node, observe, output};
 
-/// Runs the verb. False if something could not be put back, or the doctor still finds a failure.
+/// Runs the verb. Returns false if something could not be restored, or a check still fails.
 pub(crate) fn run(call: &Repair, out: &mut dyn Write) -> Result<bool> {
     let runtime = node::runtime()?;
     let (mut repaired, mut failed) = runtime.block_on(vlan_bridge::repair::all())?;
@@ -41,8 +41,8 @@ pub(crate) fn run(call: &Repair, out: &mut dyn Write) -> Result<bool> {
     Ok(failed.is_empty() && left.is_empty())
 }
 
-/// Closes the networks whose pods were attached before the plugin kept the node from routing for them: only
-/// their lists say so.
+/// Installs the rules that stop the node from forwarding between an uplink's network and its others, for
+/// pods that an earlier version attached. Only the lists name these networks.
 async fn close(facts: &Facts) -> Result<Vec<String>, CniError> {
     let conn = Conn::open()?;
     let mut closed = Vec::new();
@@ -51,7 +51,7 @@ async fn close(facts: &Facts) -> Result<Vec<String>, CniError> {
         if !is_open.is_empty() {
             boundary::ensure(&conn, network).await?;
             closed.push(format!(
-                "the node forwarded what came by {} to its other networks",
+                "the node forwarded packets from {} to its other networks",
                 is_open.join(", ")
             ));
         }

@@ -18,7 +18,7 @@ use crate::{observe, output};
 pub(crate) fn run(call: &Status, out: &mut dyn Write) -> Result<()> {
     let facts = observe::node(call.inspect.conf_dir.as_deref(), None, &call.inspect.network)?;
     if let Some(why) = &facts.unclear_runtime {
-        output::report(&format!("warning: {why}: only the usual folders are looked into"));
+        output::report(&format!("warning: {why}: only the default directories are read"));
     }
     if call.inspect.output == Output::Json {
         let all = json!({
@@ -38,7 +38,7 @@ pub(crate) fn run(call: &Status, out: &mut dyn Write) -> Result<()> {
             writeln!(out, "         {usage}")?;
         }
         if let Some(why) = &seen.leases.unreadable {
-            writeln!(out, "         its addresses are not known: {why}")?;
+            writeln!(out, "         its leases cannot be read: {why}")?;
         }
     }
     for (path, why) in &facts.refused {
@@ -47,7 +47,7 @@ pub(crate) fn run(call: &Status, out: &mut dyn Write) -> Result<()> {
     if facts.networks.is_empty() && facts.refused.is_empty() {
         let folders: Vec<String> =
             facts.folders.iter().map(|(folder, _)| folder.display().to_string()).collect();
-        writeln!(out, "no network list of ours in {}", folders.join(", "))?;
+        writeln!(out, "no network list with a plugin of type vlan-bridge in {}", folders.join(", "))?;
     }
     let pods = pods(&facts);
     if !pods.is_empty() {
@@ -63,7 +63,7 @@ pub(crate) fn run(call: &Status, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// A bond or NIC that networks hang on.
+/// A bond or NIC that is an uplink.
 fn uplink(facts: &Facts, name: &str) -> Value {
     let Some(link) = facts.link(name) else { return json!({"name": name, "state": "missing"}) };
     let mut value = json!({"name": name, "state": state(link), "mtu": link.mtu});
@@ -102,7 +102,7 @@ fn state(link: &Link) -> &'static str {
     }
 }
 
-/// A network of ours: its bridge, the bridge's port, and how its ranges are used.
+/// A network: its bridge, the bridge's uplink port, and the usage of its ranges.
 fn network(facts: &Facts, seen: &Network) -> Value {
     let bridge = facts.link(&seen.ours.network.bridge);
     let port = seen.ours.network.uplink.as_ref().map(|uplink| uplink.port_name());
@@ -144,7 +144,7 @@ fn vlan(facts: &Facts, name: &str) -> Option<u16> {
     }
 }
 
-/// Every attached pod, and every lease without one.
+/// Every attached pod, and every lease without an attached pod.
 fn pods(facts: &Facts) -> Vec<Value> {
     let mut by_veth: BTreeMap<String, Value> = BTreeMap::new();
     for link in facts.attachments() {
@@ -181,7 +181,7 @@ fn pods(facts: &Facts) -> Vec<Value> {
     by_veth.into_values().collect()
 }
 
-/// The name of a holder's interface, and what is told of a holder that has none.
+/// The name of the holder's veth, and its line if the veth does not exist.
 fn holder(network: &str, known: &Known) -> (String, Value) {
     let mut value =
         json!({"addresses": [], "network": network, "port": null, "bridge": null, "state": "detached"});
@@ -208,7 +208,7 @@ fn pod_line(pod: &Value) -> String {
     let addresses: Vec<&str> =
         pod["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let addresses = if addresses.is_empty() { "-".to_owned() } else { addresses.join(",") };
-    // A container's id is long, and its first letters tell it from others.
+    // The first characters of a container ID are enough to tell containers apart.
     let container: String = text("container").chars().take(13).collect();
     let named = pod["pod"].as_str().map_or(container, str::to_owned);
     let ports: Vec<String> = pod["hostPorts"].as_array().into_iter().flatten().map(port).collect();
@@ -224,7 +224,7 @@ fn pod_line(pod: &Value) -> String {
     )
 }
 
-/// A host port: `8080->80/tcp`, with the node's address where it is one address's alone.
+/// A host port such as `8080->80/tcp`, with the node's address if it is limited to one.
 fn port(mapping: &Value) -> String {
     let ip = mapping["hostIP"].as_str().map_or(String::new(), |ip| format!("{ip}:"));
     let protocol = mapping["protocol"].as_str().unwrap_or("tcp");

@@ -1,4 +1,4 @@
-//! `uninstall`: takes back what install and the plugins put there, lists first, so that no runtime calls a
+//! `uninstall`: removes what install and the plugins created, lists first, so that no runtime calls a
 //! plugin that is gone.
 
 use std::collections::BTreeSet;
@@ -20,11 +20,11 @@ use crate::lock::InstallLock;
 use crate::manifest::{self, Manifest};
 use crate::{files, lists, node, output, plugin, runtimes};
 
-/// What was taken away, and what is left on purpose.
+/// What was removed, and what stays on purpose.
 #[derive(Default)]
-struct Done {
+struct Report {
     files: Vec<PathBuf>,
-    /// Lists of others that are where they were before.
+    /// Foreign lists that were restored.
     restored: Vec<PathBuf>,
     interfaces: Vec<String>,
     left: Vec<String>,
@@ -32,44 +32,44 @@ struct Done {
 
 /// Runs the verb.
 pub(crate) fn run(call: &Uninstall, out: &mut dyn Write) -> Result<()> {
-    // Where the folder is not there, nothing was installed, and none is made for that.
+    // Without the directory nothing was installed, and uninstall does not create it.
     let _lock = Path::new(manifest::FOLDER).exists().then(InstallLock::acquire).transpose()?;
-    let done = node::runtime()?.block_on(async {
+    let report = node::runtime()?.block_on(async {
         let conn = Conn::open()?;
         let links = node::links(&conn).await?;
         let attached: Vec<&Link> = links.iter().filter(|link| is_attachment(link)).collect();
         if !attached.is_empty() && !call.force {
             bail!("{}", refusal(&attached));
         }
-        let mut done = Done::default();
+        let mut report = Report::default();
         let manifest = Manifest::read()?;
         let lists = known_lists(&manifest)?;
         for list in &manifest.lists {
-            remove_list(list, &mut done)?;
+            remove_list(list, &mut report)?;
         }
         for link in attached {
-            detach(&conn, link, &lists, &manifest, &mut done).await?;
+            detach(&conn, link, &lists, &manifest, &mut report).await?;
         }
         for binary in &manifest.binaries {
-            take(binary, &mut done)?;
+            remove_file(binary, &mut report)?;
         }
         let uplinks = uplinks(&lists);
         if let Err(why) = delete_state_of_dead_pods(&conn, &lists).await {
-            done.left.push(format!("rules or routes of pods that are gone: {why:#}"));
+            report.left.push(format!("rules or routes of pods that no longer exist: {why:#}"));
         }
-        remove_interfaces(&conn, &uplinks, &mut done).await?;
-        // Last: a runtime that sees a list starts pods.
+        remove_interfaces(&conn, &uplinks, &mut report).await?;
+        // Last, because a runtime that finds a list starts pods.
         for (list, kept) in &manifest.kept {
-            restore(list, kept, &mut done)?;
+            restore(list, kept, &mut report)?;
         }
         Manifest::remove()?;
-        Ok(done)
+        Ok(report)
     })?;
-    tell(&done, call.output, out)
+    print(&report, call.output, out)
 }
 
-/// Takes away what was given to pods outside their interfaces, and was not taken back: of those that died
-/// without a DEL, or whose DEL could not be called. By now nobody is attached.
+/// Removes the state outside the pods' interfaces of pods that ended without a DEL, or whose DEL could not
+/// be called. At this point no pod is attached.
 async fn delete_state_of_dead_pods(conn: &Conn, lists: &[Value]) -> Result<()> {
     let recorded = Records::of_this_node()?.all().into_iter().map(|(_, record)| record.network);
     let named = lists.iter().filter_map(|list| list["name"].as_str().map(str::to_owned));
@@ -77,7 +77,7 @@ async fn delete_state_of_dead_pods(conn: &Conn, lists: &[Value]) -> Result<()> {
         nat::collect(conn, &network, &[], false).await?;
     }
     nat::remove_leftovers(conn).await?;
-    // The guard's frame stays for the next pod, and there will be none.
+    // The guard's rule set stays for the next pod, and there will be none.
     guard::remove_table()?;
     boundary::remove()?;
     let guards = Records::of_guards()?;
@@ -88,12 +88,12 @@ async fn delete_state_of_dead_pods(conn: &Conn, lists: &[Value]) -> Result<()> {
     trunk::remove_records()?;
     ports::delete_all_records()?;
     host_access::delete_stale_records(conn, &host_access::recorded_veths()?, &[]).await?;
-    // They hang on the bridge, which stays where somebody else uses it.
+    // These routes use the bridge, which stays if something else uses it.
     host_access::remove_stale(&host_access::OwnRoutes::look(conn).await?, &[])?;
     Ok(())
 }
 
-/// Names a few of them.
+/// An error that names a few of the attached pods.
 fn refusal(attached: &[&Link]) -> String {
     const MOST: usize = 5;
     let name = |link: &&Link| match attachment_of(link) {
@@ -107,17 +107,17 @@ fn refusal(attached: &[&Link]) -> String {
         count => format!("{count} pods are"),
     };
     format!(
-        "{pods} attached ({}{more}): drain the node first; --force takes their interfaces away as well",
+        "{pods} attached ({}{more}): drain the node first, or use --force to delete their interfaces",
         named.join(", ")
     )
 }
 
-/// Every list that may have made something here, those of earlier included.
+/// Every list that may have created something here, earlier ones included.
 fn known_lists(manifest: &Manifest) -> Result<Vec<Value>> {
     let mut paths = manifest.lists.clone();
-    // What a runtime's configuration says is not worth staying for.
+    // A runtime's broken configuration must not stop uninstall.
     let runtimes = runtimes::find(None).unwrap_or_else(|why| {
-        output::report(&format!("warning: {why:#}: where that runtime looks for lists is not looked into"));
+        output::report(&format!("warning: {why:#}: the network lists of that runtime are not read"));
         Vec::new()
     });
     let mut folders = runtimes::conf_dirs(&runtimes);
@@ -128,106 +128,115 @@ fn known_lists(manifest: &Manifest) -> Result<Vec<Value>> {
     Ok(paths.iter().filter_map(|path| lists::read(path).ok()).collect())
 }
 
-/// The ports by which bridges of this node reach their networks, as far as lists tell.
+/// The uplink ports of the bridges that the lists name.
 fn uplinks(lists: &[Value]) -> Vec<String> {
     let ours = lists.iter().filter_map(|list| lists::check(list).ok()).flatten();
     ours.filter_map(|ours| Some(ours.network.uplink?.port_name().to_owned())).collect()
 }
 
-/// Removes a file of ours.
-fn take(path: &Path, done: &mut Done) -> Result<()> {
+/// Removes a file that install wrote.
+fn remove_file(path: &Path, report: &mut Report) -> Result<()> {
     if files::remove(path)? {
-        done.files.push(path.to_owned());
+        report.files.push(path.to_owned());
     }
     Ok(())
 }
 
-/// Removes a list of ours, which is kept where no runtime looks. What somebody has put into its place is not
-/// ours to take.
-fn remove_list(path: &Path, done: &mut Done) -> Result<()> {
+/// Removes a list that install wrote, and keeps a copy where no runtime reads it. A list that no longer has
+/// a vlan-bridge entry stays.
+fn remove_list(path: &Path, report: &mut Report) -> Result<()> {
     match files::read(path)? {
         None => Ok(()),
         Some(content) if lists::is_ours(&content) => {
             let name = path.file_name().unwrap_or_default();
             files::put(&manifest::uninstalled_dir().join(name), &content, files::mode(path)?)?;
-            take(path, done)
+            remove_file(path, report)
         }
         Some(_) => {
-            done.left.push(format!("{}: no plugin of type {OUR_PLUGIN} is in it by now", path.display()));
+            report.left.push(format!("{}: it no longer has a plugin of type {OUR_PLUGIN}", path.display()));
             Ok(())
         }
     }
 }
 
-/// Gives a list of others back, unless something else is there by now. One that names our plugin would have
-/// no plugin.
-fn restore(list: &Path, kept: &Path, done: &mut Done) -> Result<()> {
+/// Restores a foreign list, unless its path is taken. A list that needs vlan-bridge stays in the backup,
+/// because the plugin is gone.
+fn restore(list: &Path, kept: &Path, report: &mut Report) -> Result<()> {
     let Some(content) = files::read(kept)? else { return Ok(()) };
     match files::read(list)? {
         Some(there) if there != content => {
-            done.left.push(format!("{}: {} has another list by now", kept.display(), list.display()));
+            report.left.push(format!(
+                "{}: not restored: {} is another list now",
+                kept.display(),
+                list.display()
+            ));
             return Ok(());
         }
         Some(_) => {}
         None if lists::is_ours(&content) => {
-            let why =
-                format!("it is not put back as {}, for its plugin {OUR_PLUGIN} is gone", list.display());
-            done.left.push(format!("{}: {why}", kept.display()));
+            let why = format!(
+                "not restored as {}: it needs the plugin {OUR_PLUGIN}, which was removed",
+                list.display()
+            );
+            report.left.push(format!("{}: {why}", kept.display()));
             return Ok(());
         }
         None => {
             files::put(list, &content, files::mode(kept)?)?;
-            done.restored.push(list.to_owned());
+            report.restored.push(list.to_owned());
         }
     }
     files::remove(kept).map(drop)
 }
 
-/// Takes a pod's interface away, with all that the plugin gave it: its own DEL knows best. Where that cannot
-/// be called, the interface alone goes.
+/// Detaches a pod with the plugin's DEL, which removes everything. If DEL cannot be called, deletes the
+/// interface only.
 async fn detach(
     conn: &Conn,
     link: &Link,
     lists: &[Value],
     manifest: &Manifest,
-    done: &mut Done,
+    report: &mut Report,
 ) -> Result<()> {
     let attachment = attachment_of(link);
     let outcome = match &attachment {
         Some(attachment) => del(attachment, lists, &manifest.binaries),
-        None => Err(anyhow!("nobody knows whose it is")),
+        None => Err(anyhow!("its alias names no attachment")),
     };
     if let Err(why) = outcome {
-        done.left.push(format!("what belongs to {}, its address included: {why:#}", link.name));
+        report.left.push(format!("the state of {}, its lease included: {why:#}", link.name));
     }
     remove::link(conn, link.index, &link.name).await?;
-    done.interfaces.push(link.name.clone());
+    report.interfaces.push(link.name.clone());
     Ok(())
 }
 
-/// Calls the plugin's DEL for an attachment, as a runtime does of a pod whose namespace it has lost.
+/// Calls the plugin's DEL for an attachment without a namespace, as a runtime does if the pod's namespace
+/// is gone.
 fn del(attachment: &Attachment<'_>, lists: &[Value], binaries: &[PathBuf]) -> Result<()> {
     let list = lists.iter().find(|list| list["name"] == attachment.network);
     let list = list.ok_or_else(|| anyhow!("no list describes network {}", attachment.network))?;
     let is_plugin =
         |path: &&PathBuf| path.file_name().is_some_and(|name| name == OUR_PLUGIN) && path.exists();
-    let plugin = binaries.iter().find(is_plugin).ok_or_else(|| anyhow!("the plugin is gone"))?;
+    let plugin =
+        binaries.iter().find(is_plugin).ok_or_else(|| anyhow!("the plugin {OUR_PLUGIN} is not installed"))?;
     let entry = lists::entries(list).next();
-    let entry = entry.ok_or_else(|| anyhow!("no plugin of ours in network {}", attachment.network))?;
+    let entry =
+        entry.ok_or_else(|| anyhow!("no plugin of type {OUR_PLUGIN} in network {}", attachment.network))?;
     plugin::call(plugin, "DEL", &entry, Some(attachment))
 }
 
-/// Bridges that the plugins made, then sub-interfaces: those that nobody else uses.
-async fn remove_interfaces(conn: &Conn, uplinks: &[String], done: &mut Done) -> Result<()> {
+/// Removes bridges that the plugins created, then sub-interfaces, unless something else uses them.
+async fn remove_interfaces(conn: &Conn, uplinks: &[String], report: &mut Report) -> Result<()> {
     for is_bridge in [true, false] {
-        // Anew each time: a bridge that has gone has no ports.
+        // Read again each time: a deleted bridge has no ports.
         let links = node::links(conn).await?;
         for link in links.iter().filter(|link| is_ours(link) && link.bridge().is_some() == is_bridge) {
             match user_of(conn, link, &links, uplinks).await? {
-                Some(why) => done.left.push(format!("{}: {why}", link.name)),
+                Some(why) => report.left.push(format!("{}: {why}", link.name)),
                 None => {
                     remove::link(conn, link.index, &link.name).await?;
-                    done.interfaces.push(link.name.clone());
+                    report.interfaces.push(link.name.clone());
                 }
             }
         }
@@ -235,13 +244,13 @@ async fn remove_interfaces(conn: &Conn, uplinks: &[String], done: &mut Done) -> 
     Ok(())
 }
 
-/// Who uses an interface of ours besides us; none if nobody does.
+/// What else uses an interface that the plugins created; none if nothing does.
 async fn user_of(conn: &Conn, link: &Link, links: &[Link], uplinks: &[String]) -> Result<Option<String>> {
     let by_index = |index| links.iter().find(|other| other.index == index);
     if let Some(master) = link.master.and_then(by_index) {
-        return Ok(Some(format!("a port of {}, which stays", master.name)));
+        return Ok(Some(format!("it is a port of {}, which stays", master.name)));
     }
-    // What is no uplink of ours is somebody's container or machine.
+    // Other ports belong to containers or virtual machines.
     let is_uplink = |port: &Link| {
         is_ours(port)
             || uplinks.contains(&port.name)
@@ -250,12 +259,12 @@ async fn user_of(conn: &Conn, link: &Link, links: &[Link], uplinks: &[String]) -
     };
     let (ways_out, guests): (Vec<&Link>, Vec<&Link>) =
         links.iter().filter(|port| port.master == Some(link.index)).partition(|port| is_uplink(port));
-    // A bridge of ours that is a gateway has the address that we gave it. One with an uplink has none from
-    // us, and the node may live on it.
+    // A bridge without an uplink has the gateway address that the plugin gave it. A bridge with an uplink
+    // has no address from the plugin, and the node may need it.
     if (link.bridge().is_none() || !ways_out.is_empty())
-        && let Some(net) = carried(conn, link).await?
+        && let Some(net) = configured_address(conn, link).await?
     {
-        return Ok(Some(format!("carries {net}")));
+        return Ok(Some(format!("it has the address {net}")));
     }
     if let Some(port) = guests.first() {
         return Ok(Some(format!("{} is a port of it", port.name)));
@@ -264,16 +273,16 @@ async fn user_of(conn: &Conn, link: &Link, links: &[Link], uplinks: &[String]) -
         if matches!(upper.kind, Kind::Vlan { .. }) && !is_ours(upper) {
             return Ok(Some(format!("{} is a sub-interface of it", upper.name)));
         }
-        // It would go with the bridge.
-        if let Some(net) = carried(conn, upper).await?.filter(|_| !ways_out.is_empty()) {
-            return Ok(Some(format!("{} above it carries {net}", upper.name)));
+        // It would be deleted with the bridge.
+        if let Some(net) = configured_address(conn, upper).await?.filter(|_| !ways_out.is_empty()) {
+            return Ok(Some(format!("{} on top of it has the address {net}", upper.name)));
         }
     }
     Ok(None)
 }
 
-/// An address that an interface carries, and that neither the kernel nor a pod's services brought there.
-async fn carried(conn: &Conn, link: &Link) -> Result<Option<IpNet>> {
+/// An address of an interface that neither the kernel nor the plugin configured.
+async fn configured_address(conn: &Conn, link: &Link) -> Result<Option<IpNet>> {
     let all = addr::list(conn, link.index).await?;
     Ok(all
         .iter()
@@ -281,24 +290,24 @@ async fn carried(conn: &Conn, link: &Link) -> Result<Option<IpNet>> {
         .map(|address| address.net))
 }
 
-fn tell(done: &Done, format: Output, out: &mut dyn Write) -> Result<()> {
+fn print(report: &Report, format: Output, out: &mut dyn Write) -> Result<()> {
     if format == Output::Json {
-        let all = json!({"files": done.files, "interfaces": done.interfaces, "restored": done.restored, "left": done.left});
+        let all = json!({"files": report.files, "interfaces": report.interfaces, "restored": report.restored, "left": report.left});
         writeln!(out, "{all:#}")?;
         return Ok(());
     }
-    for path in &done.files {
+    for path in &report.files {
         writeln!(out, "removed   {}", path.display())?;
     }
-    for name in &done.interfaces {
+    for name in &report.interfaces {
         writeln!(out, "removed   interface {name}")?;
     }
-    for path in &done.restored {
-        writeln!(out, "restored  {}: the one that was there before install", path.display())?;
+    for path in &report.restored {
+        writeln!(out, "restored  {}: the list from before install", path.display())?;
     }
-    if done.files.is_empty() && done.interfaces.is_empty() && done.restored.is_empty() {
+    if report.files.is_empty() && report.interfaces.is_empty() && report.restored.is_empty() {
         writeln!(out, "nothing was installed")?;
     }
-    done.left.iter().for_each(|left| output::report(&format!("warning: left {left}")));
+    report.left.iter().for_each(|left| output::report(&format!("warning: left {left}")));
     Ok(())
 }

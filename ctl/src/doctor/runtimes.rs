@@ -23,8 +23,8 @@ pub(super) fn found(facts: &Facts) -> Vec<Finding> {
 fn judge(facts: &Facts, runtime: &Runtime) -> Finding {
     let shown = runtime.shown();
     if runtime.has_netavark() {
-        let seen = format!("{shown} makes its networks with netavark");
-        return Finding::warn(CHECK, seen, "its containers never see a CNI network list").fix(
+        let seen = format!("{shown} uses netavark");
+        return Finding::warn(CHECK, seen, "its containers do not use CNI network lists").fix(
             "for podman 4: network_backend = \"cni\" in /etc/containers/containers.conf; podman 5 has no CNI",
         );
     }

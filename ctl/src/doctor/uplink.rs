@@ -63,7 +63,7 @@ fn bond(link: &Link, bond: Bond) -> Vec<Finding> {
         );
     }
     findings.extend(members(name, &bond));
-    if bond.is_alone() {
+    if bond.lacks_partner() {
         let seen = format!("{name} finds nobody who speaks LACP");
         let why = "the switch's ports are no LACP group: it forwards to one NIC, or to none";
         findings.push(
@@ -112,7 +112,7 @@ fn members(bond_name: &str, bond: &Bond) -> Vec<Finding> {
                 .fix(format!("ethtool -s {name} autoneg on")),
             );
         }
-        if bond.aggregator.is_some() && member.aggregator != bond.aggregator && !bond.is_alone() {
+        if bond.aggregator.is_some() && member.aggregator != bond.aggregator && !bond.lacks_partner() {
             let why = "it carries nothing: its switch port is in another LACP group, or in none";
             findings.push(
                 Finding::warn(CHECK, format!("{name} is not in the aggregate that {bond_name} uses"), why)

@@ -1,4 +1,4 @@
-//! The packet filter: what of ours is in it, and what of others' pods' packets have to pass.
+//! The packet filter: the plugin's rules, and foreign chains that pods' packets pass.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -39,11 +39,11 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
     }
     facts.filter_lacks = lacks.err().map(|error| error.to_string());
     facts.guarded = guard::ports().ok();
-    // A kernel without nf_tables guards nobody.
+    // Without nf_tables there are no guards.
     facts.broken_guards =
         guard::broken(facts.attachments().map(|link| link.name.as_str())).unwrap_or_default();
     facts.open_uplinks = open_uplinks(facts);
-    // A kernel without nf_tables has no such chain.
+    // Without nf_tables there are no such chains.
     if let Ok(chains) = Nft::open().and_then(|nft| forward_chains(&nft, &facts.devices())) {
         (facts.forward_drops, facts.forward_chains) = chains;
     }
@@ -55,8 +55,8 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
     Ok(())
 }
 
-/// The tables of iptables-nft whose policy is drop, where a rule of ours can be, and the chains where none
-/// can.
+/// Forward chains with policy drop. First those of iptables-nft, in which the plugin can insert a rule,
+/// then all others.
 fn forward_chains(
     nft: &Nft,
     devices: &BTreeSet<String>,
@@ -64,7 +64,7 @@ fn forward_chains(
     let (mut drops, mut others) = (Vec::new(), Vec::new());
     for Hooked { family, table, chain, drops: is_dropping } in nft.hooked(HookPoint::Forward)? {
         let is_iptables = family != Family::Inet && table == "filter" && chain == "FORWARD";
-        // It refuses by its last rule what belongs to no zone.
+        // firewalld drops by its last rule, not by policy, if an interface has no zone.
         if !is_dropping && table != "firewalld" {
             continue;
         }
@@ -82,7 +82,7 @@ fn forward_chains(
     Ok((drops, others))
 }
 
-/// The chains that filter reverse paths, each with the bridges that rules of its table are about.
+/// The chains that filter reverse paths, each with the bridges that rules of its table name.
 fn reverse_path_filters(
     nft: &Nft,
     facts: &Facts,
@@ -100,8 +100,8 @@ fn reverse_path_filters(
     Ok(found)
 }
 
-/// The devices without the rule that keeps the node from routing for an uplink's network. An ADD warns of a
-/// kernel without nf_tables.
+/// The devices without the rule that stops the node from forwarding for an uplink's network. Empty without
+/// nf_tables: the ADD warns about that.
 fn open_uplinks(facts: &Facts) -> BTreeSet<String> {
     let networks = facts.networks.iter().map(|network| &network.ours.network);
     let open = |network: &cni_conf::network::Network| {
@@ -110,8 +110,8 @@ fn open_uplinks(facts: &Facts) -> BTreeSet<String> {
     networks.flat_map(open).filter(|device| facts.link(device).is_some()).collect()
 }
 
-/// The bridges with an uplink and pods whose packets br_netfilter shows to a policy of drop that nothing of
-/// ours meets.
+/// Bridges with an uplink and pods whose packets br_netfilter passes to a chain with policy drop, and for
+/// which the plugin has no rule there.
 fn bridged_dropped(facts: &Facts) -> Vec<(String, BridgedDrop)> {
     let mut dropped = Vec::new();
     for network in &facts.networks {
@@ -125,7 +125,8 @@ fn bridged_dropped(facts: &Facts) -> Vec<(String, BridgedDrop)> {
     dropped
 }
 
-/// Asked for only where the kernel has such a table: to be asked, the program would have it made.
+/// Runs the legacy programs only if the kernel has their filter table, because running them would create
+/// it.
 fn legacy() -> Vec<Legacy> {
     let programs =
         [("ip_tables_names", "iptables-legacy"), ("ip6_tables_names", "ip6tables-legacy")].into_iter();

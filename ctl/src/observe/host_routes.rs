@@ -1,4 +1,4 @@
-//! The node's host routes to its pods (`hostAccess`): whether they are still there.
+//! Finds missing host routes to pods (`hostAccess`).
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use vlan_bridge_ipam::store::Holder;
 
 use crate::facts::{Facts, MissingRoute, Network};
 
-/// Looks at every finished attachment whose addresses our IPAM knows.
+/// Checks every complete attachment whose addresses vlan-bridge-ipam manages.
 pub(super) async fn missing(facts: &Facts) -> Result<Vec<MissingRoute>> {
     let (conn, records) = (Conn::open()?, Records::of_guards()?);
     let mac = |veth: &String| {

@@ -1,4 +1,4 @@
-//! What the kernel has and how it is set: modules, drivers, sysctls, counters.
+//! Kernel state: modules, drivers, sysctls, counters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ use crate::facts::{Modules, Sysctls, is_bond};
 use crate::files;
 use crate::neighbours::NeighbourTable;
 
-/// The drivers of hardware. What software made tells its own by its kind.
+/// The drivers of NICs. Virtual interfaces have a kind instead.
 pub(super) fn drivers(links: &[Link]) -> BTreeMap<String, String> {
     let look = |link: &Link| {
         let driver =
@@ -27,15 +27,16 @@ pub(super) fn modules(links: &[Link]) -> Modules {
     let folder = Path::new("/lib/modules").join(release.trim());
     let built_in = fs::read_to_string(folder.join("modules.builtin")).unwrap_or_default();
     modules.built_in.extend(built_in.lines().map(module_of));
-    modules.present.extend(seen_at_work(links).map(str::to_owned));
-    // A module that was loaded has a state.
+    modules.present.extend(modules_in_use(links).map(str::to_owned));
+    // A loaded module has this file, a built-in one does not.
     let is_loaded = |name: &str| Path::new("/sys/module").join(name).join("initstate").exists();
     modules.built_in.extend(modules.present.iter().filter(|name| !is_loaded(name)).cloned());
     if Path::new("/proc/modules").exists() {
         let there = fs::read_to_string(folder.join("modules.dep")).ok();
         modules.loadable = there.map(|text| text.lines().map(module_of).collect());
     } else {
-        // A kernel without modules has all of it built in; only of 8021q it shows whether it is.
+        // A kernel without module support has everything built in. Only for 8021q does it show whether it
+        // has it.
         modules.built_in.extend(["bonding", "bridge", "veth"].map(str::to_owned));
         modules.loadable = Some(BTreeSet::new());
     }
@@ -50,7 +51,7 @@ pub(super) fn modules(links: &[Link]) -> Modules {
             modules.at_boot.extend(module_names(&text));
         }
     }
-    // Debian's older place.
+    // The older file of Debian.
     modules.at_boot.extend(module_names(&fs::read_to_string("/etc/modules").unwrap_or_default()));
     modules
 }
@@ -62,8 +63,8 @@ fn module_of(line: &str) -> String {
     file.split(".ko").next().unwrap_or(file).replace('-', "_")
 }
 
-/// The modules of which there is something on this node, wherever the code came from.
-fn seen_at_work(links: &[Link]) -> impl Iterator<Item = &'static str> {
+/// The modules that are evidently in use, loaded or built in.
+fn modules_in_use(links: &[Link]) -> impl Iterator<Item = &'static str> {
     let has = |of: fn(&Link) -> bool| links.iter().any(of);
     let seen = [
         ("bonding", has(is_bond)),
@@ -74,7 +75,8 @@ fn seen_at_work(links: &[Link]) -> impl Iterator<Item = &'static str> {
     seen.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name)
 }
 
-/// The names in a file of modules-load.d(5): one a line, `#` and `;` begin comments, and `-` is `_`.
+/// The names in a file of modules-load.d(5): one on each line. `#` and `;` begin comments, and `-` means
+/// `_`.
 fn module_names(text: &str) -> Vec<String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
     lines.filter_map(|line| Some(line.split_whitespace().next()?.replace('-', "_"))).collect()
@@ -101,7 +103,7 @@ pub(super) fn sysctls(links: &[Link]) -> Sysctls {
     Sysctls(keys.into_iter().filter_map(|key| Some((key.clone(), read(&key)?))).collect())
 }
 
-/// One family's neighbour table.
+/// The neighbour table of an address family.
 pub(super) fn neighbours(ipv6: bool) -> Option<NeighbourTable> {
     let (table, family) = if ipv6 { ("ndisc_cache", "ipv6") } else { ("arp_cache", "ipv4") };
     let limit = fs::read_to_string(format!("/proc/sys/net/{family}/neigh/default/gc_thresh3")).ok()?;
@@ -109,7 +111,7 @@ pub(super) fn neighbours(ipv6: bool) -> Option<NeighbourTable> {
     NeighbourTable::parse(ipv6, &text, limit.trim().parse().ok()?)
 }
 
-/// `/proc/net/netstat`: a line of names and a line of numbers for each group.
+/// The counter from `/proc/net/netstat`, which has a line of names and a line of numbers for each group.
 pub(super) fn rp_filtered() -> Option<u64> {
     let text = fs::read_to_string("/proc/net/netstat").ok()?;
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));

@@ -168,7 +168,7 @@ fn uninstall_gives_the_list_of_others_back_and_takes_none() {
     ctl.write(LIST, SECOND);
     let told = ctl.run("uninstall -o json").expect_ok();
     assert_eq!(told.json()["restored"], json!([]), "{told}");
-    assert!(told.json()["left"].to_string().contains("has another list by now"), "{told}");
+    assert!(told.json()["left"].to_string().contains("is another list now"), "{told}");
     assert_eq!((ctl.read(LIST).as_str(), ctl.read(PREVIOUS).as_str()), (SECOND, BY_HAND));
 
     // Nor does the next one to be kept take the place of that.
@@ -181,7 +181,7 @@ fn uninstall_gives_the_list_of_others_back_and_takes_none() {
     ctl.write(LIST, &template().to_string());
     ctl.run(&line).expect_ok();
     let told = ctl.run("uninstall").expect_ok();
-    assert!(told.stderr.contains("its plugin vlan-bridge is gone") && !ctl.has(LIST), "{told}");
+    assert!(told.stderr.contains("it needs the plugin vlan-bridge, which was removed") && !ctl.has(LIST), "{told}");
 }
 
 #[test]
@@ -381,5 +381,5 @@ fn help_tells_each_verb_and_misuse_what_would_be_right() {
         assert_eq!(outcome.stderr.contains("not a CIDR such as 172.20.56.16/28"), line.contains("--slice"));
     }
     let told = ctl.run("install").expect_ok();
-    assert!(told.stdout.contains("plugins only: no --network and no --name, so no list"), "{told}");
+    assert!(told.stdout.contains("plugins only: without --network or --name no list is installed"), "{told}");
 }

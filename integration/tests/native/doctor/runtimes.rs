@@ -65,7 +65,7 @@ fn a_podman_with_netavark_is_told_to_see_no_list() {
         ctl.program("podman", &format!("podman version {version}"));
         ctl.write("/etc/containers/containers.conf", config);
         let told = ctl.run(INSTALL).expect_ok();
-        let words = format!("podman {version} makes its networks with netavark");
+        let words = format!("podman {version} uses netavark");
         assert!(told.stdout.contains(&format!("found     podman {version}")), "{told}");
         assert_eq!(told.stderr.contains(&format!("warning: {words}")), !sees, "{told}");
         let findings = ctl.doctor("--no-probe");
@@ -93,11 +93,11 @@ fn a_podman_4_is_asked_for_its_backend() {
             &format!("#!/bin/sh\n[ \"$1\" = info ] && exec echo '{answer}'\necho podman version 4.9.3\n"),
         );
         let told = ctl.run(INSTALL).expect_ok();
-        assert_eq!(told.stderr.contains("podman 4.9.3 makes its networks with netavark"), !sees, "{told}");
+        assert_eq!(told.stderr.contains("podman 4.9.3 uses netavark"), !sees, "{told}");
         // What it has chosen at its first start goes before what it would choose.
         ctl.write("/var/lib/containers/storage/defaultNetworkBackend", if sees { "netavark" } else { "cni" });
         let told = ctl.run(INSTALL).expect_ok();
-        assert_eq!(told.stderr.contains("podman 4.9.3 makes its networks with netavark"), sees, "{told}");
+        assert_eq!(told.stderr.contains("podman 4.9.3 uses netavark"), sees, "{told}");
         fs::remove_file(ctl.path("/var/lib/containers/storage/defaultNetworkBackend")).unwrap();
     }
 }

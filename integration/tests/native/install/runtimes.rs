@@ -260,7 +260,7 @@ fn a_containerd_without_cri_decides_nothing() {
     let told = ctl.run(INSTALL).expect_ok();
     let found: Vec<&str> = told.stdout.lines().filter(|line| line.starts_with("found ")).collect();
     assert_eq!(found.len(), 2, "{told}");
-    assert!(found[0].ends_with("containerd 1.6.20, which is told to do without CRI and CNI"), "{told}");
+    assert!(found[0].ends_with("containerd 1.6.20, with CRI (and so CNI) disabled"), "{told}");
 }
 
 #[test]
