@@ -1,5 +1,5 @@
-//! What other programs are told to do with interfaces: ifcfg files, NetworkManager, systemd-networkd,
-//! netplan, ifupdown.
+//! The configuration files of other programs for network interfaces: ifcfg, NetworkManager,
+//! systemd-networkd, netplan, ifupdown.
 
 mod definition;
 mod device;
@@ -12,38 +12,38 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::files;
-use network_manager::Specification;
+use network_manager::DeviceSpec;
 
-pub(crate) use definition::{Care, Definition};
-pub(crate) use device::{About, Device};
-pub(crate) use networkd::Foreign;
+pub(crate) use definition::{Definition, Management};
+pub(crate) use device::{Device, Match};
+pub(crate) use networkd::ForeignRouting;
 
-/// All that programs are told.
+/// The definitions of all programs.
 #[derive(Debug, Default)]
 pub(crate) struct Definitions {
-    /// Those of systemd-networkd in the order in which it looks at them.
+    /// systemd-networkd's are in the order of its file names, which is its order of precedence.
     pub(crate) all: Vec<Definition>,
-    /// What NetworkManager leaves alone.
-    unmanaged: Vec<Specification>,
-    pub(crate) foreign: Foreign,
+    /// The devices that NetworkManager does not manage.
+    unmanaged: Vec<DeviceSpec>,
+    pub(crate) foreign: ForeignRouting,
 }
 
-/// A program, where its files are, and how they are read.
-struct Kind {
+/// A program without a module of its own: where its files are, and how to parse them.
+struct FileFormat {
     program: &'static str,
-    /// Folders, or single files.
+    /// Directories or files.
     places: &'static [&'static str],
     read: fn(name: &str, text: &str) -> Vec<(String, bool)>,
 }
 
-const KINDS: [Kind; 3] = [
-    Kind {
+const FORMATS: [FileFormat; 3] = [
+    FileFormat {
         program: "ifcfg",
         places: &["/etc/sysconfig/network-scripts", "/etc/sysconfig/network"],
         read: ifcfg,
     },
-    Kind { program: "netplan", places: &["/etc/netplan", "/run/netplan"], read: netplan },
-    Kind {
+    FileFormat { program: "netplan", places: &["/etc/netplan", "/run/netplan"], read: netplan },
+    FileFormat {
         program: "ifupdown",
         places: &["/etc/network/interfaces", "/etc/network/interfaces.d"],
         read: ifupdown,
@@ -53,22 +53,22 @@ const KINDS: [Kind; 3] = [
 /// Every definition on this node.
 ///
 /// # Errors
-/// A folder or file that cannot be read.
+/// A directory or file that cannot be read.
 pub(crate) fn find() -> Result<Definitions> {
     let mut all = Vec::new();
-    for kind in &KINDS {
-        for place in kind.places.iter().map(Path::new) {
+    for format in &FORMATS {
+        for place in format.places.iter().map(Path::new) {
             let paths: Vec<PathBuf> = match place.is_dir() {
                 true => files::names(place)?.into_iter().map(|name| place.join(name)).collect(),
                 false => vec![place.to_owned()],
             };
             for path in paths.into_iter().filter(|path| path.is_file()) {
                 let Some(content) = files::read(&path)? else { continue };
-                let definitions = (kind.read)(&ini::name_of(&path), &String::from_utf8_lossy(&content));
+                let definitions = (format.read)(&ini::name_of(&path), &String::from_utf8_lossy(&content));
                 all.extend(
                     definitions
                         .into_iter()
-                        .map(|(name, addresses)| Definition::named(kind.program, &path, &name, addresses)),
+                        .map(|(name, addresses)| Definition::named(format.program, &path, &name, addresses)),
                 );
             }
         }
@@ -79,28 +79,28 @@ pub(crate) fn find() -> Result<Definitions> {
 }
 
 impl Definitions {
-    /// Those that count for an interface. Of systemd-networkd's that is the first whose conditions hold, and
-    /// those before it that may.
-    pub(crate) fn about(&self, device: &Device) -> Vec<(&Definition, About)> {
-        let is_left_alone = self.unmanaged.iter().any(|specification| specification.is_about(device));
-        let (mut found, mut is_settled) = (Vec::new(), false);
+    /// The definitions in effect for an interface. Of systemd-networkd's .network files these are the first
+    /// that matches, and those before it that may match.
+    pub(crate) fn matching(&self, device: &Device) -> Vec<(&Definition, Match)> {
+        let is_unmanaged = self.unmanaged.iter().any(|spec| spec.matches(device));
+        let (mut found, mut has_match) = (Vec::new(), false);
         for definition in &self.all {
-            let about = definition.is_about(device);
-            let is_passed_over = is_settled && definition.is_networkds()
-                || is_left_alone && definition.program == network_manager::PROGRAM;
-            if about == About::No || is_passed_over {
+            let matched = definition.matches(device);
+            let is_ignored = has_match && definition.is_networkd_network()
+                || is_unmanaged && definition.program == network_manager::PROGRAM;
+            if matched == Match::No || is_ignored {
                 continue;
             }
-            is_settled |= definition.is_networkds() && about == About::Yes;
-            if definition.care != Care::None {
-                found.push((definition, about));
+            has_match |= definition.is_networkd_network() && matched == Match::Yes;
+            if definition.management != Management::None {
+                found.push((definition, matched));
             }
         }
         found
     }
 }
 
-/// A file an interface, with lines of shell: `ifcfg-nic0`.
+/// One file for each interface, in shell syntax: `ifcfg-nic0`.
 fn ifcfg(name: &str, text: &str) -> Vec<(String, bool)> {
     let Some(of_name) = name.strip_prefix("ifcfg-") else { return Vec::new() };
     let value = |key: &str| {
@@ -113,10 +113,9 @@ fn ifcfg(name: &str, text: &str) -> Vec<(String, bool)> {
     vec![(value("DEVICE").unwrap_or_else(|| of_name.to_owned()), asks || given)]
 }
 
-/// YAML, of which lines and their indents are enough here: `NAME:` stands alone on a line, its settings are
-/// further in.
+/// A minimal YAML parser: `NAME:` is alone on its line, and its settings are indented.
 fn netplan(name: &str, text: &str) -> Vec<(String, bool)> {
-    /// The settings above an interface's name: `network: ethernets: NAME:`.
+    /// The parents of an interface's name: `network: ethernets: NAME:`.
     const LEVEL: usize = 2;
     if !name.ends_with(".yaml") {
         return Vec::new();

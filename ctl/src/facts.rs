@@ -19,7 +19,7 @@ use vlan_bridge_ipam::store::{Known, StoreError, Usage};
 
 use crate::bond::Bond;
 use crate::definitions::{Definitions, Device};
-use crate::lists::{Found, Ours};
+use crate::lists::{ListFile, NetworkConfig};
 use crate::neighbours::NeighbourTable;
 use crate::runtimes::{self, Runtime};
 
@@ -45,7 +45,7 @@ pub(crate) struct Facts {
     pub(crate) bin_dirs: Vec<PathBuf>,
     /// The directories of the network lists (those of the runtimes, and those that install used), each with
     /// its lists.
-    pub(crate) folders: Vec<(PathBuf, Vec<Found>)>,
+    pub(crate) folders: Vec<(PathBuf, Vec<ListFile>)>,
     /// Copies of lists that install replaced or uninstall removed. Lists with a vlan-bridge entry come
     /// first.
     pub(crate) kept: Vec<PathBuf>,
@@ -78,7 +78,7 @@ pub(crate) struct Facts {
     /// Why nftables cannot do what the networks need.
     pub(crate) filter_lacks: Option<String>,
     /// Tables of iptables in which a rule of the plugin accepts all forwarded packets.
-    pub opened: Vec<String>,
+    pub(crate) accept_all_tables: Vec<String>,
     /// iptables FORWARD chains with policy drop in which the plugin can insert a rule.
     pub(crate) forward_drops: Vec<ForwardChain>,
     /// Other chains that forwarded packets pass, in which the plugin cannot insert a rule: those with
@@ -138,26 +138,26 @@ pub(crate) struct MissingRoute {
 /// A vlan-bridge network and its state on this node.
 #[derive(Debug)]
 pub(crate) struct Network {
-    pub(crate) ours: Ours,
+    pub(crate) config: NetworkConfig,
     /// The file of its list.
     pub(crate) path: PathBuf,
     pub(crate) leases: Leases,
     /// The answer of the plugin to STATUS; none if there is no plugin.
     pub(crate) status: Option<Result<(), String>>,
     /// The result of probing; none if the network was not probed.
-    pub(crate) asked: Option<Asked>,
+    pub(crate) probe: Option<ProbeResult>,
 }
 
 impl Network {
     /// Whether pods have addresses of a family. With another IPAM plugin, IPv4 is assumed.
     pub(crate) fn has_family(&self, ipv6: bool) -> bool {
-        let ranges = self.ours.ipam.as_ref().map(|ipam| &ipam.ranges);
+        let ranges = self.config.ipam.as_ref().map(|ipam| &ipam.ranges);
         ranges.map_or(!ipv6, |ranges| ranges.iter().any(|set| set.is_ipv4() != ipv6))
     }
 
     /// The gateways of its ranges.
     pub(crate) fn gateways(&self) -> BTreeSet<IpAddr> {
-        let sets = self.ours.ipam.iter().flat_map(|ipam| &ipam.ranges);
+        let sets = self.config.ipam.iter().flat_map(|ipam| &ipam.ranges);
         sets.flat_map(|set| &set.0).filter_map(|range| range.gateway).collect()
     }
 }
@@ -175,11 +175,11 @@ pub(crate) struct Leases {
 
 /// The answers to the probes of a network.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ProbeResult {
     pub(crate) from: Vantage,
     pub(crate) answers: Result<Answers, String>,
     /// The answers of those gateways to probes with another source MAC than the interface's.
-    pub(crate) as_another: Result<Answers, String>,
+    pub(crate) other_mac_answers: Result<Answers, String>,
 }
 
 /// Sysctls, as numbers.
@@ -237,8 +237,8 @@ pub(crate) struct Plugin {
 
 impl Facts {
     /// Whether a network needs a VLAN sub-interface and this kernel has no 8021q module.
-    pub(crate) fn cannot_tag(&self, ours: &Ours) -> bool {
-        let port = ours.network.uplink.as_ref().map(|uplink| &uplink.port);
+    pub(crate) fn cannot_tag(&self, config: &NetworkConfig) -> bool {
+        let port = config.network.uplink.as_ref().map(|uplink| &uplink.port);
         matches!(port, Some(UplinkPort::SubInterface { .. })) && self.modules.lacks("8021q")
     }
 
@@ -267,8 +267,8 @@ impl Facts {
     }
 
     /// The runtimes that read network lists.
-    pub(crate) fn takers(&self) -> impl Iterator<Item = &Runtime> {
-        runtimes::takers(&self.runtimes)
+    pub(crate) fn list_readers(&self) -> impl Iterator<Item = &Runtime> {
+        runtimes::list_readers(&self.runtimes)
     }
 
     /// The host ends of attached pods' veths.
@@ -285,7 +285,7 @@ impl Facts {
     /// The devices that pods' packets use on the node: bridges, and their VLAN interfaces on the node's
     /// side.
     pub(crate) fn devices(&self) -> BTreeSet<String> {
-        let networks = self.networks.iter().map(|network| &network.ours.network);
+        let networks = self.networks.iter().map(|network| &network.config.network);
         networks.flat_map(|network| [network.bridge.clone(), network.node_device()]).collect()
     }
 
@@ -320,14 +320,14 @@ impl Facts {
 
     /// The bonds and NICs that are uplinks of networks.
     pub(crate) fn masters(&self) -> BTreeSet<&str> {
-        let uplinks = self.networks.iter().filter_map(|network| network.ours.network.uplink.as_ref());
+        let uplinks = self.networks.iter().filter_map(|network| network.config.network.uplink.as_ref());
         uplinks.map(|uplink| uplink.master.as_str()).collect()
     }
 
     /// The interface from which to probe a network: the bridge or its VLAN interface on the node's side.
     /// Before the first pod it is the uplink.
-    pub(crate) fn vantage(&self, ours: &Ours) -> Option<Vantage> {
-        let network = &ours.network;
+    pub(crate) fn probe_interface(&self, config: &NetworkConfig) -> Option<Vantage> {
+        let network = &config.network;
         let uplink = network.uplink.as_ref()?;
         let near = network.node_side().map_or(network.bridge.clone(), |(name, _)| name);
         if self.link(&near).is_some() {

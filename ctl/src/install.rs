@@ -42,7 +42,7 @@ struct NewList {
     path: PathBuf,
     content: Value,
     /// The slices in it, and their source.
-    slices: Option<slice::Chosen>,
+    slices: Option<slice::NodeSlices>,
     /// The current content of the file, once it was read.
     before: Option<Vec<u8>>,
     /// Where the current content is kept, if it is replaced.
@@ -71,9 +71,9 @@ impl Plan {
     }
 
     /// Reads the current files at the targets.
-    fn look(&mut self) -> Result<()> {
+    fn read_targets(&mut self) -> Result<()> {
         for binary in &mut self.binaries {
-            binary.look()?;
+            binary.read_installed()?;
         }
         for list in &mut self.lists {
             list.before = files::read(&list.path)?;
@@ -106,7 +106,7 @@ fn once(call: &Install, out: &mut dyn Write) -> Result<()> {
     let mut plan = plan(call)?;
     // Only now, so that a refused install leaves no trace.
     let _lock = InstallLock::acquire()?;
-    plan.look()?;
+    plan.read_targets()?;
     let mut manifest = Manifest::read()?;
     for list in plan.lists.iter_mut().filter(|list| list.state() == "replaced") {
         // Before `add_list`, which records the file as ours.
@@ -116,12 +116,12 @@ fn once(call: &Install, out: &mut dyn Write) -> Result<()> {
     plan.lists.iter().for_each(|list| manifest.add_list(&list.path));
     manifest.write()?;
     for binary in &plan.binaries {
-        binary.put()?;
+        binary.install()?;
     }
     for list in plan.lists.iter().filter(|list| list.state() != "unchanged") {
         files::put(&list.path, list.text().as_bytes(), 0o644)?;
     }
-    tell(&plan, call.output, out)
+    print(&plan, call.output, out)
 }
 
 /// Decides everything, and writes nothing.
@@ -160,13 +160,13 @@ fn plan(call: &Install) -> Result<Plan> {
             plan.warnings.extend(part::set_slices(&mut content, &template.from, chosen)?);
         }
         let slices = slices.filter(|chosen| !chosen.slices.is_empty());
-        let ours = lists::check(&content)?;
-        if ours.is_empty() {
+        let configs = lists::check(&content)?;
+        if configs.is_empty() {
             bail!("{}: no plugin of type {} in the list", template.from, lists::OUR_PLUGIN);
         }
-        for ours in &ours {
-            plan.warnings.extend(ours.warnings.iter().map(|odd| format!("{}: {odd}", template.from)));
-            part::check_shared(ours)?;
+        for config in &configs {
+            plan.warnings.extend(config.warnings.iter().map(|odd| format!("{}: {odd}", template.from)));
+            part::check_shared(config)?;
             if let Some(chosen) = &slices {
                 plan.warnings.extend(slice::check_overlaps(call, chosen, cluster.as_ref())?);
             }
@@ -174,8 +174,8 @@ fn plan(call: &Install) -> Result<Plan> {
         plan.warnings.extend(list::missing_plugins(&content, &bin_dirs, &plan.binaries));
         for dir in &conf_dirs {
             let path = dir.join(&template.file);
-            plan.warnings.extend(list::neighbours(dir, &path, &content)?);
-            let single = if template.is_single { lists::single(&content) } else { None };
+            plan.warnings.extend(list::conflicts(dir, &path, &content)?);
+            let single = if template.is_single { lists::unwrap_single(&content) } else { None };
             let (content, slices) = (single.unwrap_or_else(|| content.clone()), slices.clone());
             plan.lists.push(NewList { path, content, slices, before: None, kept: None });
         }
@@ -184,9 +184,9 @@ fn plan(call: &Install) -> Result<Plan> {
     Ok(plan)
 }
 
-fn tell(plan: &Plan, format: Output, out: &mut dyn Write) -> Result<()> {
+fn print(plan: &Plan, format: Output, out: &mut dyn Write) -> Result<()> {
     if format == Output::Json {
-        let lists: Vec<Value> = plan.lists.iter().map(describe).collect();
+        let lists: Vec<Value> = plan.lists.iter().map(list_json).collect();
         let runtimes: Vec<Value> = plan.runtimes.iter().map(Runtime::to_json).collect();
         let binaries: Vec<Value> = plan.binaries.iter().map(Binary::to_json).collect();
         let all =
@@ -196,7 +196,7 @@ fn tell(plan: &Plan, format: Output, out: &mut dyn Write) -> Result<()> {
     }
     for runtime in &plan.runtimes {
         let shown = runtime.shown();
-        match (runtime.takes_lists(), runtime.has_netavark()) {
+        match (runtime.reads_lists(), runtime.has_netavark()) {
             (true, _) => writeln!(out, "found     {shown}, up to CNI {}", runtime.cni.as_str())?,
             (false, true) => writeln!(out, "found     {shown}, with netavark instead of CNI")?,
             (false, false) => writeln!(out, "found     {shown}, with CRI (and so CNI) disabled")?,
@@ -220,8 +220,8 @@ fn tell(plan: &Plan, format: Output, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-fn describe(list: &NewList) -> Value {
-    let slices = list.slices.as_ref().map(slice::Chosen::to_json);
+fn list_json(list: &NewList) -> Value {
+    let slices = list.slices.as_ref().map(slice::NodeSlices::to_json);
     let mut value = json!({"path": list.path, "name": list.content["name"],
         "cniVersion": list.content["cniVersion"], "state": list.state(), "slice": slices});
     if let Some(kept) = &list.kept {

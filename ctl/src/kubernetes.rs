@@ -41,8 +41,8 @@ impl Api {
         };
         let Some(token) = files::read(&folder.join("token"))? else { return Ok(None) };
         let authority = folder.join("ca.crt");
-        let pem = files::read(&authority)?
-            .ok_or_else(|| anyhow!("{}: there is no such file", authority.display()))?;
+        let pem =
+            files::read(&authority)?.ok_or_else(|| anyhow!("{}: file not found", authority.display()))?;
         let roots = certificates(&pem).with_context(|| format!("cannot read {}", authority.display()))?;
         let port = std::env::var("KUBERNETES_SERVICE_PORT").unwrap_or_else(|_| "443".into());
         let host = if host.contains(':') { format!("[{host}]") } else { host };

@@ -16,12 +16,12 @@ pub(crate) const OUR_PLUGIN: &str = "vlan-bridge";
 
 /// The file name extension of network lists. libcni's `ConfFiles` takes files with the other extensions as
 /// the configuration of a single plugin.
-const OF_LIST: &str = ".conflist";
-const OF_PLUGIN: [&str; 2] = [".conf", ".json"];
+const LIST_EXTENSION: &str = ".conflist";
+const PLUGIN_EXTENSIONS: [&str; 2] = [".conf", ".json"];
 
 /// Wraps a single plugin's configuration into a list (libcni's `ConfListFromConf`). Returns anything else
 /// as it is.
-pub(crate) fn of_one(content: Value) -> Value {
+pub(crate) fn wrap_single(content: Value) -> Value {
     if !is_single(&content) {
         return content;
     }
@@ -39,7 +39,7 @@ pub(crate) fn is_single(content: &Value) -> bool {
 }
 
 /// Unwraps a list of one plugin into a single plugin's configuration.
-pub(crate) fn single(list: &Value) -> Option<Value> {
+pub(crate) fn unwrap_single(list: &Value) -> Option<Value> {
     let [plugin] = list["plugins"].as_array()?.as_slice() else { return None };
     let mut single = plugin.clone();
     for key in ["cniVersion", "name"] {
@@ -50,7 +50,7 @@ pub(crate) fn single(list: &Value) -> Option<Value> {
 
 /// A vlan-bridge entry of a list, checked as the plugins check it.
 #[derive(Clone, Debug)]
-pub(crate) struct Ours {
+pub(crate) struct NetworkConfig {
     /// The network's name.
     pub(crate) name: String,
     /// The entry's keys.
@@ -65,7 +65,7 @@ pub(crate) struct Ours {
 ///
 /// # Errors
 /// The error of an ADD.
-pub(crate) fn check(list: &Value) -> Result<Vec<Ours>> {
+pub(crate) fn check(list: &Value) -> Result<Vec<NetworkConfig>> {
     if !list["plugins"].is_array() {
         bail!(
             "plugins: missing: a network list needs plugins, and a single plugin's configuration needs type"
@@ -87,7 +87,7 @@ pub(crate) fn entries(list: &Value) -> impl Iterator<Item = Value> {
     })
 }
 
-fn check_entry(config: Value) -> Result<Ours> {
+fn check_entry(config: Value) -> Result<NetworkConfig> {
     // The environment of an ADD. Its values do not matter here.
     let environment = Environment::parse(|name| {
         let value = match name {
@@ -111,12 +111,12 @@ fn check_entry(config: Value) -> Result<Ours> {
         ipam.check_version(request.version)?;
         warnings.extend(ipam.warnings.iter().cloned());
     }
-    Ok(Ours { name: request.name, network, ipam, warnings })
+    Ok(NetworkConfig { name: request.name, network, ipam, warnings })
 }
 
 /// A file in a CNI conf directory: a network list, or a single plugin's configuration.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub(crate) struct ListFile {
     /// Its file.
     pub(crate) path: PathBuf,
     /// The content as a list, or why it cannot be read.
@@ -125,7 +125,7 @@ pub(crate) struct Found {
     pub(crate) misnamed: Option<PathBuf>,
 }
 
-impl Found {
+impl ListFile {
     /// The network's name.
     pub(crate) fn name(&self) -> Option<&str> {
         self.content.as_ref().ok()?["name"].as_str()
@@ -141,8 +141,8 @@ impl Found {
         self.entries().iter().filter_map(|plugin| plugin["ipam"]["type"].as_str()).collect()
     }
 
-    fn new(path: PathBuf, content: Result<Value, String>) -> Found {
-        let is_named_list = path.to_string_lossy().ends_with(OF_LIST);
+    fn new(path: PathBuf, content: Result<Value, String>) -> ListFile {
+        let is_named_list = path.to_string_lossy().ends_with(LIST_EXTENSION);
         let content_says_list = content.as_ref().ok().map(|content| match is_single(content) {
             true => Some(false),
             false => content["plugins"].is_array().then_some(true),
@@ -153,7 +153,7 @@ impl Found {
             }
             _ => None,
         };
-        Found { content: content.map(of_one), path, misnamed }
+        ListFile { content: content.map(wrap_single), path, misnamed }
     }
 
     fn entries(&self) -> &[Value] {
@@ -162,25 +162,25 @@ impl Found {
     }
 
     /// Whether the list has a vlan-bridge entry.
-    pub(crate) fn is_ours(&self) -> bool {
+    pub(crate) fn names_vlan_bridge(&self) -> bool {
         self.types().contains(&OUR_PLUGIN)
     }
 }
 
 /// Whether a file's content is a list or a plugin's configuration with a vlan-bridge entry.
-pub(crate) fn is_ours(content: &[u8]) -> bool {
+pub(crate) fn names_vlan_bridge(content: &[u8]) -> bool {
     let content = serde_json::from_slice(content).map_err(|error| error.to_string());
-    Found::new(PathBuf::new(), content).is_ours()
+    ListFile::new(PathBuf::new(), content).names_vlan_bridge()
 }
 
 /// Every list of a directory, in the order of libcni: by file name.
 ///
 /// # Errors
 /// If the directory cannot be read. A missing directory is not an error.
-pub(crate) fn in_folder(folder: &Path) -> Result<Vec<Found>> {
+pub(crate) fn in_folder(folder: &Path) -> Result<Vec<ListFile>> {
     let mut found = Vec::new();
     for name in files::names(folder)? {
-        if !OF_PLUGIN.iter().chain([&OF_LIST]).any(|ending| name.ends_with(ending)) {
+        if !PLUGIN_EXTENSIONS.iter().chain([&LIST_EXTENSION]).any(|ending| name.ends_with(ending)) {
             continue;
         }
         let path = folder.join(name);
@@ -191,14 +191,14 @@ pub(crate) fn in_folder(folder: &Path) -> Result<Vec<Found>> {
             Ok(None) => continue,
             Err(error) => Err(format!("{error:#}")),
         };
-        found.push(Found::new(path, content));
+        found.push(ListFile::new(path, content));
     }
     Ok(found)
 }
 
 /// Reads a list, or a single plugin's configuration as a list of one. A missing file is an error.
 pub(crate) fn read(path: &Path) -> Result<Value> {
-    read_as_is(path).map(of_one)
+    read_as_is(path).map(wrap_single)
 }
 
 /// Reads a list or a single plugin's configuration as it is.

@@ -53,7 +53,7 @@ impl Manifest {
     /// copy's path. The copy of a vlan-bridge list overwrites the last one. The copy of a foreign list
     /// overwrites nothing, because uninstall restores it.
     pub(crate) fn keep(&mut self, list: &Path, content: &[u8]) -> Result<PathBuf> {
-        if self.lists.iter().any(|known| known == list) && lists::is_ours(content) {
+        if self.lists.iter().any(|known| known == list) && lists::names_vlan_bridge(content) {
             let kept = uninstalled_dir().join(list.file_name().unwrap_or_default());
             files::put(&kept, content, files::mode(list)?)?;
             return Ok(kept);

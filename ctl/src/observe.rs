@@ -24,9 +24,9 @@ use vlan_bridge::ports::{self, AttachmentId};
 use vlan_bridge_ipam::store::{Store, StoreError};
 
 use crate::bond::Bond;
-use crate::facts::{Asked, Facts, Leases, Network, Plugin, is_bond};
+use crate::facts::{Facts, Leases, Network, Plugin, ProbeResult, is_bond};
 use crate::install::binaries::{self, PLUGINS};
-use crate::lists::{self, OUR_PLUGIN, Ours};
+use crate::lists::{self, NetworkConfig, OUR_PLUGIN};
 use crate::manifest::{self, Manifest};
 use crate::runtimes::Runtime;
 use crate::{definitions, files, node, output, plugin, runtimes};
@@ -91,7 +91,7 @@ fn installed() -> Manifest {
 fn places(facts: &Facts, of_runtimes: fn(&[Runtime]) -> Vec<PathBuf>, installed: &[PathBuf]) -> Vec<PathBuf> {
     let given: BTreeSet<&Path> = installed.iter().filter_map(|path| path.parent()).collect();
     let mut places = of_runtimes(&facts.runtimes);
-    if facts.takers().next().is_none() && !given.is_empty() {
+    if facts.list_readers().next().is_none() && !given.is_empty() {
         places.clear();
     }
     let others: Vec<&Path> =
@@ -123,7 +123,7 @@ async fn interfaces() -> Result<Facts> {
 fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
     let in_folders = facts.folders.iter().flat_map(|(_, found)| found);
     let mut all: Vec<(PathBuf, Value)> = in_folders
-        .filter(|found| found.is_ours())
+        .filter(|found| found.names_vlan_bridge())
         .filter_map(|found| Some((found.path.clone(), found.content.clone().ok()?)))
         .collect();
     for path in extra {
@@ -132,15 +132,20 @@ fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
     let mut named: BTreeSet<String> =
         all.iter().filter_map(|(_, list)| list["name"].as_str()).map(str::to_owned).collect();
     named.extend(
-        facts.folders.iter().flat_map(|(_, found)| found).filter_map(lists::Found::name).map(str::to_owned),
+        facts
+            .folders
+            .iter()
+            .flat_map(|(_, found)| found)
+            .filter_map(lists::ListFile::name)
+            .map(str::to_owned),
     );
     for (path, content) in all {
         match lists::check(&content) {
             Err(why) => facts.refused.push((path, format!("{why:#}"))),
             Ok(checked) => facts.networks.extend(checked.into_iter().zip(lists::entries(&content)).map(
-                |(ours, entry)| {
-                    let (leases, status) = (leases(&ours), status(&facts.bin_dirs, entry));
-                    Network { leases, ours, path: path.clone(), status, asked: None }
+                |(config, entry)| {
+                    let (leases, status) = (leases(&config), status(&facts.bin_dirs, entry));
+                    Network { leases, config, path: path.clone(), status, probe: None }
                 },
             )),
         }
@@ -159,7 +164,7 @@ fn status(bin_dirs: &[PathBuf], mut entry: Value) -> Option<Result<(), String>> 
 /// Networks with leases in the networks' data directories, and without a list. Errors of a data directory
 /// are reported with its own network.
 fn orphans(facts: &Facts, named: &BTreeSet<String>) -> Vec<(PathBuf, usize)> {
-    let ipams = facts.networks.iter().filter_map(|network| network.ours.ipam.as_ref());
+    let ipams = facts.networks.iter().filter_map(|network| network.config.ipam.as_ref());
     let folders: BTreeSet<&Path> = ipams.map(|ipam| ipam.data_dir.as_path()).collect();
     let found = folders.into_iter().flat_map(|folder| {
         let orphans = Store::orphans(folder, named).unwrap_or_default();
@@ -168,16 +173,16 @@ fn orphans(facts: &Facts, named: &BTreeSet<String>) -> Vec<(PathBuf, usize)> {
     found.collect()
 }
 
-fn leases(ours: &Ours) -> Leases {
-    match &ours.ipam {
-        Some(ipam) => leases_in(&ipam.data_dir, &ours.name, ipam.cooldown),
+fn leases(config: &NetworkConfig) -> Leases {
+    match &config.ipam {
+        Some(ipam) => leases_in(&ipam.data_dir, &config.name, ipam.cooldown),
         None => Leases::default(),
     }
 }
 
 /// The leases of attached pods whose network is in no known list, in the default data directory.
 fn unlisted(facts: &Facts) -> Vec<(String, Leases)> {
-    let is_listed = |name: &&str| facts.networks.iter().any(|network| network.ours.name == *name);
+    let is_listed = |name: &&str| facts.networks.iter().any(|network| network.config.name == *name);
     let attached = facts.attachments().filter_map(|link| Some(attachment_of(link)?.network));
     let names: BTreeSet<&str> = attached.filter(|name| !is_listed(name)).collect();
     let look = |name: &str| (name.to_owned(), leases_in(Path::new(DEFAULT_DATA_DIR), name, 0));
@@ -207,7 +212,7 @@ fn leases_in(data_dir: &Path, network: &str, cooldown: u32) -> Leases {
 }
 
 fn plugins(facts: &Facts) -> Vec<Plugin> {
-    let lists = facts.folders.iter().flat_map(|(_, found)| found).filter(|found| found.is_ours());
+    let lists = facts.folders.iter().flat_map(|(_, found)| found).filter(|found| found.names_vlan_bridge());
     let mut names: BTreeSet<String> = BTreeSet::new();
     for list in lists {
         names.extend(list.types().into_iter().map(str::to_owned));
@@ -216,10 +221,10 @@ fn plugins(facts: &Facts) -> Vec<Plugin> {
     let look = |name: String| {
         let path = facts.bin_dirs.iter().map(|dir| dir.join(&name)).find(|path| path.exists());
         let executable = path.as_deref().is_some_and(is_executable);
-        let ours = PLUGINS.contains(&name.as_str()) && executable;
+        let is_known = PLUGINS.contains(&name.as_str()) && executable;
         let version = path
             .as_deref()
-            .filter(|_| ours)
+            .filter(|_| is_known)
             .map(|path| binaries::version(path).map_err(|why| format!("{why:#}")));
         Plugin { name, path, executable, version }
     };
@@ -230,7 +235,7 @@ fn plugins(facts: &Facts) -> Vec<Plugin> {
 fn without_veth(facts: &Facts) -> Result<Vec<AttachmentId>> {
     let has_leases = |name: &str| {
         let mut networks = facts.networks.iter();
-        networks.any(|network| network.ours.name == name && network.ours.ipam.is_some())
+        networks.any(|network| network.config.name == name && network.config.ipam.is_some())
     };
     let recorded = ports::of_living_pods()?.into_iter();
     let gone = recorded.filter(|(veth, pod)| facts.link(veth).is_none() && !has_leases(&pod.network));
@@ -239,9 +244,10 @@ fn without_veth(facts: &Facts) -> Result<Vec<AttachmentId>> {
 
 /// Probes the gateways and this node's addresses of every network.
 pub(crate) fn ask(facts: &mut Facts) {
-    let vantages: Vec<_> = facts.networks.iter().map(|network| facts.vantage(&network.ours)).collect();
+    let vantages: Vec<_> =
+        facts.networks.iter().map(|network| facts.probe_interface(&network.config)).collect();
     for (network, vantage) in facts.networks.iter_mut().zip(vantages) {
-        let (Some(from), Some(_)) = (vantage, &network.ours.ipam) else { continue };
+        let (Some(from), Some(_)) = (vantage, &network.config.ipam) else { continue };
         let known = |asked: io::Result<Option<Answers>>| match asked {
             Ok(Some(answers)) => Ok(answers),
             Ok(None) => Err(format!("there is no interface {}", from.interface)),
@@ -250,15 +256,15 @@ pub(crate) fn ask(facts: &mut Facts) {
         let answers = known(ask::ask(&from, &asked_for(network)));
         let has_answered = |gateway: &IpAddr| answers.as_ref().is_ok_and(|all| all.contains_key(gateway));
         let gateways: Vec<IpAddr> = network.gateways().into_iter().filter(has_answered).collect();
-        let as_another = known(ask::ask_as_another(&from, &gateways));
-        network.asked = Some(Asked { from, answers, as_another });
+        let other_mac_answers = known(ask::ask_as_another(&from, &gateways));
+        network.probe = Some(ProbeResult { from, answers, other_mac_answers });
     }
 }
 
 /// The gateways, the leased addresses, and the addresses that this node may lease.
 fn asked_for(network: &Network) -> Vec<IpAddr> {
     let mut addrs: BTreeSet<IpAddr> = network.leases.held.iter().map(|(addr, _)| *addr).collect();
-    let sets = network.ours.ipam.iter().flat_map(|ipam| &ipam.ranges);
+    let sets = network.config.ipam.iter().flat_map(|ipam| &ipam.ranges);
     for (set, range) in sets.flat_map(|set| set.0.iter().map(move |range| (set, range))) {
         addrs.extend(range.gateway);
         let offered = (0..MAX_PER_RANGE.min(range.len())).filter_map(|offset| range.nth(offset));

@@ -46,7 +46,7 @@ pub(crate) fn run(call: &Repair, out: &mut dyn Write) -> Result<bool> {
 async fn close(facts: &Facts) -> Result<Vec<String>, CniError> {
     let conn = Conn::open()?;
     let mut closed = Vec::new();
-    for network in facts.networks.iter().map(|network| &network.ours.network) {
+    for network in facts.networks.iter().map(|network| &network.config.network) {
         let is_open = boundary::open_devices(network, facts.has_pods(&network.bridge))?;
         if !is_open.is_empty() {
             boundary::ensure(&conn, network).await?;

@@ -1,6 +1,8 @@
-//! The container runtimes of this node: where they look for plugins and network lists, and which CNI they
-//! speak. Those that run are asked first, then the folders of distributions, then the places where a
-//! runtime's configuration is by default.
+//! The container runtimes of this node: their directories for plugins and network lists, and the CNI
+//! versions that they accept.
+//!
+//! A runtime is found by its process, else by the directory of its distribution, else by its default
+//! configuration files.
 
 mod configuration;
 mod kinds;
@@ -15,84 +17,88 @@ use cni_conf::cni::version::Version;
 use serde_json::{Value, json};
 
 use configuration::{Configuration, at};
-use kinds::{CONTAINERD, KINDS, Kind, PRODUCT_KIND, PRODUCTS, Product};
+use kinds::{CONTAINERD, DISTRIBUTION_PROGRAM, DISTRIBUTIONS, Distribution, PROGRAMS, Program};
 use podman::Backend;
 use process::Process;
 use version::{ask_version, numbers};
 
 pub(crate) use kinds::{BIN_DIR, CONF_DIR};
 
-/// One runtime that this node has.
+/// A runtime of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Runtime {
-    /// The program's name, or that of the distribution which brings it along.
+    /// The program's name, or that of its distribution.
     pub(crate) name: &'static str,
     /// The program's name.
     pub(crate) program: &'static str,
-    /// What it calls its version; none where its program is out of reach, as from within a container.
+    /// Its version; none if the program cannot be run, as from within a container.
     pub(crate) version: Option<String>,
-    /// Whether it was seen to run.
+    /// Whether a process of it was found.
     pub(crate) runs: bool,
-    /// The configuration files that were read.
+    /// Its configuration files.
     pub(crate) files: Vec<PathBuf>,
-    /// Where it looks for plugins, first place first.
+    /// Its plugin directories, in its order.
     pub(crate) bin_dirs: Vec<PathBuf>,
-    /// Where it looks for network lists.
+    /// Its network list directory.
     pub(crate) conf_dir: PathBuf,
-    /// The newest CNI that it is known to accept: containerd before 2 and podman 4 refuse results of 1.1.0.
+    /// The newest CNI version that it is known to accept. containerd before 2 and podman 4 refuse results
+    /// of 1.1.0.
     pub(crate) cni: Version,
-    /// What makes podman's networks.
+    /// The network backend of podman.
     pub(crate) backend: Option<Backend>,
     /// Whether it calls the plugin `loopback` for each pod.
     pub(crate) needs_loopback: bool,
-    /// Whether it can serve Kubernetes: a containerd can be told not to.
+    /// Whether it serves Kubernetes' CRI. containerd's CRI can be disabled.
     pub(crate) serves_cri: bool,
 }
 
-/// Looks for runtimes. `kubelet` is what the node's kubelet says of its runtime, `containerd://1.6.20` for
-/// one.
+/// Finds the runtimes. `kubelet` is the runtime that kubelet reports, such as `containerd://1.6.20`.
 ///
 /// # Errors
-/// A configuration that cannot be read: the wrong folders would be taken.
+/// A configuration that cannot be read. Its directories would be missing.
 pub(crate) fn find(kubelet: Option<&str>) -> Result<Vec<Runtime>> {
     let mut found = Vec::new();
-    let processes = process::of(&KINDS.each_ref().map(|kind| kind.name));
-    for kind in &KINDS {
-        let told = kubelet.and_then(|text| text.split_once("://")).map(|(name, version)| {
+    let processes = process::of(&PROGRAMS.each_ref().map(|program| program.name));
+    for program in &PROGRAMS {
+        let reported = kubelet.and_then(|text| text.split_once("://")).map(|(name, version)| {
             let name = if name == "cri-o" { "crio" } else { name };
             (name, version.to_owned())
         });
-        let mut told = told.filter(|(name, _)| *name == kind.name).map(|(_, version)| version);
-        let running = running(kind, &processes)?;
-        let of_products = products(kind, &running, &mut told)?;
-        // Without one that runs, the one that would.
-        if !running.iter().any(|runtime| runtime.name == kind.name && runtime.serves_cri) {
-            // Docker's is of the same program, but not of that configuration.
+        let mut reported = reported.filter(|(name, _)| *name == program.name).map(|(_, version)| version);
+        let running = running(program, &processes)?;
+        let of_distributions = distributions(program, &running, &mut reported)?;
+        // Without a running one, the installed one.
+        if !running.iter().any(|runtime| runtime.name == program.name && runtime.serves_cri) {
+            // Docker's containerd is the same program with another configuration.
             let is_program_dockers = running.iter().any(|runtime| !runtime.serves_cri);
-            let usual = by_default(kind, told, is_program_dockers)?;
+            let usual = by_default(program, reported, is_program_dockers)?;
             found.extend(usual.filter(|usual| !running.iter().any(|runtime| runtime.files == usual.files)));
         }
         found.extend(running);
-        found.extend(of_products);
+        found.extend(of_distributions);
     }
     Ok(found)
 }
 
-/// Those that run, each configuration once.
-fn running(kind: &'static Kind, processes: &[Process]) -> Result<Vec<Runtime>> {
+/// The running runtimes, each configuration once.
+fn running(program: &'static Program, processes: &[Process]) -> Result<Vec<Runtime>> {
     let mut found: Vec<Runtime> = Vec::new();
     let mut seen = Vec::new();
-    for process in processes.iter().filter(|process| process.name == kind.name && kind.stays(process)) {
-        let places = kind.places(process);
-        let product =
-            PRODUCTS.iter().find(|it| kind.name == PRODUCT_KIND && it.owns(&places, &process.program));
-        let options = [&process.values_of(kind.bin_options), &process.values_of(kind.conf_options)]
+    for process in
+        processes.iter().filter(|process| process.name == program.name && program.is_daemon(process))
+    {
+        let places = program.places(process);
+        let distribution = DISTRIBUTIONS
+            .iter()
+            .find(|it| program.name == DISTRIBUTION_PROGRAM && it.owns(&places, &process.program));
+        let options = [&process.values_of(program.bin_options), &process.values_of(program.conf_options)]
             .map(|values| values.iter().map(PathBuf::from).collect::<Vec<_>>());
         let key = (places, options);
         if seen.contains(&key) {
             continue;
         }
-        let mut runtime = read(kind, product, ask_version(&process.program), Configuration::read(&key.0)?);
+        let mut runtime =
+            read(program, distribution, ask_version(&process.program), Configuration::read(&key.0)?);
         let [bin_dirs, conf_dirs] = &key.1;
         if !bin_dirs.is_empty() {
             runtime.bin_dirs.clone_from(bin_dirs);
@@ -107,82 +113,90 @@ fn running(kind: &'static Kind, processes: &[Process]) -> Result<Vec<Runtime>> {
     Ok(found)
 }
 
-/// The distributions whose folder is there, beside those that run. What kubelet has told is of one that
-/// cannot be asked: a container sees no more of it than its folders.
-fn products(kind: &'static Kind, running: &[Runtime], told: &mut Option<String>) -> Result<Vec<Runtime>> {
+/// The distributions whose directory exists and which do not run. kubelet's version is for one whose
+/// program cannot be run: a container sees only the directories.
+fn distributions(
+    program: &'static Program,
+    running: &[Runtime],
+    reported: &mut Option<String>,
+) -> Result<Vec<Runtime>> {
     let mut found = Vec::new();
-    for product in PRODUCTS.iter().filter(|_| kind.name == PRODUCT_KIND) {
-        if Path::new(product.root).is_dir() && !running.iter().any(|runtime| runtime.name == product.name) {
-            let configuration = Configuration::read(&[product.config.into()])?;
-            let version = ask_version(Path::new(product.program)).or_else(|| told.take());
-            found.push(read(kind, Some(product), version, configuration));
+    for distribution in DISTRIBUTIONS.iter().filter(|_| program.name == DISTRIBUTION_PROGRAM) {
+        if Path::new(distribution.root).is_dir()
+            && !running.iter().any(|runtime| runtime.name == distribution.name)
+        {
+            let configuration = Configuration::read(&[distribution.config.into()])?;
+            let version = ask_version(Path::new(distribution.program)).or_else(|| reported.take());
+            found.push(read(program, Some(distribution), version, configuration));
         }
     }
     Ok(found)
 }
 
-/// The one whose configuration is where it is by default, if there is one.
+/// The runtime with the default configuration files, if it is installed.
 fn by_default(
-    kind: &'static Kind,
-    told: Option<String>,
+    program: &'static Program,
+    reported: Option<String>,
     is_program_dockers: bool,
 ) -> Result<Option<Runtime>> {
-    let is_told = told.is_some();
-    let version = told.or_else(|| ask_version(Path::new(kind.name)));
-    let places: Vec<PathBuf> = kind.files.iter().map(PathBuf::from).collect();
+    let is_reported = reported.is_some();
+    let version = reported.or_else(|| ask_version(Path::new(program.name)));
+    let places: Vec<PathBuf> = program.files.iter().map(PathBuf::from).collect();
     let configuration = Configuration::read(&places)?;
-    let has_program = is_told || (version.is_some() && !is_program_dockers);
-    let is_configured = (kind.is_told_by_files && !configuration.0.is_empty())
-        || kind.folders.iter().any(|folder| Path::new(folder).is_dir());
-    Ok((has_program || is_configured).then(|| read(kind, None, version, configuration)))
+    let has_program = is_reported || (version.is_some() && !is_program_dockers);
+    let is_configured = (program.is_found_by_files && !configuration.0.is_empty())
+        || program.folders.iter().any(|folder| Path::new(folder).is_dir());
+    Ok((has_program || is_configured).then(|| read(program, None, version, configuration)))
 }
 
 fn read(
-    kind: &'static Kind,
-    product: Option<&'static Product>,
+    program: &'static Program,
+    distribution: Option<&'static Distribution>,
     version: Option<String>,
     configuration: Configuration,
 ) -> Runtime {
-    let first_start = product.filter(|_| configuration.0.is_empty());
-    let bin_dirs = configuration.folders(kind.bin_keys).unwrap_or_else(|| match first_start {
-        Some(product) => product.first_bin_dirs(),
-        None => kind.bin_dirs.iter().map(PathBuf::from).collect(),
+    let first_start = distribution.filter(|_| configuration.0.is_empty());
+    let bin_dirs = configuration.folders(program.bin_keys).unwrap_or_else(|| match first_start {
+        Some(distribution) => distribution.first_bin_dirs(),
+        None => program.bin_dirs.iter().map(PathBuf::from).collect(),
     });
-    let conf_dir = configuration.folders(kind.conf_keys).and_then(|dirs| dirs.into_iter().next());
-    let conf_dir =
-        conf_dir.unwrap_or_else(|| first_start.map_or(kind.conf_dir, |product| product.conf_dir).into());
-    let lasting = |dir: &PathBuf| product.map_or_else(|| dir.clone(), |product| product.lasting(dir));
-    let serves_cri = kind.name != "containerd" || !is_cri_disabled(&configuration);
+    let conf_dir = configuration.folders(program.conf_keys).and_then(|dirs| dirs.into_iter().next());
+    let conf_dir = conf_dir
+        .unwrap_or_else(|| first_start.map_or(program.conf_dir, |distribution| distribution.conf_dir).into());
+    let lasting = |dir: &PathBuf| {
+        distribution.map_or_else(|| dir.clone(), |distribution| distribution.stable_path(dir))
+    };
+    let serves_cri = program.name != "containerd" || !is_cri_disabled(&configuration);
     Runtime {
-        name: product.map_or(kind.name, |product| product.name),
-        program: kind.name,
+        name: distribution.map_or(program.name, |distribution| distribution.name),
+        program: program.name,
         runs: false,
         bin_dirs: bin_dirs.iter().map(lasting).collect(),
         conf_dir: lasting(&conf_dir),
-        backend: (kind.name == "podman")
+        backend: (program.name == "podman")
             .then(|| podman::backend(version.as_deref(), &configuration))
             .flatten(),
-        needs_loopback: serves_cri && needs_loopback(kind, version.as_deref(), &configuration),
+        needs_loopback: serves_cri && needs_loopback(program, version.as_deref(), &configuration),
         serves_cri,
-        cni: cni(kind, version.as_deref(), &configuration),
+        cni: cni(program, version.as_deref(), &configuration),
         files: configuration.0.into_iter().map(|(path, _)| path).collect(),
         version,
     }
 }
 
-/// Where the program cannot be asked, its configuration tells: version 3 came with containerd 2.
-fn cni(kind: &Kind, version: Option<&str>, configuration: &Configuration) -> Version {
+/// Without a version, the configuration decides: its version 3 came with containerd 2.
+fn cni(program: &Program, version: Option<&str>, configuration: &Configuration) -> Version {
     let major = version.and_then(numbers).map(|(major, _)| major).or_else(|| {
         let of_file = configuration.last(|table| table.get("version")?.as_integer());
-        (kind.name == "containerd" && of_file.is_some_and(|of_file| of_file >= 3)).then_some(2)
+        (program.name == "containerd" && of_file.is_some_and(|of_file| of_file >= 3)).then_some(2)
     });
-    match (major, kind.cni_1_1) {
+    match (major, program.cni_1_1) {
         (Some(major), Some(newer)) if major >= newer => Version::V1_1_0,
         _ => Version::V1_0_0,
     }
 }
 
-/// Docker's package configures a containerd without the part that serves Kubernetes.
+/// Docker's package configures containerd without CRI.
 fn is_cri_disabled(configuration: &Configuration) -> bool {
     let names = configuration.last(|table| {
         let list = table.get("disabled_plugins")?.as_array()?;
@@ -192,14 +206,14 @@ fn is_cri_disabled(configuration: &Configuration) -> bool {
     names.is_some_and(|names| names.iter().any(is_cri))
 }
 
-/// CRI-O has set `lo` up by itself since 1.19; containerd can since 2.0, where it is told to.
-fn needs_loopback(kind: &Kind, version: Option<&str>, configuration: &Configuration) -> bool {
-    match kind.name {
+/// CRI-O sets up `lo` itself since 1.19. containerd can since 2.0, if it is configured.
+fn needs_loopback(program: &Program, version: Option<&str>, configuration: &Configuration) -> bool {
+    match program.name {
         "containerd" => {
-            let say = |table: &toml::Table| {
+            let setting = |table: &toml::Table| {
                 at(table, &[CONTAINERD[2][0], CONTAINERD[2][1], "cni", "use_internal_loopback"])?.as_bool()
             };
-            !configuration.last(say).unwrap_or(false)
+            !configuration.last(setting).unwrap_or(false)
         }
         "crio" => version.and_then(numbers).is_none_or(|version| version < (1, 19)),
         _ => false,
@@ -207,18 +221,18 @@ fn needs_loopback(kind: &Kind, version: Option<&str>, configuration: &Configurat
 }
 
 impl Runtime {
-    /// Whether it reads network lists by itself. `ctr` has its folders built in, whatever its containerd is
-    /// told.
-    pub(crate) fn takes_lists(&self) -> bool {
+    /// Whether it reads network lists. A containerd without CRI does not, although `ctr` reads those in its
+    /// built-in directories.
+    pub(crate) fn reads_lists(&self) -> bool {
         self.serves_cri && !self.has_netavark()
     }
 
-    /// Whether its containers are not for CNI at all.
+    /// Whether it uses netavark instead of CNI.
     pub(crate) fn has_netavark(&self) -> bool {
         self.backend == Some(Backend::Netavark)
     }
 
-    /// Its name and version, for people: `k3s (containerd) 2.1.4`.
+    /// Its name and version, such as `k3s (containerd) 2.1.4`.
     pub(crate) fn shown(&self) -> String {
         let program = if self.name == self.program { String::new() } else { format!(" ({})", self.program) };
         format!("{}{program} {}", self.name, self.version.as_deref().unwrap_or("of unknown version"))
@@ -227,20 +241,20 @@ impl Runtime {
     /// For `-o json`.
     pub(crate) fn to_json(&self) -> Value {
         json!({"name": self.name, "program": self.program, "version": self.version, "running": self.runs,
-            "configuration": self.files, "takesLists": self.takes_lists(),
+            "configuration": self.files, "takesLists": self.reads_lists(),
             "binDirs": self.bin_dirs, "confDir": self.conf_dir, "cniVersion": self.cni.as_str()})
     }
 }
 
-/// The runtimes that network lists are for.
-pub(crate) fn takers(runtimes: &[Runtime]) -> impl Iterator<Item = &Runtime> {
-    runtimes.iter().filter(|runtime| runtime.takes_lists())
+/// The runtimes that read network lists.
+pub(crate) fn list_readers(runtimes: &[Runtime]) -> impl Iterator<Item = &Runtime> {
+    runtimes.iter().filter(|runtime| runtime.reads_lists())
 }
 
-/// The folders to put plugins into: for each runtime one that it looks into, as few as will do.
+/// The directories to install plugins into: one of each runtime's, as few as possible.
 pub(crate) fn bin_dirs(runtimes: &[Runtime]) -> Vec<PathBuf> {
     let mut chosen: Vec<PathBuf> = Vec::new();
-    for runtime in takers(runtimes) {
+    for runtime in list_readers(runtimes) {
         let common = Path::new(BIN_DIR);
         let first = runtime.bin_dirs.iter().find(|dir| *dir == common).or(runtime.bin_dirs.first());
         if !runtime.bin_dirs.iter().any(|dir| chosen.contains(dir)) {
@@ -250,10 +264,10 @@ pub(crate) fn bin_dirs(runtimes: &[Runtime]) -> Vec<PathBuf> {
     if chosen.is_empty() { vec![BIN_DIR.into()] } else { chosen }
 }
 
-/// The folders to put network lists into.
+/// The directories to install network lists into.
 pub(crate) fn conf_dirs(runtimes: &[Runtime]) -> Vec<PathBuf> {
     let mut chosen: Vec<PathBuf> = Vec::new();
-    for runtime in takers(runtimes) {
+    for runtime in list_readers(runtimes) {
         if !chosen.contains(&runtime.conf_dir) {
             chosen.push(runtime.conf_dir.clone());
         }
@@ -261,9 +275,9 @@ pub(crate) fn conf_dirs(runtimes: &[Runtime]) -> Vec<PathBuf> {
     if chosen.is_empty() { vec![CONF_DIR.into()] } else { chosen }
 }
 
-/// The newest version of the specification that all of them accept; 1.0.0 where none is known.
+/// The newest CNI version that all of them accept; 1.0.0 without a runtime.
 pub(crate) fn common_cni(runtimes: &[Runtime]) -> Version {
-    takers(runtimes).map(|runtime| runtime.cni).min().unwrap_or(Version::V1_0_0)
+    list_readers(runtimes).map(|runtime| runtime.cni).min().unwrap_or(Version::V1_0_0)
 }
 
 #[cfg(test)]
@@ -271,13 +285,13 @@ mod tests {
     use super::*;
 
     fn runtime(name: &'static str, version: &str, bin_dirs: &[&str]) -> Runtime {
-        let kind = KINDS.iter().find(|kind| kind.name == name).unwrap();
-        let runtime = read(kind, None, Some(version.into()), Configuration::default());
+        let program = PROGRAMS.iter().find(|program| program.name == name).unwrap();
+        let runtime = read(program, None, Some(version.into()), Configuration::default());
         Runtime { bin_dirs: bin_dirs.iter().map(PathBuf::from).collect(), ..runtime }
     }
 
     #[test]
-    fn the_oldest_runtime_decides_which_cni_is_spoken() {
+    fn the_oldest_runtime_decides_the_cni_version() {
         let new = runtime("containerd", "2.1.9", &[]);
         assert_eq!(common_cni(std::slice::from_ref(&new)), Version::V1_1_0);
         assert_eq!(common_cni(&[new, runtime("podman", "4.3.1", &[])]), Version::V1_0_0);
@@ -287,7 +301,7 @@ mod tests {
 
     #[test]
     fn plugins_go_where_every_runtime_looks() {
-        let podman = runtime("podman", "4.3.1", KINDS[2].bin_dirs);
+        let podman = runtime("podman", "4.3.1", PROGRAMS[2].bin_dirs);
         assert_eq!(bin_dirs(std::slice::from_ref(&podman)), [Path::new(BIN_DIR)]);
         let debian = runtime("containerd", "1.6.20", &["/usr/lib/cni"]);
         assert_eq!(bin_dirs(&[debian, podman]), [Path::new("/usr/lib/cni")]);
@@ -298,7 +312,7 @@ mod tests {
     fn both_generations_of_containerds_configuration_are_understood() {
         let read_text = |text: &str| {
             let configuration = Configuration(vec![("c".into(), text.parse().unwrap())]);
-            read(&KINDS[0], None, None, configuration)
+            read(&PROGRAMS[0], None, None, configuration)
         };
         let old = read_text(
             "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/usr/lib/cni\"\nconf_dir = \"/c\"\n",
@@ -310,11 +324,11 @@ mod tests {
     }
 
     #[test]
-    fn who_needs_the_loopback_plugin_is_told_by_version_and_configuration() {
+    fn version_and_configuration_decide_whether_loopback_is_needed() {
         let needs = |name: &str, version: Option<&str>, text: &str| {
-            let kind = KINDS.iter().find(|kind| kind.name == name).unwrap();
+            let program = PROGRAMS.iter().find(|program| program.name == name).unwrap();
             let configuration = Configuration(vec![("c".into(), text.parse().unwrap())]);
-            read(kind, None, version.map(str::to_owned), configuration).needs_loopback
+            read(program, None, version.map(str::to_owned), configuration).needs_loopback
         };
         assert!(needs("containerd", Some("1.7.2"), "") && needs("containerd", Some("2.1.9"), ""));
         let internal = "[plugins.'io.containerd.cri.v1.runtime'.cni]\nuse_internal_loopback = true\n";
@@ -328,14 +342,14 @@ mod tests {
     fn a_podman_without_cni_takes_no_lists() {
         let with = |version: &str, text: &str| {
             let configuration = Configuration(vec![("c".into(), text.parse().unwrap())]);
-            read(&KINDS[2], None, Some(version.into()), configuration)
+            read(&PROGRAMS[2], None, Some(version.into()), configuration)
         };
         let netavark = "[network]\nnetwork_backend = 'netavark'\n";
         let cni = "[network]\nnetwork_backend = 'cni'\n";
-        assert!(!with("5.4.0", "").takes_lists() && !with("5.4.0", cni).takes_lists());
-        assert!(!with("4.9.3", netavark).takes_lists() && with("4.9.3", cni).takes_lists());
-        assert!(with("3.4.1", "").takes_lists());
-        // It is told of, and decides neither folders nor versions.
+        assert!(!with("5.4.0", "").reads_lists() && !with("5.4.0", cni).reads_lists());
+        assert!(!with("4.9.3", netavark).reads_lists() && with("4.9.3", cni).reads_lists());
+        assert!(with("3.4.1", "").reads_lists());
+        // It is shown, and does not affect directories or versions.
         let all = [with("5.4.0", ""), runtime("containerd", "2.1.9", &["/b"])];
         assert_eq!((bin_dirs(&all), common_cni(&all)), (vec!["/b".into()], Version::V1_1_0));
     }

@@ -104,16 +104,16 @@ fn state(link: &Link) -> &'static str {
 
 /// A network: its bridge, the bridge's uplink port, and the usage of its ranges.
 fn network(facts: &Facts, seen: &Network) -> Value {
-    let bridge = facts.link(&seen.ours.network.bridge);
-    let port = seen.ours.network.uplink.as_ref().map(|uplink| uplink.port_name());
+    let bridge = facts.link(&seen.config.network.bridge);
+    let port = seen.config.network.uplink.as_ref().map(|uplink| uplink.port_name());
     let usage = seen.leases.usage.iter().map(|usage| {
         json!({"range": usage.range, "used": usage.used as u64, "cooling": usage.cooling as u64,
             "quarantined": usage.quarantined as u64, "total": u64::try_from(usage.total).ok()})
     });
     json!({
-        "name": seen.ours.name,
+        "name": seen.config.name,
         "list": seen.path,
-        "bridge": {"name": seen.ours.network.bridge, "state": bridge.map_or("missing", state),
+        "bridge": {"name": seen.config.network.bridge, "state": bridge.map_or("missing", state),
             "mtu": bridge.map(|bridge| bridge.mtu), "ours": bridge.map(is_ours)},
         "port": port.map(|name| json!({"name": name, "vlan": vlan(facts, name), "state": facts.link(name).map_or("missing", state)})),
         "usage": usage.collect::<Vec<_>>(),
@@ -122,10 +122,10 @@ fn network(facts: &Facts, seen: &Network) -> Value {
 }
 
 fn network_line(facts: &Facts, seen: &Network) -> String {
-    let network = &seen.ours.network;
+    let network = &seen.config.network;
     let bridge = facts.link(&network.bridge);
     let mut line =
-        format!("{}: bridge {} {}", seen.ours.name, network.bridge, bridge.map_or("missing", state));
+        format!("{}: bridge {} {}", seen.config.name, network.bridge, bridge.map_or("missing", state));
     if let Some(uplink) = &network.uplink {
         let name = uplink.port_name();
         let vlan = vlan(facts, name).map_or(String::new(), |id| format!(" (VLAN {id} of {})", uplink.master));
@@ -165,7 +165,7 @@ fn pods(facts: &Facts) -> Vec<Value> {
         }
         by_veth.insert(link.name.clone(), value);
     }
-    let listed = facts.networks.iter().map(|seen| (&seen.ours.name, &seen.leases));
+    let listed = facts.networks.iter().map(|seen| (&seen.config.name, &seen.leases));
     for (network, leases) in listed.chain(facts.unlisted.iter().map(|(name, leases)| (name, leases))) {
         for (addr, known) in &leases.held {
             let (veth, named) = holder(network, known);

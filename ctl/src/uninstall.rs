@@ -130,8 +130,8 @@ fn known_lists(manifest: &Manifest) -> Result<Vec<Value>> {
 
 /// The uplink ports of the bridges that the lists name.
 fn uplinks(lists: &[Value]) -> Vec<String> {
-    let ours = lists.iter().filter_map(|list| lists::check(list).ok()).flatten();
-    ours.filter_map(|ours| Some(ours.network.uplink?.port_name().to_owned())).collect()
+    let configs = lists.iter().filter_map(|list| lists::check(list).ok()).flatten();
+    configs.filter_map(|config| Some(config.network.uplink?.port_name().to_owned())).collect()
 }
 
 /// Removes a file that install wrote.
@@ -147,7 +147,7 @@ fn remove_file(path: &Path, report: &mut Report) -> Result<()> {
 fn remove_list(path: &Path, report: &mut Report) -> Result<()> {
     match files::read(path)? {
         None => Ok(()),
-        Some(content) if lists::is_ours(&content) => {
+        Some(content) if lists::names_vlan_bridge(&content) => {
             let name = path.file_name().unwrap_or_default();
             files::put(&manifest::uninstalled_dir().join(name), &content, files::mode(path)?)?;
             remove_file(path, report)
@@ -173,7 +173,7 @@ fn restore(list: &Path, kept: &Path, report: &mut Report) -> Result<()> {
             return Ok(());
         }
         Some(_) => {}
-        None if lists::is_ours(&content) => {
+        None if lists::names_vlan_bridge(&content) => {
             let why = format!(
                 "not restored as {}: it needs the plugin {OUR_PLUGIN}, which was removed",
                 list.display()

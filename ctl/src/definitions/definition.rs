@@ -1,59 +1,67 @@
-//! What one file says about interfaces.
+//! What one file configures for interfaces.
 
 use std::path::{Path, PathBuf};
 
-use super::device::{About, Device, Property, Test};
+use super::device::{Condition, Device, Match, Property};
 
 /// The name of systemd-networkd in [`Definition::program`].
 pub(super) const NETWORKD: &str = "systemd-networkd";
 
-/// How far a program has an interface in its care.
+/// How far a program manages an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Care {
-    /// It is told to leave it alone.
+pub(crate) enum Management {
+    /// Not at all.
     None,
-    /// It leaves it in its bridge or bond, or puts it into one.
+    /// It manages the interface as a port or member, and keeps its master.
     KeepsMaster,
-    /// It has all of it.
+    /// Fully.
     Whole,
 }
 
-/// One program's word on some interfaces.
+/// A file's configuration for some interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Definition {
     /// The program.
     pub(crate) program: &'static str,
     /// The file.
     pub(crate) path: PathBuf,
-    /// Which interfaces: those of which all of these hold.
-    pub(super) tests: Vec<Test>,
-    /// Whether it gives the interface addresses, or has it ask for some.
+    /// The conditions of the interfaces. All must hold.
+    pub(super) conditions: Vec<Condition>,
+    /// Whether it gives the interface addresses, statically or with DHCP or router advertisements.
     pub(crate) addresses: bool,
-    pub(crate) care: Care,
-    /// What NetworkManager calls it.
+    pub(crate) management: Management,
+    /// The name of the NetworkManager profile.
     pub(crate) profile: Option<String>,
 }
 
 impl Definition {
-    /// One of an interface by name.
+    /// A definition for an interface by its name.
     pub(super) fn named(program: &'static str, path: &Path, name: &str, addresses: bool) -> Definition {
-        let tests = vec![Test { property: Property::Name, patterns: vec![name.to_owned()] }];
-        Definition { program, path: path.to_owned(), tests, addresses, care: Care::Whole, profile: None }
+        let conditions = vec![Condition { property: Property::Name, patterns: vec![name.to_owned()] }];
+        Definition {
+            program,
+            path: path.to_owned(),
+            conditions,
+            addresses,
+            management: Management::Whole,
+            profile: None,
+        }
     }
 
-    /// Whether it is about an interface.
-    pub(crate) fn is_about(&self, device: &Device) -> About {
-        self.tests.iter().map(|test| test.judge(device)).min().unwrap_or(About::No)
+    /// Whether it applies to an interface.
+    pub(crate) fn matches(&self, device: &Device) -> Match {
+        self.conditions.iter().map(|condition| condition.evaluate(device)).min().unwrap_or(Match::No)
     }
 
-    /// Whether it names an interface, and no pattern.
+    /// Whether it names an interface without a pattern.
     pub(crate) fn names(&self, interface: &str) -> bool {
-        let is_name = |test: &Test| test.property == Property::Name && test.patterns == [interface];
-        self.tests.iter().any(is_name)
+        let is_name =
+            |condition: &Condition| condition.property == Property::Name && condition.patterns == [interface];
+        self.conditions.iter().any(is_name)
     }
 
-    /// Whether it is one of systemd-networkd's that say what happens to an interface.
-    pub(crate) fn is_networkds(&self) -> bool {
+    /// Whether it is a .network file of systemd-networkd.
+    pub(crate) fn is_networkd_network(&self) -> bool {
         self.program == NETWORKD && self.path.extension().is_some_and(|ending| ending == "network")
     }
 }

@@ -1,35 +1,35 @@
-//! Which interfaces a definition is about: patterns over what can be known of an interface.
+//! Matches interfaces against the conditions of definitions.
 
-/// What is known of an interface, or of one that the plugins will make.
+/// The properties of an interface, which may not exist yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Device {
     pub(crate) name: String,
-    /// As `networkctl` shows it: `ether`, `bridge`, `bond`, `vlan`; none where it is not known.
+    /// The type that `networkctl` shows: `ether`, `bridge`, `bond`, `vlan`; none if unknown.
     pub(crate) type_: Option<&'static str>,
-    /// The kernel's kind, as `ip -d link` shows it; none for hardware.
+    /// The kernel's kind, which `ip -d link` shows; none for a NIC.
     pub(crate) kind: Option<String>,
-    /// None where it is not known.
+    /// None if unknown.
     pub(crate) driver: Option<String>,
     pub(crate) mac: Option<String>,
     pub(crate) permanent_mac: Option<String>,
 }
 
-/// Whether a definition is about an interface.
+/// Whether a definition applies to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum About {
+pub(crate) enum Match {
     No,
-    /// It asks for what nobody can know here, and what can be known agrees.
-    Perhaps,
+    /// The known conditions hold, and the others cannot be evaluated here.
+    Maybe,
     Yes,
 }
 
-impl From<bool> for About {
-    fn from(yes: bool) -> About {
-        if yes { About::Yes } else { About::No }
+impl From<bool> for Match {
+    fn from(yes: bool) -> Match {
+        if yes { Match::Yes } else { Match::No }
     }
 }
 
-/// What a test looks at.
+/// The property that a condition tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Property {
     Name,
@@ -38,31 +38,32 @@ pub(super) enum Property {
     Driver,
     Mac,
     PermanentMac,
-    /// Something that is not looked at: a path, the machine's name.
+    /// A property that is not evaluated, such as a path or the hostname.
     Unknown,
 }
 
-/// One condition. A pattern with `!` before it excludes; without any other pattern all the rest is meant.
+/// A condition of a definition. A pattern with a leading `!` excludes; with only such patterns, everything
+/// else matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Test {
+pub(super) struct Condition {
     pub(super) property: Property,
     pub(super) patterns: Vec<String>,
 }
 
-impl Test {
-    pub(super) fn judge(&self, device: &Device) -> About {
+impl Condition {
+    pub(super) fn evaluate(&self, device: &Device) -> Match {
         let known = |value: &Option<String>| value.as_deref().map(|value| self.admits(Some(value)).into());
         match self.property {
             Property::Name => self.admits(Some(&device.name)).into(),
             Property::Kind => self.admits(device.kind.as_deref()).into(),
-            Property::Type => device.type_.map_or(About::Perhaps, |of| self.admits(Some(of)).into()),
-            Property::Driver => known(&device.driver).unwrap_or(About::Perhaps),
-            Property::Mac => known(&device.mac.as_deref().map(digits)).unwrap_or(About::Perhaps),
-            // What software made has none.
+            Property::Type => device.type_.map_or(Match::Maybe, |of| self.admits(Some(of)).into()),
+            Property::Driver => known(&device.driver).unwrap_or(Match::Maybe),
+            Property::Mac => known(&device.mac.as_deref().map(digits)).unwrap_or(Match::Maybe),
+            // Virtual interfaces have none.
             Property::PermanentMac => {
                 self.admits(device.permanent_mac.as_deref().map(digits).as_deref()).into()
             }
-            Property::Unknown => About::Perhaps,
+            Property::Unknown => Match::Maybe,
         }
     }
 
@@ -79,12 +80,12 @@ impl Test {
     }
 }
 
-/// A hardware address without what is written between its digits.
+/// The digits of a MAC address, without separators.
 fn digits(mac: &str) -> String {
     mac.chars().filter(|c| !matches!(c, ':' | '-' | '.')).collect::<String>().to_lowercase()
 }
 
-/// `*`, `?` and `[a-z]`, as in file names.
+/// Matches `*`, `?` and `[a-z]`, as in file names.
 pub(super) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,
@@ -101,13 +102,13 @@ pub(super) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     }
 }
 
-/// Whether a byte is in a class, and the pattern after it; none if it has no end.
+/// Whether a byte is in a character class, and the pattern after the class; none without a closing bracket.
 fn class(text: &[u8], byte: u8) -> Option<(bool, &[u8])> {
     let (text, negated) = match text.first() {
         Some(b'!' | b'^') => (&text[1..], true),
         _ => (text, false),
     };
-    // A bracket that comes first stands for itself.
+    // A closing bracket in the first place is a literal.
     let end = 1 + text.get(1..)?.iter().position(|byte| *byte == b']')?;
     let (mut members, rest) = (&text[..end], &text[end + 1..]);
     let mut is_in = false;
@@ -124,8 +125,9 @@ fn class(text: &[u8], byte: u8) -> Option<(bool, &[u8])> {
 mod tests {
     use super::*;
 
-    fn judge(property: Property, patterns: &str, device: &Device) -> About {
-        Test { property, patterns: patterns.split_whitespace().map(str::to_owned).collect() }.judge(device)
+    fn judge(property: Property, patterns: &str, device: &Device) -> Match {
+        Condition { property, patterns: patterns.split_whitespace().map(str::to_owned).collect() }
+            .evaluate(device)
     }
 
     #[test]
@@ -146,19 +148,19 @@ mod tests {
             ("nic* !nic0", "nic1", true),
         ] {
             let device = Device { name: name.into(), ..Device::default() };
-            assert_eq!(judge(Property::Name, pattern, &device), About::from(expected), "{pattern} {name}");
+            assert_eq!(judge(Property::Name, pattern, &device), Match::from(expected), "{pattern} {name}");
         }
     }
 
     #[test]
-    fn kinds_drivers_and_addresses_are_looked_at_as_far_as_they_are_known() {
+    fn kinds_drivers_and_macs_match_as_far_as_they_are_known() {
         let mut nic = Device { name: "nic0".into(), type_: Some("ether"), ..Device::default() };
-        assert_eq!(judge(Property::Kind, "!*", &nic), About::Yes, "hardware has no kind");
-        assert_eq!(judge(Property::Kind, "bridge", &nic), About::No);
-        assert_eq!(judge(Property::Driver, "virtio_net", &nic), About::Perhaps);
-        assert_eq!(judge(Property::Unknown, "pci-*", &nic), About::Perhaps);
+        assert_eq!(judge(Property::Kind, "!*", &nic), Match::Yes, "hardware has no kind");
+        assert_eq!(judge(Property::Kind, "bridge", &nic), Match::No);
+        assert_eq!(judge(Property::Driver, "virtio_net", &nic), Match::Maybe);
+        assert_eq!(judge(Property::Unknown, "pci-*", &nic), Match::Maybe);
         nic.mac = Some("02:00:00:00:00:0a".into());
-        assert_eq!(judge(Property::Mac, "02-00-00-00-00-0A", &nic), About::Yes);
-        assert_eq!(judge(Property::PermanentMac, "02:00:00:00:00:0a", &nic), About::No);
+        assert_eq!(judge(Property::Mac, "02-00-00-00-00-0A", &nic), Match::Yes);
+        assert_eq!(judge(Property::PermanentMac, "02:00:00:00:00:0a", &nic), Match::No);
     }
 }

@@ -1,4 +1,4 @@
-//! INI files of systemd and NetworkManager, with their drop-ins.
+//! The INI files of systemd and NetworkManager, with their drop-ins.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::files;
 
-/// The values of a key in a section, in their order.
+/// The values of a key in a section, in order.
 pub(super) fn values<'a>(text: &'a str, section: &str, key: &str) -> Vec<&'a str> {
     let mut within = false;
     let mut values = Vec::new();
@@ -25,14 +25,14 @@ pub(super) fn values<'a>(text: &'a str, section: &str, key: &str) -> Vec<&'a str
     values
 }
 
-/// The words of a list over all its lines; an empty line begins it anew.
+/// The words of a list over all its lines. An empty value clears the list.
 pub(super) fn words(text: &str, section: &str, key: &str) -> Vec<String> {
     let mut all = Vec::new();
     for value in values(text, section, key) {
         if value.is_empty() {
             all.clear();
         }
-        // `!` at its head is about each word.
+        // A leading `!` applies to each word.
         let (negation, rest) = value.strip_prefix('!').map_or(("", value), |rest| ("!", rest));
         let words = rest.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
         all.extend(words.map(|word| format!("{negation}{word}")));
@@ -40,7 +40,7 @@ pub(super) fn words(text: &str, section: &str, key: &str) -> Vec<String> {
     all
 }
 
-/// The last word on a switch.
+/// The last value of a boolean key.
 pub(super) fn switch(text: &str, section: &str, key: &str) -> Option<bool> {
     match values(text, section, key).pop()?.to_lowercase().as_str() {
         "yes" | "true" | "on" | "1" => Some(true),
@@ -49,7 +49,7 @@ pub(super) fn switch(text: &str, section: &str, key: &str) -> Option<bool> {
     }
 }
 
-/// The files of these folders by name: of a name that several have, the first folder's counts.
+/// The files of these directories by name. The first directory that has a name wins.
 pub(super) fn by_name(folders: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>> {
     let mut found = BTreeMap::new();
     for folder in folders {
@@ -61,8 +61,7 @@ pub(super) fn by_name(folders: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>> 
     Ok(found)
 }
 
-/// The text of a file and of its drop-ins in these folders; none where it is masked: empty, or a link to
-/// `/dev/null`.
+/// The text of a file and of its drop-ins; none if the file is masked: empty, or a link to `/dev/null`.
 pub(super) fn with_drop_ins(path: &Path, drop_ins: &[PathBuf]) -> Result<Option<String>> {
     let Some(mut text) = text(path)?.filter(|text| !text.is_empty()) else { return Ok(None) };
     for (_, path) in by_name(drop_ins)?.into_iter().filter(|(name, _)| name.ends_with(".conf")) {
@@ -72,23 +71,23 @@ pub(super) fn with_drop_ins(path: &Path, drop_ins: &[PathBuf]) -> Result<Option<
     Ok(Some(text))
 }
 
-/// Lines that end with `\` go on; comments go. None if there is no file.
+/// The text without comments, and with continued lines joined. None without a file.
 pub(super) fn text(path: &Path) -> Result<Option<String>> {
     if !path.is_file() {
         return Ok(path.exists().then(String::new));
     }
     let Some(content) = files::read(path)? else { return Ok(None) };
     let text = String::from_utf8_lossy(&content).replace("\\\n", " ");
-    let is_said = |line: &&str| !line.trim_start().starts_with(['#', ';']);
-    Ok(Some(text.lines().filter(is_said).collect::<Vec<_>>().join("\n")))
+    let is_setting = |line: &&str| !line.trim_start().starts_with(['#', ';']);
+    Ok(Some(text.lines().filter(is_setting).collect::<Vec<_>>().join("\n")))
 }
 
-/// A folder's name with `.d` after it, in each of these.
+/// NAME.d in each of these directories.
 pub(super) fn drop_in_folders(folders: &[&str], name: &str) -> Vec<PathBuf> {
     folders.iter().map(|folder| Path::new(folder).join(format!("{name}.d"))).collect()
 }
 
-/// A file's name as text.
+/// The name of a file, as text.
 pub(super) fn name_of(path: &Path) -> String {
     path.file_name().map(OsStr::to_string_lossy).unwrap_or_default().into_owned()
 }

@@ -5,22 +5,22 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::definition::{Care, Definition};
-use super::device::{About, Device, Property, Test};
+use super::definition::{Definition, Management};
+use super::device::{Condition, Device, Match, Property};
 use super::ini;
 
 pub(super) const PROGRAM: &str = "NetworkManager";
 
-/// Where its profiles are, the folder that counts most first.
+/// The directories of profiles, highest precedence first.
 const PROFILES: [&str; 3] = [
     "/etc/NetworkManager/system-connections",
     "/run/NetworkManager/system-connections",
     "/usr/lib/NetworkManager/system-connections",
 ];
-/// Where its own settings are, likewise.
+/// The directories of NetworkManager's own settings, likewise.
 const OWN_FOLDERS: [&str; 3] = ["/etc/NetworkManager", "/run/NetworkManager", "/usr/lib/NetworkManager"];
 
-/// Every profile. Of those with one UUID the first counts.
+/// Every profile. Of several with one UUID the first is in effect.
 pub(super) fn find() -> Result<Vec<Definition>> {
     let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for folder in PROFILES {
@@ -38,15 +38,15 @@ pub(super) fn find() -> Result<Vec<Definition>> {
     Ok(found)
 }
 
-/// One that is a port of something gets no addresses; any other asks for some unless told not to.
+/// Parses a profile. A port gets no addresses. Any other interface gets some unless both methods are off.
 fn profile(path: &Path, text: &str) -> Option<Definition> {
     let last =
         |section: &str, key: &str| ini::values(text, section, key).pop().filter(|value| !value.is_empty());
     let is_wired = last("connection", "type").is_some_and(|of| ["ethernet", "802-3-ethernet"].contains(&of));
-    let mut tests = Vec::new();
+    let mut conditions = Vec::new();
     let mut test = |property, patterns: Vec<String>| {
         if !patterns.is_empty() {
-            tests.push(Test { property, patterns });
+            conditions.push(Condition { property, patterns });
         }
     };
     let name = last("connection", "interface-name").map(str::to_owned);
@@ -57,7 +57,8 @@ fn profile(path: &Path, text: &str) -> Option<Definition> {
     test(Property::PermanentMac, mac.map(str::to_owned).into_iter().collect());
     let listed = |key: &str| -> Vec<String> {
         let values = last("match", key).into_iter().flat_map(|value| value.split([';', ',']));
-        // `|` is what a bare pattern means, and `&` makes it a must, which is the same for one.
+        // A leading `|` is the default. A leading `&` makes the pattern mandatory, which is the same for a
+        // single pattern.
         values
             .map(|word| word.trim().trim_start_matches(['|', '&']).to_owned())
             .filter(|word| !word.is_empty())
@@ -68,7 +69,8 @@ fn profile(path: &Path, text: &str) -> Option<Definition> {
     test(Property::Unknown, listed("path"));
     test(Property::Unknown, listed("kernel-command-line"));
     if !is_named {
-        // Without a name those of other types make something anew; this one is about hardware and veths.
+        // Profiles of other types without an interface name create an interface. This one applies to
+        // Ethernet and veth devices.
         let starts_by_itself = ini::switch(text, "connection", "autoconnect") != Some(false);
         if !is_wired || !starts_by_itself {
             return None;
@@ -76,25 +78,25 @@ fn profile(path: &Path, text: &str) -> Option<Definition> {
         test(Property::Type, vec!["ether".into()]);
     }
     let has_master = ["master", "controller"].iter().any(|key| last("connection", key).is_some());
-    let quiet = |family: &str| {
+    let has_no_addresses = |family: &str| {
         last(family, "method").is_some_and(|method| ["disabled", "ignore", "link-local"].contains(&method))
     };
-    let silent = has_master || quiet("ipv4") && quiet("ipv6");
+    let gets_no_addresses = has_master || has_no_addresses("ipv4") && has_no_addresses("ipv6");
     let profile = last("connection", "id").map(str::to_owned);
     Some(Definition {
         program: PROGRAM,
         path: path.to_owned(),
-        tests,
-        addresses: !silent,
-        care: if has_master { Care::KeepsMaster } else { Care::Whole },
+        conditions,
+        addresses: !gets_no_addresses,
+        management: if has_master { Management::KeepsMaster } else { Management::Whole },
         profile: profile.or_else(|| Some(ini::name_of(path).trim_end_matches(".nmconnection").to_owned())),
     })
 }
 
-/// The devices that it is told to leave alone.
-pub(super) fn unmanaged() -> Result<Vec<Specification>> {
+/// The devices that NetworkManager does not manage.
+pub(super) fn unmanaged() -> Result<Vec<DeviceSpec>> {
     let mut text = ini::text(&Path::new(OWN_FOLDERS[0]).join("NetworkManager.conf"))?.unwrap_or_default();
-    // Of files in conf.d those of a name that sorts later count more; those of /etc more than all others.
+    // In conf.d, later names have precedence, and /etc over all other directories.
     let folders: Vec<PathBuf> = OWN_FOLDERS.iter().map(|folder| Path::new(folder).join("conf.d")).collect();
     let mut all: Vec<(String, PathBuf)> =
         ini::by_name(&folders)?.into_iter().filter(|(name, _)| name.ends_with(".conf")).collect();
@@ -109,14 +111,14 @@ pub(super) fn unmanaged() -> Result<Vec<Specification>> {
         text += "\n";
         text += &ini::text(path)?.unwrap_or_default();
     }
-    Ok(left_alone(&text))
+    Ok(unmanaged_devices(&text))
 }
 
-/// `[keyfile] unmanaged-devices=`, and each `[device…]` with `managed=0`.
-fn left_alone(text: &str) -> Vec<Specification> {
+/// `[keyfile] unmanaged-devices=`, and every `[device…]` with `managed=0`.
+fn unmanaged_devices(text: &str) -> Vec<DeviceSpec> {
     let mut found = Vec::new();
     let mut listed: Vec<&str> = Vec::new();
-    // `+=` adds to what earlier files have; `=` takes its place.
+    // `+=` appends to earlier files, and `=` replaces them.
     let mut within = false;
     for line in text.lines().map(str::trim) {
         if line.starts_with('[') {
@@ -129,7 +131,7 @@ fn left_alone(text: &str) -> Vec<Specification> {
             }
         }
     }
-    found.extend(listed.into_iter().filter(|value| !value.trim().is_empty()).map(Specification::parse));
+    found.extend(listed.into_iter().filter(|value| !value.trim().is_empty()).map(DeviceSpec::parse));
     let sections: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.trim().strip_prefix('[')?.strip_suffix(']'))
@@ -138,18 +140,18 @@ fn left_alone(text: &str) -> Vec<Specification> {
     for section in sections {
         if ini::switch(text, section, "managed") == Some(false) {
             let matched = ini::values(text, section, "match-device").pop().unwrap_or("*");
-            found.push(Specification::parse(matched));
+            found.push(DeviceSpec::parse(matched));
         }
     }
     found
 }
 
-/// A list of devices: `interface-name:veth*;type:bridge;except:mac:…`.
+/// A device list: `interface-name:veth*;type:bridge;except:mac:…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Specification(Vec<(bool, Test)>);
+pub(super) struct DeviceSpec(Vec<(bool, Condition)>);
 
-impl Specification {
-    fn parse(text: &str) -> Specification {
+impl DeviceSpec {
+    fn parse(text: &str) -> DeviceSpec {
         let words = text
             .split([';', ','])
             .map(|word| word.trim().trim_matches(['"', '\'']))
@@ -162,17 +164,17 @@ impl Specification {
                 Some(("type", of)) => (Property::Type, if of == "ethernet" { "ether" } else { of }),
                 Some(("mac", mac)) => (Property::Mac, mac),
                 Some(("s390-subchannels" | "dhcp-plugin", what)) => (Property::Unknown, what),
-                // A bare hardware address, or a name.
+                // A MAC address, or an interface name.
                 Some(_) => (Property::Mac, word),
                 None => (Property::Name, word),
             };
-            (excepted, Test { property, patterns: vec![pattern.to_owned()] })
+            (excepted, Condition { property, patterns: vec![pattern.to_owned()] })
         };
-        Specification(words.map(parse).collect())
+        DeviceSpec(words.map(parse).collect())
     }
 
-    pub(super) fn is_about(&self, device: &Device) -> bool {
-        let fits = |test: &Test| test.judge(device) == About::Yes;
+    pub(super) fn matches(&self, device: &Device) -> bool {
+        let fits = |test: &Condition| test.evaluate(device) == Match::Yes;
         let mut positive = self.0.iter().filter(|(excepted, _)| !excepted).peekable();
         let is_meant = positive.peek().is_none() || positive.any(|(_, test)| fits(test));
         is_meant && !self.0.iter().any(|(excepted, test)| *excepted && fits(test))
@@ -180,7 +182,7 @@ impl Specification {
 }
 
 #[cfg(test)]
-mod tests {
+mod conditions {
     use super::*;
 
     fn device(name: &str) -> Device {
@@ -194,22 +196,22 @@ mod tests {
         assert!(!read(quiet).unwrap().addresses);
         assert!(read(&quiet.replace("ignore", "auto")).unwrap().addresses);
         let port = read("[connection]\ntype=ethernet\ninterface-name=nic0\nmaster=bond0\n").unwrap();
-        assert!(!port.addresses && port.care == Care::KeepsMaster);
+        assert!(!port.addresses && port.management == Management::KeepsMaster);
         let any =
             read("[connection]\ntype=ethernet\nid=Wired\n[match]\ninterface-name=nic*;!nic1;\n").unwrap();
         assert_eq!(
-            [device("nic0"), device("nic1"), device("eth0")].map(|it| any.is_about(&it)),
-            [true, false, false].map(About::from)
+            [device("nic0"), device("nic1"), device("eth0")].map(|it| any.matches(&it)),
+            [true, false, false].map(Match::from)
         );
         let all = read("[connection]\ntype=ethernet\n").unwrap();
-        assert_eq!(all.is_about(&device("nic0")), About::Yes);
+        assert_eq!(all.matches(&device("nic0")), Match::Yes);
     }
 
     #[test]
-    fn what_it_leaves_alone_is_known() {
+    fn unmanaged_devices_are_known() {
         let judged = |text: &str| {
-            let all = left_alone(text);
-            ["nic0", "br136"].map(|name| all.iter().any(|one| one.is_about(&device(name))))
+            let all = unmanaged_devices(text);
+            ["nic0", "br136"].map(|name| all.iter().any(|one| one.matches(&device(name))))
         };
         assert_eq!(
             judged("[keyfile]\nunmanaged-devices=interface-name:br*;interface-name:veth*\n"),

@@ -6,32 +6,32 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::definition::{Care, Definition, NETWORKD};
-use super::device::{Property, Test};
+use super::definition::{Definition, Management, NETWORKD};
+use super::device::{Condition, Property};
 use super::ini;
 
-/// Where its files are, the folder that counts most first.
+/// The directories of its files, highest precedence first.
 const FOLDERS: [&str; 4] = [
     "/etc/systemd/network",
     "/run/systemd/network",
     "/usr/local/lib/systemd/network",
     "/usr/lib/systemd/network",
 ];
-/// Where its own settings are, likewise.
+/// The directories of its own settings, likewise.
 const OWN_FOLDERS: [&str; 4] = ["/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd"];
 
-/// What it does with routes and rules that are not its own.
+/// Whether it removes routes and rules that it did not configure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Foreign {
-    /// It runs on this node.
+pub(crate) struct ForeignRouting {
+    /// Whether it runs on this node.
     pub(crate) runs: bool,
-    /// It leaves routes alone.
+    /// ManageForeignRoutes=no.
     pub(crate) keeps_routes: bool,
-    /// It leaves rules alone.
+    /// ManageForeignRoutingPolicyRules=no.
     pub(crate) keeps_rules: bool,
 }
 
-/// Every definition, in the order in which it looks at them.
+/// Every definition, in the order of precedence.
 pub(super) fn find() -> Result<Vec<Definition>> {
     let folders: Vec<PathBuf> = FOLDERS.iter().map(PathBuf::from).collect();
     let mut found = Vec::new();
@@ -46,20 +46,20 @@ pub(super) fn find() -> Result<Vec<Definition>> {
     Ok(found)
 }
 
-/// `*.netdev` makes interfaces.
+/// Parses a `*.netdev` file, which creates an interface.
 fn netdev(path: &Path, text: &str) -> Option<Definition> {
     let name = ini::values(text, "NetDev", "Name").pop()?;
     Some(Definition::named(NETWORKD, path, name, false))
 }
 
-/// `*.network` says what happens to interfaces. Without a condition it is passed over.
+/// Parses a `*.network` file. Without a condition it is ignored.
 fn network(path: &Path, text: &str) -> Option<Definition> {
-    let tests: Vec<Test> = KEYS
+    let conditions: Vec<Condition> = KEYS
         .iter()
-        .map(|(key, property)| Test { property: *property, patterns: ini::words(text, "Match", key) })
+        .map(|(key, property)| Condition { property: *property, patterns: ini::words(text, "Match", key) })
         .filter(|test| !test.patterns.is_empty())
         .collect();
-    if tests.is_empty() {
+    if conditions.is_empty() {
         return None;
     }
     let is_on = |key: &str| ini::switch(text, "Network", key) == Some(true);
@@ -70,22 +70,22 @@ fn network(path: &Path, text: &str) -> Option<Definition> {
     let given =
         ["Network", "Address"].iter().any(|section| !ini::values(text, section, "Address").is_empty());
     let has_master = ["Bond", "Bridge"].iter().any(|key| !last(key).is_empty());
-    let care = match () {
-        () if ini::switch(text, "Link", "Unmanaged") == Some(true) => Care::None,
-        () if has_master || is_on("KeepMaster") => Care::KeepsMaster,
-        () => Care::Whole,
+    let management = match () {
+        () if ini::switch(text, "Link", "Unmanaged") == Some(true) => Management::None,
+        () if has_master || is_on("KeepMaster") => Management::KeepsMaster,
+        () => Management::Whole,
     };
     Some(Definition {
         program: NETWORKD,
         path: path.to_owned(),
-        tests,
+        conditions,
         addresses: asks || advertised || given,
-        care,
+        management,
         profile: None,
     })
 }
 
-/// The conditions of `[Match]`. Of a wireless interface there is no bridge of ours.
+/// The conditions of `[Match]`, except those of wireless interfaces.
 const KEYS: [(&str, Property); 17] = [
     ("Name", Property::Name),
     ("Type", Property::Type),
@@ -106,8 +106,8 @@ const KEYS: [(&str, Property); 17] = [
     ("SSID", Property::Unknown),
 ];
 
-/// What it is told about others' routes and rules.
-pub(super) fn foreign() -> Result<Foreign> {
+/// Its settings for foreign routes and rules.
+pub(super) fn foreign() -> Result<ForeignRouting> {
     let named: BTreeMap<String, PathBuf> =
         ini::by_name(&OWN_FOLDERS.iter().map(PathBuf::from).collect::<Vec<_>>())?;
     let mut text = match named.get("networkd.conf") {
@@ -119,14 +119,14 @@ pub(super) fn foreign() -> Result<Foreign> {
         text += &ini::text(&path)?.unwrap_or_default();
     }
     let keeps = |key: &str| ini::switch(&text, "Network", key) == Some(false);
-    Ok(Foreign {
+    Ok(ForeignRouting {
         runs: runs(),
         keeps_routes: keeps("ManageForeignRoutes"),
         keeps_rules: keeps("ManageForeignRoutingPolicyRules"),
     })
 }
 
-/// Whether it runs in this network namespace. The kernel cuts a program's name after fifteen letters.
+/// Whether it runs in this network namespace. The kernel truncates program names to 15 characters.
 fn runs() -> bool {
     let own = fs::read_link("/proc/self/ns/net").ok();
     let is_it = |path: PathBuf| {
@@ -140,7 +140,7 @@ fn runs() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::definitions::device::{About, Device};
+    use crate::definitions::device::{Device, Match};
 
     fn read(text: &str) -> Definition {
         network(Path::new("a.network"), text).unwrap()
@@ -167,29 +167,29 @@ mod tests {
             ("Name=!nic* br*", [false, false, true]),
         ] {
             let about = read(&format!("[Match]\n{conditions}\n[Network]\nDHCP=yes\n"));
-            let seen = [&nic, &bridge, &veth].map(|device| about.is_about(device));
-            assert_eq!(seen, expected.map(About::from), "{conditions}");
+            let seen = [&nic, &bridge, &veth].map(|device| about.matches(device));
+            assert_eq!(seen, expected.map(Match::from), "{conditions}");
         }
-        assert_eq!(read("[Match]\nName=nic*\nPath=pci-*\n").is_about(&nic), About::Perhaps);
-        assert_eq!(read("[Match]\nName=nic*\nPath=pci-*\n").is_about(&bridge), About::No);
+        assert_eq!(read("[Match]\nName=nic*\nPath=pci-*\n").matches(&nic), Match::Maybe);
+        assert_eq!(read("[Match]\nName=nic*\nPath=pci-*\n").matches(&bridge), Match::No);
         assert_eq!(network(Path::new("a"), "[Network]\nDHCP=yes\n"), None);
     }
 
     #[test]
-    fn addresses_masters_and_what_is_left_alone_are_told_apart() {
+    fn addresses_masters_and_unmanaged_interfaces_are_distinguished() {
         let judged = |rest: &str| {
             let read = read(&format!("[Match]\nName=nic0\n{rest}\n"));
-            (read.addresses, read.care)
+            (read.addresses, read.management)
         };
         for (rest, addresses, care) in [
-            ("[Network]\nDHCP=yes", true, Care::Whole),
-            ("[Network]\nDHCP=ipv4", true, Care::Whole),
-            ("[Network]\nDHCP=no", false, Care::Whole),
-            ("[Network]\nIPv6AcceptRA=true", true, Care::Whole),
-            ("[Address]\nAddress=10.0.0.1/24", true, Care::Whole),
-            ("[Network]\nBond=bond0", false, Care::KeepsMaster),
-            ("[Network]\nKeepMaster=yes", false, Care::KeepsMaster),
-            ("[Link]\nUnmanaged=yes", false, Care::None),
+            ("[Network]\nDHCP=yes", true, Management::Whole),
+            ("[Network]\nDHCP=ipv4", true, Management::Whole),
+            ("[Network]\nDHCP=no", false, Management::Whole),
+            ("[Network]\nIPv6AcceptRA=true", true, Management::Whole),
+            ("[Address]\nAddress=10.0.0.1/24", true, Management::Whole),
+            ("[Network]\nBond=bond0", false, Management::KeepsMaster),
+            ("[Network]\nKeepMaster=yes", false, Management::KeepsMaster),
+            ("[Link]\nUnmanaged=yes", false, Management::None),
         ] {
             assert_eq!(judged(rest), (addresses, care), "{rest}");
         }

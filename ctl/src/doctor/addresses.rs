@@ -10,7 +10,7 @@ use vlan_bridge::ownership::Attachment;
 use vlan_bridge_ipam::store::{Holder, Known, StoreError, Usage};
 
 use super::finding::{Finding, shortened};
-use crate::facts::{Asked, Facts, Network};
+use crate::facts::{Facts, Network, ProbeResult};
 
 /// So long an ADD may take from its lease to its interface.
 const ADDING: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "vlan";
     let mut findings = Vec::new();
     for network in &facts.networks {
-        let Some(Asked { from, answers, as_another }) = &network.asked else { continue };
+        let Some(ProbeResult { from, answers, other_mac_answers }) = &network.probe else { continue };
         let tag = from.tag.map_or(String::new(), |tag| format!(" with tag {tag}"));
         let from = format!("{}{tag}", from.interface);
         match answers {
@@ -34,7 +34,7 @@ pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
             ),
             Ok(answers) => {
                 findings.extend(gateways(facts, network, &from, answers));
-                findings.extend(unheard_as_another(network, &from, answers, as_another));
+                findings.extend(own_mac_only(network, &from, answers, other_mac_answers));
                 findings.extend(strangers(network, answers));
             }
         }
@@ -46,8 +46,8 @@ fn gateways(facts: &Facts, network: &Network, from: &str, answers: &Answers) -> 
     const CHECK: &str = "vlan";
     let judge = |gateway: IpAddr| match answers.get(&gateway) {
         Some(macs) => Finding::ok(CHECK, format!("{gateway} answers {from}: {}", listed(macs))),
-        // Asked with a tag of our own making; the switch is to be blamed once pods could use it.
-        None if facts.cannot_tag(&network.ours) => {
+        // ProbeResult with a tag of our own making; the switch is to be blamed once pods could use it.
+        None if facts.cannot_tag(&network.config) => {
             let why = "whether the VLAN passes matters to pods once this kernel can make its sub-interface";
             Finding::warn(CHECK, format!("the gateway {gateway} does not answer {from}"), why)
                 .fix("see modules first")
@@ -63,21 +63,22 @@ fn gateways(facts: &Facts, network: &Network, from: &str, answers: &Answers) -> 
 }
 
 /// Gateways that answer this machine's own MAC and no other: something between lets no pod through.
-fn unheard_as_another(
+fn own_mac_only(
     network: &Network,
     from: &str,
     answers: &Answers,
-    as_another: &Result<Answers, String>,
+    other_mac_answers: &Result<Answers, String>,
 ) -> Option<Finding> {
     const CHECK: &str = "vlan";
-    let as_another = match as_another {
-        Ok(as_another) => as_another,
+    let other_mac_answers = match other_mac_answers {
+        Ok(other_mac_answers) => other_mac_answers,
         Err(error) => {
             let seen = format!("{from} could not be asked under another MAC: {error}");
             return Some(Finding::warn(CHECK, seen, "whether pods' MACs pass is not known"));
         }
     };
-    let has_own_only = |gateway: &IpAddr| answers.contains_key(gateway) && !as_another.contains_key(gateway);
+    let has_own_only =
+        |gateway: &IpAddr| answers.contains_key(gateway) && !other_mac_answers.contains_key(gateway);
     let unheard: Vec<String> =
         network.gateways().iter().filter(|gateway| has_own_only(gateway)).map(IpAddr::to_string).collect();
     if unheard.is_empty() {
@@ -95,7 +96,7 @@ fn unheard_as_another(
 /// Machines that use addresses which are ours to give.
 fn strangers(network: &Network, answers: &Answers) -> Vec<Finding> {
     const CHECK: &str = "duplicates";
-    let sets = || network.ours.ipam.iter().flat_map(|ipam| &ipam.ranges);
+    let sets = || network.config.ipam.iter().flat_map(|ipam| &ipam.ranges);
     let mut findings = Vec::new();
     for (addr, macs) in answers.iter().filter(|(addr, _)| sets().any(|set| set.offers(**addr))) {
         let held = network.leases.held.iter().find(|(held, _)| held == addr);
@@ -121,8 +122,10 @@ fn strangers(network: &Network, answers: &Answers) -> Vec<Finding> {
         }
     }
     if findings.is_empty() {
-        findings
-            .push(Finding::ok(CHECK, format!("nobody else answers for addresses of {}", network.ours.name)));
+        findings.push(Finding::ok(
+            CHECK,
+            format!("nobody else answers for addresses of {}", network.config.name),
+        ));
     }
     findings
 }
@@ -135,7 +138,7 @@ fn listed(macs: &BTreeSet<MacAddr>) -> String {
 pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "ipam";
     let mut findings = Vec::new();
-    for network in facts.networks.iter().filter(|network| network.ours.ipam.is_some()) {
+    for network in facts.networks.iter().filter(|network| network.config.ipam.is_some()) {
         let before = findings.len();
         if let Some(why) = &network.leases.unreadable {
             let cure = match why {
@@ -145,7 +148,7 @@ pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
             findings.push(Finding::fail(CHECK, why.to_string(), "the next pod gets no address").fix(cure));
             continue;
         }
-        findings.extend(network.leases.usage.iter().filter_map(|usage| scarce(&network.ours.name, usage)));
+        findings.extend(network.leases.usage.iter().filter_map(|usage| scarce(&network.config.name, usage)));
         findings.extend(leaks(facts, network));
         findings.extend(of_other_machines(network));
         for (addr, mac, left) in &network.leases.quarantined {
@@ -158,7 +161,7 @@ pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
         if findings.len() == before {
             let told: Vec<String> = network.leases.usage.iter().map(Usage::to_string).collect();
             let told = if told.is_empty() { "nothing given out yet".to_owned() } else { told.join("; ") };
-            findings.push(Finding::ok(CHECK, format!("{}: {told}", network.ours.name)));
+            findings.push(Finding::ok(CHECK, format!("{}: {told}", network.config.name)));
         }
     }
     findings.extend(facts.orphans.iter().map(|(folder, held)| {
@@ -179,7 +182,7 @@ fn of_other_machines(network: &Network) -> Vec<Finding> {
     for machine in network.leases.held.iter().filter_map(|(_, known)| known.elsewhere.as_deref()) {
         *counts.entry(machine).or_default() += 1;
     }
-    let name = &network.ours.name;
+    let name = &network.config.name;
     let finding = |(machine, count): (&str, usize)| {
         let seen = format!("{name}: {count} addresses are of another machine, {machine}");
         let why = "nobody here gives them out or back; no two machines may share ipam.dataDir";
@@ -223,11 +226,11 @@ enum Cause {
 fn leaks(facts: &Facts, network: &Network) -> Vec<Finding> {
     let mut causes: BTreeMap<Cause, Vec<(IpAddr, String)>> = BTreeMap::new();
     for (addr, known) in &network.leases.held {
-        if let Some(cause) = leak(facts, &network.ours.name, known) {
+        if let Some(cause) = leak(facts, &network.config.name, known) {
             causes.entry(cause).or_default().push((*addr, named(known)));
         }
     }
-    causes.into_iter().map(|(cause, held)| leaked(&network.ours.name, cause, &held)).collect()
+    causes.into_iter().map(|(cause, held)| leaked(&network.config.name, cause, &held)).collect()
 }
 
 fn leak(facts: &Facts, network: &str, known: &Known) -> Option<Cause> {

@@ -15,7 +15,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
 }
 
 fn bridge(facts: &Facts, network: &Network) -> Finding {
-    let (name, network) = (&network.ours.name, &network.ours.network);
+    let (name, network) = (&network.config.name, &network.config.network);
     let pods = facts.attachments().filter(|link| belongs_to(link, name)).count();
     let shown = &network.bridge;
     let Some(bridge) = facts.link(shown) else {

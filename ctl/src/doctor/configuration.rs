@@ -7,7 +7,7 @@ use cni_conf::cni::version::Version;
 
 use super::finding::Finding;
 use crate::facts::{Facts, Network, Plugin};
-use crate::lists::Found;
+use crate::lists::ListFile;
 use crate::runtimes::{self, Runtime};
 
 const LISTS: &str = "lists";
@@ -33,7 +33,7 @@ pub(super) fn lists(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn in_folder(facts: &Facts, folder: &Path, found: &[Found]) -> Vec<Finding> {
+fn in_folder(facts: &Facts, folder: &Path, found: &[ListFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for list in found {
         let shown = list.path.display();
@@ -51,7 +51,7 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[Found]) -> Vec<Finding> {
         findings.extend(misnamed(list));
     }
     findings.extend(out_of_the_way(facts, folder, found));
-    let Some(ours) = found.iter().find(|list| list.is_ours()) else {
+    let Some(ours) = found.iter().find(|list| list.names_vlan_bridge()) else {
         if facts.networks.iter().all(|network| network.path.starts_with(folder)) {
             findings.push(without_list(facts, folder));
         }
@@ -67,7 +67,7 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[Found]) -> Vec<Finding> {
             ),
         ));
     }
-    let mut names: BTreeMap<&str, &Found> = BTreeMap::new();
+    let mut names: BTreeMap<&str, &ListFile> = BTreeMap::new();
     for list in found {
         let Some(name) = list.name() else { continue };
         if let Some(other) = names.insert(name, list) {
@@ -86,8 +86,8 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[Found]) -> Vec<Finding> {
 }
 
 /// A list in a file that is named as a single plugin's is, or the other way round.
-fn misnamed(list: &Found) -> Option<Finding> {
-    let name = list.misnamed.as_ref().filter(|_| list.is_ours())?;
+fn misnamed(list: &ListFile) -> Option<Finding> {
+    let name = list.misnamed.as_ref().filter(|_| list.names_vlan_bridge())?;
     let (shown, name) = (list.path.display(), name.display());
     let seen = match list.path.extension().is_some_and(|ending| ending == "conflist") {
         true => format!("{shown}: a single plugin in a file whose name is a list's"),
@@ -132,18 +132,18 @@ fn instead_of_torn(facts: &Facts, path: &Path) -> String {
 
 /// Lists of ours that no runtime finds: install was told another folder than those where the node's runtimes
 /// look.
-fn out_of_the_way(facts: &Facts, folder: &Path, found: &[Found]) -> Option<Finding> {
+fn out_of_the_way(facts: &Facts, folder: &Path, found: &[ListFile]) -> Option<Finding> {
     let looked_at = runtimes::conf_dirs(&facts.runtimes);
     let is_looked_at = |folder: &Path| looked_at.iter().any(|dir| dir == folder);
     let mut others = facts.folders.iter().filter(|(other, _)| is_looked_at(other)).peekable();
     others.peek()?;
-    if facts.takers().next().is_none()
+    if facts.list_readers().next().is_none()
         || is_looked_at(folder)
-        || others.any(|(_, lists)| lists.iter().any(Found::is_ours))
+        || others.any(|(_, lists)| lists.iter().any(ListFile::names_vlan_bridge))
     {
         return None;
     }
-    let ours = found.iter().find(|list| list.is_ours())?.path.display();
+    let ours = found.iter().find(|list| list.names_vlan_bridge())?.path.display();
     let seen = format!("{ours} is in no folder where {} looks", runtime_names(facts));
     let command = format!("vlan-bridgectl install --network {ours}");
     let why = match attached(facts) {
@@ -154,15 +154,15 @@ fn out_of_the_way(facts: &Facts, folder: &Path, found: &[Found]) -> Option<Findi
 }
 
 fn runtime_names(facts: &Facts) -> String {
-    facts.takers().map(|runtime| runtime.name).collect::<Vec<_>>().join(" or ")
+    facts.list_readers().map(|runtime| runtime.name).collect::<Vec<_>>().join(" or ")
 }
 
 /// A list in a version that a runtime refuses.
-fn version(facts: &Facts, list: &Found) -> Option<Finding> {
-    let content = list.content.as_ref().ok().filter(|_| list.is_ours())?;
+fn version(facts: &Facts, list: &ListFile) -> Option<Finding> {
+    let content = list.content.as_ref().ok().filter(|_| list.names_vlan_bridge())?;
     let version = Version::parse(content["cniVersion"].as_str()?).ok()?;
     let accepted = runtimes::common_cni(&facts.runtimes);
-    if facts.takers().next().is_none() || version <= accepted {
+    if facts.list_readers().next().is_none() || version <= accepted {
         return None;
     }
     let (version, accepted) = (version.as_str(), accepted.as_str());
@@ -225,7 +225,7 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
         return Some(Finding::fail(CHECK, seen, fails(facts)).fix(format!("chmod 0755 {shown}")));
     }
     let looks = |runtime: &Runtime| runtime.bin_dirs.iter().any(|dir| path.starts_with(dir));
-    if facts.takers().next().is_some() && !facts.takers().any(looks) {
+    if facts.list_readers().next().is_some() && !facts.list_readers().any(looks) {
         let seen = format!("{shown} is in no folder where {} looks", runtime_names(facts));
         let why = match attached(facts) {
             None => "every ADD of theirs fails".to_owned(),
@@ -259,9 +259,9 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
 pub(super) fn status(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "status";
     // A kernel that lacks what the network needs fails at `modules`, which STATUS does not look at.
-    let is_told = |network: &&Network| !(facts.cannot_tag(&network.ours) && network.status == Some(Ok(())));
+    let is_told = |network: &&Network| !(facts.cannot_tag(&network.config) && network.status == Some(Ok(())));
     let networks = facts.networks.iter().filter(is_told);
-    let asked = networks.filter_map(|network| Some((&network.ours.name, network.status.as_ref()?)));
+    let asked = networks.filter_map(|network| Some((&network.config.name, network.status.as_ref()?)));
     let judge = |(name, status): (&String, &Result<(), String>)| match status {
         Ok(()) => Finding::ok(CHECK, format!("the plugin can serve network {name}")),
         Err(why) => {

@@ -7,7 +7,7 @@ use cni_conf::uplink::UplinkPort;
 use vlan_bridge::ownership::is_ours;
 
 use super::finding::{Finding, counted};
-use crate::definitions::{About, Care, Definition};
+use crate::definitions::{Definition, Management, Match};
 use crate::facts::Facts;
 
 const CHECK: &str = "definitions";
@@ -56,9 +56,9 @@ pub(super) fn fights(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (interface, role) in roles(facts) {
         let device = facts.device(interface, role.kind());
-        let mut about = facts.definitions.about(&device);
+        let mut about = facts.definitions.matching(&device);
         // NetworkManager has a rule of udev's that keeps it from veths.
-        about.retain(|(definition, _)| role != Role::Veth || definition.is_networkds());
+        about.retain(|(definition, _)| role != Role::Veth || definition.is_networkd_network());
         findings.extend(
             about.iter().filter_map(|(definition, about)| fight(interface, role, definition, *about)),
         );
@@ -83,7 +83,7 @@ pub(super) fn fights(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn fight(interface: &str, role: Role, definition: &Definition, about: About) -> Option<Finding> {
+fn fight(interface: &str, role: Role, definition: &Definition, about: Match) -> Option<Finding> {
     let Definition { program, path, .. } = definition;
     let path = path.display();
     let shown = if role == Role::Veth { "pods' interfaces on the node" } else { interface };
@@ -97,11 +97,11 @@ fn fight(interface: &str, role: Role, definition: &Definition, about: About) -> 
             _ => "it must carry none: answers to the pods' VLAN would be the node's",
         };
         match about {
-            About::Yes => Finding::fail(CHECK, seen, why),
+            Match::Yes => Finding::fail(CHECK, seen, why),
             _ => Finding::warn(CHECK, format!("{seen}, if its [Match] is about it"), why),
         }
-    } else if definition.is_networkds()
-        && definition.care == Care::Whole
+    } else if definition.is_networkd_network()
+        && definition.management == Management::Whole
         && !matches!(role, Role::Master | Role::Bridge)
     {
         let (seen, why) = match role {
@@ -128,7 +128,7 @@ fn fight(interface: &str, role: Role, definition: &Definition, about: About) -> 
 fn cures(interface: &str, role: Role, definition: &Definition) -> Vec<String> {
     let path = definition.path.display();
     let take_out = format!("take {interface} out of {path}");
-    if definition.is_networkds() {
+    if definition.is_networkd_network() {
         return networkd(interface, role, &definition.path);
     }
     let Some(profile) = &definition.profile else { return vec![take_out] };
@@ -166,7 +166,7 @@ fn networkd(interface: &str, role: Role, path: &Path) -> Vec<String> {
 /// systemd-networkd takes away routes and rules that are not its own (since 249).
 pub(super) fn foreign(facts: &Facts) -> Vec<Finding> {
     let foreign = facts.definitions.foreign;
-    let has_routes = facts.networks.iter().any(|network| network.ours.network.host_access.is_some());
+    let has_routes = facts.networks.iter().any(|network| network.config.network.host_access.is_some());
     if !foreign.runs || !has_routes || foreign.keeps_routes && foreign.keeps_rules {
         return Vec::new();
     }
@@ -194,9 +194,11 @@ pub(super) fn way_back(
     [address, router]: [&str; 2],
     table: u32,
 ) -> Option<String> {
-    let about = facts.definitions.about(&facts.device(interface, "vlan"));
-    let definition =
-        about.iter().map(|(definition, _)| *definition).find(|it| it.is_networkds() || it.profile.is_some());
+    let about = facts.definitions.matching(&facts.device(interface, "vlan"));
+    let definition = about
+        .iter()
+        .map(|(definition, _)| *definition)
+        .find(|it| it.is_networkd_network() || it.profile.is_some());
     match definition {
         Some(Definition { profile: Some(profile), .. }) => Some(format!(
             "nmcli connection modify '{profile}' +ipv4.routes '0.0.0.0/0 {router} table={table}' \
@@ -218,7 +220,7 @@ fn roles(facts: &Facts) -> BTreeMap<&str, Role> {
     let mut roles = BTreeMap::new();
     let is_made = |name: &str| facts.link(name).is_none_or(is_ours);
     for network in &facts.networks {
-        let (bridge, uplink) = (network.ours.network.bridge.as_str(), &network.ours.network.uplink);
+        let (bridge, uplink) = (network.config.network.bridge.as_str(), &network.config.network.uplink);
         if is_made(bridge) {
             roles.insert(bridge, Role::MadeBridge);
         } else if uplink.is_some() {

@@ -18,7 +18,7 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
     if facts.filter_denied.is_some() {
         return Vec::new();
     }
-    let mut findings: Vec<Finding> = facts.opened.iter().map(|table| opened(table)).collect();
+    let mut findings: Vec<Finding> = facts.accept_all_tables.iter().map(|table| opened(table)).collect();
     for (bridge, BridgedDrop { what, is_doubtful }) in &facts.bridged_dropped {
         let finding = if *is_doubtful {
             let why = "rules of others there are about it, or about what is bridged: if none accepts it, pods reach nobody but this node";
@@ -75,9 +75,9 @@ fn opened(table: &str) -> Finding {
 /// Of a gateway without NAT: whose pods were all there before a policy of iptables' was, there is no rule of
 /// ours for them. The ADD of the next one puts it in.
 fn unmet<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Finding> + 'a {
-    let of = &network.ours.network;
+    let of = &network.config.network;
     let device = of.node_device();
-    let is_attached = |link: &Link| attachment_of(link).is_some_and(|pod| pod.network == network.ours.name);
+    let is_attached = |link: &Link| attachment_of(link).is_some_and(|pod| pod.network == network.config.name);
     let is_concerned = of.is_gateway && !of.has_nat() && facts.attachments().any(is_attached);
     let chains = facts.forward_drops.iter().filter(move |chain| {
         is_concerned
@@ -112,7 +112,7 @@ fn forwarded(facts: &Facts) -> BTreeSet<String> {
         let routed = is_routed.then(|| network.node_device());
         routed.into_iter().chain(is_bridged.then(|| network.bridge.clone()))
     };
-    facts.networks.iter().flat_map(|network| of(&network.ours.network)).collect()
+    facts.networks.iter().flat_map(|network| of(&network.config.network)).collect()
 }
 
 /// Where only an operator can write.
@@ -161,7 +161,7 @@ pub(super) fn guard(facts: &Facts) -> Vec<Finding> {
         facts
             .networks
             .iter()
-            .any(|network| network.ours.name == name && limits(&network.ours.network).is_some())
+            .any(|network| network.config.name == name && limits(&network.config.network).is_some())
     };
     let pods: Vec<&Link> = facts
         .attachments()

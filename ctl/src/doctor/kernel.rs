@@ -16,7 +16,7 @@ pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
     if masters.iter().any(|master| facts.link(master).is_some_and(is_bond)) {
         needed.push("bonding");
     }
-    let uplinks = facts.networks.iter().filter_map(|network| network.ours.network.uplink.as_ref());
+    let uplinks = facts.networks.iter().filter_map(|network| network.config.network.uplink.as_ref());
     if uplinks.into_iter().any(|uplink| matches!(uplink.port, UplinkPort::SubInterface { .. })) {
         needed.push("8021q");
     }
@@ -93,15 +93,15 @@ fn not_forwarded(facts: &Facts, network: &Network, ipv6: bool) -> Option<Finding
         true => ("net.ipv6.conf.all.forwarding", "ipv6/conf/all/forwarding"),
         false => ("net.ipv4.ip_forward", "ipv4/ip_forward"),
     };
-    let of = &network.ours.network;
-    let is_attached = |link: &Link| attachment_of(link).is_some_and(|pod| pod.network == network.ours.name);
+    let of = &network.config.network;
+    let is_attached = |link: &Link| attachment_of(link).is_some_and(|pod| pod.network == network.config.name);
     if facts.sysctls.get(path) != Some(0)
         || !network.has_family(ipv6)
         || !facts.attachments().any(is_attached)
     {
         return None;
     }
-    let has_ports = |record: &Record| record.network == network.ours.name && !record.ports.is_empty();
+    let has_ports = |record: &Record| record.network == network.config.name && !record.ports.is_empty();
     let (what, why) = if of.is_gateway {
         ("is a gateway", "pods reach this node and nothing else")
     } else if of.has_nat() || facts.records.values().any(has_ports) {
@@ -118,9 +118,9 @@ pub(super) fn router_advertisements(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "accept_ra";
     let mut findings = Vec::new();
     let mut asked = Vec::new();
-    for network in facts.networks.iter().filter(|network| network.ours.network.uplink.is_some()) {
-        let port = network.ours.network.uplink.as_ref().map(|uplink| uplink.port_name());
-        let names = [Some(network.ours.network.bridge.as_str()), port];
+    for network in facts.networks.iter().filter(|network| network.config.network.uplink.is_some()) {
+        let port = network.config.network.uplink.as_ref().map(|uplink| uplink.port_name());
+        let names = [Some(network.config.network.bridge.as_str()), port];
         for link in
             names.into_iter().flatten().filter_map(|name| facts.link(name)).filter(|link| is_ours(link))
         {
@@ -163,16 +163,16 @@ mod tests {
     fn a_module_that_cannot_come_is_a_failure() {
         let list = json!({"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "vlan-bridge", "bridge": "br136",
             "uplink": {"master": "bond0", "vlan": 136}}]});
-        let ours = crate::lists::check(&list).unwrap().remove(0);
+        let config = crate::lists::check(&list).unwrap().remove(0);
         let network =
-            Network { ours, path: "n".into(), leases: Leases::default(), status: None, asked: None };
+            Network { config, path: "n".into(), leases: Leases::default(), status: None, probe: None };
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         let mut facts = Facts { networks: vec![network], ..Facts::default() };
         let mut judge = |built_in: &[&str], loadable: Option<&[&str]>| {
             facts.modules =
                 Modules { built_in: set(built_in), loadable: loadable.map(set), ..Modules::default() };
             let told = modules(&facts).iter().map(Finding::to_string).collect::<Vec<_>>().join("\n");
-            (told, facts.cannot_tag(&facts.networks[0].ours))
+            (told, facts.cannot_tag(&facts.networks[0].config))
         };
         let (told, cannot_tag) = judge(&["bridge", "veth"], Some(&[]));
         assert!(told.starts_with("fail  modules       this kernel has no 8021q, ") && cannot_tag, "{told}");

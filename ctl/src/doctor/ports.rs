@@ -72,7 +72,7 @@ fn named(links: &[&Link]) -> String {
 /// As far as the network's list is known.
 fn is_elsewhere(facts: &Facts, link: &Link) -> bool {
     let Some(pod) = attachment_of(link) else { return false };
-    let network = facts.networks.iter().find(|network| network.ours.name == pod.network);
-    let bridge = network.and_then(|network| facts.link(&network.ours.network.bridge));
+    let network = facts.networks.iter().find(|network| network.config.name == pod.network);
+    let bridge = network.and_then(|network| facts.link(&network.config.network.bridge));
     bridge.is_some_and(|bridge| link.master.is_some_and(|master| master != bridge.index))
 }

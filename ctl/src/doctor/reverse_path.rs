@@ -11,10 +11,10 @@ use crate::facts::{Facts, Network};
 
 /// The chains that drop what the bridge of a network with an uplink passes on.
 pub(super) fn dropped<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Finding> + 'a {
-    let bridge = network.ours.network.bridge.as_str();
+    let bridge = network.config.network.bridge.as_str();
     let filters = facts.reverse_path_filters.iter();
     let unmet =
-        filters.filter(move |(_, known)| network.ours.network.uplink.is_some() && !known.contains(bridge));
+        filters.filter(move |(_, known)| network.config.network.uplink.is_some() && !known.contains(bridge));
     unmet.filter_map(move |(filter, _)| {
         let families = [(false, filter.ipv4), (true, filter.ipv6)].into_iter();
         let concerned = families.filter(|(ipv6, is_about)| {

@@ -13,7 +13,7 @@ pub(super) fn found(facts: &Facts) -> Vec<Finding> {
         let cure = "correct that file: the runtime would not start with it either";
         return vec![Finding::fail(CHECK, why, "only the usual folders were looked into").fix(cure)];
     }
-    if facts.takers().next().is_none() {
+    if facts.list_readers().next().is_none() {
         let seen = "none found that reads network lists; containerd would call the plugin loopback as well";
         findings.push(Finding::ok(CHECK, seen));
     }
@@ -28,7 +28,7 @@ fn judge(facts: &Facts, runtime: &Runtime) -> Finding {
             "for podman 4: network_backend = \"cni\" in /etc/containers/containers.conf; podman 5 has no CNI",
         );
     }
-    if !runtime.takes_lists() {
+    if !runtime.reads_lists() {
         return Finding::ok(CHECK, format!("{shown} is told to do without CRI: it reads no lists"));
     }
     let bin_dirs: Vec<String> = runtime.bin_dirs.iter().map(|dir| dir.display().to_string()).collect();

@@ -137,8 +137,8 @@ pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "mtu";
     let mut findings = Vec::new();
     for network in &facts.networks {
-        let Some(uplink) = &network.ours.network.uplink else { continue };
-        let (bridge, port) = (facts.link(&network.ours.network.bridge), facts.link(uplink.port_name()));
+        let Some(uplink) = &network.config.network.uplink else { continue };
+        let (bridge, port) = (facts.link(&network.config.network.bridge), facts.link(uplink.port_name()));
         let master = facts.link(&uplink.master);
         let pods = bridge.into_iter().flat_map(|bridge| {
             facts.ports(bridge).filter(|port| {
@@ -169,7 +169,7 @@ pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
         {
             findings.push(Finding::ok(
                 CHECK,
-                format!("{} from the pods of {} to {}", lowest.0.mtu, network.ours.name, uplink.master),
+                format!("{} from the pods of {} to {}", lowest.0.mtu, network.config.name, uplink.master),
             ));
         }
     }
@@ -185,8 +185,8 @@ pub(super) fn misplaced_addresses(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "addresses";
     let mut bare: BTreeSet<&str> = BTreeSet::new();
     for network in &facts.networks {
-        let Some(uplink) = &network.ours.network.uplink else { continue };
-        bare.insert(&network.ours.network.bridge);
+        let Some(uplink) = &network.config.network.uplink else { continue };
+        bare.insert(&network.config.network.bridge);
         bare.insert(uplink.port_name());
         if !matches!(uplink.port, UplinkPort::SubInterface { .. }) {
             bare.insert(&uplink.master);

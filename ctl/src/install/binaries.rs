@@ -1,4 +1,4 @@
-//! The plugins: which version is there, and which takes its place.
+//! The plugins' files: the installed version, and the one to install.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,25 +10,25 @@ use vlan_bridge::is_executable;
 
 use crate::files;
 
-/// The plugins that are ours.
+/// The names of the plugins.
 pub(crate) const PLUGINS: [&str; 2] = ["vlan-bridge", "vlan-bridge-ipam"];
 
-/// One plugin on its way into one folder.
+/// A plugin to install into a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Binary {
-    /// Where it goes.
+    /// The path to install to.
     pub(crate) target: PathBuf,
     content: Vec<u8>,
-    /// The file with the same content that this one is another name of.
+    /// Another target with the same content, to hard-link to.
     same_as: Option<PathBuf>,
-    /// The version that goes there.
+    /// The version to install.
     version: String,
-    /// The version that is there, once it was looked at; none if nothing is.
+    /// The installed version, once it was read; none if there is none.
     before: Option<String>,
     unchanged: bool,
 }
 
-/// Reads the plugins in `from`, or beside our own executable, which go to these folders.
+/// Reads the plugins from `from`, else from the directory of vlan-bridgectl.
 pub(crate) fn plan(from: Option<&Path>, bin_dirs: &[PathBuf]) -> Result<Vec<Binary>> {
     let from = match from {
         Some(from) => from.to_owned(),
@@ -38,7 +38,7 @@ pub(crate) fn plan(from: Option<&Path>, bin_dirs: &[PathBuf]) -> Result<Vec<Bina
     for name in PLUGINS {
         let source = from.join(name);
         let content = files::read(&source)?.ok_or_else(|| {
-            anyhow!("{}: there is no such file: --from names the folder with the plugins", source.display())
+            anyhow!("{}: file not found: set --from to the directory with the plugins", source.display())
         })?;
         let version =
             version(&source).with_context(|| format!("{} does not run on this node", source.display()))?;
@@ -59,11 +59,15 @@ pub(crate) fn plan(from: Option<&Path>, bin_dirs: &[PathBuf]) -> Result<Vec<Bina
 }
 
 fn own_folder() -> Result<PathBuf> {
-    let own = std::env::current_exe().context("cannot tell where vlan-bridgectl is: give --from")?;
-    own.parent().map(Path::to_owned).context("cannot tell where vlan-bridgectl is: give --from")
+    let own = std::env::current_exe().context(
+        "cannot find the directory of vlan-bridgectl: set --from to the directory with the plugins",
+    )?;
+    own.parent()
+        .map(Path::to_owned)
+        .context("cannot find the directory of vlan-bridgectl: set --from to the directory with the plugins")
 }
 
-/// What a plugin says that it is: `vlan-bridge 0.1.0: CNI plugin …` is version 0.1.0.
+/// The version that a plugin prints: `vlan-bridge 0.1.0: CNI plugin …` is version 0.1.0.
 pub(crate) fn version(path: &Path) -> Result<String> {
     let mut command = Command::new(path);
     let output = command.arg("--version").env_remove("CNI_COMMAND").stdin(Stdio::null()).output()?;
@@ -72,24 +76,25 @@ pub(crate) fn version(path: &Path) -> Result<String> {
     let version = text.trim_start().strip_prefix(&name).and_then(|rest| rest.split_whitespace().next());
     match version {
         Some(version) if output.status.success() => Ok(version.trim_end_matches(':').to_owned()),
-        _ => bail!("it does not tell its version"),
+        _ => bail!("it does not print its version"),
     }
 }
 
 impl Binary {
-    /// Looks at what is in its place now.
-    pub(super) fn look(&mut self) -> Result<()> {
-        let there = files::read(&self.target)?;
-        self.before = there.as_ref().map(|_| version(&self.target).unwrap_or_else(|_| "unknown".into()));
+    /// Reads the installed file.
+    pub(super) fn read_installed(&mut self) -> Result<()> {
+        let installed = files::read(&self.target)?;
+        self.before = installed.as_ref().map(|_| version(&self.target).unwrap_or_else(|_| "unknown".into()));
         let is_linked = self.same_as.as_ref().is_none_or(|other| files::is_same(other, &self.target));
-        self.unchanged = there.as_ref() == Some(&self.content) && is_executable(&self.target) && is_linked;
+        self.unchanged =
+            installed.as_ref() == Some(&self.content) && is_executable(&self.target) && is_linked;
         Ok(())
     }
 
-    /// Puts it in its place, unless the very same is there. A file with the same content becomes a hard link:
-    /// `vlan-bridge` then sees that `vlan-bridge-ipam` is itself, and starts no process for it. A file system
-    /// without hard links gets a copy.
-    pub(crate) fn put(&self) -> Result<()> {
+    /// Installs the plugin, unless it is unchanged. A file with the same content becomes a hard link:
+    /// `vlan-bridge` then recognises `vlan-bridge-ipam` as itself, and runs it in its own process. A file
+    /// system without hard links gets a copy.
+    pub(crate) fn install(&self) -> Result<()> {
         if self.unchanged {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! The network list of this node: a template, and the version that its runtimes accept.
+//! The network list of this node: made from a template, with a version that the runtimes accept.
 
 use std::path::{Path, PathBuf};
 
@@ -14,17 +14,18 @@ use crate::runtimes::{self, Runtime};
 /// A list that is the same on every node.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Template {
-    /// Where it is from, for messages.
+    /// Its source, for messages.
     pub(super) from: String,
-    /// What it is called in the conf dir.
+    /// Its file name in the conf directory.
     pub(super) file: String,
     /// The list.
     pub(super) content: Value,
-    /// Whether it stays what it was, the configuration of a single plugin: a list of one to runtimes.
+    /// Whether it is a single plugin's configuration, and stays one. Runtimes read it as a list of one
+    /// plugin.
     pub(super) is_single: bool,
 }
 
-/// The templates that a call names: files, or one that its flags describe; none for the plugins alone.
+/// The templates of a call: files, or the network that flags describe; none to install the plugins only.
 pub(super) fn templates(call: &Install) -> Result<Vec<Template>> {
     let mut templates = Vec::new();
     for path in &call.network {
@@ -33,7 +34,7 @@ pub(super) fn templates(call: &Install) -> Result<Vec<Template>> {
         let is_single = lists::is_single(&content) && own_name.ends_with(".conf");
         let keeps_name = own_name.ends_with(".conflist") || is_single;
         let file = if keeps_name { own_name } else { file_of(&content, &from)? };
-        templates.push(Template { from, file, content: lists::of_one(content), is_single });
+        templates.push(Template { from, file, content: lists::wrap_single(content), is_single });
     }
     if let Some(name) = &call.described.name {
         let content = described(name, &call.described)?;
@@ -78,12 +79,12 @@ fn described(name: &str, facts: &Described) -> Result<Value> {
     Ok(json!({"name": name, "plugins": [plugin]}))
 }
 
-/// Lowers the list's version to what the runtimes accept, or sets the one that was asked for. Returns a word
-/// on what a list loses.
+/// Lowers the list's version to what the runtimes accept, or sets `asked`. Returns a warning about what the
+/// list loses.
 pub(super) fn set_version(list: &mut Value, asked: Option<Version>, runtimes: &[Runtime]) -> Option<String> {
     let accepted = runtimes::common_cni(runtimes);
     let own = match list["cniVersion"].as_str().map(Version::parse) {
-        // What is wrong with it is said when the list is checked.
+        // Checking the list reports it.
         Some(Err(_)) if asked.is_none() => return None,
         Some(Ok(own)) => Some(own),
         _ => None,
@@ -91,41 +92,41 @@ pub(super) fn set_version(list: &mut Value, asked: Option<Version>, runtimes: &[
     let version = asked.unwrap_or_else(|| own.map_or(accepted, |own| own.min(accepted)));
     list["cniVersion"] = version.as_str().into();
     let own = own.filter(|own| *own >= Version::V1_1_0 && version < Version::V1_1_0 && asked.is_none())?;
-    let why = match runtimes::takers(runtimes).next().is_none() {
-        true => "no runtime was found, and older ones take no newer version",
-        false => "a runtime of this node takes no newer version",
+    let why = match runtimes::list_readers(runtimes).next().is_none() {
+        true => "no runtime was found, and older ones accept no newer version",
+        false => "a runtime of this node accepts no newer version",
     };
     let (version, own) = (version.as_str(), own.as_str());
     Some(format!("cniVersion: {version} instead of {own}: {why}; GC and STATUS are not called"))
 }
 
-/// Has the runtimes leave GC alone where several call it for the same network: each would take the others'
-/// pods for gone. Returns a word on that.
+/// Sets `disableGC` if several runtimes share a network: each would release the other's pods. Returns a
+/// warning about it.
 pub(super) fn set_gc(
     list: &mut Value,
     is_single: bool,
     runtimes: &[Runtime],
     conf_dirs: &[PathBuf],
 ) -> Option<String> {
-    let sharing: Vec<&str> = runtimes::takers(runtimes)
+    let sharing: Vec<&str> = runtimes::list_readers(runtimes)
         .filter(|runtime| conf_dirs.contains(&runtime.conf_dir))
         .map(|runtime| runtime.name)
         .collect();
     if sharing.len() < 2 || list["disableGC"].is_boolean() {
         return None;
     }
-    let why =
-        format!("{} share this network, and GC of one ends the pods of the others", sharing.join(" and "));
+    let why = format!(
+        "{} share this network, and a GC by one would remove the pods of the other",
+        sharing.join(" and ")
+    );
     if is_single {
-        return Some(format!(
-            "disableGC: a single plugin's file has no such key: {why}: make it a .conflist"
-        ));
+        return Some(format!("disableGC: cannot be set in a single plugin's file: {why}: use a .conflist"));
     }
     list["disableGC"] = true.into();
     Some(format!("disableGC: true: {why}"))
 }
 
-/// Plugins of the list that neither are in any of the folders nor come there now.
+/// Warnings about plugins of the list that are not installed and not about to be.
 pub(super) fn missing_plugins(list: &Value, bin_dirs: &[PathBuf], coming: &[Binary]) -> Vec<String> {
     let plugins = list["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
     let types = plugins.iter().flat_map(|plugin| [&plugin["type"], &plugin["ipam"]["type"]]);
@@ -144,17 +145,18 @@ pub(super) fn missing_plugins(list: &Value, bin_dirs: &[PathBuf], coming: &[Bina
     missing
 }
 
-/// What else in the conf dir a runtime would take instead of this list, or beside it under the same name.
-pub(super) fn neighbours(dir: &Path, path: &Path, list: &Value) -> Result<Vec<String>> {
+/// Warnings about other lists in the conf directory that a runtime would use instead of this one, or that
+/// have the same network name.
+pub(super) fn conflicts(dir: &Path, path: &Path, list: &Value) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let others = lists::in_folder(dir).context("cannot look for other network lists")?;
     for other in others.iter().filter(|other| other.path != path) {
         let shown = other.path.display();
         if other.name().is_some_and(|name| list["name"] == name) {
-            warnings.push(format!("{shown} describes the network {} as well: remove it", list["name"]));
+            warnings.push(format!("{shown} also describes the network {}: remove it", list["name"]));
         } else if other.path.file_name() < path.file_name() {
             warnings.push(format!(
-                "{shown} sorts before {}: containerd and CRI-O take the first list alone",
+                "{shown} sorts before {}: containerd and CRI-O use only the first list",
                 path.display()
             ));
         }

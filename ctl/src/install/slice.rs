@@ -1,4 +1,4 @@
-//! Which part of the pods' subnet is this node's.
+//! Finds this node's slice of the pods' subnet.
 
 use std::fmt;
 use std::path::Path;
@@ -14,24 +14,23 @@ use crate::{files, node};
 /// The Node's annotation that names its slice.
 pub(super) const ANNOTATION: &str = "cni.vlan-bridge/slice";
 
-/// The slices of this node, one for each family.
+/// The slices of a node, one for each address family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Chosen {
-    /// The slices.
+pub(super) struct NodeSlices {
     pub(super) slices: Vec<IpNet>,
-    /// Who says so.
+    /// Where they are from, for messages.
     pub(super) source: String,
-    /// Whether that is the caller, by --slice or --mapping, and not the Node.
+    /// Whether they are from --slice or --mapping, and not from the Node.
     pub(super) is_by_caller: bool,
 }
 
-impl fmt::Display for Chosen {
+impl fmt::Display for NodeSlices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", shown(&self.slices), self.source)
     }
 }
 
-impl Chosen {
+impl NodeSlices {
     /// For `-o json`.
     pub(super) fn to_json(&self) -> Value {
         let slices: Vec<String> = self.slices.iter().map(IpNet::to_string).collect();
@@ -39,14 +38,14 @@ impl Chosen {
     }
 }
 
-/// Asks the sources in their order; none if none knows this node.
+/// Finds the slices in the first source that has some; none if no source knows this node.
 ///
 /// # Errors
-/// A source that cannot be read or understood.
-pub(super) fn find(call: &Install, cluster: Option<&Cluster>) -> Result<Option<Chosen>> {
+/// A source that cannot be read or parsed.
+pub(super) fn find(call: &Install, cluster: Option<&Cluster>) -> Result<Option<NodeSlices>> {
     if !call.slice.is_empty() {
         let slices = call.slice.clone();
-        return Ok(Some(Chosen { slices, source: "--slice".into(), is_by_caller: true }));
+        return Ok(Some(NodeSlices { slices, source: "--slice".into(), is_by_caller: true }));
     }
     if let Some(chosen) = cluster.and_then(|cluster| cluster.chosen.clone()) {
         return Ok(Some(chosen));
@@ -55,40 +54,39 @@ pub(super) fn find(call: &Install, cluster: Option<&Cluster>) -> Result<Option<C
     let node = node::name(call.node.as_deref())?;
     let own = mapping(path)?.into_iter().find(|(name, _)| *name == node);
     let source = path.display().to_string();
-    Ok(own.map(|(_, slices)| Chosen { slices, source, is_by_caller: true }))
+    Ok(own.map(|(_, slices)| NodeSlices { slices, source, is_by_caller: true }))
 }
 
-/// The same, for a list that cannot do without.
+/// Like [`find`], for a list that needs a slice.
 ///
 /// # Errors
-/// No source that knows this node, too.
-pub(super) fn choose(call: &Install, cluster: Option<&Cluster>) -> Result<Chosen> {
+/// If no source knows this node.
+pub(super) fn choose(call: &Install, cluster: Option<&Cluster>) -> Result<NodeSlices> {
     if let Some(chosen) = find(call, cluster)? {
         return Ok(chosen);
     }
     let node = node::name(call.node.as_deref())?;
-    let mut asked = vec!["--slice is not given".to_owned()];
+    let mut asked = vec!["--slice is not set".to_owned()];
     if cluster.is_some() {
-        asked.push(format!("the Node has neither the annotation {ANNOTATION} nor a podCIDR"));
+        asked.push(format!("the Node has neither the annotation {ANNOTATION} nor podCIDRs"));
     }
     match &call.mapping {
         Some(path) => asked.push(format!("{} has no line for it", path.display())),
-        None => asked.push("there is no --mapping".into()),
+        None => asked.push("--mapping is not set".into()),
     }
     let annotate = match cluster {
         Some(_) => format!("annotate the Node with {ANNOTATION}, "),
         None => String::new(),
     };
     bail!(
-        "no slice for node {node}: {}: give --slice CIDR, this node's part of the subnet, {annotate}or name a file with \
-         --mapping that has a line \"{node} CIDR\"",
+        "no slice for node {node}: {}: set --slice CIDR to this node's part of the subnet, {annotate}or set --mapping to a file with a line \"{node} CIDR\"",
         asked.join(", ")
     )
 }
 
-/// The mapping file: `NODE SLICE[,SLICE]` a line; `#` begins a comment.
+/// The mapping file: `NODE SLICE[,SLICE]` on each line. `#` begins a comment.
 fn mapping(path: &Path) -> Result<Vec<(String, Vec<IpNet>)>> {
-    let content = files::read(path)?.ok_or_else(|| anyhow!("{}: there is no such file", path.display()))?;
+    let content = files::read(path)?.ok_or_else(|| anyhow!("{}: file not found", path.display()))?;
     parse_mapping(&String::from_utf8_lossy(&content)).map_err(|why| anyhow!("{}:{why}", path.display()))
 }
 
@@ -99,10 +97,10 @@ fn parse_mapping(text: &str) -> Result<Vec<(String, Vec<IpNet>)>, String> {
         let (node, slices) = match words[..] {
             [] => continue,
             [node, slices] => (node, slices),
-            _ => return Err(format!("{}: {line:?} is not a node's name and its slice", index + 1)),
+            _ => return Err(format!("{}: {line:?} is not a node name and a slice", index + 1)),
         };
         if mapping.iter().any(|(known, _)| known == node) {
-            return Err(format!("{}: node {node} has a line already", index + 1));
+            return Err(format!("{}: node {node} has two lines", index + 1));
         }
         let slices = parse_slices(slices).map_err(|why| format!("{}: {why}", index + 1))?;
         mapping.push((node.to_owned(), slices));
@@ -110,7 +108,7 @@ fn parse_mapping(text: &str) -> Result<Vec<(String, Vec<IpNet>)>, String> {
     Ok(mapping)
 }
 
-/// One slice, or one of each family with a comma between.
+/// Parses one slice, or one for each family separated by a comma.
 pub(super) fn parse_slices(text: &str) -> Result<Vec<IpNet>, String> {
     let slice = |text: &str| {
         text.trim().parse().map_err(|_| format!("{text:?} is not a slice such as 172.20.56.16/28"))
@@ -118,13 +116,13 @@ pub(super) fn parse_slices(text: &str) -> Result<Vec<IpNet>, String> {
     text.split(',').map(slice).collect()
 }
 
-/// What is known of other nodes' slices.
+/// Compares with the slices of other nodes. Returns a warning if they are unknown.
 ///
 /// # Errors
-/// One of them shares an address with a slice of this node.
+/// If a slice overlaps with another node's.
 pub(super) fn check_overlaps(
     call: &Install,
-    chosen: &Chosen,
+    chosen: &NodeSlices,
     cluster: Option<&Cluster>,
 ) -> Result<Option<String>> {
     let node = node::name(call.node.as_deref())?;
@@ -143,76 +141,76 @@ pub(super) fn check_overlaps(
             }
         }
     }
-    Ok(cluster.and_then(|cluster| cluster.unseen.clone()))
+    Ok(cluster.and_then(|cluster| cluster.unknown_others.clone()))
 }
 
-/// What the cluster says of this node and of the others.
+/// The slices in the cluster's Nodes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cluster {
-    chosen: Option<Chosen>,
+    chosen: Option<NodeSlices>,
     others: Vec<(String, Vec<IpNet>)>,
-    /// Why the others are not known.
-    unseen: Option<String>,
+    /// A warning that the other Nodes cannot be listed.
+    unknown_others: Option<String>,
     runtime: Option<String>,
 }
 
 impl Cluster {
-    /// Asks the API server, from within a pod; none elsewhere, and where there is nothing to ask for.
+    /// Asks the API server, from within a pod. None elsewhere, and if no slice is needed from it.
     ///
     /// # Errors
-    /// An API server that does not answer: what it would say goes before a mapping file.
+    /// An API server that does not answer. Its slice would take precedence over the mapping file.
     pub(super) fn find(call: &Install) -> Result<Option<Cluster>> {
-        let Some(api) = to_ask(call)? else { return Ok(None) };
+        let Some(api) = api_server(call)? else { return Ok(None) };
         let name = node::name(call.node.as_deref())?;
         let node = api.node(&name)?;
-        let mut cluster = Cluster { chosen: of_node(&name, &node)?, ..Cluster::default() };
+        let mut cluster = Cluster { chosen: slices_of(&name, &node)?, ..Cluster::default() };
         let runtime = node.pointer("/status/nodeInfo/containerRuntimeVersion").and_then(Value::as_str);
         cluster.runtime = runtime.map(str::to_owned);
         match api.nodes()? {
             Ok(nodes) => {
                 for node in nodes {
                     let Some(name) = node["metadata"]["name"].as_str() else { continue };
-                    // A slip in another Node is for that node to complain of.
-                    let chosen = of_node(name, &node).ok().flatten();
+                    // Another Node's wrong annotation is reported on that node.
+                    let chosen = slices_of(name, &node).ok().flatten();
                     cluster.others.extend(chosen.map(|chosen| (name.to_owned(), chosen.slices)));
                 }
             }
             Err(why) => {
-                cluster.unseen =
-                    Some(format!("whether another node has the same slice was not looked at: {why}"));
+                cluster.unknown_others =
+                    Some(format!("cannot check whether another node has the same slice: {why}"));
             }
         }
         Ok(Some(cluster))
     }
 
-    /// The node's runtime as its kubelet calls it.
+    /// The node's runtime, as its kubelet reports it.
     pub(super) fn runtime(&self) -> Option<&str> {
         self.runtime.as_deref()
     }
 }
 
-/// The API server that knows this node's slice, where it decides.
-fn to_ask(call: &Install) -> Result<Option<Api>> {
+/// The API server, if the Node may determine the slice.
+fn api_server(call: &Install) -> Result<Option<Api>> {
     if !call.slice.is_empty() || (call.network.is_empty() && call.described.name.is_none()) {
         return Ok(None);
     }
     Api::find()
 }
 
-/// What this node's Node says of its slice, and nothing of the others.
-pub(super) fn own(call: &Install) -> Result<Option<Chosen>> {
-    let Some(api) = to_ask(call)? else { return Ok(None) };
+/// The slices of this node's Node.
+pub(super) fn node_slices(call: &Install) -> Result<Option<NodeSlices>> {
+    let Some(api) = api_server(call)? else { return Ok(None) };
     let name = node::name(call.node.as_deref())?;
-    of_node(&name, &api.node(&name)?)
+    slices_of(&name, &api.node(&name)?)
 }
 
-/// The slices that a Node names: by annotation, or else by what the controller manager gave it.
-fn of_node(name: &str, node: &Value) -> Result<Option<Chosen>> {
+/// The slices of a Node: from its annotation, else from the podCIDRs.
+fn slices_of(name: &str, node: &Value) -> Result<Option<NodeSlices>> {
     if let Some(text) = node["metadata"]["annotations"][ANNOTATION].as_str() {
         let slices =
             parse_slices(text).map_err(|why| anyhow!("annotation {ANNOTATION} of Node {name}: {why}"))?;
         let source = format!("annotation of Node {name}");
-        return Ok(Some(Chosen { slices, source, is_by_caller: false }));
+        return Ok(Some(NodeSlices { slices, source, is_by_caller: false }));
     }
     let spec = &node["spec"];
     let several = spec["podCIDRs"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -224,7 +222,7 @@ fn of_node(name: &str, node: &Value) -> Result<Option<Chosen>> {
     }
     let slices =
         parse_slices(&texts.join(",")).map_err(|why| anyhow!("spec.podCIDRs of Node {name}: {why}"))?;
-    Ok(Some(Chosen { slices, source: format!("spec.podCIDRs of Node {name}"), is_by_caller: false }))
+    Ok(Some(NodeSlices { slices, source: format!("spec.podCIDRs of Node {name}"), is_by_caller: false }))
 }
 
 fn shown(slices: &[IpNet]) -> String {
@@ -236,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mapping_is_a_line_a_node() {
+    fn a_mapping_has_one_line_for_each_node() {
         let mapping =
             parse_mapping("# ours\nn1 10.0.0.16/28\n\nn2\t10.0.0.32/28,fd00:2::/64 # two\n").unwrap();
         assert_eq!(mapping[0], ("n1".into(), vec!["10.0.0.16/28".parse().unwrap()]));
@@ -245,7 +243,7 @@ mod tests {
             ("n1\n", "1: \"n1\""),
             ("\nn1 x\n", "2: \"x\" is not a slice"),
             ("n1 10.0.0.0/28 10.0.0.16/28", "1: "),
-            ("n1 10.0.0.0/28\nn1 10.0.0.16/28", "2: node n1 has a line already"),
+            ("n1 10.0.0.0/28\nn1 10.0.0.16/28", "2: node n1 has two lines"),
         ] {
             assert!(parse_mapping(wrong).unwrap_err().starts_with(named), "{wrong}");
         }

@@ -1,44 +1,41 @@
-//! `install --watch`: stays, and installs again when what the last install was made from has changed.
+//! `install --watch`: keeps running, and installs again when its sources change.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::slice::{Chosen, own};
+use super::slice::{NodeSlices, node_slices};
 use crate::args::Install;
 use crate::{files, output};
 
-/// How often the files are looked at. Where a ConfigMap is their source, the kubelet takes a minute to bring
-/// it.
+/// How often the files are read. A ConfigMap takes kubelet a minute to update.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// How often the API server is asked for the Node. All nodes ask, and an annotation that changes is a rare
-/// thing.
+/// How often the API server is asked for the Node. All nodes ask, and the annotation rarely changes.
 const NODE_PERIOD: Duration = Duration::from_secs(30);
 
-/// One install.
+/// Installs once.
 type Run = fn(&Install, &mut dyn Write) -> Result<()>;
 
-/// Does not return unless nobody hears us any more. An install that fails leaves the list that is there, and
-/// is tried again.
+/// Returns only if stdout cannot be written. A failed install keeps the current list, and is tried again.
 pub(super) fn watch(call: &Install, install: Run, out: &mut dyn Write) -> Result<()> {
     let mut installed = None;
-    let mut complaint = String::new();
-    let mut node = Watched::default();
+    let mut reported = String::new();
+    let mut node = NodeSource::default();
     loop {
-        node.look(call);
+        node.refresh(call);
         let now = (sources(call), node.chosen.clone());
         if installed.as_ref() != Some(&now) {
             match install(call, out) {
-                Ok(()) => (installed, complaint) = (Some(now), String::new()),
+                Ok(()) => (installed, reported) = (Some(now), String::new()),
                 Err(error) if output::is_output_error(&error) => return Err(error),
                 Err(error) => {
-                    // Said once, however often it is tried.
+                    // Report each error once.
                     let text = format!("vlan-bridgectl: {error:#}");
-                    if text != complaint {
+                    if text != reported {
                         output::report(&text);
-                        complaint = text;
+                        reported = text;
                     }
                 }
             }
@@ -48,28 +45,28 @@ pub(super) fn watch(call: &Install, install: Run, out: &mut dyn Write) -> Result
     }
 }
 
-/// What the Node says of its slice, as of the last answer.
+/// The slices of the Node, as of the last answer.
 #[derive(Default)]
-struct Watched {
+struct NodeSource {
     asked: Option<Instant>,
-    chosen: Option<Chosen>,
+    chosen: Option<NodeSlices>,
 }
 
-impl Watched {
-    /// Asks again when it is time. Without an answer, or with one that cannot be understood, the last one
-    /// holds: pods go on coming up while the API server is away.
-    fn look(&mut self, call: &Install) {
+impl NodeSource {
+    /// Asks again after [`NODE_PERIOD`]. Without an answer, or with a wrong one, the last slices stay: new
+    /// pods start while the API server is away.
+    fn refresh(&mut self, call: &Install) {
         if self.asked.is_some_and(|asked| asked.elapsed() < NODE_PERIOD) {
             return;
         }
-        if let Ok(chosen) = own(call) {
+        if let Ok(chosen) = node_slices(call) {
             self.chosen = chosen;
         }
         self.asked = Some(Instant::now());
     }
 }
 
-/// What the files have in them; nothing where one cannot be read, which the install says better.
+/// The contents of the files; none if one cannot be read, which the install reports.
 fn sources(call: &Install) -> Vec<Option<Vec<u8>>> {
     call.network.iter().chain(&call.mapping).map(|path| files::read(path).ok().flatten()).collect()
 }

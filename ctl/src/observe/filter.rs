@@ -29,7 +29,7 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
         let broken = nat::difference(veth, true).unwrap_or_else(|error| Some(error.to_string()));
         facts.broken_rules.extend(broken.map(|what| (veth.clone(), what)));
     }
-    let ours = || facts.networks.iter().map(|network| &network.ours.network);
+    let ours = || facts.networks.iter().map(|network| &network.config.network);
     let mut lacks = Ok(());
     if ours().any(|network| network.has_nat()) {
         lacks = Nat::open().and_then(|nat| nat.probe());
@@ -49,7 +49,7 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
     }
     facts.reverse_path_filters =
         Nft::open().and_then(|nft| reverse_path_filters(&nft, facts)).unwrap_or_default();
-    facts.opened = nat::opened().unwrap_or_default().iter().map(ToString::to_string).collect();
+    facts.accept_all_tables = nat::opened().unwrap_or_default().iter().map(ToString::to_string).collect();
     facts.bridged_dropped = bridged_dropped(facts);
     facts.legacy = legacy();
     Ok(())
@@ -103,7 +103,7 @@ fn reverse_path_filters(
 /// The devices without the rule that stops the node from forwarding for an uplink's network. Empty without
 /// nf_tables: the ADD warns about that.
 fn open_uplinks(facts: &Facts) -> BTreeSet<String> {
-    let networks = facts.networks.iter().map(|network| &network.ours.network);
+    let networks = facts.networks.iter().map(|network| &network.config.network);
     let open = |network: &cni_conf::network::Network| {
         boundary::open_devices(network, facts.has_pods(&network.bridge)).unwrap_or_default()
     };
@@ -115,8 +115,8 @@ fn open_uplinks(facts: &Facts) -> BTreeSet<String> {
 fn bridged_dropped(facts: &Facts) -> Vec<(String, BridgedDrop)> {
     let mut dropped = Vec::new();
     for network in &facts.networks {
-        let bridge = &network.ours.network.bridge;
-        if network.ours.network.uplink.is_some() && facts.has_pods(bridge) {
+        let bridge = &network.config.network.bridge;
+        if network.config.network.uplink.is_some() && facts.has_pods(bridge) {
             let addresses: Vec<IpAddr> = network.leases.held.iter().map(|(addr, _)| *addr).collect();
             let what = nat::bridged_difference(bridge, &addresses).ok().flatten();
             dropped.extend(what.map(|what| (bridge.clone(), what)));

@@ -24,11 +24,11 @@ pub(super) async fn missing(facts: &Facts) -> Result<Vec<MissingRoute>> {
         let Some(attachment) = attachment_of(link).filter(|of| of.progress(link) == Progress::Ready) else {
             continue;
         };
-        let Some(network) = facts.networks.iter().find(|network| network.ours.name == attachment.network)
+        let Some(network) = facts.networks.iter().find(|network| network.config.name == attachment.network)
         else {
             continue;
         };
-        let Some((wanted, device)) = network.ours.network.host_access.as_ref().zip(device(facts, network))
+        let Some((wanted, device)) = network.config.network.host_access.as_ref().zip(device(facts, network))
         else {
             continue;
         };
@@ -51,7 +51,7 @@ pub(super) async fn missing(facts: &Facts) -> Result<Vec<MissingRoute>> {
 }
 
 fn device<'a>(facts: &'a Facts, network: &Network) -> Option<&'a Link> {
-    facts.link(&network.ours.network.node_device())
+    facts.link(&network.config.network.node_device())
 }
 
 fn addresses(network: &Network, attachment: &Attachment<'_>) -> Vec<IpAddr> {

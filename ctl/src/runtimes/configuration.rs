@@ -1,4 +1,4 @@
-//! Configuration files of runtimes.
+//! Parses the runtimes' configuration files.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use toml::{Table, Value as Toml};
 
 use crate::files;
 
-/// What the files of a folder that are read end with.
+/// The file name extensions that are read in a directory.
 const ENDINGS: [&str; 4] = [".conf", ".toml", ".hcl", ".json"];
 
-/// The files that a runtime has read, the last of which goes before the others.
+/// The files that a runtime reads. Later files override earlier ones.
 #[derive(Debug, Default)]
 pub(super) struct Configuration(pub(super) Vec<(PathBuf, Table)>);
 
 impl Configuration {
-    /// Reads files, what they import, and those of folders. What is not there is left out.
+    /// Reads files, their imports, and the files of directories. Missing files are skipped.
     ///
     /// # Errors
-    /// A file that cannot be read or understood: the wrong folders would be taken.
+    /// A file that cannot be read or parsed. Its directories would be missing.
     pub(super) fn read(places: &[PathBuf]) -> Result<Configuration> {
         let mut files = Vec::new();
         let mut seen = BTreeSet::new();
@@ -33,31 +33,31 @@ impl Configuration {
                 next.extend(names.map(|name| place.join(name)));
                 continue;
             }
-            // Files that import each other are read once.
+            // Files may import each other.
             if !seen.insert(place.clone()) {
                 continue;
             }
             let Some(content) = files::read(&place)? else { continue };
             let table = parse(&place, &String::from_utf8_lossy(&content))
-                .with_context(|| format!("cannot understand {}", place.display()))?;
+                .with_context(|| format!("cannot parse {}", place.display()))?;
             next.extend(imports(&place, &table)?.into_iter().rev());
             files.push((place, table));
         }
         Ok(Configuration(files))
     }
 
-    /// The folders that the last file to say so has at one of these keys.
+    /// The directories at one of these keys, in the last file that has one of them.
     pub(super) fn folders(&self, keys: &[&[&str]]) -> Option<Vec<PathBuf>> {
         self.last(|table| keys.iter().find_map(|key| folders(at(table, key)?)))
     }
 
-    /// What the last file says that says anything.
-    pub(super) fn last<T>(&self, say: impl Fn(&Table) -> Option<T>) -> Option<T> {
-        self.0.iter().rev().find_map(|(_, table)| say(table))
+    /// The value that `get` finds in the last file that has one.
+    pub(super) fn last<T>(&self, get: impl Fn(&Table) -> Option<T>) -> Option<T> {
+        self.0.iter().rev().find_map(|(_, table)| get(table))
     }
 }
 
-/// The value at a key, a path of table names.
+/// The value at a key, which is a path of table names.
 pub(super) fn at<'a>(table: &'a Table, key: &[&str]) -> Option<&'a Toml> {
     let (last, parents) = key.split_last()?;
     let mut table = table;
@@ -67,7 +67,7 @@ pub(super) fn at<'a>(table: &'a Table, key: &[&str]) -> Option<&'a Toml> {
     table.get(*last)
 }
 
-/// A text or a list of texts, none of them empty.
+/// A string or an array of strings, without empty ones.
 fn folders(value: &Toml) -> Option<Vec<PathBuf>> {
     let texts: Vec<&str> = match value {
         Toml::String(text) => vec![text],
@@ -84,7 +84,7 @@ fn parse(path: &Path, text: &str) -> Result<Table> {
         Some("hcl") => Ok(nomad(|key| hcl(text, key))),
         Some("json") => {
             let value: Json = serde_json::from_str(text)?;
-            // A block that may be repeated is an object or a list of objects.
+            // A repeatable block is an object or an array of objects.
             let client = if value["client"].is_array() { &value["client"][0] } else { &value["client"] };
             Ok(nomad(|key| client[key].as_str().map(str::to_owned)))
         }
@@ -92,19 +92,19 @@ fn parse(path: &Path, text: &str) -> Result<Table> {
     }
 }
 
-/// What Nomad's configuration says of CNI. Its path of plugins has colons between folders.
-fn nomad(say: impl Fn(&str) -> Option<String>) -> Table {
+/// Nomad's CNI settings. Its plugin path separates directories with colons.
+fn nomad(get: impl Fn(&str) -> Option<String>) -> Table {
     let mut client = Table::new();
-    if let Some(path) = say("cni_path") {
+    if let Some(path) = get("cni_path") {
         let folders = path.split(':').map(|folder| Toml::String(folder.to_owned()));
         client.insert("cni_path".into(), Toml::Array(folders.collect()));
     }
-    client.extend(say("cni_config_dir").map(|folder| ("cni_config_dir".into(), Toml::String(folder))));
+    client.extend(get("cni_config_dir").map(|folder| ("cni_config_dir".into(), Toml::String(folder))));
     Table::from_iter([("client".to_owned(), Toml::Table(client))])
 }
 
-/// The text that HCL assigns to a key, in whichever block: `cni_path = "/opt/cni/bin"`. The two keys that we
-/// ask for stand in one block alone.
+/// The string that HCL assigns to a key in any block: `cni_path = "/opt/cni/bin"`. The two keys in question
+/// exist in one block only.
 fn hcl(text: &str, key: &str) -> Option<String> {
     let assigned = |line: &str| {
         let value = line.trim_start().strip_prefix(key)?.trim_start().strip_prefix('=')?;
@@ -115,8 +115,8 @@ fn hcl(text: &str, key: &str) -> Option<String> {
     text.lines().flat_map(|line| line.split(['{', ';'])).filter_map(assigned).next_back()
 }
 
-/// What containerd's `imports` name: paths from the root or from the file's folder, whose last part may have
-/// `*`.
+/// The files in containerd's `imports`: absolute, or relative to the file's directory. The last part may
+/// have `*`.
 fn imports(file: &Path, table: &Table) -> Result<Vec<PathBuf>> {
     let named = table.get("imports").and_then(Toml::as_array).map(Vec::as_slice).unwrap_or_default();
     let mut paths = Vec::new();
@@ -136,7 +136,7 @@ fn imports(file: &Path, table: &Table) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Whether a name is of a pattern with `*` and `?`.
+/// Whether a name matches a pattern with `*` and `?`.
 fn matches(pattern: &str, name: &str) -> bool {
     let mut rest = pattern.chars();
     match rest.next() {

@@ -1,53 +1,53 @@
-//! What is known of runtimes, and of the Kubernetes distributions that bring one along, before a node is
-//! looked at.
+//! The known runtimes, and the Kubernetes distributions that include one.
 
 use std::path::{Path, PathBuf};
 
 use super::process::Process;
 
-/// Where most runtimes look for plugins unless they are told otherwise.
+/// The default plugin directory of most runtimes.
 pub(crate) const BIN_DIR: &str = "/opt/cni/bin";
-/// Where most runtimes look for network lists unless they are told otherwise.
+/// The default network list directory of most runtimes.
 pub(crate) const CONF_DIR: &str = "/etc/cni/net.d";
 
 /// A program that calls CNI plugins.
 #[derive(Debug)]
-pub(super) struct Kind {
+pub(super) struct Program {
     /// The program's name.
     pub(super) name: &'static str,
-    /// The word with which it stays; none if it needs none.
+    /// The subcommand of the daemon; none if it needs none.
     pub(super) verb: Option<&'static str>,
-    /// Its configuration, later files going before earlier ones; a folder stands for the files in it.
+    /// Its default configuration, later files overriding earlier ones. A directory stands for its files.
     pub(super) files: &'static [&'static str],
-    /// The options by which it is told other ones, in the order of `files`.
+    /// The options that replace `files`, in the same order.
     pub(super) file_options: &'static [&'static [&'static str]],
-    /// Where in its configuration the plugins' folders are: dotted paths, a text or a list of texts each.
+    /// The configuration keys of the plugin directories: key paths, each with a string or an array of
+    /// strings.
     pub(super) bin_keys: &'static [&'static [&'static str]],
-    /// Where in it the network lists' folder is.
+    /// The configuration keys of the network list directory.
     pub(super) conf_keys: &'static [&'static [&'static str]],
-    /// Options that say the same, and go before.
+    /// Options that override these keys.
     pub(super) bin_options: &'static [&'static str],
     pub(super) conf_options: &'static [&'static str],
-    /// Where it looks unless it is told otherwise.
+    /// The default directories.
     pub(super) bin_dirs: &'static [&'static str],
     pub(super) conf_dir: &'static str,
-    /// Whether a configuration file alone tells that it is there.
-    pub(super) is_told_by_files: bool,
-    /// Folders that tell so.
+    /// Whether a configuration file proves that it is installed.
+    pub(super) is_found_by_files: bool,
+    /// Directories that prove it.
     pub(super) folders: &'static [&'static str],
-    /// The first version whose releases accept CNI 1.1.0; none where that is not known of any.
+    /// The first major version that accepts CNI 1.1.0; none if no version is known to.
     pub(super) cni_1_1: Option<u32>,
 }
 
-/// containerd's versions 1, 2 and 3 of the configuration name the same plugin differently.
+/// The CRI plugin's name in configuration versions 1, 2 and 3 of containerd.
 pub(super) const CONTAINERD: [&[&str]; 3] = [
     &["plugins", "cri"],
     &["plugins", "io.containerd.grpc.v1.cri"],
     &["plugins", "io.containerd.cri.v1.runtime"],
 ];
 
-pub(super) const KINDS: [Kind; 4] = [
-    Kind {
+pub(super) const PROGRAMS: [Program; 4] = [
+    Program {
         name: "containerd",
         verb: None,
         files: &["/etc/containerd/config.toml", "/etc/containerd/conf.d"],
@@ -67,11 +67,11 @@ pub(super) const KINDS: [Kind; 4] = [
         conf_options: &[],
         bin_dirs: &[BIN_DIR],
         conf_dir: CONF_DIR,
-        is_told_by_files: true,
+        is_found_by_files: true,
         folders: &[],
         cni_1_1: Some(2),
     },
-    Kind {
+    Program {
         name: "crio",
         verb: None,
         files: &["/etc/crio/crio.conf", "/etc/crio/crio.conf.d"],
@@ -82,11 +82,11 @@ pub(super) const KINDS: [Kind; 4] = [
         conf_options: &["--cni-config-dir"],
         bin_dirs: &[BIN_DIR],
         conf_dir: CONF_DIR,
-        is_told_by_files: true,
+        is_found_by_files: true,
         folders: &[],
         cni_1_1: None,
     },
-    Kind {
+    Program {
         name: "podman",
         verb: None,
         files: &[
@@ -107,12 +107,12 @@ pub(super) const KINDS: [Kind; 4] = [
             BIN_DIR,
         ],
         conf_dir: CONF_DIR,
-        // Its defaults are there on nodes without podman.
-        is_told_by_files: false,
+        // Its default configuration also exists on nodes without podman.
+        is_found_by_files: false,
         folders: &[],
         cni_1_1: None,
     },
-    Kind {
+    Program {
         name: "nomad",
         verb: Some("agent"),
         files: &["/etc/nomad.d"],
@@ -123,32 +123,33 @@ pub(super) const KINDS: [Kind; 4] = [
         conf_options: &["-cni-config-dir", "--cni-config-dir"],
         bin_dirs: &[BIN_DIR],
         conf_dir: "/opt/cni/config",
-        is_told_by_files: true,
+        is_found_by_files: true,
         folders: &["/etc/nomad.d", "/opt/nomad", "/opt/cni/config"],
         cni_1_1: None,
     },
 ];
 
-/// A Kubernetes distribution with a containerd of its own, which is found by its folder.
+/// A Kubernetes distribution with its own containerd, found by its directory.
 #[derive(Debug)]
-pub(super) struct Product {
+pub(super) struct Distribution {
     pub(super) name: &'static str,
-    /// The folder that is there where it is.
+    /// The directory that proves that it is installed.
     pub(super) root: &'static str,
-    /// What its containerd is told with `--config`.
+    /// The `--config` of its containerd.
     pub(super) config: &'static str,
     /// Its containerd.
     pub(super) program: &'static str,
-    /// Where it looks, until its configuration is written at its first start. Of several folders, those that
-    /// are there.
+    /// Its plugin directories before its first start writes the configuration. If several are given, those
+    /// that exist.
     pub(super) bin_dirs: &'static [&'static str],
     pub(super) conf_dir: &'static str,
-    /// A link to a folder that each release has anew, and fills from the last one's or not.
+    /// A symlink to the directory of the current release. A new release has a new directory, which may lack
+    /// the files of the last one.
     pub(super) current: Option<&'static str>,
 }
 
-pub(super) const PRODUCTS: [Product; 4] = [
-    Product {
+pub(super) const DISTRIBUTIONS: [Distribution; 4] = [
+    Distribution {
         name: "k3s",
         root: "/var/lib/rancher/k3s",
         config: "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
@@ -158,7 +159,7 @@ pub(super) const PRODUCTS: [Product; 4] = [
         conf_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d",
         current: Some("/var/lib/rancher/k3s/data/current"),
     },
-    Product {
+    Distribution {
         name: "RKE2",
         root: "/var/lib/rancher/rke2",
         config: "/var/lib/rancher/rke2/agent/etc/containerd/config.toml",
@@ -167,7 +168,7 @@ pub(super) const PRODUCTS: [Product; 4] = [
         conf_dir: CONF_DIR,
         current: None,
     },
-    Product {
+    Distribution {
         name: "MicroK8s",
         root: "/var/snap/microk8s",
         config: "/var/snap/microk8s/current/args/containerd.toml",
@@ -176,7 +177,7 @@ pub(super) const PRODUCTS: [Product; 4] = [
         conf_dir: "/var/snap/microk8s/current/args/cni-network",
         current: Some("/var/snap/microk8s/current"),
     },
-    Product {
+    Distribution {
         name: "k0s",
         root: "/var/lib/k0s",
         config: "/etc/k0s/containerd.toml",
@@ -187,48 +188,49 @@ pub(super) const PRODUCTS: [Product; 4] = [
     },
 ];
 
-/// The kind of the distributions' runtime.
-pub(super) const PRODUCT_KIND: &str = "containerd";
+/// The program of all distributions.
+pub(super) const DISTRIBUTION_PROGRAM: &str = "containerd";
 
-impl Kind {
-    /// Whether a process of this name stays, and is not somebody who asks one that does.
-    pub(super) fn stays(&self, process: &Process) -> bool {
-        // podman is there only while it does something, and its containers' keepers have other names.
+impl Program {
+    /// Whether a process is the daemon, and not its client.
+    pub(super) fn is_daemon(&self, process: &Process) -> bool {
+        // podman has no daemon, and its containers' monitors have other names.
         let is_daemon = !self.file_options.is_empty();
         is_daemon && self.verb.is_none_or(|verb| process.words.iter().any(|word| word == verb))
     }
 
-    /// The configuration of one that runs: what its options say. A place that has no option goes with the
-    /// first that has one.
+    /// The configuration files of a process, from its options. A default without an option applies only if
+    /// no option is set.
     pub(super) fn places(&self, process: &Process) -> Vec<PathBuf> {
-        let told: Vec<Vec<PathBuf>> = self.file_options.iter().map(|names| process.paths_of(names)).collect();
-        let is_told = told.iter().any(|paths| !paths.is_empty());
-        let of = |(index, file): (usize, &&str)| match told.get(index) {
+        let given: Vec<Vec<PathBuf>> =
+            self.file_options.iter().map(|names| process.paths_of(names)).collect();
+        let is_given = given.iter().any(|paths| !paths.is_empty());
+        let of = |(index, file): (usize, &&str)| match given.get(index) {
             Some(paths) if !paths.is_empty() => paths.clone(),
-            None if is_told => Vec::new(),
+            None if is_given => Vec::new(),
             _ => vec![PathBuf::from(file)],
         };
         self.files.iter().enumerate().flat_map(of).collect()
     }
 }
 
-impl Product {
-    /// Whether a containerd that runs is its own.
+impl Distribution {
+    /// Whether a running containerd belongs to this distribution.
     pub(super) fn owns(&self, places: &[PathBuf], program: &Path) -> bool {
         let is_own = |path: &Path| path == Path::new(self.config) || path.starts_with(self.root);
         places.first().is_some_and(|config| is_own(config)) || is_own(program)
     }
 
-    /// Where it looks for plugins before its containerd has a configuration.
+    /// Its plugin directories before its containerd has a configuration.
     pub(super) fn first_bin_dirs(&self) -> Vec<PathBuf> {
         let all = self.bin_dirs.iter().map(PathBuf::from);
         let there: Vec<PathBuf> = all.clone().filter(|dir| dir.is_dir()).collect();
         if there.is_empty() { all.take(1).collect() } else { there }
     }
 
-    /// The same folder by the link that outlives an upgrade, where there is one; what a snap calls
-    /// `$SNAP_DATA` is that link too.
-    pub(super) fn lasting(&self, folder: &Path) -> PathBuf {
+    /// The path of a directory through the symlink that survives an upgrade, if there is one. A snap's
+    /// `$SNAP_DATA` is that symlink too.
+    pub(super) fn stable_path(&self, folder: &Path) -> PathBuf {
         let Some(current) = self.current.map(Path::new) else { return folder.to_owned() };
         if let Ok(rest) = folder.strip_prefix("${SNAP_DATA}") {
             return current.join(rest);
@@ -248,9 +250,9 @@ mod tests {
         let places = |kind: usize, words: &[&str]| {
             let words = words.iter().map(|word| (*word).to_owned()).collect();
             let process = Process { name: "x", program: "/usr/bin/x".into(), words, folder: "/srv".into() };
-            KINDS[kind].places(&process).iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
+            PROGRAMS[kind].places(&process).iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(places(0, &[]), KINDS[0].files);
+        assert_eq!(places(0, &[]), PROGRAMS[0].files);
         for words in
             [&["-c", "/a"] as &[&str], &["--config", "/a", "-l", "debug"], &["--config=/a"], &["-c=/a"]]
         {
@@ -263,9 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn a_distributions_containerd_is_known_by_its_folders() {
+    fn a_distributions_containerd_is_known_by_its_directories() {
         let owner = |config: &str, program: &str| {
-            PRODUCTS.iter().find(|it| it.owns(&[config.into()], Path::new(program))).map(|it| it.name)
+            DISTRIBUTIONS.iter().find(|it| it.owns(&[config.into()], Path::new(program))).map(|it| it.name)
         };
         assert_eq!(owner("/var/lib/rancher/k3s/agent/etc/containerd/config.toml", "containerd"), Some("k3s"));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What makes podman's networks: CNI, or netavark, which reads no network lists.
+//! The network backend of podman: CNI, or netavark, which reads no network lists.
 
 use std::path::Path;
 
@@ -9,15 +9,15 @@ use super::configuration::{Configuration, at};
 use super::version::{ask, numbers};
 use crate::files;
 
-/// What makes the networks of podman's containers.
+/// A network backend of podman.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     Cni,
     Netavark,
 }
 
-/// Where podman 4 notes what it has chosen at its first start.
-const CHOSEN: &str = "/var/lib/containers/storage/defaultNetworkBackend";
+/// The file in which podman 4 records its choice at its first start.
+const RECORD: &str = "/var/lib/containers/storage/defaultNetworkBackend";
 
 impl Backend {
     fn parse(name: &str) -> Option<Backend> {
@@ -29,22 +29,22 @@ impl Backend {
     }
 }
 
-/// podman 3 has CNI alone, podman 5 netavark; 4 has both, and is asked where nothing is written.
+/// podman 3 has only CNI, podman 5 only netavark. podman 4 has both, and is ask_podman if no file says which.
 pub(super) fn backend(version: Option<&str>, configuration: &Configuration) -> Option<Backend> {
-    let say = |table: &Table| Backend::parse(at(table, &["network", "network_backend"])?.as_str()?);
+    let setting = |table: &Table| Backend::parse(at(table, &["network", "network_backend"])?.as_str()?);
     match numbers(version?)?.0 {
         ..4 => Some(Backend::Cni),
-        4 => configuration.last(say).or_else(chosen).or_else(asked),
+        4 => configuration.last(setting).or_else(recorded).or_else(ask_podman),
         5.. => Some(Backend::Netavark),
     }
 }
 
-fn chosen() -> Option<Backend> {
-    let content = files::read(Path::new(CHOSEN)).ok()??;
+fn recorded() -> Option<Backend> {
+    let content = files::read(Path::new(RECORD)).ok()??;
     Backend::parse(&String::from_utf8_lossy(&content))
 }
 
-fn asked() -> Option<Backend> {
+fn ask_podman() -> Option<Backend> {
     let answer: Value =
         serde_json::from_str(&ask(Path::new("podman"), &["info", "--format", "json"])?).ok()?;
     Backend::parse(answer["host"]["networkBackend"].as_str()?)

@@ -1,4 +1,4 @@
-//! The runtimes that run: `/proc` says with which options.
+//! Finds the processes of runtimes and their options in `/proc`.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -7,48 +7,47 @@ use std::path::{Path, PathBuf};
 
 use crate::files;
 
-/// A program of this node that runs.
+/// A running process of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Process {
-    /// Which of those that were looked for.
+    /// The name that it was found by.
     pub(super) name: &'static str,
-    /// Its file, or its name where that is all there is to know.
+    /// Its executable, or only its name if the path is unknown.
     pub(super) program: PathBuf,
-    /// What it was called with.
+    /// Its arguments.
     pub(super) words: Vec<String>,
-    /// Its working folder.
+    /// Its working directory.
     pub(super) folder: PathBuf,
 }
 
-/// The processes of some programs. Where the node's `/proc` cannot be seen, as from within most containers,
-/// there are none.
+/// Finds the processes of some programs; none if the node's `/proc` is not visible, as in most containers.
 ///
-/// Only those of root count: anybody can give a process of theirs any name and options, and we write where
-/// these say. And only those in our own network namespace, which is the node's: a machine made of containers
-/// shows the runtimes of its nodes too.
+/// Only root's processes count: any user can run a process with any name and options, and install writes to
+/// the paths that these options name. Only processes in the own network namespace count, which is the
+/// node's: a host whose nodes are containers shows the nodes' runtimes too.
 pub(super) fn of(names: &[&'static str]) -> Vec<Process> {
     let pids = files::names(Path::new("/proc")).unwrap_or_default();
     let pids = pids.iter().filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()));
     let processes = pids.map(|pid| Path::new("/proc").join(pid));
-    processes.filter_map(|process| look(&process, names).filter(|_| is_of_node(&process))).collect()
+    processes.filter_map(|process| parse(&process, names).filter(|_| is_of_node(&process))).collect()
 }
 
-/// Whether a process is root's, has our network namespace, and our file system at its root: another's paths
-/// mean nothing here.
+/// Whether a process is root's, and has the network namespace and the root directory of this process. The
+/// paths of other processes mean something else.
 fn is_of_node(process: &Path) -> bool {
     let look = || -> io::Result<bool> {
         let is_ours = |own: &str, its: &str| {
             Ok::<_, io::Error>(is_same(&fs::metadata(own)?, &fs::metadata(process.join(its))?))
         };
         let status = fs::read_to_string(process.join("status"))?;
-        Ok(is_roots(&status) && is_ours("/proc/self/ns/net", "ns/net")? && is_ours("/", "root/")?)
+        Ok(runs_as_root(&status) && is_ours("/proc/self/ns/net", "ns/net")? && is_ours("/", "root/")?)
     };
     look().unwrap_or(false)
 }
 
-/// Whether a process has no other user than root: one that a program is set to on execution was called by
-/// another, with words of theirs.
-fn is_roots(status: &str) -> bool {
+/// Whether all user IDs of a process are root's. A setuid program has another real user ID, and that user
+/// chose its arguments.
+fn runs_as_root(status: &str) -> bool {
     let users = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     users.is_some_and(|users| users.split_whitespace().all(|user| user == "0"))
 }
@@ -57,8 +56,8 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-/// What a process is, if it is of one of these names. It may end while we look.
-fn look(process: &Path, names: &[&'static str]) -> Option<Process> {
+/// The process, if it has one of these names. It may end meanwhile.
+fn parse(process: &Path, names: &[&'static str]) -> Option<Process> {
     let line = fs::read(process.join("cmdline")).ok()?;
     let words: Vec<String> =
         line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
@@ -67,7 +66,7 @@ fn look(process: &Path, names: &[&'static str]) -> Option<Process> {
     let called = [Some(called.trim_end().to_owned()), last(words.first()?)];
     let name = *names.iter().find(|name| called.iter().flatten().any(|called| called == *name))?;
     let is_named = |word: &String| last(word).as_deref() == Some(name);
-    // A wrapper may be a script, whose interpreter is the first word.
+    // A wrapper may be a script, whose interpreter is the first argument.
     let at = words.iter().take(2).position(is_named).unwrap_or(0);
     let program = Path::new(&words[at]);
     let beside = || Some(fs::read_link(process.join("exe")).ok()?.parent()?.join(name));
@@ -84,7 +83,7 @@ fn look(process: &Path, names: &[&'static str]) -> Option<Process> {
 }
 
 impl Process {
-    /// The values of an option, of whichever name: `--name value` or `--name=value`.
+    /// The values of an option by any of its names: `--name value` or `--name=value`.
     pub(super) fn values_of(&self, names: &[&str]) -> Vec<&str> {
         let mut values = Vec::new();
         for (index, word) in self.words.iter().enumerate() {
@@ -98,7 +97,7 @@ impl Process {
         values
     }
 
-    /// The same, as paths from the root.
+    /// The same, as absolute paths.
     pub(super) fn paths_of(&self, names: &[&str]) -> Vec<PathBuf> {
         self.values_of(names).into_iter().map(|value| self.folder.join(value)).collect()
     }
@@ -109,11 +108,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_roots_if_root_has_called_it() {
-        assert!(is_roots("Name:\tx\nUid:\t0\t0\t0\t0\n"));
+    fn a_process_runs_as_root_if_root_started_it() {
+        assert!(runs_as_root("Name:\tx\nUid:\t0\t0\t0\t0\n"));
         for users in ["1000\t1000\t1000\t1000", "1000\t0\t0\t0", "0\t1000\t0\t1000"] {
-            assert!(!is_roots(&format!("Uid:\t{users}\n")), "{users}");
+            assert!(!runs_as_root(&format!("Uid:\t{users}\n")), "{users}");
         }
-        assert!(!is_roots(""));
+        assert!(!runs_as_root(""));
     }
 }

@@ -1,24 +1,25 @@
-//! What programs say that they are.
+//! Runs programs to ask for their version.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a program may take to say its version.
+/// The time limit of a program's answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What `PROGRAM --version` says: the first word that begins with a digit, or with v and a digit.
+/// The version that `PROGRAM --version` prints: the first word that begins with a digit, or with v and a
+/// digit.
 pub(super) fn ask_version(program: &Path) -> Option<String> {
     version_in(&ask(program, &["--version"])?)
 }
 
-/// What a program says to a question; none if it does not answer in time.
+/// The output of a program; none if it does not end in time.
 pub(super) fn ask(program: &Path, words: &[&str]) -> Option<String> {
     let mut command = Command::new(program);
     let command = command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().ok()?;
     if !ends_in_time(&mut child) {
-        // It may have ended meanwhile, which is just as well.
+        // It may have ended meanwhile, and then there is nothing to kill.
         let _ = child.kill();
         let _ = child.wait();
         return None;
@@ -44,7 +45,7 @@ fn version_in(text: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// The first two numbers of a version.
+/// The major and minor number of a version.
 pub(super) fn numbers(version: &str) -> Option<(u32, u32)> {
     let digits = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
     let mut parts = version.split('.');

@@ -181,7 +181,10 @@ fn uninstall_gives_the_list_of_others_back_and_takes_none() {
     ctl.write(LIST, &template().to_string());
     ctl.run(&line).expect_ok();
     let told = ctl.run("uninstall").expect_ok();
-    assert!(told.stderr.contains("it needs the plugin vlan-bridge, which was removed") && !ctl.has(LIST), "{told}");
+    assert!(
+        told.stderr.contains("it needs the plugin vlan-bridge, which was removed") && !ctl.has(LIST),
+        "{told}"
+    );
 }
 
 #[test]
@@ -212,41 +215,45 @@ fn what_is_wrong_leaves_the_node_as_it_is() {
     };
     let own = || ipam(json!({"slice": "172.20.56.16/28"}));
     let cases: [(Value, String, &[&str]); 18] = [
-        (template(), both(""), &["no slice for node", "give --slice CIDR", "--mapping that has a line"]),
+        (
+            template(),
+            both(""),
+            &["no slice for node", "set --slice CIDR", "set --mapping to a file with a line"],
+        ),
         (
             own(),
             both("--slice 172.20.56.32/28"),
             &[
-                "/etc/10-vlan136.conflist: ipam.slice 172.20.56.16/28 is in the list, and --slice says 172.20.56.32/28: \
-               take it out of the list",
+                "/etc/10-vlan136.conflist: the list has ipam.slice 172.20.56.16/28, and --slice has 172.20.56.32/28: \
+                 remove it from the list",
             ],
         ),
         (
             own(),
             both("--mapping /etc/slices --node other"),
-            &["ipam.slice 172.20.56.16/28 is in the list, and /etc/slices says 172.20.56.32/28"],
+            &["the list has ipam.slice 172.20.56.16/28, and /etc/slices has 172.20.56.32/28"],
         ),
         (
             ipam(json!({"rangeStart": "172.20.56.8"})),
             both("--slice 172.20.56.16/28"),
-            &["ipam.rangeStart 172.20.56.8 is in the list, and --slice says 172.20.56.16/28"],
+            &["the list has ipam.rangeStart 172.20.56.8, and --slice has 172.20.56.16/28"],
         ),
         (own(), both("--slice 10.0.0.0/28"), &["10.0.0.0/28", "--slice", "172.20.56.0/24"]),
         (
             ipam(json!({"type": "host-local"})),
             both("--slice 172.20.56.16/28"),
-            &["no range of vlan-bridge-ipam is in it to put --slice 172.20.56.16/28 into"],
+            &["--slice 172.20.56.16/28 needs a range of vlan-bridge-ipam"],
         ),
         (
             template(),
             "--slice 172.20.56.16/28".into(),
-            &["no list to put --slice 172.20.56.16/28 into", "--network"],
+            &["--slice 172.20.56.16/28 needs a network list", "--network"],
         ),
-        (template(), "--mapping /etc/slices".into(), &["no list to put --mapping /etc/slices into"]),
+        (template(), "--mapping /etc/slices".into(), &["--mapping /etc/slices needs a network list"]),
         (template(), both("--slice 10.0.0.0/28"), &["10.0.0.0/28", "--slice", "172.20.56.0/24"]),
         (template(), both("--slice 172.20.56.17/28"), &["ipam.slice", "host bits", "172.20.56.16/28"]),
         (template(), both("--node who --mapping /etc/slices"), &["node who", "/etc/slices has no line"]),
-        (template(), both("--mapping /etc/none --node n"), &["/etc/none", "no such file"]),
+        (template(), both("--mapping /etc/none --node n"), &["/etc/none", "file not found"]),
         (
             template(),
             both("--node new --mapping /etc/slices --slice 172.20.56.32/29"),
@@ -280,7 +287,7 @@ fn each_range_gets_the_slice_of_its_subnet() {
     let line = with_template(&ctl, &list) + " --mapping /etc/slices --node this";
     let told = ctl.run(&line).expect_ok();
     assert!(
-        told.stderr.contains("slice 172.20.57.16/28, from /etc/slices, is of no subnet of the list"),
+        told.stderr.contains("slice 172.20.57.16/28, from /etc/slices, is in no subnet of the list"),
         "{told}"
     );
     assert_eq!(installed(&ctl)["plugins"][0]["ipam"]["slice"], "172.20.56.16/28");
@@ -344,8 +351,7 @@ fn runtimes_say_where_things_go_and_which_version_is_spoken() {
                 --exclude 172.20.56.17 --slice 172.20.56.16/28";
     let told = ctl.run(line).expect_ok();
     assert!(told.stdout.contains("found     containerd 2.1.9, up to CNI 1.1.0"), "{told}");
-    for warning in
-        ["05-first.conf sorts before", "90-again.conflist describes the network \"vlan136\" as well"]
+    for warning in ["05-first.conf sorts before", "90-again.conflist also describes the network \"vlan136\""]
     {
         assert!(told.stderr.contains(warning), "{told}");
     }

@@ -188,8 +188,8 @@ fn what_the_node_says_otherwise_than_the_list_is_told() {
     ctl.write("/etc/10-vlan136.conflist", &ctl.read(LIST));
     server.nodes.lock().unwrap()[0] = node("n1", Some("172.20.56.48/28"), &[]);
     let told = run(&mut server.within(&ctl, "install --network /etc/10-vlan136.conflist")).expect_ok();
-    let word = "ipam.slice 172.20.56.32/28 is in the list, and annotation of Node n1 says 172.20.56.48/28: what is in \
-                the list stays";
+    let word = "the list has ipam.slice 172.20.56.32/28, and annotation of Node n1 has 172.20.56.48/28: \
+                using the list's";
     assert!(told.stderr.contains(word), "{told}");
     assert_eq!(slice(&ctl), "172.20.56.32/28");
 }
@@ -232,7 +232,7 @@ fn what_the_cluster_says_wrong_leaves_the_old_list() {
     server.nodes.lock().unwrap()[0] = node("n1", None, &["172.20.56.16/28"]);
     server.may_list.store(false, Ordering::SeqCst);
     let told = server.install(&ctl, "").expect_ok();
-    assert!(told.stderr.contains("another node has the same slice was not looked at"), "{told}");
+    assert!(told.stderr.contains("cannot check whether another node has the same slice"), "{told}");
     assert!(told.stderr.contains("nodes is forbidden"), "{told}");
 }
 

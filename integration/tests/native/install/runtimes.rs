@@ -271,7 +271,7 @@ fn a_configuration_that_nobody_understands_stops_install_alone() {
     ctl.write("/etc/containerd/config.toml", "version = [");
     let refused = ctl.run(INSTALL);
     assert!(
-        !refused.ok() && refused.stderr.contains("cannot understand /etc/containerd/config.toml"),
+        !refused.ok() && refused.stderr.contains("cannot parse /etc/containerd/config.toml"),
         "{refused}"
     );
     let findings = ctl.doctor("--no-probe");
