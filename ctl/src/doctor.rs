@@ -1,5 +1,5 @@
-//! `doctor`: what experienced people check by hand. `observe` looks, the checks judge what was seen, this
-//! prints it.
+//! `doctor`: checks the node. `observe` gathers the facts, the checks judge them, and this prints the
+//! findings.
 
 mod addresses;
 mod bridges;
@@ -26,13 +26,13 @@ use crate::observe;
 pub(crate) use finding::Finding;
 use finding::{Verdict, counted};
 
-/// Every check, in the order in which one would look.
+/// Every check, in the order in which one would debug.
 const CHECKS: [fn(&Facts) -> Vec<Finding>; 24] = [
-    runtimes::found,
+    runtimes::all,
     configuration::lists,
     configuration::plugins,
     configuration::status,
-    definitions::fights,
+    definitions::conflicts,
     definitions::foreign,
     kernel::modules,
     kernel::settings,
@@ -54,13 +54,13 @@ const CHECKS: [fn(&Facts) -> Vec<Finding>; 24] = [
     addresses::leases,
 ];
 
-/// What fails, without a look at the network.
+/// The failures, without probing.
 pub(crate) fn failures(facts: &Facts) -> Vec<Finding> {
     let findings = CHECKS.iter().flat_map(|check| check(facts));
     findings.filter(|finding| finding.verdict == Verdict::Fail).collect()
 }
 
-/// Runs the verb. False if anything fails.
+/// Runs the verb. Returns false if a check fails.
 pub(crate) fn run(call: &Doctor, out: &mut dyn Write) -> Result<bool> {
     let mut facts =
         observe::node(call.inspect.conf_dir.as_deref(), call.bin_dir.as_deref(), &call.inspect.network)?;

@@ -47,7 +47,7 @@ pub(crate) fn run(call: &Status, out: &mut dyn Write) -> Result<()> {
     if facts.networks.is_empty() && facts.refused.is_empty() {
         let folders: Vec<String> =
             facts.folders.iter().map(|(folder, _)| folder.display().to_string()).collect();
-        writeln!(out, "no network list with a plugin of type vlan-bridge in {}", folders.join(", "))?;
+        writeln!(out, "no network list with vlan-bridge in {}", folders.join(", "))?;
     }
     let pods = pods(&facts);
     if !pods.is_empty() {

@@ -1,4 +1,4 @@
-//! The pods' addresses: does the network answer, does anybody else use them, are any left, do any leak?
+//! The pods' addresses: the gateways' answers, duplicates, the usage of ranges, and leaked leases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,13 +9,13 @@ use kernel::ask::Answers;
 use vlan_bridge::ownership::Attachment;
 use vlan_bridge_ipam::store::{Holder, Known, StoreError, Usage};
 
-use super::finding::{Finding, shortened};
+use super::finding::{Finding, counted, shortened};
 use crate::facts::{Facts, Network, ProbeResult};
 
-/// So long an ADD may take from its lease to its interface.
-const ADDING: Duration = Duration::from_secs(60);
+/// The time that an ADD may take from its lease to its interface.
+const MAX_ADD_DURATION: Duration = Duration::from_secs(60);
 
-/// What the network answered.
+/// The answers of the gateways, and of other hosts with this node's addresses.
 pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "vlan";
     let mut findings = Vec::new();
@@ -27,15 +27,15 @@ pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
             Err(why) => findings.push(
                 Finding::warn(
                     CHECK,
-                    format!("{from} could not be asked: {why}"),
-                    "whether the VLAN passes is not known",
+                    format!("cannot probe from {from}: {why}"),
+                    "whether the switch carries the VLAN is unknown",
                 )
                 .fix("run as root, with the interface up"),
             ),
             Ok(answers) => {
                 findings.extend(gateways(facts, network, &from, answers));
                 findings.extend(own_mac_only(network, &from, answers, other_mac_answers));
-                findings.extend(strangers(network, answers));
+                findings.extend(duplicates(network, answers));
             }
         }
     }
@@ -48,21 +48,22 @@ fn gateways(facts: &Facts, network: &Network, from: &str, answers: &Answers) -> 
         Some(macs) => Finding::ok(CHECK, format!("{gateway} answers {from}: {}", listed(macs))),
         // ProbeResult with a tag of our own making; the switch is to be blamed once pods could use it.
         None if facts.cannot_tag(&network.config) => {
-            let why = "whether the VLAN passes matters to pods once this kernel can make its sub-interface";
+            let why = "pods need the VLAN once this kernel can create its sub-interface";
             Finding::warn(CHECK, format!("the gateway {gateway} does not answer {from}"), why)
-                .fix("see modules first")
+                .fix("fix the finding modules first")
         }
         None => {
             let why =
-                "the switch does not carry the VLAN to this node, or the router is away: pods get nowhere";
+                "the switch does not carry the VLAN to this node, or the router is down: pods are cut off";
             Finding::fail(CHECK, format!("the gateway {gateway} does not answer {from}"), why)
-                .fix("allow the VLAN on the switch's ports (trunk, tagged) and between the switches; compare ipam.gateway")
+                .fix("allow the VLAN on the switch's ports (trunk, tagged) and between the switches; check ipam.gateway")
         }
     };
     network.gateways().into_iter().map(judge).collect()
 }
 
-/// Gateways that answer this machine's own MAC and no other: something between lets no pod through.
+/// Gateways that answer probes with this machine's MAC, and not those with another MAC: something in
+/// between filters MACs, and no pod gets through.
 fn own_mac_only(
     network: &Network,
     from: &str,
@@ -73,8 +74,8 @@ fn own_mac_only(
     let other_mac_answers = match other_mac_answers {
         Ok(other_mac_answers) => other_mac_answers,
         Err(error) => {
-            let seen = format!("{from} could not be asked under another MAC: {error}");
-            return Some(Finding::warn(CHECK, seen, "whether pods' MACs pass is not known"));
+            let seen = format!("cannot probe from {from} with another MAC: {error}");
+            return Some(Finding::warn(CHECK, seen, "whether frames with pods' MACs pass is unknown"));
         }
     };
     let has_own_only =
@@ -84,8 +85,8 @@ fn own_mac_only(
     if unheard.is_empty() {
         return None;
     }
-    let seen = format!("{} answers {from} under its own MAC, and not under another", unheard.join(", "));
-    let why = "the hypervisor or the switch lets only this machine's own MAC through: every pod is cut off";
+    let seen = format!("{} answers {from} with its own MAC, and not with another", unheard.join(", "));
+    let why = "the hypervisor or the switch accepts only this machine's own MAC: every pod is cut off";
     Some(Finding::fail(CHECK, seen, why).fix(
         "allow more MACs on this machine's port: vSphere forged transmits and promiscuous mode (or MAC learning), Hyper-V \
          MacAddressSpoofing, OpenStack allowed-address-pairs or no port security, libvirt no clean-traffic filter; on a \
@@ -93,8 +94,8 @@ fn own_mac_only(
     ))
 }
 
-/// Machines that use addresses which are ours to give.
-fn strangers(network: &Network, answers: &Answers) -> Vec<Finding> {
+/// Other hosts that use addresses of this node's ranges.
+fn duplicates(network: &Network, answers: &Answers) -> Vec<Finding> {
     const CHECK: &str = "duplicates";
     let sets = || network.config.ipam.iter().flat_map(|ipam| &ipam.ranges);
     let mut findings = Vec::new();
@@ -102,30 +103,26 @@ fn strangers(network: &Network, answers: &Answers) -> Vec<Finding> {
         let held = network.leases.held.iter().find(|(held, _)| held == addr);
         match held {
             Some((_, known)) if macs.len() > 1 => {
-                let why = format!(
-                    "two machines have it, {} among them: each loses half of what is sent to it",
-                    named(known)
-                );
-                findings.push(
-                    Finding::fail(CHECK, format!("{addr} is answered for by {}", listed(macs)), why)
-                        .fix("find the other MAC on the switch; then delete the pod, and name the address in ipam.exclude"),
-                );
+                let why =
+                    format!("two hosts use it, and one is {}: each loses some of its packets", named(known));
+                findings
+                    .push(Finding::fail(CHECK, format!("{addr} is in use by {}", listed(macs)), why).fix(
+                    "find the other MAC on the switch, delete the pod, and add the address to ipam.exclude",
+                ));
             }
             Some(_) => {}
             None => {
-                let why = "nobody here holds it: a machine in the slice, or another node that gives out the same slice";
+                let why = "no lease here has it: a host in the slice, or another node with the same slice";
                 findings.push(
-                    Finding::fail(CHECK, format!("{addr} is answered for by {}", listed(macs)), why)
-                        .fix("compare the nodes' slices; name a foreign machine's address in ipam.exclude"),
+                    Finding::fail(CHECK, format!("{addr} is in use by {}", listed(macs)), why)
+                        .fix("compare the nodes' slices; add the address of another host to ipam.exclude"),
                 );
             }
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(
-            CHECK,
-            format!("nobody else answers for addresses of {}", network.config.name),
-        ));
+        findings
+            .push(Finding::ok(CHECK, format!("no other host uses an address of {}", network.config.name)));
     }
     findings
 }
@@ -134,40 +131,40 @@ fn listed(macs: &BTreeSet<MacAddr>) -> String {
     macs.iter().map(MacAddr::to_string).collect::<Vec<_>>().join(" and ")
 }
 
-/// Who holds addresses, and how many are left.
+/// The usage of the ranges, and leases without a pod.
 pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "ipam";
     let mut findings = Vec::new();
     for network in facts.networks.iter().filter(|network| network.config.ipam.is_some()) {
         let before = findings.len();
         if let Some(why) = &network.leases.unreadable {
-            let cure = match why {
-                StoreError::Busy(_) => "end that process; the lock goes with it",
-                _ => "fix the folder's owner and mode",
+            let fix = match why {
+                StoreError::Busy(_) => "end that process, which releases the lock",
+                _ => "fix the directory's owner and mode",
             };
-            findings.push(Finding::fail(CHECK, why.to_string(), "the next pod gets no address").fix(cure));
+            findings.push(Finding::fail(CHECK, why.to_string(), "the next pod gets no address").fix(fix));
             continue;
         }
         findings.extend(network.leases.usage.iter().filter_map(|usage| scarce(&network.config.name, usage)));
         findings.extend(leaks(facts, network));
         findings.extend(of_other_machines(network));
         for (addr, mac, left) in &network.leases.quarantined {
-            let why = format!("a machine that is not ours uses it; it is offered again in {left} s");
+            let why = format!("another host uses it; the quarantine ends in {left} s");
             findings.push(
-                Finding::warn(CHECK, format!("{addr} is quarantined: {mac} has it"), why)
-                    .fix("find the machine, or name the address in ipam.exclude"),
+                Finding::warn(CHECK, format!("{addr} is quarantined: {mac} uses it"), why)
+                    .fix("find the host, or add the address to ipam.exclude"),
             );
         }
         if findings.len() == before {
-            let told: Vec<String> = network.leases.usage.iter().map(Usage::to_string).collect();
-            let told = if told.is_empty() { "nothing given out yet".to_owned() } else { told.join("; ") };
-            findings.push(Finding::ok(CHECK, format!("{}: {told}", network.config.name)));
+            let usage: Vec<String> = network.leases.usage.iter().map(Usage::to_string).collect();
+            let usage = if usage.is_empty() { "no leases yet".to_owned() } else { usage.join("; ") };
+            findings.push(Finding::ok(CHECK, format!("{}: {usage}", network.config.name)));
         }
     }
     findings.extend(facts.orphans.iter().map(|(folder, held)| {
         let network = folder.file_name().unwrap_or_default().to_string_lossy();
-        let why = "a network that was renamed or removed; its addresses come back with the DEL of its pods";
-        Finding::warn(CHECK, format!("{}: {held} addresses are held, and no list has that name", folder.display()), why)
+        let why = "the network was renamed or removed; a DEL of its pods releases their leases";
+        Finding::warn(CHECK, format!("{}: {}, and no list has a network of that name", folder.display(), counted(*held, "lease")), why)
             .fix(format!(
                 "vlan-bridge-ipam check --network {network}; vlan-bridge-ipam release ADDRESS --network {network} for each that stays"
             ))
@@ -175,7 +172,7 @@ pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What other machines gave out of this folder: one line for each.
+/// Leases of other machines in this data directory: a finding for each machine.
 fn of_other_machines(network: &Network) -> Vec<Finding> {
     const CHECK: &str = "ipam";
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -184,10 +181,10 @@ fn of_other_machines(network: &Network) -> Vec<Finding> {
     }
     let name = &network.config.name;
     let finding = |(machine, count): (&str, usize)| {
-        let seen = format!("{name}: {count} addresses are of another machine, {machine}");
-        let why = "nobody here gives them out or back; no two machines may share ipam.dataDir";
+        let seen = format!("{name}: {} of another machine, {machine}", counted(count, "lease"));
+        let why = "this node neither uses nor releases them; two machines must not share ipam.dataDir";
         Finding::warn(CHECK, seen, why).fix(format!(
-            "give each node a dataDir of its own; if that machine is gone, or the folder is a copy of its: \
+            "give each node its own dataDir; if that machine is gone, or the directory is a copy of its: \
              vlan-bridge-ipam release --machine {machine} --network {name}"
         ))
     };
@@ -200,29 +197,28 @@ fn scarce(network: &str, usage: &Usage) -> Option<Finding> {
     let taken = usage.used + usage.quarantined;
     let fix = "give the node a larger slice, or drain it";
     if taken >= usage.total {
-        return Some(Finding::fail(CHECK, seen, "no address is left: the next pod does not start").fix(fix));
+        return Some(Finding::fail(CHECK, seen, "no address is free: the next pod does not start").fix(fix));
     }
     let scarce = usage.total - taken <= usage.total / 10;
-    scarce.then(|| Finding::warn(CHECK, seen, "less than a tenth is left").fix(fix))
+    scarce.then(|| Finding::warn(CHECK, seen, "at most a tenth is free").fix(fix))
 }
 
-/// Why an address has no interface.
+/// Why a leased address has no interface.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Cause {
-    /// The holder's namespace is gone.
+    /// The holder's namespace does not exist.
     Dead,
-    /// The holder's namespace is there, and the interface is not.
+    /// The holder's namespace exists, and the interface does not.
     CutOff,
-    /// The same, and its ADD may be under way.
-    Fresh,
-    /// Nobody can tell what has become of the holder.
-    Lost,
-    /// Nobody can tell who holds it.
+    /// Like `CutOff`, but its ADD may still run.
+    Recent,
+    /// It is unknown whether the holder exists.
+    Unknown,
+    /// The lease cannot be read.
     Unreadable,
 }
 
-/// Leases whose holders have no interface on this node: a finding for each cause, however many there are of
-/// it.
+/// Leases whose holders have no interface on this node: a finding for each cause.
 fn leaks(facts: &Facts, network: &Network) -> Vec<Finding> {
     let mut causes: BTreeMap<Cause, Vec<(IpAddr, String)>> = BTreeMap::new();
     for (addr, known) in &network.leases.held {
@@ -246,17 +242,17 @@ fn leak(facts: &Facts, network: &str, known: &Known) -> Option<Cause> {
     match alive {
         Some(false) => Some(Cause::Dead),
         _ if facts.link(&attachment.host_interface()).is_some() => None,
-        _ if is_fresh(known, facts.now) => Some(Cause::Fresh),
+        _ if is_recent(known, facts.now) => Some(Cause::Recent),
         Some(true) => Some(Cause::CutOff),
-        None => Some(Cause::Lost),
+        None => Some(Cause::Unknown),
     }
 }
 
-/// One line of what may be many.
+/// A finding about one lease or many.
 fn leaked(network: &str, cause: Cause, held: &[(IpAddr, String)]) -> Finding {
     const CHECK: &str = "ipam";
     let seen = match (cause, held) {
-        (Cause::Unreadable, [(addr, _)]) => format!("the lease of {addr} says nothing that can be read"),
+        (Cause::Unreadable, [(addr, _)]) => format!("the lease of {addr} cannot be read"),
         (_, [(addr, holder)]) => format!("{addr} is held by {holder}, which has no interface here"),
         _ => {
             let names: Vec<String> = held.iter().map(|(addr, holder)| format!("{addr} ({holder})")).collect();
@@ -268,7 +264,7 @@ fn leaked(network: &str, cause: Cause, held: &[(IpAddr, String)]) -> Finding {
             format!("{network}: {} {what}: {}", held.len(), shortened(&names))
         }
     };
-    let lost = "lost to the slice until somebody gives them back";
+    let lost = "they are not available to new pods until you release them";
     let release = match held {
         [(addr, _)] => format!("vlan-bridge-ipam release {addr} --network {network}"),
         _ => {
@@ -277,32 +273,30 @@ fn leaked(network: &str, cause: Cause, held: &[(IpAddr, String)]) -> Finding {
         }
     };
     match cause {
-        Cause::Dead => {
-            Finding::warn(CHECK, seen, format!("their pods are gone: {lost}")).fix("vlan-bridge-ipam check")
-        }
+        Cause::Dead => Finding::warn(CHECK, seen, format!("their pods no longer exist: {lost}"))
+            .fix("vlan-bridge-ipam check"),
         Cause::CutOff => {
-            Finding::fail(CHECK, seen, "the pods run and are cut off: somebody deleted their interfaces").fix(
-                "delete the pods: their controllers start others, and their DELs give the addresses back",
-            )
+            Finding::fail(CHECK, seen, "the pods run, but their interfaces were deleted: they are cut off")
+                .fix("delete the pods: their DELs release the leases, and their controllers start new pods")
         }
-        Cause::Fresh => Finding::warn(
+        Cause::Recent => Finding::warn(
             CHECK,
             seen,
-            "their ADDs are under way, or somebody deleted the interfaces of pods that have just started",
+            "their ADDs still run, or the interfaces of recently started pods were deleted",
         )
-        .fix("vlan-bridgectl doctor, again in a minute"),
-        Cause::Lost => Finding::warn(CHECK, seen, lost).fix(release),
+        .fix("run vlan-bridgectl doctor again in a minute"),
+        Cause::Unknown => Finding::warn(CHECK, seen, lost).fix(release),
         Cause::Unreadable => Finding::warn(CHECK, seen, lost).fix(release),
     }
 }
 
-/// Whether the lease is so young that its ADD may be under way.
-fn is_fresh(known: &Known, now: Duration) -> bool {
+/// Whether the lease is so recent that its ADD may still run.
+fn is_recent(known: &Known, now: Duration) -> bool {
     known
         .record
         .as_ref()
         .filter(|record| !record.adopted)
-        .is_some_and(|record| now.as_secs().abs_diff(record.since) < ADDING.as_secs())
+        .is_some_and(|record| now.as_secs().abs_diff(record.since) < MAX_ADD_DURATION.as_secs())
 }
 
 fn named(known: &Known) -> String {
@@ -312,6 +306,6 @@ fn named(known: &Known) -> String {
         }
         (_, Holder::Attachment(owner)) => owner.to_string(),
         (_, Holder::Container(id)) => format!("container {id}"),
-        _ => "somebody who cannot be read".to_owned(),
+        _ => "an unreadable holder".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! The bridges, and their ports towards the network.
+//! The bridges, and their uplink ports.
 
 use kernel::link::Link;
 use vlan_bridge::ownership::belongs_to;
@@ -9,7 +9,7 @@ use crate::facts::{Facts, Network};
 const CHECK: &str = "bridge";
 const REPAIR: &str = "vlan-bridgectl repair";
 
-/// Each network's. Before the first pod there are none.
+/// A finding for each network. Before the first pod the bridge does not exist.
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     facts.networks.iter().map(|network| bridge(facts, network)).collect()
 }
@@ -20,65 +20,67 @@ fn bridge(facts: &Facts, network: &Network) -> Finding {
     let shown = &network.bridge;
     let Some(bridge) = facts.link(shown) else {
         if pods == 0 {
-            return Finding::ok(CHECK, format!("{shown} of network {name} comes with the first pod"));
+            return Finding::ok(CHECK, format!("{shown} of network {name} is created with the first pod"));
         }
-        let seen = format!("{shown} of network {name} is gone, beneath {}", counted(pods, "pod"));
-        return Finding::fail(CHECK, seen, "they reach nobody until the next ADD, DEL or GC").fix(REPAIR);
+        let seen = format!("{shown} of network {name} is missing, and {} attached", counted(pods, "pod"));
+        return Finding::fail(CHECK, seen, "these pods are cut off until the next ADD, DEL or GC")
+            .fix(REPAIR);
     };
     if bridge.bridge().is_none() {
         let seen = format!("{shown} is a {}", bridge.kind_name());
-        return Finding::fail(CHECK, seen, "every ADD is refused").fix("name another bridge in the list");
+        return Finding::fail(CHECK, seen, "every ADD fails").fix("set another bridge in the list");
     }
     if !bridge.up {
         let seen = format!("{shown} is down");
         let by_hand = format!("ip link set {shown} up");
-        return Finding::fail(CHECK, seen, "pods reach nothing until the next ADD").fix(cure(pods, &by_hand));
+        return Finding::fail(CHECK, seen, "pods are cut off until the next ADD")
+            .fix(repair_or(pods, &by_hand));
     }
     let finding = match &network.uplink {
         Some(uplink) => port(facts, bridge, uplink.port_name(), pods),
-        None => Finding::ok(CHECK, format!("{shown}, of this node alone")),
+        None => Finding::ok(CHECK, format!("{shown}, without uplink")),
     };
-    if finding.verdict == Verdict::Ok { listens(bridge).unwrap_or(finding) } else { finding }
+    if finding.verdict == Verdict::Ok { spanning_tree(bridge).unwrap_or(finding) } else { finding }
 }
 
-/// Ports that are there already go on when spanning tree is switched on; those of new pods listen first.
-fn listens(bridge: &Link) -> Option<Finding> {
+/// Spanning tree: existing ports keep forwarding when it is enabled, but ports of new pods listen first.
+fn spanning_tree(bridge: &Link) -> Option<Finding> {
     let options = bridge.bridge().filter(|options| options.stp && options.forward_delay > 0)?;
     let seen = format!("{} runs spanning tree", bridge.name);
-    let why = format!("each new pod is silent for {} s", 2 * options.forward_delay / 100);
+    let why = format!("each new pod is cut off for {} s", 2 * options.forward_delay / 100);
     Some(without_spanning_tree(Finding::warn(CHECK, seen, why), &bridge.name))
 }
 
-/// Two commands: while spanning tree is on, the kernel refuses a delay of 0.
+/// Two commands, because the kernel refuses a forward delay of 0 while spanning tree is on.
 fn without_spanning_tree(finding: Finding, bridge: &str) -> Finding {
     let set = |option: &str| format!("ip link set {bridge} type bridge {option}");
     finding.fix(set("stp_state 0")).fix(set("forward_delay 0"))
 }
 
-/// What brings a bridge back. `repair` looks at networks that pods are attached to, and brings their routes
-/// back as well.
-fn cure(pods: usize, by_hand: &str) -> String {
+/// The fix for a bridge that is down or incomplete. `repair` handles networks with attached pods only, and
+/// restores their routes as well.
+fn repair_or(pods: usize, by_hand: &str) -> String {
     if pods == 0 { by_hand.to_owned() } else { format!("{REPAIR}; or {by_hand}") }
 }
 
 fn port(facts: &Facts, bridge: &Link, name: &str, attached: usize) -> Finding {
-    let (shown, why) =
-        (&bridge.name, "pods of this node reach each other and nobody else until the next ADD");
-    let join = cure(attached, &format!("ip link set {name} master {shown} up"));
+    let (shown, why) = (&bridge.name, "pods reach only the pods of this node until the next ADD");
+    let join = repair_or(attached, &format!("ip link set {name} master {shown} up"));
     match facts.link(name) {
-        None => Finding::fail(CHECK, format!("{name}, the port of {shown}, is gone"), why)
-            .fix(cure(attached, "start a pod: its ADD makes it anew")),
+        None => Finding::fail(CHECK, format!("{name}, the uplink port of {shown}, is missing"), why)
+            .fix(repair_or(attached, "start a pod: its ADD creates the port")),
         Some(port) if port.master != Some(bridge.index) => {
-            Finding::fail(CHECK, format!("{name} is no port of {shown}"), why).fix(join)
+            Finding::fail(CHECK, format!("{name} is not a port of {shown}"), why).fix(join)
         }
         Some(port) if !port.up => Finding::fail(CHECK, format!("{name} is down"), why).fix(join),
         Some(port) if !port.carrier => {
             Finding::fail(CHECK, format!("{name} has no carrier"), why).fix("look at cables and switch ports")
         }
         Some(port) if !port.forwarding => {
-            let seen = format!("{shown} lets nothing through {name}");
-            let finding = Finding::fail(CHECK, seen, "spanning tree blocks or still listens there");
-            // A port goes on listening for as long as it was told when it came.
+            let seen = format!("{name} is a port of {shown} and not forwarding");
+            let finding =
+                Finding::fail(CHECK, seen, "spanning tree blocks the port, or it is still listening");
+            // A port keeps the listening time that was in effect when it was added.
             without_spanning_tree(finding, shown).fix(format!("bridge link set dev {name} state 3"))
         }
         Some(_) => {

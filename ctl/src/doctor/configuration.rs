@@ -1,4 +1,4 @@
-//! Files: network lists, plugins, and what other programs are told of the same interfaces.
+//! Network lists and plugins in the directories of the runtimes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,20 +11,16 @@ use crate::lists::ListFile;
 use crate::runtimes::{self, Runtime};
 
 const LISTS: &str = "lists";
-/// Without a network `install` brings the plugins alone.
+/// Without a list, `install` installs the plugins only.
 const INSTALL: &str = "vlan-bridgectl install --network FILE --slice CIDR (or, without a FILE: --name, --master, --vlan, --subnet)";
 
-/// The lists in the folders where runtimes look.
+/// The lists in the directories of the runtimes.
 pub(super) fn lists(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, why) in &facts.refused {
         findings.push(
-            Finding::fail(
-                LISTS,
-                format!("{}: {why}", path.display()),
-                "every ADD is refused with these words",
-            )
-            .fix("vlan-bridgectl install --network FILE --slice CIDR, with a FILE that is right"),
+            Finding::fail(LISTS, format!("{}: {why}", path.display()), "every ADD fails with this error")
+                .fix("vlan-bridgectl install --network FILE --slice CIDR, with a corrected FILE"),
         );
     }
     for (folder, found) in &facts.folders {
@@ -42,15 +38,15 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[ListFile]) -> Vec<Finding> {
                 Finding::fail(
                     LISTS,
                     format!("{shown}: {why}"),
-                    "a runtime that reads it may take no list at all",
+                    "a runtime that reads it may reject all lists",
                 )
-                .fix(instead_of_torn(facts, &list.path)),
+                .fix(unreadable_list_fix(facts, &list.path)),
             );
         }
         findings.extend(version(facts, list));
         findings.extend(misnamed(list));
     }
-    findings.extend(out_of_the_way(facts, folder, found));
+    findings.extend(unused_list(facts, folder, found));
     let Some(ours) = found.iter().find(|list| list.names_vlan_bridge()) else {
         if facts.networks.iter().all(|network| network.path.starts_with(folder)) {
             findings.push(without_list(facts, folder));
@@ -59,9 +55,9 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[ListFile]) -> Vec<Finding> {
     };
     if let Some(first) = found.first().filter(|first| first.path != ours.path) {
         let seen = format!("{} sorts before {}", first.path.display(), ours.path.display());
-        findings.push(Finding::warn(LISTS, seen, "containerd and CRI-O take the first list alone").fix(
+        findings.push(Finding::warn(LISTS, seen, "containerd and CRI-O use only the first list").fix(
             format!(
-                "mv {} out of {}, or give ours a name that sorts first",
+                "move {} out of {}, or rename the vlan-bridge list to sort first",
                 first.path.display(),
                 folder.display()
             ),
@@ -74,7 +70,7 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[ListFile]) -> Vec<Finding> {
             let seen =
                 format!("{} and {} both describe network {name}", other.path.display(), list.path.display());
             findings.push(
-                Finding::fail(LISTS, seen, "which one a runtime takes for a DEL is chance")
+                Finding::fail(LISTS, seen, "a runtime may use the wrong one for a DEL")
                     .fix("remove one of them"),
             );
         }
@@ -85,34 +81,34 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[ListFile]) -> Vec<Finding> {
     findings
 }
 
-/// A list in a file that is named as a single plugin's is, or the other way round.
+/// A list whose file has the extension of a single plugin's configuration, or the other way round.
 fn misnamed(list: &ListFile) -> Option<Finding> {
     let name = list.misnamed.as_ref().filter(|_| list.names_vlan_bridge())?;
     let (shown, name) = (list.path.display(), name.display());
     let seen = match list.path.extension().is_some_and(|ending| ending == "conflist") {
-        true => format!("{shown}: a single plugin in a file whose name is a list's"),
-        false => format!("{shown}: a list in a file whose name is a single plugin's"),
+        true => format!("{shown}: a single plugin's configuration in a .conflist file"),
+        false => format!("{shown}: a list in a file that is not named .conflist"),
     };
-    Some(Finding::fail(LISTS, seen, "no runtime takes it").fix(format!("mv {shown} {name}")))
+    Some(Finding::fail(LISTS, seen, "no runtime accepts it").fix(format!("mv {shown} {name}")))
 }
 
-/// A folder where runtimes look for lists, and find none of ours. That pods are attached weighs more than
-/// what configurations say: then somebody looks elsewhere.
+/// A directory of a runtime without a vlan-bridge list. Attached pods show that some runtime has a list, in
+/// another directory.
 fn without_list(facts: &Facts, folder: &Path) -> Finding {
-    let seen = format!("no network list of ours in {}", folder.display());
+    let seen = format!("no network list with vlan-bridge in {}", folder.display());
     if let Some(attached) = attached(facts) {
-        let why = "their runtime looks elsewhere, or the list is gone, which their DEL needs";
+        let why = "their runtime uses another directory, or the list that their DEL needs was removed";
         return Finding::warn(LISTS, format!("{seen}, and {attached}"), why)
-            .fix("vlan-bridgectl doctor --conf-dir DIR, with the folder where their runtime looks");
+            .fix("vlan-bridgectl doctor --conf-dir DIR, with the network list directory of their runtime");
     }
     let place = match runtimes::conf_dirs(&facts.runtimes).iter().any(|dir| dir == folder) {
         true => String::new(),
         false => format!(" --conf-dir {}", folder.display()),
     };
-    Finding::fail(LISTS, seen, "no pod gets to our network").fix(format!("{INSTALL}{place}"))
+    Finding::fail(LISTS, seen, "pods do not get a vlan-bridge interface").fix(format!("{INSTALL}{place}"))
 }
 
-/// How many pods are attached, if any are.
+/// How many pods are attached; none if there are none.
 fn attached(facts: &Facts) -> Option<String> {
     match facts.attachments().count() {
         0 => None,
@@ -121,18 +117,17 @@ fn attached(facts: &Facts) -> Option<String> {
     }
 }
 
-/// What to do about a list that cannot be read; install and uninstall keep the one that was there before.
-fn instead_of_torn(facts: &Facts, path: &Path) -> String {
+/// The fix for a list that cannot be read: the copy that install or uninstall kept, if there is one.
+fn unreadable_list_fix(facts: &Facts, path: &Path) -> String {
     let shown = path.display();
     if let Some(kept) = facts.kept.iter().find(|kept| kept.file_name() == path.file_name()) {
-        return format!("cp {} {shown}   # the one before it; or rm {shown}", kept.display());
+        return format!("cp {} {shown}   # the previous list; or rm {shown}", kept.display());
     }
     format!("rm {shown}")
 }
 
-/// Lists of ours that no runtime finds: install was told another folder than those where the node's runtimes
-/// look.
-fn out_of_the_way(facts: &Facts, folder: &Path, found: &[ListFile]) -> Option<Finding> {
+/// A vlan-bridge list that no runtime reads, because install was given another directory.
+fn unused_list(facts: &Facts, folder: &Path, found: &[ListFile]) -> Option<Finding> {
     let looked_at = runtimes::conf_dirs(&facts.runtimes);
     let is_looked_at = |folder: &Path| looked_at.iter().any(|dir| dir == folder);
     let mut others = facts.folders.iter().filter(|(other, _)| is_looked_at(other)).peekable();
@@ -144,11 +139,13 @@ fn out_of_the_way(facts: &Facts, folder: &Path, found: &[ListFile]) -> Option<Fi
         return None;
     }
     let ours = found.iter().find(|list| list.names_vlan_bridge())?.path.display();
-    let seen = format!("{ours} is in no folder where {} looks", runtime_names(facts));
+    let seen = format!("{ours} is in no directory of {}", runtime_names(facts));
     let command = format!("vlan-bridgectl install --network {ours}");
     let why = match attached(facts) {
-        None => "no pod of theirs gets to our network".to_owned(),
-        Some(attached) => format!("{attached}: by a runtime that was not found, or before this one ran"),
+        None => "their pods do not get a vlan-bridge interface".to_owned(),
+        Some(attached) => {
+            format!("{attached}: by a runtime that was not found, or before this one was installed")
+        }
     };
     Some(Finding::warn(LISTS, seen, why).fix(command))
 }
@@ -157,7 +154,7 @@ fn runtime_names(facts: &Facts) -> String {
     facts.list_readers().map(|runtime| runtime.name).collect::<Vec<_>>().join(" or ")
 }
 
-/// A list in a version that a runtime refuses.
+/// A list with a cniVersion that a runtime refuses.
 fn version(facts: &Facts, list: &ListFile) -> Option<Finding> {
     let content = list.content.as_ref().ok().filter(|_| list.names_vlan_bridge())?;
     let version = Version::parse(content["cniVersion"].as_str()?).ok()?;
@@ -168,25 +165,25 @@ fn version(facts: &Facts, list: &ListFile) -> Option<Finding> {
     let (version, accepted) = (version.as_str(), accepted.as_str());
     let seen = format!("{}: cniVersion {version}", list.path.display());
     Some(
-        Finding::fail(LISTS, seen, format!("a runtime of this node takes {accepted} at the most"))
+        Finding::fail(LISTS, seen, format!("a runtime of this node accepts at most {accepted}"))
             .fix(format!("vlan-bridgectl install --network {}", list.path.display())),
     )
 }
 
-/// The plugins that the lists of ours name.
+/// The plugins that the vlan-bridge lists name.
 pub(super) fn plugins(facts: &Facts) -> Vec<Finding> {
     let findings: Vec<Finding> = facts.plugins.iter().filter_map(|plugin| broken(facts, plugin)).collect();
     if !findings.is_empty() || facts.plugins.is_empty() {
         return findings;
     }
-    let told = facts.plugins.iter().map(|plugin| match &plugin.version {
+    let versions = facts.plugins.iter().map(|plugin| match &plugin.version {
         Some(Ok(version)) => format!("{} {version}", plugin.name),
         _ => plugin.name.clone(),
     });
-    vec![Finding::ok("plugins", told.collect::<Vec<_>>().join(", "))]
+    vec![Finding::ok("plugins", versions.collect::<Vec<_>>().join(", "))]
 }
 
-/// The call that puts our plugins where they are looked for.
+/// The command that installs the plugins into the directory of the runtimes.
 fn install_plugins(facts: &Facts) -> String {
     let places = runtimes::bin_dirs(&facts.runtimes);
     match facts.bin_dirs.first().filter(|dir| !places.contains(dir)) {
@@ -195,7 +192,7 @@ fn install_plugins(facts: &Facts) -> String {
     }
 }
 
-/// What comes of a plugin that cannot be run.
+/// The effect of a plugin that cannot run.
 fn fails(facts: &Facts) -> &'static str {
     if attached(facts).is_none() { "every ADD fails" } else { "the next ADD or DEL fails" }
 }
@@ -206,16 +203,17 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
     let Some(path) = &plugin.path else {
         let dirs: Vec<String> = facts.bin_dirs.iter().map(|dir| dir.display().to_string()).collect();
         let seen = format!("{name} is not in {}", dirs.join(", "));
-        let command = format!("{}, or the package of that plugin", install_plugins(facts));
-        // Where one of ours is, the folder is the right one.
-        let is_folder_of_ours = facts.plugins.iter().any(|it| it.version.is_some());
-        let Some(attached) = attached(facts).filter(|_| !is_folder_of_ours) else {
+        let command = format!("{}, or install the package of that plugin", install_plugins(facts));
+        // If another vlan-bridge plugin is there, the directory is right.
+        let has_other_plugin = facts.plugins.iter().any(|it| it.version.is_some());
+        let Some(attached) = attached(facts).filter(|_| !has_other_plugin) else {
             return Some(Finding::fail(CHECK, seen, fails(facts)).fix(command));
         };
-        let why = "their runtime finds it elsewhere, or it is gone: then the next ADD or DEL fails";
+        let why =
+            "their runtime uses another directory, or the plugin was removed and the next ADD or DEL fails";
         return Some(
             Finding::warn(CHECK, format!("{seen}, and {attached}"), why)
-                .fix("vlan-bridgectl doctor --bin-dir DIR, with the folder where their runtime looks")
+                .fix("vlan-bridgectl doctor --bin-dir DIR, with the plugin directory of their runtime")
                 .fix(command),
         );
     };
@@ -226,10 +224,12 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
     }
     let looks = |runtime: &Runtime| runtime.bin_dirs.iter().any(|dir| path.starts_with(dir));
     if facts.list_readers().next().is_some() && !facts.list_readers().any(looks) {
-        let seen = format!("{shown} is in no folder where {} looks", runtime_names(facts));
+        let seen = format!("{shown} is in no directory of {}", runtime_names(facts));
         let why = match attached(facts) {
-            None => "every ADD of theirs fails".to_owned(),
-            Some(attached) => format!("{attached}: by a runtime that was not found, or before this one ran"),
+            None => "every ADD by them fails".to_owned(),
+            Some(attached) => {
+                format!("{attached}: by a runtime that was not found, or before this one was installed")
+            }
         };
         return Some(Finding::warn(CHECK, seen, why).fix("vlan-bridgectl install"));
     }
@@ -238,8 +238,8 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
         Err(why) => Some(
             Finding::fail(
                 CHECK,
-                format!("{shown} is somebody else's, or does not run: {why}"),
-                "ADDs fail, or do something else",
+                format!("{shown} is another program, or does not run: {why}"),
+                "ADDs fail, or misbehave",
             )
             .fix(install_plugins(facts)),
         ),
@@ -247,7 +247,7 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
             Finding::warn(
                 CHECK,
                 format!("{shown} is {version}, vlan-bridgectl {own}"),
-                "an upgrade was left half done",
+                "an upgrade was not completed",
             )
             .fix(install_plugins(facts)),
         ),
@@ -255,19 +255,20 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
     }
 }
 
-/// What the plugin itself says of each network: whether an ADD would be refused, and why.
+/// The plugin's answer to STATUS for each network.
 pub(super) fn status(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "status";
-    // A kernel that lacks what the network needs fails at `modules`, which STATUS does not look at.
-    let is_told = |network: &&Network| !(facts.cannot_tag(&network.config) && network.status == Some(Ok(())));
-    let networks = facts.networks.iter().filter(is_told);
+    // STATUS does not check for kernel modules. The check `modules` reports a missing one.
+    let is_shown =
+        |network: &&Network| !(facts.cannot_tag(&network.config) && network.status == Some(Ok(())));
+    let networks = facts.networks.iter().filter(is_shown);
     let asked = networks.filter_map(|network| Some((&network.config.name, network.status.as_ref()?)));
     let judge = |(name, status): (&String, &Result<(), String>)| match status {
-        Ok(()) => Finding::ok(CHECK, format!("the plugin can serve network {name}")),
+        Ok(()) => Finding::ok(CHECK, format!("the plugin is ready for network {name}")),
         Err(why) => {
-            let seen = format!("the plugin cannot serve network {name}: {why}");
+            let seen = format!("the plugin is not ready for network {name}: {why}");
             Finding::fail(CHECK, seen, "the runtime reports the node as not ready, or ADDs fail")
-                .fix("as the plugin says")
+                .fix("fix what the plugin reports")
         }
     };
     asked.map(judge).collect()

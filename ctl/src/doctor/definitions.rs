@@ -1,4 +1,4 @@
-//! What other programs are told to do with the interfaces of ours.
+//! Other programs' configuration of the networks' interfaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,27 +11,27 @@ use crate::definitions::{Definition, Management, Match};
 use crate::facts::Facts;
 
 const CHECK: &str = "definitions";
-/// Where an operator's files of systemd-networkd are.
+/// The directory for the operator's files of systemd-networkd.
 const NETWORKD: &str = "/etc/systemd/network";
-/// What the host's ends of pods' interfaces are called, none of which is there before the first pod.
-const A_VETH: &str = "veth00000000000";
+/// A name like those of the pods' host veths, which do not exist before the first pod.
+const VETH_EXAMPLE: &str = "veth00000000000";
 
-/// What an interface is to a network of ours.
+/// The role of an interface in a vlan-bridge network.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     /// A NIC of a bond.
     Member,
-    /// The bond or NIC, where its VLANs are the ports: it may well have addresses.
+    /// The bond or NIC below a VLAN sub-interface. It may have addresses.
     Master,
-    /// A port of a bridge of ours that the operator made.
+    /// A bridge port that the operator created.
     Port,
-    /// A sub-interface that the plugins made.
+    /// A sub-interface that the plugins created.
     MadePort,
-    /// A bridge that the operator made.
+    /// A bridge that the operator created.
     Bridge,
-    /// A bridge that the plugins made.
+    /// A bridge that the plugins created.
     MadeBridge,
-    /// The node's end of a pod's interface; all of them are alike.
+    /// The host end of a pod's veth. One stands for all.
     Veth,
 }
 
@@ -40,7 +40,7 @@ impl Role {
         matches!(self, Role::MadePort | Role::MadeBridge | Role::Veth)
     }
 
-    /// The kind of one that is not there yet.
+    /// The kind of an interface that does not exist yet.
     fn kind(self) -> &'static str {
         match self {
             Role::MadeBridge => "bridge",
@@ -50,40 +50,41 @@ impl Role {
     }
 }
 
-/// Definitions that give the interfaces of a network what they must not have, or take from them what they
-/// need.
-pub(super) fn fights(facts: &Facts) -> Vec<Finding> {
+/// Definitions that give the interfaces of a network addresses, or take them out of their bridge or bond.
+pub(super) fn conflicts(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (interface, role) in roles(facts) {
         let device = facts.device(interface, role.kind());
-        let mut about = facts.definitions.matching(&device);
-        // NetworkManager has a rule of udev's that keeps it from veths.
-        about.retain(|(definition, _)| role != Role::Veth || definition.is_networkd_network());
+        let mut matching = facts.definitions.matching(&device);
+        // A udev rule of NetworkManager excludes veths.
+        matching.retain(|(definition, _)| role != Role::Veth || definition.is_networkd_network());
         findings.extend(
-            about.iter().filter_map(|(definition, about)| fight(interface, role, definition, *about)),
+            matching
+                .iter()
+                .filter_map(|(definition, matching)| conflict(interface, role, definition, *matching)),
         );
-        let programs: BTreeSet<&str> = about.iter().map(|(definition, _)| definition.program).collect();
-        // netplan writes what networkd and NetworkManager read.
+        let programs: BTreeSet<&str> = matching.iter().map(|(definition, _)| definition.program).collect();
+        // netplan generates the files of networkd and NetworkManager.
         if programs.len() > 1 && !programs.contains("netplan") {
             let programs: Vec<&str> = programs.into_iter().collect();
             let paths: Vec<String> =
-                about.iter().map(|(definition, _)| definition.path.display().to_string()).collect();
-            let seen = format!("{} both define {interface}: {}", programs.join(" and "), paths.join(", "));
-            let why = "whichever starts last wins, and may take the interface out of its bond";
+                matching.iter().map(|(definition, _)| definition.path.display().to_string()).collect();
+            let seen = format!("{} both configure {interface}: {}", programs.join(" and "), paths.join(", "));
+            let why = "the program that starts last wins, and may remove the interface from its bond";
             findings.push(Finding::warn(CHECK, seen, why).fix("keep one of them"));
         }
     }
     if findings.is_empty() {
         let seen = match facts.definitions.all.len() {
             0 => "no definitions of interfaces".to_owned(),
-            number => format!("{} of interfaces, none that fights", counted(number, "definition")),
+            number => format!("{} of interfaces, no conflicts", counted(number, "definition")),
         };
         findings.push(Finding::ok(CHECK, seen));
     }
     findings
 }
 
-fn fight(interface: &str, role: Role, definition: &Definition, about: Match) -> Option<Finding> {
+fn conflict(interface: &str, role: Role, definition: &Definition, matching: Match) -> Option<Finding> {
     let Definition { program, path, .. } = definition;
     let path = path.display();
     let shown = if role == Role::Veth { "pods' interfaces on the node" } else { interface };
@@ -91,14 +92,16 @@ fn fight(interface: &str, role: Role, definition: &Definition, about: Match) -> 
         let seen = format!("{program} gives {shown} addresses: {path}");
         let why = match role {
             Role::MadeBridge => {
-                "it must carry none but what the plugins give it: others answer, or take the gateway's away"
+                "only the plugins may give it addresses: another one answers to pods, or replaces the gateway's"
             }
-            Role::Veth => "a bridge's port must carry none, and what asks for one takes it out of the bridge",
-            _ => "it must carry none: answers to the pods' VLAN would be the node's",
+            Role::Veth => {
+                "a bridge port must have none, and the program takes it out of the bridge to configure one"
+            }
+            _ => "it must have none: the node would answer on the pods' VLAN",
         };
-        match about {
+        match matching {
             Match::Yes => Finding::fail(CHECK, seen, why),
-            _ => Finding::warn(CHECK, format!("{seen}, if its [Match] is about it"), why),
+            _ => Finding::warn(CHECK, format!("{seen}, if its [Match] applies"), why),
         }
     } else if definition.is_networkd_network()
         && definition.management == Management::Whole
@@ -107,27 +110,27 @@ fn fight(interface: &str, role: Role, definition: &Definition, about: Match) -> 
         let (seen, why) = match role {
             Role::MadeBridge => (
                 format!("{program} manages {shown}: {path}"),
-                "it takes away addresses and routes there that it did not give",
+                "it removes addresses and routes that it did not configure",
             ),
             _ => (
-                format!("{program} manages {shown} and names no bridge or bond for it: {path}"),
-                "it takes the interface out of the one that it is in (KeepMaster=no is the default)",
+                format!("{program} manages {shown} without its bridge or bond: {path}"),
+                "it takes the interface out of its bridge or bond (KeepMaster=no is the default)",
             ),
         };
         Finding::warn(CHECK, seen, why)
     } else if role.is_made() && definition.names(interface) {
-        let seen = format!("{program} defines {interface}, which vlan-bridge made: {path}");
-        Finding::warn(CHECK, seen, "two programs that make one interface undo each other at the next boot")
+        let seen = format!("{program} also creates {interface}, which vlan-bridge created: {path}");
+        Finding::warn(CHECK, seen, "at the next boot the two programs create the interface differently")
     } else {
         return None;
     };
-    Some(cures(interface, role, definition).into_iter().fold(finding, Finding::fix))
+    Some(fixes(interface, role, definition).into_iter().fold(finding, Finding::fix))
 }
 
-/// What fixes it, in the form of the program that it is about.
-fn cures(interface: &str, role: Role, definition: &Definition) -> Vec<String> {
+/// The fixes, in the syntax of the program.
+fn fixes(interface: &str, role: Role, definition: &Definition) -> Vec<String> {
     let path = definition.path.display();
-    let take_out = format!("take {interface} out of {path}");
+    let take_out = format!("remove {interface} from {path}");
     if definition.is_networkd_network() {
         return networkd(interface, role, &definition.path);
     }
@@ -142,14 +145,16 @@ fn cures(interface: &str, role: Role, definition: &Definition) -> Vec<String> {
     vec![take_out, own]
 }
 
-/// A file that is read before the one that fights.
+/// A .network file that is read before the conflicting one.
 fn networkd(interface: &str, role: Role, path: &Path) -> Vec<String> {
     let of = if role == Role::Veth { "pods" } else { interface };
     let name = format!("00-vlan-bridge-{of}.network");
     let other = path.file_name().unwrap_or_default().to_string_lossy();
     if *other <= *name {
         let shown = path.display();
-        return vec![format!("take {interface} out of {shown}; no file that is read later can overrule it")];
+        return vec![format!(
+            "remove {interface} from {shown}; a file that is read later cannot override it"
+        )];
     }
     let (matched, body) = match role {
         Role::Veth => ("veth???????????\\nDriver=veth", "[Link]\\nUnmanaged=yes"),
@@ -158,12 +163,12 @@ fn networkd(interface: &str, role: Role, path: &Path) -> Vec<String> {
     };
     vec![format!(
         "mkdir -p {NETWORKD} && printf '[Match]\\nName={matched}\\n\\n{body}\\n' > {NETWORKD}/{name} && networkctl reload   \
-         # it is read before {}",
+         # read before {}",
         path.display()
     )]
 }
 
-/// systemd-networkd takes away routes and rules that are not its own (since 249).
+/// systemd-networkd removes foreign routes and rules (since 249).
 pub(super) fn foreign(facts: &Facts) -> Vec<Finding> {
     let foreign = facts.definitions.foreign;
     let has_routes = facts.networks.iter().any(|network| network.config.network.host_access.is_some());
@@ -177,8 +182,8 @@ pub(super) fn foreign(facts: &Facts) -> Vec<Finding> {
     if !foreign.keeps_rules {
         keys.push("ManageForeignRoutingPolicyRules");
     }
-    let seen = format!("systemd-networkd removes what others configured: {} is on", keys.join(" and "));
-    let why = "at its restart the node's routes to its pods may go, and each rule that `ip rule` made";
+    let seen = format!("systemd-networkd removes foreign routes and rules: {} is on", keys.join(" and "));
+    let why = "its restart may remove the node's routes to its pods, and all rules that `ip rule` added";
     let lines: String = keys.iter().map(|key| format!("{key}=no\\n")).collect();
     let folder = "/etc/systemd/networkd.conf.d";
     vec![Finding::warn(CHECK, seen, why).fix(format!(
@@ -186,16 +191,16 @@ pub(super) fn foreign(facts: &Facts) -> Vec<Finding> {
     ))]
 }
 
-/// A rule for what comes from an address, and the default route of its table, as the program that has the
-/// interface writes them; none where nothing was told of it.
-pub(super) fn way_back(
+/// The command that adds a source rule and the default route of its table to the configuration of the
+/// program that manages the interface; none if no program does.
+pub(super) fn policy_routing_fix(
     facts: &Facts,
     interface: &str,
     [address, router]: [&str; 2],
     table: u32,
 ) -> Option<String> {
-    let about = facts.definitions.matching(&facts.device(interface, "vlan"));
-    let definition = about
+    let matching = facts.definitions.matching(&facts.device(interface, "vlan"));
+    let definition = matching
         .iter()
         .map(|(definition, _)| *definition)
         .find(|it| it.is_networkd_network() || it.profile.is_some());
@@ -237,7 +242,7 @@ fn roles(facts: &Facts) -> BTreeMap<&str, Role> {
         }
     }
     if !facts.networks.is_empty() {
-        roles.insert(facts.attachments().next().map_or(A_VETH, |link| &link.name), Role::Veth);
+        roles.insert(facts.attachments().next().map_or(VETH_EXAMPLE, |link| &link.name), Role::Veth);
     }
     roles
 }

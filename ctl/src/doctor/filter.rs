@@ -1,4 +1,4 @@
-//! The packet filter: what of ours is in it, and what of others' drops pods' packets.
+//! The packet filter: the plugin's rules, and foreign rules that drop pods' packets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,27 +13,27 @@ use crate::facts::{Facts, ForwardChain, Legacy, Network};
 
 const FORWARD: &str = "forward";
 
-/// Policies that drop what pods send, and whether it meets them.
+/// Forward chains that drop pods' packets.
 pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
     if facts.filter_denied.is_some() {
         return Vec::new();
     }
-    let mut findings: Vec<Finding> = facts.accept_all_tables.iter().map(|table| opened(table)).collect();
+    let mut findings: Vec<Finding> = facts.accept_all_tables.iter().map(|table| accepts_all(table)).collect();
     for (bridge, BridgedDrop { what, is_doubtful }) in &facts.bridged_dropped {
         let finding = if *is_doubtful {
-            let why = "rules of others there are about it, or about what is bridged: if none accepts it, pods reach nobody but this node";
+            let why = "foreign rules in that chain match these packets: unless one accepts them, pods reach only this node";
             Finding::warn(FORWARD, what, why)
         } else {
-            let why = "the policy came after the pods, or somebody took our rule away: they reach nobody but this node";
+            let why = "the policy is newer than the pods, or the plugin's rule was removed: these pods reach only this node";
             Finding::fail(FORWARD, what, why)
         };
         findings.push(finding.fix(format!(
-            "vlan-bridgectl repair, or the next ADD on {bridge}, lets all of it pass; or sysctl -w net.bridge.bridge-nf-call-iptables=0 \
+            "vlan-bridgectl repair (or the next ADD on {bridge}) inserts the accept rule; or sysctl -w net.bridge.bridge-nf-call-iptables=0 \
              (for IPv6: bridge-nf-call-ip6tables)"
         )));
     }
     findings.extend(facts.open_uplinks.iter().map(|device| open_uplink(facts, device)));
-    findings.extend(facts.networks.iter().flat_map(|network| unmet(facts, network)));
+    findings.extend(facts.networks.iter().flat_map(|network| older_than_policy(facts, network)));
     findings.extend(facts.networks.iter().flat_map(|network| reverse_path::dropped(facts, network)));
     for device in forwarded(facts) {
         findings.extend(facts.legacy.iter().filter_map(|legacy| dropped_by_legacy(legacy, &device)));
@@ -44,37 +44,37 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
         let calls = if is_bridged_called(facts) { "on" } else { "off" };
         findings.push(Finding::ok(
             FORWARD,
-            format!("nothing drops what pods send; br_netfilter's iptables calls {calls}"),
+            format!("no chain drops pods' packets; br_netfilter's iptables calls {calls}"),
         ));
     }
     findings
 }
 
-/// The node would be a router past the firewall between its VLANs.
+/// The node would route between its VLANs, bypassing their firewall.
 fn open_uplink(facts: &Facts, device: &str) -> Finding {
-    let seen = format!("no rule in table inet vlan-bridge-uplinks is about {device}");
+    let seen = format!("table inet vlan-bridge-uplinks has no rule for {device}");
     let forwards = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
     let forwards = forwards.iter().any(|key| facts.sysctls.get(key) == Some(1));
     let fix = "vlan-bridgectl repair";
     if forwards {
-        let why = "this node forwards what any machine there sends it to its other networks, past the firewall between them";
+        let why = "this node forwards packets of any host there to its other networks, bypassing the firewall between them";
         Finding::fail(FORWARD, seen, why).fix(fix)
     } else {
-        let why = "this node does not forward now; once it does, it is a router for every machine there";
+        let why = "forwarding is off now; once it is on, this node is a router for every host there";
         Finding::warn(FORWARD, seen, why).fix(fix)
     }
 }
 
-/// A rule of ours that an iptables up to 1.8.7 has saved without its mark.
-fn opened(table: &str) -> Finding {
-    let seen = format!("a rule of ours in chain FORWARD of table {table} accepts everything");
-    let why = "its mark was lost when iptables rules were saved and restored: what the policy should drop is forwarded";
+/// A rule of the plugin that iptables up to 1.8.7 saved without its mark.
+fn accepts_all(table: &str) -> Finding {
+    let seen = format!("a rule of vlan-bridge in chain FORWARD of table {table} accepts everything");
+    let why = "its mark was lost when iptables rules were saved and restored: packets that the policy should drop are forwarded";
     Finding::fail(FORWARD, seen, why).fix("vlan-bridgectl repair")
 }
 
-/// Of a gateway without NAT: whose pods were all there before a policy of iptables' was, there is no rule of
-/// ours for them. The ADD of the next one puts it in.
-fn unmet<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Finding> + 'a {
+/// A gateway network without NAT whose pods are older than the chain's policy: the plugin has no rule for
+/// them. The ADD of the next pod inserts one.
+fn older_than_policy<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Finding> + 'a {
     let of = &network.config.network;
     let device = of.node_device();
     let is_attached = |link: &Link| attachment_of(link).is_some_and(|pod| pod.network == network.config.name);
@@ -88,8 +88,8 @@ fn unmet<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Fin
     chains.map(move |chain| {
         let ForwardChain { family, table, chain, .. } = chain;
         let program = if *family == "ip6" { "ip6tables" } else { "iptables" };
-        let seen = format!("chain {chain} of table {family} {table} drops, and no rule there is about {device}");
-        let why = "the policy came after the pods, which get no farther than this node: with the next one on the bridge all of them pass, for as long as it is there";
+        let seen = format!("chain {chain} of table {family} {table} drops, and has no rule for {device}");
+        let why = "the policy is newer than the pods: they reach only this node, until the ADD of the next pod on the bridge inserts a rule, and as long as that pod exists";
         ["-i", "-o"].iter().fold(Finding::warn(FORWARD, seen, why), |finding, way| {
             finding.fix(format!("{program} -I FORWARD {way} {device} -j ACCEPT"))
         })
@@ -102,8 +102,8 @@ fn is_bridged_called(facts: &Facts) -> bool {
         .any(|key| facts.sysctls.get(&format!("bridge/bridge-nf-call-{key}")) == Some(1))
 }
 
-/// The devices whose packets go through chains of forwarding: of routed pods, and of bridged ones with
-/// br_netfilter.
+/// The devices whose packets pass forward chains: those of routed pods, and with br_netfilter those of
+/// bridged pods.
 fn forwarded(facts: &Facts) -> BTreeSet<String> {
     let called = is_bridged_called(facts);
     let of = |network: &cni_conf::network::Network| {
@@ -115,13 +115,14 @@ fn forwarded(facts: &Facts) -> BTreeSet<String> {
     facts.networks.iter().flat_map(|network| of(&network.config.network)).collect()
 }
 
-/// Where only an operator can write.
+/// A legacy chain with policy DROP. The plugin cannot insert rules there.
 fn dropped_by_legacy(legacy: &Legacy, device: &str) -> Option<Finding> {
     let program = legacy.program;
     let rules = ["-i", "-o"].map(|way| format!("-A FORWARD {way} {device} -j ACCEPT"));
     let Some(chain) = &legacy.chain else {
-        let seen = format!("legacy iptables filters, and {program} is not here to ask for its policy");
-        let why = format!("if it is DROP, what {device} forwards is lost");
+        let seen =
+            format!("legacy iptables has a filter table, and {program} is not installed to read its policy");
+        let why = format!("if the policy is DROP, packets from {device} are dropped");
         let command = rules.map(|rule| format!("{program} {rule}")).join("; ");
         return Some(Finding::warn(FORWARD, seen, why).fix(command));
     };
@@ -129,8 +130,8 @@ fn dropped_by_legacy(legacy: &Legacy, device: &str) -> Option<Finding> {
     if !has("-P FORWARD DROP") || rules.iter().all(|rule| has(rule)) {
         return None;
     }
-    let seen = format!("{program}: the policy of FORWARD is DROP, and no rule is about {device}");
-    let why = "no rule of ours can meet it: what the device's pods send is lost";
+    let seen = format!("{program}: the policy of FORWARD is DROP, and there is no rule for {device}");
+    let why = "vlan-bridge cannot insert a rule there: packets of the device's pods are dropped";
     let missing = rules.into_iter().filter(|rule| !has(rule));
     Some(
         missing.fold(Finding::warn(FORWARD, seen, why), |finding, rule| {
@@ -139,11 +140,11 @@ fn dropped_by_legacy(legacy: &Legacy, device: &str) -> Option<Finding> {
     )
 }
 
-/// An accept in one table does not override another's drop.
+/// A foreign chain that drops. An accept in one table does not override a drop in another.
 fn dropped_by(chain: &ForwardChain, device: &str) -> Finding {
     let ForwardChain { family, table, chain, .. } = chain;
-    let seen = format!("chain {chain} of table {family} {table} drops, and no rule there is about {device}");
-    let why = "no rule of ours can meet it: what the device's pods send is lost";
+    let seen = format!("chain {chain} of table {family} {table} drops, and has no rule for {device}");
+    let why = "vlan-bridge cannot insert a rule there: packets of the device's pods are dropped";
     let finding = Finding::warn(FORWARD, seen, why);
     if table == "firewalld" {
         return finding
@@ -154,7 +155,7 @@ fn dropped_by(chain: &ForwardChain, device: &str) -> Finding {
     finding.fix(rule("iifname")).fix(rule("oifname"))
 }
 
-/// The guard of each attached pod.
+/// The guards of attached pods.
 pub(super) fn guard(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "guard";
     let guarded = |name: &str| {
@@ -186,20 +187,17 @@ pub(super) fn guard(facts: &Facts) -> Vec<Finding> {
         }
     }
     if open.is_empty() && lost.is_empty() {
-        return vec![Finding::ok(
-            CHECK,
-            format!("{}: nothing goes out in others' names", counted(pods.len(), "pod")),
-        )];
+        return vec![Finding::ok(CHECK, format!("{}: guards are complete", counted(pods.len(), "pod")))];
     }
     let mut findings = Vec::new();
     if !open.is_empty() {
-        let why = "a firewall's restart took it, or the network had none when the pod came: it may send in anybody's name";
-        let fix = "vlan-bridgectl repair; a pod without a record has to be started anew";
+        let why = "a firewall restart removed it, or the network had none when the pod was attached: the pod can spoof any address";
+        let fix = "vlan-bridgectl repair; restart a pod without a record";
         findings.push(Finding::fail(CHECK, format!("no guard for {}", shortened(&open)), why).fix(fix));
     }
     for (what, veths) in lost {
         let why =
-            "somebody flushed rules or sets of ours: a pod may send in anybody's name, or nothing at all";
+            "rules or sets of vlan-bridge were flushed: a pod can spoof any address, or cannot send at all";
         let finding = Finding::fail(CHECK, format!("{}: {what}", shortened(&veths)), why);
         findings.push(finding.fix("vlan-bridgectl repair"));
     }
@@ -211,13 +209,12 @@ pub(super) fn rules(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "nat";
     let mut findings = Vec::new();
     if let Some(why) = &facts.filter_denied {
-        let unknown =
-            "what of ours is in the packet filter, and what of others drops what pods send, is not known";
+        let unknown = "whether the rules of vlan-bridge are complete, and whether foreign rules drop pods' packets, is unknown";
         return vec![Finding::warn(CHECK, why, unknown).fix("run as root")];
     }
     if let Some(why) = &facts.filter_lacks {
         findings.push(
-            Finding::fail(CHECK, why, "pods that need it are refused")
+            Finding::fail(CHECK, why, "ADDs of pods that need it fail")
                 .fix("modprobe -a nf_tables nft_chain_nat nft_nat nft_masq nft_fib_inet nft_ct nft_compat xt_mark xt_comment"),
         );
     }
@@ -226,7 +223,7 @@ pub(super) fn rules(facts: &Facts) -> Vec<Finding> {
         broken.entry(what).or_default().push(veth);
     }
     for (what, veths) in broken {
-        let why = "a firewall's restart took them: the pod is cut off, or its host ports are";
+        let why = "a firewall restart removed the rules: the pod or its host ports are cut off";
         findings.push(
             Finding::fail(CHECK, format!("{}: {what}", shortened(&veths)), why).fix("vlan-bridgectl repair"),
         );
@@ -234,7 +231,7 @@ pub(super) fn rules(facts: &Facts) -> Vec<Finding> {
     if findings.is_empty() && !facts.records.is_empty() {
         findings.push(Finding::ok(
             CHECK,
-            format!("the rules of {} are there", counted(facts.records.len(), "pod")),
+            format!("the rules of {} are complete", counted(facts.records.len(), "pod")),
         ));
     }
     findings

@@ -1,17 +1,17 @@
-//! One line of the doctor.
+//! A finding: one line of the doctor, with its reason and its fixes.
 
 use std::fmt::{self, Display};
 
 use serde_json::{Value, json};
 
-/// How bad it is.
+/// The severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// It works, and somebody will be sorry.
+    /// It works now, and may fail later.
     Warn,
-    /// Pods suffer, or will.
+    /// Pods are affected, or will be.
     Fail,
 }
 
@@ -25,35 +25,35 @@ impl Verdict {
     }
 }
 
-/// What was seen, why it matters, and what fixes it.
+/// What was found, why it matters, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(super) verdict: Verdict,
-    /// Which check says so, in one word.
+    /// The name of the check.
     check: &'static str,
     seen: String,
     why: Option<String>,
-    /// Commands, or what to do where no command can.
+    /// Commands, or advice if no command can fix it.
     fixes: Vec<String>,
 }
 
-/// A number of things: `1 pod`, `2 pods`.
+/// A count with its noun: `1 pod`, `2 pods`.
 pub(super) fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// The first names of a list, and how many more there are.
+/// The first names of a list, and the number of the others.
 pub(super) fn shortened(names: &[impl AsRef<str>]) -> String {
-    const NAMED: usize = 3;
-    let mut told: Vec<String> = names.iter().take(NAMED).map(|name| name.as_ref().to_owned()).collect();
-    if names.len() > NAMED {
-        told.push(format!("{} more", names.len() - NAMED));
+    const MAX_NAMED: usize = 3;
+    let mut shown: Vec<String> = names.iter().take(MAX_NAMED).map(|name| name.as_ref().to_owned()).collect();
+    if names.len() > MAX_NAMED {
+        shown.push(format!("{} more", names.len() - MAX_NAMED));
     }
-    told.join(", ")
+    shown.join(", ")
 }
 
 impl Finding {
-    /// As it should be.
+    /// No problem.
     pub(super) fn ok(check: &'static str, seen: impl Display) -> Finding {
         Finding { verdict: Verdict::Ok, check, seen: seen.to_string(), why: None, fixes: Vec::new() }
     }
@@ -68,7 +68,7 @@ impl Finding {
         Finding { verdict: Verdict::Fail, ..Finding::warn(check, seen, why) }
     }
 
-    /// The same with a command, or advice, that fixes it.
+    /// Adds a command or advice that fixes it.
     pub(super) fn fix(mut self, command: impl Display) -> Finding {
         self.fixes.push(command.to_string());
         self

@@ -1,4 +1,4 @@
-//! Modules and settings of the kernel.
+//! Kernel modules and sysctls.
 
 use cni_conf::uplink::UplinkPort;
 use kernel::link::Link;
@@ -8,7 +8,7 @@ use vlan_bridge::record::Record;
 use super::finding::Finding;
 use crate::facts::{Facts, Network, is_bond};
 
-/// The modules that the networks of this node need, now and at the next boot.
+/// The modules that the networks need, now and at the next boot.
 pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "modules";
     let mut needed = vec!["bridge", "veth"];
@@ -26,7 +26,7 @@ pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !lacking.is_empty() {
         let seen = format!("this kernel has no {}, neither built in nor as a module", lacking.join(", "));
-        let why = "what pods need of it cannot be made: their ADDs fail";
+        let why = "ADDs of pods that need it fail";
         let fix = format!(
             "install the rest of this kernel's modules (linux-modules-extra-$(uname -r), kernel-modules) and modprobe -a {}, or boot a kernel that has them",
             lacking.join(" ")
@@ -35,7 +35,7 @@ pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
     }
     if !missing.is_empty() {
         let seen = format!("{} not loaded", missing.join(", "));
-        let why = "the kernel may load it when it is asked for; where it cannot, the first pod fails";
+        let why = "the kernel may load it on demand; if it cannot, the first pod fails";
         findings.push(Finding::warn(CHECK, seen, why).fix(format!("modprobe -a {}", missing.join(" "))));
     }
     if !findings.is_empty() {
@@ -49,8 +49,8 @@ pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
     if late.is_empty() {
         return vec![Finding::ok(CHECK, needed.join(", "))];
     }
-    let seen = format!("{} here, but in no file of modules-load.d", late.join(", "));
-    let why = "after a boot it is there only if somebody happens to ask for it";
+    let seen = format!("{} present, but in no file of modules-load.d", late.join(", "));
+    let why = "after a reboot it is loaded only on demand";
     let lines = late.join("\\n");
     vec![
         Finding::warn(CHECK, seen, why)
@@ -58,7 +58,7 @@ pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
     ]
 }
 
-/// Forwarding, and what the kernel says of strange packets.
+/// Forwarding and log_martians.
 pub(super) fn settings(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "settings";
     let mut findings = Vec::new();
@@ -66,16 +66,16 @@ pub(super) fn settings(facts: &Facts) -> Vec<Finding> {
     for network in &facts.networks {
         findings.extend([false, true].into_iter().filter_map(|ipv6| not_forwarded(facts, network, ipv6)));
     }
-    let is_loud =
+    let logs_martians =
         |name: &str| facts.sysctls.get(&format!("ipv4/conf/{name}/log_martians")).is_some_and(|on| on != 0);
-    // The kernel logs where either is on.
-    let loud: Vec<String> = if is_loud("all") {
+    // The kernel logs if either value is set.
+    let logging: Vec<String> = if logs_martians("all") {
         vec!["all".to_owned()]
     } else {
-        facts.devices().into_iter().filter(|name| is_loud(name)).collect()
+        facts.devices().into_iter().filter(|name| logs_martians(name)).collect()
     };
-    for name in loud {
-        let why = "each packet that reverse-path filtering drops is a line of the kernel's log: on a shared VLAN a flood that hides the rest";
+    for name in logging {
+        let why = "every packet that reverse-path filtering drops writes a line to the kernel log: on a shared VLAN these flood the log";
         let key = format!("net.ipv4.conf.{}.log_martians", name.replace('.', "/"));
         findings.push(Finding::warn(CHECK, format!("{key} is on"), why).fix(format!("sysctl -w {key}=0")));
     }
@@ -86,8 +86,8 @@ pub(super) fn settings(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// A family that the node does not forward, though attached pods need it. Before the first pod all is well:
-/// its ADD switches it on.
+/// A family with attached pods that need forwarding, which is off. Before the first pod this is fine: its
+/// ADD turns forwarding on.
 fn not_forwarded(facts: &Facts, network: &Network, ipv6: bool) -> Option<Finding> {
     let (key, path) = match ipv6 {
         true => ("net.ipv6.conf.all.forwarding", "ipv6/conf/all/forwarding"),
@@ -103,9 +103,9 @@ fn not_forwarded(facts: &Facts, network: &Network, ipv6: bool) -> Option<Finding
     }
     let has_ports = |record: &Record| record.network == network.config.name && !record.ports.is_empty();
     let (what, why) = if of.is_gateway {
-        ("is a gateway", "pods reach this node and nothing else")
+        ("is a gateway", "pods reach only this node")
     } else if of.has_nat() || facts.records.values().any(has_ports) {
-        ("has services or host ports", "what the node sends on for its pods is lost")
+        ("has services or host ports", "the node drops packets that it should forward for its pods")
     } else {
         return None;
     };
@@ -113,37 +113,37 @@ fn not_forwarded(facts: &Facts, network: &Network, ipv6: bool) -> Option<Finding
     Some(Finding::fail("settings", seen, why).fix(format!("sysctl -w {key}=1")))
 }
 
-/// Whether a router advertisement could give our bridges and sub-interfaces addresses and a default route.
+/// Whether a router advertisement could configure an address and a default route on a bridge or
+/// sub-interface of the plugins.
 pub(super) fn router_advertisements(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "accept_ra";
     let mut findings = Vec::new();
-    let mut asked = Vec::new();
+    let mut checked = Vec::new();
     for network in facts.networks.iter().filter(|network| network.config.network.uplink.is_some()) {
         let port = network.config.network.uplink.as_ref().map(|uplink| uplink.port_name());
         let names = [Some(network.config.network.bridge.as_str()), port];
         for link in
             names.into_iter().flatten().filter_map(|name| facts.link(name)).filter(|link| is_ours(link))
         {
-            asked.push(link.name.as_str());
-            if listens(facts, link) {
+            checked.push(link.name.as_str());
+            if accepts_advertisements(facts, link) {
                 let name = &link.name;
-                let why =
-                    "one advertisement on the pods' VLAN gives the node an address and a default route there";
+                let why = "a router advertisement on the pods' VLAN gives the node an address and a default route there";
                 findings.push(
-                    Finding::fail(CHECK, format!("{name} takes router advertisements"), why)
+                    Finding::fail(CHECK, format!("{name} accepts router advertisements"), why)
                         .fix(format!("sysctl -w net.ipv6.conf.{}.accept_ra=0", name.replace('.', "/"))),
                 );
             }
         }
     }
-    if findings.is_empty() && !asked.is_empty() {
-        findings.push(Finding::ok(CHECK, format!("off on {}", asked.join(", "))));
+    if findings.is_empty() && !checked.is_empty() {
+        findings.push(Finding::ok(CHECK, format!("off on {}", checked.join(", "))));
     }
     findings
 }
 
-/// 1 counts where the node does not forward, 2 everywhere (`ip-sysctl.rst`).
-fn listens(facts: &Facts, link: &Link) -> bool {
+/// accept_ra 1 applies if the interface does not forward, 2 always (`ip-sysctl.rst`).
+fn accepts_advertisements(facts: &Facts, link: &Link) -> bool {
     let forwards = facts.sysctls.get(&format!("ipv6/conf/{}/forwarding", link.name)) == Some(1);
     match link.accept_ra {
         Some(2) => true,

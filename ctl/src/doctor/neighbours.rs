@@ -1,4 +1,4 @@
-//! Whether the kernel's neighbour tables hold what the pods of a large VLAN make of them.
+//! Whether the kernel's neighbour tables are large enough for the VLANs of the pods.
 
 use super::finding::Finding;
 use crate::facts::Facts;
@@ -6,15 +6,15 @@ use crate::neighbours::NeighbourTable;
 
 const CHECK: &str = "neighbours";
 
-/// The least limit that is advised: the kernel's own is 1024.
-const LEAST_ADVISED: u64 = 4096;
+/// The smallest recommended gc_thresh3. The kernel's default is 1024.
+const MIN_RECOMMENDED: u64 = 4096;
 
-/// How full they are, and whether they were too full.
+/// The usage of the tables, and whether they overflowed.
 pub(super) fn tables(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = facts.neighbours.iter().filter_map(crowded).collect();
     if findings.is_empty() && !facts.neighbours.is_empty() {
-        let told: Vec<String> = facts.neighbours.iter().map(described).collect();
-        findings.push(Finding::ok(CHECK, told.join("; ")));
+        let tables: Vec<String> = facts.neighbours.iter().map(described).collect();
+        findings.push(Finding::ok(CHECK, tables.join("; ")));
     }
     findings
 }
@@ -23,18 +23,17 @@ fn described(table: &NeighbourTable) -> String {
     let family = if table.ipv6 { "IPv6" } else { "IPv4" };
     let fulls = match table.fulls {
         0 => String::new(),
-        fulls => format!(", full {fulls} times since the boot"),
+        fulls => format!(", full {fulls} times since boot"),
     };
     format!("{family}: {} entries, gc_thresh3 {}{fulls}", table.entries, table.limit)
 }
 
-/// A table that is nearly full, or one that was full and whose limit nobody has raised since.
+/// A table that is nearly full, or that overflowed and whose limit is still below the recommendation.
 fn crowded(table: &NeighbourTable) -> Option<Finding> {
-    let advised = (4 * table.entries).next_power_of_two().max(LEAST_ADVISED);
+    let recommended = (4 * table.entries).next_power_of_two().max(MIN_RECOMMENDED);
     let is_nearly_full = 5 * table.entries >= 4 * table.limit;
-    let was_full = table.fulls > 0 && table.limit < advised;
-    let why = "all pods and this node share it: when it is full, whoever sends to a neighbour that is not in it gets ENOBUFS, \
-               and the log says \"neighbor table overflow\"";
+    let was_full = table.fulls > 0 && table.limit < recommended;
+    let why = "all pods and this node share it: when it is full, sending to a new neighbour fails with ENOBUFS, and the kernel logs \"neighbor table overflow\"";
     let finding = match (is_nearly_full, was_full) {
         (true, true) => Finding::fail(CHECK, described(table), why),
         (false, false) => return None,
@@ -43,7 +42,7 @@ fn crowded(table: &NeighbourTable) -> Option<Finding> {
     let family = if table.ipv6 { "ipv6" } else { "ipv4" };
     let path = format!("/etc/sysctl.d/90-neighbours-{family}.conf");
     let key = |name: &str, value: u64| format!("net.{family}.neigh.default.{name} = {value}\\n");
-    let lines = key("gc_thresh2", advised / 2) + &key("gc_thresh3", advised);
+    let lines = key("gc_thresh2", recommended / 2) + &key("gc_thresh3", recommended);
     Some(finding.fix(format!("printf '{lines}' > {path}")).fix(format!("sysctl -p {path}")))
 }
 
@@ -69,7 +68,7 @@ mod tests {
         let cure = "printf 'net.ipv6.neigh.default.gc_thresh2 = 2048\\nnet.ipv6.neigh.default.gc_thresh3 = 4096\\n' \
                     > /etc/sysctl.d/90-neighbours-ipv6.conf\n      fix: sysctl -p /etc/sysctl.d/90-neighbours-ipv6.conf";
         assert!(nearly_full.ends_with(cure), "{nearly_full}");
-        // A burst that is over: only the counter tells of it, until the limit is as advised.
+        // After a burst only the counter shows the overflow, until the limit is as recommended.
         assert!(
             judge(300, 1024, 7)
                 .starts_with("warn  neighbours    IPv6: 300 entries, gc_thresh3 1024, full 7 times")

@@ -1,5 +1,5 @@
-//! Pods whose port is in no bridge, or in another one than their network's: they are cut off, and nothing in
-//! them shows it.
+//! Pods whose host veth is not a port of their network's bridge. They are cut off, and nothing inside the
+//! pod shows it.
 
 use kernel::link::Link;
 use vlan_bridge::ownership::{Progress, attachment_of};
@@ -8,10 +8,10 @@ use super::finding::{Finding, counted, shortened};
 use crate::facts::Facts;
 
 const CHECK: &str = "ports";
-/// So many pods are named.
-const MOST: usize = 5;
+/// How many pods a finding names.
+const MAX_NAMED: usize = 5;
 
-/// A line for those in no bridge, and one for those in another.
+/// Findings for pods without a bridge, down, in another bridge, and without a veth.
 pub(super) fn ports(facts: &Facts) -> Vec<Finding> {
     let finished = || {
         facts
@@ -23,9 +23,9 @@ pub(super) fn ports(facts: &Facts) -> Vec<Finding> {
     let elsewhere: Vec<&Link> = finished().filter(|link| is_elsewhere(facts, link)).collect();
     let mut findings = Vec::new();
     if !outside.is_empty() {
-        let why = "somebody took them out, or the bridge away: these pods reach nobody, and nothing in them shows it";
+        let why = "another program removed the ports or the bridge: these pods are cut off, and nothing inside them shows it";
         let seen = format!("{} in no bridge: {}", are(&outside), named(&outside));
-        let fix = "vlan-bridgectl repair; a pod that an earlier release attached has to be started anew";
+        let fix = "vlan-bridgectl repair; restart a pod that an earlier release attached";
         findings.push(Finding::fail(CHECK, seen, why).fix(fix));
     }
     if !down.is_empty() {
@@ -33,11 +33,11 @@ pub(super) fn ports(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::fail(CHECK, seen, "these pods have no carrier").fix("vlan-bridgectl repair"));
     }
     if !elsewhere.is_empty() {
-        let why = "somebody has put them there: they are not on their network";
+        let why = "another program moved them: they are not on their network";
         let seen =
             format!("{} in another bridge than their network's: {}", are(&elsewhere), named(&elsewhere));
         let fix = elsewhere.iter().map(|link| format!("ip link set {} master BRIDGE", link.name));
-        findings.push(fix.take(MOST).fold(Finding::warn(CHECK, seen, why), Finding::fix));
+        findings.push(fix.take(MAX_NAMED).fold(Finding::warn(CHECK, seen, why), Finding::fix));
     }
     if !facts.without_veth.is_empty() {
         let gone: Vec<String> = facts
@@ -46,8 +46,9 @@ pub(super) fn ports(facts: &Facts) -> Vec<Finding> {
             .map(|pod| format!("{} {} of {}", pod.container_id, pod.ifname, pod.network))
             .collect();
         let seen = format!("{} without an interface here: {}", counted(gone.len(), "pod"), shortened(&gone));
-        let why = "somebody deleted the node's ends of their veths: the pods run and are cut off";
-        findings.push(Finding::fail(CHECK, seen, why).fix("delete the pods: their controllers start others"));
+        let why = "another program deleted their host veths: the pods run, but are cut off";
+        findings
+            .push(Finding::fail(CHECK, seen, why).fix("delete the pods: their controllers start new ones"));
     }
     if findings.is_empty() && finished().next().is_some() {
         findings.push(Finding::ok(CHECK, format!("{} in their bridges", counted(finished().count(), "pod"))));
@@ -65,11 +66,11 @@ fn named(links: &[&Link]) -> String {
         Some(pod) => format!("{} {} of {} ({})", pod.container_id, pod.ifname, pod.network, link.name),
         None => link.name.clone(),
     };
-    let more = if links.len() > MOST { ", …" } else { "" };
-    format!("{}{more}", links.iter().take(MOST).map(name).collect::<Vec<_>>().join(", "))
+    let more = if links.len() > MAX_NAMED { ", …" } else { "" };
+    format!("{}{more}", links.iter().take(MAX_NAMED).map(name).collect::<Vec<_>>().join(", "))
 }
 
-/// As far as the network's list is known.
+/// Whether the port is in another bridge, if the network's list is known.
 fn is_elsewhere(facts: &Facts, link: &Link) -> bool {
     let Some(pod) = attachment_of(link) else { return false };
     let network = facts.networks.iter().find(|network| network.config.name == pod.network);

@@ -1,6 +1,6 @@
-//! Rules of others that filter reverse paths. What is bridged meets them where br_netfilter is on, and the
-//! bridge is the device that it came in by: unless the node's own default route leaves by it, nothing from
-//! beyond the pods' subnet has a way back there.
+//! Foreign rules that filter reverse paths. With br_netfilter, bridged packets pass them, with the bridge
+//! as the input device. Unless the node's default route uses the bridge, the filter drops packets from
+//! outside the pods' subnet.
 
 use ipnet::IpNet;
 use kernel::nft::Family;
@@ -9,19 +9,19 @@ use kernel::nft::ReversePathFilter;
 use super::finding::Finding;
 use crate::facts::{Facts, Network};
 
-/// The chains that drop what the bridge of a network with an uplink passes on.
+/// The chains that drop packets on the bridge of a network with an uplink.
 pub(super) fn dropped<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Finding> + 'a {
     let bridge = network.config.network.bridge.as_str();
     let filters = facts.reverse_path_filters.iter();
-    let unmet =
+    let affecting =
         filters.filter(move |(_, known)| network.config.network.uplink.is_some() && !known.contains(bridge));
-    unmet.filter_map(move |(filter, _)| {
+    affecting.filter_map(move |(filter, _)| {
         let families = [(false, filter.ipv4), (true, filter.ipv6)].into_iter();
         let concerned = families.filter(|(ipv6, is_about)| {
             *is_about
                 && is_called(facts, *ipv6)
                 && network.has_family(*ipv6)
-                && !leads_back(facts, bridge, *ipv6, filter.strict)
+                && !has_route_back(facts, bridge, *ipv6, filter.strict)
         });
         let concerned: Vec<bool> = concerned.map(|(ipv6, _)| ipv6).collect();
         (!concerned.is_empty()).then(|| finding(filter, bridge, &concerned))
@@ -36,9 +36,9 @@ fn called_key(ipv6: bool) -> &'static str {
     if ipv6 { "bridge-nf-call-ip6tables" } else { "bridge-nf-call-iptables" }
 }
 
-/// Whether a default route of the node passes all sources: one by the bridge, or any where the filter is
-/// loose.
-fn leads_back(facts: &Facts, bridge: &str, ipv6: bool, strict: bool) -> bool {
+/// Whether a default route of the node satisfies the filter for all sources: one through the bridge, or any
+/// if the filter is loose.
+fn has_route_back(facts: &Facts, bridge: &str, ipv6: bool, strict: bool) -> bool {
     let bridge = facts.link(bridge).map(|link| link.index);
     facts.routes.iter().any(|route| {
         let dst = route.route.dst;
@@ -50,18 +50,19 @@ fn finding(filter: &ReversePathFilter, bridge: &str, concerned: &[bool]) -> Find
     let ReversePathFilter { family, table, chain, .. } = filter;
     let called: Vec<String> = concerned.iter().map(|ipv6| format!("{} is 1", called_key(*ipv6))).collect();
     let seen = format!(
-        "{}, and chain {chain} of table {} {table} drops what {bridge} passes on from where the node has no route by it",
+        "{}, and chain {chain} of table {} {table} drops packets on {bridge} whose source has no route through it",
         called.join(", "),
         family.name()
     );
-    let why = "what is bridged is held against the node's own routes, which are not the pods': answers to them are lost";
+    let why =
+        "bridged packets are checked against the node's routes, not the pods': answers to pods are dropped";
     let finding = Finding::fail("forward", seen, why);
     if table == "firewalld" {
         return finding
             .fix("sed -i 's/^IPv6_rpfilter=.*/IPv6_rpfilter=no/' /etc/firewalld/firewalld.conf")
             .fix("firewall-cmd --reload");
     }
-    // In a table of one family, a chain of this name is iptables' own, which shows no other program's rules.
+    // In a table of one family, a chain of this name belongs to iptables, which does not show rules of nft.
     finding.fix(match family {
         Family::Ipv4 if chain == "PREROUTING" => {
             format!("iptables -t {table} -I PREROUTING -i {bridge} -j ACCEPT")

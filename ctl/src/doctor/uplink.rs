@@ -1,4 +1,4 @@
-//! Bonds, NICs and sub-interfaces: are they there, do they carry, do they fit together?
+//! Bonds, NICs and sub-interfaces: whether they exist and have a carrier, LACP, and MTUs.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,12 +10,12 @@ use super::finding::{Finding, counted};
 use crate::bond::Bond;
 use crate::facts::{Facts, is_bond};
 
-/// The bonds and NICs that networks hang on.
+/// The bonds and NICs that are uplinks of networks.
 pub(super) fn masters(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "uplink";
     let judge = |name: &str| match facts.link(name) {
-        None => Finding::fail(CHECK, format!("there is no interface {name}"), "every ADD is refused")
-            .fix(format!("make {name}, or name another uplink.master in the list")),
+        None => Finding::fail(CHECK, format!("there is no interface {name}"), "every ADD fails")
+            .fix(format!("create {name}, or set another uplink.master in the list")),
         Some(link) if !link.up => {
             Finding::fail(CHECK, format!("{name} is down"), "no pod reaches its network")
                 .fix(format!("ip link set {name} up"))
@@ -29,7 +29,7 @@ pub(super) fn masters(facts: &Facts) -> Vec<Finding> {
     facts.masters().into_iter().map(judge).collect()
 }
 
-/// Mode, members and partner of the bonds among them.
+/// The mode, members and partner of these bonds.
 pub(super) fn bonds(facts: &Facts) -> Vec<Finding> {
     let links = facts.masters().into_iter().filter_map(|name| facts.link(name)).filter(|link| is_bond(link));
     links.flat_map(|link| bond(link, facts.bonds.get(&link.name).cloned().unwrap_or_default())).collect()
@@ -41,7 +41,8 @@ fn bond(link: &Link, bond: Bond) -> Vec<Finding> {
     let Kind::Bond(options) = &link.kind else { return findings };
     let mode = options.mode.as_str();
     if mode == "balance-tlb" || mode == "balance-alb" {
-        let why = "it sends with one NIC's MAC for another's: behind a bridge the switch learns pods at the wrong port";
+        let why =
+            "it sends frames with the MAC of another NIC: the switch learns bridged pods on the wrong port";
         findings.push(
             Finding::fail(CHECK, format!("{name} is in mode {mode}"), why)
                 .fix("use 802.3ad or active-backup (the bond must be down for that)"),
@@ -49,23 +50,23 @@ fn bond(link: &Link, bond: Bond) -> Vec<Finding> {
     }
     if options.fail_over_mac != "none" && !options.fail_over_mac.is_empty() {
         let seen = format!("{name} has fail_over_mac {}", options.fail_over_mac);
-        let why = "its MAC changes with the active NIC, and the bridge keeps the old one";
+        let why = "its MAC changes with the active NIC, and the bridge keeps the old MAC";
         findings.push(
             Finding::warn(CHECK, seen, why)
                 .fix("fail_over_mac none (the bond must have no members for that)"),
         );
     }
     if bond.mii_interval == 0 && bond.arp_interval == 0 {
-        let seen = format!("{name} looks at its members' links never (miimon 0)");
+        let seen = format!("{name} does not monitor its members' links (miimon 0)");
         findings.push(
-            Finding::fail(CHECK, seen, "a cut cable goes unnoticed, and what is sent there is lost")
+            Finding::fail(CHECK, seen, "a failed link is not noticed, and packets sent there are lost")
                 .fix(format!("ip link set {name} type bond miimon 100")),
         );
     }
     findings.extend(members(name, &bond));
     if bond.lacks_partner() {
-        let seen = format!("{name} finds nobody who speaks LACP");
-        let why = "the switch's ports are no LACP group: it forwards to one NIC, or to none";
+        let seen = format!("{name} has no LACP partner");
+        let why = "the switch's ports are not an LACP group: the switch forwards to one NIC, or to none";
         findings.push(
             Finding::fail(CHECK, seen, why).fix("make the switch's ports one LACP group (mode active)"),
         );
@@ -88,14 +89,14 @@ fn members(bond_name: &str, bond: &Bond) -> Vec<Finding> {
     if bond.members.len() < 2 {
         let seen = format!("{bond_name} has {}", counted(bond.members.len(), "member"));
         findings.push(
-            Finding::warn(CHECK, seen, "one cable is all there is")
+            Finding::warn(CHECK, seen, "there is no redundancy")
                 .fix(format!("ip link set NIC master {bond_name}")),
         );
     }
     for member in &bond.members {
         let name = &member.name;
         if !member.up {
-            let why = "the bond runs on what is left; the next loss is the last";
+            let why = "the bond uses the remaining members; another failure may cut it off";
             findings.push(
                 Finding::warn(CHECK, format!("{name} of {bond_name} has no link"), why)
                     .fix(format!("ip link set {name} up; then look at cable and switch port")),
@@ -113,9 +114,9 @@ fn members(bond_name: &str, bond: &Bond) -> Vec<Finding> {
             );
         }
         if bond.aggregator.is_some() && member.aggregator != bond.aggregator && !bond.lacks_partner() {
-            let why = "it carries nothing: its switch port is in another LACP group, or in none";
+            let why = "it carries no traffic: its switch port is in another LACP group, or in none";
             findings.push(
-                Finding::warn(CHECK, format!("{name} is not in the aggregate that {bond_name} uses"), why)
+                Finding::warn(CHECK, format!("{name} is not in the active aggregator of {bond_name}"), why)
                     .fix("put the switch's ports into one LACP group"),
             );
         }
@@ -125,14 +126,18 @@ fn members(bond_name: &str, bond: &Bond) -> Vec<Finding> {
         let speeds: Vec<&str> = speeds.into_iter().collect();
         let seen = format!("members of {bond_name} run at {}", speeds.join(" and "));
         findings.push(
-            Finding::warn(CHECK, seen, "LACP leaves the slower one out, other modes are as slow as it")
-                .fix("look at cables and switch ports"),
+            Finding::warn(
+                CHECK,
+                seen,
+                "LACP does not use the slower member, and other modes are limited by it",
+            )
+            .fix("look at cables and switch ports"),
         );
     }
     findings
 }
 
-/// The MTU from the pods down to the NICs: nothing may be smaller than what is above it.
+/// The MTUs from the pods down to the NICs. None may be smaller than the one above it.
 pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "mtu";
     let mut findings = Vec::new();
@@ -148,7 +153,7 @@ pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
         let members =
             master.into_iter().filter(|master| is_bond(master)).flat_map(|master| facts.ports(master));
         let mut steps: Vec<(&Link, &Link)> = Vec::new();
-        // A pod's own frames are no larger than its MTU; the bridge's matters to nobody else.
+        // A pod's frames are no larger than its own MTU. The bridge's MTU matters only to the node.
         steps.extend(pods.filter_map(|pod| Some((pod, port?))));
         steps.extend(bridge.zip(port));
         steps.extend(port.zip(master).filter(|(port, master)| port.index != master.index));
@@ -156,13 +161,10 @@ pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
         let too_small = steps.iter().filter(|(upper, lower)| lower.mtu < upper.mtu);
         let before = findings.len();
         findings.extend(too_small.map(|(upper, lower)| {
-            let seen = format!("{} has {}, {} below it {}", upper.name, upper.mtu, lower.name, lower.mtu);
-            Finding::fail(
-                CHECK,
-                seen,
-                "larger frames are lost without a word: connections open and then hang",
-            )
-            .fix(format!("ip link set {} mtu {}", lower.name, upper.mtu))
+            let seen =
+                format!("{} has MTU {}, {} below it has {}", upper.name, upper.mtu, lower.name, lower.mtu);
+            Finding::fail(CHECK, seen, "larger frames are silently dropped: connections open and then hang")
+                .fix(format!("ip link set {} mtu {}", lower.name, upper.mtu))
         }));
         if findings.len() == before
             && let Some(lowest) = steps.last()
@@ -176,11 +178,11 @@ pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What the plugin gives a trunk bridge, for the kernel to filter loosely there: nobody's address (RFC 7600
-/// section 6).
-pub(super) const NOBODYS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
+/// The address that the plugin gives a trunk bridge, so that the kernel filters loosely there: the dummy
+/// address of RFC 7600 section 6.
+pub(super) const DUMMY_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
 
-/// Addresses and default routes where there should be none.
+/// Addresses and default routes on interfaces that should have none.
 pub(super) fn misplaced_addresses(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "addresses";
     let mut bare: BTreeSet<&str> = BTreeSet::new();
@@ -198,10 +200,10 @@ pub(super) fn misplaced_addresses(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for link in bare.iter().filter_map(|name| facts.link(name)) {
         let name = &link.name;
-        for address in facts.addresses(link).filter(|address| address.net.addr() != NOBODYS) {
-            let why = "the node answers there for itself: it takes part in the pods' network, or in none";
+        for address in facts.addresses(link).filter(|address| address.net.addr() != DUMMY_ADDRESS) {
+            let why = "the node is then a host on the pods' network, or unreachable at this address";
             findings.push(
-                Finding::warn(CHECK, format!("{name} carries {}", address.net), why)
+                Finding::warn(CHECK, format!("{name} has the address {}", address.net), why)
                     .fix(format!("ip addr del {} dev {name}", address.net)),
             );
         }
@@ -209,8 +211,8 @@ pub(super) fn misplaced_addresses(facts: &Facts) -> Vec<Finding> {
             findings.push(
                 Finding::fail(
                     CHECK,
-                    format!("a default route leaves by {name}"),
-                    "the node's own traffic takes the pods' network",
+                    format!("a default route uses {name}"),
+                    "the node's own traffic uses the pods' network",
                 )
                 .fix(format!("ip route del default dev {name}")),
             );
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_bond_is_named() {
+    fn each_fault_of_a_bond_is_named() {
         let check = |mode: &str, policy: &str, change: fn(&mut Bond), expected: Option<(Verdict, &str)>| {
             let mut seen = healthy();
             change(&mut seen);
@@ -305,7 +307,7 @@ mod tests {
             "802.3ad",
             "none",
             |bond| bond.members[0].aggregator = Some("2".into()),
-            Some((Warn, "nic0 is not in the aggregate")),
+            Some((Warn, "nic0 is not in the active aggregator")),
         );
         check(
             "802.3ad",
@@ -317,7 +319,7 @@ mod tests {
             "802.3ad",
             "none",
             |bond| bond.partner = Some("00:00:00:00:00:00".into()),
-            Some((Fail, "nobody who speaks LACP")),
+            Some((Fail, "no LACP partner")),
         );
     }
 }

@@ -43,29 +43,29 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
     breakage(
         |scene| scene.ip("link set nic0 mtu 1400"),
         |scene| scene.ip("link set nic0 mtu 1500"),
-        ["fail", "mtu", "bond0 has 1500, nic0 below it 1400", "ip link set nic0 mtu 1500"],
+        ["fail", "mtu", "bond0 has MTU 1500, nic0 below it has 1400", "ip link set nic0 mtu 1500"],
     ),
     breakage(
         |scene| scene.ip("addr add 172.20.56.9/24 dev br136"),
         |scene| scene.ip("addr del 172.20.56.9/24 dev br136"),
-        ["warn", "addresses", "br136 carries 172.20.56.9/24", "ip addr del 172.20.56.9/24 dev br136"],
+        ["warn", "addresses", "br136 has the address 172.20.56.9/24", "ip addr del 172.20.56.9/24 dev br136"],
     ),
     breakage(
         |scene| scene.ip("addr add 10.9.0.1/24 dev nic0"),
         |scene| scene.ip("addr del 10.9.0.1/24 dev nic0"),
-        ["warn", "addresses", "nic0 carries 10.9.0.1/24", "ip addr del 10.9.0.1/24 dev nic0"],
+        ["warn", "addresses", "nic0 has the address 10.9.0.1/24", "ip addr del 10.9.0.1/24 dev nic0"],
     ),
     breakage(
         |scene| scene.ip("route add default dev br136 metric 9"),
         |scene| scene.ip("route del default dev br136 metric 9"),
-        ["fail", "addresses", "a default route leaves by br136", "ip route del default dev br136"],
+        ["fail", "addresses", "a default route uses br136", "ip route del default dev br136"],
     ),
     repaired(
         |scene| scene.node.set_sysctl("net/ipv6/conf/bond0.136/accept_ra", "2"),
         [
             "fail",
             "accept_ra",
-            "bond0.136 takes router advertisements",
+            "bond0.136 accepts router advertisements",
             "sysctl -w net.ipv6.conf.bond0/136.accept_ra=0",
         ],
     ),
@@ -74,7 +74,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
         [
             "fail",
             "accept_ra",
-            "br136 takes router advertisements",
+            "br136 accepts router advertisements",
             "sysctl -w net.ipv6.conf.br136.accept_ra=0",
         ],
     ),
@@ -117,12 +117,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
     },
     repaired(
         |scene| scene.node.nft("delete table inet vlan-bridge-uplinks"),
-        [
-            "fail",
-            "forward",
-            "no rule in table inet vlan-bridge-uplinks is about br136",
-            "vlan-bridgectl repair",
-        ],
+        ["fail", "forward", "table inet vlan-bridge-uplinks has no rule for br136", "vlan-bridgectl repair"],
     ),
     repaired(
         // As of pods that were attached by a release without such a table.
@@ -131,12 +126,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
             let folder = format!("/run/vlan-bridge/uplinks/{}", scene.node.cookie());
             fs::remove_dir_all(folder).unwrap();
         },
-        [
-            "fail",
-            "forward",
-            "no rule in table inet vlan-bridge-uplinks is about br136",
-            "vlan-bridgectl repair",
-        ],
+        ["fail", "forward", "table inet vlan-bridge-uplinks has no rule for br136", "vlan-bridgectl repair"],
     ),
     repaired(
         |scene| scene.node.nft("flush ruleset"),
@@ -148,7 +138,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
     ),
     repaired(
         |scene| scene.ip("link set bond0.136 nomaster"),
-        ["fail", "bridge", "bond0.136 is no port of br136", "ip link set bond0.136 master br136 up"],
+        ["fail", "bridge", "bond0.136 is not a port of br136", "ip link set bond0.136 master br136 up"],
     ),
     repaired(|scene| scene.ip("link set bond0.136 down"), ["fail", "bridge", "bond0.136 is down", ""]),
     repaired(|scene| scene.ip("link del bond0.136"), ["fail", "bridge", "bond0.136", ""]),
@@ -168,7 +158,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
             scene.ctl.write("/etc/cni/net.d/90-taken.conflist", &list.to_string());
         },
         |scene| fs::remove_file(scene.ctl.path("/etc/cni/net.d/90-taken.conflist")).unwrap(),
-        ["fail", "status", "cannot serve network taken: ", "as the plugin says"],
+        ["fail", "status", "not ready for network taken: ", "fix what the plugin reports"],
     ),
     breakage(
         |scene| scene.ip("link set br136 down"),
@@ -185,7 +175,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
         [
             "warn",
             "modules",
-            "8021q here, but in no file of modules-load.d",
+            "8021q present, but in no file of modules-load.d",
             "> /etc/modules-load.d/vlan-bridge.conf",
         ],
     ),
@@ -194,7 +184,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
         |scene| {
             scene.ctl.write("/etc/network/interfaces", "iface bond0.51 inet static\n address 10.51.0.11/24\n")
         },
-        ["fail", "definitions", "ifupdown gives nic0 addresses: /etc/network/interfaces", "take nic0 out"],
+        ["fail", "definitions", "ifupdown gives nic0 addresses: /etc/network/interfaces", "remove nic0 from"],
     ),
     breakage(
         |scene| {
@@ -220,7 +210,12 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
             );
         },
         |scene| scene.ctl.write("/etc/NetworkManager/system-connections/b.nmconnection", ""),
-        ["warn", "definitions", "NetworkManager defines br136, which vlan-bridge made", "take br136 out"],
+        [
+            "warn",
+            "definitions",
+            "NetworkManager also creates br136, which vlan-bridge created",
+            "remove br136 from",
+        ],
     ),
     breakage(
         |scene| {
@@ -239,7 +234,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
             "fail",
             "definitions",
             "netplan gives bond0.136 addresses: /etc/netplan/a.yaml",
-            "take bond0.136 out",
+            "remove bond0.136 from",
         ],
     ),
     breakage(
@@ -247,7 +242,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
             scene.ctl.write("/etc/cni/net.d/05-other.conf", "{\"name\": \"other\", \"type\": \"bridge\"}")
         },
         |scene| fs::remove_file(scene.ctl.path("/etc/cni/net.d/05-other.conf")).unwrap(),
-        ["warn", "lists", "05-other.conf sorts before /etc/cni/net.d/10-vlan136.conflist", "mv "],
+        ["warn", "lists", "05-other.conf sorts before /etc/cni/net.d/10-vlan136.conflist", "move "],
     ),
     breakage(
         |scene| scene.ctl.write("/etc/cni/net.d/90-torn.conflist", "{"),
@@ -301,7 +296,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
             let path = scene.ctl.path("/opt/cni/bin/vlan-bridge-ipam");
             fs::rename(path.with_extension("kept"), &path).unwrap();
         },
-        ["fail", "plugins", "vlan-bridge-ipam is somebody else's", "vlan-bridgectl install"],
+        ["fail", "plugins", "vlan-bridge-ipam is another program", "vlan-bridgectl install"],
     ),
     breakage(
         |scene| scene.lease(25, "nobody-knows\r\neth0"),
@@ -321,12 +316,12 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
     breakage(
         |scene| scene.datacenter.router().ip("addr add 172.20.56.16/24 dev trunk.136"),
         |scene| scene.datacenter.router().ip("addr del 172.20.56.16/24 dev trunk.136"),
-        ["fail", "duplicates", "172.20.56.16 is answered for by", "ipam.exclude"],
+        ["fail", "duplicates", "172.20.56.16 is in use by", "ipam.exclude"],
     ),
     breakage(
         |scene| scene.datacenter.router().ip("addr add 172.20.56.20/24 dev trunk.136"),
         |scene| scene.datacenter.router().ip("addr del 172.20.56.20/24 dev trunk.136"),
-        ["fail", "duplicates", "172.20.56.20 is answered for by", "compare the nodes' slices"],
+        ["fail", "duplicates", "172.20.56.20 is in use by", "compare the nodes' slices"],
     ),
     breakage(
         |scene| {
@@ -344,7 +339,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
             poll(Duration::from_secs(60), "LACP", || scene.node.active_members() == 2);
             scene.node.wait_for("10.51.0.1");
         },
-        ["fail", "bond", "bond0 finds nobody who speaks LACP", "one LACP group"],
+        ["fail", "bond", "bond0 has no LACP partner", "one LACP group"],
     ),
 ];
 
@@ -361,20 +356,25 @@ pub(crate) const TRUNK_BREAKAGES: &[Breakage] = &[
         [
             "fail",
             "rp_filter",
-            "br0 filters strictly, beneath services or host ports",
+            "br0 has strict rp_filter, and its pods use services or host ports",
             "sysctl -w net.ipv4.conf.br0.rp_filter=2",
         ],
     ),
     repaired(
         |scene| scene.node.set_sysctl("net/ipv4/conf/br0/rp_filter", "1"),
-        ["fail", "rp_filter", "br0 filters strictly, beneath services or host ports", "br0.rp_filter=2"],
+        [
+            "fail",
+            "rp_filter",
+            "br0 has strict rp_filter, and its pods use services or host ports",
+            "br0.rp_filter=2",
+        ],
     ),
     repaired(
         |scene| scene.ip("addr flush dev br0"),
         [
             "fail",
             "rp_filter",
-            "br0 has no address, beneath services or host ports",
+            "br0 has no address, and its pods use services or host ports",
             "addr add 192.0.0.8/32 dev br0",
         ],
     ),
@@ -384,7 +384,7 @@ pub(crate) const TRUNK_BREAKAGES: &[Breakage] = &[
         [
             "fail",
             "rp_filter",
-            "br0 has no address, beneath services or host ports",
+            "br0 has no address, and its pods use services or host ports",
             "ip addr add 192.0.0.8/32 dev br0",
         ],
     ),

@@ -43,7 +43,7 @@ fn rules_that_a_firewall_took_are_missed() {
     let ctl = Ctl::new(&node);
     let (pod, list) = with_pod(&node, &ctl);
     let healthy = ctl.doctor("");
-    assert_eq!(find(&healthy, "nat").seen, "the rules of 1 pod are there", "{healthy:#?}");
+    assert_eq!(find(&healthy, "nat").seen, "the rules of 1 pod are complete", "{healthy:#?}");
     assert!(healthy.iter().all(|finding| finding.verdict != "fail"), "{healthy:#?}");
     node.run("nft flush ruleset").expect_ok();
     let findings = ctl.doctor("");
@@ -254,7 +254,7 @@ fn an_address_in_quarantine_is_named_with_the_machine_that_has_it() {
     let findings = ctl.doctor("--no-probe");
     let mac = router.mac("port");
     let quarantined = find(&findings, "ipam");
-    assert_eq!(quarantined.seen, format!("172.20.56.16 is quarantined: {mac} has it"), "{findings:#?}");
+    assert_eq!(quarantined.seen, format!("172.20.56.16 is quarantined: {mac} uses it"), "{findings:#?}");
     assert_eq!(quarantined.verdict, "warn");
 }
 

@@ -120,7 +120,7 @@ fn what_earlier_releases_left_is_made_anew_or_removed() {
         let told = nat.local().check(&eth0, &result);
         assert!(told.error_text().contains("accepts everything"), "{told}");
         let findings = ctl.doctor("--no-probe");
-        let seen = "a rule of ours in chain FORWARD of table ip filter accepts everything";
+        let seen = "a rule of vlan-bridge in chain FORWARD of table ip filter accepts everything";
         assert!(
             findings.iter().any(|found| found.verdict == "fail" && found.seen.contains(seen)),
             "{findings:?}"

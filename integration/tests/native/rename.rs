@@ -140,7 +140,7 @@ fn doctor_and_check_name_the_leases_of_a_name_that_no_list_has() {
     ctl.write(LIST, &list.to_string());
     let findings = ctl.doctor("--no-probe");
     let orphan = findings.iter().find(|finding| finding.seen.contains("no list has")).unwrap();
-    assert!(orphan.seen.contains("/local: 1 addresses") && orphan.verdict == "warn", "{orphan:?}");
+    assert!(orphan.seen.contains("/local: 1 lease,") && orphan.verdict == "warn", "{orphan:?}");
     assert!(check(&folder).contains("local: no list in"), "{}", check(&folder));
     assert!(!check("/nowhere").contains("no list in"), "where there are no lists, nothing is known of names");
     node.client(&list).del(&pod.eth0()).expect_ok();

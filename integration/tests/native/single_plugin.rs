@@ -37,7 +37,7 @@ fn a_single_plugin_is_a_list_of_one() {
     let findings = ctl.doctor("--no-probe");
     assert!(findings.iter().all(|finding| finding.verdict != "fail"), "{findings:#?}");
     assert_eq!(find(&findings, "lists").seen, CONF, "{findings:#?}");
-    assert_eq!(find(&findings, "status").seen, "the plugin can serve network crio", "{findings:#?}");
+    assert_eq!(find(&findings, "status").seen, "the plugin is ready for network crio", "{findings:#?}");
     let told = ctl.run("status").expect_ok();
     assert!(told.stdout.starts_with("NETWORK  crio: bridge cni0 up"), "{told}");
     assert!(told.stdout.contains("\n10.85.0.2 "), "{told}");

@@ -16,7 +16,7 @@ fn chains_of_others_that_drop_what_pods_send_are_named_with_what_mends_it() {
     chain("inet other", "accept");
     assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
     chain("inet other", "drop");
-    let told = ["warn", "chain forward of table inet other drops, and no rule there is about cni0"];
+    let told = ["warn", "chain forward of table inet other drops, and has no rule for cni0"];
     assert_eq!(after_fixes(&node, &ctl, "forward", told), "ok");
     // What firewalld refuses it refuses by a rule.
     chain("inet firewalld", "accept");
@@ -55,7 +55,7 @@ fn pods_of_a_gateway_without_nat_from_before_a_policy_are_cut_off_beside_a_netwo
     node.run("iptables -P FORWARD ACCEPT").expect_ok();
     plain.add(&before.eth0()).expect_ok();
     node.run("iptables -P FORWARD DROP").expect_ok();
-    let told = ["warn", "chain FORWARD of table ip filter drops, and no rule there is about cni1"];
+    let told = ["warn", "chain FORWARD of table ip filter drops, and has no rule for cni1"];
     assert_eq!(after_fixes(&node, &ctl, "forward", told), "ok");
     for way in ["-i", "-o"] {
         node.run(&format!("iptables -D FORWARD {way} cni1 -j ACCEPT")).expect_ok();

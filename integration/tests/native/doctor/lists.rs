@@ -21,13 +21,17 @@ fn folders_that_install_was_given_are_looked_into() {
     assert!(told.stdout.starts_with("NETWORK  local: bridge cni0"), "{told}");
     // A flag goes before what install noted.
     let findings = ctl.doctor("--no-probe --conf-dir /etc/cni/net.d");
-    assert_eq!(find(&findings, "lists").seen, "no network list of ours in /etc/cni/net.d", "{findings:#?}");
+    assert_eq!(
+        find(&findings, "lists").seen,
+        "no network list with vlan-bridge in /etc/cni/net.d",
+        "{findings:#?}"
+    );
     ctl.program("containerd", "containerd github.com/containerd/containerd v2.1.9 0.0");
     let findings = ctl.doctor("--no-probe");
     for (check, path) in [("lists", "/etc/lists/10-local.conflist"), ("plugins", "/var/lib/bin/vlan-bridge")]
     {
         let finding = find(&findings, check);
-        assert_eq!(finding.seen, format!("{path} is in no folder where containerd looks"), "{findings:#?}");
+        assert_eq!(finding.seen, format!("{path} is in no directory of containerd"), "{findings:#?}");
         assert_eq!(finding.verdict, "warn", "{findings:#?}");
     }
     fs::remove_file(ctl.path("/bin/containerd")).unwrap();
@@ -44,7 +48,7 @@ fn a_node_without_lists_is_told_how_to_get_one() {
     let ctl = Ctl::new(&node);
     let findings = ctl.doctor("--no-probe");
     let lists = find(&findings, "lists");
-    assert_eq!(lists.seen, "no network list of ours in /etc/cni/net.d", "{findings:#?}");
+    assert_eq!(lists.seen, "no network list with vlan-bridge in /etc/cni/net.d", "{findings:#?}");
     assert!(
         lists.fixes[0].starts_with("vlan-bridgectl install --network FILE --slice CIDR"),
         "{findings:#?}"
@@ -55,7 +59,7 @@ fn a_node_without_lists_is_told_how_to_get_one() {
         assert!(told.stdout.contains(text), "{told}");
     }
     let status = ctl.run("status").expect_ok();
-    assert_eq!(status.stdout, "no network list of ours in /etc/cni/net.d\n", "{status}");
+    assert_eq!(status.stdout, "no network list with vlan-bridge in /etc/cni/net.d\n", "{status}");
 }
 
 #[test]
@@ -91,7 +95,7 @@ fn who_may_not_look_is_told_to_be_root() {
     let nat = told.stdout.split_once("warn  nat ").map(|(_, rest)| rest).unwrap_or_else(|| panic!("{told}"));
     assert!(nat.lines().nth(2).is_some_and(|line| line.ends_with("fix: run as root")), "{told}");
     assert!(!told.stdout.contains("modprobe -a nf_tables"), "{told}");
-    assert!(!told.stdout.contains("nothing drops what pods send"), "{told}");
+    assert!(!told.stdout.contains("no chain drops pods' packets"), "{told}");
 }
 
 #[test]

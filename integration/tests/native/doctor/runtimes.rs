@@ -29,7 +29,7 @@ fn attached_pods_weigh_more_than_configurations() {
     let findings = ctl.doctor("--no-probe");
     let lists = find(&findings, "lists");
     assert_eq!(lists.verdict, "warn", "{findings:#?}");
-    assert_eq!(lists.seen, "no network list of ours in /etc/cni/net.d, and 1 pod is attached");
+    assert_eq!(lists.seen, "no network list with vlan-bridge in /etc/cni/net.d, and 1 pod is attached");
     ctl.write("/etc/lists/10-local.conflist", &list.to_string());
     let told = ctl.run("doctor --no-probe --conf-dir /etc/lists --bin-dir /var/lib/bin");
     assert!(told.stdout.contains("vlan-bridge is not in /var/lib/bin, and 1 pod is attached"), "{told}");

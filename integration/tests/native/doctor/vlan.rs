@@ -30,7 +30,7 @@ fn a_machine_that_may_send_under_its_own_mac_only_is_found_out() {
         let wrong = wrong(&ctl);
         assert_eq!(wrong.len(), 1, "{when}: {wrong:#?}");
         assert_eq!(wrong[0].verdict, "fail", "{when}: {wrong:#?}");
-        assert!(wrong[0].seen.contains("under its own MAC, and not under another"), "{when}: {wrong:#?}");
+        assert!(wrong[0].seen.contains("with its own MAC, and not with another"), "{when}: {wrong:#?}");
         assert!(wrong[0].fixes[0].contains("forged transmits"), "{when}: {wrong:#?}");
     };
     told("with a pod");
