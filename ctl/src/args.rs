@@ -35,7 +35,7 @@ pub(crate) struct Install {
     #[arg(long, value_name = "FILE")]
     pub(crate) network: Vec<PathBuf>,
     #[command(flatten)]
-    pub(crate) described: Described,
+    pub(crate) flags: NetworkFlags,
     /// This node's slice of the subnet, one for each address family
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = cidr)]
     pub(crate) slice: Vec<IpNet>,
@@ -50,7 +50,7 @@ pub(crate) struct Install {
     #[arg(long, value_name = "DIR")]
     pub(crate) from: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) places: Places,
+    pub(crate) directories: Directories,
     /// The cniVersion of the installed list [default: that of the list, else 1.1.0, lowered to what every
     /// runtime of this node accepts, or to 1.0.0 if no runtime is found]
     #[arg(long, value_name = "VERSION")]
@@ -67,7 +67,7 @@ pub(crate) struct Install {
 /// The directories of the runtimes. By default those of the runtimes that run, or whose configuration or
 /// directory exists.
 #[derive(Debug, Args)]
-pub(crate) struct Places {
+pub(crate) struct Directories {
     /// The directory where runtimes look for plugins [default: from the runtimes' configuration, else
     /// /opt/cni/bin]
     #[arg(long, value_name = "DIR", value_parser = absolute)]
@@ -86,7 +86,7 @@ fn absolute(text: &str) -> std::io::Result<PathBuf> {
 /// A network that flags describe instead of a file.
 #[derive(Debug, Args)]
 #[group(id = "described", conflicts_with = "network", multiple = true)]
-pub(crate) struct Described {
+pub(crate) struct NetworkFlags {
     /// The network's name
     #[arg(long, requires = "subnet")]
     pub(crate) name: Option<String>,

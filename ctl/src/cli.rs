@@ -81,6 +81,6 @@ mod tests {
     fn directories_become_absolute() {
         let cli = Cli::try_parse_from(["vlan-bridgectl", "install", "--bin-dir", "bin"]).unwrap();
         let Verb::Install(call) = cli.verb else { panic!("no install") };
-        assert_eq!(call.places.bin_dir, Some(std::env::current_dir().unwrap().join("bin")));
+        assert_eq!(call.directories.bin_dir, Some(std::env::current_dir().unwrap().join("bin")));
     }
 }

@@ -64,7 +64,7 @@ pub(crate) fn find() -> Result<Definitions> {
             };
             for path in paths.into_iter().filter(|path| path.is_file()) {
                 let Some(content) = files::read(&path)? else { continue };
-                let definitions = (format.read)(&ini::name_of(&path), &String::from_utf8_lossy(&content));
+                let definitions = (format.read)(&ini::file_name(&path), &String::from_utf8_lossy(&content));
                 all.extend(
                     definitions
                         .into_iter()

@@ -207,8 +207,8 @@ mod tests {
             (folder(0, 0o755, None), ROOT, None, false, "a security module"),
         ];
         for (folder, own, context, is_immutable, words) in cases {
-            let told = denied(&folder, &own, context, is_immutable);
-            assert!(told.contains(words), "{told}");
+            let text = denied(&folder, &own, context, is_immutable);
+            assert!(text.contains(words), "{text}");
         }
     }
 

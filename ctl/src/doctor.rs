@@ -61,16 +61,16 @@ pub(crate) fn failures(facts: &Facts) -> Vec<Finding> {
 }
 
 /// Runs the verb. Returns false if a check fails.
-pub(crate) fn run(call: &Doctor, out: &mut dyn Write) -> Result<bool> {
+pub(crate) fn run(args: &Doctor, out: &mut dyn Write) -> Result<bool> {
     let mut facts =
-        observe::node(call.inspect.conf_dir.as_deref(), call.bin_dir.as_deref(), &call.inspect.network)?;
-    if !call.no_probe {
-        observe::ask(&mut facts);
+        observe::gather(args.inspect.conf_dir.as_deref(), args.bin_dir.as_deref(), &args.inspect.network)?;
+    if !args.no_probe {
+        observe::probe(&mut facts);
     }
     let findings: Vec<Finding> = CHECKS.iter().flat_map(|check| check(&facts)).collect();
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     let failures = count(Verdict::Fail);
-    if call.inspect.output == Output::Json {
+    if args.inspect.output == Output::Json {
         writeln!(out, "{:#}", Value::from_iter(findings.iter().map(Finding::to_json)))?;
         return Ok(failures == 0);
     }

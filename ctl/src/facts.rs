@@ -237,7 +237,7 @@ pub(crate) struct Plugin {
 
 impl Facts {
     /// Whether a network needs a VLAN sub-interface and this kernel has no 8021q module.
-    pub(crate) fn cannot_tag(&self, config: &NetworkConfig) -> bool {
+    pub(crate) fn lacks_vlan_module(&self, config: &NetworkConfig) -> bool {
         let port = config.network.uplink.as_ref().map(|uplink| &uplink.port);
         matches!(port, Some(UplinkPort::SubInterface { .. })) && self.modules.lacks("8021q")
     }

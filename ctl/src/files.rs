@@ -12,12 +12,12 @@ use crate::denial;
 /// Writes a file atomically: to a temporary file in the same directory, synced and renamed. Readers see the
 /// whole old content or the whole new content, after a power failure too. A program that runs from the old
 /// file keeps it. The temporary name begins with a dot and has no extension that a runtime reads.
-pub(crate) fn put(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    replace_atomically(path, |beside| write(beside, content, mode))
+pub(crate) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    replace_atomically(path, |beside| write_new(beside, content, mode))
 }
 
 /// Creates a hard link atomically. Both paths must be in one file system.
-pub(crate) fn link(other: &Path, path: &Path) -> Result<()> {
+pub(crate) fn hard_link(other: &Path, path: &Path) -> Result<()> {
     replace_atomically(path, |beside| {
         let _ = fs::remove_file(beside);
         fs::hard_link(other, beside)
@@ -35,7 +35,7 @@ fn replace_atomically(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(anyhow!("{} is not the path of a file", path.display()));
     };
-    make_folder(folder)?;
+    create_dir(folder)?;
     let beside = folder.join(format!(".{}.{}.new", name.to_string_lossy(), std::process::id()));
     let outcome = make(&beside).and_then(|()| fs::rename(&beside, path));
     if let Err(error) = outcome {
@@ -51,7 +51,7 @@ fn replace_atomically(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -
 ///
 /// # Errors
 /// If they cannot. Nothing was changed.
-pub(crate) fn check_folder(folder: &Path) -> Result<()> {
+pub(crate) fn check_writable(folder: &Path) -> Result<()> {
     denial::may_write(folder).map_err(|error| match error.kind() {
         ErrorKind::NotADirectory => failed(folder, "create", &error),
         _ => failed(folder, "write into it", &error),
@@ -67,7 +67,7 @@ fn failed(path: &Path, action: &str, error: &io::Error) -> anyhow::Error {
     anyhow!("{}: cannot {action}: {error}{why}", path.display())
 }
 
-fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     // Left by a killed process that had the same process ID.
     let _ = fs::remove_file(path);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
@@ -78,7 +78,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// `mkdir -p`.
-pub(crate) fn make_folder(folder: &Path) -> Result<()> {
+pub(crate) fn create_dir(folder: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
     made.map_err(|error| failed(folder, "create", &error))
 }

@@ -58,7 +58,7 @@ impl Plan {
         for folder in
             [Path::new(manifest::FOLDER)].into_iter().chain(bin_dirs.iter().copied()).chain(conf_dirs)
         {
-            files::check_folder(folder)?;
+            files::check_writable(folder)?;
         }
         for dir in bin_dirs {
             if let Some(mount) = denial::mount_of(dir).filter(denial::Mount::forbids_programs) {
@@ -97,20 +97,20 @@ impl NewList {
 }
 
 /// Runs the verb.
-pub(crate) fn run(call: &Install, out: &mut dyn Write) -> Result<()> {
-    if call.watch { watch::watch(call, once, out) } else { once(call, out) }
+pub(crate) fn run(args: &Install, out: &mut dyn Write) -> Result<()> {
+    if args.watch { watch::watch(args, install_once, out) } else { install_once(args, out) }
 }
 
 /// Installs once.
-fn once(call: &Install, out: &mut dyn Write) -> Result<()> {
-    let mut plan = plan(call)?;
+fn install_once(args: &Install, out: &mut dyn Write) -> Result<()> {
+    let mut plan = plan(args)?;
     // Only now, so that a refused install leaves no trace.
     let _lock = InstallLock::acquire()?;
     plan.read_targets()?;
     let mut manifest = Manifest::read()?;
     for list in plan.lists.iter_mut().filter(|list| list.state() == "replaced") {
         // Before `add_list`, which records the file as ours.
-        list.kept = list.before.as_ref().map(|before| manifest.keep(&list.path, before)).transpose()?;
+        list.kept = list.before.as_ref().map(|before| manifest.back_up(&list.path, before)).transpose()?;
     }
     plan.binaries.iter().for_each(|binary| manifest.add_binary(&binary.target));
     plan.lists.iter().for_each(|list| manifest.add_list(&list.path));
@@ -119,24 +119,24 @@ fn once(call: &Install, out: &mut dyn Write) -> Result<()> {
         binary.install()?;
     }
     for list in plan.lists.iter().filter(|list| list.state() != "unchanged") {
-        files::put(&list.path, list.text().as_bytes(), 0o644)?;
+        files::write_atomically(&list.path, list.text().as_bytes(), 0o644)?;
     }
-    print(&plan, call.output, out)
+    print(&plan, args.output, out)
 }
 
 /// Decides everything, and writes nothing.
-fn plan(call: &Install) -> Result<Plan> {
-    let cluster = slice::Cluster::find(call)?;
+fn plan(args: &Install) -> Result<Plan> {
+    let cluster = slice::Cluster::find(args)?;
     let runtimes = runtimes::find(cluster.as_ref().and_then(slice::Cluster::runtime))?;
     let chosen_dirs = |asked: &Option<PathBuf>, found: fn(&[Runtime]) -> Vec<PathBuf>| match asked {
         Some(dir) => vec![dir.clone()],
         None => found(&runtimes),
     };
-    let bin_dirs = chosen_dirs(&call.places.bin_dir, runtimes::bin_dirs);
-    let conf_dirs = chosen_dirs(&call.places.conf_dir, runtimes::conf_dirs);
-    let version = call.cni_version.as_deref().map(Version::parse).transpose()?;
+    let bin_dirs = chosen_dirs(&args.directories.bin_dir, runtimes::bin_dirs);
+    let conf_dirs = chosen_dirs(&args.directories.conf_dir, runtimes::conf_dirs);
+    let version = args.cni_version.as_deref().map(Version::parse).transpose()?;
     let mut plan = Plan {
-        binaries: binaries::plan(call.from.as_deref(), &bin_dirs)?,
+        binaries: binaries::plan(args.from.as_deref(), &bin_dirs)?,
         runtimes,
         lists: Vec::new(),
         warnings: Vec::new(),
@@ -146,29 +146,29 @@ fn plan(call: &Install) -> Result<Plan> {
         let why = "its containers do not use CNI network lists";
         plan.warnings.push(format!("{shown} uses netavark: {why}"));
     }
-    let templates = list::templates(call)?;
-    part::check_use(call, &templates)?;
+    let templates = list::templates(args)?;
+    part::check_slices_apply(args, &templates)?;
     for template in templates {
         let mut content = template.content;
         plan.warnings.extend(list::set_version(&mut content, version, &plan.runtimes));
         plan.warnings.extend(list::set_gc(&mut content, template.is_single, &plan.runtimes, &conf_dirs));
         let mut slices = match part::wants_slice(&content) {
-            true => Some(slice::choose(call, cluster.as_ref())?),
-            false => slice::find(call, cluster.as_ref())?,
+            true => Some(slice::choose(args, cluster.as_ref())?),
+            false => slice::find(args, cluster.as_ref())?,
         };
         if let Some(chosen) = &mut slices {
-            plan.warnings.extend(part::set_slices(&mut content, &template.from, chosen)?);
+            plan.warnings.extend(part::insert_slices(&mut content, &template.from, chosen)?);
         }
         let slices = slices.filter(|chosen| !chosen.slices.is_empty());
         let configs = lists::check(&content)?;
         if configs.is_empty() {
-            bail!("{}: no plugin of type {} in the list", template.from, lists::OUR_PLUGIN);
+            bail!("{}: no plugin of type {} in the list", template.from, lists::PLUGIN_TYPE);
         }
         for config in &configs {
             plan.warnings.extend(config.warnings.iter().map(|odd| format!("{}: {odd}", template.from)));
             part::check_shared(config)?;
             if let Some(chosen) = &slices {
-                plan.warnings.extend(slice::check_overlaps(call, chosen, cluster.as_ref())?);
+                plan.warnings.extend(slice::check_overlaps(args, chosen, cluster.as_ref())?);
             }
         }
         plan.warnings.extend(list::missing_plugins(&content, &bin_dirs, &plan.binaries));

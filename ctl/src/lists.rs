@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::files;
 
 /// The plugin's type in network lists.
-pub(crate) const OUR_PLUGIN: &str = "vlan-bridge";
+pub(crate) const PLUGIN_TYPE: &str = "vlan-bridge";
 
 /// The file name extension of network lists. libcni's `ConfFiles` takes files with the other extensions as
 /// the configuration of a single plugin.
@@ -78,7 +78,7 @@ pub(crate) fn check(list: &Value) -> Result<Vec<NetworkConfig>> {
 /// version.
 pub(crate) fn entries(list: &Value) -> impl Iterator<Item = Value> {
     let plugins = list["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
-    plugins.iter().filter(|plugin| plugin["type"] == OUR_PLUGIN).map(|plugin| {
+    plugins.iter().filter(|plugin| plugin["type"] == PLUGIN_TYPE).map(|plugin| {
         let mut config = plugin.clone();
         for key in ["cniVersion", "name"] {
             config[key] = list[key].clone();
@@ -163,7 +163,7 @@ impl ListFile {
 
     /// Whether the list has a vlan-bridge entry.
     pub(crate) fn names_vlan_bridge(&self) -> bool {
-        self.types().contains(&OUR_PLUGIN)
+        self.types().contains(&PLUGIN_TYPE)
     }
 }
 

@@ -30,7 +30,7 @@ impl InstallLock {
     /// If another process held it until the time limit.
     pub(crate) fn acquire() -> Result<InstallLock> {
         let path = Path::new(FOLDER);
-        files::make_folder(path)?;
+        files::create_dir(path)?;
         let folder = File::open(path).with_context(|| format!("lock {FOLDER}"))?;
         Ok(InstallLock { _folder: lock::take(path, folder, Share::Exclusive, LIMIT)? })
     }

@@ -52,14 +52,14 @@ impl Manifest {
     /// Copies a list that is about to be replaced to a directory that no runtime reads, and returns the
     /// copy's path. The copy of a vlan-bridge list overwrites the last one. The copy of a foreign list
     /// overwrites nothing, because uninstall restores it.
-    pub(crate) fn keep(&mut self, list: &Path, content: &[u8]) -> Result<PathBuf> {
+    pub(crate) fn back_up(&mut self, list: &Path, content: &[u8]) -> Result<PathBuf> {
         if self.lists.iter().any(|known| known == list) && lists::names_vlan_bridge(content) {
             let kept = uninstalled_dir().join(list.file_name().unwrap_or_default());
-            files::put(&kept, content, files::mode(list)?)?;
+            files::write_atomically(&kept, content, files::mode(list)?)?;
             return Ok(kept);
         }
         let kept = unused_path(list, content)?;
-        files::put(&kept, content, files::mode(list)?)?;
+        files::write_atomically(&kept, content, files::mode(list)?)?;
         self.kept.insert(list.to_owned(), kept.clone());
         Ok(kept)
     }
@@ -67,7 +67,7 @@ impl Manifest {
     /// Writes the manifest, before the files that it names.
     pub(crate) fn write(&self) -> Result<()> {
         let value = json!({"binaries": self.binaries, "lists": self.lists, "kept": self.kept});
-        files::put(&path(), format!("{value:#}\n").as_bytes(), 0o644)
+        files::write_atomically(&path(), format!("{value:#}\n").as_bytes(), 0o644)
     }
 
     /// Deletes the manifest.

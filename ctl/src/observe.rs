@@ -26,7 +26,7 @@ use vlan_bridge_ipam::store::{Store, StoreError};
 use crate::bond::Bond;
 use crate::facts::{Facts, Leases, Network, Plugin, ProbeResult, is_bond};
 use crate::install::binaries::{self, PLUGINS};
-use crate::lists::{self, NetworkConfig, OUR_PLUGIN};
+use crate::lists::{self, NetworkConfig, PLUGIN_TYPE};
 use crate::manifest::{self, Manifest};
 use crate::runtimes::Runtime;
 use crate::{definitions, files, node, output, plugin, runtimes};
@@ -39,7 +39,7 @@ const MAX_PER_RANGE: u128 = 256;
 ///
 /// # Errors
 /// If something cannot be read at all. Wrong configuration is a fact, not an error.
-pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[PathBuf]) -> Result<Facts> {
+pub(crate) fn gather(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[PathBuf]) -> Result<Facts> {
     let mut facts = node::runtime()?.block_on(interfaces())?;
     match runtimes::find(None) {
         Ok(runtimes) => facts.runtimes = runtimes,
@@ -51,11 +51,11 @@ pub(crate) fn node(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[Pat
     facts.without_loopback = facts.runtimes.iter().filter(lacks).map(|runtime| runtime.name).collect();
     facts.bin_dirs = match bin_dir {
         Some(dir) => vec![dir.to_owned()],
-        None => places(&facts, runtimes::bin_dirs, &installed.binaries),
+        None => search_dirs(&facts, runtimes::bin_dirs, &installed.binaries),
     };
     let folders = match conf_dir {
         Some(dir) => vec![dir.to_owned()],
-        None => places(&facts, runtimes::conf_dirs, &installed.lists),
+        None => search_dirs(&facts, runtimes::conf_dirs, &installed.lists),
     };
     for folder in [manifest::uninstalled_dir(), manifest::backup_dir()] {
         facts.kept.extend(files::names(&folder)?.iter().map(|name| folder.join(name)));
@@ -88,16 +88,20 @@ fn installed() -> Manifest {
 }
 
 /// The directories of the runtimes, and those that install used. Without a known runtime, only the latter.
-fn places(facts: &Facts, of_runtimes: fn(&[Runtime]) -> Vec<PathBuf>, installed: &[PathBuf]) -> Vec<PathBuf> {
+fn search_dirs(
+    facts: &Facts,
+    of_runtimes: fn(&[Runtime]) -> Vec<PathBuf>,
+    installed: &[PathBuf],
+) -> Vec<PathBuf> {
     let given: BTreeSet<&Path> = installed.iter().filter_map(|path| path.parent()).collect();
-    let mut places = of_runtimes(&facts.runtimes);
+    let mut dirs = of_runtimes(&facts.runtimes);
     if facts.list_readers().next().is_none() && !given.is_empty() {
-        places.clear();
+        dirs.clear();
     }
     let others: Vec<&Path> =
-        given.into_iter().filter(|folder| !places.iter().any(|place| place == folder)).collect();
-    places.extend(others.into_iter().map(Path::to_owned));
-    places
+        given.into_iter().filter(|folder| !dirs.iter().any(|place| place == folder)).collect();
+    dirs.extend(others.into_iter().map(Path::to_owned));
+    dirs
 }
 
 async fn interfaces() -> Result<Facts> {
@@ -157,7 +161,7 @@ fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
 /// STATUS exists since 1.1.0, so the entry is passed with that version.
 fn status(bin_dirs: &[PathBuf], mut entry: Value) -> Option<Result<(), String>> {
     entry["cniVersion"] = Version::V1_1_0.as_str().into();
-    let plugin = bin_dirs.iter().map(|dir| dir.join(OUR_PLUGIN)).find(|path| is_executable(path))?;
+    let plugin = bin_dirs.iter().map(|dir| dir.join(PLUGIN_TYPE)).find(|path| is_executable(path))?;
     Some(plugin::call(&plugin, "STATUS", &entry, None).map_err(|why| format!("{why:#}")))
 }
 
@@ -185,12 +189,12 @@ fn unlisted(facts: &Facts) -> Vec<(String, Leases)> {
     let is_listed = |name: &&str| facts.networks.iter().any(|network| network.config.name == *name);
     let attached = facts.attachments().filter_map(|link| Some(attachment_of(link)?.network));
     let names: BTreeSet<&str> = attached.filter(|name| !is_listed(name)).collect();
-    let look = |name: &str| (name.to_owned(), leases_in(Path::new(DEFAULT_DATA_DIR), name, 0));
-    names.into_iter().map(look).collect()
+    let read = |name: &str| (name.to_owned(), leases_in(Path::new(DEFAULT_DATA_DIR), name, 0));
+    names.into_iter().map(read).collect()
 }
 
 fn leases_in(data_dir: &Path, network: &str, cooldown: u32) -> Leases {
-    let look = || -> Result<Leases, StoreError> {
+    let read = || -> Result<Leases, StoreError> {
         let Some(mut store) = Store::open(data_dir, network, LOOK_LIMIT)? else {
             return Ok(Leases::default());
         };
@@ -208,7 +212,7 @@ fn leases_in(data_dir: &Path, network: &str, cooldown: u32) -> Leases {
         }
         Ok(Leases { held, usage, quarantined, unreadable: None })
     };
-    look().unwrap_or_else(|error| Leases { unreadable: Some(error), ..Leases::default() })
+    read().unwrap_or_else(|error| Leases { unreadable: Some(error), ..Leases::default() })
 }
 
 fn plugins(facts: &Facts) -> Vec<Plugin> {
@@ -218,7 +222,7 @@ fn plugins(facts: &Facts) -> Vec<Plugin> {
         names.extend(list.types().into_iter().map(str::to_owned));
         names.extend(list.ipam_types().into_iter().map(str::to_owned));
     }
-    let look = |name: String| {
+    let read = |name: String| {
         let path = facts.bin_dirs.iter().map(|dir| dir.join(&name)).find(|path| path.exists());
         let executable = path.as_deref().is_some_and(is_executable);
         let is_known = PLUGINS.contains(&name.as_str()) && executable;
@@ -228,7 +232,7 @@ fn plugins(facts: &Facts) -> Vec<Plugin> {
             .map(|path| binaries::version(path).map_err(|why| format!("{why:#}")));
         Plugin { name, path, executable, version }
     };
-    names.into_iter().map(look).collect()
+    names.into_iter().map(read).collect()
 }
 
 /// Attachments with another IPAM plugin and without a veth. With vlan-bridge-ipam, the leases show them.
@@ -243,7 +247,7 @@ fn without_veth(facts: &Facts) -> Result<Vec<AttachmentId>> {
 }
 
 /// Probes the gateways and this node's addresses of every network.
-pub(crate) fn ask(facts: &mut Facts) {
+pub(crate) fn probe(facts: &mut Facts) {
     let vantages: Vec<_> =
         facts.networks.iter().map(|network| facts.probe_interface(&network.config)).collect();
     for (network, vantage) in facts.networks.iter_mut().zip(vantages) {
@@ -253,7 +257,7 @@ pub(crate) fn ask(facts: &mut Facts) {
             Ok(None) => Err(format!("there is no interface {}", from.interface)),
             Err(error) => Err(error.to_string()),
         };
-        let answers = known(ask::ask(&from, &asked_for(network)));
+        let answers = known(ask::ask(&from, &probe_targets(network)));
         let has_answered = |gateway: &IpAddr| answers.as_ref().is_ok_and(|all| all.contains_key(gateway));
         let gateways: Vec<IpAddr> = network.gateways().into_iter().filter(has_answered).collect();
         let other_mac_answers = known(ask::ask_as_another(&from, &gateways));
@@ -262,7 +266,7 @@ pub(crate) fn ask(facts: &mut Facts) {
 }
 
 /// The gateways, the leased addresses, and the addresses that this node may lease.
-fn asked_for(network: &Network) -> Vec<IpAddr> {
+fn probe_targets(network: &Network) -> Vec<IpAddr> {
     let mut addrs: BTreeSet<IpAddr> = network.leases.held.iter().map(|(addr, _)| *addr).collect();
     let sets = network.config.ipam.iter().flat_map(|ipam| &ipam.ranges);
     for (set, range) in sets.flat_map(|set| set.0.iter().map(move |range| (set, range))) {

@@ -13,20 +13,20 @@ use crate::facts::Facts;
 use crate::{doctor, node, observe, output};
 
 /// Runs the verb. Returns false if something could not be restored, or a check still fails.
-pub(crate) fn run(call: &Repair, out: &mut dyn Write) -> Result<bool> {
+pub(crate) fn run(args: &Repair, out: &mut dyn Write) -> Result<bool> {
     let runtime = node::runtime()?;
     let (mut repaired, mut failed) = runtime.block_on(vlan_bridge::repair::all())?;
-    let mut facts = observe::node(None, None, &[])?;
+    let mut facts = observe::gather(None, None, &[])?;
     if !facts.open_uplinks.is_empty() {
-        match runtime.block_on(close(&facts)) {
+        match runtime.block_on(close_uplinks(&facts)) {
             Ok(closed) => repaired.extend(closed),
             Err(error) => failed.push(error),
         }
-        facts = observe::node(None, None, &[])?;
+        facts = observe::gather(None, None, &[])?;
     }
     failed.iter().for_each(|error| output::report(&format!("vlan-bridgectl: {error}")));
     let left: Vec<doctor::Finding> = doctor::failures(&facts);
-    if call.output == Output::Json {
+    if args.output == Output::Json {
         let left: Vec<_> = left.iter().map(doctor::Finding::to_json).collect();
         writeln!(out, "{:#}", json!({"repaired": repaired, "left": left}))?;
     } else {
@@ -43,7 +43,7 @@ pub(crate) fn run(call: &Repair, out: &mut dyn Write) -> Result<bool> {
 
 /// Installs the rules that stop the node from forwarding between an uplink's network and its others, for
 /// pods that an earlier version attached. Only the lists name these networks.
-async fn close(facts: &Facts) -> Result<Vec<String>, CniError> {
+async fn close_uplinks(facts: &Facts) -> Result<Vec<String>, CniError> {
     let conn = Conn::open()?;
     let mut closed = Vec::new();
     for network in facts.networks.iter().map(|network| &network.config.network) {

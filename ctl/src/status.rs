@@ -15,12 +15,12 @@ use crate::facts::{Facts, Network};
 use crate::{observe, output};
 
 /// Runs the verb.
-pub(crate) fn run(call: &Status, out: &mut dyn Write) -> Result<()> {
-    let facts = observe::node(call.inspect.conf_dir.as_deref(), None, &call.inspect.network)?;
+pub(crate) fn run(args: &Status, out: &mut dyn Write) -> Result<()> {
+    let facts = observe::gather(args.inspect.conf_dir.as_deref(), None, &args.inspect.network)?;
     if let Some(why) = &facts.unclear_runtime {
         output::report(&format!("warning: {why}: only the default directories are read"));
     }
-    if call.inspect.output == Output::Json {
+    if args.inspect.output == Output::Json {
         let all = json!({
             "uplinks": facts.masters().into_iter().map(|name| uplink(&facts, name)).collect::<Vec<_>>(),
             "networks": facts.networks.iter().map(|seen| network(&facts, seen)).collect::<Vec<_>>(),

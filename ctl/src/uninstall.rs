@@ -15,7 +15,7 @@ use vlan_bridge::record::Records;
 use vlan_bridge::{boundary, guard, host_access, nat, ports, trunk};
 
 use crate::args::{Output, Uninstall};
-use crate::lists::OUR_PLUGIN;
+use crate::lists::PLUGIN_TYPE;
 use crate::lock::InstallLock;
 use crate::manifest::{self, Manifest};
 use crate::{files, lists, node, output, plugin, runtimes};
@@ -31,15 +31,15 @@ struct Report {
 }
 
 /// Runs the verb.
-pub(crate) fn run(call: &Uninstall, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn run(args: &Uninstall, out: &mut dyn Write) -> Result<()> {
     // Without the directory nothing was installed, and uninstall does not create it.
     let _lock = Path::new(manifest::FOLDER).exists().then(InstallLock::acquire).transpose()?;
     let report = node::runtime()?.block_on(async {
         let conn = Conn::open()?;
         let links = node::links(&conn).await?;
         let attached: Vec<&Link> = links.iter().filter(|link| is_attachment(link)).collect();
-        if !attached.is_empty() && !call.force {
-            bail!("{}", refusal(&attached));
+        if !attached.is_empty() && !args.force {
+            bail!("{}", attached_error(&attached));
         }
         let mut report = Report::default();
         let manifest = Manifest::read()?;
@@ -65,7 +65,7 @@ pub(crate) fn run(call: &Uninstall, out: &mut dyn Write) -> Result<()> {
         Manifest::remove()?;
         Ok(report)
     })?;
-    print(&report, call.output, out)
+    print(&report, args.output, out)
 }
 
 /// Removes the state outside the pods' interfaces of pods that ended without a DEL, or whose DEL could not
@@ -94,14 +94,14 @@ async fn delete_state_of_dead_pods(conn: &Conn, lists: &[Value]) -> Result<()> {
 }
 
 /// An error that names a few of the attached pods.
-fn refusal(attached: &[&Link]) -> String {
-    const MOST: usize = 5;
+fn attached_error(attached: &[&Link]) -> String {
+    const MAX_NAMED: usize = 5;
     let name = |link: &&Link| match attachment_of(link) {
         Some(pod) => format!("{} {} of {}", pod.container_id, pod.ifname, pod.network),
         None => link.name.clone(),
     };
-    let named: Vec<String> = attached.iter().take(MOST).map(name).collect();
-    let more = if attached.len() > MOST { ", …" } else { "" };
+    let named: Vec<String> = attached.iter().take(MAX_NAMED).map(name).collect();
+    let more = if attached.len() > MAX_NAMED { ", …" } else { "" };
     let pods = match attached.len() {
         1 => "1 pod is".to_owned(),
         count => format!("{count} pods are"),
@@ -149,11 +149,11 @@ fn remove_list(path: &Path, report: &mut Report) -> Result<()> {
         None => Ok(()),
         Some(content) if lists::names_vlan_bridge(&content) => {
             let name = path.file_name().unwrap_or_default();
-            files::put(&manifest::uninstalled_dir().join(name), &content, files::mode(path)?)?;
+            files::write_atomically(&manifest::uninstalled_dir().join(name), &content, files::mode(path)?)?;
             remove_file(path, report)
         }
         Some(_) => {
-            report.left.push(format!("{}: it no longer has a plugin of type {OUR_PLUGIN}", path.display()));
+            report.left.push(format!("{}: it no longer has a plugin of type {PLUGIN_TYPE}", path.display()));
             Ok(())
         }
     }
@@ -175,14 +175,14 @@ fn restore(list: &Path, kept: &Path, report: &mut Report) -> Result<()> {
         Some(_) => {}
         None if lists::names_vlan_bridge(&content) => {
             let why = format!(
-                "not restored as {}: it needs the plugin {OUR_PLUGIN}, which was removed",
+                "not restored as {}: it needs the plugin {PLUGIN_TYPE}, which was removed",
                 list.display()
             );
             report.left.push(format!("{}: {why}", kept.display()));
             return Ok(());
         }
         None => {
-            files::put(list, &content, files::mode(kept)?)?;
+            files::write_atomically(list, &content, files::mode(kept)?)?;
             report.restored.push(list.to_owned());
         }
     }
@@ -217,12 +217,14 @@ fn del(attachment: &Attachment<'_>, lists: &[Value], binaries: &[PathBuf]) -> Re
     let list = lists.iter().find(|list| list["name"] == attachment.network);
     let list = list.ok_or_else(|| anyhow!("no list describes network {}", attachment.network))?;
     let is_plugin =
-        |path: &&PathBuf| path.file_name().is_some_and(|name| name == OUR_PLUGIN) && path.exists();
-    let plugin =
-        binaries.iter().find(is_plugin).ok_or_else(|| anyhow!("the plugin {OUR_PLUGIN} is not installed"))?;
+        |path: &&PathBuf| path.file_name().is_some_and(|name| name == PLUGIN_TYPE) && path.exists();
+    let plugin = binaries
+        .iter()
+        .find(is_plugin)
+        .ok_or_else(|| anyhow!("the plugin {PLUGIN_TYPE} is not installed"))?;
     let entry = lists::entries(list).next();
     let entry =
-        entry.ok_or_else(|| anyhow!("no plugin of type {OUR_PLUGIN} in network {}", attachment.network))?;
+        entry.ok_or_else(|| anyhow!("no plugin of type {PLUGIN_TYPE} in network {}", attachment.network))?;
     plugin::call(plugin, "DEL", &entry, Some(attachment))
 }
 

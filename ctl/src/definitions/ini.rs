@@ -41,7 +41,7 @@ pub(super) fn words(text: &str, section: &str, key: &str) -> Vec<String> {
 }
 
 /// The last value of a boolean key.
-pub(super) fn switch(text: &str, section: &str, key: &str) -> Option<bool> {
+pub(super) fn boolean(text: &str, section: &str, key: &str) -> Option<bool> {
     match values(text, section, key).pop()?.to_lowercase().as_str() {
         "yes" | "true" | "on" | "1" => Some(true),
         "no" | "false" | "off" | "0" => Some(false),
@@ -88,6 +88,6 @@ pub(super) fn drop_in_folders(folders: &[&str], name: &str) -> Vec<PathBuf> {
 }
 
 /// The name of a file, as text.
-pub(super) fn name_of(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name().map(OsStr::to_string_lossy).unwrap_or_default().into_owned()
 }

@@ -71,7 +71,7 @@ fn profile(path: &Path, text: &str) -> Option<Definition> {
     if !is_named {
         // Profiles of other types without an interface name create an interface. This one applies to
         // Ethernet and veth devices.
-        let starts_by_itself = ini::switch(text, "connection", "autoconnect") != Some(false);
+        let starts_by_itself = ini::boolean(text, "connection", "autoconnect") != Some(false);
         if !is_wired || !starts_by_itself {
             return None;
         }
@@ -89,7 +89,7 @@ fn profile(path: &Path, text: &str) -> Option<Definition> {
         conditions,
         addresses: !gets_no_addresses,
         management: if has_master { Management::KeepsMaster } else { Management::Whole },
-        profile: profile.or_else(|| Some(ini::name_of(path).trim_end_matches(".nmconnection").to_owned())),
+        profile: profile.or_else(|| Some(ini::file_name(path).trim_end_matches(".nmconnection").to_owned())),
     })
 }
 
@@ -138,7 +138,7 @@ fn unmanaged_devices(text: &str) -> Vec<DeviceSpec> {
         .filter(|name| name.starts_with("device"))
         .collect();
     for section in sections {
-        if ini::switch(text, section, "managed") == Some(false) {
+        if ini::boolean(text, section, "managed") == Some(false) {
             let matched = ini::values(text, section, "match-device").pop().unwrap_or("*");
             found.push(DeviceSpec::parse(matched));
         }

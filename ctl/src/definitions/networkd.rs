@@ -62,7 +62,7 @@ fn network(path: &Path, text: &str) -> Option<Definition> {
     if conditions.is_empty() {
         return None;
     }
-    let is_on = |key: &str| ini::switch(text, "Network", key) == Some(true);
+    let is_on = |key: &str| ini::boolean(text, "Network", key) == Some(true);
     let last = |key: &str| ini::values(text, "Network", key).pop().unwrap_or_default();
     let asks = is_on("DHCP") || ["ipv4", "ipv6", "both", "v4", "v6"].contains(&last("DHCP"));
     let advertised =
@@ -71,7 +71,7 @@ fn network(path: &Path, text: &str) -> Option<Definition> {
         ["Network", "Address"].iter().any(|section| !ini::values(text, section, "Address").is_empty());
     let has_master = ["Bond", "Bridge"].iter().any(|key| !last(key).is_empty());
     let management = match () {
-        () if ini::switch(text, "Link", "Unmanaged") == Some(true) => Management::None,
+        () if ini::boolean(text, "Link", "Unmanaged") == Some(true) => Management::None,
         () if has_master || is_on("KeepMaster") => Management::KeepsMaster,
         () => Management::Whole,
     };
@@ -118,7 +118,7 @@ pub(super) fn foreign() -> Result<ForeignRouting> {
         text += "\n";
         text += &ini::text(&path)?.unwrap_or_default();
     }
-    let keeps = |key: &str| ini::switch(&text, "Network", key) == Some(false);
+    let keeps = |key: &str| ini::boolean(&text, "Network", key) == Some(false);
     Ok(ForeignRouting {
         runs: runs(),
         keeps_routes: keeps("ManageForeignRoutes"),

@@ -47,7 +47,7 @@ fn gateways(facts: &Facts, network: &Network, from: &str, answers: &Answers) -> 
     let judge = |gateway: IpAddr| match answers.get(&gateway) {
         Some(macs) => Finding::ok(CHECK, format!("{gateway} answers {from}: {}", listed(macs))),
         // ProbeResult with a tag of our own making; the switch is to be blamed once pods could use it.
-        None if facts.cannot_tag(&network.config) => {
+        None if facts.lacks_vlan_module(&network.config) => {
             let why = "pods need the VLAN once this kernel can create its sub-interface";
             Finding::warn(CHECK, format!("the gateway {gateway} does not answer {from}"), why)
                 .fix("fix the finding modules first")
@@ -222,14 +222,14 @@ enum Cause {
 fn leaks(facts: &Facts, network: &Network) -> Vec<Finding> {
     let mut causes: BTreeMap<Cause, Vec<(IpAddr, String)>> = BTreeMap::new();
     for (addr, known) in &network.leases.held {
-        if let Some(cause) = leak(facts, &network.config.name, known) {
+        if let Some(cause) = leak_cause(facts, &network.config.name, known) {
             causes.entry(cause).or_default().push((*addr, named(known)));
         }
     }
-    causes.into_iter().map(|(cause, held)| leaked(&network.config.name, cause, &held)).collect()
+    causes.into_iter().map(|(cause, held)| leak_finding(&network.config.name, cause, &held)).collect()
 }
 
-fn leak(facts: &Facts, network: &str, known: &Known) -> Option<Cause> {
+fn leak_cause(facts: &Facts, network: &str, known: &Known) -> Option<Cause> {
     if known.elsewhere.is_some() {
         return None;
     }
@@ -249,7 +249,7 @@ fn leak(facts: &Facts, network: &str, known: &Known) -> Option<Cause> {
 }
 
 /// A finding about one lease or many.
-fn leaked(network: &str, cause: Cause, held: &[(IpAddr, String)]) -> Finding {
+fn leak_finding(network: &str, cause: Cause, held: &[(IpAddr, String)]) -> Finding {
     const CHECK: &str = "ipam";
     let seen = match (cause, held) {
         (Cause::Unreadable, [(addr, _)]) => format!("the lease of {addr} cannot be read"),

@@ -47,14 +47,14 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[ListFile]) -> Vec<Finding> {
         findings.extend(misnamed(list));
     }
     findings.extend(unused_list(facts, folder, found));
-    let Some(ours) = found.iter().find(|list| list.names_vlan_bridge()) else {
+    let Some(own) = found.iter().find(|list| list.names_vlan_bridge()) else {
         if facts.networks.iter().all(|network| network.path.starts_with(folder)) {
             findings.push(without_list(facts, folder));
         }
         return findings;
     };
-    if let Some(first) = found.first().filter(|first| first.path != ours.path) {
-        let seen = format!("{} sorts before {}", first.path.display(), ours.path.display());
+    if let Some(first) = found.first().filter(|first| first.path != own.path) {
+        let seen = format!("{} sorts before {}", first.path.display(), own.path.display());
         findings.push(Finding::warn(LISTS, seen, "containerd and CRI-O use only the first list").fix(
             format!(
                 "move {} out of {}, or rename the vlan-bridge list to sort first",
@@ -76,7 +76,7 @@ fn in_folder(facts: &Facts, folder: &Path, found: &[ListFile]) -> Vec<Finding> {
         }
     }
     if findings.is_empty() && facts.refused.is_empty() {
-        findings.push(Finding::ok(LISTS, ours.path.display()));
+        findings.push(Finding::ok(LISTS, own.path.display()));
     }
     findings
 }
@@ -138,9 +138,9 @@ fn unused_list(facts: &Facts, folder: &Path, found: &[ListFile]) -> Option<Findi
     {
         return None;
     }
-    let ours = found.iter().find(|list| list.names_vlan_bridge())?.path.display();
-    let seen = format!("{ours} is in no directory of {}", runtime_names(facts));
-    let command = format!("vlan-bridgectl install --network {ours}");
+    let own = found.iter().find(|list| list.names_vlan_bridge())?.path.display();
+    let seen = format!("{own} is in no directory of {}", runtime_names(facts));
+    let command = format!("vlan-bridgectl install --network {own}");
     let why = match attached(facts) {
         None => "their pods do not get a vlan-bridge interface".to_owned(),
         Some(attached) => {
@@ -172,7 +172,8 @@ fn version(facts: &Facts, list: &ListFile) -> Option<Finding> {
 
 /// The plugins that the vlan-bridge lists name.
 pub(super) fn plugins(facts: &Facts) -> Vec<Finding> {
-    let findings: Vec<Finding> = facts.plugins.iter().filter_map(|plugin| broken(facts, plugin)).collect();
+    let findings: Vec<Finding> =
+        facts.plugins.iter().filter_map(|plugin| broken_plugin(facts, plugin)).collect();
     if !findings.is_empty() || facts.plugins.is_empty() {
         return findings;
     }
@@ -193,11 +194,11 @@ fn install_plugins(facts: &Facts) -> String {
 }
 
 /// The effect of a plugin that cannot run.
-fn fails(facts: &Facts) -> &'static str {
+fn effect_of_missing_plugin(facts: &Facts) -> &'static str {
     if attached(facts).is_none() { "every ADD fails" } else { "the next ADD or DEL fails" }
 }
 
-fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
+fn broken_plugin(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
     const CHECK: &str = "plugins";
     let name = &plugin.name;
     let Some(path) = &plugin.path else {
@@ -207,7 +208,7 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
         // If another vlan-bridge plugin is there, the directory is right.
         let has_other_plugin = facts.plugins.iter().any(|it| it.version.is_some());
         let Some(attached) = attached(facts).filter(|_| !has_other_plugin) else {
-            return Some(Finding::fail(CHECK, seen, fails(facts)).fix(command));
+            return Some(Finding::fail(CHECK, seen, effect_of_missing_plugin(facts)).fix(command));
         };
         let why =
             "their runtime uses another directory, or the plugin was removed and the next ADD or DEL fails";
@@ -220,7 +221,9 @@ fn broken(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
     let shown = path.display();
     if !plugin.executable {
         let seen = format!("{shown} is not executable");
-        return Some(Finding::fail(CHECK, seen, fails(facts)).fix(format!("chmod 0755 {shown}")));
+        return Some(
+            Finding::fail(CHECK, seen, effect_of_missing_plugin(facts)).fix(format!("chmod 0755 {shown}")),
+        );
     }
     let looks = |runtime: &Runtime| runtime.bin_dirs.iter().any(|dir| path.starts_with(dir));
     if facts.list_readers().next().is_some() && !facts.list_readers().any(looks) {
@@ -260,7 +263,7 @@ pub(super) fn status(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "status";
     // STATUS does not check for kernel modules. The check `modules` reports a missing one.
     let is_shown =
-        |network: &&Network| !(facts.cannot_tag(&network.config) && network.status == Some(Ok(())));
+        |network: &&Network| !(facts.lacks_vlan_module(&network.config) && network.status == Some(Ok(())));
     let networks = facts.networks.iter().filter(is_shown);
     let asked = networks.filter_map(|network| Some((&network.config.name, network.status.as_ref()?)));
     let judge = |(name, status): (&String, &Result<(), String>)| match status {

@@ -41,7 +41,7 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
         findings.extend(others.map(|chain| dropped_by(chain, &device)));
     }
     if findings.is_empty() {
-        let calls = if is_bridged_called(facts) { "on" } else { "off" };
+        let calls = if calls_iptables(facts) { "on" } else { "off" };
         findings.push(Finding::ok(
             FORWARD,
             format!("no chain drops pods' packets; br_netfilter's iptables calls {calls}"),
@@ -96,7 +96,7 @@ fn older_than_policy<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterato
     })
 }
 
-fn is_bridged_called(facts: &Facts) -> bool {
+fn calls_iptables(facts: &Facts) -> bool {
     ["iptables", "ip6tables"]
         .iter()
         .any(|key| facts.sysctls.get(&format!("bridge/bridge-nf-call-{key}")) == Some(1))
@@ -105,7 +105,7 @@ fn is_bridged_called(facts: &Facts) -> bool {
 /// The devices whose packets pass forward chains: those of routed pods, and with br_netfilter those of
 /// bridged pods.
 fn forwarded(facts: &Facts) -> BTreeSet<String> {
-    let called = is_bridged_called(facts);
+    let called = calls_iptables(facts);
     let of = |network: &cni_conf::network::Network| {
         let is_routed = network.is_gateway || network.has_nat();
         let is_bridged = called && network.uplink.is_some();

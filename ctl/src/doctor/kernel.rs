@@ -171,17 +171,20 @@ mod tests {
         let mut judge = |built_in: &[&str], loadable: Option<&[&str]>| {
             facts.modules =
                 Modules { built_in: set(built_in), loadable: loadable.map(set), ..Modules::default() };
-            let told = modules(&facts).iter().map(Finding::to_string).collect::<Vec<_>>().join("\n");
-            (told, facts.cannot_tag(&facts.networks[0].config))
+            let text = modules(&facts).iter().map(Finding::to_string).collect::<Vec<_>>().join("\n");
+            (text, facts.lacks_vlan_module(&facts.networks[0].config))
         };
-        let (told, cannot_tag) = judge(&["bridge", "veth"], Some(&[]));
-        assert!(told.starts_with("fail  modules       this kernel has no 8021q, ") && cannot_tag, "{told}");
-        let (told, cannot_tag) = judge(&["bridge"], Some(&["8021q"]));
-        assert!(told.contains("this kernel has no veth, ") && !cannot_tag, "{told}");
-        assert!(told.contains("\nwarn  modules       8021q not loaded"), "{told}");
-        let (told, cannot_tag) = judge(&["bridge", "veth"], None);
-        assert!(told.starts_with("warn  modules       8021q not loaded") && !cannot_tag, "{told}");
-        let (told, _) = judge(&["bridge", "veth", "8021q"], None);
-        assert_eq!(told, "ok    modules       bridge, veth, 8021q");
+        let (text, lacks_vlan_module) = judge(&["bridge", "veth"], Some(&[]));
+        assert!(
+            text.starts_with("fail  modules       this kernel has no 8021q, ") && lacks_vlan_module,
+            "{text}"
+        );
+        let (text, lacks_vlan_module) = judge(&["bridge"], Some(&["8021q"]));
+        assert!(text.contains("this kernel has no veth, ") && !lacks_vlan_module, "{text}");
+        assert!(text.contains("\nwarn  modules       8021q not loaded"), "{text}");
+        let (text, lacks_vlan_module) = judge(&["bridge", "veth"], None);
+        assert!(text.starts_with("warn  modules       8021q not loaded") && !lacks_vlan_module, "{text}");
+        let (text, _) = judge(&["bridge", "veth", "8021q"], None);
+        assert_eq!(text, "ok    modules       bridge, veth, 8021q");
     }
 }

@@ -11,7 +11,7 @@ const MIN_RECOMMENDED: u64 = 4096;
 
 /// The usage of the tables, and whether they overflowed.
 pub(super) fn tables(facts: &Facts) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = facts.neighbours.iter().filter_map(crowded).collect();
+    let mut findings: Vec<Finding> = facts.neighbours.iter().filter_map(nearly_full).collect();
     if findings.is_empty() && !facts.neighbours.is_empty() {
         let tables: Vec<String> = facts.neighbours.iter().map(described).collect();
         findings.push(Finding::ok(CHECK, tables.join("; ")));
@@ -29,7 +29,7 @@ fn described(table: &NeighbourTable) -> String {
 }
 
 /// A table that is nearly full, or that overflowed and whose limit is still below the recommendation.
-fn crowded(table: &NeighbourTable) -> Option<Finding> {
+fn nearly_full(table: &NeighbourTable) -> Option<Finding> {
     let recommended = (4 * table.entries).next_power_of_two().max(MIN_RECOMMENDED);
     let is_nearly_full = 5 * table.entries >= 4 * table.limit;
     let was_full = table.fulls > 0 && table.limit < recommended;

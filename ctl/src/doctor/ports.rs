@@ -24,18 +24,21 @@ pub(super) fn ports(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !outside.is_empty() {
         let why = "another program removed the ports or the bridge: these pods are cut off, and nothing inside them shows it";
-        let seen = format!("{} in no bridge: {}", are(&outside), named(&outside));
+        let seen = format!("{} in no bridge: {}", counted_with_verb(&outside), named(&outside));
         let fix = "vlan-bridgectl repair; restart a pod that an earlier release attached";
         findings.push(Finding::fail(CHECK, seen, why).fix(fix));
     }
     if !down.is_empty() {
-        let seen = format!("{} down on the node: {}", are(&down), named(&down));
+        let seen = format!("{} down on the node: {}", counted_with_verb(&down), named(&down));
         findings.push(Finding::fail(CHECK, seen, "these pods have no carrier").fix("vlan-bridgectl repair"));
     }
     if !elsewhere.is_empty() {
         let why = "another program moved them: they are not on their network";
-        let seen =
-            format!("{} in another bridge than their network's: {}", are(&elsewhere), named(&elsewhere));
+        let seen = format!(
+            "{} in another bridge than their network's: {}",
+            counted_with_verb(&elsewhere),
+            named(&elsewhere)
+        );
         let fix = elsewhere.iter().map(|link| format!("ip link set {} master BRIDGE", link.name));
         findings.push(fix.take(MAX_NAMED).fold(Finding::warn(CHECK, seen, why), Finding::fix));
     }
@@ -56,7 +59,7 @@ pub(super) fn ports(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn are(links: &[&Link]) -> String {
+fn counted_with_verb(links: &[&Link]) -> String {
     let verb = if links.len() == 1 { "is" } else { "are" };
     format!("{} {verb}", counted(links.len(), "pod"))
 }

@@ -19,7 +19,7 @@ pub(super) fn dropped<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterat
         let families = [(false, filter.ipv4), (true, filter.ipv6)].into_iter();
         let concerned = families.filter(|(ipv6, is_about)| {
             *is_about
-                && is_called(facts, *ipv6)
+                && calls_iptables(facts, *ipv6)
                 && network.has_family(*ipv6)
                 && !has_route_back(facts, bridge, *ipv6, filter.strict)
         });
@@ -28,11 +28,11 @@ pub(super) fn dropped<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterat
     })
 }
 
-fn is_called(facts: &Facts, ipv6: bool) -> bool {
-    facts.sysctls.get(&format!("bridge/{}", called_key(ipv6))) == Some(1)
+fn calls_iptables(facts: &Facts, ipv6: bool) -> bool {
+    facts.sysctls.get(&format!("bridge/{}", call_iptables_key(ipv6))) == Some(1)
 }
 
-fn called_key(ipv6: bool) -> &'static str {
+fn call_iptables_key(ipv6: bool) -> &'static str {
     if ipv6 { "bridge-nf-call-ip6tables" } else { "bridge-nf-call-iptables" }
 }
 
@@ -48,7 +48,8 @@ fn has_route_back(facts: &Facts, bridge: &str, ipv6: bool, strict: bool) -> bool
 
 fn finding(filter: &ReversePathFilter, bridge: &str, concerned: &[bool]) -> Finding {
     let ReversePathFilter { family, table, chain, .. } = filter;
-    let called: Vec<String> = concerned.iter().map(|ipv6| format!("{} is 1", called_key(*ipv6))).collect();
+    let called: Vec<String> =
+        concerned.iter().map(|ipv6| format!("{} is 1", call_iptables_key(*ipv6))).collect();
     let seen = format!(
         "{}, and chain {chain} of table {} {table} drops packets on {bridge} whose source has no route through it",
         called.join(", "),

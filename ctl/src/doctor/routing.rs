@@ -94,7 +94,7 @@ pub(super) fn host_access(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "hostaccess";
     let why = "the node and its pod do not reach each other: probes fail, services of the node too. vlan-bridgectl repair brings back \
                what was lost while the bridge was down, and so does the next ADD or DEL on this node. A pod from before the node had an \
-               address of that family, or from before hostAccess, has to be started anew";
+               address of that family, or from before hostAccess, must be restarted";
     let judge = |lost: &MissingRoute| {
         let MissingRoute { veth, device, metric, mac, missing: Missing { address, source, is_route } } = lost;
         if *is_route {

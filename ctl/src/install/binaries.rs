@@ -99,8 +99,8 @@ impl Binary {
             return Ok(());
         }
         match &self.same_as {
-            Some(other) if files::link(other, &self.target).is_ok() => Ok(()),
-            _ => files::put(&self.target, &self.content, 0o755),
+            Some(other) if files::hard_link(other, &self.target).is_ok() => Ok(()),
+            _ => files::write_atomically(&self.target, &self.content, 0o755),
         }
     }
 

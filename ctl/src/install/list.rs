@@ -7,8 +7,8 @@ use cni_conf::cni::version::Version;
 use serde_json::{Value, json};
 
 use super::binaries::Binary;
-use crate::args::{Described, Install};
-use crate::lists::{self, OUR_PLUGIN};
+use crate::args::{Install, NetworkFlags};
+use crate::lists::{self, PLUGIN_TYPE};
 use crate::runtimes::{self, Runtime};
 
 /// A list that is the same on every node.
@@ -26,9 +26,9 @@ pub(super) struct Template {
 }
 
 /// The templates of a call: files, or the network that flags describe; none to install the plugins only.
-pub(super) fn templates(call: &Install) -> Result<Vec<Template>> {
+pub(super) fn templates(args: &Install) -> Result<Vec<Template>> {
     let mut templates = Vec::new();
-    for path in &call.network {
+    for path in &args.network {
         let (from, content) = (path.display().to_string(), lists::read_as_is(path)?);
         let own_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let is_single = lists::is_single(&content) && own_name.ends_with(".conf");
@@ -36,8 +36,8 @@ pub(super) fn templates(call: &Install) -> Result<Vec<Template>> {
         let file = if keeps_name { own_name } else { file_of(&content, &from)? };
         templates.push(Template { from, file, content: lists::wrap_single(content), is_single });
     }
-    if let Some(name) = &call.described.name {
-        let content = described(name, &call.described)?;
+    if let Some(name) = &args.flags.name {
+        let content = from_flags(name, &args.flags)?;
         let from = format!("network {name}");
         templates.push(Template { file: file_of(&content, &from)?, from, content, is_single: false });
     }
@@ -50,23 +50,24 @@ fn file_of(list: &Value, from: &str) -> Result<String> {
     Ok(format!("10-{name}.conflist"))
 }
 
-fn described(name: &str, facts: &Described) -> Result<Value> {
-    let subnet = facts.subnet.ok_or_else(|| anyhow!("--subnet is missing: the pods' subnet"))?;
+fn from_flags(name: &str, flags: &NetworkFlags) -> Result<Value> {
+    let subnet = flags.subnet.ok_or_else(|| anyhow!("--subnet is missing: the pods' subnet"))?;
     let default_route = if subnet.addr().is_ipv4() { "0.0.0.0/0" } else { "::/0" };
     let mut ipam =
         json!({"type": "vlan-bridge-ipam", "subnet": subnet.to_string(), "routes": [{"dst": default_route}]});
-    if let Some(gateway) = facts.gateway {
+    if let Some(gateway) = flags.gateway {
         ipam["gateway"] = gateway.to_string().into();
     }
-    if !facts.exclude.is_empty() {
-        ipam["exclude"] = facts.exclude.clone().into();
+    if !flags.exclude.is_empty() {
+        ipam["exclude"] = flags.exclude.clone().into();
     }
-    let bridge = facts.bridge.clone().or(facts.vlan.map(|vlan| format!("br{vlan}")));
-    let mut plugin = json!({"type": OUR_PLUGIN, "bridge": bridge.as_deref().unwrap_or("cni0"), "ipam": ipam});
-    match &facts.master {
+    let bridge = flags.bridge.clone().or(flags.vlan.map(|vlan| format!("br{vlan}")));
+    let mut plugin =
+        json!({"type": PLUGIN_TYPE, "bridge": bridge.as_deref().unwrap_or("cni0"), "ipam": ipam});
+    match &flags.master {
         Some(master) => {
             plugin["uplink"] = json!({"master": master});
-            if let Some(vlan) = facts.vlan {
+            if let Some(vlan) = flags.vlan {
                 plugin["uplink"]["vlan"] = vlan.into();
             }
         }
@@ -149,7 +150,7 @@ pub(super) fn missing_plugins(list: &Value, bin_dirs: &[PathBuf], coming: &[Bina
 /// have the same network name.
 pub(super) fn conflicts(dir: &Path, path: &Path, list: &Value) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
-    let others = lists::in_folder(dir).context("cannot look for other network lists")?;
+    let others = lists::in_folder(dir).context("cannot read other network lists")?;
     for other in others.iter().filter(|other| other.path != path) {
         let shown = other.path.display();
         if other.name().is_some_and(|name| list["name"] == name) {

@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 use super::list::Template;
 use super::slice::NodeSlices;
 use crate::args::Install;
-use crate::lists::{NetworkConfig, OUR_PLUGIN};
+use crate::lists::{NetworkConfig, PLUGIN_TYPE};
 
 /// The objects that can have a slice: those with a subnet, in every vlan-bridge entry with
 /// vlan-bridge-ipam.
 fn ranges(list: &mut Value) -> Vec<&mut Map<String, Value>> {
     let mut ranges = Vec::new();
     let plugins = list["plugins"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
-    for plugin in plugins.iter_mut().filter(|plugin| plugin["type"] == OUR_PLUGIN) {
+    for plugin in plugins.iter_mut().filter(|plugin| plugin["type"] == PLUGIN_TYPE) {
         let Some(ipam) = plugin["ipam"].as_object_mut() else { continue };
         if ipam.get("type").is_none_or(|kind| kind != cni_conf::network::OUR_IPAM) {
             continue;
@@ -36,17 +36,17 @@ const LIMIT_KEYS: [&str; 3] = ["slice", "rangeStart", "rangeEnd"];
 
 /// Whether a list has an uplink, and a range whose whole subnet every node would lease.
 pub(super) fn wants_slice(list: &Value) -> bool {
-    has_uplink(list) && ranges(&mut list.clone()).iter().any(|range| is_open(range))
+    has_uplink(list) && ranges(&mut list.clone()).iter().any(|range| lacks_slice(range))
 }
 
 /// Whether other nodes share the network.
 fn has_uplink(list: &Value) -> bool {
     let plugins = list["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
-    plugins.iter().any(|plugin| plugin["type"] == OUR_PLUGIN && plugin["uplink"].is_object())
+    plugins.iter().any(|plugin| plugin["type"] == PLUGIN_TYPE && plugin["uplink"].is_object())
 }
 
 /// Whether a range is not yet limited to a part of its subnet.
-fn is_open(range: &Map<String, Value>) -> bool {
+fn lacks_slice(range: &Map<String, Value>) -> bool {
     !LIMIT_KEYS.iter().any(|part| range.contains_key(*part))
 }
 
@@ -59,8 +59,8 @@ fn subnet(range: &Map<String, Value>) -> Option<IpNet> {
 ///
 /// # Errors
 /// It would be ignored without notice.
-pub(super) fn check_use(call: &Install, templates: &[Template]) -> Result<()> {
-    let given = match (call.slice.first(), &call.mapping) {
+pub(super) fn check_slices_apply(args: &Install, templates: &[Template]) -> Result<()> {
+    let given = match (args.slice.first(), &args.mapping) {
         (Some(slice), _) => format!("--slice {slice}"),
         (None, Some(path)) => format!("--mapping {}", path.display()),
         (None, None) => return Ok(()),
@@ -78,7 +78,7 @@ pub(super) fn check_use(call: &Install, templates: &[Template]) -> Result<()> {
     let fits = |slice: &IpNet| subnets.iter().flatten().any(|subnet| subnet.contains(slice));
     if subnets.iter().all(Option::is_some)
         && !subnets.is_empty()
-        && let Some(lost) = call.slice.first().filter(|_| !call.slice.iter().any(fits))
+        && let Some(lost) = args.slice.first().filter(|_| !args.slice.iter().any(fits))
     {
         bail!("{}: slice {lost}, from --slice, is not within subnet {}", first.from, shown(&subnets));
     }
@@ -113,10 +113,10 @@ fn own_limits(range: &Map<String, Value>, subnet: IpNet, slice: IpNet) -> (Strin
 /// A range that gets no slice although there is one of its family: that slice is outside the range's
 /// subnet. Also a range that is already limited otherwise than --slice or --mapping says. If the Node's
 /// slice says otherwise, that is only a warning.
-pub(super) fn set_slices(list: &mut Value, from: &str, chosen: &mut NodeSlices) -> Result<Vec<String>> {
+pub(super) fn insert_slices(list: &mut Value, from: &str, chosen: &mut NodeSlices) -> Result<Vec<String>> {
     let (is_shared, is_wanted) = (has_uplink(list), wants_slice(list));
     let all = ranges(list).into_iter().filter_map(|range| Some((subnet(range)?, range)));
-    let (mut open, fixed): (Vec<_>, Vec<_>) = all.partition(|(_, range)| is_open(range));
+    let (mut open, fixed): (Vec<_>, Vec<_>) = all.partition(|(_, range)| lacks_slice(range));
     if !is_shared && !chosen.is_by_caller {
         open.clear();
     }

@@ -42,16 +42,16 @@ impl NodeSlices {
 ///
 /// # Errors
 /// A source that cannot be read or parsed.
-pub(super) fn find(call: &Install, cluster: Option<&Cluster>) -> Result<Option<NodeSlices>> {
-    if !call.slice.is_empty() {
-        let slices = call.slice.clone();
+pub(super) fn find(args: &Install, cluster: Option<&Cluster>) -> Result<Option<NodeSlices>> {
+    if !args.slice.is_empty() {
+        let slices = args.slice.clone();
         return Ok(Some(NodeSlices { slices, source: "--slice".into(), is_by_caller: true }));
     }
     if let Some(chosen) = cluster.and_then(|cluster| cluster.chosen.clone()) {
         return Ok(Some(chosen));
     }
-    let Some(path) = &call.mapping else { return Ok(None) };
-    let node = node::name(call.node.as_deref())?;
+    let Some(path) = &args.mapping else { return Ok(None) };
+    let node = node::name(args.node.as_deref())?;
     let own = mapping(path)?.into_iter().find(|(name, _)| *name == node);
     let source = path.display().to_string();
     Ok(own.map(|(_, slices)| NodeSlices { slices, source, is_by_caller: true }))
@@ -61,16 +61,16 @@ pub(super) fn find(call: &Install, cluster: Option<&Cluster>) -> Result<Option<N
 ///
 /// # Errors
 /// If no source knows this node.
-pub(super) fn choose(call: &Install, cluster: Option<&Cluster>) -> Result<NodeSlices> {
-    if let Some(chosen) = find(call, cluster)? {
+pub(super) fn choose(args: &Install, cluster: Option<&Cluster>) -> Result<NodeSlices> {
+    if let Some(chosen) = find(args, cluster)? {
         return Ok(chosen);
     }
-    let node = node::name(call.node.as_deref())?;
+    let node = node::name(args.node.as_deref())?;
     let mut asked = vec!["--slice is not set".to_owned()];
     if cluster.is_some() {
         asked.push(format!("the Node has neither the annotation {ANNOTATION} nor podCIDRs"));
     }
-    match &call.mapping {
+    match &args.mapping {
         Some(path) => asked.push(format!("{} has no line for it", path.display())),
         None => asked.push("--mapping is not set".into()),
     }
@@ -121,21 +121,22 @@ pub(super) fn parse_slices(text: &str) -> Result<Vec<IpNet>, String> {
 /// # Errors
 /// If a slice overlaps with another node's.
 pub(super) fn check_overlaps(
-    call: &Install,
+    args: &Install,
     chosen: &NodeSlices,
     cluster: Option<&Cluster>,
 ) -> Result<Option<String>> {
-    let node = node::name(call.node.as_deref())?;
+    let node = node::name(args.node.as_deref())?;
     let mut others = cluster.map(|cluster| cluster.others.clone()).unwrap_or_default();
-    if let Some(path) = &call.mapping {
+    if let Some(path) = &args.mapping {
         others.extend(mapping(path)?);
     }
     for (other, slices) in others.iter().filter(|(other, _)| *other != node) {
-        for theirs in slices {
-            if let Some(own) = chosen.slices.iter().find(|own| own.contains(theirs) || theirs.contains(*own))
+        for other_slice in slices {
+            if let Some(own) =
+                chosen.slices.iter().find(|own| own.contains(other_slice) || other_slice.contains(*own))
             {
                 bail!(
-                    "slice {own} of node {node}, from {}, overlaps {theirs} of node {other}",
+                    "slice {own} of node {node}, from {}, overlaps {other_slice} of node {other}",
                     chosen.source
                 );
             }
@@ -159,9 +160,9 @@ impl Cluster {
     ///
     /// # Errors
     /// An API server that does not answer. Its slice would take precedence over the mapping file.
-    pub(super) fn find(call: &Install) -> Result<Option<Cluster>> {
-        let Some(api) = api_server(call)? else { return Ok(None) };
-        let name = node::name(call.node.as_deref())?;
+    pub(super) fn find(args: &Install) -> Result<Option<Cluster>> {
+        let Some(api) = api_server(args)? else { return Ok(None) };
+        let name = node::name(args.node.as_deref())?;
         let node = api.node(&name)?;
         let mut cluster = Cluster { chosen: slices_of(&name, &node)?, ..Cluster::default() };
         let runtime = node.pointer("/status/nodeInfo/containerRuntimeVersion").and_then(Value::as_str);
@@ -190,17 +191,17 @@ impl Cluster {
 }
 
 /// The API server, if the Node may determine the slice.
-fn api_server(call: &Install) -> Result<Option<Api>> {
-    if !call.slice.is_empty() || (call.network.is_empty() && call.described.name.is_none()) {
+fn api_server(args: &Install) -> Result<Option<Api>> {
+    if !args.slice.is_empty() || (args.network.is_empty() && args.flags.name.is_none()) {
         return Ok(None);
     }
     Api::find()
 }
 
 /// The slices of this node's Node.
-pub(super) fn node_slices(call: &Install) -> Result<Option<NodeSlices>> {
-    let Some(api) = api_server(call)? else { return Ok(None) };
-    let name = node::name(call.node.as_deref())?;
+pub(super) fn node_slices(args: &Install) -> Result<Option<NodeSlices>> {
+    let Some(api) = api_server(args)? else { return Ok(None) };
+    let name = node::name(args.node.as_deref())?;
     slices_of(&name, &api.node(&name)?)
 }
 

@@ -19,15 +19,15 @@ const NODE_PERIOD: Duration = Duration::from_secs(30);
 type Run = fn(&Install, &mut dyn Write) -> Result<()>;
 
 /// Returns only if stdout cannot be written. A failed install keeps the current list, and is tried again.
-pub(super) fn watch(call: &Install, install: Run, out: &mut dyn Write) -> Result<()> {
+pub(super) fn watch(args: &Install, install: Run, out: &mut dyn Write) -> Result<()> {
     let mut installed = None;
     let mut reported = String::new();
     let mut node = NodeSource::default();
     loop {
-        node.refresh(call);
-        let now = (sources(call), node.chosen.clone());
+        node.refresh(args);
+        let now = (sources(args), node.chosen.clone());
         if installed.as_ref() != Some(&now) {
-            match install(call, out) {
+            match install(args, out) {
                 Ok(()) => (installed, reported) = (Some(now), String::new()),
                 Err(error) if output::is_output_error(&error) => return Err(error),
                 Err(error) => {
@@ -55,11 +55,11 @@ struct NodeSource {
 impl NodeSource {
     /// Asks again after [`NODE_PERIOD`]. Without an answer, or with a wrong one, the last slices stay: new
     /// pods start while the API server is away.
-    fn refresh(&mut self, call: &Install) {
+    fn refresh(&mut self, args: &Install) {
         if self.asked.is_some_and(|asked| asked.elapsed() < NODE_PERIOD) {
             return;
         }
-        if let Ok(chosen) = node_slices(call) {
+        if let Ok(chosen) = node_slices(args) {
             self.chosen = chosen;
         }
         self.asked = Some(Instant::now());
@@ -67,6 +67,6 @@ impl NodeSource {
 }
 
 /// The contents of the files; none if one cannot be read, which the install reports.
-fn sources(call: &Install) -> Vec<Option<Vec<u8>>> {
-    call.network.iter().chain(&call.mapping).map(|path| files::read(path).ok().flatten()).collect()
+fn sources(args: &Install) -> Vec<Option<Vec<u8>>> {
+    args.network.iter().chain(&args.mapping).map(|path| files::read(path).ok().flatten()).collect()
 }

@@ -29,12 +29,12 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
         let broken = nat::difference(veth, true).unwrap_or_else(|error| Some(error.to_string()));
         facts.broken_rules.extend(broken.map(|what| (veth.clone(), what)));
     }
-    let ours = || facts.networks.iter().map(|network| &network.config.network);
+    let networks = || facts.networks.iter().map(|network| &network.config.network);
     let mut lacks = Ok(());
-    if ours().any(|network| network.has_nat()) {
+    if networks().any(|network| network.has_nat()) {
         lacks = Nat::open().and_then(|nat| nat.probe());
     }
-    if ours().any(|network| guard::limits(network).is_some()) {
+    if networks().any(|network| guard::limits(network).is_some()) {
         lacks = lacks.and_then(|()| Guard::open()?.probe());
     }
     facts.filter_lacks = lacks.err().map(|error| error.to_string());
@@ -137,9 +137,9 @@ fn legacy() -> Vec<Legacy> {
     let ask = |program| {
         let mut command = Command::new(program);
         command.args(["-w", "5", "-S", "FORWARD"]).env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
-        let told = command.output();
-        let told = told.ok().filter(|told| told.status.success());
-        let chain = told.map(|told| String::from_utf8_lossy(&told.stdout).into_owned());
+        let output = command.output();
+        let output = output.ok().filter(|output| output.status.success());
+        let chain = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
         Legacy { program, chain }
     };
     filters.map(|(_, program)| ask(program)).collect()

@@ -12,12 +12,12 @@ use crate::neighbours::NeighbourTable;
 
 /// The drivers of NICs. Virtual interfaces have a kind instead.
 pub(super) fn drivers(links: &[Link]) -> BTreeMap<String, String> {
-    let look = |link: &Link| {
+    let read = |link: &Link| {
         let driver =
             fs::read_link(Path::new("/sys/class/net").join(&link.name).join("device/driver")).ok()?;
         Some((link.name.clone(), driver.file_name()?.to_string_lossy().into_owned()))
     };
-    links.iter().filter_map(look).collect()
+    links.iter().filter_map(read).collect()
 }
 
 pub(super) fn modules(links: &[Link]) -> Modules {

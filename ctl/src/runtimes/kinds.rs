@@ -196,7 +196,7 @@ impl Program {
     pub(super) fn is_daemon(&self, process: &Process) -> bool {
         // podman has no daemon, and its containers' monitors have other names.
         let is_daemon = !self.file_options.is_empty();
-        is_daemon && self.verb.is_none_or(|verb| process.words.iter().any(|word| word == verb))
+        is_daemon && self.verb.is_none_or(|verb| process.arguments.iter().any(|word| word == verb))
     }
 
     /// The configuration files of a process, from its options. A default without an option applies only if
@@ -247,16 +247,17 @@ mod tests {
 
     #[test]
     fn options_say_which_configuration_is_read() {
-        let places = |kind: usize, words: &[&str]| {
-            let words = words.iter().map(|word| (*word).to_owned()).collect();
-            let process = Process { name: "x", program: "/usr/bin/x".into(), words, folder: "/srv".into() };
+        let places = |kind: usize, arguments: &[&str]| {
+            let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+            let process =
+                Process { name: "x", program: "/usr/bin/x".into(), arguments, folder: "/srv".into() };
             PROGRAMS[kind].places(&process).iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
         };
         assert_eq!(places(0, &[]), PROGRAMS[0].files);
-        for words in
+        for arguments in
             [&["-c", "/a"] as &[&str], &["--config", "/a", "-l", "debug"], &["--config=/a"], &["-c=/a"]]
         {
-            assert_eq!(places(0, words), ["/a"], "{words:?}");
+            assert_eq!(places(0, arguments), ["/a"], "{arguments:?}");
         }
         assert_eq!(places(0, &["--config", "a.toml"]), ["/srv/a.toml"]);
         assert_eq!(places(1, &["-d", "/d"]), ["/etc/crio/crio.conf", "/d"]);

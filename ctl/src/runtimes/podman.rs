@@ -29,7 +29,7 @@ impl Backend {
     }
 }
 
-/// podman 3 has only CNI, podman 5 only netavark. podman 4 has both, and is ask_podman if no file says which.
+/// podman 3 has only CNI, podman 5 only netavark. podman 4 has both, and is asked if no file says which.
 pub(super) fn backend(version: Option<&str>, configuration: &Configuration) -> Option<Backend> {
     let setting = |table: &Table| Backend::parse(at(table, &["network", "network_backend"])?.as_str()?);
     match numbers(version?)?.0 {

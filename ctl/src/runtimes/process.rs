@@ -15,7 +15,7 @@ pub(super) struct Process {
     /// Its executable, or only its name if the path is unknown.
     pub(super) program: PathBuf,
     /// Its arguments.
-    pub(super) words: Vec<String>,
+    pub(super) arguments: Vec<String>,
     /// Its working directory.
     pub(super) folder: PathBuf,
 }
@@ -35,14 +35,14 @@ pub(super) fn of(names: &[&'static str]) -> Vec<Process> {
 /// Whether a process is root's, and has the network namespace and the root directory of this process. The
 /// paths of other processes mean something else.
 fn is_of_node(process: &Path) -> bool {
-    let look = || -> io::Result<bool> {
+    let check = || -> io::Result<bool> {
         let is_ours = |own: &str, its: &str| {
             Ok::<_, io::Error>(is_same(&fs::metadata(own)?, &fs::metadata(process.join(its))?))
         };
         let status = fs::read_to_string(process.join("status"))?;
         Ok(runs_as_root(&status) && is_ours("/proc/self/ns/net", "ns/net")? && is_ours("/", "root/")?)
     };
-    look().unwrap_or(false)
+    check().unwrap_or(false)
 }
 
 /// Whether all user IDs of a process are root's. A setuid program has another real user ID, and that user
@@ -59,25 +59,28 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
 /// The process, if it has one of these names. It may end meanwhile.
 fn parse(process: &Path, names: &[&'static str]) -> Option<Process> {
     let line = fs::read(process.join("cmdline")).ok()?;
-    let words: Vec<String> =
-        line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-    let last = |word: &String| Path::new(word).file_name().map(|last| last.to_string_lossy().into_owned());
+    let arguments: Vec<String> = line
+        .split(|byte| *byte == 0)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect();
+    let last =
+        |argument: &String| Path::new(argument).file_name().map(|last| last.to_string_lossy().into_owned());
     let called = fs::read_to_string(process.join("comm")).ok()?;
-    let called = [Some(called.trim_end().to_owned()), last(words.first()?)];
+    let called = [Some(called.trim_end().to_owned()), last(arguments.first()?)];
     let name = *names.iter().find(|name| called.iter().flatten().any(|called| called == *name))?;
-    let is_named = |word: &String| last(word).as_deref() == Some(name);
+    let is_named = |argument: &String| last(argument).as_deref() == Some(name);
     // A wrapper may be a script, whose interpreter is the first argument.
-    let at = words.iter().take(2).position(is_named).unwrap_or(0);
-    let program = Path::new(&words[at]);
+    let at = arguments.iter().take(2).position(is_named).unwrap_or(0);
+    let program = Path::new(&arguments[at]);
     let beside = || Some(fs::read_link(process.join("exe")).ok()?.parent()?.join(name));
-    let program = match program.is_absolute() && is_named(&words[at]) {
+    let program = match program.is_absolute() && is_named(&arguments[at]) {
         true => Some(program.to_owned()),
         false => beside().filter(|path| path.exists()),
     };
     Some(Process {
         name,
         program: program.unwrap_or_else(|| name.into()),
-        words: words.into_iter().skip(at + 1).collect(),
+        arguments: arguments.into_iter().skip(at + 1).collect(),
         folder: fs::read_link(process.join("cwd")).unwrap_or_else(|_| "/".into()),
     })
 }
@@ -86,10 +89,12 @@ impl Process {
     /// The values of an option by any of its names: `--name value` or `--name=value`.
     pub(super) fn values_of(&self, names: &[&str]) -> Vec<&str> {
         let mut values = Vec::new();
-        for (index, word) in self.words.iter().enumerate() {
-            let value = match word.split_once('=') {
+        for (index, argument) in self.arguments.iter().enumerate() {
+            let value = match argument.split_once('=') {
                 Some((name, value)) if names.contains(&name) => Some(value),
-                None if names.contains(&word.as_str()) => self.words.get(index + 1).map(String::as_str),
+                None if names.contains(&argument.as_str()) => {
+                    self.arguments.get(index + 1).map(String::as_str)
+                }
                 _ => None,
             };
             values.extend(value.filter(|value| !value.is_empty()));
