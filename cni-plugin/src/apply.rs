@@ -3,17 +3,19 @@
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
 use kernel::link::Link;
+use kernel::port::Membership;
 use kernel::sysctl::InterfaceSysctls;
-use kernel::{Conn, NetError, addr, link, port};
+use kernel::{Conn, NetError, addr, link, port, remove};
 
 use crate::lock::NodeLock;
 use crate::observe;
 use crate::ownership::NODE_ALIAS;
-use crate::plan::uplink::{self, Seen};
+use crate::plan::observed::BridgeAndUplink;
+use crate::plan::uplink;
 use crate::plan::vlan::DUMMY;
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, Step, Sysctl, VlanMember};
 use crate::random;
-use crate::undo::{Undo, UndoLog};
+use crate::undo::UndoLog;
 
 /// How often a first ADD looks again after something that holds no lock of ours (an operator, a network
 /// manager) made the same interface at the same time.
@@ -23,7 +25,7 @@ const ATTEMPTS: usize = 3;
 /// missing this takes no lock and sends nothing but look-ups. Where anything is missing or wrong, that may be
 /// another ADD half way through, so everything is looked at again under the node's lock, and more closely.
 /// What fails half way is taken back.
-pub async fn ensure_uplink(conn: &Conn, network: &Network) -> Result<Seen, CniError> {
+pub async fn ensure_uplink(conn: &Conn, network: &Network) -> Result<BridgeAndUplink, CniError> {
     let seen = observe::uplink(conn, network).await?;
     if let Ok(plan) = uplink::plan(network, &seen)
         && plan.steps.is_empty()
@@ -65,7 +67,7 @@ pub async fn apply_all(conn: &Conn, steps: &[Step]) -> Result<(), NetError> {
     for step in steps {
         log::info!("{step}");
         if let Err(e) = apply_step(conn, step, &mut undo).await {
-            undo.unwind(conn).await;
+            undo.unwind().await;
             let attempted = Attempted(step, &e).to_string();
             return Err(e.of(attempted));
         }
@@ -96,12 +98,12 @@ impl std::fmt::Display for Attempted<'_> {
     }
 }
 
-async fn apply_step(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), NetError> {
+async fn apply_step<'a>(conn: &'a Conn, step: &Step, undo: &mut UndoLog<'a>) -> Result<(), NetError> {
     match step {
         Step::CreateVlan { name, parent, id } => {
             let parent = find(conn, parent).await?;
             link::add_vlan(conn, name, parent.index, *id).await?;
-            undo.push(Undo::RemoveLink(name.clone()));
+            remove_on_failure(conn, name, undo);
             mark_as_ours(conn, name).await
         }
         Step::CreateBridge { name, mac, mtu, vlan_filtering, multicast_snooping } => {
@@ -114,7 +116,7 @@ async fn apply_step(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), 
                 multicast_snooping: *multicast_snooping,
             };
             link::add_bridge(conn, &bridge).await?;
-            undo.push(Undo::RemoveLink(name.clone()));
+            remove_on_failure(conn, name, undo);
             if mac.is_none() {
                 // Its link-local address comes of a random MAC. While that is tentative, a second or two from
                 // the first pod on, the kernel looks for no neighbour behind it (ndisc_send_ns), and what
@@ -124,85 +126,109 @@ async fn apply_step(conn: &Conn, step: &Step, undo: &mut UndoLog) -> Result<(), 
             mark_as_ours(conn, name).await
         }
         Step::MarkAsOurs(name) => mark_as_ours(conn, name).await,
-        Step::DisableAcceptRa(name) => {
-            let before = find(conn, name).await?.accept_ra;
-            if InterfaceSysctls::ipv6().write(name, "accept_ra", "0")?
-                && let Some(value) = before
-            {
-                undo.push(Undo::AcceptAdvertisements { name: name.clone(), value });
-            }
-            Ok(())
-        }
-        Step::SetArpIgnore(name) => {
-            let before = find(conn, name).await?.arp_ignore;
-            if InterfaceSysctls::ipv4().write(name, "arp_ignore", "1")?
-                && let Some(value) = before
-            {
-                undo.push(Undo::AnswerArp { name: name.clone(), value });
-            }
-            Ok(())
-        }
-        Step::SetRpFilterLoose(name) => {
-            let device = find(conn, name).await?;
-            if addr::add_for_the_host(conn, device.index, DUMMY).await? {
-                undo.push(Undo::RemoveAddress { name: name.clone(), net: DUMMY });
-            }
-            let before = device.rp_filter;
-            if InterfaceSysctls::ipv4().write(name, "rp_filter", "2")?
-                && let Some(value) = before
-            {
-                undo.push(Undo::ReversePath { name: name.clone(), value });
-            }
-            Ok(())
-        }
-        Step::Enslave { port, bridge } => {
-            let bridge = find(conn, bridge).await?;
-            set(conn, port, link::Change { master: Some(bridge.index), ..Default::default() }).await?;
-            undo.push(Undo::ReleasePort(port.clone()));
-            Ok(())
-        }
+        Step::Sysctl(setting) => set_sysctl(conn, setting, undo).await,
+        Step::AddDummyAddress(name) => add_dummy_address(conn, name, undo).await,
         Step::Pin { name, mac, mtu } => {
             set(conn, name, link::Change { mac: *mac, mtu: *mtu, ..Default::default() }).await
         }
-        Step::Up(name) => {
-            set(conn, name, link::Change { up: Some(true), ..Default::default() }).await?;
-            undo.push(Undo::Down(name.clone()));
+        Step::JoinVlans { member, vlans } | Step::LeaveVlans { member, vlans } => {
+            let joins = matches!(step, Step::JoinVlans { .. });
+            change_vlans(conn, member, vlans, joins).await?;
+            let (member, vlans) = (member.clone(), vlans.clone());
+            undo.push(step.to_string(), async move { change_vlans(conn, &member, &vlans, !joins).await });
             Ok(())
         }
+        Step::Enslave { .. }
+        | Step::Up(_)
+        | Step::Promisc(_)
+        | Step::ClearForwardDelay(_)
+        | Step::NoMulticastSnooping(_) => change_link(conn, step, undo).await,
+    }
+}
+
+/// A step that changes settings of one interface, which have a value to go back to.
+async fn change_link<'a>(conn: &'a Conn, step: &Step, undo: &mut UndoLog<'a>) -> Result<(), NetError> {
+    let none = link::Change::default;
+    let (name, change, back) = match step {
+        Step::Enslave { port, bridge } => {
+            let master = Some(find(conn, bridge).await?.index);
+            (port, link::Change { master, ..none() }, link::Change { master: Some(0), ..none() })
+        }
+        Step::Up(name) => {
+            (name, link::Change { up: Some(true), ..none() }, link::Change { up: Some(false), ..none() })
+        }
         Step::Promisc(name) => {
-            set(conn, name, link::Change { promisc: Some(true), ..Default::default() }).await?;
-            undo.push(Undo::NotPromisc(name.clone()));
-            Ok(())
+            let promisc = |on| link::Change { promisc: Some(on), ..none() };
+            (name, promisc(true), promisc(false))
         }
         Step::ClearForwardDelay(name) => {
             let before = find(conn, name).await?.bridge().map(|options| options.forward_delay);
-            set(conn, name, link::Change { forward_delay: Some(0), ..Default::default() }).await?;
-            if let Some(ticks) = before {
-                undo.push(Undo::ForwardDelay { name: name.clone(), ticks });
-            }
-            Ok(())
+            let delay = |ticks| link::Change { forward_delay: ticks, ..none() };
+            (name, delay(Some(0)), delay(before))
         }
         Step::NoMulticastSnooping(name) => {
-            set(conn, name, link::Change { multicast_snooping: Some(false), ..Default::default() }).await?;
-            undo.push(Undo::MulticastSnooping(name.clone()));
-            Ok(())
+            let snooping = |on| link::Change { multicast_snooping: Some(on), ..none() };
+            (name, snooping(false), snooping(true))
         }
-        Step::JoinVlans { port, vlans } => {
-            port::join(conn, port::Member::Port(find(conn, port).await?.index), vlans).await?;
-            undo.push(Undo::LeaveVlans { name: port.clone(), vlans: vlans.clone(), bridge_itself: false });
-            Ok(())
+        _ => return Ok(()),
+    };
+    set(conn, name, change).await?;
+    let name = name.clone();
+    undo.push(step.to_string(), async move {
+        match link::by_name(conn, &name).await? {
+            Some(found) => link::change(conn, found.index, &back, || format!("restore {name}")).await,
+            None => Ok(()),
         }
-        Step::JoinVlansSelf { bridge, vlans } => {
-            port::join(conn, port::Member::Bridge(find(conn, bridge).await?.index), vlans).await?;
-            undo.push(Undo::LeaveVlans { name: bridge.clone(), vlans: vlans.clone(), bridge_itself: true });
-            Ok(())
-        }
-        Step::LeaveVlans { port, vlans } => {
-            port::leave(conn, port::Member::Port(find(conn, port).await?.index), vlans).await?;
-            undo.push(Undo::RejoinVlans { name: port.clone(), vlans: vlans.clone() });
-            Ok(())
-        }
+    });
+    Ok(())
+}
+
+async fn set_sysctl<'a>(conn: &'a Conn, setting: &Sysctl, undo: &mut UndoLog<'a>) -> Result<(), NetError> {
+    let before = setting.of(&find(conn, &setting.interface).await?);
+    let Sysctl { family, interface, key, value } = setting.clone();
+    if InterfaceSysctls::of(family).write(&interface, key, value)?
+        && let Some(before) = before
+    {
+        undo.push(setting.to_string(), async move {
+            InterfaceSysctls::of(family).write(&interface, key, &before.to_string()).map(drop)
+        });
     }
+    Ok(())
+}
+
+async fn add_dummy_address<'a>(conn: &'a Conn, name: &str, undo: &mut UndoLog<'a>) -> Result<(), NetError> {
+    let device = find(conn, name).await?;
+    if addr::add_for_the_host(conn, device.index, DUMMY).await? {
+        undo.push(format!("ip address add {DUMMY} dev {name}"), async move {
+            addr::del(conn, device.index, DUMMY).await
+        });
+    }
+    Ok(())
+}
+
+async fn change_vlans(
+    conn: &Conn,
+    member: &VlanMember,
+    vlans: &[Membership],
+    join: bool,
+) -> Result<(), NetError> {
+    let (name, of): (_, fn(u32) -> port::Member) = match member {
+        VlanMember::Port(name) => (name, port::Member::Port),
+        VlanMember::Bridge(name) => (name, port::Member::Bridge),
+    };
+    let member = of(find(conn, name).await?.index);
+    if join { port::join(conn, member, vlans).await } else { port::leave(conn, member, vlans).await }
+}
+
+/// Has a failure remove an interface that was made.
+pub fn remove_on_failure<'a>(conn: &'a Conn, name: &str, undo: &mut UndoLog<'a>) {
+    let name = name.to_owned();
+    undo.push(format!("ip link add {name}"), async move {
+        match link::by_name(conn, &name).await? {
+            Some(found) => remove::link(conn, found.index, &name).await,
+            None => Ok(()),
+        }
+    });
 }
 
 async fn mark_as_ours(conn: &Conn, name: &str) -> Result<(), NetError> {

@@ -13,7 +13,7 @@ use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::result::AddResult;
 use cni_conf::cni::version::Version;
-use cni_conf::network::OUR_IPAM;
+use cni_conf::ipam_plugin::IpamPlugin;
 use cni_conf::request::Request;
 use serde_json::Value;
 
@@ -28,6 +28,7 @@ const LONGEST_ANSWER: u64 = cni_skel::MAX_STDIN;
 /// An IPAM plugin found in `CNI_PATH`, with the request that it is given: the runtime's, byte for byte.
 #[derive(Clone)]
 pub struct Delegate {
+    plugin: IpamPlugin,
     binary: PathBuf,
     /// Whether that file is the program that runs here. Then a call does what a process would.
     is_this_program: bool,
@@ -43,8 +44,8 @@ impl std::fmt::Debug for Delegate {
 impl Delegate {
     /// Looks the plugin up in `CNI_PATH`: the first file of that name that can be executed. A folder that is
     /// not absolute is passed over: what it means depends on where the runtime happens to be.
-    pub fn find(name: &str, request: &Request) -> Result<Delegate, CniError> {
-        let folders = &request.env.path;
+    pub fn find(plugin: &IpamPlugin, request: &Request) -> Result<Delegate, CniError> {
+        let (name, folders) = (plugin.name(), &request.env.path);
         let mut candidates =
             folders.iter().filter(|folder| folder.is_absolute()).map(|folder| folder.join(name));
         let found = candidates.find_map(|path| {
@@ -54,7 +55,8 @@ impl Delegate {
         match found {
             Some((binary, file)) => Ok(Delegate {
                 binary,
-                is_this_program: name == OUR_IPAM && is_this_program(&file),
+                is_this_program: plugin.is_ours() && is_this_program(&file),
+                plugin: plugin.clone(),
                 request: Arc::new(request.clone()),
             }),
             None => {
@@ -73,7 +75,7 @@ impl Delegate {
 
     /// Whether it is `vlan-bridge-ipam`, of whose errors we know what they leave.
     pub fn is_ours(&self) -> bool {
-        self.binary.ends_with(OUR_IPAM)
+        self.plugin.is_ours()
     }
 
     /// Runs a verb to its end. Of its result only an error matters.

@@ -10,7 +10,8 @@ use std::net::IpAddr;
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
-use cni_conf::network::{Network, PortVlans};
+use cni_conf::network::Network;
+use cni_conf::vlans::PortVlans;
 use ipnet::IpNet;
 use kernel::Conn;
 use kernel::link::Link;

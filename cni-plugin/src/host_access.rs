@@ -19,11 +19,11 @@ use ipnet::IpNet;
 
 use crate::ownership::{is_attachment, metric_of};
 use crate::plan::check;
-use crate::plan::host_access::{self as plan, Seen};
+use crate::plan::host_access::{self as plan, NodeAddresses};
 use crate::pod::Pod;
 use crate::ports;
 use crate::record::Record;
-use crate::undo::{Undo, UndoLog};
+use crate::undo::UndoLog;
 
 mod repair;
 
@@ -60,7 +60,7 @@ pub async fn host_routes(
     device: &Link,
     pods: &[IpAddr],
 ) -> Result<HostRoutes> {
-    let mut seen = Seen::default();
+    let mut seen = NodeAddresses::default();
     let (mut without_us, mut there) = (Vec::new(), Vec::new());
     for pod in pods {
         let ours = route::ours_to(node, *pod).await?;
@@ -182,7 +182,7 @@ pub async fn install(
     veth: &VethPair<'_>,
     routes: &HostRoutes,
     record: &Record,
-    undo: &mut UndoLog,
+    undo: &mut UndoLog<'_>,
 ) -> std::result::Result<(), CniError> {
     let (Some(node_mac), Some(pod_mac)) = (veth.device.mac, veth.container.mac) else { return Ok(()) };
     if routes.to_pod.is_empty() {
@@ -214,7 +214,12 @@ pub async fn install(
         ]);
         installed.push(to_pod);
     }
-    undo.push(Undo::RemoveHostAccess { veth: veth.host.name.clone(), routes: installed });
+    let name = veth.host.name.clone();
+    undo.push(format!("host routes to {name}"), async move {
+        let deleted = delete_record(&name);
+        remove(&installed)?;
+        deleted
+    });
     repair::write_record(record, veth, routes)?;
     Ok(Batch::open()?.send(&of_node)?)
 }
@@ -313,7 +318,7 @@ pub async fn check(
     pod: &Conn,
     network: &Network,
     previous: &AddResult,
-    seen: &check::Seen,
+    seen: &check::Attached,
 ) -> Result<(), CniError> {
     let failed = |why: String| CniError::new(code::CHECK_FAILED, why);
     let (Some(wanted), Some(container)) = (&network.host_access, &seen.container) else { return Ok(()) };

@@ -6,6 +6,7 @@
 //! elements and removed after them (docs/architecture.md has the order of steps, and what a kill leaves).
 
 mod bridged;
+mod bridges;
 mod flush;
 mod forward;
 mod install;

@@ -5,12 +5,13 @@ use kernel::link::{Installed, Kind, Link};
 use kernel::{Conn, Result, addr, link, netns, port, route};
 
 use crate::ownership;
-use crate::plan::uplink::{Seen, Surroundings};
+use crate::plan::observed::{BridgeAndUplink, Surroundings};
 
 /// The interfaces that the configuration names: a few look-ups by name, however many pods there are. On a
 /// trunk, the VLANs of the ports and the node's VLAN sub-interfaces as well.
-pub async fn uplink(conn: &Conn, network: &Network) -> Result<Seen> {
-    let mut seen = Seen { bridge: link::by_name(conn, &network.bridge).await?, ..Seen::default() };
+pub async fn uplink(conn: &Conn, network: &Network) -> Result<BridgeAndUplink> {
+    let mut seen =
+        BridgeAndUplink { bridge: link::by_name(conn, &network.bridge).await?, ..BridgeAndUplink::default() };
     // One that we made has been given its MAC.
     seen.bridge_mac_may_change = seen
         .bridge
@@ -55,7 +56,7 @@ pub async fn uplink(conn: &Conn, network: &Network) -> Result<Seen> {
 }
 
 /// The same with the rest of the node's network, for when something is to be changed.
-pub async fn uplink_and_surroundings(conn: &Conn, network: &Network) -> Result<Seen> {
+pub async fn uplink_and_surroundings(conn: &Conn, network: &Network) -> Result<BridgeAndUplink> {
     let mut seen = uplink(conn, network).await?;
     seen.sub_interfaces = link::vlans(conn).await?;
     let port = match &network.uplink {
@@ -79,7 +80,7 @@ pub async fn uplink_and_surroundings(conn: &Conn, network: &Network) -> Result<S
 
 /// The same for who only wants to tell how things are: looked at until two looks agree, for an ADD may be in
 /// the middle of a change, and whoever asks must not wait for it.
-pub async fn settled(conn: &Conn, network: &Network) -> Result<Seen> {
+pub async fn settled(conn: &Conn, network: &Network) -> Result<BridgeAndUplink> {
     const LOOKS: usize = 5;
     let mut seen = uplink_and_surroundings(conn, network).await?;
     for _ in 1..LOOKS {

@@ -6,8 +6,7 @@ use std::net::IpAddr;
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
-use cni_conf::ipam::IpamConfig;
-use cni_conf::network::{Network, OUR_IPAM};
+use cni_conf::network::Network;
 use cni_conf::request::Request;
 use cni_conf::uplink::UplinkPort;
 use kernel::ask::{self, Vantage};
@@ -200,12 +199,8 @@ fn vantage(network: &Network, links: &[Link]) -> Option<Vantage> {
 
 /// The gateways that the configuration names, or that follow from it.
 fn gateways(network: &Network, request: &Request) -> Vec<IpAddr> {
-    let mut found = Vec::new();
-    if network.ipam.as_deref() == Some(OUR_IPAM) {
-        let parsed = IpamConfig::parse(&request.config);
-        let ranges = parsed.iter().flat_map(|ipam| &ipam.ranges).flat_map(|set| &set.0);
-        found.extend(ranges.filter_map(|range| range.gateway));
-    }
+    let ranges = network.addresses.iter().flat_map(|ipam| &ipam.ranges).flat_map(|set| &set.0);
+    let mut found: Vec<IpAddr> = ranges.filter_map(|range| range.gateway).collect();
     named_gateways(request.config.get("ipam").unwrap_or(&Value::Null), &mut found);
     found.sort_unstable();
     found.dedup();

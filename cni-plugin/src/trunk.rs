@@ -4,7 +4,8 @@
 mod added;
 
 use cni_conf::cni::error::CniError;
-use cni_conf::network::{Network, Trunk};
+use cni_conf::network::Network;
+use cni_conf::vlans::Trunk;
 use kernel::link::Link;
 use kernel::port::Memberships;
 use kernel::{Conn, NetError, addr, link, port};

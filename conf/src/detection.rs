@@ -8,9 +8,8 @@ use serde_json::Value;
 
 use crate::cni::error::CniError;
 use crate::ifname;
-use crate::ipam::unknown;
-use crate::network::Vantage;
 use crate::section::Section;
+use crate::vlans::Vantage;
 
 const KEY: &str = "conflictDetection";
 /// `count` unless it is given: RFC 5227's PROBE_NUM.
@@ -75,7 +74,7 @@ impl Detection {
             Some(settings) => ifname::read(settings, "interface")?,
             None => None,
         };
-        warnings.extend(settings.iter().flat_map(unknown));
+        warnings.extend(settings.iter().flat_map(Section::unknown_in_words));
         let Some(interface) = named.or(vantage.interface) else {
             let why = "pods' ports have VLANs and the node has no side of its own in one: \"interface\" must name it, or \"off\"";
             if value.is_some() {

@@ -5,12 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::cni::error::CniError;
-use crate::network::OUR_IPAM;
+use crate::ipam_plugin::IpamPlugin;
 use crate::section::{Section, parse_cidr, parse_ip};
-
-/// The IPAM plugins whose addresses stay as ADD reported them. Another's may change without a word to us, as
-/// dhcp's do.
-const LASTING: [&str; 3] = [OUR_IPAM, "host-local", "static"];
 
 /// All link-local addresses (RFC 4291 section 2.5.6), the one subnet that `allowedAddresses` takes.
 const LINK_LOCAL: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 64));
@@ -33,11 +29,11 @@ impl Guard {
     pub(crate) fn parse(
         section: &Section<'_>,
         has_uplink: bool,
-        ipam: Option<&str>,
+        ipam: Option<&IpamPlugin>,
     ) -> Result<Option<Guard>, CniError> {
         let on = section.opt_bool("guard")?.unwrap_or(has_uplink);
         let (allowed, any_link_local) = parse_allowed(section)?;
-        let addresses = ipam.is_some_and(|name| LASTING.contains(&name));
+        let addresses = ipam.is_some_and(IpamPlugin::keeps_addresses);
         let is_given = !allowed.is_empty() || any_link_local;
         if is_given && !on {
             return Err(CniError::config("allowedAddresses has no effect without guard: true; leave it out"));
@@ -52,7 +48,7 @@ impl Guard {
     }
 
     /// What an operator should know: that less is guarded than may be thought.
-    pub(crate) fn warning(&self, ipam: Option<&str>) -> Option<String> {
+    pub(crate) fn warning(&self, ipam: Option<&IpamPlugin>) -> Option<String> {
         let known = match ipam {
             Some(name) => format!("ipam {name} may change the pod's addresses later"),
             None => "there is no ipam".into(),
@@ -88,18 +84,18 @@ mod tests {
     fn parse(keys: &str, has_uplink: bool, ipam: Option<&str>) -> Result<Option<Guard>, String> {
         let config: Value = serde_json::from_str(keys).unwrap();
         let section = Section::new(config.as_object().unwrap(), "");
-        Guard::parse(&section, has_uplink, ipam).map_err(|error| error.msg)
+        Guard::parse(&section, has_uplink, ipam.map(IpamPlugin::named).as_ref()).map_err(|error| error.msg)
     }
 
     #[test]
     fn it_is_on_with_an_uplink_and_knows_lasting_addresses() {
         let guard = |addresses| Ok(Some(Guard { addresses, allowed: Vec::new(), any_link_local: false }));
-        assert_eq!(parse("{}", true, Some(OUR_IPAM)), guard(true));
+        assert_eq!(parse("{}", true, Some(IpamPlugin::OURS)), guard(true));
         assert_eq!(parse("{}", true, Some("dhcp")), guard(false));
         assert_eq!(parse("{}", true, None), guard(false));
-        assert_eq!(parse("{}", false, Some(OUR_IPAM)), Ok(None));
-        assert_eq!(parse(r#"{"guard": true}"#, false, Some(OUR_IPAM)), guard(true));
-        assert_eq!(parse(r#"{"guard": false}"#, true, Some(OUR_IPAM)), Ok(None));
+        assert_eq!(parse("{}", false, Some(IpamPlugin::OURS)), Ok(None));
+        assert_eq!(parse(r#"{"guard": true}"#, false, Some(IpamPlugin::OURS)), guard(true));
+        assert_eq!(parse(r#"{"guard": false}"#, true, Some(IpamPlugin::OURS)), Ok(None));
     }
 
     #[test]

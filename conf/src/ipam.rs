@@ -76,7 +76,7 @@ impl IpamConfig {
         let routes = routes(&ipam, &mut warnings)?;
         let resolv_conf = absolute(&ipam, "resolvConf")?;
         let data_dir = absolute(&ipam, "dataDir")?.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
-        warnings.extend(unknown(&ipam));
+        warnings.extend(ipam.unknown_in_words());
         Ok(IpamConfig {
             ranges,
             routes,
@@ -155,7 +155,7 @@ fn range_sets(
         let mut ranges = Vec::new();
         for keys in list {
             ranges.push(Range::from_section(keys, warnings)?);
-            warnings.extend(unknown(keys));
+            warnings.extend(keys.unknown_in_words());
         }
         sets.push(RangeSet::new(&section.path(&format!("{key}[{i}]")), ranges)?);
     }
@@ -172,7 +172,7 @@ fn routes(ipam: &Section<'_>, warnings: &mut Vec<String>) -> Result<Vec<Route>, 
             warnings.push(format!("{path}: {} has host bits set: {} is meant", route.dst, route.dst.trunc()));
             route.dst = route.dst.trunc();
         }
-        warnings.extend(unknown(&section));
+        warnings.extend(section.unknown_in_words());
         routes.push(route);
     }
     Ok(routes)
@@ -189,10 +189,6 @@ fn absolute(section: &Section<'_>, key: &str) -> Result<Option<PathBuf>, CniErro
         return Err(section.wrong(key, &text.into(), "an absolute path"));
     }
     Ok(Some(text.into()))
-}
-
-pub(crate) fn unknown(section: &Section<'_>) -> impl Iterator<Item = String> {
-    section.unknown().into_iter().map(|key| key.to_string())
 }
 
 #[cfg(test)]

@@ -12,27 +12,19 @@ use crate::guard::Guard;
 use crate::host_access::{HostAccess, HostAccessUnavailable};
 use crate::ifname;
 use crate::ipam::IpamConfig;
+use crate::ipam_plugin::IpamPlugin;
 use crate::ports::PortMapping;
 use crate::request::{Request, is_common_key};
 use crate::section::{Section, UnknownKey};
 use crate::uplink::Uplink;
+use crate::vlans::{DEFAULT_BRIDGE, PortVlans, Trunk, node_side_name, parse_port_vlans};
 
 mod teardown;
-mod vlans;
 
 pub use teardown::Teardown;
-pub(crate) use vlans::Vantage;
-pub use vlans::{PortVlans, Trunk};
-use vlans::{node_side_name, parse_port_vlans};
-
-/// The IPAM plugin that is ours; its keys are checked before anything is touched.
-pub const OUR_IPAM: &str = "vlan-bridge-ipam";
 
 /// The capability by which a runtime tells which ports of the node lead to the pod.
 const PORT_MAPPINGS: &str = "portMappings";
-
-/// The bridge of the reference plugin where none is named.
-const DEFAULT_BRIDGE: &str = "cni0";
 
 /// The MTUs that a veth of Linux takes (`ETH_MIN_MTU`, `ETH_MAX_MTU`), in bytes.
 const MTUS: RangeInclusive<u64> = 68..=65535;
@@ -89,7 +81,10 @@ pub struct Network {
     /// Replaces the IPAM's DNS settings where any field is set.
     pub dns: Dns,
     /// The IPAM plugin; none for a layer 2 attachment.
-    pub ipam: Option<String>,
+    pub ipam: Option<IpamPlugin>,
+    /// The keys of that plugin, if it is ours: a gateway outside its subnet must not be found out when the
+    /// bridge is made already.
+    pub addresses: Option<IpamConfig>,
     /// The pods' way to their own node (`hostAccess`); none where it is off or has no place.
     pub host_access: Option<HostAccess>,
     /// What a pod may send (`guard`); none where it may send anything.
@@ -117,7 +112,7 @@ impl Network {
             None => None,
         };
         let is_default_gateway = section.bool("isDefaultGateway")?;
-        let ipam = ipam_type(&section)?;
+        let ipam = IpamPlugin::parse(&section)?;
         let without = match (&uplink, &ipam, &port_vlans) {
             (None, _, _) => Some(HostAccessUnavailable::Uplink),
             (_, None, _) => Some(HostAccessUnavailable::Ipam),
@@ -152,8 +147,9 @@ impl Network {
             mac: request.requested_mac()?,
             dns: parse_dns(&section, &mut odd)?,
             host_access: HostAccess::parse(&section, without)?,
-            guard: Guard::parse(&section, uplink.is_some(), ipam.as_deref())?,
+            guard: Guard::parse(&section, uplink.is_some(), ipam.as_ref())?,
             ipam,
+            addresses: None,
             uplink,
         };
         let mut network = network;
@@ -161,12 +157,19 @@ impl Network {
         network.accept_ra = section.opt_bool("acceptRA")?.or(managed.then_some(false));
         let backend = masquerade_backend(&section)?;
         network.check()?;
+        if network.ipam.as_ref().is_some_and(IpamPlugin::is_ours) {
+            let addresses = IpamConfig::parse(&request.config)?;
+            addresses.check_version(request.version)?;
+            network.check_addresses(&addresses)?;
+            request.requested_ips()?;
+            network.addresses = Some(addresses);
+        }
         odd.extend(section.unknown_except(is_common_key));
         let mut warnings: Vec<String> = odd.iter().map(UnknownKey::to_string).collect();
         if network.masquerade {
             warnings.extend(backend);
         }
-        warnings.extend(network.guard.as_ref().and_then(|guard| guard.warning(network.ipam.as_deref())));
+        warnings.extend(network.guard.as_ref().and_then(|guard| guard.warning(network.ipam.as_ref())));
         if network.allow_direct_routing && network.uplink.is_none() && !network.masquerade {
             warnings.push("allowDirectRouting: true without uplink or ipMasq: nothing is closed".into());
         }
@@ -236,7 +239,7 @@ impl Network {
     ///
     /// # Errors
     /// [`crate::cni::error::code::INVALID_CONFIG`]: IPv6 addresses for an interface too small for IPv6.
-    pub fn check_addresses(&self, ipam: &IpamConfig) -> Result<(), CniError> {
+    fn check_addresses(&self, ipam: &IpamConfig) -> Result<(), CniError> {
         let Some(mtu) = self.mtu.filter(|mtu| *mtu < SMALLEST_IPV6_MTU) else { return Ok(()) };
         match ipam.ranges.iter().find(|set| !set.is_ipv4()) {
             Some(set) => Err(CniError::config(format!(
@@ -332,27 +335,6 @@ fn parse_dns(section: &Section<'_>, odd: &mut Vec<UnknownKey>) -> Result<Dns, Cn
     let dns = Dns::from_section(&keys)?;
     odd.extend(keys.unknown());
     Ok(dns)
-}
-
-/// `ipam.type`; none where `ipam` is absent or empty, which means layer 2 only.
-fn ipam_type(section: &Section<'_>) -> Result<Option<String>, CniError> {
-    let Some(keys) = section.section("ipam")? else { return Ok(None) };
-    let Some(name) = keys.str("type")?.filter(|name| !name.is_empty()) else {
-        let empty = section.value("ipam").and_then(Value::as_object).is_none_or(|ipam| ipam.is_empty());
-        return if empty {
-            Ok(None)
-        } else {
-            Err(CniError::config(
-                "ipam.type is missing: the name of an IPAM plugin, vlan-bridge-ipam for one",
-            ))
-        };
-    };
-    if name.contains('/') || name == "." || name == ".." || name.contains('\0') {
-        return Err(CniError::config(format!(
-            "ipam.type: {name:?} is not the name of a plugin: a file name in CNI_PATH"
-        )));
-    }
-    Ok(Some(name.to_owned()))
 }
 
 #[cfg(test)]

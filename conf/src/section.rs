@@ -245,7 +245,12 @@ impl<'a> Section<'a> {
         self.unknown_except(|_| false)
     }
 
-    /// The same without those that are somebody else's.
+    /// The same as warnings.
+    pub fn unknown_in_words(&self) -> impl Iterator<Item = String> {
+        self.unknown().into_iter().map(|key| key.to_string())
+    }
+
+    /// The same keys without those that are somebody else's.
     pub fn unknown_except(&self, is_known: impl Fn(&str) -> bool) -> Vec<UnknownKey> {
         let asked = self.asked.borrow();
         let unasked = self.map.keys().filter(|key| !asked.contains(key.as_str()) && !is_known(key));

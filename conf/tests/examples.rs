@@ -5,8 +5,7 @@
 use std::path::Path;
 
 use cni_conf::cni::env::Environment;
-use cni_conf::ipam::IpamConfig;
-use cni_conf::network::{Network, OUR_IPAM};
+use cni_conf::network::Network;
 use cni_conf::request::Request;
 use serde_json::Value;
 
@@ -35,10 +34,8 @@ fn check(what: &str, list: &str) {
         request.log_settings().unwrap_or_else(|e| panic!("{what}: {e}"));
         let (network, warnings) = Network::parse(&request).unwrap_or_else(|e| panic!("{what}: {e}"));
         assert_eq!(warnings, Vec::<String>::new(), "{what}");
-        if network.ipam.as_deref() == Some(OUR_IPAM) {
-            let ipam = IpamConfig::parse(&request.config).unwrap_or_else(|e| panic!("{what}: {e}"));
-            assert_eq!(ipam.warnings, Vec::<String>::new(), "{what}");
-        }
+        let of_ipam: Vec<String> = network.addresses.into_iter().flat_map(|ipam| ipam.warnings).collect();
+        assert_eq!(of_ipam, Vec::<String>::new(), "{what}");
     }
     assert!(ours > 0, "{what}: no entry of ours");
 }

@@ -5,8 +5,7 @@
 
 use cni_conf::cni::env::Environment;
 use cni_conf::cni::error::CniError;
-use cni_conf::ipam::IpamConfig;
-use cni_conf::network::{Network, OUR_IPAM};
+use cni_conf::network::Network;
 use cni_conf::request::Request;
 use serde_json::{Value, json};
 
@@ -33,12 +32,7 @@ fn judge(list: &Value, entry: &Value) -> Result<String, CniError> {
     }
     let request = Request::parse(environment(), config.to_string().into_bytes())?;
     let (network, mut warnings) = Network::parse(&request)?;
-    if network.ipam.as_deref() == Some(OUR_IPAM) {
-        let ipam = IpamConfig::parse(&request.config)?;
-        network.check_addresses(&ipam)?;
-        ipam.check_version(request.version)?;
-        warnings.extend(ipam.warnings);
-    }
+    warnings.extend(network.addresses.into_iter().flat_map(|ipam| ipam.warnings));
     Ok(warnings.join("; "))
 }
 

@@ -151,13 +151,13 @@ pub(crate) struct Network {
 impl Network {
     /// Whether pods have addresses of a family. With another IPAM plugin, IPv4 is assumed.
     pub(crate) fn has_family(&self, ipv6: bool) -> bool {
-        let ranges = self.config.ipam.as_ref().map(|ipam| &ipam.ranges);
+        let ranges = self.config.network.addresses.as_ref().map(|ipam| &ipam.ranges);
         ranges.map_or(!ipv6, |ranges| ranges.iter().any(|set| set.is_ipv4() != ipv6))
     }
 
     /// The gateways of its ranges.
     pub(crate) fn gateways(&self) -> BTreeSet<IpAddr> {
-        let sets = self.config.ipam.iter().flat_map(|ipam| &ipam.ranges);
+        let sets = self.config.network.addresses.iter().flat_map(|ipam| &ipam.ranges);
         sets.flat_map(|set| &set.0).filter_map(|range| range.gateway).collect()
     }
 }

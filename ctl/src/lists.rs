@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use cni_conf::cni::env::Environment;
-use cni_conf::ipam::IpamConfig;
-use cni_conf::network::{Network, OUR_IPAM};
+use cni_conf::network::Network;
 use cni_conf::request::Request;
 use serde_json::{Map, Value};
 
@@ -55,8 +54,6 @@ pub(crate) struct NetworkConfig {
     pub(crate) name: String,
     /// The entry's keys.
     pub(crate) network: Network,
-    /// Its `ipam` section; none with another IPAM plugin or without one.
-    pub(crate) ipam: Option<IpamConfig>,
     /// Warnings about unusual values.
     pub(crate) warnings: Vec<String>,
 }
@@ -102,16 +99,8 @@ fn check_entry(config: Value) -> Result<NetworkConfig> {
     let request = Request::parse(environment?, config.to_string().into_bytes())?;
     request.log_settings()?;
     let (network, mut warnings) = Network::parse(&request)?;
-    let ipam = match network.ipam.as_deref() {
-        Some(OUR_IPAM) => Some(IpamConfig::parse(&request.config)?),
-        _ => None,
-    };
-    if let Some(ipam) = &ipam {
-        network.check_addresses(ipam)?;
-        ipam.check_version(request.version)?;
-        warnings.extend(ipam.warnings.iter().cloned());
-    }
-    Ok(NetworkConfig { name: request.name, network, ipam, warnings })
+    warnings.extend(network.addresses.iter().flat_map(|ipam| ipam.warnings.iter().cloned()));
+    Ok(NetworkConfig { name: request.name, network, warnings })
 }
 
 /// A file in a CNI conf directory: a network list, or a single plugin's configuration.

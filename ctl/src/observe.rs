@@ -168,7 +168,7 @@ fn status(bin_dirs: &[PathBuf], mut entry: Value) -> Option<Result<(), String>> 
 /// Networks with leases in the networks' data directories, and without a list. Errors of a data directory
 /// are reported with its own network.
 fn orphans(facts: &Facts, named: &BTreeSet<String>) -> Vec<(PathBuf, usize)> {
-    let ipams = facts.networks.iter().filter_map(|network| network.config.ipam.as_ref());
+    let ipams = facts.networks.iter().filter_map(|network| network.config.network.addresses.as_ref());
     let folders: BTreeSet<&Path> = ipams.map(|ipam| ipam.data_dir.as_path()).collect();
     let found = folders.into_iter().flat_map(|folder| {
         let orphans = Store::orphans(folder, named).unwrap_or_default();
@@ -178,7 +178,7 @@ fn orphans(facts: &Facts, named: &BTreeSet<String>) -> Vec<(PathBuf, usize)> {
 }
 
 fn leases(config: &NetworkConfig) -> Leases {
-    match &config.ipam {
+    match &config.network.addresses {
         Some(ipam) => leases_in(&ipam.data_dir, &config.name, ipam.cooldown),
         None => Leases::default(),
     }
@@ -239,7 +239,7 @@ fn plugins(facts: &Facts) -> Vec<Plugin> {
 fn without_veth(facts: &Facts) -> Result<Vec<AttachmentId>> {
     let has_leases = |name: &str| {
         let mut networks = facts.networks.iter();
-        networks.any(|network| network.config.name == name && network.config.ipam.is_some())
+        networks.any(|network| network.config.name == name && network.config.network.addresses.is_some())
     };
     let recorded = ports::of_living_pods()?.into_iter();
     let gone = recorded.filter(|(veth, pod)| facts.link(veth).is_none() && !has_leases(&pod.network));
@@ -251,7 +251,7 @@ pub(crate) fn probe(facts: &mut Facts) {
     let vantages: Vec<_> =
         facts.networks.iter().map(|network| facts.probe_interface(&network.config)).collect();
     for (network, vantage) in facts.networks.iter_mut().zip(vantages) {
-        let (Some(from), Some(_)) = (vantage, &network.config.ipam) else { continue };
+        let (Some(from), Some(_)) = (vantage, &network.config.network.addresses) else { continue };
         let known = |asked: io::Result<Option<Answers>>| match asked {
             Ok(Some(answers)) => Ok(answers),
             Ok(None) => Err(format!("there is no interface {}", from.interface)),
@@ -268,7 +268,7 @@ pub(crate) fn probe(facts: &mut Facts) {
 /// The gateways, the leased addresses, and the addresses that this node may lease.
 fn probe_targets(network: &Network) -> Vec<IpAddr> {
     let mut addrs: BTreeSet<IpAddr> = network.leases.held.iter().map(|(addr, _)| *addr).collect();
-    let sets = network.config.ipam.iter().flat_map(|ipam| &ipam.ranges);
+    let sets = network.config.network.addresses.iter().flat_map(|ipam| &ipam.ranges);
     for (set, range) in sets.flat_map(|set| set.0.iter().map(move |range| (set, range))) {
         addrs.extend(range.gateway);
         let offered = (0..MAX_PER_RANGE.min(range.len())).filter_map(|offset| range.nth(offset));

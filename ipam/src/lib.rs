@@ -24,7 +24,7 @@ mod status;
 pub mod store;
 
 /// The plugin's name, as `ipam.type` and the file say it.
-pub const NAME: &str = cni_conf::network::OUR_IPAM;
+pub const NAME: &str = cni_conf::ipam_plugin::IpamPlugin::OURS;
 
 /// The whole of the plugin's `main`, for a process of its own.
 pub fn main() -> ExitCode {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 
+use cni_conf::family::Family;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -27,17 +28,20 @@ pub struct InterfaceSysctls {
 }
 
 impl InterfaceSysctls {
-    /// Opens the folder of IPv4 in the namespace of the calling thread.
+    /// [`InterfaceSysctls::of`] IPv4.
     pub fn ipv4() -> InterfaceSysctls {
-        InterfaceSysctls::of("ipv4")
+        InterfaceSysctls::of(Family::V4)
     }
 
-    /// Opens the folder of IPv6 in the namespace of the calling thread. A kernel without IPv6 has none.
+    /// [`InterfaceSysctls::of`] IPv6.
     pub fn ipv6() -> InterfaceSysctls {
-        InterfaceSysctls::of("ipv6")
+        InterfaceSysctls::of(Family::V6)
     }
 
-    fn of(family: &'static str) -> InterfaceSysctls {
+    /// Opens the folder of a family in the namespace of the calling thread. A kernel without IPv6 has none of
+    /// that.
+    pub fn of(family: Family) -> InterfaceSysctls {
+        let family = family.sysctl_folder();
         let folder = File::open(format!("/proc/sys/net/{family}/conf")).ok();
         InterfaceSysctls { folder, family, last: RefCell::default() }
     }

@@ -151,7 +151,7 @@ fn start_log(request: &Request) -> Result<(), CniError> {
 fn finish(outcome: Result<Answer, Failure>, run: Run) -> ExitCode {
     let (document, added, success) = match outcome {
         Ok((document, added)) => (document, added, true),
-        Err((error, version)) => (Some(error.to_json(version)), None, false),
+        Err((error, version)) => (Some(error.to_json(version.as_str())), None, false),
     };
     let printed = document.map_or(Ok(()), |document| stdout::print(&document));
     match (printed, added) {
@@ -222,7 +222,7 @@ fn report_panics_as_json() {
         log::error!("{panic}");
         let error = CniError::new(code::INTERNAL, format!("the plugin has a defect: {panic}"));
         let version = VERSION.get().copied().unwrap_or(Version::NEWEST);
-        let _ = stdout::print(&error.to_json(version));
+        let _ = stdout::print(&error.to_json(version.as_str()));
         process::exit(1);
     }));
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the house rules that a program can check. Why each stands is in
 //! `docs/architecture.md`.
 
+mod circles;
 mod documents;
 mod manifests;
 mod source;
@@ -47,13 +48,12 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     git.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root);
     let mut findings = Vec::new();
     let own_root = root.display().to_string();
-    for path in output(&mut git)?.lines() {
+    let listed = output(&mut git)?;
+    let paths: Vec<&str> = listed.lines().filter(|path| root.join(path).is_file()).collect();
+    for path in &paths {
         let file = root.join(path);
-        // A file deleted but not committed yet, a link, a binary: nothing to read.
-        if !file.is_file() {
-            continue;
-        }
         let bytes = fs::read(&file).with_context(|| format!("cannot read {path}"))?;
+        // A binary has no lines.
         let Ok(text) = String::from_utf8(bytes) else { continue };
         findings.extend(source::check(path, &text));
         findings.extend(documents::check(root, path, &text, &own_root));
@@ -63,6 +63,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     }
     findings.extend(manifests::check(root)?);
     findings.extend(units::check(root)?);
+    findings.extend(circles::check(root, &paths)?);
     for Finding { path, line, message } in &findings {
         eprintln!("{path}:{line}: {message}");
     }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::result::{AddResult, Interface, convertible};
-use cni_conf::network::{Network, OUR_IPAM};
+use cni_conf::ipam_plugin::IpamPlugin;
+use cni_conf::network::Network;
 use cni_conf::request::Request;
 use kernel::link::Link;
 use kernel::{Conn, Namespace, NetError, link, remove, route};
@@ -18,11 +19,12 @@ use crate::guard::{self, Guard};
 use crate::nat::{self, Nat};
 use crate::ownership::{Attachment, Progress};
 use crate::plan::nat::check_ports;
+use crate::plan::observed::BridgeAndUplink;
 use crate::plan::pod::complete;
 use crate::plan::uplink;
 use crate::pod::{self, Pod};
 use crate::record::Record;
-use crate::undo::{Undo, UndoLog};
+use crate::undo::UndoLog;
 use crate::{boundary, config, gateway, host_access, ports, refused, requested_mac, trunk};
 
 mod veth;
@@ -46,7 +48,7 @@ async fn add(request: &Request) -> Result<Option<Value>, CniError> {
     if network.ipam.is_none() {
         convertible(request.version, 0, 0)?;
     }
-    let delegate = network.ipam.as_deref().map(|name| Delegate::find(name, request)).transpose()?;
+    let delegate = network.ipam.as_ref().map(|ipam| Delegate::find(ipam, request)).transpose()?;
     let namespace = pod::required_namespace(&request.env, code::INVALID_ENVIRONMENT)?;
     let _lock = namespace.lock()?;
     let node = Conn::open()?;
@@ -108,7 +110,7 @@ impl Add<'_> {
                 log::error!("{e}");
             }
             self.set_down().await;
-            undo.unwind(&self.node).await;
+            undo.unwind().await;
             if let Err(e) = boundary::remove_absent(&self.node, &self.network).await {
                 log::error!("{e}");
             }
@@ -181,7 +183,7 @@ impl Add<'_> {
     async fn set_down(&self) {
         let name = self.attachment().host_interface();
         let silenced = match link::by_name(&self.node, &name).await {
-            Ok(Some(host)) => set_down(&self.node, &host, self.network.ipam.as_deref()).await,
+            Ok(Some(host)) => set_down(&self.node, &host, self.network.ipam.as_ref()).await,
             Ok(None) => Ok(()),
             Err(e) => Err(e),
         };
@@ -190,11 +192,11 @@ impl Add<'_> {
         }
     }
 
-    async fn attach(&self, seen: &uplink::Seen, undo: &mut UndoLog) -> Result<Value, CniError> {
+    async fn attach<'a>(&'a self, seen: &BridgeAndUplink, undo: &mut UndoLog<'a>) -> Result<Value, CniError> {
         let bridge = seen.bridge.as_ref().ok_or_else(|| NetError::gone(&self.network.bridge))?;
         let mtu = uplink::pod_mtu(&self.network, seen);
-        let side_by_side =
-            self.network.ipam.as_deref() == Some(OUR_IPAM) && self.network.port_vlans.is_none();
+        let is_ours = self.network.ipam.as_ref().is_some_and(IpamPlugin::is_ours);
+        let side_by_side = is_ours && self.network.port_vlans.is_none();
         let ((host, container), node_side, leased) = if side_by_side {
             // Ours never looks into the pod, so it works while the kernel makes the veth.
             let asked = self.ask_for_lease()?;
@@ -244,7 +246,10 @@ impl Add<'_> {
         }
         if let Some(nat) = &self.nat {
             // Whatever it fails at, some of it may be there.
-            undo.push(Undo::RemoveNat { veth: host.name.clone() });
+            let veth = host.name.clone();
+            undo.push(format!("packet filter of {veth}"), async move {
+                nat::detach(&self.node, &veth, true).await.map(drop)
+            });
             nat.install(&self.node, record).await?;
         }
         self.pod.announce(&self.node, &host, &container, &result).await;
@@ -271,12 +276,16 @@ impl Add<'_> {
 
     /// The addresses that were asked for. A failed ADD of IPAM is followed by its DEL, as the specification
     /// asks.
-    fn lease(&self, asked: Option<Running>, undo: &mut UndoLog) -> Result<Option<AddResult>, CniError> {
+    fn lease<'a>(
+        &'a self,
+        asked: Option<Running>,
+        undo: &mut UndoLog<'a>,
+    ) -> Result<Option<AddResult>, CniError> {
         let (Some(mut asked), Some(delegate)) = (asked, &self.delegate) else { return Ok(None) };
         for attempt in 1.. {
             match asked.added(self.request.version) {
                 Ok(result) => {
-                    undo.push(Undo::ReleaseLease(delegate.clone()));
+                    undo.push(format!("lease of {delegate:?}"), async { delegate.call(Command::Del) });
                     if result.ips.is_empty() {
                         return Err(CniError::new(code::DELEGATE_FAILED, "the ipam plugin gave no address"));
                     }

@@ -52,7 +52,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         None => None,
     };
     let mac = container.as_ref().and_then(|container| container.mac);
-    let seen = check::Seen {
+    let seen = check::Attached {
         bridge: uplink.bridge,
         addresses: match &container {
             Some(container) => addr::list(&inside, container.index).await?,
@@ -108,7 +108,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
 }
 
 /// That the bridge has the pod's MAC behind its own port: anywhere else, and what is for the pod goes there.
-async fn check_port_of_mac(node: &Conn, network: &Network, seen: &check::Seen) -> Result<(), CniError> {
+async fn check_port_of_mac(node: &Conn, network: &Network, seen: &check::Attached) -> Result<(), CniError> {
     let (Some(bridge), Some(host), Some(mac)) =
         (&seen.bridge, &seen.host, seen.container.as_ref().and_then(|container| container.mac))
     else {

@@ -3,7 +3,8 @@
 
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::CniError;
-use cni_conf::network::{OUR_IPAM, Teardown};
+use cni_conf::ipam_plugin::IpamPlugin;
+use cni_conf::network::Teardown;
 use cni_conf::request::Request;
 use kernel::link::{Kind, Link};
 use kernel::nft::Nft;
@@ -75,7 +76,7 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     // From here on nobody puts its port back.
     let forgotten = if is_anothers { Ok(()) } else { ports::delete_record(&attachment.host_interface()) };
     if let Some(found) = &found {
-        set_down(&found.conn, &found.link, teardown.ipam.as_deref()).await?;
+        set_down(&found.conn, &found.link, teardown.ipam.as_ref()).await?;
     }
     // Before the addresses can be another's. What fails here or below must not keep the rest; the runtime
     // repeats a DEL that failed.
@@ -87,7 +88,7 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     };
     let asked = ask_to_release(&teardown, request);
     let remove = || found.map_or(Ok(()), |found| found.remove(&sockets));
-    let (released, removed) = if teardown.ipam.as_deref() == Some(OUR_IPAM) {
+    let (released, removed) = if teardown.ipam.as_ref().is_some_and(IpamPlugin::is_ours) {
         // Ours never looks at the link, which is silent by now, so neither waits for the other.
         let removed = remove();
         (released(asked), removed)
@@ -150,7 +151,7 @@ async fn withdraw(
 
 /// Starts DEL of the IPAM plugin, where there is one.
 fn ask_to_release(teardown: &Teardown, request: &Request) -> Result<Option<Running>, CniError> {
-    let start = |name: &String| Delegate::find(name, request)?.start(Command::Del);
+    let start = |ipam: &IpamPlugin| Delegate::find(ipam, request)?.start(Command::Del);
     teardown.ipam.as_ref().map(start).transpose()
 }
 

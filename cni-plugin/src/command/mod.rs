@@ -6,16 +6,14 @@ pub mod del;
 pub mod gc;
 pub mod status;
 
+use cni_conf::ipam_plugin::IpamPlugin;
 use kernel::link::Link;
 use kernel::{Conn, NetError, link};
 
-/// The IPAM plugin that talks over the interface while it gives its lease back.
-const NEEDS_A_LIVE_LINK: &str = "dhcp";
-
 /// Takes a pod's interface down, and out of its bridge, before its address is given back: another pod may
 /// have it the next moment. One that is gone is silent.
-async fn set_down(conn: &Conn, interface: &Link, ipam: Option<&str>) -> Result<(), NetError> {
-    if ipam == Some(NEEDS_A_LIVE_LINK) {
+async fn set_down(conn: &Conn, interface: &Link, ipam: Option<&IpamPlugin>) -> Result<(), NetError> {
+    if ipam.is_some_and(IpamPlugin::needs_live_link) {
         return Ok(());
     }
     // With each port that leaves or goes down, the kernel goes through all the others; a bridge that has been

@@ -1,20 +1,19 @@
 //! Pods that are only bridged, and have no record of NAT. With br_netfilter the node's FORWARD policy drops
 //! what they send, too.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_conf::cni::error::CniError;
+use kernel::Conn;
 use kernel::nft::Nft;
-use kernel::nft::{Change, Family, Table};
-use kernel::{Conn, NetError, link};
+use kernel::nft::{Change, Table};
 
 use super::Nat;
+use super::bridges::{bridges_of_pods, tables_called};
 use super::forward::{concerns, drops, is_met, opened};
 use crate::lock::RecordLock;
-use crate::ownership::is_attachment;
 use crate::plan::nat as plan;
-use crate::plan::nat::ruleset::{self, IPTABLES_FORWARD, IPTABLES_TABLES, TABLE};
+use crate::plan::nat::ruleset::{self, IPTABLES_FORWARD, TABLE};
 
 impl Nat {
     /// Lets pods pass that came before a policy of drop, and takes away a rule of ours that accepts
@@ -103,22 +102,4 @@ pub fn bridged_difference(bridge: &str, addresses: &[IpAddr]) -> Result<Option<B
         doubtful = Some(BridgedDrop { what, is_doubtful: true });
     }
     Ok(doubtful)
-}
-
-/// The tables of iptables that br_netfilter shows bridged packets to, each of a family of its own.
-pub(super) fn tables_called() -> Vec<Table> {
-    let is_on = |table: &Table| {
-        let key = if table.family == Family::Ipv4 { "iptables" } else { "ip6tables" };
-        let value = std::fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{key}"));
-        value.is_ok_and(|value| value.trim() == "1")
-    };
-    IPTABLES_TABLES.into_iter().filter(is_on).collect()
-}
-
-/// The bridges that pods of ours are on.
-pub(super) async fn bridges_of_pods(node: &Conn, gone: Option<&str>) -> Result<Vec<String>, NetError> {
-    let links = link::all(node).await?;
-    let pods = links.iter().filter(|link| is_attachment(link) && Some(link.name.as_str()) != gone);
-    let masters: BTreeSet<u32> = pods.filter_map(|pod| pod.master).collect();
-    Ok(links.into_iter().filter(|link| masters.contains(&link.index)).map(|link| link.name).collect())
 }

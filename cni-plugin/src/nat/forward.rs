@@ -12,7 +12,7 @@ use kernel::nft::{Change, Family, Table};
 use kernel::{Conn, NetError};
 
 use super::Nat;
-use super::bridged::{bridges_of_pods, tables_called};
+use super::bridges::{bridges_of_pods, tables_called};
 use crate::lock::RecordLock;
 use crate::plan::nat as plan;
 use crate::plan::nat::accept::{self, Present};

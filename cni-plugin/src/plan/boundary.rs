@@ -8,8 +8,8 @@
 use cni_conf::network::Network;
 use kernel::nft::{Change, Ct, Expr, Family, Hook, HookPoint, Table, Verdict};
 
+use super::nat::hooks::{BEFORE_FILTER, DNATED, KNOWN};
 use super::nat::matches::{came_by, connection, leaves_elsewhere};
-use super::nat::ruleset::{BEFORE_FILTER, DNATED, KNOWN};
 
 /// Our table.
 pub const TABLE: Table = Table { family: Family::Inet, name: "vlan-bridge-uplinks" };

@@ -14,7 +14,7 @@ const MAIN_TABLE: u32 = 254;
 
 /// What was seen of an attachment.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct Attached {
     /// The bridge.
     pub bridge: Option<Link>,
     /// The veth's end in the node.
@@ -34,7 +34,7 @@ pub struct Seen {
 }
 
 /// Compares. The error says what is not as it was.
-pub fn compare(network: &Network, ifname: &str, previous: &AddResult, seen: &Seen) -> Result<(), String> {
+pub fn compare(network: &Network, ifname: &str, previous: &AddResult, seen: &Attached) -> Result<(), String> {
     let bridge = seen.bridge.as_ref().ok_or_else(|| format!("bridge {} is gone", network.bridge))?;
     if bridge.bridge().is_none() {
         return Err(format!("{} is no bridge but {}", bridge.name, bridge.kind_name()));
@@ -109,7 +109,7 @@ fn compare_mac(reported: &Interface, link: &Link) -> Result<(), String> {
     }
 }
 
-fn compare_vlans(network: &Network, host: &Link, seen: &Seen) -> Result<(), String> {
+fn compare_vlans(network: &Network, host: &Link, seen: &Attached) -> Result<(), String> {
     let Some(wanted) = &network.port_vlans else { return Ok(()) };
     if let (Some(bridge), Some((_, vid)), Some(_)) = (&seen.bridge, network.node_side(), seen.trunk)
         && !takes_part(&seen.vlans, bridge.index, vid)
@@ -147,7 +147,7 @@ fn compare_addresses(
     previous: &AddResult,
     ifname: &str,
     container: &Link,
-    seen: &Seen,
+    seen: &Attached,
 ) -> Result<(), String> {
     for ip in own_addresses(previous, ifname) {
         if !seen.addresses.iter().any(|address| address.net == ip.address) {
@@ -168,7 +168,7 @@ fn compare_addresses(
 
 /// A default route that another of the pod's interfaces has by now: Multus moves it to the network that a
 /// pod's annotation names (`default-route`), and calls CHECK afterwards.
-fn has_moved(wanted: &Route, container: &Link, seen: &Seen) -> bool {
+fn has_moved(wanted: &Route, container: &Link, seen: &Attached) -> bool {
     let is_elsewhere = |installed: &&Installed| {
         let there = &installed.route;
         same_destination(&there.dst, &wanted.dst)
@@ -179,13 +179,13 @@ fn has_moved(wanted: &Route, container: &Link, seen: &Seen) -> bool {
 }
 
 /// True if the pod has this route.
-pub fn is_routed(wanted: &Route, container: &Link, seen: &Seen) -> bool {
+pub fn is_routed(wanted: &Route, container: &Link, seen: &Attached) -> bool {
     seen.routes.iter().any(|installed| is_installed(wanted, installed, container, seen))
 }
 
 /// The route is where it belongs, or in a table that a rule for one of the pod's addresses leads to: that is
 /// how a chained plugin gives each of a pod's networks its own way out.
-fn is_installed(wanted: &Route, installed: &Installed, container: &Link, seen: &Seen) -> bool {
+fn is_installed(wanted: &Route, installed: &Installed, container: &Link, seen: &Attached) -> bool {
     let there = &installed.route;
     let table = there.table.unwrap_or(MAIN_TABLE);
     let of_the_pod =
@@ -224,9 +224,9 @@ mod tests {
         AddResult::from_json(&serde_json::from_str(json).unwrap(), Version::V1_1_0).unwrap()
     }
 
-    fn healthy() -> Seen {
+    fn healthy() -> Attached {
         let gateway = "172.20.56.1".parse().ok();
-        Seen {
+        Attached {
             bridge: Some(link(4, "br136", Kind::Bridge(Bridge::default()))),
             host: Some(Link { master: Some(4), parent: Some(2), ..link(7, "vethX", Kind::Veth) }),
             container: Some(Link {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(change: impl FnOnce(&mut Seen), expected: Result<(), &str>) {
+    fn check(change: impl FnOnce(&mut Attached), expected: Result<(), &str>) {
         let mut seen = healthy();
         change(&mut seen);
         let compared = compare(&network(r#""bridge": "br136""#), "eth0", &previous(), &seen);
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_route_may_be_in_a_table_that_a_rule_for_the_pods_address_leads_to() {
-        let moved = |seen: &mut Seen| {
+        let moved = |seen: &mut Attached| {
             seen.routes[0].route.table = Some(77);
             seen.rules = vec![SourceRule { from: "172.20.56.16".parse().unwrap(), table: 77 }];
         };
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_default_route_that_another_interface_has_by_now_is_no_failure() {
-        let moved = |seen: &mut Seen| {
+        let moved = |seen: &mut Attached| {
             seen.routes[0].interface = Some(99);
             seen.routes[0].route.gw = "203.0.113.1".parse().ok();
         };
@@ -282,14 +282,14 @@ mod tests {
         check(|seen| seen.container = None, Err("interface eth0 is gone from the container"));
         check(|seen| seen.host = None, Err("the node's end of eth0 is gone"));
         check(|seen| seen.addresses.clear(), Err("eth0 has lost its address 172.20.56.16/24"));
-        let elsewhere = |seen: &mut Seen| seen.routes[0].route.table = Some(77);
+        let elsewhere = |seen: &mut Attached| seen.routes[0].route.table = Some(77);
         check(elsewhere, Err("route 0.0.0.0/0 via 172.20.56.1 is gone from the container"));
         check(|seen| seen.routes.clear(), Err("route 0.0.0.0/0 via 172.20.56.1 is gone from the container"));
-        let subnet = |seen: &mut Seen| {
+        let subnet = |seen: &mut Attached| {
             (seen.routes[0].interface, seen.routes[0].route.dst) = (Some(99), "10.0.0.0/8".parse().unwrap());
         };
         check(subnet, Err("route 0.0.0.0/0 via 172.20.56.1 is gone from the container"));
-        let host = |change: fn(&mut Link)| move |seen: &mut Seen| seen.host.iter_mut().for_each(change);
+        let host = |change: fn(&mut Link)| move |seen: &mut Attached| seen.host.iter_mut().for_each(change);
         check(host(|host| host.master = None), Err("vethX is no port of bridge br136"));
         check(
             host(|host| host.parent = Some(9)),
@@ -297,7 +297,7 @@ mod tests {
         );
         check(host(|host| host.up = false), Err("interface vethX is down"));
         let inside =
-            |change: fn(&mut Link)| move |seen: &mut Seen| seen.container.iter_mut().for_each(change);
+            |change: fn(&mut Link)| move |seen: &mut Attached| seen.container.iter_mut().for_each(change);
         check(inside(|eth0| eth0.up = false), Err("interface eth0 is down"));
         check(
             inside(|eth0| eth0.mac = "02:00:00:00:00:2b".parse().ok()),

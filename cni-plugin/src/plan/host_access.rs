@@ -12,11 +12,11 @@ use cni_conf::host_access::{HostAccess, HostAddress};
 use cni_conf::network::Network;
 use kernel::link::{Address, Kind, Link};
 
-use super::Step;
+use super::{Step, Sysctl};
 
 /// What was seen of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct NodeAddresses {
     /// Its addresses, of the families that the pod has.
     pub addresses: Vec<Address>,
     /// The interfaces that carry those that [`may_count`].
@@ -35,7 +35,7 @@ pub struct Seen {
 pub fn of_device(network: &Network, name: &str, device: Option<&Link>) -> Option<Step> {
     network.host_access.as_ref()?;
     let answers = |device: &Link| device.arp_ignore == Some(0);
-    device.is_none_or(answers).then(|| Step::SetArpIgnore(name.to_owned()))
+    device.is_none_or(answers).then(|| Step::Sysctl(Sysctl::arp_ignore(name)))
 }
 
 /// True unless no choice takes this address, whatever its interface is.
@@ -48,7 +48,7 @@ pub fn may_count(address: &Address) -> bool {
 
 /// The addresses of the node that pods reach on the link, in the kernel's order. `device` is the node's own
 /// on the pods' network.
-pub fn addresses(wanted: &HostAccess, device: &Link, seen: &Seen) -> Vec<IpAddr> {
+pub fn addresses(wanted: &HostAccess, device: &Link, seen: &NodeAddresses) -> Vec<IpAddr> {
     let mut chosen = Vec::new();
     for address in seen.addresses.iter().filter(|address| may_count(address)) {
         let Some(link) = seen.links.iter().find(|link| link.index == address.interface && link.up) else {
@@ -68,7 +68,11 @@ pub fn addresses(wanted: &HostAccess, device: &Link, seen: &Seen) -> Vec<IpAddr>
 }
 
 /// Entries of `hostAddresses` that no chosen address answers to: mistyped, or not there yet.
-pub fn unmatched<'a>(wanted: &'a HostAccess, chosen: &[IpAddr], seen: &Seen) -> Vec<&'a HostAddress> {
+pub fn unmatched<'a>(
+    wanted: &'a HostAccess,
+    chosen: &[IpAddr],
+    seen: &NodeAddresses,
+) -> Vec<&'a HostAddress> {
     let carries = |name: &str| {
         let link = seen.links.iter().find(|link| link.name == *name);
         link.is_some_and(|link| seen.addresses.iter().any(|address| address.interface == link.index))
@@ -93,7 +97,7 @@ fn is_primary(address: &Address) -> bool {
 /// An interface to other machines. A dummy leads nowhere, and the bridge of another network of this node's
 /// pods (docker0, cni0) carries the same address on every node: one is taken for such unless it is the pods'
 /// own or the node's way to the default route.
-fn leads_elsewhere(link: &Link, device: &Link, seen: &Seen) -> bool {
+fn leads_elsewhere(link: &Link, device: &Link, seen: &NodeAddresses) -> bool {
     match &link.kind {
         Kind::Other(kind) => kind != "dummy",
         Kind::Bridge(_) => link.index == device.index || seen.ways_out.contains(&link.index),
@@ -203,8 +207,8 @@ mod tests {
     }
 
     /// A node with one of everything.
-    fn seen() -> Seen {
-        Seen {
+    fn seen() -> NodeAddresses {
+        NodeAddresses {
             addresses: vec![
                 address(1, "127.0.0.1/8"),
                 address(2, "10.51.0.11/24"),
@@ -234,7 +238,7 @@ mod tests {
         }
     }
 
-    fn chosen(wanted: HostAccess, seen: &Seen) -> Vec<String> {
+    fn chosen(wanted: HostAccess, seen: &NodeAddresses) -> Vec<String> {
         addresses(&wanted, &link(6, "br136", bridge()), seen).iter().map(ToString::to_string).collect()
     }
 
@@ -242,7 +246,7 @@ mod tests {
     fn primary_addresses_of_interfaces_that_are_up_and_lead_elsewhere() {
         let primary = ["10.51.0.11", "10.52.0.11", "192.168.7.1", "fd51::11"];
         assert_eq!(chosen(HostAccess::default(), &seen()), primary);
-        let behind_docker0 = Seen { ways_out: vec![5], ..seen() };
+        let behind_docker0 = NodeAddresses { ways_out: vec![5], ..seen() };
         assert!(chosen(HostAccess::default(), &behind_docker0).contains(&"172.17.0.1".to_owned()));
     }
 
@@ -282,7 +286,7 @@ mod tests {
             r#""bridge": "br136", "uplink": {"master": "bond0", "vlan": 136}, "ipam": {"type": "x"}"#,
         );
         let with = |arp_ignore| Link { arp_ignore, ..link(6, "br136", bridge()) };
-        let step = Some(Step::SetArpIgnore("br136".into()));
+        let step = Some(Step::Sysctl(Sysctl::arp_ignore("br136")));
         assert_eq!(of_device(&network, "br136", None), step);
         assert_eq!(of_device(&network, "br136", Some(&with(Some(0)))), step);
         for done in [Some(1), Some(8), None] {

@@ -5,6 +5,7 @@ pub mod check;
 pub mod guard;
 pub mod host_access;
 pub mod nat;
+pub mod observed;
 pub mod pod;
 mod refusal;
 pub mod status;
@@ -14,7 +15,7 @@ pub mod testing;
 pub mod uplink;
 pub mod vlan;
 
-pub use step::Step;
+pub use step::{Step, Sysctl, VlanMember};
 
 use cni_conf::cni::error::{CniError, code};
 

@@ -4,6 +4,7 @@
 //! packet meets does not grow with the number of pods, nor does the work to add one.
 
 pub mod accept;
+pub mod hooks;
 pub mod localhost;
 pub mod matches;
 pub mod ruleset;

@@ -5,13 +5,17 @@ use cni_conf::network::Network;
 use cni_conf::uplink::{Uplink, UplinkPort};
 use kernel::link::{Kind, Link};
 
-use super::uplink::{DOT1Q, Seen};
+use super::observed::{BridgeAndUplink, DOT1Q};
 use super::vlan::takes_part;
 use super::{Plan, refuse};
 use crate::ownership;
 
 /// The bridge's name belongs to a bridge, and that is what the configuration needs.
-pub(super) fn check_bridge(network: &Network, seen: &Seen, plan: &mut Plan) -> Result<(), CniError> {
+pub(super) fn check_bridge(
+    network: &Network,
+    seen: &BridgeAndUplink,
+    plan: &mut Plan,
+) -> Result<(), CniError> {
     let Some(link) = &seen.bridge else { return Ok(()) };
     let Some(options) = link.bridge() else {
         return refuse(format!(
@@ -52,7 +56,7 @@ pub(super) fn check_bridge(network: &Network, seen: &Seen, plan: &mut Plan) -> R
 pub(super) fn check_master<'a>(
     network: &Network,
     uplink: &Uplink,
-    seen: &'a Seen,
+    seen: &'a BridgeAndUplink,
     plan: &mut Plan,
 ) -> Result<&'a Link, CniError> {
     let Some(master) = &seen.master else {
@@ -107,7 +111,7 @@ pub(super) fn check_master<'a>(
 }
 
 /// What the master is a port of itself, if anything.
-fn check_upper(uplink: &Uplink, master: &Link, seen: &Seen) -> Result<(), CniError> {
+fn check_upper(uplink: &Uplink, master: &Link, seen: &BridgeAndUplink) -> Result<(), CniError> {
     let Some(upper) = &seen.upper else { return Ok(()) };
     match (&upper.kind, &uplink.port) {
         (Kind::Bond(_), _) => refuse(format!(
@@ -138,7 +142,7 @@ pub(super) fn check_vlans_are_free(
     network: &Network,
     uplink: &Uplink,
     master: &Link,
-    seen: &Seen,
+    seen: &BridgeAndUplink,
 ) -> Result<(), CniError> {
     let on_master = |vid: u16| {
         let of_vlan = |link: &&Link| matches!(link.kind, Kind::Vlan { id, protocol: DOT1Q } if id == vid);
@@ -167,7 +171,7 @@ pub(super) fn check_vlans_are_free(
 }
 
 /// The node's own side of the pods' VLAN, if an interface of its name is there, is just that.
-pub(super) fn check_node_side(network: &Network, seen: &Seen) -> Result<(), CniError> {
+pub(super) fn check_node_side(network: &Network, seen: &BridgeAndUplink) -> Result<(), CniError> {
     let (Some((name, vid)), Some(link)) = (network.node_side(), &seen.node_side) else { return Ok(()) };
     let bridge = seen.bridge.as_ref().map(|bridge| bridge.index);
     match link.kind {
@@ -188,7 +192,11 @@ pub(super) fn check_node_side(network: &Network, seen: &Seen) -> Result<(), CniE
 }
 
 /// An interface may become a port if that takes nothing away from the node.
-pub(super) fn check_may_become_port(name: &str, port: Option<&Link>, seen: &Seen) -> Result<(), CniError> {
+pub(super) fn check_may_become_port(
+    name: &str,
+    port: Option<&Link>,
+    seen: &BridgeAndUplink,
+) -> Result<(), CniError> {
     let Some(around) = &seen.surroundings else { return Ok(()) };
     if let Some(index) = port.and_then(|link| link.master) {
         return refuse(format!("uplink: {name} is a port of {} already", interface_by_index(seen, index)));
@@ -209,7 +217,7 @@ pub(super) fn check_may_become_port(name: &str, port: Option<&Link>, seen: &Seen
 
 /// A bridge has one way out: a second would merge two VLANs, or, where both lead to the same one, make a
 /// loop.
-fn check_only_uplink(name: &str, seen: &Seen) -> Result<(), CniError> {
+fn check_only_uplink(name: &str, seen: &BridgeAndUplink) -> Result<(), CniError> {
     let (Some(bridge), Some(around)) = (&seen.bridge, &seen.surroundings) else { return Ok(()) };
     let ours = ownership::is_ours(bridge);
     let leads_out = |link: &&Link| match &link.kind {
@@ -228,7 +236,7 @@ fn check_only_uplink(name: &str, seen: &Seen) -> Result<(), CniError> {
 }
 
 /// The name of an interface that something refers to by index.
-pub(super) fn interface_by_index(seen: &Seen, index: u32) -> String {
+pub(super) fn interface_by_index(seen: &BridgeAndUplink, index: u32) -> String {
     let known = [&seen.master, &seen.bridge, &seen.sub_interface, &seen.upper].into_iter().flatten();
     let around = seen.surroundings.iter().flat_map(|around| &around.links);
     known

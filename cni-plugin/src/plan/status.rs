@@ -4,10 +4,10 @@ use cni_conf::cni::error::{CniError, code};
 use cni_conf::network::Network;
 use kernel::link::{Kind, Link};
 
-use super::uplink::Seen;
+use super::observed::BridgeAndUplink;
 
 /// Error 51 if the uplink is cut off, and with it the pods that are attached (CNI 1.1, section 2, STATUS).
-pub fn uplink_carries(network: &Network, seen: &Seen) -> Result<(), CniError> {
+pub fn uplink_carries(network: &Network, seen: &BridgeAndUplink) -> Result<(), CniError> {
     let cut_off = network.uplink.as_ref().and_then(|uplink| cut_off(&uplink.master, seen.master.as_ref()));
     match cut_off {
         Some(why) => Err(CniError::new(code::LIMITED_CONNECTIVITY, format!("uplink.master: {why}"))),

@@ -4,6 +4,8 @@
 use std::fmt;
 
 use cni_conf::cni::mac::MacAddr;
+use cni_conf::family::Family;
+use kernel::link::Link;
 use kernel::port::Membership;
 
 use super::vlan::DUMMY;
@@ -37,12 +39,10 @@ pub enum Step {
     /// `ip link set NAME alias …`: says that an interface is ours which an ADD was killed over before it
     /// could say so.
     MarkAsOurs(String),
-    /// `sysctl net.ipv6.conf.NAME.accept_ra=0`.
-    DisableAcceptRa(String),
-    /// `sysctl net.ipv4.conf.NAME.arp_ignore=1`.
-    SetArpIgnore(String),
-    /// `sysctl net.ipv4.conf.NAME.rp_filter=2` and `ip address add 192.0.0.8/32 dev NAME scope host`.
-    SetRpFilterLoose(String),
+    /// `sysctl net.FAMILY.conf.INTERFACE.KEY=VALUE`.
+    Sysctl(Sysctl),
+    /// `ip address add 192.0.0.8/32 dev NAME scope host`.
+    AddDummyAddress(String),
     /// `ip link set PORT master BRIDGE`.
     Enslave {
         /// The interface that becomes a port.
@@ -68,27 +68,85 @@ pub enum Step {
     ClearForwardDelay(String),
     /// `ip link set NAME type bridge mcast_snooping 0`.
     NoMulticastSnooping(String),
-    /// `bridge vlan add dev PORT vid …`.
+    /// `bridge vlan add dev MEMBER vid …`.
     JoinVlans {
-        /// The bridge port.
-        port: String,
+        /// Who joins.
+        member: VlanMember,
         /// What it joins.
         vlans: Vec<Membership>,
     },
-    /// `bridge vlan add dev BRIDGE vid … self`.
-    JoinVlansSelf {
-        /// The bridge.
-        bridge: String,
-        /// What it joins.
-        vlans: Vec<Membership>,
-    },
-    /// `bridge vlan del dev PORT vid …`.
+    /// `bridge vlan del dev MEMBER vid …`.
     LeaveVlans {
-        /// The bridge port.
-        port: String,
+        /// Who leaves.
+        member: VlanMember,
         /// What it leaves.
         vlans: Vec<Membership>,
     },
+}
+
+/// What takes part in VLANs of a bridge that filters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VlanMember {
+    /// A bridge port, by its name.
+    Port(String),
+    /// The bridge's own device (`self`).
+    Bridge(String),
+}
+
+impl fmt::Display for VlanMember {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            VlanMember::Port(name) => f.write_str(name),
+            VlanMember::Bridge(name) => write!(f, "{name} self"),
+        }
+    }
+}
+
+/// A sysctl of one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysctl {
+    /// Whose folder it is in.
+    pub family: Family,
+    /// The interface.
+    pub interface: String,
+    /// Its name.
+    pub key: &'static str,
+    /// What it becomes.
+    pub value: &'static str,
+}
+
+impl Sysctl {
+    /// Router advertisements no longer configure the interface.
+    pub fn accept_ra_off(interface: &str) -> Sysctl {
+        Sysctl { family: Family::V6, interface: interface.to_owned(), key: "accept_ra", value: "0" }
+    }
+
+    /// ARP answers only for addresses that the interface itself carries.
+    pub fn arp_ignore(interface: &str) -> Sysctl {
+        Sysctl { family: Family::V4, interface: interface.to_owned(), key: "arp_ignore", value: "1" }
+    }
+
+    /// The source of a packet has to be reachable, by whichever interface (RFC 3704 section 2.4).
+    pub fn rp_filter_loose(interface: &str) -> Sysctl {
+        Sysctl { family: Family::V4, interface: interface.to_owned(), key: "rp_filter", value: "2" }
+    }
+
+    /// What it is now.
+    pub fn of(&self, link: &Link) -> Option<i32> {
+        match self.key {
+            "accept_ra" => link.accept_ra,
+            "arp_ignore" => link.arp_ignore,
+            "rp_filter" => link.rp_filter,
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sysctl { family, interface, key, value } = self;
+        write!(f, "sysctl -w net/{}/conf/{interface}/{key}={value}", family.sysctl_folder())
+    }
 }
 
 impl fmt::Display for Step {
@@ -113,12 +171,8 @@ impl fmt::Display for Step {
                 if *multicast_snooping { Ok(()) } else { write!(f, " mcast_snooping 0") }
             }
             Step::MarkAsOurs(name) => write!(f, "ip link set {name} alias {NODE_ALIAS}"),
-            Step::DisableAcceptRa(name) => write!(f, "sysctl -w net/ipv6/conf/{name}/accept_ra=0"),
-            Step::SetArpIgnore(name) => write!(f, "sysctl -w net/ipv4/conf/{name}/arp_ignore=1"),
-            Step::SetRpFilterLoose(name) => write!(
-                f,
-                "sysctl -w net/ipv4/conf/{name}/rp_filter=2; ip address add {DUMMY} dev {name} scope host"
-            ),
+            Step::Sysctl(setting) => setting.fmt(f),
+            Step::AddDummyAddress(name) => write!(f, "ip address add {DUMMY} dev {name} scope host"),
             Step::Enslave { port, bridge } => write!(f, "ip link set {port} master {bridge}"),
             Step::Pin { name, mac, mtu } => {
                 write!(f, "ip link set {name}")?;
@@ -129,11 +183,8 @@ impl fmt::Display for Step {
             Step::Promisc(name) => write!(f, "ip link set {name} promisc on"),
             Step::ClearForwardDelay(name) => write!(f, "ip link set {name} type bridge forward_delay 0"),
             Step::NoMulticastSnooping(name) => write!(f, "ip link set {name} type bridge mcast_snooping 0"),
-            Step::JoinVlans { port, vlans } => write!(f, "bridge vlan add dev {port} {}", Vids(vlans)),
-            Step::JoinVlansSelf { bridge, vlans } => {
-                write!(f, "bridge vlan add dev {bridge} self {}", Vids(vlans))
-            }
-            Step::LeaveVlans { port, vlans } => write!(f, "bridge vlan del dev {port} {}", Vids(vlans)),
+            Step::JoinVlans { member, vlans } => write!(f, "bridge vlan add dev {member} {}", Vids(vlans)),
+            Step::LeaveVlans { member, vlans } => write!(f, "bridge vlan del dev {member} {}", Vids(vlans)),
         }
     }
 }
@@ -175,7 +226,7 @@ mod tests {
             "ip link add br0 address 02:00:00:00:00:01 mtu 9000 type bridge forward_delay 0 vlan_filtering 1 vlan_default_pvid 0 mcast_snooping 0"
         );
         let vlans = vec![Membership::access(136), Membership::tagged(137)];
-        let join = Step::JoinVlans { port: "bond0".into(), vlans };
+        let join = Step::JoinVlans { member: VlanMember::Port("bond0".into()), vlans };
         assert_eq!(join.to_string(), "bridge vlan add dev bond0 vid 136 pvid untagged vid 137");
     }
 }

@@ -5,64 +5,20 @@ use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
 use cni_conf::uplink::{Uplink, UplinkPort};
 use kernel::link::{Kind, Link};
-use kernel::port::{Membership, Memberships};
+use kernel::port::Membership;
 
+use super::observed::{BridgeAndUplink, DOT1Q};
 use super::refusal::{
     check_bridge, check_master, check_may_become_port, check_node_side, check_vlans_are_free,
     interface_by_index,
 };
-use super::{Plan, Step, host_access, refuse};
+use super::{Plan, Step, Sysctl, VlanMember, host_access, refuse};
 use crate::ownership::is_ours;
 
-/// EtherType of an 802.1q tag.
-pub(super) const DOT1Q: u16 = 0x8100;
-
-/// What was seen of the interfaces that the configuration names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// The interface with the bridge's name.
-    pub bridge: Option<Link>,
-    /// The interface with the master's name.
-    pub master: Option<Link>,
-    /// The interface with the sub-interface's name.
-    pub sub_interface: Option<Link>,
-    /// The master is missing, and the caller is in a user namespace of its own, so this is not the node's
-    /// network.
-    pub rootless: bool,
-    /// What the master is a port of itself.
-    pub upper: Option<Link>,
-    /// The interface with the name of the node's own side of the pods' VLAN.
-    pub node_side: Option<Link>,
-    /// Its other end, where it is a veth: the reference plugin makes such a pair where ours makes a
-    /// sub-interface of the bridge.
-    pub node_side_peer: Option<Link>,
-    /// VLANs of all bridge ports, if the uplink is a trunk or its master is a port itself.
-    pub vlans: Vec<Memberships>,
-    /// All VLAN sub-interfaces of the node, if the uplink is a trunk or something is to be changed.
-    pub sub_interfaces: Vec<Link>,
-    /// The bridge accepts router advertisements and has an address from one.
-    pub bridge_has_dynamic_address: bool,
-    /// The kernel may still change the bridge's MAC as ports come and go.
-    pub bridge_mac_may_change: bool,
-    /// What costs more to find out and matters only before a change.
-    pub surroundings: Option<Surroundings>,
-}
-
-/// The rest of the node's network, looked at only when something is to be changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Surroundings {
-    /// Every interface.
-    pub links: Vec<Link>,
-    /// Addresses of the interface that is to become a port, link-local ones left out.
-    pub port_addresses: Vec<String>,
-    /// A default route leaves by the interface that is to become a port.
-    pub port_has_default_route: bool,
-}
-
 /// Plans the bridge and its uplink. With no step, nothing is missing. Steps planned without
-/// [`Seen::surroundings`] only say that something is missing: they are planned again with them before they
-/// are taken.
-pub fn plan(network: &Network, seen: &Seen) -> Result<Plan, CniError> {
+/// [`BridgeAndUplink::surroundings`] only say that something is missing: they are planned again with them
+/// before they are taken.
+pub fn plan(network: &Network, seen: &BridgeAndUplink) -> Result<Plan, CniError> {
     let mut plan = Plan::default();
     check_bridge(network, seen, &mut plan)?;
     check_node_side(network, seen)?;
@@ -98,13 +54,13 @@ pub fn plan(network: &Network, seen: &Seen) -> Result<Plan, CniError> {
 fn plan_port<'a>(
     uplink: &Uplink,
     master: &'a Link,
-    seen: &'a Seen,
+    seen: &'a BridgeAndUplink,
     plan: &mut Plan,
 ) -> Result<Option<&'a Link>, CniError> {
     let UplinkPort::SubInterface { name, vlan } = &uplink.port else { return Ok(Some(master)) };
     let Some(link) = &seen.sub_interface else {
         plan.steps.push(Step::CreateVlan { name: name.clone(), parent: uplink.master.clone(), id: *vlan });
-        plan.steps.push(Step::DisableAcceptRa(name.clone()));
+        plan.steps.push(Step::Sysctl(Sysctl::accept_ra_off(name)));
         return Ok(None);
     };
     let Kind::Vlan { id, protocol } = link.kind else {
@@ -121,7 +77,7 @@ fn plan_port<'a>(
         ));
     }
     if link.accept_ra.is_some_and(|accept| accept != 0) {
-        plan.steps.push(Step::DisableAcceptRa(name.clone()));
+        plan.steps.push(Step::Sysctl(Sysctl::accept_ra_off(name)));
     }
     Ok(Some(link))
 }
@@ -133,11 +89,11 @@ fn plan_adoption(uplink: &Uplink, bridge: &Link, plan: &mut Plan) {
     let default = bridge.bridge().map_or(0, |options| options.default_pvid);
     if uplink.port == UplinkPort::Trunk && default != 0 {
         let vlans = vec![Membership::access(default)];
-        plan.steps.push(Step::LeaveVlans { port: uplink.master.clone(), vlans });
+        plan.steps.push(Step::LeaveVlans { member: VlanMember::Port(uplink.master.clone()), vlans });
     }
 }
 
-fn plan_bridge(network: &Network, seen: &Seen, master: Option<&Link>, plan: &mut Plan) {
+fn plan_bridge(network: &Network, seen: &BridgeAndUplink, master: Option<&Link>, plan: &mut Plan) {
     if seen.bridge.is_some() {
         return;
     }
@@ -153,10 +109,10 @@ fn plan_bridge(network: &Network, seen: &Seen, master: Option<&Link>, plan: &mut
         multicast_snooping: network.multicast_snooping,
     });
     // Nobody behind it is the node's router, least of all a pod.
-    plan.steps.push(Step::DisableAcceptRa(network.bridge.clone()));
+    plan.steps.push(Step::Sysctl(Sysctl::accept_ra_off(&network.bridge)));
 }
 
-fn finish_bridge(network: &Network, seen: &Seen, plan: &mut Plan) {
+fn finish_bridge(network: &Network, seen: &BridgeAndUplink, plan: &mut Plan) {
     let name = &network.bridge;
     if let Some(bridge) = &seen.bridge {
         if is_unfinished(bridge) {
@@ -200,19 +156,19 @@ fn is_unfinished(bridge: &Link) -> bool {
 
 /// An operator's bridge that lives on an address from a router advertisement keeps it: taking it away may cut
 /// the node off.
-fn plan_advertisements(bridge: &Link, seen: &Seen, plan: &mut Plan) {
+fn plan_advertisements(bridge: &Link, seen: &BridgeAndUplink, plan: &mut Plan) {
     if seen.bridge_has_dynamic_address {
         plan.warnings.push(format!(
             "bridge {} has an address from a router advertisement and goes on accepting them",
             bridge.name
         ));
     } else {
-        plan.steps.push(Step::DisableAcceptRa(bridge.name.clone()));
+        plan.steps.push(Step::Sysctl(Sysctl::accept_ra_off(&bridge.name)));
     }
 }
 
 /// The MTU of the pod's veth pair in bytes: as configured, else the uplink's, else the kernel's default.
-pub fn pod_mtu(network: &Network, seen: &Seen) -> Option<u32> {
+pub fn pod_mtu(network: &Network, seen: &BridgeAndUplink) -> Option<u32> {
     network.mtu.or_else(|| seen.sub_interface.as_ref().or(seen.master.as_ref()).map(|link| link.mtu))
 }
 

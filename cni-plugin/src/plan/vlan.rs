@@ -2,15 +2,16 @@
 
 use std::net::Ipv4Addr;
 
-use cni_conf::network::{Network, PortVlans as WantedVlans};
+use cni_conf::network::Network;
+use cni_conf::vlans::PortVlans;
 use ipnet::{IpNet, Ipv4Net};
 use kernel::link::{Address, Kind, Link};
 use kernel::port::{Membership, Memberships};
 
-use super::{Step, host_access};
+use super::{Step, Sysctl, VlanMember, host_access};
 
 /// What a pod's port joins.
-pub fn of_port(wanted: &WantedVlans) -> Vec<Membership> {
+pub fn of_port(wanted: &PortVlans) -> Vec<Membership> {
     let tagged =
         wanted.trunk.iter().filter(|vid| Some(**vid) != wanted.access).map(|vid| Membership::tagged(*vid));
     wanted.access.map(Membership::access).into_iter().chain(tagged).collect()
@@ -54,22 +55,23 @@ pub fn join(
         let missing = wanted.ids().filter(|vid| !takes_part(seen, uplink.index, *vid));
         let vlans: Vec<Membership> = missing.map(Membership::tagged).collect();
         if !vlans.is_empty() {
-            steps.push(Step::JoinVlans { port: uplink.name.clone(), vlans });
+            steps.push(Step::JoinVlans { member: VlanMember::Port(uplink.name.clone()), vlans });
         }
     }
     let Some((name, vid)) = network.node_side() else { return steps };
     // The other end of a veth is a port by itself.
     if node_side.is_none_or(|side| side.kind != Kind::Veth) && !takes_part(seen, bridge.index, vid) {
         let vlans = vec![Membership::tagged(vid)];
-        steps.push(Step::JoinVlansSelf { bridge: bridge.name.clone(), vlans });
+        steps.push(Step::JoinVlans { member: VlanMember::Bridge(bridge.name.clone()), vlans });
     }
     let is_loose = bridge.rp_filter == Some(LOOSE) && bridge_has_address;
     if network.has_nat() && crate::ownership::is_ours(bridge) && !is_loose {
-        steps.push(Step::SetRpFilterLoose(bridge.name.clone()));
+        steps.push(Step::AddDummyAddress(bridge.name.clone()));
+        steps.push(Step::Sysctl(Sysctl::rp_filter_loose(&bridge.name)));
     }
     if node_side.is_none() {
         steps.push(Step::CreateVlan { name: name.clone(), parent: bridge.name.clone(), id: vid });
-        steps.push(Step::DisableAcceptRa(name.clone()));
+        steps.push(Step::Sysctl(Sysctl::accept_ra_off(&name)));
     }
     steps.extend(host_access::of_device(network, &name, node_side));
     if node_side.is_none_or(|link| !link.up) {
@@ -123,7 +125,7 @@ pub fn of_member(seen: &[Memberships], port: u32) -> Vec<u16> {
 /// The step that takes VLANs off the uplink.
 pub fn leave(uplink: &Link, vids: &[u16]) -> Step {
     Step::LeaveVlans {
-        port: uplink.name.clone(),
+        member: VlanMember::Port(uplink.name.clone()),
         vlans: vids.iter().copied().map(Membership::tagged).collect(),
     }
 }
@@ -131,7 +133,7 @@ pub fn leave(uplink: &Link, vids: &[u16]) -> Step {
 /// The step that puts them back.
 pub fn rejoin(uplink: &Link, vids: &[u16]) -> Step {
     Step::JoinVlans {
-        port: uplink.name.clone(),
+        member: VlanMember::Port(uplink.name.clone()),
         vlans: vids.iter().copied().map(Membership::tagged).collect(),
     }
 }
@@ -194,10 +196,10 @@ mod tests {
         };
         let vlans = vec![Membership::tagged(136)];
         let expected = [
-            Step::JoinVlans { port: "bond0".into(), vlans: vlans.clone() },
-            Step::JoinVlansSelf { bridge: "br0".into(), vlans },
+            Step::JoinVlans { member: VlanMember::Port("bond0".into()), vlans: vlans.clone() },
+            Step::JoinVlans { member: VlanMember::Bridge("br0".into()), vlans },
             Step::CreateVlan { name: "br0.136".into(), parent: "br0".into(), id: 136 },
-            Step::DisableAcceptRa("br0.136".into()),
+            Step::Sysctl(Sysctl::accept_ra_off("br0.136")),
             Step::Up("br0.136".into()),
         ];
         assert_eq!(joined(&[port(POD, &[136])], None), expected);
@@ -214,7 +216,7 @@ mod tests {
         let joined = |rp_filter: i32, has_address: bool| {
             let bridge = Link { rp_filter: Some(rp_filter), ..bridge(Some(NODE_ALIAS)) };
             let steps = join(&network, &bridge, Some(&uplink()), None, has_address, &[]);
-            steps.contains(&Step::SetRpFilterLoose("br0".into()))
+            steps.contains(&Step::Sysctl(Sysctl::rp_filter_loose("br0")))
         };
         assert!(!joined(2, true) && joined(1, true) && joined(2, false));
     }

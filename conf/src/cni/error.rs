@@ -5,8 +5,6 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::version::Version;
-
 /// The error numbers: below 100 the specification's, from 100 ours.
 pub mod code {
     /// The configuration's `cniVersion` is unknown, or the verb is not part of it.
@@ -89,10 +87,10 @@ impl CniError {
         self
     }
 
-    /// The document for stdout. `details` is left out when empty.
-    pub fn to_json(&self, version: Version) -> Value {
+    /// The document for stdout, in this `cniVersion`. `details` is left out when empty.
+    pub fn to_json(&self, version: &str) -> Value {
         let mut map = Map::new();
-        map.insert("cniVersion".into(), version.as_str().into());
+        map.insert("cniVersion".into(), version.into());
         map.insert("code".into(), self.code.into());
         map.insert("msg".into(), self.msg.clone().into());
         if !self.details.is_empty() {
@@ -127,9 +125,9 @@ mod tests {
     #[test]
     fn writes_details_only_when_there_are_any() {
         let bare = CniError::new(code::TRY_AGAIN_LATER, "full");
-        assert_eq!(bare.to_json(Version::V1_0_0), json!({"cniVersion": "1.0.0", "code": 11, "msg": "full"}));
+        assert_eq!(bare.to_json("1.0.0"), json!({"cniVersion": "1.0.0", "code": 11, "msg": "full"}));
         let more = bare.details("16 of 16");
-        assert_eq!(more.to_json(Version::V1_1_0)["details"], "16 of 16");
+        assert_eq!(more.to_json("1.1.0")["details"], "16 of 16");
         assert_eq!(more.to_string(), "full (16 of 16)");
     }
 
@@ -137,7 +135,7 @@ mod tests {
     fn passes_a_delegates_error_on_verbatim() {
         let theirs = json!({"cniVersion": "0.4.0", "code": 117, "msg": "No. Way.", "details": "x"});
         let error = CniError::from_json(&theirs).unwrap();
-        assert_eq!(error.to_json(Version::V0_4_0), theirs);
+        assert_eq!(error.to_json("0.4.0"), theirs);
     }
 
     #[test]

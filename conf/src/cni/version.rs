@@ -1,6 +1,6 @@
 //! The versions of the specification, and which verb is part of which.
 
-use super::env::Command;
+use super::command::Command;
 use super::error::{CniError, code};
 
 /// A version of the CNI specification that we speak. The order is the order of publication.

@@ -2,12 +2,13 @@
 
 use crate::cni::error::CniError;
 use crate::ifname;
+use crate::ipam_plugin::IpamPlugin;
 use crate::request::Request;
 use crate::section::Section;
 use crate::uplink::Uplink;
+use crate::vlans::{DEFAULT_BRIDGE, Trunk, node_side_name, parse_port_vlans};
 
-use super::vlans::{Trunk, parse_port_vlans};
-use super::{DEFAULT_BRIDGE, declares_ports, ipam_type, node_side_name};
+use super::declares_ports;
 
 /// As much of a configuration as DEL and GC need. Nothing that is wrong in it can fail them: an attachment
 /// whose configuration has been broken since must still go.
@@ -24,7 +25,7 @@ pub struct Teardown {
     /// The trunk uplink, if it is one.
     pub trunk: Option<Trunk>,
     /// The IPAM plugin.
-    pub ipam: Option<String>,
+    pub ipam: Option<IpamPlugin>,
     /// An attachment may have rules in the node's packet filter, as far as this configuration tells.
     pub has_nat: bool,
 }
@@ -52,7 +53,7 @@ impl Teardown {
             lenient(e);
             None
         });
-        let ipam = ipam_type(&section).unwrap_or_else(|e| {
+        let ipam = IpamPlugin::parse(&section).unwrap_or_else(|e| {
             lenient(e);
             None
         });

@@ -97,7 +97,7 @@ fn own_mac_only(
 /// Other hosts that use addresses of this node's ranges.
 fn duplicates(network: &Network, answers: &Answers) -> Vec<Finding> {
     const CHECK: &str = "duplicates";
-    let sets = || network.config.ipam.iter().flat_map(|ipam| &ipam.ranges);
+    let sets = || network.config.network.addresses.iter().flat_map(|ipam| &ipam.ranges);
     let mut findings = Vec::new();
     for (addr, macs) in answers.iter().filter(|(addr, _)| sets().any(|set| set.offers(**addr))) {
         let held = network.leases.held.iter().find(|(held, _)| held == addr);
@@ -135,7 +135,7 @@ fn listed(macs: &BTreeSet<MacAddr>) -> String {
 pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "ipam";
     let mut findings = Vec::new();
-    for network in facts.networks.iter().filter(|network| network.config.ipam.is_some()) {
+    for network in facts.networks.iter().filter(|network| network.config.network.addresses.is_some()) {
         let before = findings.len();
         if let Some(why) = &network.leases.unreadable {
             let fix = match why {

@@ -18,7 +18,7 @@ fn ranges(list: &mut Value) -> Vec<&mut Map<String, Value>> {
     let plugins = list["plugins"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
     for plugin in plugins.iter_mut().filter(|plugin| plugin["type"] == PLUGIN_TYPE) {
         let Some(ipam) = plugin["ipam"].as_object_mut() else { continue };
-        if ipam.get("type").is_none_or(|kind| kind != cni_conf::network::OUR_IPAM) {
+        if ipam.get("type").is_none_or(|kind| kind != cni_conf::ipam_plugin::IpamPlugin::OURS) {
             continue;
         }
         if ipam.contains_key("subnet") {
@@ -161,7 +161,7 @@ pub(super) fn insert_slices(list: &mut Value, from: &str, chosen: &mut NodeSlice
 
 /// Refuses a network with an uplink whose whole subnet every node would lease.
 pub(super) fn check_shared(config: &NetworkConfig) -> Result<()> {
-    let (Some(_), Some(ipam)) = (&config.network.uplink, &config.ipam) else { return Ok(()) };
+    let (Some(_), Some(ipam)) = (&config.network.uplink, &config.network.addresses) else { return Ok(()) };
     for range in ipam.ranges.iter().flat_map(|set| &set.0) {
         let whole = range.slice.is_none() && range.to_string() == range.subnet.to_string();
         if whole {

@@ -6,19 +6,18 @@ use kernel::link::{Link, PortFlags};
 use kernel::{NetError, link};
 
 use super::Add;
-use crate::guard;
 use crate::plan::guard::{Limits, Port};
 use crate::plan::nat::element_comment;
-use crate::undo::{Undo, UndoLog};
-use crate::{ports, random};
+use crate::undo::UndoLog;
+use crate::{apply, guard, ports, random};
 
 impl Add<'_> {
     /// The pair, with the node's end in the bridge and in its VLANs, and both ends up.
-    pub(super) async fn make_veth(
-        &self,
+    pub(super) async fn make_veth<'a>(
+        &'a self,
         bridge: &Link,
         mtu: Option<u32>,
-        undo: &mut UndoLog,
+        undo: &mut UndoLog<'a>,
     ) -> Result<(Link, Link), CniError> {
         let attachment = self.attachment();
         let host_name = attachment.host_interface();
@@ -31,7 +30,7 @@ impl Add<'_> {
             master: bridge.index,
         };
         link::add_veth(&self.node, &veth, &self.namespace).await?;
-        undo.push(Undo::RemoveLink(host_name.clone()));
+        apply::remove_on_failure(&self.node, &host_name, undo);
         let host = link::by_name(&self.node, &host_name).await?.ok_or_else(|| NetError::gone(&host_name))?;
         let flags = ports::flags(&self.network);
         // Not before what limits the port: the pod's end is the pod's own to bring up, at once, and for as
@@ -63,11 +62,19 @@ impl Add<'_> {
     }
 
     /// Before the node's end is up, so that nothing forged is ever let through.
-    async fn restrict(&self, veth: &str, mac: MacAddr, undo: &mut UndoLog) -> Result<(), CniError> {
+    async fn restrict<'a>(
+        &'a self,
+        veth: &str,
+        mac: MacAddr,
+        undo: &mut UndoLog<'a>,
+    ) -> Result<(), CniError> {
         let (Some(guard), Some(limits)) = (&self.guard, guard::limits(&self.network)) else { return Ok(()) };
         let limits = Limits { allowed: Vec::new(), ..limits };
         let comment = element_comment(&self.attachment());
-        undo.push(Undo::RemoveGuard { veth: veth.to_owned() });
+        let name = veth.to_owned();
+        undo.push(format!("guard of {veth}"), async move {
+            guard::detach(&self.node, &name, true).await.map(drop)
+        });
         let port = Port { veth, mac, addresses: &[], limits: &limits, comment: &comment };
         guard.restrict_port(&self.node, &port).await
     }

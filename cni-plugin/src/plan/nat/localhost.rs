@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use kernel::nft::{Base, Ct, Expr, Family, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, Type, Verdict};
 
+use super::hooks::{DNATED, Hooked, RAW, SNAT};
 use super::matches::{address, connection, family, from_outside, outside, protocol, set_address, within};
-use super::ruleset::{DNATED, Hooked, RAW, SNAT};
 
 /// Host port of all addresses: to the node's address from which it is asked for, if it is asked for at
 /// 127.0.0.0/8.

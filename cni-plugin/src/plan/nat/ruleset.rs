@@ -8,6 +8,7 @@ use kernel::nft::{
     Base, Change, Ct, Expr, Family, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, Type, Verdict,
 };
 
+use super::hooks::{BEFORE_FILTER, BEFORE_SNAT, DNAT, DNATED, KNOWN, SNAT};
 use super::localhost;
 use super::matches::{address, between_interfaces, connection, family, interface_in, local, mark, within};
 
@@ -95,20 +96,6 @@ const SETS: [Set; 17] = [
     Set { name: UPLINKS, key: &[Type::Interface], map: None },
     Set { name: BRIDGES, key: &[Type::Interface, Type::Interface], map: None },
 ];
-
-/// `IPS_DST_NAT` of linux/netfilter/nf_conntrack_common.h: the destination has been changed.
-pub(crate) const DNATED: u32 = 1 << 5;
-/// `NF_CT_STATE_BIT` of established and related.
-pub(crate) const KNOWN: u32 = 1 << 1 | 1 << 2;
-
-/// The priorities of iptables' tables (linux/netfilter_ipv4.h).
-pub(super) const RAW: i32 = -300;
-const DNAT: i32 = -100;
-pub(super) const SNAT: i32 = 100;
-/// Before kube-proxy's and others' masquerading, which takes the address of the interface: the pods' bridge
-/// has none.
-const BEFORE_SNAT: i32 = SNAT - 1;
-pub(crate) const BEFORE_FILTER: i32 = -1;
 
 const HOST_PORTS: &str = "host-ports";
 /// What is within a network's `serviceCIDRs` is published by nobody: a rule for each, which goes with the
@@ -253,13 +240,6 @@ fn postrouting_rules() -> Vec<Vec<Expr>> {
     let dnated =
         |index| [connection(Ct::Status, DNATED), look_up(index, Field::Destination, HAIRPIN)].concat();
     vec![dnated(0), dnated(1), look_up(0, Field::Source, MASQUERADE), look_up(1, Field::Source, MASQUERADE)]
-}
-
-/// A chain at a hook, with its rules.
-pub(super) struct Hooked {
-    pub name: &'static str,
-    pub hook: Hook,
-    pub rules: Vec<Vec<Expr>>,
 }
 
 fn base_chain(name: &str, hook: Hook, exprs: Vec<Vec<Expr>>) -> Vec<Change> {

@@ -1,7 +1,9 @@
 use kernel::link::{Bond, Bridge};
 
 use super::*;
+use crate::plan::observed::Surroundings;
 use crate::plan::testing::{link, network as configured};
+use kernel::port::Memberships;
 
 const BOND: u32 = 2;
 const SUB_INTERFACE: u32 = 3;
@@ -21,8 +23,8 @@ fn bridge() -> Link {
     link(BRIDGE, "br136", Kind::Bridge(Bridge::default()))
 }
 
-fn complete() -> Seen {
-    Seen {
+fn complete() -> BridgeAndUplink {
+    BridgeAndUplink {
         bridge: Some(bridge()),
         master: Some(bond()),
         sub_interface: Some(sub_interface()),
@@ -30,13 +32,13 @@ fn complete() -> Seen {
             links: vec![bond(), sub_interface(), bridge()],
             ..Surroundings::default()
         }),
-        ..Seen::default()
+        ..BridgeAndUplink::default()
     }
 }
 
-fn bare() -> Seen {
+fn bare() -> BridgeAndUplink {
     let surroundings = Some(Surroundings { links: vec![bond()], ..Surroundings::default() });
-    Seen { master: Some(bond()), surroundings, ..Seen::default() }
+    BridgeAndUplink { master: Some(bond()), surroundings, ..BridgeAndUplink::default() }
 }
 
 fn network() -> Network {
@@ -48,13 +50,13 @@ fn trunk() -> Network {
 }
 
 #[track_caller]
-fn refused(network: &Network, seen: &Seen, expected: &str) {
+fn refused(network: &Network, seen: &BridgeAndUplink, expected: &str) {
     let message = plan(network, seen).expect_err("was not refused").msg;
     assert!(message.contains(expected), "{message}");
 }
 
 #[track_caller]
-fn steps(network: &Network, seen: &Seen) -> Vec<Step> {
+fn steps(network: &Network, seen: &BridgeAndUplink) -> Vec<Step> {
     plan(network, seen).expect("was refused").steps
 }
 
@@ -71,7 +73,7 @@ fn a_bare_node_gets_sub_interface_and_bridge_with_the_uplinks_mac_and_mtu() {
     let (port, name) = ("bond0.136".to_owned(), "br136".to_owned());
     let expected = vec![
         Step::CreateVlan { name: port.clone(), parent: "bond0".into(), id: 136 },
-        Step::DisableAcceptRa(port.clone()),
+        Step::Sysctl(Sysctl::accept_ra_off(&port)),
         Step::CreateBridge {
             name: name.clone(),
             mac,
@@ -79,7 +81,7 @@ fn a_bare_node_gets_sub_interface_and_bridge_with_the_uplinks_mac_and_mtu() {
             vlan_filtering: None,
             multicast_snooping: true,
         },
-        Step::DisableAcceptRa(name.clone()),
+        Step::Sysctl(Sysctl::accept_ra_off(&name)),
         Step::Enslave { port: port.clone(), bridge: name.clone() },
         Step::Up(port),
         Step::Up(name),
@@ -99,7 +101,7 @@ fn an_operators_bridge_only_gets_what_is_missing() {
 fn an_address_from_a_router_advertisement_stays_on_an_operators_bridge() {
     let mut seen = complete();
     seen.bridge = Some(Link { accept_ra: Some(1), ..bridge() });
-    assert_eq!(steps(&network(), &seen), [Step::DisableAcceptRa("br136".into())]);
+    assert_eq!(steps(&network(), &seen), [Step::Sysctl(Sysctl::accept_ra_off("br136"))]);
     seen.bridge_has_dynamic_address = true;
     let plan = plan(&network(), &seen).unwrap();
     assert_eq!((plan.steps.len(), plan.warnings.len()), (0, 1));
@@ -129,7 +131,7 @@ fn bonds_that_break_behind_a_bridge_are_warned_of() {
 
 #[test]
 fn what_would_break_the_node_is_refused() {
-    let missing = Seen { master: None, ..bare() };
+    let missing = BridgeAndUplink { master: None, ..bare() };
     refused(&network(), &missing, "there is no interface bond0");
 
     let mut other = complete();
@@ -183,7 +185,7 @@ fn a_trunk_needs_a_bridge_that_filters_and_joins_none_of_its_default_vlans() {
         [
             Step::Enslave { port: "bond0".into(), bridge: "br0".into() },
             Step::Pin { name: "br0".into(), mac: bond().mac, mtu: Some(9000) },
-            Step::LeaveVlans { port: "bond0".into(), vlans: vec![Membership::access(1)] },
+            Step::LeaveVlans { member: VlanMember::Port("bond0".into()), vlans: vec![Membership::access(1)] },
         ]
     );
 }

@@ -5,7 +5,8 @@ use crate::ifname;
 use crate::section::{Section, UnknownKey};
 use crate::uplink::{Uplink, UplinkPort, VLAN_IDS};
 
-use super::DEFAULT_BRIDGE;
+/// The bridge of the reference plugin where none is named.
+pub(crate) const DEFAULT_BRIDGE: &str = "cni0";
 
 /// VLANs of a pod's port on a bridge that filters (`vlan`, `vlanTrunk`, `preserveDefaultVlan`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ impl PortVlans {
     }
 }
 
-pub(super) fn node_side_name(bridge: &str, vid: u16) -> String {
+pub(crate) fn node_side_name(bridge: &str, vid: u16) -> String {
     format!("{bridge}.{vid}")
 }
 
@@ -70,14 +71,14 @@ pub struct Trunk {
 }
 
 impl Trunk {
-    pub(super) fn of(bridge: &str, uplink: Option<&Uplink>, vlans: Option<&PortVlans>) -> Option<Trunk> {
+    pub(crate) fn of(bridge: &str, uplink: Option<&Uplink>, vlans: Option<&PortVlans>) -> Option<Trunk> {
         let uplink = uplink.filter(|uplink| uplink.port == UplinkPort::Trunk)?;
         Some(Trunk { bridge: bridge.to_owned(), master: uplink.master.clone(), vids: vlans?.ids().collect() })
     }
 }
 
 /// Reads the pods' VLANs; keys that nobody knows go to `odd`.
-pub(super) fn parse_port_vlans(
+pub(crate) fn parse_port_vlans(
     section: &Section<'_>,
     odd: &mut Vec<UnknownKey>,
 ) -> Result<Option<PortVlans>, CniError> {

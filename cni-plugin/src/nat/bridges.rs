@@ -1,0 +1,27 @@
+//! Which bridges pods of ours are on, and which tables of iptables see what these bridges forward.
+
+use std::collections::BTreeSet;
+
+use kernel::nft::{Family, Table};
+use kernel::{Conn, NetError, link};
+
+use crate::ownership::is_attachment;
+use crate::plan::nat::ruleset::IPTABLES_TABLES;
+
+/// The tables of iptables that br_netfilter shows bridged packets to, each of a family of its own.
+pub(super) fn tables_called() -> Vec<Table> {
+    let is_on = |table: &Table| {
+        let key = if table.family == Family::Ipv4 { "iptables" } else { "ip6tables" };
+        let value = std::fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{key}"));
+        value.is_ok_and(|value| value.trim() == "1")
+    };
+    IPTABLES_TABLES.into_iter().filter(is_on).collect()
+}
+
+/// The bridges that pods of ours are on.
+pub(super) async fn bridges_of_pods(node: &Conn, gone: Option<&str>) -> Result<Vec<String>, NetError> {
+    let links = link::all(node).await?;
+    let pods = links.iter().filter(|link| is_attachment(link) && Some(link.name.as_str()) != gone);
+    let masters: BTreeSet<u32> = pods.filter_map(|pod| pod.master).collect();
+    Ok(links.into_iter().filter(|link| masters.contains(&link.index)).map(|link| link.name).collect())
+}

@@ -1,0 +1,80 @@
+//! `ipam.type`: the plugin that gives the pod its addresses, and what we know of it.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::cni::error::CniError;
+use crate::section::Section;
+
+/// An IPAM plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IpamPlugin {
+    /// `vlan-bridge-ipam`
+    Ours,
+    /// Any other, by its file name in `CNI_PATH`.
+    Other(String),
+}
+
+impl IpamPlugin {
+    /// The name of ours.
+    pub const OURS: &str = "vlan-bridge-ipam";
+
+    /// The plugin of that name.
+    pub fn named(name: &str) -> IpamPlugin {
+        if name == IpamPlugin::OURS { IpamPlugin::Ours } else { IpamPlugin::Other(name.to_owned()) }
+    }
+
+    /// Reads it; none where `ipam` is absent or empty, which means layer 2 only.
+    ///
+    /// # Errors
+    /// No `type`, or one that is no file name.
+    pub(crate) fn parse(section: &Section<'_>) -> Result<Option<IpamPlugin>, CniError> {
+        let Some(keys) = section.section("ipam")? else { return Ok(None) };
+        let Some(name) = keys.str("type")?.filter(|name| !name.is_empty()) else {
+            let empty = section.value("ipam").and_then(Value::as_object).is_none_or(|ipam| ipam.is_empty());
+            return if empty {
+                Ok(None)
+            } else {
+                Err(CniError::config(
+                    "ipam.type is missing: the name of an IPAM plugin, vlan-bridge-ipam for one",
+                ))
+            };
+        };
+        if name.contains('/') || name == "." || name == ".." || name.contains('\0') {
+            return Err(CniError::config(format!(
+                "ipam.type: {name:?} is not the name of a plugin: a file name in CNI_PATH"
+            )));
+        }
+        Ok(Some(IpamPlugin::named(name)))
+    }
+
+    /// Its file name.
+    pub fn name(&self) -> &str {
+        match self {
+            IpamPlugin::Ours => IpamPlugin::OURS,
+            IpamPlugin::Other(name) => name,
+        }
+    }
+
+    /// Whether it is ours, of which we know what its errors leave, and that it never looks at the pod.
+    pub fn is_ours(&self) -> bool {
+        *self == IpamPlugin::Ours
+    }
+
+    /// Whether it talks over the pod's interface while it releases its lease.
+    pub fn needs_live_link(&self) -> bool {
+        self.name() == "dhcp"
+    }
+
+    /// Whether the addresses stay as ADD reported them. Another plugin may change them later, as dhcp does.
+    pub fn keeps_addresses(&self) -> bool {
+        [IpamPlugin::OURS, "host-local", "static"].contains(&self.name())
+    }
+}
+
+impl fmt::Display for IpamPlugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
