@@ -2,6 +2,7 @@
 
 use cni_conf::cni::error::CniError;
 use cni_conf::cni::result::AddResult;
+use cni_conf::family::Family;
 use cni_conf::network::Network;
 use kernel::link::{Address, Link};
 use kernel::{Conn, NetError, addr, link, sysctl};
@@ -35,9 +36,9 @@ pub async fn install(
             apply(node, device, &steps).await?;
         }
     }
-    for ipv6 in [false, true] {
-        if result.ips.iter().any(|ip| ip.gateway.is_some_and(|gateway| gateway.is_ipv6() == ipv6)) {
-            sysctl::enable_forwarding(node, ipv6).await?;
+    for family in Family::BOTH {
+        if result.ips.iter().any(|ip| ip.gateway.is_some_and(|gateway| Family::of(gateway) == family)) {
+            sysctl::enable_forwarding(node, family).await?;
         }
     }
     Ok(())

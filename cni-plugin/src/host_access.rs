@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::result::{AddResult, Route};
+use cni_conf::family::Family;
 use cni_conf::host_access::HostAccess;
 use cni_conf::network::Network;
 use kernel::link::{HostRoute, Link};
@@ -69,9 +70,9 @@ pub async fn host_routes(
         seen.ways_out.extend(found.map(|(interface, _)| interface));
         without_us.push(found.map(|(_, source)| source));
     }
-    for ipv6 in [false, true] {
-        if pods.iter().any(|pod| pod.is_ipv6() == ipv6) {
-            seen.addresses.extend(addr::of_family(node, ipv6).await?.into_iter().filter(plan::may_count));
+    for family in Family::BOTH {
+        if pods.iter().any(|pod| Family::of(*pod) == family) {
+            seen.addresses.extend(addr::of_family(node, family).await?.into_iter().filter(plan::may_count));
         }
     }
     let carriers: BTreeSet<u32> = seen.addresses.iter().map(|address| address.interface).collect();
@@ -87,12 +88,12 @@ pub async fn host_routes(
     });
     let to_pod: Vec<(IpAddr, IpAddr)> = to_pod.collect();
     let through = |net: &IpNet| {
-        let of_family = |(pod, _): &&(IpAddr, IpAddr)| pod.is_ipv4() == net.addr().is_ipv4();
+        let of_family = |(pod, _): &&(IpAddr, IpAddr)| Family::of(*pod) == Family::of_net(net);
         to_pod.iter().find(of_family).map(|(_, source)| (*net, *source))
     };
     let services: Vec<(IpNet, IpAddr)> = wanted.services.iter().filter_map(through).collect();
     let is_led = |net: &IpNet| services.iter().any(|(led, _)| led == net);
-    let of_pods = |net: &IpNet| pods.iter().any(|pod| pod.is_ipv4() == net.addr().is_ipv4());
+    let of_pods = |net: &IpNet| pods.iter().any(|pod| Family::of(*pod) == Family::of_net(net));
     for net in wanted.services.iter().filter(|net| of_pods(net) && !is_led(net)) {
         log::warn!(
             "serviceCIDRs: {net} does not lead through the node: it has no address of that family that pods reach"
@@ -105,7 +106,7 @@ pub async fn host_routes(
 /// source of one of ours was found in this way; the interface is then the default route's.
 async fn way_out(node: &Conn, pod: IpAddr, is_ours: bool) -> Result<Option<(u32, IpAddr)>> {
     let Some((interface, source)) = route::lookup(node, pod).await? else { return Ok(None) };
-    let default = if is_ours { route::default_interface(node, pod.is_ipv6()).await? } else { None };
+    let default = if is_ours { route::default_interface(node, Family::of(pod)).await? } else { None };
     Ok(Some((default.unwrap_or(interface), source)))
 }
 

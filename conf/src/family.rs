@@ -1,5 +1,6 @@
 //! IPv4 or IPv6.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -33,5 +34,14 @@ impl Family {
             Family::V4 => "ipv4",
             Family::V6 => "ipv6",
         }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
     }
 }

@@ -9,6 +9,7 @@ use crate::cni::error::CniError;
 use crate::cni::result::{Route, convertible};
 use crate::cni::version::Version;
 use crate::detection::Detection;
+use crate::family::Family;
 use crate::range::{Range, RangeSet, excluded};
 use crate::section::Section;
 
@@ -94,7 +95,7 @@ impl IpamConfig {
     /// # Errors
     /// [`crate::cni::error::code::UNSUPPORTED_FIELD`]: more than one address of a family in 0.1.0 or 0.2.0.
     pub fn check_version(&self, version: Version) -> Result<(), CniError> {
-        let v4 = self.ranges.iter().filter(|set| set.is_ipv4()).count();
+        let v4 = self.ranges.iter().filter(|set| set.family() == Family::V4).count();
         convertible(version, v4, self.ranges.len() - v4)
     }
 

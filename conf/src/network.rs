@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::family::Family;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
@@ -241,7 +242,7 @@ impl Network {
     /// [`crate::cni::error::code::INVALID_CONFIG`]: IPv6 addresses for an interface too small for IPv6.
     fn check_addresses(&self, ipam: &IpamConfig) -> Result<(), CniError> {
         let Some(mtu) = self.mtu.filter(|mtu| *mtu < SMALLEST_IPV6_MTU) else { return Ok(()) };
-        match ipam.ranges.iter().find(|set| !set.is_ipv4()) {
+        match ipam.ranges.iter().find(|set| set.family() == Family::V6) {
             Some(set) => Err(CniError::config(format!(
                 "mtu: {mtu} excludes ipam's range {set}: IPv6 needs {SMALLEST_IPV6_MTU} or more"
             ))),

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::family::Family;
 use ipnet::IpNet;
 
 use crate::cni::error::CniError;
@@ -83,7 +84,7 @@ impl Range {
 
     /// Whether an address lies in this range; the gateway may.
     pub fn contains(&self, addr: IpAddr) -> bool {
-        addr.is_ipv4() == self.first.is_ipv4()
+        Family::of(addr) == Family::of(self.first)
             && bits(self.first) <= bits(addr)
             && bits(addr) <= bits(self.last)
     }
@@ -130,7 +131,7 @@ impl RangeSet {
             return Err(CniError::config(format!("{path}: an empty list: must hold at least one range")));
         };
         for (i, range) in ranges.iter().enumerate() {
-            if range.first.is_ipv4() != head.first.is_ipv4() {
+            if Family::of(range.first) != Family::of(head.first) {
                 let (a, b) = (head.subnet, range.subnet);
                 return Err(CniError::config(format!(
                     "{path}: {a} and {b} are of different families: a container gets one address of each set"
@@ -182,7 +183,7 @@ impl RangeSet {
         let excluded = self.0.iter().flat_map(|range| range.exclude.iter().copied());
         let mut blocks: Vec<(u128, u128)> = gateways
             .chain(excluded)
-            .filter(|net| net.addr().is_ipv4() == range.first.is_ipv4())
+            .filter(|net| Family::of_net(net) == Family::of(range.first))
             .map(|net| {
                 (bits(net.network()).max(bits(range.first)), bits(net.broadcast()).min(bits(range.last)))
             })
@@ -199,9 +200,9 @@ impl RangeSet {
         range.len().saturating_sub(refused)
     }
 
-    /// Whether the set is of IPv4.
-    pub fn is_ipv4(&self) -> bool {
-        self.0.first().is_some_and(|range| range.first.is_ipv4())
+    /// The family of its addresses. A set has at least one range.
+    pub fn family(&self) -> Family {
+        self.0.first().map_or(Family::V6, |range| Family::of(range.first))
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cni_conf::cni::mac::MacAddr;
+use cni_conf::family::Family;
 use cni_conf::uplink::UplinkPort;
 use kernel::ask::{Answers, Vantage};
 use kernel::link::{Address, Installed, Kind, Link, SourceRule};
@@ -150,9 +151,9 @@ pub(crate) struct Network {
 
 impl Network {
     /// Whether pods have addresses of a family. With another IPAM plugin, IPv4 is assumed.
-    pub(crate) fn has_family(&self, ipv6: bool) -> bool {
+    pub(crate) fn has_family(&self, family: Family) -> bool {
         let ranges = self.config.network.addresses.as_ref().map(|ipam| &ipam.ranges);
-        ranges.map_or(!ipv6, |ranges| ranges.iter().any(|set| set.is_ipv4() != ipv6))
+        ranges.map_or(family == Family::V4, |ranges| ranges.iter().any(|set| set.family() == family))
     }
 
     /// The gateways of its ranges.

@@ -15,6 +15,7 @@ use ::kernel::ask::{self, Answers};
 use ::kernel::{Conn, addr, link, route, rule};
 use anyhow::Result;
 use cni_conf::cni::version::Version;
+use cni_conf::family::Family;
 use cni_conf::ipam::DEFAULT_DATA_DIR;
 use cni_skel::lock::LOOK_LIMIT;
 use serde_json::Value;
@@ -72,7 +73,7 @@ pub(crate) fn gather(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[P
     facts.modules = kernel::modules(&facts.links);
     facts.sysctls = kernel::sysctls(&facts.links);
     facts.rp_filtered = kernel::rp_filtered();
-    facts.neighbours = [false, true].into_iter().filter_map(kernel::neighbours).collect();
+    facts.neighbours = Family::BOTH.into_iter().filter_map(kernel::neighbours).collect();
     filter::packet_filter(&mut facts)?;
     facts.without_veth = without_veth(&facts)?;
     facts.missing_routes = node::runtime()?.block_on(host_routes::missing(&facts))?;

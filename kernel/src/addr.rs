@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use cni_conf::family::Family;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{
@@ -57,9 +58,12 @@ fn message(interface: u32, net: IpNet) -> AddressMessage {
 }
 
 /// `ip address show` of one family.
-pub async fn of_family(conn: &Conn, ipv6: bool) -> Result<Vec<Address>> {
+pub async fn of_family(conn: &Conn, family: Family) -> Result<Vec<Address>> {
     let mut message = AddressMessage::default();
-    message.header.family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    message.header.family = match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
     let answers =
         conn.dump(RouteNetlinkMessage::GetAddress(message), || "list the node's addresses".into()).await?;
     Ok(answers.into_iter().filter_map(from_message).collect())

@@ -11,6 +11,8 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use super::Result;
 use super::netfilter::message::{Message, attribute, attributes};
 use super::netfilter::{CTNETLINK, NetfilterSocket};
+use crate::netconf::number;
+use cni_conf::family::Family;
 
 /// `IPCTNL_MSG_CT_GET`, `_DELETE`
 const GET: u16 = CTNETLINK << 8 | 1;
@@ -33,7 +35,7 @@ pub struct Entry {
     pub destination: IpAddr,
     /// Who answers: another one if the destination was changed.
     pub answers: IpAddr,
-    ipv4: bool,
+    family: Family,
     original: Vec<u8>,
     zone: Option<Vec<u8>>,
 }
@@ -75,8 +77,8 @@ fn statistics() -> Option<usize> {
 
 /// `conntrack -L -p PROTOCOL --orig-port-dst PORT` of one family. Linux 5.8 looks for them itself, older
 /// kernels send all.
-pub fn to_port(socket: &NetfilterSocket, ipv4: bool, protocol: u8, port: u16) -> Result<Vec<Entry>> {
-    let mut message = Message::new(GET, NLM_F_REQUEST | NLM_F_DUMP, 1, family(ipv4), 0);
+pub fn to_port(socket: &NetfilterSocket, family: Family, protocol: u8, port: u16) -> Result<Vec<Entry>> {
+    let mut message = Message::new(GET, NLM_F_REQUEST | NLM_F_DUMP, 1, number(family), 0);
     message.nested(TUPLE_ORIGINAL, |tuple| {
         tuple.nested(TUPLE_PROTOCOL, |part| {
             part.bytes(PROTOCOL_NUMBER, &[protocol]).bytes(DESTINATION_PORT, &port.to_be_bytes());
@@ -98,15 +100,15 @@ pub fn to_port(socket: &NetfilterSocket, ipv4: bool, protocol: u8, port: u16) ->
         };
         part(PROTOCOL_NUMBER) == Some(&[protocol]) && part(DESTINATION_PORT) == Some(&port.to_be_bytes())
     };
-    Ok(told.iter().filter(wanted).filter_map(|entry| decode(entry, ipv4)).collect())
+    Ok(told.iter().filter(wanted).filter_map(|entry| decode(entry, family)).collect())
 }
 
-fn decode(entry: &[u8], ipv4: bool) -> Option<Entry> {
+fn decode(entry: &[u8], family: Family) -> Option<Entry> {
     let original = attribute(entry, TUPLE_ORIGINAL)?;
     Some(Entry {
         destination: address(original, Side::Destination)?,
         answers: address(attribute(entry, TUPLE_REPLY)?, Side::Source)?,
-        ipv4,
+        family,
         original: original.to_vec(),
         zone: attribute(entry, ZONE).map(<[u8]>::to_vec),
     })
@@ -132,7 +134,7 @@ fn address(tuple: &[u8], side: Side) -> Option<IpAddr> {
 
 /// `conntrack -D`. One that is gone already is no error.
 pub fn delete(socket: &NetfilterSocket, entry: &Entry) -> Result<()> {
-    let mut message = Message::new(DELETE, NLM_F_REQUEST | NLM_F_ACK, 1, family(entry.ipv4), 0);
+    let mut message = Message::new(DELETE, NLM_F_REQUEST | NLM_F_ACK, 1, number(entry.family), 0);
     message.nested(TUPLE_ORIGINAL, |tuple| {
         tuple.raw(&entry.original);
     });
@@ -143,9 +145,4 @@ pub fn delete(socket: &NetfilterSocket, entry: &Entry) -> Result<()> {
         Err(e) if e.not_found() => Ok(()),
         other => other.map(drop),
     }
-}
-
-fn family(ipv4: bool) -> u8 {
-    use nix::libc::{AF_INET, AF_INET6};
-    if ipv4 { AF_INET as u8 } else { AF_INET6 as u8 }
 }

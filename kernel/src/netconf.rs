@@ -2,6 +2,7 @@
 
 use std::os::fd::AsRawFd;
 
+use cni_conf::family::Family;
 use netlink_packet_core::NLM_F_REQUEST;
 use nix::errno::Errno;
 use nix::libc;
@@ -17,11 +18,18 @@ const NETCONFA_FORWARDING: u16 = 2;
 const NETCONFA_IFINDEX_ALL: i32 = -1;
 
 /// `ip [-6] netconf show dev all`: whether the calling thread's namespace forwards packets of a family.
-pub fn forwards(ipv6: bool) -> Result<bool> {
-    let (name, family) = if ipv6 { ("IPv6", libc::AF_INET6) } else { ("IPv4", libc::AF_INET) };
-    let told = ask(family as u8)
-        .map_err(|e| NetError::new(format!("ask the kernel whether the node forwards {name}"), e))?;
+pub fn forwards(family: Family) -> Result<bool> {
+    let told = ask(number(family))
+        .map_err(|e| NetError::new(format!("ask the kernel whether the node forwards {family}"), e))?;
     Ok(told.is_some_and(|value| value != 0))
+}
+
+/// `AF_INET`, `AF_INET6`
+pub(super) fn number(family: Family) -> u8 {
+    match family {
+        Family::V4 => libc::AF_INET as u8,
+        Family::V6 => libc::AF_INET6 as u8,
+    }
 }
 
 fn ask(family: u8) -> Result<Option<i32>, Errno> {

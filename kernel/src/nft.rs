@@ -15,7 +15,7 @@ use super::netfilter::message::{Message, attribute, attributes, number, text};
 use super::netfilter::{NFTABLES, NetfilterSocket, UNSPEC};
 use super::{NetError, Result};
 use encode::{attr, encode, kind};
-pub use expr::{Base, Ct, Expr, Family, Field, Match, Meta, Reg, Verdict};
+pub use expr::{Base, Ct, Expr, Field, Match, Meta, Reg, TableFamily, Verdict};
 pub use reverse_path::ReversePathFilter;
 pub use rules::*;
 
@@ -75,7 +75,7 @@ pub struct ListedElement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hooked {
     /// The family of its table.
-    pub family: Family,
+    pub family: TableFamily,
     /// The table's name.
     pub table: String,
     /// Its own.
@@ -201,7 +201,7 @@ impl Nft {
     /// Every chain at a hook, whoever made it.
     pub fn hooked(&self, point: HookPoint) -> Result<Vec<Hooked>> {
         let mut chains = Vec::new();
-        for family in [Family::Inet, Family::Ipv4, Family::Ipv6] {
+        for family in [TableFamily::Inet, TableFamily::Ipv4, TableFamily::Ipv6] {
             let message = Message::new(kind::GET_CHAIN, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
             let told = self.socket.request(message, || format!("nft list chains {}", family.name()))?;
             let is_hooked = |chain: &&Vec<u8>| {
@@ -220,7 +220,7 @@ impl Nft {
     }
 
     /// Whether a rule of a table is about an interface, by its name, or uses a match of iptables', by its.
-    pub fn speaks_of(&self, family: Family, table: &str, name: &str) -> Result<bool> {
+    pub fn speaks_of(&self, family: TableFamily, table: &str, name: &str) -> Result<bool> {
         let message = Message::new(kind::GET_RULE, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
         let told = self.socket.request(message, || format!("nft list table {} {table}", family.name()))?;
         let name = [name.as_bytes(), &[0]].concat();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use cni_conf::cni::result::Route;
+use cni_conf::family::Family;
 use ipnet::{IpNet, Ipv6Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
@@ -155,10 +156,10 @@ pub async fn ours_to(conn: &Conn, pod: IpAddr) -> Result<Option<HostRoute>> {
 
 /// Index of the interface of the default route (of the main table, the one that is preferred); none without
 /// one.
-pub async fn default_interface(conn: &Conn, ipv6: bool) -> Result<Option<u32>> {
+pub async fn default_interface(conn: &Conn, family: Family) -> Result<Option<u32>> {
     let is_default = |route: &Route| {
         route.dst.prefix_len() == 0
-            && route.dst.addr().is_ipv6() == ipv6
+            && Family::of_net(&route.dst) == family
             && route.table == Some(u32::from(RouteHeader::RT_TABLE_MAIN))
     };
     let defaults = list(conn).await?.into_iter().filter(|there| is_default(&there.route));

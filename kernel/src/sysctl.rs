@@ -76,29 +76,32 @@ impl InterfaceSysctls {
 }
 
 /// Whether the node forwards packets of a family.
-pub fn forwards(ipv6: bool) -> Result<bool> {
-    if let Ok(forwards) = netconf::forwards(ipv6) {
+pub fn forwards(family: Family) -> Result<bool> {
+    if let Ok(forwards) = netconf::forwards(family) {
         return Ok(forwards);
     }
-    let path = forwarding_file(ipv6);
+    let path = forwarding_file(family);
     let told = std::fs::read_to_string(path).map_err(|e| NetError::io(format!("read {path}"), &e))?;
     Ok(told.trim() == "1")
 }
 
-fn forwarding_file(ipv6: bool) -> &'static str {
-    if ipv6 { "/proc/sys/net/ipv6/conf/all/forwarding" } else { "/proc/sys/net/ipv4/ip_forward" }
+fn forwarding_file(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "/proc/sys/net/ipv4/ip_forward",
+        Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+    }
 }
 
 /// Switches forwarding of a family on in the namespace of `conn` and of the calling thread, if it is off.
 /// As the reference plugin does for a gateway: `net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`.
-pub async fn enable_forwarding(conn: &Conn, ipv6: bool) -> Result<()> {
-    if forwards(ipv6)? {
+pub async fn enable_forwarding(conn: &Conn, family: Family) -> Result<()> {
+    if forwards(family)? {
         return Ok(());
     }
-    if ipv6 {
+    if family == Family::V6 {
         keep_advertisements(conn).await?;
     }
-    let path = forwarding_file(ipv6);
+    let path = forwarding_file(family);
     std::fs::write(path, "1").map_err(|e| NetError::io(format!("switch forwarding on in {path}"), &e))?;
     Ok(())
 }

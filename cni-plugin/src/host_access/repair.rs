@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_conf::cni::error::CniError;
+use cni_conf::family::Family;
 use ipnet::IpNet;
 use kernel::link::{HostRoute, Link};
 use kernel::{Batch, Conn, NetError, Request, addr, link, neigh, route};
@@ -145,13 +146,13 @@ async fn lost(
 ) -> Result<Vec<(String, Vec<IpAddr>)>, CniError> {
     let routes = route::ours_by(node, device.index).await?;
     let (has_v4, has_v6) = records.any().map_or((false, false), |record| {
-        let has = |ipv4: bool| record.addresses.iter().any(|net| net.addr().is_ipv4() == ipv4);
-        (has(true), has(false))
+        let has = |family| record.addresses.iter().any(|net| Family::of_net(net) == family);
+        (has(Family::V4), has(Family::V6))
     });
-    let of_family = |ipv4: bool| -> BTreeSet<u32> {
-        routes.iter().filter(|route| route.address.is_ipv4() == ipv4).map(|route| route.metric).collect()
+    let of_family = |family| -> BTreeSet<u32> {
+        routes.iter().filter(|route| Family::of(route.address) == family).map(|route| route.metric).collect()
     };
-    let (v4, v6) = (of_family(true), of_family(false));
+    let (v4, v6) = (of_family(Family::V4), of_family(Family::V6));
     let mut lost = Vec::new();
     for veth in records.veths() {
         let Some(metric) = metric_of(&veth) else { continue };
@@ -197,10 +198,10 @@ async fn sources(node: &Conn, record: &Record) -> Result<Option<Vec<IpAddr>>, Ne
     let mut sources = Vec::new();
     for source in &record.sources {
         let of_family =
-            record.addresses.iter().map(IpNet::addr).find(|pod| pod.is_ipv4() == source.is_ipv4());
+            record.addresses.iter().map(IpNet::addr).find(|pod| Family::of(*pod) == Family::of(*source));
         let Some(pod) = of_family else { continue };
         let is_there =
-            addr::of_family(node, source.is_ipv6()).await?.iter().any(|held| held.net.addr() == *source);
+            addr::of_family(node, Family::of(*source)).await?.iter().any(|held| held.net.addr() == *source);
         let found =
             if is_there { Some(*source) } else { route::lookup(node, pod).await?.map(|(_, from)| from) };
         match found {
@@ -241,7 +242,7 @@ fn of_node(record: &Record, addresses: &[IpAddr], device: &Link) -> Vec<Request>
     let Some(mac) = record.mac else { return Vec::new() };
     let metric = record.attachment().metric();
     let way = |address: &IpAddr| {
-        let source = record.sources.iter().find(|source| source.is_ipv4() == address.is_ipv4())?;
+        let source = record.sources.iter().find(|source| Family::of(**source) == Family::of(*address))?;
         let to_pod = HostRoute { address: *address, interface: device.index, metric };
         Some([route::to_pod(&to_pod, *source), neigh::permanent(device.index, *address, mac)])
     };

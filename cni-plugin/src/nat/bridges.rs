@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kernel::nft::{Family, Table};
+use kernel::nft::{Table, TableFamily};
 use kernel::{Conn, NetError, link};
 
 use crate::ownership::is_attachment;
@@ -11,7 +11,7 @@ use crate::plan::nat::ruleset::IPTABLES_TABLES;
 /// The tables of iptables that br_netfilter shows bridged packets to, each of a family of its own.
 pub(super) fn tables_called() -> Vec<Table> {
     let is_on = |table: &Table| {
-        let key = if table.family == Family::Ipv4 { "iptables" } else { "ip6tables" };
+        let key = if table.family == TableFamily::Ipv4 { "iptables" } else { "ip6tables" };
         let value = std::fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{key}"));
         value.is_ok_and(|value| value.trim() == "1")
     };

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use cni_conf::family::Family;
 use cni_conf::ports::{PortMapping, Protocol};
 use kernel::conntrack::{self, Entry};
 use kernel::{Conn, NetError, addr};
@@ -51,7 +52,7 @@ impl Nat {
     fn entries(&self, mapping: &PortMapping, target: IpAddr) -> Result<Vec<Entry>, NetError> {
         let protocol = mapping.protocol.number();
         let mut entries =
-            conntrack::to_port(self.nft.socket(), target.is_ipv4(), protocol, mapping.host_port)?;
+            conntrack::to_port(self.nft.socket(), Family::of(target), protocol, mapping.host_port)?;
         if let Some(host) = mapping.host_ip.filter(|ip| !ip.is_unspecified()) {
             entries.retain(|entry| entry.destination == host);
         }

@@ -8,7 +8,7 @@ use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
 use ipnet::IpNet;
 use kernel::nft::Nft;
-use kernel::nft::{Change, Family, Table};
+use kernel::nft::{Change, Table, TableFamily};
 use kernel::{Conn, NetError};
 
 use super::Nat;
@@ -186,7 +186,7 @@ pub fn opened() -> Result<Vec<Table>, CniError> {
 }
 
 /// Whether what pods send by a device passes the table of iptables' of that family by a rule of ours.
-pub fn is_let_through(device: &str, family: Family) -> Result<bool, CniError> {
+pub fn is_let_through(device: &str, family: TableFamily) -> Result<bool, CniError> {
     let nft = Nft::open()?;
     for table in IPTABLES_TABLES.into_iter().filter(|table| table.family == family) {
         if !is_met(&nft, table)? {
@@ -233,7 +233,7 @@ fn present(nft: &Nft, table: Table) -> Result<Present, NetError> {
 
 /// Whether a pod with these addresses has packets of the table's family. Where they are not known, it may.
 pub(super) fn concerns(table: Table, addresses: &[IpAddr]) -> bool {
-    let ipv4 = table.family == Family::Ipv4;
+    let ipv4 = table.family == TableFamily::Ipv4;
     addresses.is_empty() || addresses.iter().any(|ip| ip.is_ipv4() == ipv4)
 }
 
@@ -255,7 +255,7 @@ pub(super) fn warn_of_legacy_without_nat(network: &Network, called: &[Table]) {
 fn warn_of_legacy_on(device: &str, concerned: &[Table]) {
     for table in concerned {
         let (names, program) = match table.family {
-            Family::Ipv4 => ("/proc/thread-self/net/ip_tables_names", "iptables-legacy"),
+            TableFamily::Ipv4 => ("/proc/thread-self/net/ip_tables_names", "iptables-legacy"),
             _ => ("/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy"),
         };
         let tables = std::fs::read_to_string(Path::new(names)).unwrap_or_default();

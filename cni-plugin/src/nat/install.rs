@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use cni_conf::cni::error::{CniError, code};
+use cni_conf::family::Family;
 use kernel::nft::{Change, Element};
 use kernel::nft::{Refusal, explain};
 use kernel::sysctl::enable_forwarding;
@@ -45,10 +46,10 @@ impl Nat {
         self.leave_services_out(node, &record).await?;
         self.install_elements(node, &mut record).await?;
         let record = &record;
-        for ipv6 in [false, true] {
-            let has_family = record.addresses.iter().any(|net| net.addr().is_ipv6() == ipv6);
+        for family in Family::BOTH {
+            let has_family = record.addresses.iter().any(|net| Family::of_net(net) == family);
             if plan::is_routed(record) && has_family {
-                enable_forwarding(node, ipv6).await?;
+                enable_forwarding(node, family).await?;
             }
         }
         self.let_forward(node, record).await?;

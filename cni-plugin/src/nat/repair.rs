@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use cni_conf::cni::error::CniError;
+use cni_conf::family::Family;
 use kernel::nft::Change;
 use kernel::nft::Refusal;
 use kernel::{Conn, sysctl};
@@ -58,13 +59,13 @@ impl Nat {
     /// Puts back all that CHECK of any attachment would complain of, and returns it in words.
     pub(super) async fn repair(&self, node: &Conn) -> Result<Vec<String>, CniError> {
         let mut repaired = Vec::new();
-        for ipv6 in [false, true] {
+        for family in Family::BOTH {
             let needs = |record: &Record| {
-                plan::is_routed(record) && record.addresses.iter().any(|net| net.addr().is_ipv6() == ipv6)
+                plan::is_routed(record) && record.addresses.iter().any(|net| Family::of_net(net) == family)
             };
-            if self.records.all().iter().any(|(_, record)| needs(record)) && !sysctl::forwards(ipv6)? {
-                sysctl::enable_forwarding(node, ipv6).await?;
-                repaired.push(format!("forwarding of IPv{} was off", if ipv6 { 6 } else { 4 }));
+            if self.records.all().iter().any(|(_, record)| needs(record)) && !sysctl::forwards(family)? {
+                sysctl::enable_forwarding(node, family).await?;
+                repaired.push(format!("forwarding of {family} was off"));
             }
         }
         for (_, record) in self.records.all() {

@@ -6,13 +6,13 @@
 //! machines are still there.
 
 use cni_conf::network::Network;
-use kernel::nft::{Change, Ct, Expr, Family, Hook, HookPoint, Table, Verdict};
+use kernel::nft::{Change, Ct, Expr, Hook, HookPoint, Table, TableFamily, Verdict};
 
 use super::nat::hooks::{BEFORE_FILTER, DNATED, KNOWN};
 use super::nat::matches::{came_by, connection, leaves_elsewhere};
 
 /// Our table.
-pub const TABLE: Table = Table { family: Family::Inet, name: "vlan-bridge-uplinks" };
+pub const TABLE: Table = Table { family: TableFamily::Inet, name: "vlan-bridge-uplinks" };
 
 /// Its only chain.
 pub const FORWARD: &str = "forward";

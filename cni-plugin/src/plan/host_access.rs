@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 
 use cni_conf::cni::mac::MacAddr;
+use cni_conf::family::Family;
 use cni_conf::host_access::{HostAccess, HostAddress};
 use cni_conf::network::Network;
 use kernel::link::{Address, Kind, Link};
@@ -109,7 +110,7 @@ fn leads_elsewhere(link: &Link, device: &Link, seen: &NodeAddresses) -> bool {
 /// the link, else the first of the pod's family that they have. None if they have none: then the node needs
 /// no route either.
 pub fn source(pod: IpAddr, chosen: &[IpAddr], without_us: Option<IpAddr>) -> Option<IpAddr> {
-    let same_family = |ip: &IpAddr| ip.is_ipv4() == pod.is_ipv4();
+    let same_family = |ip: &IpAddr| Family::of(*ip) == Family::of(pod);
     without_us.filter(|ip| chosen.contains(ip)).or_else(|| chosen.iter().copied().find(|ip| same_family(ip)))
 }
 

@@ -13,6 +13,7 @@ pub mod share;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cni_conf::cni::error::CniError;
+use cni_conf::family::Family;
 use cni_conf::ports::{PortMapping, Protocol};
 use ipnet::IpNet;
 use kernel::nft::{self, Change, Element, Expr, Field, LONGEST_COMMENT, Value, Verdict};
@@ -159,14 +160,14 @@ fn has_hairpin(record: &Record) -> bool {
 }
 
 fn source(record: &Record, pod: IpAddr) -> Option<IpAddr> {
-    record.sources.iter().copied().find(|source| source.is_ipv4() == pod.is_ipv4())
+    record.sources.iter().copied().find(|source| Family::of(*source) == Family::of(pod))
 }
 
 /// The addresses of a pod that a host port leads to: its first of each family that the host port is of.
 pub fn targets(record: &Record, mapping: &PortMapping) -> Vec<IpAddr> {
-    let wanted = |ip: &IpAddr| mapping.host_ip.is_none_or(|host| host.is_ipv4() == ip.is_ipv4());
-    let of = |ipv4: bool| record.addresses.iter().map(IpNet::addr).find(|ip| ip.is_ipv4() == ipv4);
-    [true, false].into_iter().filter_map(of).filter(wanted).collect()
+    let wanted = |ip: &IpAddr| mapping.host_ip.is_none_or(|host| Family::of(host) == Family::of(*ip));
+    let of = |family| record.addresses.iter().map(IpNet::addr).find(|ip| Family::of(*ip) == family);
+    Family::BOTH.into_iter().filter_map(of).filter(wanted).collect()
 }
 
 fn port_element(mapping: &PortMapping, target: IpAddr, comment: &str) -> Element {

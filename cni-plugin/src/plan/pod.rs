@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use cni_conf::cni::result::{AddResult, Route};
+use cni_conf::family::Family;
 use cni_conf::network::Network;
 use ipnet::IpNet;
 use kernel::link::Address;
@@ -77,7 +78,7 @@ pub fn routes(result: &AddResult) -> Vec<PodRoute> {
 }
 
 fn gateway_for(result: &AddResult, dst: &IpNet) -> Option<IpAddr> {
-    let same_family = |ip: &IpAddr| ip.is_ipv4() == dst.addr().is_ipv4();
+    let same_family = |ip: &IpAddr| Family::of(*ip) == Family::of_net(dst);
     result.ips.iter().filter_map(|ip| ip.gateway).find(same_family)
 }
 

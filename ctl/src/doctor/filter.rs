@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cni_conf::family::Family;
 use kernel::link::Link;
 use vlan_bridge::guard::limits;
 use vlan_bridge::nat::BridgedDrop;
@@ -81,7 +82,7 @@ fn older_than_policy<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterato
     let is_concerned = of.is_gateway && !of.has_nat() && facts.attachments().any(is_attached);
     let chains = facts.forward_drops.iter().filter(move |chain| {
         is_concerned
-            && network.has_family(chain.family == "ip6")
+            && network.has_family(if chain.family == "ip6" { Family::V6 } else { Family::V4 })
             && !chain.devices.contains(&of.node_device())
             && !chain.let_through.contains(&of.node_device())
     });

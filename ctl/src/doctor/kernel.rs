@@ -1,5 +1,6 @@
 //! Kernel modules and sysctls.
 
+use cni_conf::family::Family;
 use cni_conf::uplink::UplinkPort;
 use kernel::link::Link;
 use vlan_bridge::ownership::{attachment_of, is_ours};
@@ -64,7 +65,7 @@ pub(super) fn settings(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     let forwards = facts.sysctls.get("ipv4/ip_forward") == Some(1);
     for network in &facts.networks {
-        findings.extend([false, true].into_iter().filter_map(|ipv6| not_forwarded(facts, network, ipv6)));
+        findings.extend(Family::BOTH.into_iter().filter_map(|family| not_forwarded(facts, network, family)));
     }
     let logs_martians =
         |name: &str| facts.sysctls.get(&format!("ipv4/conf/{name}/log_martians")).is_some_and(|on| on != 0);
@@ -88,15 +89,15 @@ pub(super) fn settings(facts: &Facts) -> Vec<Finding> {
 
 /// A family with attached pods that need forwarding, which is off. Before the first pod this is fine: its
 /// ADD turns forwarding on.
-fn not_forwarded(facts: &Facts, network: &Network, ipv6: bool) -> Option<Finding> {
-    let (key, path) = match ipv6 {
-        true => ("net.ipv6.conf.all.forwarding", "ipv6/conf/all/forwarding"),
-        false => ("net.ipv4.ip_forward", "ipv4/ip_forward"),
+fn not_forwarded(facts: &Facts, network: &Network, family: Family) -> Option<Finding> {
+    let (key, path) = match family {
+        Family::V4 => ("net.ipv4.ip_forward", "ipv4/ip_forward"),
+        Family::V6 => ("net.ipv6.conf.all.forwarding", "ipv6/conf/all/forwarding"),
     };
     let of = &network.config.network;
     let is_attached = |link: &Link| attachment_of(link).is_some_and(|pod| pod.network == network.config.name);
     if facts.sysctls.get(path) != Some(0)
-        || !network.has_family(ipv6)
+        || !network.has_family(family)
         || !facts.attachments().any(is_attached)
     {
         return None;

@@ -20,7 +20,7 @@ pub(super) fn tables(facts: &Facts) -> Vec<Finding> {
 }
 
 fn described(table: &NeighbourTable) -> String {
-    let family = if table.ipv6 { "IPv6" } else { "IPv4" };
+    let family = table.family;
     let fulls = match table.fulls {
         0 => String::new(),
         fulls => format!(", full {fulls} times since boot"),
@@ -39,7 +39,7 @@ fn nearly_full(table: &NeighbourTable) -> Option<Finding> {
         (false, false) => return None,
         _ => Finding::warn(CHECK, described(table), why),
     };
-    let family = if table.ipv6 { "ipv6" } else { "ipv4" };
+    let family = table.family.sysctl_folder();
     let path = format!("/etc/sysctl.d/90-neighbours-{family}.conf");
     let key = |name: &str, value: u64| format!("net.{family}.neigh.default.{name} = {value}\\n");
     let lines = key("gc_thresh2", recommended / 2) + &key("gc_thresh3", recommended);
@@ -48,12 +48,14 @@ fn nearly_full(table: &NeighbourTable) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use cni_conf::family::Family;
+
     use super::*;
 
     #[test]
     fn a_table_is_named_when_it_is_nearly_full_or_was_full() {
         let judge = |entries, limit, fulls| {
-            let neighbours = vec![NeighbourTable { ipv6: true, entries, limit, fulls }];
+            let neighbours = vec![NeighbourTable { family: Family::V6, entries, limit, fulls }];
             let findings = tables(&Facts { neighbours, ..Facts::default() });
             assert_eq!(findings.len(), 1, "{findings:?}");
             findings[0].to_string()

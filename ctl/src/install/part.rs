@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, bail};
+use cni_conf::family::Family;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
@@ -145,7 +146,7 @@ pub(super) fn insert_slices(list: &mut Value, from: &str, chosen: &mut NodeSlice
     }
     chosen.slices = used;
     for (subnet, _) in open.iter().filter(|_| is_shared) {
-        if let Some(slice) = unused.iter().find(|slice| slice.addr().is_ipv4() == subnet.addr().is_ipv4()) {
+        if let Some(slice) = unused.iter().find(|slice| Family::of_net(slice) == Family::of_net(subnet)) {
             bail!("slice {slice}, from {}, is not within subnet {subnet}", chosen.source);
         }
     }

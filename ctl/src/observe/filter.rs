@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::Result;
 use kernel::NetError;
-use kernel::nft::{Family, HookPoint};
+use kernel::nft::{HookPoint, TableFamily};
 use kernel::nft::{Hooked, Nft, ReversePathFilter};
 use vlan_bridge::boundary;
 use vlan_bridge::guard::{self, Guard};
@@ -63,7 +63,7 @@ fn forward_chains(
 ) -> Result<(Vec<ForwardChain>, Vec<ForwardChain>), NetError> {
     let (mut drops, mut others) = (Vec::new(), Vec::new());
     for Hooked { family, table, chain, drops: is_dropping } in nft.hooked(HookPoint::Forward)? {
-        let is_iptables = family != Family::Inet && table == "filter" && chain == "FORWARD";
+        let is_iptables = family != TableFamily::Inet && table == "filter" && chain == "FORWARD";
         // firewalld drops by its last rule, not by policy, if an interface has no zone.
         if !is_dropping && table != "firewalld" {
             continue;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use cni_conf::family::Family;
 use kernel::link::{Kind, Link};
 
 use crate::facts::{Modules, Sysctls, is_bond};
@@ -104,11 +105,15 @@ pub(super) fn sysctls(links: &[Link]) -> Sysctls {
 }
 
 /// The neighbour table of an address family.
-pub(super) fn neighbours(ipv6: bool) -> Option<NeighbourTable> {
-    let (table, family) = if ipv6 { ("ndisc_cache", "ipv6") } else { ("arp_cache", "ipv4") };
-    let limit = fs::read_to_string(format!("/proc/sys/net/{family}/neigh/default/gc_thresh3")).ok()?;
+pub(super) fn neighbours(family: Family) -> Option<NeighbourTable> {
+    let table = match family {
+        Family::V4 => "arp_cache",
+        Family::V6 => "ndisc_cache",
+    };
+    let folder = family.sysctl_folder();
+    let limit = fs::read_to_string(format!("/proc/sys/net/{folder}/neigh/default/gc_thresh3")).ok()?;
     let text = fs::read_to_string(format!("/proc/net/stat/{table}")).ok()?;
-    NeighbourTable::parse(ipv6, &text, limit.trim().parse().ok()?)
+    NeighbourTable::parse(family, &text, limit.trim().parse().ok()?)
 }
 
 /// The counter from `/proc/net/netstat`, which has a line of names and a line of numbers for each group.

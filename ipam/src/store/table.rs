@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use cni_conf::family::Family;
 use kernel::open;
 
 use crate::allocate::Offer;
@@ -60,7 +61,8 @@ impl AddressRange {
     pub(super) fn parse(name: &str) -> Option<AddressRange> {
         let (first, last) = name.split_once('-')?;
         let span = AddressRange { first: first.parse().ok()?, last: last.parse().ok()? };
-        (span.first.is_ipv4() == span.last.is_ipv4() && bits(span.first) <= bits(span.last)).then_some(span)
+        (Family::of(span.first) == Family::of(span.last) && bits(span.first) <= bits(span.last))
+            .then_some(span)
     }
 
     pub(super) fn name(&self) -> String {
@@ -69,7 +71,7 @@ impl AddressRange {
 
     /// Whether an address is between the two.
     pub(super) fn contains(&self, addr: IpAddr) -> bool {
-        addr.is_ipv4() == self.first.is_ipv4() && self.first <= addr && addr <= self.last
+        Family::of(addr) == Family::of(self.first) && self.first <= addr && addr <= self.last
     }
 
     /// How many addresses have an entry.
@@ -86,7 +88,7 @@ impl AddressRange {
     fn position(&self, addr: IpAddr) -> Option<u32> {
         let offset = bits(addr).checked_sub(bits(self.first))?;
         let position = u32::try_from(offset).ok()?;
-        (addr.is_ipv4() == self.first.is_ipv4() && position < self.window()).then_some(position)
+        (Family::of(addr) == Family::of(self.first) && position < self.window()).then_some(position)
     }
 
     fn address(&self, position: u32) -> IpAddr {

@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn attributes_fit_into_each_other() {
-        let table = Table { family: crate::nft::Family::Inet, name: "t" };
+        let table = Table { family: crate::nft::TableFamily::Inet, name: "t" };
         let change = Change::DeleteElement { table, set: "s", key: vec![1, 2, 3, 4] };
         let bytes = encode(&change, 3);
         let body = &bytes[20..];

@@ -3,7 +3,7 @@
 /// The packets that a table sees (`NFPROTO_*` of linux/netfilter.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Family {
+pub enum TableFamily {
     /// IPv4 and IPv6.
     Inet = 1,
     /// IPv4.
@@ -14,14 +14,14 @@ pub enum Family {
     Ipv6 = 10,
 }
 
-impl Family {
+impl TableFamily {
     /// As `nft` calls it.
     pub fn name(self) -> &'static str {
         match self {
-            Family::Inet => "inet",
-            Family::Ipv4 => "ip",
-            Family::Bridge => "bridge",
-            Family::Ipv6 => "ip6",
+            TableFamily::Inet => "inet",
+            TableFamily::Ipv4 => "ip",
+            TableFamily::Bridge => "bridge",
+            TableFamily::Ipv6 => "ip6",
         }
     }
 }
@@ -53,7 +53,7 @@ pub enum Meta {
     /// `oifname`
     OutputInterface = 7,
     /// `meta nfproto`
-    Family = 15,
+    TableFamily = 15,
     /// `meta l4proto`
     Protocol = 16,
 }
@@ -212,7 +212,7 @@ pub enum Expr {
     /// `[ nat dnat FAMILY addr_min reg proto_min reg ]`
     Dnat {
         /// `Ipv4` or `Ipv6`.
-        family: Family,
+        family: TableFamily,
         /// The new destination.
         address: Reg,
         /// Its port.
@@ -221,7 +221,7 @@ pub enum Expr {
     /// `[ nat snat FAMILY addr_min reg ]`
     Snat {
         /// `Ipv4` or `Ipv6`.
-        family: Family,
+        family: TableFamily,
         /// The new source.
         address: Reg,
     },

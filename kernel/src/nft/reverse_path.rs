@@ -5,14 +5,14 @@
 use super::encode::{attr, kind};
 use super::{Hooked, Nft, Result};
 use crate::netfilter::message::{Message, attribute, attributes, number, text};
-use crate::nft::{Family, HookPoint};
+use crate::nft::{HookPoint, TableFamily};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 
 /// A chain that filters reverse paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReversePathFilter {
     /// The family of its table.
-    pub family: Family,
+    pub family: TableFamily,
     /// The table's name.
     pub table: String,
     /// Its own.
@@ -59,15 +59,15 @@ impl Nft {
                 family,
                 table: table.clone(),
                 chain: chain.clone(),
-                ipv4: family != Family::Ipv6 && filter.ipv6 != Some(true),
-                ipv6: family != Family::Ipv4 && filter.ipv6 != Some(false),
+                ipv4: family != TableFamily::Ipv6 && filter.ipv6 != Some(true),
+                ipv6: family != TableFamily::Ipv4 && filter.ipv6 != Some(false),
                 strict: filter.strict,
             }));
         }
         Ok(found)
     }
 
-    fn filters(&self, family: Family, table: &str, chain: &str) -> Result<Vec<Filter>> {
+    fn filters(&self, family: TableFamily, table: &str, chain: &str) -> Result<Vec<Filter>> {
         let mut message = Message::new(kind::GET_RULE, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
         message.text(attr::RULE_TABLE, table).text(attr::RULE_CHAIN, chain);
         let action = || format!("nft list chain {} {table} {chain}", family.name());
@@ -85,7 +85,7 @@ impl Nft {
 /// What the last expression has loaded for a comparison.
 enum Loaded {
     Nothing,
-    Family,
+    TableFamily,
     InputDevice,
     WayBack,
 }
@@ -109,7 +109,9 @@ fn filter(expressions: &[u8]) -> Option<Filter> {
                 let with = attribute(data, 3).and_then(|data| attribute(data, attr::DATA_VALUE))?;
                 let is_zero = with.iter().all(|byte| *byte == 0);
                 match loaded {
-                    Loaded::Family if !differs => ipv6 = Some(with.first() == Some(&(Family::Ipv6 as u8))),
+                    Loaded::TableFamily if !differs => {
+                        ipv6 = Some(with.first() == Some(&(TableFamily::Ipv6 as u8)))
+                    }
                     Loaded::InputDevice if !differs => return None,
                     Loaded::WayBack => missing = Some(is_zero != differs),
                     _ => {}
@@ -139,7 +141,7 @@ fn of_meta(key: u32) -> Loaded {
     const NFPROTO: u32 = 15;
     match key {
         IIF | IIFNAME => Loaded::InputDevice,
-        NFPROTO => Loaded::Family,
+        NFPROTO => Loaded::TableFamily,
         _ => Loaded::Nothing,
     }
 }

@@ -5,13 +5,13 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::expr::{Expr, Family, Match, Verdict};
+use super::expr::{Expr, Match, TableFamily, Verdict};
 
 /// A table of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
     /// Which packets it sees.
-    pub family: Family,
+    pub family: TableFamily,
     /// Its name.
     pub name: &'static str,
 }
@@ -249,7 +249,7 @@ impl Change {
                         modules.push(module);
                     }
                 }
-                if table.family == Family::Bridge {
+                if table.family == TableFamily::Bridge {
                     modules.push("nft_meta_bridge");
                 }
                 modules

@@ -1,9 +1,11 @@
 //! What all guarded pods share: the table, its sets, and the chains that look things up in them.
 
-use kernel::nft::{Base, Change, Expr, Family, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, Type, Verdict};
+use kernel::nft::{
+    Base, Change, Expr, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, TableFamily, Type, Verdict,
+};
 
 /// Our table.
-pub const TABLE: Table = Table { family: Family::Bridge, name: "vlan-bridge" };
+pub const TABLE: Table = Table { family: TableFamily::Bridge, name: "vlan-bridge" };
 
 /// Pod's port: to the chain for its kind.
 pub const PORTS: &str = "ports";

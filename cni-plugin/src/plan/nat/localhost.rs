@@ -8,7 +8,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use kernel::nft::{Base, Ct, Expr, Family, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, Type, Verdict};
+use kernel::nft::{
+    Base, Ct, Expr, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, TableFamily, Type, Verdict,
+};
 
 use super::hooks::{DNATED, Hooked, RAW, SNAT};
 use super::matches::{address, connection, family, from_outside, outside, protocol, set_address, within};
@@ -61,7 +63,7 @@ pub(super) fn leave() -> Hooked {
     };
     let look_up = |map| [Expr::Map { key: Reg(0), map, to: Reg(0) }, set_address(Field::Source, Reg(0))];
     let mut one_address = within(Field::Source, &one);
-    one_address.push(address(Family::Ipv4, Field::Destination, Reg(0)));
+    one_address.push(address(TableFamily::Ipv4, Field::Destination, Reg(0)));
     one_address.extend(key(1));
     one_address.extend(look_up(ADDRESS_PORTS));
     let mut all_addresses = [within(Field::Source, &one), within(Field::Destination, &net())].concat();
@@ -94,7 +96,7 @@ pub(super) fn come_back() -> Hooked {
     let first_byte =
         |field| Expr::Payload { base: Base::Transport, offset: sent(field), length: 1, to: Reg(0) };
     let mut about = [connection(Ct::State, RELATED), connection(Ct::Status, DNATED)].concat();
-    about.extend(family(Family::Ipv4));
+    about.extend(family(TableFamily::Ipv4));
     about.extend(protocol(ICMP));
     about.extend([first_byte(Field::Destination), Expr::Equal { reg: Reg(0), value: vec![127] }]);
     about.extend([first_byte(Field::Source), Expr::NotEqual { reg: Reg(0), value: vec![127] }]);

@@ -1,7 +1,7 @@
 //! What rules look at, put together from single expressions.
 
 use ipnet::IpNet;
-use kernel::nft::{self, Base, Ct, Expr, Family, Field, Meta, Reg};
+use kernel::nft::{self, Base, Ct, Expr, Field, Meta, Reg, TableFamily};
 
 /// The loopback interface, of which each namespace has one.
 const LOOPBACK: &str = "lo";
@@ -9,15 +9,18 @@ const LOOPBACK: &str = "lo";
 const FIRST: Reg = Reg(0);
 
 /// `meta nfproto ipv4`: whether a packet is IPv4 or IPv6, in a table that sees both.
-pub fn family(family: Family) -> Vec<Expr> {
-    vec![Expr::Meta { key: Meta::Family, to: FIRST }, Expr::Equal { reg: FIRST, value: vec![family as u8] }]
+pub fn family(family: TableFamily) -> Vec<Expr> {
+    vec![
+        Expr::Meta { key: Meta::TableFamily, to: FIRST },
+        Expr::Equal { reg: FIRST, value: vec![family as u8] },
+    ]
 }
 
 /// `ip saddr` into a register: of an IPv4 or IPv6 header, which must have been made sure of.
-pub fn address(family: Family, field: Field, to: Reg) -> Expr {
+pub fn address(family: TableFamily, field: Field, to: Reg) -> Expr {
     let (offset, length) = match (family, field) {
-        (Family::Ipv6, Field::Source) => (8, 16),
-        (Family::Ipv6, Field::Destination) => (24, 16),
+        (TableFamily::Ipv6, Field::Source) => (8, 16),
+        (TableFamily::Ipv6, Field::Destination) => (24, 16),
         (_, Field::Source) => (12, 4),
         (_, Field::Destination) => (16, 4),
     };
@@ -47,7 +50,7 @@ pub fn outside(field: Field, net: &IpNet) -> Vec<Expr> {
 }
 
 fn masked(field: Field, net: &IpNet) -> Vec<Expr> {
-    let of = if net.addr().is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+    let of = if net.addr().is_ipv4() { TableFamily::Ipv4 } else { TableFamily::Ipv6 };
     let mut exprs = family(of);
     exprs.push(address(of, field, FIRST));
     if net.prefix_len() < net.max_prefix_len() {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use kernel::nft::{
-    Base, Change, Ct, Expr, Family, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, Type, Verdict,
+    Base, Change, Ct, Expr, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, TableFamily, Type, Verdict,
 };
 
 use super::hooks::{BEFORE_FILTER, BEFORE_SNAT, DNAT, DNATED, KNOWN, SNAT};
@@ -13,7 +13,7 @@ use super::localhost;
 use super::matches::{address, between_interfaces, connection, family, interface_in, local, mark, within};
 
 /// Our table.
-pub const TABLE: Table = Table { family: Family::Inet, name: "vlan-bridge" };
+pub const TABLE: Table = Table { family: TableFamily::Inet, name: "vlan-bridge" };
 
 /// Pod's address: to the masquerading of its subnet. IPv4, IPv6.
 pub const MASQUERADE: [&str; 2] = ["masquerade4", "masquerade6"];
@@ -144,7 +144,7 @@ pub fn base_ruleset() -> Vec<Change> {
 fn closed_rules() -> Vec<Vec<Expr>> {
     let passes = |which: Vec<Expr>| [which, vec![Expr::Verdict(Verdict::Accept)]].concat();
     let drops = |index: usize| {
-        let of = [Family::Ipv4, Family::Ipv6][index];
+        let of = [TableFamily::Ipv4, TableFamily::Ipv6][index];
         let mut exprs = family(of);
         exprs.extend([
             address(of, Field::Destination, Reg(0)),
@@ -170,7 +170,7 @@ fn host_port_rules() -> Vec<Vec<Expr>> {
     let one = ipnet::IpNet::from(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]));
     let not_localhost = [within(Field::Destination, &one), vec![Expr::Verdict(Verdict::Return)]].concat();
     let (mut of_one, mut of_all) = (Vec::new(), Vec::new());
-    for (of, registers, index) in [(Family::Ipv4, 1, 0), (Family::Ipv6, 4, 1)] {
+    for (of, registers, index) in [(TableFamily::Ipv4, 1, 0), (TableFamily::Ipv6, 4, 1)] {
         let dnat = |map, key| {
             [
                 Expr::Map { key, map, to: Reg(0) },
@@ -214,7 +214,7 @@ pub fn service_rule(net: &IpNet) -> Change {
 /// node's address: else the answer would bypass it. What is for the node itself never comes here.
 fn by_the_node_rules() -> Vec<Vec<Expr>> {
     let rule = |index: usize, field| {
-        let of = [Family::Ipv4, Family::Ipv6][index];
+        let of = [TableFamily::Ipv4, TableFamily::Ipv6][index];
         let mut exprs = [connection(Ct::Status, DNATED), family(of)].concat();
         exprs.extend([
             address(of, field, Reg(0)),
@@ -231,7 +231,7 @@ fn by_the_node_rules() -> Vec<Vec<Expr>> {
 
 fn postrouting_rules() -> Vec<Vec<Expr>> {
     let look_up = |index: usize, field, map: [&'static str; 2]| {
-        let of = [Family::Ipv4, Family::Ipv6][index];
+        let of = [TableFamily::Ipv4, TableFamily::Ipv6][index];
         let mut exprs = family(of);
         exprs.push(address(of, field, Reg(0)));
         exprs.push(Expr::VerdictMap { key: Reg(0), map: map[index] });
@@ -289,8 +289,10 @@ pub fn forward() -> Vec<Change> {
 
 /// The tables in which iptables-nft keeps its own, and the chain there whose policy an accept of ours does
 /// not override.
-pub const IPTABLES_TABLES: [Table; 2] =
-    [Table { family: Family::Ipv4, name: "filter" }, Table { family: Family::Ipv6, name: "filter" }];
+pub const IPTABLES_TABLES: [Table; 2] = [
+    Table { family: TableFamily::Ipv4, name: "filter" },
+    Table { family: TableFamily::Ipv6, name: "filter" },
+];
 /// That chain.
 pub const IPTABLES_FORWARD: &str = "FORWARD";
 
