@@ -28,7 +28,7 @@ use crate::undo::UndoLog;
 
 mod repair;
 
-pub use repair::{delete_record, delete_stale_records, load_records, recorded_veths, repair, repair_and_log};
+pub use repair::{delete_record, delete_stale_records, recorded_veths, repair, repair_and_log};
 
 /// The routes between a pod and its node.
 #[derive(Clone, Debug)]
@@ -219,7 +219,7 @@ pub async fn install(
     undo.push(format!("host routes to {name}"), async move {
         let deleted = delete_record(&name);
         remove(&installed)?;
-        deleted
+        deleted.map(drop)
     });
     repair::write_record(record, veth, routes)?;
     Ok(Batch::open()?.send(&of_node)?)

@@ -26,6 +26,8 @@ pub struct Attachment<'a> {
     pub container_id: &'a str,
     /// `CNI_IFNAME`.
     pub ifname: &'a str,
+    /// Of container id and interface name: names and numbers on the node are made of it.
+    hash: u64,
 }
 
 /// How far an ADD has come, as the alias of its veth tells.
@@ -42,14 +44,18 @@ pub enum Progress {
 impl<'a> Attachment<'a> {
     /// The one that a request is about.
     pub fn of(request: &'a Request) -> Attachment<'a> {
-        let env = &request.env;
-        Attachment { network: &request.name, container_id: &env.container_id, ifname: &env.ifname }
+        Attachment::new(&request.name, &request.env.container_id, &request.env.ifname)
+    }
+
+    /// The interface `ifname` of a container on a network.
+    pub fn new(network: &'a str, container_id: &'a str, ifname: &'a str) -> Attachment<'a> {
+        Attachment { network, container_id, ifname, hash: hash(&[container_id, ifname]) }
     }
 
     /// The network by which a veth is this container's interface, where that is another one.
     pub fn other_network<'b>(&self, link: &'b Link) -> Option<&'b str> {
         let network = attachment_of(link)?.network;
-        let other = Attachment { network, container_id: self.container_id, ifname: self.ifname };
+        let other = Attachment { network, ..self.clone() };
         (network != self.network && other.progress(link) != Progress::Foreign).then_some(network)
     }
 }
@@ -58,18 +64,18 @@ impl Attachment<'_> {
     /// Name of the veth's end in the node: the same for every call on this attachment, so that DEL finds it
     /// with no namespace and no earlier result. `veth` is what NetworkManager, udev and networkd leave alone.
     pub fn host_interface(&self) -> String {
-        format!("veth{:011x}", self.hash() & 0xfff_ffff_ffff)
+        format!("veth{:011x}", self.hash & 0xfff_ffff_ffff)
     }
 
     /// Metric of the node's routes to this pod: the last eight digits of [`Attachment::host_interface`].
     pub fn metric(&self) -> u32 {
-        metric_of(&self.host_interface()).unwrap_or(1)
+        metric(self.hash as u32)
     }
 
     /// MAC of the veth's end in the node: locally administered and higher than any other, for a bridge whose
     /// MAC is not pinned takes the lowest of its ports'.
     pub fn host_mac(&self) -> MacAddr {
-        let hash = self.hash().to_be_bytes();
+        let hash = self.hash.to_be_bytes();
         MacAddr([0xfe, hash[0], hash[1], hash[2], hash[3], hash[4]])
     }
 
@@ -109,10 +115,6 @@ impl Attachment<'_> {
             Progress::Foreign
         }
     }
-
-    fn hash(&self) -> u64 {
-        hash(&[self.container_id, self.ifname])
-    }
 }
 
 /// FNV-1a, 64 bits, over texts without NUL. Written out because names that live in the kernel must not change
@@ -146,7 +148,11 @@ pub fn is_attachment(link: &Link) -> bool {
 pub fn metric_of(host_interface: &str) -> Option<u32> {
     const DIGITS: usize = 8;
     let digits = has_our_form(host_interface).then(|| &host_interface[host_interface.len() - DIGITS..])?;
-    u32::from_str_radix(digits, 16).ok().map(|metric| metric.max(1))
+    u32::from_str_radix(digits, 16).ok().map(metric)
+}
+
+fn metric(hash: u32) -> u32 {
+    hash.max(1)
 }
 
 /// `veth` and eleven hexadecimal digits: longer than the names that the reference plugin draws.
@@ -159,8 +165,8 @@ fn has_our_form(name: &str) -> bool {
 pub fn attachment_of(link: &Link) -> Option<Attachment<'_>> {
     let mut words = link.alias.as_deref()?.strip_prefix(NODE_ALIAS)?.strip_prefix(' ')?.splitn(4, ' ');
     let state = words.next()?;
-    let attachment =
-        Attachment { network: words.next()?, ifname: words.next()?, container_id: words.next()? };
+    let (network, ifname, container_id) = (words.next()?, words.next()?, words.next()?);
+    let attachment = Attachment::new(network, container_id, ifname);
     [ADDING, READY].contains(&state).then_some(attachment)
 }
 
@@ -176,20 +182,23 @@ mod tests {
     use super::*;
     use crate::plan::testing::link;
 
-    const POD: Attachment<'_> = Attachment { network: "vlan136", container_id: "0a1b", ifname: "eth0" };
+    fn pod() -> Attachment<'static> {
+        Attachment::new("vlan136", "0a1b", "eth0")
+    }
 
     #[test]
     fn names_stay_what_they_were_in_earlier_releases() {
         // Attachments made before an upgrade are found by these names after it.
-        assert_eq!(POD.host_interface(), "veth135e6cbfc22");
-        assert_eq!(POD.metric(), 0xe6cb_fc22);
+        assert_eq!(pod().host_interface(), "veth135e6cbfc22");
+        assert_eq!(pod().metric(), 0xe6cb_fc22);
+        assert_eq!(metric_of(&pod().host_interface()), Some(pod().metric()));
         assert_eq!(metric_of("eth0"), None);
     }
 
     #[test]
     fn another_interface_of_the_same_container_has_another_name() {
-        let second = Attachment { ifname: "net1", ..POD };
-        assert_ne!(POD.host_interface(), second.host_interface());
+        let second = Attachment::new("vlan136", "0a1b", "net1");
+        assert_ne!(pod().host_interface(), second.host_interface());
         assert_eq!(second.host_interface().len(), 15);
     }
 
@@ -197,51 +206,49 @@ mod tests {
     fn an_alias_fits_the_kernel_and_keeps_the_network() {
         let id = "f".repeat(200);
         let network = "n".repeat(180);
-        let long = Attachment { network: &network, container_id: &id, ifname: "eth0" };
+        let long = Attachment::new(&network, &id, "eth0");
         assert_eq!(long.alias_when_ready().len(), LONGEST_ALIAS);
         assert!(long.alias_when_ready().starts_with(&network_prefix(&network, READY)));
         let other = format!("{}e", "f".repeat(199));
-        let other = Attachment { container_id: &other, ..long.clone() };
+        let other = Attachment::new(&network, &other, "eth0");
         assert_ne!(long.alias_when_ready(), other.alias_when_ready(), "they begin alike");
         assert_eq!(other.progress(&veth(Some(&long.alias_when_ready()))), Progress::Foreign);
     }
 
     #[test]
     fn the_name_of_a_network_that_was_renamed_is_told() {
-        let renamed = Attachment { network: "new", ..POD };
-        for alias in [POD.alias_when_ready(), POD.alias_while_adding()] {
+        let renamed = Attachment::new("new", "0a1b", "eth0");
+        for alias in [pod().alias_when_ready(), pod().alias_while_adding()] {
             assert_eq!(renamed.other_network(&veth(Some(&alias))), Some("vlan136"));
-            assert_eq!(POD.other_network(&veth(Some(&alias))), None);
-            let other = Attachment { container_id: "other", ..renamed.clone() };
+            assert_eq!(pod().other_network(&veth(Some(&alias))), None);
+            let other = Attachment::new("new", "other", "eth0");
             assert_eq!(other.other_network(&veth(Some(&alias))), None);
         }
         let long = "f".repeat(240);
-        let (old, new) = (
-            Attachment { container_id: &long, ..POD },
-            Attachment { container_id: &long, ..renamed.clone() },
-        );
+        let (old, new) = (Attachment::new("vlan136", &long, "eth0"), Attachment::new("new", &long, "eth0"));
         assert_eq!(new.other_network(&veth(Some(&old.alias_when_ready()))), Some("vlan136"));
         assert_eq!(renamed.other_network(&veth(None)), None);
         assert_eq!(renamed.other_network(&veth(Some("theirs pod n eth0 c"))), None);
     }
 
     fn veth(alias: Option<&str>) -> Link {
-        Link { alias: alias.map(str::to_owned), ..link(7, &POD.host_interface(), Kind::Veth) }
+        Link { alias: alias.map(str::to_owned), ..link(7, &pod().host_interface(), Kind::Veth) }
     }
 
     #[test]
     fn an_attachment_knows_its_own_veth() {
-        assert_eq!(POD.progress(&veth(None)), Progress::Adding);
-        assert_eq!(POD.progress(&veth(Some(&POD.alias_while_adding()))), Progress::Adding);
-        assert_eq!(POD.progress(&veth(Some(&POD.alias_when_ready()))), Progress::Ready);
-        let long = Attachment { network: "n", container_id: &"f".repeat(300), ifname: "eth0" };
+        assert_eq!(pod().progress(&veth(None)), Progress::Adding);
+        assert_eq!(pod().progress(&veth(Some(&pod().alias_while_adding()))), Progress::Adding);
+        assert_eq!(pod().progress(&veth(Some(&pod().alias_when_ready()))), Progress::Ready);
+        let id = "f".repeat(300);
+        let long = Attachment::new("n", &id, "eth0");
         assert_eq!(long.progress(&veth(Some(&long.alias_when_ready()))), Progress::Ready);
     }
 
     #[test]
     fn an_alias_tells_whose_it_is() {
-        for alias in [POD.alias_when_ready(), POD.alias_while_adding()] {
-            assert_eq!(attachment_of(&veth(Some(&alias))), Some(POD));
+        for alias in [pod().alias_when_ready(), pod().alias_while_adding()] {
+            assert_eq!(attachment_of(&veth(Some(&alias))), Some(pod()));
         }
         for other in [None, Some(NODE_ALIAS), Some("vlan-bridge pod n eth0"), Some("theirs pod n eth0 c")] {
             assert_eq!(attachment_of(&veth(other)), None, "{other:?}");
@@ -250,12 +257,12 @@ mod tests {
 
     #[test]
     fn an_attachment_leaves_what_others_have_under_its_name() {
-        let second = Attachment { ifname: "net1", ..POD };
-        assert_eq!(POD.progress(&veth(Some(&second.alias_when_ready()))), Progress::Foreign);
-        let elsewhere = Attachment { network: "other", ..POD };
-        assert_eq!(POD.progress(&veth(Some(&elsewhere.alias_when_ready()))), Progress::Foreign);
-        assert_eq!(POD.progress(&veth(Some("theirs eth0 0a1b"))), Progress::Foreign);
+        let second = Attachment::new("vlan136", "0a1b", "net1");
+        assert_eq!(pod().progress(&veth(Some(&second.alias_when_ready()))), Progress::Foreign);
+        let elsewhere = Attachment::new("other", "0a1b", "eth0");
+        assert_eq!(pod().progress(&veth(Some(&elsewhere.alias_when_ready()))), Progress::Foreign);
+        assert_eq!(pod().progress(&veth(Some("theirs eth0 0a1b"))), Progress::Foreign);
         let bridge = Link { kind: Kind::Other("dummy".into()), ..veth(None) };
-        assert_eq!(POD.progress(&bridge), Progress::Foreign);
+        assert_eq!(pod().progress(&bridge), Progress::Foreign);
     }
 }

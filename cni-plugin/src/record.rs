@@ -74,7 +74,7 @@ pub struct Record {
 impl Record {
     /// Whose record it is.
     pub fn attachment(&self) -> Attachment<'_> {
-        Attachment { network: &self.network, container_id: &self.container_id, ifname: &self.ifname }
+        Attachment::new(&self.network, &self.container_id, &self.ifname)
     }
 
     fn to_json(&self) -> Value {

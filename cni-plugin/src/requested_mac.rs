@@ -53,7 +53,7 @@ pub fn taken(asked: &str, holder: &str) -> CniError {
 pub fn behind(port: Option<&Link>, kind: Kind) -> String {
     match port {
         Some(port) => match attachment_of(port) {
-            Some(Attachment { network, container_id, ifname }) => {
+            Some(Attachment { network, container_id, ifname, .. }) => {
                 format!("that of container {container_id}, interface {ifname}, network {network}")
             }
             None if kind == Kind::Local => format!("that of interface {} of this node", port.name),

@@ -192,7 +192,7 @@ fn holder(network: &str, known: &Known) -> (String, Value) {
         Holder::Attachment(owner) => {
             value["interface"] = owner.ifname.as_str().into();
             value["container"] = owner.container_id.as_str().into();
-            let attachment = Attachment { network, container_id: &owner.container_id, ifname: &owner.ifname };
+            let attachment = Attachment::new(network, &owner.container_id, &owner.ifname);
             (attachment.host_interface(), value)
         }
         Holder::Container(id) => {

@@ -152,8 +152,7 @@ impl Add<'_> {
             self.set_down().await;
         }
         // Also of one whose veth has gone since, with its namespace.
-        let recorded = host_access::load_records(&name)?;
-        host_access::delete_record(&name)?;
+        let recorded = host_access::delete_record(&name)?;
         guard::detach(&self.node, &name, self.guard.is_some()).await?;
         nat::detach(&self.node, &name, false).await?;
         if let Some(host) = host {

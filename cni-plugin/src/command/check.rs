@@ -68,11 +68,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     check::compare(&network, &request.env.ifname, &previous, &seen).map_err(failed)?;
     check_port_of_mac(&node, &network, &seen).await?;
     host_access::check(&node, &inside, &network, &previous, &seen).await?;
-    let attachment = Attachment {
-        network: &request.name,
-        container_id: &request.env.container_id,
-        ifname: &request.env.ifname,
-    };
+    let attachment = Attachment::of(request);
     let addresses: Vec<IpAddr> =
         check::own_addresses(&previous, attachment.ifname).map(|ip| ip.address.addr()).collect();
     if let Some(mac) = mac

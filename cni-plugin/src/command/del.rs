@@ -3,6 +3,7 @@
 
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::CniError;
+use cni_conf::cni::result::AddResult;
 use cni_conf::ipam_plugin::IpamPlugin;
 use cni_conf::network::Teardown;
 use cni_conf::request::Request;
@@ -71,20 +72,28 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     }
     let namespace = pod::namespace_if_usable(&request.env)?;
     let attachment = Attachment::of(request);
-    let is_anothers = host.as_ref().is_some_and(|host| attachment.progress(host) == Progress::Foreign);
-    let found = find(request, &teardown, node, host, namespace.as_ref()).await?;
+    // A result that cannot be read says nothing.
+    let previous = request.prev_result().ok().flatten().unwrap_or_default();
+    let host = NodeEnd::of(host, &attachment);
+    let is_foreign = matches!(host, NodeEnd::Foreign);
+    let found = match host {
+        NodeEnd::Own(link) => Some(Found { link, conn: node.clone(), namespace: None }),
+        NodeEnd::Foreign | NodeEnd::Gone => {
+            find_in_pod(request, &teardown, node, namespace.as_ref(), &previous).await?
+        }
+    };
     // From here on nobody puts its port back.
-    let forgotten = if is_anothers { Ok(()) } else { ports::delete_record(&attachment.host_interface()) };
+    let forgotten = if is_foreign { Ok(()) } else { ports::delete_record(&attachment.host_interface()) };
     if let Some(found) = &found {
         set_down(&found.conn, &found.link, teardown.ipam.as_ref()).await?;
     }
     // Before the addresses can be another's. What fails here or below must not keep the rest; the runtime
     // repeats a DEL that failed.
-    let (withdrawn, sockets) = match is_anothers {
+    let (withdrawn, sockets) = match is_foreign {
         // Another network's attachment of the same container has the veth, and with it all that goes by its
         // name.
         true => (Ok(()), Vec::new()),
-        false => withdraw(request, &teardown, &attachment, node).await,
+        false => withdraw(&teardown, &attachment, node, &previous).await,
     };
     let asked = ask_to_release(&teardown, request);
     let remove = || found.map_or(Ok(()), |found| found.remove(&sockets));
@@ -99,7 +108,7 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     nat::end_after_the_last(node).await;
     withdrawn?;
     forgotten?;
-    if !is_anothers {
+    if !is_foreign {
         refused::delete_record(&attachment.host_interface())?;
     }
     if let Some(trunk) = &teardown.trunk {
@@ -108,23 +117,50 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     released
 }
 
-/// Takes away what the attachment has outside its veth: the host routes of the pod, its guard, its rules. A
-/// result that cannot be read says nothing about the addresses. Returns the sockets whose closing would wait
-/// for what was deleted.
+/// The veth's end on the node, as it was looked up by its name.
+enum NodeEnd {
+    /// This attachment's.
+    Own(Link),
+    /// Another network's of ours, or somebody else's. It is left alone.
+    Foreign,
+    Gone,
+}
+
+impl NodeEnd {
+    fn of(link: Option<Link>, attachment: &Attachment<'_>) -> NodeEnd {
+        match link {
+            None => NodeEnd::Gone,
+            Some(link) if attachment.progress(&link) != Progress::Foreign => NodeEnd::Own(link),
+            Some(link) => {
+                log::warn!(
+                    "{} on the node is a {} with alias {:?}: left alone",
+                    link.name,
+                    link.kind_name(),
+                    link.alias.as_deref().unwrap_or_default()
+                );
+                NodeEnd::Foreign
+            }
+        }
+    }
+}
+
+/// Removes what the attachment has outside its veth: the host routes of the pod, its guard, its rules.
+/// Returns the sockets whose closing would wait for what was deleted.
 async fn withdraw(
-    request: &Request,
     teardown: &Teardown,
     attachment: &Attachment<'_>,
     node: &Conn,
+    previous: &AddResult,
 ) -> (Result<(), CniError>, Vec<Nft>) {
     let veth = attachment.host_interface();
-    let previous = request.prev_result().ok().flatten().unwrap_or_default();
-    let recorded = if previous.ips.is_empty() { host_access::load_records(&veth) } else { Ok(Vec::new()) };
-    let recorded = recorded.unwrap_or_default();
-    let mut outcome = host_access::delete_record(&veth);
+    let (recorded, mut outcome) = match host_access::delete_record(&veth) {
+        // Where the result tells the addresses, they need not be looked up.
+        Ok(recorded) => (if previous.ips.is_empty() { recorded } else { Vec::new() }, Ok(())),
+        Err(e) => (Vec::new(), Err(e)),
+    };
     if teardown.has_uplink {
         let metric = attachment.metric();
-        let routes = host_access::routes_of(node, &teardown.device, metric, &previous, &recorded).await;
+        let routes = host_access::routes_of(node, &teardown.device, metric, previous, &recorded).await;
         outcome = outcome.and(routes.and_then(|routes| host_access::remove(&routes)).map_err(CniError::from));
     }
     let (mut sockets, mut had_nat) = (Vec::new(), false);
@@ -167,28 +203,15 @@ struct Found<'a> {
     namespace: Option<&'a Namespace>,
 }
 
-/// By the name that every attachment of ours has on the node; else, for one that the reference plugin made
-/// before we took its place, by its name in the pod.
-async fn find<'a>(
+/// The interface of an attachment that the reference plugin made before we took its place: by its name in the
+/// pod.
+async fn find_in_pod<'a>(
     request: &Request,
     teardown: &Teardown,
     node: &Conn,
-    host: Option<Link>,
     namespace: Option<&'a Namespace>,
+    previous: &AddResult,
 ) -> Result<Option<Found<'a>>, CniError> {
-    let env = &request.env;
-    let attachment = Attachment::of(request);
-    if let Some(link) = host {
-        if attachment.progress(&link) != Progress::Foreign {
-            return Ok(Some(Found { link, conn: node.clone(), namespace: None }));
-        }
-        log::warn!(
-            "{} on the node is a {} with alias {:?}: left alone",
-            link.name,
-            link.kind_name(),
-            link.alias.as_deref().unwrap_or_default()
-        );
-    }
     let Some(namespace) = namespace else { return Ok(None) };
     let conn = match namespace.enter(Conn::open) {
         Ok(conn) => conn?,
@@ -197,8 +220,8 @@ async fn find<'a>(
             return Ok(None);
         }
     };
-    let Some(link) = link::by_name(&conn, &env.ifname).await? else { return Ok(None) };
-    if !is_the_references(request, teardown, node, namespace, &link).await? {
+    let Some(link) = link::by_name(&conn, &request.env.ifname).await? else { return Ok(None) };
+    if !is_the_references(teardown, node, namespace, &link, previous).await? {
         log::warn!("{} in the container is not this network's: left alone", link.name);
         return Ok(None);
     }
@@ -209,11 +232,11 @@ async fn find<'a>(
 /// proves nothing: its other end must be a port of this network's bridge, or the one that the result of its
 /// ADD named. And it must not be another network's of ours.
 async fn is_the_references(
-    request: &Request,
     teardown: &Teardown,
     node: &Conn,
     namespace: &Namespace,
     container: &Link,
+    previous: &AddResult,
 ) -> Result<bool, CniError> {
     let (Kind::Veth, Some(parent)) = (&container.kind, container.parent) else { return Ok(false) };
     let Some(host) = link::by_index(node, parent).await? else { return Ok(false) };
@@ -227,8 +250,6 @@ async fn is_the_references(
     if host.master.is_some() && host.master == bridge.map(|bridge| bridge.index) {
         return Ok(true);
     }
-    // A result that cannot be read says nothing.
-    let previous = request.prev_result().ok().flatten().unwrap_or_default();
     Ok(previous.interfaces.iter().any(|interface| interface.name == host.name && interface.sandbox.is_none()))
 }
 

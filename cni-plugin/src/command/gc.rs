@@ -22,9 +22,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     }
     let wanted: Vec<String> = valid
         .iter()
-        .map(|(container_id, ifname)| {
-            Attachment { network: &request.name, container_id, ifname }.host_interface()
-        })
+        .map(|(container_id, ifname)| Attachment::new(&request.name, container_id, ifname).host_interface())
         .collect();
     let node = Conn::open()?;
     let mut outcome = nat::collect(&node, &request.name, &wanted, teardown.has_nat).await;

@@ -38,9 +38,12 @@ pub(super) fn write_record(
     Records::of_host_routes_by(&veth.device.name)?.write(&of_host_routes)
 }
 
-/// Forgets the routes to the pod behind this veth. To be called before they are taken away.
-pub fn delete_record(veth: &str) -> Result<(), CniError> {
+/// Deletes what is recorded of the routes to the pod behind this veth, and returns it. To be called before the
+/// routes are removed.
+pub fn delete_record(veth: &str) -> Result<Vec<Record>, CniError> {
+    let mut deleted = Vec::new();
     for (_, records) in Records::of_host_routes()? {
+        deleted.extend(records.read(veth));
         {
             let _lock = RecordLock::shared()?;
             records.remove(veth)?;
@@ -51,12 +54,7 @@ pub fn delete_record(veth: &str) -> Result<(), CniError> {
             Records::end_of_host_routes()?;
         }
     }
-    Ok(())
-}
-
-/// What is recorded of the routes to the pod behind this veth.
-pub fn load_records(veth: &str) -> Result<Vec<Record>, CniError> {
-    Ok(Records::of_host_routes()?.iter().filter_map(|(_, records)| records.read(veth)).collect())
+    Ok(deleted)
 }
 
 /// What recorded routes have left: a route of ours, or the kernel took it and left a neighbour entry, which
@@ -89,8 +87,7 @@ pub fn recorded_veths() -> Result<Vec<String>, CniError> {
 pub async fn delete_stale_records(node: &Conn, recorded: &[String], links: &[&Link]) -> Result<(), CniError> {
     let is_there = |veth: &String| links.iter().any(|link| link.name == *veth);
     for veth in recorded.iter().filter(|veth| !is_there(veth)) {
-        let recorded = load_records(veth)?;
-        delete_record(veth)?;
+        let recorded = delete_record(veth)?;
         super::remove(&left_of(node, &recorded).await?)?;
     }
     Ok(())

@@ -255,7 +255,7 @@ pub fn is_routed(record: &Record) -> bool {
 
 /// The comment of an attachment's elements: its veth, by which they are found, and whose they are.
 pub fn element_comment(attachment: &Attachment<'_>) -> String {
-    let Attachment { network, container_id, ifname } = attachment;
+    let Attachment { network, container_id, ifname, .. } = attachment;
     cut(format!("{} {network} {ifname} {container_id}", attachment.host_interface()))
 }
 

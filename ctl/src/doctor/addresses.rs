@@ -238,7 +238,7 @@ fn leak_cause(facts: &Facts, network: &str, known: &Known) -> Option<Cause> {
         let is_leak = alive == Some(false) || !matches!(known.holder, Holder::Container(_));
         return is_leak.then_some(Cause::Unreadable);
     };
-    let attachment = Attachment { network, container_id: &owner.container_id, ifname: &owner.ifname };
+    let attachment = Attachment::new(network, &owner.container_id, &owner.ifname);
     match alive {
         Some(false) => Some(Cause::Dead),
         _ if facts.link(&attachment.host_interface()).is_some() => None,

@@ -124,7 +124,7 @@ fn pods_of_one_network_and_subnet_share_their_chains() {
 fn a_comment_tells_whose_an_element_is() {
     let id = "f".repeat(64);
     for network in ["local", &"n".repeat(100), &"n".repeat(180)] {
-        let attachment = Attachment { network, container_id: &id, ifname: "eth0" };
+        let attachment = Attachment::new(network, &id, "eth0");
         let comment = element_comment(&attachment);
         assert_eq!(veth_of(&comment), Some(attachment.host_interface().as_str()));
         assert!(is_of_network(&comment, network), "{comment}");
