@@ -8,27 +8,28 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_conf::cni::error::{CniError, code};
-use cni_conf::cni::result::{AddResult, Route};
 use cni_conf::family::Family;
 use cni_conf::host_access::HostAccess;
-use cni_conf::network::Network;
+use ipnet::IpNet;
 use kernel::link::{HostRoute, Link};
 use kernel::sysctl::InterfaceSysctls;
 use kernel::{Batch, Conn, Request, Result, addr, link, neigh, route};
 
-use ipnet::IpNet;
-
 use crate::ownership::{is_attachment, metric_of};
-use crate::plan::check;
 use crate::plan::host_access::{self as plan, NodeAddresses};
 use crate::pod::Pod;
-use crate::ports;
 use crate::record::Record;
 use crate::undo::UndoLog;
 
+mod check;
+mod records;
+mod remove;
 mod repair;
 
-pub use repair::{delete_record, delete_stale_records, recorded_veths, repair, repair_and_log};
+pub use check::{Missing, check, missing};
+pub use records::{delete_record, recorded_veths};
+pub use remove::{OwnRoutes, delete_stale_records, detach, remove, remove_stale};
+pub use repair::{repair, repair_and_log};
 
 /// The routes between a pod and its node.
 #[derive(Clone, Debug)]
@@ -221,187 +222,6 @@ pub async fn install(
         remove(&installed)?;
         deleted.map(drop)
     });
-    repair::write_record(record, veth, routes)?;
+    records::write_record(record, veth, routes)?;
     Ok(Batch::open()?.send(&of_node)?)
-}
-
-/// What the node has of routes to pods.
-#[derive(Debug)]
-pub struct OwnRoutes {
-    neighbours: Vec<(u32, IpAddr)>,
-    routes: Vec<HostRoute>,
-}
-
-impl OwnRoutes {
-    /// Neighbours first: a route that comes meanwhile is seen with an entry that is not.
-    pub async fn look(node: &Conn) -> Result<OwnRoutes> {
-        Ok(OwnRoutes { neighbours: neigh::all_ours(node).await?, routes: route::all_ours(node).await? })
-    }
-
-    /// Neighbour entries that are left of routes which the kernel took with an address of the node.
-    fn strays(&self) -> impl Iterator<Item = (u32, IpAddr)> {
-        let leads = |(interface, address): (u32, IpAddr)| {
-            move |route: &HostRoute| route.interface == interface && route.address == address
-        };
-        self.neighbours.iter().copied().filter(move |entry| !self.routes.iter().any(leads(*entry)))
-    }
-}
-
-/// The node's routes to the pod of an attachment: by the addresses that its ADD reported, else by what is
-/// recorded, else by its metric alone. With an address of the node, the kernel takes the routes that it is
-/// the source of: then `device` says where one was, whose neighbour entry is still there.
-pub async fn routes_of(
-    node: &Conn,
-    device: &str,
-    metric: u32,
-    previous: &AddResult,
-    recorded: &[Record],
-) -> Result<Vec<HostRoute>> {
-    if previous.ips.is_empty() && !recorded.is_empty() {
-        return repair::left_of(node, recorded).await;
-    }
-    if previous.ips.is_empty() {
-        let ours = OwnRoutes::look(node).await?;
-        let strays =
-            ours.strays().map(|(interface, address)| HostRoute { address, interface, metric }).collect();
-        let of_pod = ours.routes.iter().filter(|route| route.metric == metric).copied();
-        return Ok([strays, of_pod.collect::<Vec<_>>()].concat());
-    }
-    let (mut found, mut gone) = (Vec::new(), Vec::new());
-    for address in previous.ips.iter().map(|ip| ip.address.addr()) {
-        match route::ours_to(node, address).await? {
-            Some(route) if route.metric == metric => found.push(route),
-            Some(_) => {}
-            None => gone.push(address),
-        }
-    }
-    if !gone.is_empty()
-        && let Some(device) = link::by_name(node, device).await?
-    {
-        let of = |address| HostRoute { address, interface: device.index, metric };
-        found.extend(gone.into_iter().map(of));
-    }
-    Ok(found)
-}
-
-/// Takes routes to pods away, each with its neighbour entry.
-pub fn remove(routes: &[HostRoute]) -> Result<()> {
-    if routes.is_empty() {
-        return Ok(());
-    }
-    let requests: Vec<Request> = routes
-        .iter()
-        .flat_map(|found| [route::removal(found), neigh::removal(found.interface, found.address)])
-        .collect();
-    Batch::open()?.send(&requests)
-}
-
-/// Takes away the routes to pods whose veth is not among `links`, and neighbour entries without a route. The
-/// links must have been listed after the routes: an ADD makes the veth first.
-pub fn remove_stale(ours: &OwnRoutes, links: &[&Link]) -> Result<()> {
-    let attached = links.iter().filter(|link| is_attachment(link));
-    let alive: BTreeSet<u32> = attached.filter_map(|link| metric_of(&link.name)).collect();
-    let stale: Vec<HostRoute> =
-        ours.routes.iter().filter(|route| !alive.contains(&route.metric)).copied().collect();
-    for route in &stale {
-        log::info!("removing the route to {}, a pod that is gone", route.address);
-    }
-    remove(&stale)?;
-    let strays: Vec<Request> =
-        ours.strays().map(|(interface, address)| neigh::removal(interface, address)).collect();
-    if strays.is_empty() { Ok(()) } else { Batch::open()?.send(&strays) }
-}
-
-/// Checks that the routes which ADD gave are still there. An address that the node has had only since is
-/// logged: pods that are attached from now on get it.
-pub async fn check(
-    node: &Conn,
-    pod: &Conn,
-    network: &Network,
-    previous: &AddResult,
-    seen: &check::Attached,
-) -> Result<(), CniError> {
-    let failed = |why: String| CniError::new(code::CHECK_FAILED, why);
-    let (Some(wanted), Some(container)) = (&network.host_access, &seen.container) else { return Ok(()) };
-    if seen.host.as_ref().is_some_and(|host| !wanted.asked_for && ports::has_no_host_routes(&host.name)) {
-        return Ok(());
-    }
-    let name = network.node_device();
-    let device =
-        link::by_name(node, &name).await?.ok_or_else(|| failed(format!("interface {name} is gone")))?;
-    let pods: Vec<IpAddr> =
-        check::own_addresses(previous, &container.name).map(|ip| ip.address.addr()).collect();
-    let routes = host_routes(node, wanted, &device, &pods).await?;
-    let taken = look(node, pod, &device, container, &routes).await?;
-    let is_routed = |to: IpAddr| check::is_routed(&Route::to(to.into(), None), container, seen);
-    for (net, node) in &routes.services {
-        if !check::is_routed(&Route::to(*net, Some(*node)), container, seen) {
-            return Err(failed(format!("route {net} via the node's {node} is gone from the container")));
-        }
-    }
-    for address in plan::compare(&taken, &device, container, is_routed).map_err(failed)? {
-        log::warn!(
-            "the node has had {address} only since this pod was attached: pods attached from now on reach it directly"
-        );
-    }
-    Ok(())
-}
-
-/// A way from the node to an address of its pod that is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Missing {
-    /// The pod's address.
-    pub address: IpAddr,
-    /// The node's, from which it would send there.
-    pub source: IpAddr,
-    /// It is the route that is gone; else the neighbour entry.
-    pub is_route: bool,
-}
-
-/// What is missing of the node's routes to a pod with this metric and these addresses: for who has not the
-/// pod's side.
-pub async fn missing(
-    node: &Conn,
-    wanted: &HostAccess,
-    device: &Link,
-    metric: u32,
-    pods: &[IpAddr],
-) -> Result<Vec<Missing>> {
-    let routes = host_routes(node, wanted, device, pods).await?;
-    let mut missing = Vec::new();
-    for (address, source) in routes.to_pod {
-        let leads = |route: &HostRoute| {
-            route.address == address && route.interface == device.index && route.metric == metric
-        };
-        if !routes.there.iter().any(leads) {
-            missing.push(Missing { address, source, is_route: true });
-        }
-        if neigh::permanent_mac(node, device.index, address).await?.is_none() {
-            missing.push(Missing { address, source, is_route: false });
-        }
-    }
-    Ok(missing)
-}
-
-async fn look(
-    node: &Conn,
-    pod: &Conn,
-    device: &Link,
-    container: &Link,
-    routes: &HostRoutes,
-) -> Result<plan::Taken> {
-    let mut taken = plan::Taken::default();
-    for (address, _) in &routes.to_pod {
-        let route = route::ours_to(node, *address).await?;
-        taken.to_pod.push(plan::ToPod {
-            address: *address,
-            by: route.map(|route| route.interface),
-            mac: neigh::permanent_mac(node, device.index, *address).await?,
-        });
-    }
-    for address in &routes.to_node {
-        let mac = neigh::permanent_mac(pod, container.index, *address).await?;
-        taken.to_node.push(plan::ToNode { address: *address, mac });
-    }
-    Ok(taken)
 }

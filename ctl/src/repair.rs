@@ -15,7 +15,7 @@ use crate::{doctor, node, observe, output};
 /// Runs the verb. Returns false if something could not be restored, or a check still fails.
 pub(crate) fn run(args: &Repair, out: &mut dyn Write) -> Result<bool> {
     let runtime = node::runtime()?;
-    let (mut repaired, mut failed) = runtime.block_on(vlan_bridge::repair::all())?;
+    let (mut repaired, mut failed) = runtime.block_on(vlan_bridge::features::repair_all())?;
     let mut facts = observe::gather(None, None, &[])?;
     if !facts.open_uplinks.is_empty() {
         match runtime.block_on(close_uplinks(&facts)) {

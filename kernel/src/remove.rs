@@ -22,6 +22,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::{ForkResult, fork, pipe2};
 
+use super::nft::Nft;
 use super::{Conn, NetError, Result};
 
 const RTM_DELLINK: u16 = 17;
@@ -39,6 +40,17 @@ pub async fn link(conn: &Conn, index: u32, name: &str) -> Result<()> {
     match removed {
         Err(e) if e.not_found() => Ok(()),
         other => other,
+    }
+}
+
+/// Sockets that nobody needs any more, and whose closing waits until RCU readers are through with what was
+/// deleted by them. The child of a [`Remover`] can wait for that in the caller's place.
+#[derive(Debug, Default)]
+pub struct DeferredClose(Vec<Nft>);
+
+impl Extend<Nft> for DeferredClose {
+    fn extend<T: IntoIterator<Item = Nft>>(&mut self, sockets: T) {
+        self.0.extend(sockets);
     }
 }
 
@@ -62,14 +74,14 @@ impl Remover {
     }
 
     /// Removes the interface and returns when its removal has been announced, or with the kernel's refusal.
-    /// An interface that is gone already is no error. The child takes `along` sockets that may wait when they
-    /// are closed.
-    pub fn remove(self, index: u32, name: &str, along: &[impl AsRawFd]) -> Result<()> {
+    /// An interface that is gone already is no error. The child keeps the `sockets` open, so that the caller
+    /// does not wait when it closes them.
+    pub fn remove(self, index: u32, name: &str, sockets: &DeferredClose) -> Result<()> {
         let failed = |e| NetError::new(format!("remove interface {name}"), e);
         let (verdict, child_end) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
         let request = delete_request(index);
         let mut kept = vec![self.request.as_raw_fd(), child_end.as_raw_fd()];
-        kept.extend(along.iter().map(AsRawFd::as_raw_fd));
+        kept.extend(sockets.0.iter().map(AsRawFd::as_raw_fd));
         kept.sort_unstable();
         // SAFETY: the child makes system calls on memory prepared above and exits; it takes no lock,
         // allocates nothing and runs none of the parent's destructors.

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::set_down;
 use crate::apply;
 use crate::delegate::{Delegate, Running};
+use crate::features::{self, LookedAfter, MayHave};
 use crate::guard::{self, Guard};
 use crate::nat::{self, Nat};
 use crate::ownership::{Attachment, Progress};
@@ -60,13 +61,9 @@ async fn add(request: &Request) -> Result<Option<Value>, CniError> {
     }
     let add = Add { request, network, delegate, node, pod, namespace, nat, guard };
     requested_mac::check(&add.node, &add.network, request, &add.attachment()).await?;
-    match &add.nat {
-        // First of all, for the kernel may lack what it takes.
-        Some(nat) => nat.prepare(&add.node, &add.attachment().host_interface()).await?,
-        None => nat::repair_and_log(&add.node, None).await,
-    }
-    if add.guard.is_none() {
-        guard::repair_and_log(&add.node).await;
+    if let Some(nat) = &add.nat {
+        // First of all: the kernel may lack what it takes.
+        nat.prepare(&add.node, &add.attachment().host_interface()).await?;
     }
     let added = add.run().await;
     if let (Err(_), Some(nat)) = (&added, &add.nat)
@@ -100,9 +97,8 @@ impl Add<'_> {
         self.clear_leftovers().await?;
         let seen = apply::ensure_uplink(&self.node, &self.network).await?;
         boundary::ensure(&self.node, &self.network).await?;
-        ports::repair_missing(&self.node).await;
-        // By now a bridge that was down is up.
-        host_access::repair_and_log(&self.node).await;
+        let looked_after = LookedAfter { guard: self.guard.is_some(), nat: self.nat.is_some() };
+        features::repair_and_log(&self.node, looked_after, None).await;
         let mut undo = UndoLog::default();
         let attached = self.attach(&seen, &mut undo).await;
         if attached.is_err() {
@@ -152,15 +148,15 @@ impl Add<'_> {
             self.set_down().await;
         }
         // Also of one whose veth has gone since, with its namespace.
-        let recorded = host_access::delete_record(&name)?;
-        guard::detach(&self.node, &name, self.guard.is_some()).await?;
-        nat::detach(&self.node, &name, false).await?;
+        let device = self.network.node_device();
+        let may_have = MayHave {
+            host_routes: host.as_ref().map(|_| device.as_str()),
+            guard: self.guard.is_some(),
+            nat: false,
+        };
+        let nothing = AddResult::default();
+        features::detach(&self.node, &self.attachment(), &may_have, &nothing).await.outcome?;
         if let Some(host) = host {
-            let metric = self.attachment().metric();
-            let device = self.network.node_device();
-            let nothing = AddResult::default();
-            let routes = host_access::routes_of(&self.node, &device, metric, &nothing, &recorded).await?;
-            host_access::remove(&routes)?;
             if let Some(delegate) = &self.delegate {
                 delegate.call(Command::Del)?;
             }

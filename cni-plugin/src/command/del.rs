@@ -8,17 +8,17 @@ use cni_conf::ipam_plugin::IpamPlugin;
 use cni_conf::network::Teardown;
 use cni_conf::request::Request;
 use kernel::link::{Kind, Link};
-use kernel::nft::Nft;
-use kernel::remove::Remover;
+use kernel::remove::{DeferredClose, Remover};
 use kernel::{Conn, Namespace, NetError, link, netns};
 use serde_json::Value;
 
 use super::set_down;
 use crate::delegate::{Delegate, Running};
+use crate::features::{self, MayHave};
 use crate::ownership::{Attachment, Progress, is_attachment};
 use crate::ports::AttachmentId;
 use crate::record::Records;
-use crate::{boundary, guard, host_access, nat, pod, ports, refused, trunk};
+use crate::{nat, pod, ports, refused, trunk};
 
 /// Detaches a pod. An attachment that is gone, in part or whole, is no error. One that was made while the
 /// network had another name is detached under that as well.
@@ -89,11 +89,17 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     }
     // Before the addresses can be another's. What fails here or below must not keep the rest; the runtime
     // repeats a DEL that failed.
-    let (withdrawn, sockets) = match is_foreign {
+    let (withdrawn, sockets) = if is_foreign {
         // Another network's attachment of the same container has the veth, and with it all that goes by its
         // name.
-        true => (Ok(()), Vec::new()),
-        false => withdraw(&teardown, &attachment, node, &previous).await,
+        (Ok(()), DeferredClose::default())
+    } else {
+        let device = teardown.has_uplink.then_some(teardown.device.as_str());
+        let may_have = MayHave { host_routes: device, guard: teardown.has_guard, nat: teardown.has_nat };
+        let detached = features::detach(node, &attachment, &may_have, &previous).await;
+        let veth = attachment.host_interface();
+        features::repair_and_log(node, detached.looked_after, Some(&veth)).await;
+        (detached.outcome, detached.sockets)
     };
     let asked = ask_to_release(&teardown, request);
     let remove = || found.map_or(Ok(()), |found| found.remove(&sockets));
@@ -142,47 +148,6 @@ impl NodeEnd {
             }
         }
     }
-}
-
-/// Removes what the attachment has outside its veth: the host routes of the pod, its guard, its rules.
-/// Returns the sockets whose closing would wait for what was deleted.
-async fn withdraw(
-    teardown: &Teardown,
-    attachment: &Attachment<'_>,
-    node: &Conn,
-    previous: &AddResult,
-) -> (Result<(), CniError>, Vec<Nft>) {
-    let veth = attachment.host_interface();
-    let (recorded, mut outcome) = match host_access::delete_record(&veth) {
-        // Where the result tells the addresses, they need not be looked up.
-        Ok(recorded) => (if previous.ips.is_empty() { recorded } else { Vec::new() }, Ok(())),
-        Err(e) => (Vec::new(), Err(e)),
-    };
-    if teardown.has_uplink {
-        let metric = attachment.metric();
-        let routes = host_access::routes_of(node, &teardown.device, metric, previous, &recorded).await;
-        outcome = outcome.and(routes.and_then(|routes| host_access::remove(&routes)).map_err(CniError::from));
-    }
-    let (mut sockets, mut had_nat) = (Vec::new(), false);
-    match guard::detach(node, &veth, teardown.has_guard).await {
-        Ok(Some(socket)) => sockets.push(socket),
-        Ok(None) => guard::repair_and_log(node).await,
-        Err(e) => outcome = outcome.and(Err(e)),
-    }
-    match nat::detach(node, &veth, teardown.has_nat).await {
-        Ok(socket) => {
-            had_nat = socket.is_some();
-            sockets.extend(socket);
-        }
-        Err(e) => outcome = outcome.and(Err(e)),
-    }
-    if !had_nat {
-        nat::repair_and_log(node, Some(&veth)).await;
-    }
-    boundary::repair_and_log();
-    ports::repair_missing(node).await;
-    host_access::repair_and_log(node).await;
-    (outcome, sockets)
 }
 
 /// Starts DEL of the IPAM plugin, where there is one.
@@ -254,11 +219,11 @@ async fn is_the_references(
 }
 
 impl Found<'_> {
-    fn remove(self, along: &[Nft]) -> Result<(), NetError> {
+    fn remove(self, sockets: &DeferredClose) -> Result<(), NetError> {
         let remover = match self.namespace {
             Some(namespace) => namespace.enter(Remover::open)??,
             None => Remover::open()?,
         };
-        remover.remove(self.link.index, &self.link.name, along)
+        remover.remove(self.link.index, &self.link.name, sockets)
     }
 }

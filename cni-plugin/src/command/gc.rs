@@ -9,8 +9,9 @@ use kernel::{Conn, link, remove};
 use serde_json::Value;
 
 use crate::delegate::Delegate;
+use crate::features::{self, LookedAfter};
 use crate::ownership::{Attachment, belongs_to};
-use crate::{boundary, guard, host_access, nat, ports, record, trunk};
+use crate::{guard, host_access, nat, ports, record, trunk};
 
 /// Removes stale veths, then has IPAM remove stale leases. A list of valid attachments that is absent is not
 /// an empty one: then nothing is touched. Goes on past errors and returns the first.
@@ -37,14 +38,10 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         outcome = outcome.and(ports::delete_record(&stale.name));
         outcome = outcome.and(remove::link(&node, stale.index, &stale.name).await.map_err(CniError::from));
     }
-    nat::repair_and_log(&node, None).await;
-    guard::repair_and_log(&node).await;
-    boundary::repair_and_log();
     outcome = outcome.and(guarded.and_then(|guarded| guard::remove_stale(&guarded, &rest)));
     outcome = outcome.and(host_access::delete_stale_records(&node, &recorded, &rest).await);
     outcome = outcome.and(host_access::remove_stale(&routes, &rest).map_err(CniError::from));
-    ports::repair_missing(&node).await;
-    host_access::repair_and_log(&node).await;
+    features::repair_and_log(&node, LookedAfter::default(), None).await;
     if let Err(e) = record::prune() {
         // They are in nobody's way.
         log::warn!("records of nodes that are gone stay: {e}");

@@ -13,85 +13,9 @@ use ipnet::IpNet;
 use kernel::link::{HostRoute, Link};
 use kernel::{Batch, Conn, NetError, Request, addr, link, neigh, route};
 
-use super::{HostRoutes, VethPair};
 use crate::lock::RecordLock;
 use crate::ownership::{Progress, metric_of};
 use crate::record::{Record, Records};
-
-/// Writes down what [`super::give`] is about to give the node.
-pub(super) fn write_record(
-    record: &Record,
-    veth: &VethPair<'_>,
-    routes: &HostRoutes,
-) -> Result<(), CniError> {
-    let is_reached = |net: &&IpNet| routes.to_pod.iter().any(|(pod, _)| *pod == net.addr());
-    let of_host_routes = Record {
-        addresses: record.addresses.iter().filter(is_reached).copied().collect(),
-        masquerade: false,
-        ports: Vec::new(),
-        sources: routes.sources(),
-        services: Vec::new(),
-        guard: None,
-        ..record.clone()
-    };
-    let _lock = RecordLock::shared()?;
-    Records::of_host_routes_by(&veth.device.name)?.write(&of_host_routes)
-}
-
-/// Deletes what is recorded of the routes to the pod behind this veth, and returns it. To be called before the
-/// routes are removed.
-pub fn delete_record(veth: &str) -> Result<Vec<Record>, CniError> {
-    let mut deleted = Vec::new();
-    for (_, records) in Records::of_host_routes()? {
-        deleted.extend(records.read(veth));
-        {
-            let _lock = RecordLock::shared()?;
-            records.remove(veth)?;
-        }
-        if records.is_empty() {
-            let _lock = RecordLock::exclusive()?;
-            records.end();
-            Records::end_of_host_routes()?;
-        }
-    }
-    Ok(deleted)
-}
-
-/// What recorded routes have left: a route of ours, or the kernel took it and left a neighbour entry, which
-/// is ours if it has the pod's MAC. Entries of kernels before 4.20 do not say whose they are.
-pub(super) async fn left_of(node: &Conn, recorded: &[Record]) -> Result<Vec<HostRoute>, NetError> {
-    let mut left = Vec::new();
-    for record in recorded {
-        let Some(device) = link::by_name(node, &record.device).await? else { continue };
-        let metric = record.attachment().metric();
-        for address in record.addresses.iter().map(IpNet::addr) {
-            let is_its = match route::ours_to(node, address).await? {
-                Some(route) => route.metric == metric,
-                None => neigh::permanent_mac(node, device.index, address).await? == record.mac,
-            };
-            if is_its {
-                left.push(HostRoute { address, interface: device.index, metric });
-            }
-        }
-    }
-    Ok(left)
-}
-
-/// The veths of all pods whose routes are recorded.
-pub fn recorded_veths() -> Result<Vec<String>, CniError> {
-    Ok(Records::of_host_routes()?.iter().flat_map(|(_, records)| records.veths()).collect())
-}
-
-/// Forgets those of `recorded` whose veth is not among `links`, which must have been listed later: an ADD
-/// makes the veth first. Takes away what is left of their routes.
-pub async fn delete_stale_records(node: &Conn, recorded: &[String], links: &[&Link]) -> Result<(), CniError> {
-    let is_there = |veth: &String| links.iter().any(|link| link.name == *veth);
-    for veth in recorded.iter().filter(|veth| !is_there(veth)) {
-        let recorded = delete_record(veth)?;
-        super::remove(&left_of(node, &recorded).await?)?;
-    }
-    Ok(())
-}
 
 /// Puts back what the node has lost of its routes to pods, of whichever network. The pod that is called for
 /// goes on without.

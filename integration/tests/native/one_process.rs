@@ -5,6 +5,8 @@ use crate::attached::Clean;
 use integration::{Call, Outcome, Pod, Scratch, peers, plugin};
 use serde_json::{Value, json};
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 /// How the IPAM plugin lies beside the other.
 #[derive(Clone, Copy, Debug)]
@@ -20,10 +22,10 @@ impl Ipam {
     fn folder(self) -> Scratch {
         let folder = Scratch::new("plugins");
         let [program, ipam] = ["vlan-bridge", "vlan-bridge-ipam"].map(|name| folder.path().join(name));
-        fs::copy(plugin("vlan-bridge"), &program).unwrap();
+        copy(&plugin("vlan-bridge"), &program);
         match self {
             Ipam::Linked => fs::hard_link(program, ipam).unwrap(),
-            Ipam::Copied => drop(fs::copy(program, ipam).unwrap()),
+            Ipam::Copied => copy(&program, &ipam),
         }
         folder
     }
@@ -34,6 +36,12 @@ impl Ipam {
             Ipam::Copied => 2,
         }
     }
+}
+
+/// Copies a program. Another process does it: a child that another test starts meanwhile would inherit our
+/// open file, and the kernel executes none that is open for writing.
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").args([from, to]).status().unwrap().success(), "{}", to.display());
 }
 
 /// A call of the `vlan-bridge` in a folder, which is also `CNI_PATH`.
@@ -138,7 +146,7 @@ fn one_log_has_what_both_say() {
 #[test]
 fn any_other_ipam_plugin_is_executed() {
     let (clean, pod, folder) = (Clean::new(), Pod::new(), Ipam::Linked.folder());
-    fs::copy(peers().join("static"), folder.path().join("static")).unwrap();
+    copy(&peers().join("static"), &folder.path().join("static"));
     let ipam = json!({"type": "static", "addresses": [{"address": "172.20.56.77/24"}]});
     let (outcome, processes) =
         run_and_count(&of(&folder, clean.plugin_with_ipam(ipam).call("ADD", &pod.eth0())));
