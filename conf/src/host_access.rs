@@ -8,7 +8,10 @@ use serde_json::Value;
 
 use crate::cni::error::CniError;
 use crate::ifname;
+use crate::ipam_plugin::IpamPlugin;
 use crate::section::{Section, parse_cidr, parse_ip};
+use crate::uplink::Uplink;
+use crate::vlans::PortVlans;
 
 /// What pods reach of their own node directly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +52,22 @@ pub(crate) enum HostAccessUnavailable {
     Ipam,
     /// Tagged VLANs only (`vlanTrunk` without `vlan`): the node has no side of a VLAN of the pods' own.
     Vlan,
+}
+
+impl HostAccessUnavailable {
+    /// The first thing that is missing; none if nothing is.
+    pub(crate) fn of(
+        uplink: Option<&Uplink>,
+        ipam: Option<&IpamPlugin>,
+        vlans: Option<&PortVlans>,
+    ) -> Option<HostAccessUnavailable> {
+        match (uplink, ipam, vlans) {
+            (None, _, _) => Some(HostAccessUnavailable::Uplink),
+            (_, None, _) => Some(HostAccessUnavailable::Ipam),
+            (_, _, Some(PortVlans { access: None, .. })) => Some(HostAccessUnavailable::Vlan),
+            _ => None,
+        }
+    }
 }
 
 impl HostAccess {

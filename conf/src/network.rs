@@ -104,22 +104,10 @@ impl Network {
         }
         let mut odd = Vec::new();
         let port_vlans = parse_port_vlans(&section, &mut odd)?;
-        let uplink = match section.section("uplink")? {
-            Some(keys) => {
-                let uplink = Uplink::parse(&keys, port_vlans.is_some())?;
-                odd.extend(keys.unknown());
-                Some(uplink)
-            }
-            None => None,
-        };
+        let uplink = parse_uplink(&section, port_vlans.is_some(), &mut odd)?;
         let is_default_gateway = section.bool("isDefaultGateway")?;
         let ipam = IpamPlugin::parse(&section)?;
-        let without = match (&uplink, &ipam, &port_vlans) {
-            (None, _, _) => Some(HostAccessUnavailable::Uplink),
-            (_, None, _) => Some(HostAccessUnavailable::Ipam),
-            (_, _, Some(PortVlans { access: None, .. })) => Some(HostAccessUnavailable::Vlan),
-            _ => None,
-        };
+        let without = HostAccessUnavailable::of(uplink.as_ref(), ipam.as_ref(), port_vlans.as_ref());
         let network = Network {
             bridge: ifname::read(&section, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into()),
             is_gateway: section.bool("isGateway")? || is_default_gateway,
@@ -159,32 +147,33 @@ impl Network {
         let backend = masquerade_backend(&section)?;
         network.check()?;
         if network.ipam.as_ref().is_some_and(IpamPlugin::is_ours) {
-            let addresses = IpamConfig::parse(&request.config)?;
-            addresses.check_version(request.version)?;
-            network.check_addresses(&addresses)?;
-            request.requested_ips()?;
-            network.addresses = Some(addresses);
+            network.addresses = Some(network.parse_addresses(request)?);
         }
         odd.extend(section.unknown_except(is_common_key));
-        let mut warnings: Vec<String> = odd.iter().map(UnknownKey::to_string).collect();
-        if network.masquerade {
-            warnings.extend(backend);
-        }
-        warnings.extend(network.guard.as_ref().and_then(|guard| guard.warning(network.ipam.as_ref())));
-        if network.allow_direct_routing && network.uplink.is_none() && !network.masquerade {
+        let backend = backend.filter(|_| network.masquerade);
+        let odd = odd.iter().map(UnknownKey::to_string).chain(backend);
+        let warnings = odd.chain(network.warnings()).collect();
+        Ok((network, warnings))
+    }
+
+    /// What has no effect, or less than it seems to have.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = Vec::new();
+        warnings.extend(self.guard.as_ref().and_then(|guard| guard.warning(self.ipam.as_ref())));
+        if self.allow_direct_routing && self.uplink.is_none() && !self.masquerade {
             warnings.push("allowDirectRouting: true without uplink or ipMasq: nothing is closed".into());
         }
-        if network.accept_ra == Some(true) && network.guard.is_some() {
+        if self.accept_ra == Some(true) && self.guard.is_some() {
             warnings.push(
                 "acceptRA: true with guard: an address that the pod makes of a router advertisement is not its own for the guard, which drops what is \
                  sent from it; guard: false lets it pass"
                     .into(),
             );
         }
-        if network.masquerade && network.ipam.is_none() {
+        if self.masquerade && self.ipam.is_none() {
             warnings.push("ipMasq: true without ipam: there is no address to masquerade".into());
         }
-        Ok((network, warnings))
+        warnings
     }
 
     /// What no single key can tell: contradictions between keys.
@@ -236,6 +225,15 @@ impl Network {
         Ok(())
     }
 
+    /// The keys of our own IPAM plugin, in the order in which that plugin would refuse them.
+    fn parse_addresses(&self, request: &Request) -> Result<IpamConfig, CniError> {
+        let addresses = IpamConfig::parse(&request.config)?;
+        addresses.check_version(request.version)?;
+        self.check_addresses(&addresses)?;
+        request.requested_ips()?;
+        Ok(addresses)
+    }
+
     /// What the addresses of our own IPAM ask of the interface.
     ///
     /// # Errors
@@ -282,6 +280,17 @@ impl Network {
     pub fn node_device(&self) -> String {
         self.node_side().map_or_else(|| self.bridge.clone(), |(name, _)| name)
     }
+}
+
+fn parse_uplink(
+    section: &Section<'_>,
+    has_vlans: bool,
+    odd: &mut Vec<UnknownKey>,
+) -> Result<Option<Uplink>, CniError> {
+    let Some(keys) = section.section("uplink")? else { return Ok(None) };
+    let uplink = Uplink::parse(&keys, has_vlans)?;
+    odd.extend(keys.unknown());
+    Ok(Some(uplink))
 }
 
 /// Whether the IPAM part of a configuration, or what the runtime adds to it, names an IPv6 address or

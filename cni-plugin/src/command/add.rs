@@ -17,6 +17,7 @@ use crate::apply;
 use crate::delegate::{Delegate, Running};
 use crate::features::{self, LookedAfter, MayHave};
 use crate::guard::{self, Guard};
+use crate::host_access::{self, HostRoutes, VethPair};
 use crate::nat::{self, Nat};
 use crate::ownership::{Attachment, Progress};
 use crate::plan::nat::check_ports;
@@ -26,7 +27,7 @@ use crate::plan::uplink;
 use crate::pod::{self, Pod};
 use crate::record::Record;
 use crate::undo::UndoLog;
-use crate::{boundary, config, gateway, host_access, ports, refused, requested_mac, trunk};
+use crate::{boundary, config, gateway, ports, refused, requested_mac, trunk};
 
 mod veth;
 
@@ -190,21 +191,7 @@ impl Add<'_> {
     async fn attach<'a>(&'a self, seen: &BridgeAndUplink, undo: &mut UndoLog<'a>) -> Result<Value, CniError> {
         let bridge = seen.bridge.as_ref().ok_or_else(|| NetError::gone(&self.network.bridge))?;
         let mtu = uplink::pod_mtu(&self.network, seen);
-        let is_ours = self.network.ipam.as_ref().is_some_and(IpamPlugin::is_ours);
-        let side_by_side = is_ours && self.network.port_vlans.is_none();
-        let ((host, container), node_side, leased) = if side_by_side {
-            // Ours never looks into the pod, so it works while the kernel makes the veth.
-            let asked = self.ask_for_lease()?;
-            let made = self.make_veth(bridge, mtu, undo).await;
-            let leased = self.lease(asked, undo);
-            (made?, None, leased?)
-        } else {
-            // Any other may want a finished interface there, dhcp for one. Ours probes from the node's side
-            // of the VLAN.
-            let made = self.make_veth(bridge, mtu, undo).await?;
-            let node_side = trunk::join(&self.node, &self.network, &made.0).await?;
-            (made, node_side, self.lease(self.ask_for_lease()?, undo)?)
-        };
+        let ((host, container), node_side, leased) = self.make_veth_and_lease(bridge, mtu, undo).await?;
         let mut result = leased.unwrap_or_default();
         result.interfaces = self.interfaces(bridge, &host, &container, node_side.as_ref());
         result = complete(&self.network, result, CONTAINER_INTERFACE);
@@ -222,22 +209,12 @@ impl Add<'_> {
         if self.network.is_gateway {
             gateway::install(&self.node, &self.network, &self.attachment(), bridge, device, &result).await?;
         }
-        let mut has_host_routes = false;
-        if let Some(wanted) = &self.network.host_access
-            && (wanted.asked_for
-                || !self.network.ports.is_empty()
-                || !host_access::has_foreign_network(&self.pod.conn, &container).await?)
-        {
-            has_host_routes = true;
-            let pods: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
-            let routes = host_access::host_routes(&self.node, wanted, device, &pods).await?;
-            host_access::check_free(&self.node, device, &routes).await?;
-            let metric = self.attachment().metric();
-            let veth = host_access::VethPair { device, host: &host, container: &container, metric };
-            host_access::install(&self.node, &self.pod, &veth, &routes, &record, undo).await?;
-            if self.network.has_nat() {
-                record.sources = routes.sources();
-            }
+        let pair =
+            VethPair { device, host: &host, container: &container, metric: self.attachment().metric() };
+        let routes = self.install_host_routes(&pair, &result, &record, undo).await?;
+        let has_host_routes = routes.is_some();
+        if let Some(routes) = routes.filter(|_| self.network.has_nat()) {
+            record.sources = routes.sources();
         }
         if let Some(nat) = &self.nat {
             // Whatever it fails at, some of it may be there.
@@ -262,6 +239,56 @@ impl Add<'_> {
             log::debug!("{e}");
         }
         Ok(document)
+    }
+
+    /// Both ends of the veth, the node's own device in the pod's VLAN, and what IPAM gave.
+    async fn make_veth_and_lease<'a>(
+        &'a self,
+        bridge: &Link,
+        mtu: Option<u32>,
+        undo: &mut UndoLog<'a>,
+    ) -> Result<((Link, Link), Option<Link>, Option<AddResult>), CniError> {
+        let is_ours = self.network.ipam.as_ref().is_some_and(IpamPlugin::is_ours);
+        if !is_ours || self.network.port_vlans.is_some() {
+            // Any other may want a finished interface there, dhcp for one. Ours probes from the node's side of
+            // the VLAN.
+            let made = self.make_veth(bridge, mtu, undo).await?;
+            let node_side = trunk::join(&self.node, &self.network, &made.0).await?;
+            return Ok((made, node_side, self.lease(self.ask_for_lease()?, undo)?));
+        }
+        // Ours never looks into the pod.
+        match self.ask_for_lease()? {
+            Some(ended @ Running::Ended(_)) => {
+                let leased = self.lease(Some(ended), undo)?;
+                Ok((self.make_veth(bridge, mtu, undo).await?, None, leased))
+            }
+            // A process works while the kernel makes the veth.
+            asked => {
+                let made = self.make_veth(bridge, mtu, undo).await;
+                let leased = self.lease(asked, undo);
+                Ok((made?, None, leased?))
+            }
+        }
+    }
+
+    /// The routes between the pod and its node, if the attachment gets any.
+    async fn install_host_routes<'a>(
+        &'a self,
+        pair: &VethPair<'_>,
+        result: &AddResult,
+        record: &Record,
+        undo: &mut UndoLog<'a>,
+    ) -> Result<Option<HostRoutes>, CniError> {
+        let Some(wanted) = &self.network.host_access else { return Ok(None) };
+        let is_asked_for = wanted.asked_for || !self.network.ports.is_empty();
+        if !is_asked_for && host_access::has_foreign_network(&self.pod.conn, pair.container).await? {
+            return Ok(None);
+        }
+        let pods: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
+        let routes = host_access::host_routes(&self.node, wanted, pair.device, &pods).await?;
+        host_access::check_free(&self.node, pair.device, &routes).await?;
+        host_access::install(&self.node, &self.pod, pair, &routes, record, undo).await?;
+        Ok(Some(routes))
     }
 
     /// Starts ADD of the IPAM plugin; none for a layer 2 attachment.

@@ -8,7 +8,7 @@ use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST}
 
 use crate::netfilter::NFTABLES;
 use crate::netfilter::message::{Message, text};
-use crate::nft::{Change, Element, Hook, MapOf, Set, Table, Type, Value};
+use crate::nft::{Change, Element, Expr, Hook, MapOf, Set, Table, Type, Value};
 
 /// `NFT_MSG_*`, with the subsystem's number in the upper byte.
 pub(super) mod kind {
@@ -72,68 +72,67 @@ pub(super) mod attr {
 /// A change as the message that asks for it.
 pub(super) fn encode(change: &Change, sequence: u32) -> Vec<u8> {
     let table = change.table();
-    let start = |kind, flags| Message::new(kind, NLM_F_REQUEST | flags, sequence, table.family as u8, 0);
-    let mut message;
+    let (kind, flags) = request(change);
+    let mut message = Message::new(kind, NLM_F_REQUEST | flags, sequence, table.family as u8, 0);
     match change {
-        Change::AddTable(_) => {
-            message = start(kind::NEW_TABLE, NLM_F_CREATE);
-            message.text(attr::TABLE_NAME, table.name);
-        }
-        Change::DeleteTable(_) => {
-            message = start(kind::DELETE_TABLE, 0);
+        Change::AddTable(_) | Change::DeleteTable(_) => {
             message.text(attr::TABLE_NAME, table.name);
         }
         Change::AddChain { name, hook, .. } => {
-            message = start(kind::NEW_CHAIN, NLM_F_CREATE);
             message.text(attr::CHAIN_TABLE, table.name).text(attr::CHAIN_NAME, name);
-            if let Some(hook) = hook {
-                base_chain(&mut message, hook);
-            }
-        }
-        Change::FlushChain { name, .. } => {
-            message = start(kind::DELETE_RULE, 0);
-            message.text(attr::RULE_TABLE, table.name).text(attr::RULE_CHAIN, name);
+            hook.iter().for_each(|hook| base_chain(&mut message, hook));
         }
         Change::DeleteChain { name, .. } => {
-            message = start(kind::DELETE_CHAIN, 0);
             message.text(attr::CHAIN_TABLE, table.name).text(attr::CHAIN_NAME, name);
         }
-        Change::AddSet { set, .. } => {
-            message = start(kind::NEW_SET, NLM_F_CREATE);
-            add_set(&mut message, table, set, sequence);
+        Change::FlushChain { name, .. } => {
+            message.text(attr::RULE_TABLE, table.name).text(attr::RULE_CHAIN, name);
         }
         Change::AddRule { chain, exprs, comment, .. } => {
-            message = start(kind::NEW_RULE, NLM_F_CREATE | NLM_F_APPEND);
             message.text(attr::RULE_TABLE, table.name).text(attr::RULE_CHAIN, chain);
-            message.nested(attr::RULE_EXPRESSIONS, |list| {
-                for expr in exprs {
-                    list.nested(attr::LIST_ITEM, |item| expr::encode(item, expr));
-                }
-            });
-            if !comment.is_empty() {
-                message.bytes(attr::RULE_USERDATA, &userdata(comment));
-            }
+            add_rule(&mut message, exprs, comment);
         }
         Change::DeleteRule { chain, handle, .. } => {
-            message = start(kind::DELETE_RULE, 0);
             message.text(attr::RULE_TABLE, table.name).text(attr::RULE_CHAIN, chain);
             message.bytes(attr::RULE_HANDLE, &handle.to_be_bytes());
         }
-        Change::CreateElement { element, .. } => {
-            message = start(kind::NEW_ELEMENT, NLM_F_CREATE | NLM_F_EXCL);
-            add_element(&mut message, table, element);
-        }
-        Change::AddElement { element, .. } => {
-            message = start(kind::NEW_ELEMENT, NLM_F_CREATE);
+        Change::AddSet { set, .. } => add_set(&mut message, table, set, sequence),
+        Change::CreateElement { element, .. } | Change::AddElement { element, .. } => {
             add_element(&mut message, table, element);
         }
         Change::DeleteElement { set, key: bytes, .. } => {
-            message = start(kind::DELETE_ELEMENT, 0);
             message.text(attr::ELEMENTS_TABLE, table.name).text(attr::ELEMENTS_SET, set);
             elements(&mut message, |element| key(element, bytes));
         }
     }
     message.finish()
+}
+
+/// The message's type and flags.
+fn request(change: &Change) -> (u16, u16) {
+    match change {
+        Change::AddTable(_) => (kind::NEW_TABLE, NLM_F_CREATE),
+        Change::DeleteTable(_) => (kind::DELETE_TABLE, 0),
+        Change::AddChain { .. } => (kind::NEW_CHAIN, NLM_F_CREATE),
+        Change::DeleteChain { .. } => (kind::DELETE_CHAIN, 0),
+        Change::AddRule { .. } => (kind::NEW_RULE, NLM_F_CREATE | NLM_F_APPEND),
+        Change::FlushChain { .. } | Change::DeleteRule { .. } => (kind::DELETE_RULE, 0),
+        Change::AddSet { .. } => (kind::NEW_SET, NLM_F_CREATE),
+        Change::CreateElement { .. } => (kind::NEW_ELEMENT, NLM_F_CREATE | NLM_F_EXCL),
+        Change::AddElement { .. } => (kind::NEW_ELEMENT, NLM_F_CREATE),
+        Change::DeleteElement { .. } => (kind::DELETE_ELEMENT, 0),
+    }
+}
+
+fn add_rule(message: &mut Message, exprs: &[Expr], comment: &str) {
+    message.nested(attr::RULE_EXPRESSIONS, |list| {
+        for expr in exprs {
+            list.nested(attr::LIST_ITEM, |item| expr::encode(item, expr));
+        }
+    });
+    if !comment.is_empty() {
+        message.bytes(attr::RULE_USERDATA, &userdata(comment));
+    }
 }
 
 fn base_chain(message: &mut Message, hook: &Hook) {
