@@ -250,8 +250,8 @@ impl Add<'_> {
     ) -> Result<((Link, Link), Option<Link>, Option<AddResult>), CniError> {
         let is_ours = self.network.ipam.as_ref().is_some_and(IpamPlugin::is_ours);
         if !is_ours || self.network.port_vlans.is_some() {
-            // Any other may want a finished interface there, dhcp for one. Ours probes from the node's side of
-            // the VLAN.
+            // Any other may want a finished interface there, dhcp for one. Ours probes from the node's side
+            // of the VLAN.
             let made = self.make_veth(bridge, mtu, undo).await?;
             let node_side = trunk::join(&self.node, &self.network, &made.0).await?;
             return Ok((made, node_side, self.lease(self.ask_for_lease()?, undo)?));
