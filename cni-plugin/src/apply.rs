@@ -198,7 +198,7 @@ async fn set_sysctl<'a>(conn: &'a Conn, setting: &Sysctl, undo: &mut UndoLog<'a>
 
 async fn add_dummy_address<'a>(conn: &'a Conn, name: &str, undo: &mut UndoLog<'a>) -> Result<(), NetError> {
     let device = find(conn, name).await?;
-    if addr::add_for_the_host(conn, device.index, DUMMY).await? {
+    if addr::add_host_scope(conn, device.index, DUMMY).await? {
         undo.push(format!("ip address add {DUMMY} dev {name}"), async move {
             addr::del(conn, device.index, DUMMY).await
         });

@@ -113,7 +113,7 @@ impl Guard {
                 Some(record) => elements_of(&record).iter().rev().map(delete).collect(),
                 None => self.left_of(veth)?,
             };
-            let whole = self.nft.commit_what_can(there, Refusal::not_found)?;
+            let whole = self.nft.commit_tolerating(there, Refusal::not_found)?;
             self.records.remove(veth)?;
             whole
         };
@@ -345,7 +345,7 @@ pub fn remove_stale(ports: &[String], links: &[&Link]) -> Result<(), CniError> {
     for veth in ports.iter().filter(|veth| !links.iter().any(|link| link.name == **veth)) {
         log::info!("removing the guard of {veth}, which is gone");
         let _lock = RecordLock::shared()?;
-        guard.nft.commit_what_can(guard.left_of(veth)?, Refusal::not_found)?;
+        guard.nft.commit_tolerating(guard.left_of(veth)?, Refusal::not_found)?;
         guard.records.remove(veth)?;
     }
     Ok(())

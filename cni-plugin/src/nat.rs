@@ -120,7 +120,7 @@ impl Nat {
         }
         let mut changes: Vec<Change> = going.iter().map(delete).collect();
         changes.extend(self.handing_over(node, record, &going).await?);
-        self.commit_what_can(changes, |refusal| refusal.not_found() || refusal.exists())?;
+        self.commit_tolerating(changes, |refusal| refusal.not_found() || refusal.exists())?;
         self.delete_unused(plan::chains(record).iter().map(|chain| (chain.name.as_str(), chain.rules())))
     }
 
@@ -155,7 +155,7 @@ impl Nat {
         if deletions.is_empty() {
             return Ok(());
         }
-        self.commit_what_can(deletions, Refusal::not_found)?;
+        self.commit_tolerating(deletions, Refusal::not_found)?;
         self.delete_unused(self.nft.chains(TABLE)?.iter().filter_map(|name| {
             let (_, rules) = SUBNET_CHAINS.iter().find(|(prefix, _)| name.starts_with(prefix))?;
             Some((name.as_str(), *rules))
@@ -172,17 +172,17 @@ impl Nat {
             }
         }
         let in_use = |refusal: &Refusal| refusal.not_found() || refusal.exists();
-        self.commit_what_can(deletions, in_use).map(drop)
+        self.commit_tolerating(deletions, in_use).map(drop)
     }
 
     /// Commits changes without those that are refused for a reason that does not matter. False if there were
     /// any.
-    fn commit_what_can(
+    fn commit_tolerating(
         &self,
         changes: Vec<Change>,
         does_not_matter: impl Fn(&Refusal) -> bool,
     ) -> Result<bool, CniError> {
-        Ok(self.nft.commit_what_can(changes, does_not_matter)?)
+        Ok(self.nft.commit_tolerating(changes, does_not_matter)?)
     }
 
     /// Takes the table away when the last attachment with a record has gone; what leads into it from
@@ -216,7 +216,7 @@ impl Nat {
             let table = self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE));
             rules.into_iter().chain(table).collect()
         };
-        self.commit_what_can(changes, Refusal::not_found).map(drop)
+        self.commit_tolerating(changes, Refusal::not_found).map(drop)
     }
 
     /// Versions before this one switched `route_localnet` on, and said where in a set. What is still so is

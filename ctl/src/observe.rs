@@ -261,7 +261,7 @@ pub(crate) fn probe(facts: &mut Facts) {
         let answers = known(ask::ask(&from, &probe_targets(network)));
         let has_answered = |gateway: &IpAddr| answers.as_ref().is_ok_and(|all| all.contains_key(gateway));
         let gateways: Vec<IpAddr> = network.gateways().into_iter().filter(has_answered).collect();
-        let other_mac_answers = known(ask::ask_as_another(&from, &gateways));
+        let other_mac_answers = known(ask::ask_from_another_mac(&from, &gateways));
         network.probe = Some(ProbeResult { from, answers, other_mac_answers });
     }
 }

@@ -58,7 +58,7 @@ const STARTED_BY: &str = "VLAN_BRIDGE_PID";
 /// happened already.
 fn end_with_plugin() -> bool {
     let parent = std::env::var(STARTED_BY).ok().and_then(|pid| pid.parse().ok());
-    parent.is_none_or(kernel::end_with)
+    parent.is_none_or(kernel::die_with_parent)
 }
 
 #[cfg(test)]

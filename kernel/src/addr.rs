@@ -27,9 +27,9 @@ pub async fn add(conn: &Conn, interface: u32, net: IpNet, detect_duplicates: boo
     conn.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, action).await
 }
 
-/// `ip address add NET dev INTERFACE scope host`: never a source of what leaves the node. False if it is
-/// there already.
-pub async fn add_for_the_host(conn: &Conn, interface: u32, net: IpNet) -> Result<bool> {
+/// `ip address add NET dev INTERFACE scope host`: the node does not use it as a source of packets that leave
+/// the node. False if the address exists already.
+pub async fn add_host_scope(conn: &Conn, interface: u32, net: IpNet) -> Result<bool> {
     let mut message = message(interface, net);
     message.header.scope = AddressScope::Host;
     let action = || format!("add address {net} to interface {interface}");
@@ -69,8 +69,8 @@ pub async fn of_family(conn: &Conn, family: Family) -> Result<Vec<Address>> {
     Ok(answers.into_iter().filter_map(from_message).collect())
 }
 
-/// `ip address show dev INTERFACE`, of one that has gone none. A kernel before 4.20 sends those of all
-/// interfaces.
+/// `ip address show dev INTERFACE`. Empty if the interface has vanished. Kernels before 4.20 send the
+/// addresses of all interfaces.
 pub async fn list(conn: &Conn, interface: u32) -> Result<Vec<Address>> {
     match of_interface(conn, interface).await {
         Ok(mut addresses) => {

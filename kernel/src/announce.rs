@@ -1,9 +1,9 @@
-//! Tells the segment who holds an address now: gratuitous ARP (RFC 5227 section 3) and unsolicited neighbour
-//! advertisements (RFC 4861 section 7.2.6). Without them, caches that remember the address's last holder keep
-//! sending to it.
+//! Announces to the segment which MAC an address belongs to now: gratuitous ARP (RFC 5227 section 3) and
+//! unsolicited neighbour advertisements (RFC 4861 section 7.2.6). Without them, neighbour caches that
+//! remember the address's last holder keep sending to it.
 //!
-//! No packet socket is used: closing one waits for RCU readers, which takes longer (10 ms) than all the rest
-//! of an ADD.
+//! No packet socket is used. Closing one waits for RCU readers, which takes longer (10 ms) than the rest of
+//! an ADD.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -23,10 +23,10 @@ use nix::sys::socket::{
 use super::{Conn, NetError, Result, link};
 
 /// `ip neigh replace ADDRESS lladdr ff:ff:ff:ff:ff:ff dev INTERFACE nud probe`, for an address of the
-/// interface's own: the kernel asks the segment who has it, in its own name, which is a gratuitous ARP
-/// request. Nobody answers, so it asks three times, a second apart, and the entry expires by itself. All that
-/// is done by a timer: on a bridge with hundreds of pods, each of which gets a copy, the first request alone
-/// would take longer than the rest of an ADD.
+/// interface itself. The kernel then broadcasts an ARP request for its own address, which is a gratuitous ARP
+/// request. Nobody answers, so the kernel repeats it twice, a second apart, and the entry expires by itself.
+/// A timer sends the requests. On a bridge with hundreds of pods, each pod gets a copy, and the first request
+/// alone would take longer than the rest of an ADD.
 pub async fn gratuitous_arp(conn: &Conn, interface: u32, address: Ipv4Addr) -> Result<()> {
     const BROADCAST: [u8; 6] = [0xff; 6];
     let mut message = NeighbourMessage::default();
@@ -41,10 +41,10 @@ pub async fn gratuitous_arp(conn: &Conn, interface: u32, address: Ipv4Addr) -> R
     conn.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, action).await
 }
 
-/// `ip link set INTERFACE address MAC` with the MAC that it has: where `arp_notify` is set, the kernel takes
-/// that for a change and sends a gratuitous ARP for every address of the interface. For those that
-/// [`gratuitous_arp`] cannot do: with several addresses in one subnet, the kernel asks in the name of the
-/// first.
+/// `ip link set INTERFACE address MAC` with the MAC that the interface has already. Where `arp_notify` is
+/// set, the kernel treats this as a change and sends a gratuitous ARP for every address of the interface.
+/// This is for addresses that [`gratuitous_arp`] cannot announce: with several addresses in one subnet, the
+/// kernel uses the first as the sender.
 pub async fn renew_mac(conn: &Conn, interface: u32, mac: MacAddr) -> Result<()> {
     const ROUNDS: usize = 2;
     let same = link::Change { mac: Some(mac), ..Default::default() };
@@ -54,7 +54,7 @@ pub async fn renew_mac(conn: &Conn, interface: u32, mac: MacAddr) -> Result<()> 
     Ok(())
 }
 
-/// A raw ICMPv6 socket of the namespace in which it was opened.
+/// A raw ICMPv6 socket. It stays in the namespace that it was opened in.
 #[derive(Debug)]
 pub struct AdvertisementSocket(OwnedFd);
 
@@ -63,7 +63,7 @@ const HOP_LIMIT: i32 = 255;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 impl AdvertisementSocket {
-    /// Opens it in the namespace of the calling thread.
+    /// Opens a socket in the namespace of the calling thread.
     pub fn open() -> Result<AdvertisementSocket> {
         let failed = |e| NetError::new("open an ICMPv6 socket", e);
         let protocol = SockProtocol::IcmpV6;

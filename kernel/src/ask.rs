@@ -1,4 +1,5 @@
-//! Who answers for an address on a network: the probes that an ADD sends, and every answer to them.
+//! Finds the MACs that answer for an address on a network: sends the probes of an ADD and collects every
+//! answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,53 +11,54 @@ use cni_conf::cni::mac::MacAddr;
 use crate::probe::{ARP, Claim, IPV6, Stance, claim, ethertype, question};
 use crate::{Interface, PacketSocket, wait};
 
-/// So often an address is asked for, and so long from one question to the next.
+/// The number of probes for each address. The time from one probe to the next follows.
 const ROUNDS: u32 = 3;
 const INTERVAL: Duration = Duration::from_millis(150);
-/// Longer than any frame that says something about an address.
+/// Longer than any frame that claims an address.
 const FRAME: usize = 256;
 
-/// Who claimed which address.
+/// The MACs that claimed each address.
 pub type Answers = BTreeMap<IpAddr, BTreeSet<MacAddr>>;
 
-/// From where the node sees a network.
+/// The interface, and the tag if there is one, by which the node reaches a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vantage {
-    /// An interface on the network, or the master that reaches it with a tag.
+    /// An interface on the network, or the master that reaches the network with a tag.
     pub interface: String,
-    /// The tag that questions carry; the kernel takes it off the answers.
+    /// The VLAN tag of the probes. The kernel removes it from the answers.
     pub tag: Option<u16>,
 }
 
-/// Asks for every address, in nobody's name, and hears every answer that comes within half a second. None if
-/// the interface is not there.
+/// Probes for every address without a sender address, and collects every answer for half a second. None if
+/// the interface does not exist.
 pub fn ask(from: &Vantage, addrs: &[IpAddr]) -> io::Result<Option<Answers>> {
     ask_until(from, addrs, |_| false)
 }
 
-/// The same, but no longer than until the answers are enough.
+/// Like [`ask`], but returns as soon as `is_enough` is true.
 pub fn ask_until(
     from: &Vantage,
     addrs: &[IpAddr],
-    are_enough: impl Fn(&Answers) -> bool,
+    is_enough: impl Fn(&Answers) -> bool,
 ) -> io::Result<Option<Answers>> {
     let Some(interface) = Interface::find(&from.interface)? else { return Ok(None) };
     let sockets = open(interface)?;
-    exchange(&sockets, from, interface.mac, addrs, are_enough).map(Some)
+    exchange(&sockets, from, interface.mac, addrs, is_enough).map(Some)
 }
 
-/// The same under a MAC that is not the interface's, as pods behind it have them, and no longer than until
-/// every address has an answer. The interface is promiscuous meanwhile, as a bridge's port is.
-pub fn ask_as_another(from: &Vantage, addrs: &[IpAddr]) -> io::Result<Option<Answers>> {
+/// Like [`ask`], but returns as soon as every address has an answer. The probes come from a MAC other than
+/// the interface's, as those of pods behind it do. The interface is promiscuous meanwhile, like the port of a
+/// bridge.
+pub fn ask_from_another_mac(from: &Vantage, addrs: &[IpAddr]) -> io::Result<Option<Answers>> {
     let Some(interface) = Interface::find(&from.interface)? else { return Ok(None) };
     let sockets = open(interface)?;
-    sockets.iter().try_for_each(|socket| socket.hear_all(interface))?;
+    sockets.iter().try_for_each(|socket| socket.set_promiscuous(interface))?;
     let all_answer = |answers: &Answers| answers.len() == addrs.len();
     exchange(&sockets, from, another(interface.mac), addrs, all_answer).map(Some)
 }
 
-/// A locally administered MAC that is made of an interface's. It is the same each time: a switch learns one
-/// more, not one a call.
+/// A locally administered MAC, derived from the interface's MAC. It is always the same, so a switch learns
+/// only one more MAC.
 fn another(mac: MacAddr) -> MacAddr {
     const LOCAL: u8 = 2;
     const DIFFERS: u8 = 4;
@@ -74,7 +76,7 @@ fn exchange(
     from: &Vantage,
     own: MacAddr,
     addrs: &[IpAddr],
-    are_enough: impl Fn(&Answers) -> bool,
+    is_enough: impl Fn(&Answers) -> bool,
 ) -> io::Result<Answers> {
     let mut answers = Answers::new();
     for _ in 0..ROUNDS {
@@ -94,7 +96,7 @@ fn exchange(
                     }
                 }
             }
-            if are_enough(&answers) {
+            if is_enough(&answers) {
                 return Ok(answers);
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -107,7 +109,7 @@ fn exchange(
     Ok(answers)
 }
 
-/// The frame with a tag of 802.1q behind its addresses.
+/// Inserts an 802.1q tag after the addresses of the frame.
 fn tagged(mut frame: Vec<u8>, tag: Option<u16>) -> Vec<u8> {
     const ADDRESSES: usize = 12;
     if let Some(tag) = tag {
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_stands_behind_the_addresses() {
+    fn a_tag_follows_the_addresses() {
         let frame: Vec<u8> = (0..14).collect();
         assert_eq!(tagged(frame.clone(), None), frame);
         assert_eq!(tagged(frame, Some(136))[10..], [10, 11, 0x81, 0, 0, 136, 12, 13]);

@@ -1,7 +1,7 @@
 //! Several rtnetlink requests in one system call.
 //!
-//! The kernel carries all of them out before the call returns, so a SIGKILL falls before all or after all;
-//! and they cost one exchange, not one each.
+//! The kernel executes all of them before the call returns. A SIGKILL therefore comes before all of them or
+//! after all of them. The requests also cost one exchange instead of one each.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -14,30 +14,35 @@ use nix::sys::socket::{
 
 use super::{NetError, Result};
 
-/// A refusal that is as good as success.
+/// A refusal that counts as success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tolerate {
-    /// None is.
+    /// None does.
     Nothing,
-    /// The thing is there already.
+    /// The object exists already.
     AlreadyExists,
-    /// The thing is gone already.
+    /// The object does not exist any more.
     NotFound,
 }
 
-/// One request, made by the module of its object and carried out by [`Batch::send`].
+/// One request. The module of its object builds it, and [`Batch::send`] sends it.
 #[derive(Clone, Debug)]
 pub struct Request {
     message: RouteNetlinkMessage,
     flags: u16,
-    fine: Tolerate,
+    tolerated: Tolerate,
     action: String,
 }
 
 impl Request {
-    /// `flags` are those beyond REQUEST and ACK; `action` names the request in an error.
-    pub(super) fn new(message: RouteNetlinkMessage, flags: u16, fine: Tolerate, action: String) -> Request {
-        Request { message, flags, fine, action }
+    /// `flags` are added to REQUEST and ACK. `action` names the request in an error.
+    pub(super) fn new(
+        message: RouteNetlinkMessage,
+        flags: u16,
+        tolerated: Tolerate,
+        action: String,
+    ) -> Request {
+        Request { message, flags, tolerated, action }
     }
 
     fn judge(&self, code: i32) -> Result<()> {
@@ -45,7 +50,7 @@ impl Request {
             return Ok(());
         }
         let refusal = NetError::new(self.action.clone(), Errno::from_raw(-code));
-        match self.fine {
+        match self.tolerated {
             Tolerate::AlreadyExists if refusal.exists() => Ok(()),
             Tolerate::NotFound if refusal.not_found() => Ok(()),
             _ => Err(refusal),
@@ -68,9 +73,9 @@ impl Batch {
         Ok(Batch(socket))
     }
 
-    /// Has every request carried out, also after one that was refused. Returns the first refusal.
+    /// Sends every request, even after the kernel refused one. Returns the first refusal.
     pub fn send(&self, requests: &[Request]) -> Result<()> {
-        // As many as the socket has room for answers to.
+        // The socket's receive buffer holds the answers to this many requests.
         const MOST: usize = 64;
         let mut outcome = Ok(());
         for requests in requests.chunks(MOST) {
@@ -83,7 +88,7 @@ impl Batch {
         outcome
     }
 
-    /// The kernel has answered every request by the time that it takes them, in their order.
+    /// The answer to the next request. The kernel answers all requests during send, in order.
     fn answer(&self, request: &Request) -> Result<()> {
         let mut buffer = [0u8; 4096];
         let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)

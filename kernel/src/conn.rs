@@ -10,35 +10,36 @@ use rtnetlink::Handle;
 
 use super::{NetError, Result};
 
-/// A connection to rtnetlink. It stays in the namespace that it was opened in; clones share the socket.
+/// A connection to rtnetlink. It stays in the namespace that it was opened in. Clones share the socket.
 #[derive(Clone, Debug)]
 pub struct Conn {
     handle: Handle,
 }
 
-/// What the kernel answered.
+/// The kernel's answer.
 #[derive(Debug, Default)]
 struct Answer {
     objects: Vec<RouteNetlinkMessage>,
-    /// The list may lack some, or have some twice (`NLM_F_DUMP_INTR`).
+    /// The list may lack objects or repeat some (`NLM_F_DUMP_INTR`).
     interrupted: bool,
 }
 
 impl Conn {
     /// Opens a socket in the namespace of the calling thread and drives it on the current runtime.
     pub fn open() -> Result<Conn> {
-        // Strict, so that the kernel lists only what was asked for. Before Linux 4.20 it does not know how.
+        // With strict checks, the kernel applies the filters of a list. Kernels before 4.20 do not support
+        // them.
         let (mut driver, handle, _unsolicited) = rtnetlink::new_connection_with_strict_check()
             .or_else(|_| rtnetlink::new_connection())
             .map_err(|e| NetError::io("open a netlink socket", &e))?;
-        // The end of a list may be a refusal.
+        // The message that ends a list may carry an error.
         driver.set_forward_done(true);
         tokio::spawn(driver);
         Ok(Conn { handle })
     }
 
-    /// Sends a request that changes something and waits for its acknowledgement.
-    /// `flags` are those beyond REQUEST and ACK; `action` names the request in an error.
+    /// Sends a request that changes something and waits for its acknowledgement. `flags` are added to REQUEST
+    /// and ACK. `action` names the request in an error.
     pub(super) async fn change(
         &self,
         message: RouteNetlinkMessage,
@@ -48,8 +49,8 @@ impl Conn {
         self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags, action).await.map(drop)
     }
 
-    /// Asks for one object. An acknowledgement is asked for as well, so that an answer that cannot be decoded
-    /// ends the wait instead of hanging it.
+    /// Requests one object. The request asks for an acknowledgement as well, so that the wait ends even if
+    /// the answer cannot be decoded.
     pub(super) async fn get(
         &self,
         message: RouteNetlinkMessage,
@@ -58,7 +59,8 @@ impl Conn {
         Ok(self.exchange(message, NLM_F_REQUEST | NLM_F_ACK, action).await?.objects)
     }
 
-    /// Asks for all objects of a kind, again if the kernel says that they changed while it listed them.
+    /// Requests all objects of a kind. Repeats the request if the objects changed while the kernel listed
+    /// them.
     pub(super) async fn dump(
         &self,
         message: RouteNetlinkMessage,
@@ -87,22 +89,22 @@ impl Conn {
         let Ok(mut answers) = self.handle.clone().request(request) else {
             return Err(NetError::NoAnswer { action: action() });
         };
-        let mut told = Answer::default();
+        let mut result = Answer::default();
         while let Some(answer) = answers.next().await {
-            told.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+            result.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             match answer.payload {
-                NetlinkPayload::InnerMessage(object) => told.objects.push(object),
+                NetlinkPayload::InnerMessage(object) => result.objects.push(object),
                 NetlinkPayload::Error(refusal) if refusal.code.is_some() => {
                     return Err(NetError::new(action(), Errno::from_raw(-refusal.raw_code())));
                 }
-                // A list that was refused half way, or at once: not one that is empty.
+                // The kernel refused the list, at once or half way. This is not an empty list.
                 NetlinkPayload::Done(end) if end.code < 0 => {
                     return Err(NetError::new(action(), Errno::from_raw(-end.code)));
                 }
                 _ => {}
             }
         }
-        Ok(told)
+        Ok(result)
     }
 }
 

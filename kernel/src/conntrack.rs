@@ -1,6 +1,6 @@
-//! `conntrack`: connections that the kernel remembers, by their port on the node.
+//! `conntrack`: tracked connections by their port on the node.
 //!
-//! A UDP conversation goes on by its entry for as long as packets come, whatever the rules say by now.
+//! A UDP flow keeps using its entry as long as packets arrive, even after the rules have changed.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -28,26 +28,26 @@ const TUPLE_PROTOCOL: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const DESTINATION_PORT: u16 = 3;
 
-/// A recorded connection.
+/// A tracked connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where its first packet was sent to.
+    /// The destination of its first packet.
     pub destination: IpAddr,
-    /// Who answers: another one if the destination was changed.
+    /// The address that answers. It differs from the destination after DNAT.
     pub answers: IpAddr,
     family: Family,
     original: Vec<u8>,
     zone: Option<Vec<u8>>,
 }
 
-/// Whether there may be an entry of UDP to one of these ports, in the namespace of the calling thread. The
-/// text of a short list is there at once; [`to_port`] locks each of the table's buckets in turn, which takes
-/// 10 ms however few entries there are.
+/// Whether a UDP entry to one of these ports may exist in the namespace of the calling thread. The text of a
+/// short list is quick to read. [`to_port`] locks each bucket of the table in turn, which takes 10 ms however
+/// few entries there are.
 pub fn may_have_udp(ports: &[u16]) -> bool {
     const SHORT: usize = 4000;
     match count() {
         Some(0) => false,
-        // `ipv4 2 udp 17 29 src=192.0.2.9 dst=192.0.2.1 sport=7777 dport=53 …`, then the same of the answers.
+        // `ipv4 2 udp 17 29 src=192.0.2.9 dst=192.0.2.1 sport=7777 dport=53 …`, then the reply tuple.
         Some(..SHORT) => fs::read_to_string("/proc/thread-self/net/nf_conntrack").ok().is_none_or(|list| {
             let to_port = |line: &str| {
                 let port = line.split(' ').find_map(|word| word.strip_prefix("dport=")?.parse().ok());
@@ -59,15 +59,16 @@ pub fn may_have_udp(ports: &[u16]) -> bool {
     }
 }
 
-/// `conntrack -C`, without its module; none where the kernel does not say. The sysctl is slow to be found on
-/// a node with many pods, so it is for kernels without the other (`CONFIG_NF_CONNTRACK_PROCFS`).
+/// `conntrack -C`, without the ctnetlink module. None if the kernel offers neither file. On a node with many
+/// pods, looking up the sysctl is slow, so only kernels without `CONFIG_NF_CONNTRACK_PROCFS` use it.
 fn count() -> Option<usize> {
     let sysctl =
         || fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").ok()?.trim().parse().ok();
     statistics().or_else(sysctl)
 }
 
-/// A line of names, then one for each processor, whose first number is that of all entries.
+/// The file has a line of names, then one line for each processor. The first number of a line counts all
+/// entries.
 fn statistics() -> Option<usize> {
     let mut text = [0; 1024];
     let length = File::open("/proc/thread-self/net/stat/nf_conntrack").ok()?.read(&mut text).ok()?;
@@ -75,8 +76,8 @@ fn statistics() -> Option<usize> {
     usize::from_str_radix(first.split(' ').next()?, 16).ok()
 }
 
-/// `conntrack -L -p PROTOCOL --orig-port-dst PORT` of one family. Linux 5.8 looks for them itself, older
-/// kernels send all.
+/// `conntrack -L -p PROTOCOL --orig-port-dst PORT` of one family. Linux 5.8 filters the list itself. Older
+/// kernels send all entries.
 pub fn to_port(socket: &NetfilterSocket, family: Family, protocol: u8, port: u16) -> Result<Vec<Entry>> {
     let mut message = Message::new(GET, NLM_F_REQUEST | NLM_F_DUMP, 1, number(family), 0);
     message.nested(TUPLE_ORIGINAL, |tuple| {
@@ -87,11 +88,11 @@ pub fn to_port(socket: &NetfilterSocket, family: Family, protocol: u8, port: u16
     message.nested(FILTER, |filter| {
         const ORIGINAL_FLAGS: u16 = 1;
         const REPLY_FLAGS: u16 = 2;
-        /// `CTA_FILTER_FLAG(CTA_PROTO_NUM)` and that of the destination port.
+        /// `CTA_FILTER_FLAG(CTA_PROTO_NUM)` and the flag of the destination port.
         const BY_PORT: u32 = 1 << 3 | 1 << 5;
         filter.bytes(ORIGINAL_FLAGS, &BY_PORT.to_ne_bytes()).bytes(REPLY_FLAGS, &0u32.to_ne_bytes());
     });
-    let told = socket.request(message, || format!("list connections to port {port}"))?;
+    let entries = socket.request(message, || format!("list connections to port {port}"))?;
     let wanted = |entry: &&Vec<u8>| {
         let part = |kind| {
             attribute(entry, TUPLE_ORIGINAL)
@@ -100,7 +101,7 @@ pub fn to_port(socket: &NetfilterSocket, family: Family, protocol: u8, port: u16
         };
         part(PROTOCOL_NUMBER) == Some(&[protocol]) && part(DESTINATION_PORT) == Some(&port.to_be_bytes())
     };
-    Ok(told.iter().filter(wanted).filter_map(|entry| decode(entry, family)).collect())
+    Ok(entries.iter().filter(wanted).filter_map(|entry| decode(entry, family)).collect())
 }
 
 fn decode(entry: &[u8], family: Family) -> Option<Entry> {
@@ -132,7 +133,7 @@ fn address(tuple: &[u8], side: Side) -> Option<IpAddr> {
     }
 }
 
-/// `conntrack -D`. One that is gone already is no error.
+/// `conntrack -D`. A missing entry is no error.
 pub fn delete(socket: &NetfilterSocket, entry: &Entry) -> Result<()> {
     let mut message = Message::new(DELETE, NLM_F_REQUEST | NLM_F_ACK, 1, number(entry.family), 0);
     message.nested(TUPLE_ORIGINAL, |tuple| {
@@ -141,7 +142,7 @@ pub fn delete(socket: &NetfilterSocket, entry: &Entry) -> Result<()> {
     if let Some(zone) = &entry.zone {
         message.bytes(ZONE, zone);
     }
-    match socket.request(message, || format!("forget a connection to {}", entry.destination)) {
+    match socket.request(message, || format!("delete a conntrack entry for {}", entry.destination)) {
         Err(e) if e.not_found() => Ok(()),
         other => other.map(drop),
     }

@@ -1,4 +1,4 @@
-//! `bridge fdb`: behind which port of a bridge a MAC is.
+//! `bridge fdb`: the bridge port that a MAC is behind.
 
 use cni_conf::cni::mac::MacAddr;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -8,37 +8,37 @@ use nix::errno::Errno;
 
 use super::{Conn, NetError, Result};
 
-/// What the bridge knows of a MAC.
+/// A bridge's entry for a MAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The port that it is behind, or the bridge itself, by interface index.
+    /// Interface index of the port that the MAC is behind, or of the bridge itself.
     pub port: u32,
-    /// How the bridge came to know.
+    /// The origin of the entry.
     pub kind: Kind,
-    /// No frame that comes in elsewhere moves it (`sticky`).
+    /// No frame that arrives at another port moves the MAC (`sticky`).
     pub sticky: bool,
 }
 
-/// How a bridge came to know a MAC.
+/// The origin of a forwarding database entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The kernel's own entry: the MAC of the port, or of the bridge.
+    /// The kernel added it: the MAC of the port, or of the bridge.
     Local,
-    /// Somebody has set it.
+    /// A user added it.
     Static,
-    /// From a frame, and forgotten some time after the last one.
+    /// The bridge learned it from a frame. It expires some time after the last frame.
     Learned,
 }
 
-/// `bridge fdb add MAC dev PORT master static sticky`: this MAC is behind this port and nowhere else, in each
-/// VLAN that the port is in by now, whatever frames say that come in elsewhere (kernels before 4.20 have no
-/// `sticky`: there a frame moves it). With the port locked, it is the only one that may send there. An error
-/// that [exists](NetError::exists) where the bridge knows the MAC already.
+/// `bridge fdb add MAC dev PORT master static sticky`: pins the MAC to this port in each VLAN that the port
+/// is in now. Frames that arrive at another port do not move it. (Kernels before 4.20 have no `sticky`, and a
+/// frame moves it.) If the port is locked, only this MAC may send there. The error [exists](NetError::exists)
+/// if the bridge knows the MAC already.
 pub async fn pin(conn: &Conn, port: u32, mac: MacAddr) -> Result<()> {
     add(conn, port, mac, NLM_F_CREATE | NLM_F_EXCL).await
 }
 
-/// `bridge fdb replace …`: the same for a MAC that is known to be behind this port, and nobody else's.
+/// `bridge fdb replace …`: pins a MAC again that is known to be behind this port and no other.
 pub async fn pin_again(conn: &Conn, port: u32, mac: MacAddr) -> Result<()> {
     add(conn, port, mac, NLM_F_CREATE | NLM_F_REPLACE).await
 }
@@ -52,7 +52,7 @@ async fn add(conn: &Conn, port: u32, mac: MacAddr, flags: u16) -> Result<()> {
     conn.change(RouteNetlinkMessage::NewNeighbour(message), flags, action).await
 }
 
-/// `bridge fdb del MAC dev PORT master`; one that is gone is fine.
+/// `bridge fdb del MAC dev PORT master`. A missing entry is no error.
 pub async fn remove(conn: &Conn, port: u32, mac: MacAddr) -> Result<()> {
     let mut message = of(mac);
     message.header.ifindex = port;
@@ -64,14 +64,15 @@ pub async fn remove(conn: &Conn, port: u32, mac: MacAddr) -> Result<()> {
     }
 }
 
-/// `bridge fdb get MAC br BRIDGE [vlan VID]`; `vid` on a bridge that filters. None if the bridge does not
-/// know the MAC, or the kernel cannot be asked (before Linux 5.0).
+/// `bridge fdb get MAC br BRIDGE [vlan VID]`, with `vid` on a bridge that filters VLANs. None if the bridge
+/// does not know the MAC, or the kernel does not support the request (before Linux 5.0).
 pub async fn entry(conn: &Conn, bridge: u32, mac: MacAddr, vid: Option<u16>) -> Result<Option<Entry>> {
     let mut message = of(mac);
     message.attributes.push(NeighbourAttribute::Controller(bridge));
     message.attributes.extend(vid.map(NeighbourAttribute::Vlan));
-    let told = conn.get(RouteNetlinkMessage::GetNeighbour(message), || format!("bridge fdb get {mac}")).await;
-    let answers = match told {
+    let result =
+        conn.get(RouteNetlinkMessage::GetNeighbour(message), || format!("bridge fdb get {mac}")).await;
+    let answers = match result {
         Err(NetError::Kernel { errno: Errno::ENOENT | Errno::EOPNOTSUPP, .. }) => return Ok(None),
         other => other?,
     };

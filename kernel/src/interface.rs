@@ -1,4 +1,4 @@
-//! netdevice(7): what an interface is.
+//! netdevice(7): lookups by interface name, with ioctls.
 
 use std::collections::BTreeSet;
 use std::ffi::c_char;
@@ -9,17 +9,17 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use cni_conf::cni::mac::MacAddr;
 
-/// An interface that frames can be sent from.
+/// An interface that can send frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interface {
-    /// Its index.
+    /// Interface index.
     pub index: i32,
-    /// Its Ethernet address.
+    /// Ethernet address.
     pub mac: MacAddr,
 }
 
 impl Interface {
-    /// Looks one up by name; `None` when there is none.
+    /// Looks up an interface by name. `None` if there is none.
     pub fn find(name: &str) -> io::Result<Option<Interface>> {
         let Some(found) = ask(name, libc::SIOCGIFINDEX)? else { return Ok(None) };
         // SAFETY: the kernel has filled in this member of the union.
@@ -31,8 +31,8 @@ impl Interface {
     }
 }
 
-/// Whether an interface is up and has a carrier (`IFF_UP`, `IFF_RUNNING`); `None` when there is none of that
-/// name.
+/// Whether an interface is up and has a carrier (`IFF_UP`, `IFF_RUNNING`). `None` if there is no interface of
+/// that name.
 pub fn has_carrier(name: &str) -> io::Result<Option<bool>> {
     const PASSES: i32 = libc::IFF_UP | libc::IFF_RUNNING;
     let found = ask(name, libc::SIOCGIFFLAGS)?;
@@ -43,12 +43,12 @@ pub fn has_carrier(name: &str) -> io::Result<Option<bool>> {
 /// Every address of the node (getifaddrs(3)).
 pub fn node_addresses() -> io::Result<BTreeSet<IpAddr>> {
     let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
-    // SAFETY: the call fills in a pointer to a list of its own.
+    // SAFETY: the call fills in a pointer to a list that it allocates.
     if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
         return Err(io::Error::last_os_error());
     }
     let (mut addresses, mut next) = (BTreeSet::new(), first);
-    // SAFETY: the list is whole until it is freed; an address is null or of the family that it names.
+    // SAFETY: the list is valid until it is freed. An address is null or of the family that it names.
     unsafe {
         while let Some(entry) = next.as_ref() {
             match entry.ifa_addr.as_ref().map(|address| i32::from(address.sa_family)) {
@@ -75,11 +75,11 @@ fn ask(name: &str, request: libc::c_ulong) -> io::Result<Option<libc::ifreq>> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new, and nothing else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: all-zero is a valid value of this plain C structure.
     let mut question: libc::ifreq = unsafe { mem::zeroed() };
-    // One byte stays for the closing NUL.
+    // The last byte remains the closing NUL.
     let room = question.ifr_name.len() - 1;
     for (to, from) in question.ifr_name[..room].iter_mut().zip(name.bytes()) {
         *to = from as c_char;

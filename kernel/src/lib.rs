@@ -1,9 +1,8 @@
-//! All that speaks to the kernel about anything but plain files: netlink (links, addresses, routes,
+//! Everything that talks to the kernel about more than plain files: netlink (links, addresses, routes,
 //! neighbours, rules, forwarding database, VLANs, nf_tables, conntrack), network namespaces, sysctls, packet
-//! sockets, and the frames that ask for addresses.
+//! sockets, ARP and neighbour discovery frames.
 //!
-//! rtnetlink, netlink-packet-route, nix and libc are named here and nowhere else, because their interfaces
-//! break often.
+//! Only this crate uses rtnetlink, netlink-packet-route, nix and libc, because their interfaces break often.
 
 pub mod access;
 pub mod addr;
@@ -35,15 +34,15 @@ pub use conn::Conn;
 pub use interface::{Interface, has_carrier, node_addresses};
 pub use netns::Namespace;
 pub use packet::{PacketSocket, wait};
-pub use parent::end_with;
+pub use parent::die_with_parent;
 
 use cni_conf::cni::error::{CniError, code};
 use nix::errno::Errno;
 
-/// What the kernel refused, and what it was asked.
+/// A request that failed in the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
-    /// A request was answered with an error number.
+    /// The kernel answered with an error number.
     #[error("{action}: {}", .errno.desc())]
     Kernel {
         /// The request in `ip`'s terms.
@@ -51,7 +50,7 @@ pub enum NetError {
         /// The kernel's answer.
         errno: Errno,
     },
-    /// The kernel closed the conversation or answered something we cannot read.
+    /// The kernel closed the connection, or its answer cannot be decoded.
     #[error("{action}: no readable answer from the kernel")]
     NoAnswer {
         /// The request in `ip`'s terms.
@@ -60,7 +59,7 @@ pub enum NetError {
 }
 
 impl NetError {
-    /// An error number with the action that met it.
+    /// An error number, and the action that caused it.
     pub fn new(action: impl Into<String>, errno: Errno) -> NetError {
         NetError::Kernel { action: action.into(), errno }
     }
@@ -70,12 +69,12 @@ impl NetError {
         NetError::new(action, Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO)))
     }
 
-    /// The interface that a step needs has vanished since it was looked at.
+    /// The interface has vanished since it was looked up.
     pub fn gone(name: &str) -> NetError {
         NetError::new(format!("look up interface {name}"), Errno::ENODEV)
     }
 
-    /// The same error with what was being done in the caller's words.
+    /// The same error with another action.
     pub fn of(self, action: String) -> NetError {
         match self {
             NetError::Kernel { errno, .. } => NetError::Kernel { action, errno },
@@ -83,37 +82,36 @@ impl NetError {
         }
     }
 
-    /// True if the kernel said that the thing is there already.
+    /// True if the object exists already.
     pub fn exists(&self) -> bool {
         self.is(Errno::EEXIST)
     }
 
-    /// True if what was asked for is not there: no such device, file, address or process.
+    /// True if the object does not exist: no such device, file, address or process.
     pub fn not_found(&self) -> bool {
         [Errno::ENODEV, Errno::ENOENT, Errno::ESRCH, Errno::EADDRNOTAVAIL, Errno::ENXIO]
             .into_iter()
             .any(|errno| self.is(errno))
     }
 
-    /// True if no route leads there: none at all, or one that says so (`unreachable`, `prohibit`,
-    /// `blackhole`).
+    /// True if no route leads to the address, or only one of type `unreachable`, `prohibit` or `blackhole`.
     pub fn unreachable(&self) -> bool {
         [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::ESRCH]
             .into_iter()
             .any(|errno| self.is(errno))
     }
 
-    /// True if we lack the right to ask for it.
+    /// True if this process lacks the permission.
     pub fn denied(&self) -> bool {
         self.is(Errno::EPERM) || self.is(Errno::EACCES)
     }
 
-    /// True if something else holds the interface.
+    /// True if the interface is in use by something else.
     pub fn busy(&self) -> bool {
         self.is(Errno::EBUSY)
     }
 
-    /// True if the kernel does not know this kind of thing.
+    /// True if the kernel does not support this kind of object.
     pub fn unsupported(&self) -> bool {
         self.is(Errno::EOPNOTSUPP)
     }
@@ -129,5 +127,5 @@ impl From<NetError> for CniError {
     }
 }
 
-/// Shorthand of this crate.
+/// The result of a request to the kernel.
 pub type Result<T, E = NetError> = std::result::Result<T, E>;

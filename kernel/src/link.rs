@@ -1,4 +1,4 @@
-//! `ip link`: look at, create and change interfaces. Removing is [`super::remove`]'s.
+//! `ip link`: shows, creates and changes interfaces. [`super::remove`] removes them.
 
 mod decode;
 mod model;
@@ -17,14 +17,14 @@ use super::{Conn, Namespace, NetError, Result};
 use decode::from_message;
 pub use model::*;
 
-/// `ip link show dev NAME`; none if there is no such interface.
+/// `ip link show dev NAME`. None if there is no such interface.
 pub async fn by_name(conn: &Conn, name: &str) -> Result<Option<Link>> {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     get(conn, message, || format!("look up interface {name}")).await
 }
 
-/// `ip link show` by index; none if there is no such interface.
+/// `ip link show` by index. None if there is no such interface.
 pub async fn by_index(conn: &Conn, index: u32) -> Result<Option<Link>> {
     let mut message = LinkMessage::default();
     message.header.index = index;
@@ -53,19 +53,19 @@ pub async fn all(conn: &Conn) -> Result<Vec<Link>> {
 
 /// `ip link show type vlan`: every VLAN sub-interface of the namespace.
 pub async fn vlans(conn: &Conn) -> Result<Vec<Link>> {
-    // In each namespace, once there is the driver.
+    // Every namespace has this folder once the driver is loaded.
     let has_driver = Path::new("/proc/thread-self/net/vlan").exists();
     if has_driver { of_kind(conn, InfoKind::Vlan).await } else { Ok(Vec::new()) }
 }
 
 /// `ip link show type dummy`: every dummy interface of the namespace.
 pub async fn dummies(conn: &Conn) -> Result<Vec<Link>> {
-    // A driver that is built in is there as well: it has a parameter.
+    // A built-in driver also has a folder there, because it has a parameter.
     let has_no_driver = Path::new("/sys/module").exists() && !Path::new("/sys/module/dummy").exists();
     if has_no_driver { Ok(Vec::new()) } else { of_kind(conn, InfoKind::Dummy).await }
 }
 
-/// The kernel leaves the others out. Without a driver of that kind it would list all.
+/// The kernel filters the list by kind. Without a driver of that kind, it lists all interfaces.
 async fn of_kind(conn: &Conn, kind: InfoKind) -> Result<Vec<Link>> {
     let mut message = LinkMessage::default();
     message.attributes = vec![
@@ -83,9 +83,9 @@ async fn of_kind(conn: &Conn, kind: InfoKind) -> Result<Vec<Link>> {
     Ok(answers.into_iter().filter_map(new_link).filter(is_of_kind).map(from_message).collect())
 }
 
-/// Whether a bridge keeps its MAC while ports come and go (`NET_ADDR_SET`, linux/netdevice.h): one that the
-/// kernel chose becomes the lowest of its ports'. Netlink does not tell, sysfs does. None where the sysfs
-/// that is mounted is not of the bridge's namespace.
+/// Whether a bridge keeps its MAC when ports come and go (`NET_ADDR_SET`, linux/netdevice.h). A MAC that the
+/// kernel chose changes to the lowest MAC of its ports. Only sysfs has this fact, not netlink. None if the
+/// mounted sysfs does not show the bridge's namespace.
 pub fn mac_is_pinned(bridge: &Link) -> Option<bool> {
     const SET: &str = "3";
     if !is_in_sysfs(bridge) {
@@ -94,8 +94,8 @@ pub fn mac_is_pinned(bridge: &Link) -> Option<bool> {
     Some(in_sysfs(bridge, "addr_assign_type")?.trim() == SET)
 }
 
-/// Whether the sysfs that is mounted shows this interface, and not another of its name: it shows those of one
-/// namespace.
+/// Whether the mounted sysfs shows this interface, and not another one of the same name. A sysfs shows the
+/// interfaces of one namespace.
 pub fn is_in_sysfs(link: &Link) -> bool {
     in_sysfs(link, "ifindex").is_some_and(|index| index.trim() == link.index.to_string())
 }
@@ -111,7 +111,7 @@ fn new_link(answer: RouteNetlinkMessage) -> Option<LinkMessage> {
     }
 }
 
-/// Both ends of a veth pair to be made.
+/// A veth pair to create.
 #[derive(Clone, Debug)]
 pub struct Veth<'a> {
     /// Name of the end in the node's namespace.
@@ -122,18 +122,18 @@ pub struct Veth<'a> {
     pub pod_name: &'a str,
     /// Its Ethernet address.
     pub pod_mac: MacAddr,
-    /// MTU of both ends in bytes; none for the kernel's default.
+    /// MTU of both ends in bytes. None for the kernel's default.
     pub mtu: Option<u32>,
-    /// Index of the bridge that the node's end becomes a port of.
+    /// Index of the bridge that gets the node's end as a port.
     pub master: u32,
 }
 
-/// The queues of each end, for which the kernel would otherwise make one for each CPU, of which it then uses
-/// one: it takes the others away again, and waits for an RCU grace period each time.
+/// The queues of each end. By default the kernel creates one queue for each CPU, uses one and removes the
+/// others again. Each removal waits for an RCU grace period.
 const QUEUES: u32 = 1;
 
 /// `ip link add HOST address MAC master BRIDGE type veth peer name POD address MAC netns NETNS`, in one
-/// message. Both ends stay down, the pod's because the kernel answers ENOTCONN to IFF_UP there: its peer is
+/// message. Both ends stay down. The kernel answers ENOTCONN to IFF_UP of the pod's end, because its peer is
 /// not registered yet.
 pub async fn add_veth(conn: &Conn, veth: &Veth<'_>, netns: &Namespace) -> Result<()> {
     let mut peer = LinkMessage::default();
@@ -161,24 +161,24 @@ pub async fn add_veth(conn: &Conn, veth: &Veth<'_>, netns: &Namespace) -> Result
         .await
 }
 
-/// A bridge to be made.
+/// A bridge to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewBridge {
     /// Interface name.
     pub name: String,
-    /// Ethernet address to pin; without one the bridge takes a random one of its own.
+    /// Ethernet address to pin. Without one, the bridge picks a random address.
     pub mac: Option<MacAddr>,
-    /// MTU in bytes; none for the kernel's default.
+    /// MTU in bytes. None for the kernel's default.
     pub mtu: Option<u32>,
-    /// Filter frames by VLAN, with no default VLAN for new ports if `default_pvid` is 0.
+    /// Filter frames by VLAN. If `default_pvid` is 0, new ports get no default VLAN.
     pub vlan_filtering: bool,
-    /// The VLAN that new ports join untagged; the kernel's own default is 1.
+    /// The VLAN that new ports join untagged. The kernel's default is 1.
     pub default_pvid: u16,
-    /// Send multicast only where it is asked for, which is the kernel's default.
+    /// Forward multicast only to ports that asked for it, which is the kernel's default.
     pub multicast_snooping: bool,
 }
 
-/// `ip link add NAME type bridge forward_delay 0 …`. It is left down.
+/// `ip link add NAME type bridge forward_delay 0 …`. The bridge stays down.
 pub async fn add_bridge(conn: &Conn, bridge: &NewBridge) -> Result<()> {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(bridge.name.clone()));
@@ -200,7 +200,7 @@ pub async fn add_bridge(conn: &Conn, bridge: &NewBridge) -> Result<()> {
     create(conn, message, || format!("create bridge {}", bridge.name)).await
 }
 
-/// `ip link add link PARENT name NAME type vlan id ID`. It is left down.
+/// `ip link add link PARENT name NAME type vlan id ID`. The sub-interface stays down.
 pub async fn add_vlan(conn: &Conn, name: &str, parent: u32, id: u16) -> Result<()> {
     let mut message = LinkMessage::default();
     message.attributes = vec![
@@ -215,7 +215,7 @@ async fn create(conn: &Conn, message: LinkMessage, action: impl FnOnce() -> Stri
     conn.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, action).await
 }
 
-/// What `ip link set dev NAME …` changes in one go. What is none stays as it is.
+/// Changes that `ip link set dev NAME …` makes in one request. A value of none stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// `up` or `down`.
@@ -230,8 +230,8 @@ pub struct Change {
     pub alias: Option<String>,
     /// `promisc on` or `off`.
     pub promisc: Option<bool>,
-    /// `addrgenmode none`: no IPv6 link-local address of its own. Comes too late for an interface that has a
-    /// carrier.
+    /// `addrgenmode none`: the kernel adds no IPv6 link-local address. It has no effect on an interface that
+    /// has a carrier already.
     pub no_link_local: bool,
     /// `type bridge_slave hairpin on …`.
     pub port: Option<PortFlags>,

@@ -1,4 +1,4 @@
-//! `ip neigh`: who is behind an address.
+//! `ip neigh`: the MAC of an address.
 
 use std::net::IpAddr;
 
@@ -13,13 +13,13 @@ use super::batch::{Request, Tolerate};
 use super::route::OURS;
 use super::{Conn, Result};
 
-/// `ip neigh replace ADDRESS lladdr MAC dev INTERFACE nud permanent proto 117`: nobody is asked who has the
-/// address.
+/// `ip neigh replace ADDRESS lladdr MAC dev INTERFACE nud permanent proto 117`: the kernel sends no ARP
+/// request or neighbour solicitation for the address.
 pub fn permanent(interface: u32, address: IpAddr, mac: MacAddr) -> Request {
     let mut message = neighbour(interface, address);
     message.header.state = NeighbourState::Permanent;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
-    // Kernels before 4.20 pass over it.
+    // Kernels before 4.20 ignore it.
     message.attributes.push(NeighbourAttribute::Protocol(OURS));
     let action = format!("ip neigh replace {address} lladdr {mac} dev {interface} nud permanent");
     Request::new(
@@ -30,13 +30,13 @@ pub fn permanent(interface: u32, address: IpAddr, mac: MacAddr) -> Request {
     )
 }
 
-/// `ip neigh del ADDRESS dev INTERFACE`; one that is gone is fine.
+/// `ip neigh del ADDRESS dev INTERFACE`. A missing entry is no error.
 pub fn removal(interface: u32, address: IpAddr) -> Request {
     let message = RouteNetlinkMessage::DelNeighbour(neighbour(interface, address));
     Request::new(message, 0, Tolerate::NotFound, format!("ip neigh del {address} dev {interface}"))
 }
 
-/// `ip neigh show nud permanent proto 117`: the addresses of every entry of ours, each with its interface.
+/// `ip neigh show nud permanent proto 117`: the interface and address of every entry that this plugin added.
 pub async fn all_ours(conn: &Conn) -> Result<Vec<(u32, IpAddr)>> {
     let message = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
     let answers = conn.dump(message, || "list neighbours".into()).await?;
@@ -60,8 +60,8 @@ pub async fn all_ours(conn: &Conn) -> Result<Vec<(u32, IpAddr)>> {
         .collect())
 }
 
-/// `ip neigh get ADDRESS dev INTERFACE`: the MAC that is set for good; none if there is none or it was
-/// learned.
+/// `ip neigh get ADDRESS dev INTERFACE`: the MAC of a permanent entry. None if there is no entry, or if the
+/// kernel learned it.
 pub async fn permanent_mac(conn: &Conn, interface: u32, address: IpAddr) -> Result<Option<MacAddr>> {
     let message = RouteNetlinkMessage::GetNeighbour(neighbour(interface, address));
     let answers = match conn.get(message, || format!("look up neighbour {address} of {interface}")).await {
@@ -80,7 +80,7 @@ pub async fn permanent_mac(conn: &Conn, interface: u32, address: IpAddr) -> Resu
     }))
 }
 
-/// `ip neigh show`: which MAC each of these addresses has been seen behind, or is set to, on any interface.
+/// `ip neigh show`: the MACs of these addresses on any interface, learned or permanent.
 pub async fn macs_of(conn: &Conn, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, MacAddr)>> {
     if addresses.is_empty() {
         return Ok(Vec::new());

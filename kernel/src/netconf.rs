@@ -1,4 +1,4 @@
-//! `ip netconf`: settings of a whole network namespace. netlink-packet-route has no such messages.
+//! `ip netconf`: settings of a whole network namespace. netlink-packet-route does not have these messages.
 
 use std::os::fd::AsRawFd;
 
@@ -11,17 +11,17 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 use super::netfilter::message::{Message, answers, attribute};
 use super::{NetError, Result};
 
-/// Of linux/rtnetlink.h and linux/netconf.h.
+/// From linux/rtnetlink.h and linux/netconf.h.
 const RTM_GETNETCONF: u16 = 82;
 const NETCONFA_IFINDEX: u16 = 1;
 const NETCONFA_FORWARDING: u16 = 2;
 const NETCONFA_IFINDEX_ALL: i32 = -1;
 
-/// `ip [-6] netconf show dev all`: whether the calling thread's namespace forwards packets of a family.
+/// `ip [-6] netconf show dev all`: whether the namespace of the calling thread forwards packets of a family.
 pub fn forwards(family: Family) -> Result<bool> {
-    let told = ask(number(family))
-        .map_err(|e| NetError::new(format!("ask the kernel whether the node forwards {family}"), e))?;
-    Ok(told.is_some_and(|value| value != 0))
+    let forwarding = ask(number(family))
+        .map_err(|e| NetError::new(format!("look up whether the node forwards {family}"), e))?;
+    Ok(forwarding.is_some_and(|value| value != 0))
 }
 
 /// `AF_INET`, `AF_INET6`
@@ -39,12 +39,12 @@ fn ask(family: u8) -> Result<Option<i32>, Errno> {
     message.bytes(NETCONFA_IFINDEX, &NETCONFA_IFINDEX_ALL.to_ne_bytes());
     send(socket.as_raw_fd(), &message.finish(), MsgFlags::empty())?;
     let mut buffer = [0; 4096];
-    // The kernel has answered by the time that it takes a request.
+    // The kernel answers during send.
     let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)?;
-    let told = answers(&buffer[..length]);
-    if let Some(errno) = told.iter().find_map(|answer| answer.error) {
+    let parsed = answers(&buffer[..length]);
+    if let Some(errno) = parsed.iter().find_map(|answer| answer.error) {
         return Err(errno);
     }
-    let forwarding = told.iter().find_map(|answer| attribute(&answer.payload, NETCONFA_FORWARDING));
+    let forwarding = parsed.iter().find_map(|answer| attribute(&answer.payload, NETCONFA_FORWARDING));
     Ok(forwarding.and_then(|value| value.try_into().ok()).map(i32::from_ne_bytes))
 }

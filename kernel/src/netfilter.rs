@@ -1,7 +1,7 @@
-//! A netlink socket of NETLINK_NETFILTER, over which nf_tables and connection tracking are spoken to.
+//! A NETLINK_NETFILTER socket, for nf_tables and connection tracking.
 //!
-//! The kernel works on a message while it is being sent: when send returns, every answer is there to be read,
-//! but for lists, which come in portions. So the calls here block, and never for long.
+//! The kernel processes a message during send. When send returns, every answer can be read. Only lists come
+//! in portions. The calls here therefore block, but never for long.
 
 pub mod message;
 
@@ -18,15 +18,15 @@ use nix::sys::socket::{
 use super::{NetError, Result};
 use message::{Answer, Message, answers};
 
-/// Longer than any portion of a list (`NLMSG_GOODSIZE`, or what we offer to read).
+/// Longer than any portion of a list (`NLMSG_GOODSIZE`, or the size of the buffer that is read into).
 const PORTION: usize = 32 * 1024;
 
-/// What a socket's send buffer takes by default on any kernel, in bytes.
+/// The default size of a socket's send buffer on any kernel, in bytes.
 const SENDS_UNASKED: usize = 64 * 1024;
 
-/// A socket in the namespace of the thread that opened it. While rules that were deleted are being freed,
-/// closing any such socket of the namespace waits for RCU readers, 10 ms and more (`nft_rcv_nl_event`); who
-/// exits with one waits as well.
+/// A socket in the namespace of the thread that opened it. While the kernel frees deleted rules, closing any
+/// such socket of the namespace waits for RCU readers, 10 ms or more (`nft_rcv_nl_event`). A process that
+/// exits with an open socket waits as well.
 #[derive(Debug)]
 pub struct NetfilterSocket {
     socket: OwnedFd,
@@ -50,37 +50,38 @@ impl NetfilterSocket {
         Ok(NetfilterSocket { socket })
     }
 
-    /// Sends messages in one go and returns what the kernel answered to each by its sequence number.
+    /// Sends messages in one call and returns the kernel's answers, each with the sequence number of its
+    /// message.
     pub fn exchange(&self, messages: &[u8]) -> Result<Vec<Answer>, Errno> {
         if messages.len() > SENDS_UNASKED {
             setsockopt(&self.socket, SndBufForce, &(2 * messages.len()))?;
             setsockopt(&self.socket, RcvBufForce, &(2 * messages.len()))?;
         }
         send(self.socket.as_raw_fd(), messages, MsgFlags::empty())?;
-        let mut told = Vec::new();
+        let mut received = Vec::new();
         let mut buffer = vec![0; PORTION];
         loop {
             match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => told.extend(answers(&buffer[..length])),
-                Err(Errno::EAGAIN) => return Ok(told),
+                Ok(length) => received.extend(answers(&buffer[..length])),
+                Err(Errno::EAGAIN) => return Ok(received),
                 Err(Errno::EINTR) => {}
                 Err(e) => return Err(e),
             }
         }
     }
 
-    /// Sends one request, and returns the attributes of the objects that the kernel answers with: of a list,
-    /// again if it says that they changed while it listed them. `action` names the request in an error.
+    /// Sends one request and returns the attributes of the objects in the answer. Repeats the request if the
+    /// objects changed while the kernel listed them. `action` names the request in an error.
     pub fn request(&self, message: Message, action: impl Fn() -> String) -> Result<Vec<Vec<u8>>> {
         const ATTEMPTS: usize = 10;
         let message = message.finish();
         for attempt in 1.. {
-            let told = self.exchange(&message).map_err(|e| NetError::new(action(), e))?;
-            if let Some(errno) = told.iter().find_map(|answer| answer.error) {
+            let received = self.exchange(&message).map_err(|e| NetError::new(action(), e))?;
+            if let Some(errno) = received.iter().find_map(|answer| answer.error) {
                 return Err(NetError::new(action(), errno));
             }
-            if attempt == ATTEMPTS || !told.iter().any(|answer| answer.interrupted) {
-                let objects = told.into_iter().map(|answer| answer.payload);
+            if attempt == ATTEMPTS || !received.iter().any(|answer| answer.interrupted) {
+                let objects = received.into_iter().map(|answer| answer.payload);
                 return Ok(objects.filter(|payload| !payload.is_empty()).collect());
             }
         }

@@ -1,5 +1,5 @@
-//! Network namespaces. One is entered only to open something in it: enter, open, return. What was opened
-//! keeps its namespace; no thread stays inside.
+//! Network namespaces. A thread enters one only to open sockets or files, and then returns. These keep their
+//! namespace, and no thread stays inside.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -18,11 +18,11 @@ use nix::sys::statfs::{FsType, fstatfs};
 
 use super::{Conn, NetError, Result};
 
-/// `NSFS_MAGIC` of linux/magic.h: the file system that namespace files live on.
+/// `NSFS_MAGIC` of linux/magic.h: the file system of namespace files.
 const NSFS: FsType = FsType(0x6e73_6673);
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// A network namespace held open by its file.
+/// A network namespace, held open by its file.
 #[derive(Debug)]
 pub struct Namespace {
     path: String,
@@ -30,35 +30,34 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Opens the namespace that `path` (`CNI_NETNS`) leads to. None if nothing is there, if nothing can be
-    /// there, or if what is there is no network namespace (any more): an unmounted `/run/netns/NAME` leaves
-    /// an empty plain file behind.
+    /// Opens the namespace at `path` (`CNI_NETNS`). None if nothing exists or can exist there, or if the file
+    /// is no network namespace. An unmounted `/run/netns/NAME` leaves an empty plain file behind.
     pub fn open(path: &str) -> Result<Option<Namespace>> {
-        // Opening a FIFO would wait for a writer. For a namespace the flags mean nothing.
+        // Opening a FIFO would wait for a writer. The flags have no effect on a namespace.
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
         let file = match opened {
             Ok(file) => file,
             Err(e) if leads_nowhere(&e) => return Ok(None),
             Err(e) => return Err(NetError::io(format!("open namespace {path}"), &e)),
         };
-        let file_system =
-            fstatfs(&file).map_err(|e| NetError::new(format!("look at namespace {path}"), e))?;
+        let file_system = fstatfs(&file).map_err(|e| NetError::new(format!("check namespace {path}"), e))?;
         if file_system.filesystem_type() != NSFS || !is_network_namespace(&file) {
             return Ok(None);
         }
         Ok(Some(Namespace { path: path.to_owned(), file }))
     }
 
-    /// Locks the namespace against other ADDs into it, for as long as the file that is returned and this are
-    /// open: who finds an attachment half made then knows that nobody is at it any more. The lock is the
-    /// namespace's own, so that nothing has to be made for it; only who has the namespace can hold it.
+    /// Locks the namespace against other ADDs into it while both the returned file and this value are open.
+    /// An ADD that finds an incomplete attachment then knows that no other ADD is working on it. The lock is
+    /// on the namespace's own file, so no other file is needed, and only a process with access to the
+    /// namespace can hold it.
     pub fn lock(&self) -> std::result::Result<File, LockError> {
         let path = Path::new(&self.path);
         let file = self.file.try_clone().map_err(|source| LockError::Io { path: path.to_owned(), source })?;
         lock::take(path, file, Share::Exclusive, LIMIT)
     }
 
-    /// The path that it was opened by.
+    /// The path that the namespace was opened by.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -72,28 +71,30 @@ impl Namespace {
         Ok((own.dev(), own.ino()) == (this.dev(), this.ino()))
     }
 
-    /// Runs `open` with the calling thread inside the namespace and takes the thread back out. `open` must
-    /// not await and must leave nothing running: it opens sockets or files and returns them.
+    /// Runs `open` with the calling thread inside the namespace, then returns the thread to its own
+    /// namespace. `open` must not await and must leave nothing running: it opens sockets or files and returns
+    /// them.
     pub fn enter<T>(&self, open: impl FnOnce() -> T) -> Result<T> {
         let home = File::open(OWN).map_err(|e| NetError::io("open our own network namespace", &e))?;
         setns(&self.file, CloneFlags::CLONE_NEWNET)
             .map_err(|e| NetError::new(format!("enter namespace {}", self.path), e))?;
         let opened = open();
-        setns(&home, CloneFlags::CLONE_NEWNET).map_err(|e| NetError::new("leave a namespace again", e))?;
+        setns(&home, CloneFlags::CLONE_NEWNET)
+            .map_err(|e| NetError::new("return to our own network namespace", e))?;
         Ok(opened)
     }
 }
 
-/// Whether a path that was refused so leads to nothing (nowhere, through a plain file, in circles), cannot be
-/// a path at all, or leads to a socket or a device without a driver.
+/// Whether an open error means that there is no namespace at the path. The path leads nowhere, through a
+/// plain file or in circles, cannot be a path, or leads to a socket or to a device without a driver.
 fn leads_nowhere(error: &std::io::Error) -> bool {
     const NOWHERE: [Errno; 6] =
         [Errno::ENOENT, Errno::ENOTDIR, Errno::ELOOP, Errno::ENAMETOOLONG, Errno::ENXIO, Errno::ENODEV];
     error.raw_os_error().is_some_and(|errno| NOWHERE.contains(&Errno::from_raw(errno)))
 }
 
-/// `ip netns list-id`: the number by which links of `conn`'s namespace refer to this one
-/// (`IFLA_LINK_NETNSID`). None if no link has a reason to.
+/// `ip netns list-id`: the id of a namespace for links in `conn`'s namespace (`IFLA_LINK_NETNSID`). None if
+/// no link refers to the namespace.
 pub async fn id_of(conn: &Conn, namespace: &Namespace) -> Result<Option<i32>> {
     let mut message = NsidMessage::default();
     message.attributes.push(NsidAttribute::Fd(namespace.as_raw_fd() as u32));
@@ -111,8 +112,8 @@ pub async fn id_of(conn: &Conn, namespace: &Namespace) -> Result<Option<i32>> {
     Ok(id.filter(|id| *id >= 0))
 }
 
-/// A name for the calling thread's namespace that no other has in this boot: its cookie (`SO_NETNS_COOKIE`,
-/// Linux 5.14), or, on older kernels, the number of its file, which another namespace may get after it.
+/// A name for the namespace of the calling thread that is unique in this boot: its cookie (`SO_NETNS_COOKIE`,
+/// Linux 5.14). On older kernels it is the inode number of its file, which a later namespace may reuse.
 pub fn identity() -> Result<String> {
     const COOKIE: libc::c_int = 71;
     let failed = |e| NetError::new("look up our own network namespace", e);
@@ -121,21 +122,21 @@ pub fn identity() -> Result<String> {
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes to a number of that size.
-    let told = unsafe {
+    let result = unsafe {
         libc::getsockopt(any.as_raw_fd(), libc::SOL_SOCKET, COOKIE, (&raw mut cookie).cast(), &raw mut length)
     };
-    if told == 0 {
+    if result == 0 {
         return Ok(cookie.to_string());
     }
     let own = std::fs::metadata(OWN).map_err(|e| NetError::io("look up our own network namespace", &e))?;
     Ok(format!("file-{}", own.ino()))
 }
 
-/// The names, as [`identity`] has them, of all network namespaces that a process is in, or that are mounted
-/// where a process sees it (`ip netns`). None if not all can be known: from another process namespace than
-/// the machine's own, or where we may not look at some process. A network namespace that is held by an open
-/// file alone is not among them.
-pub fn living() -> Result<Option<BTreeSet<String>>> {
+/// The identities, as [`identity`] returns them, of all network namespaces that a process is in, or that are
+/// mounted where a process sees them (`ip netns`). None if the list cannot be complete: in another PID
+/// namespace than the machine's first, or if this process may not inspect some other process. The list lacks
+/// a namespace that only an open file keeps alive.
+pub fn in_use() -> Result<Option<BTreeSet<String>>> {
     /// `PROC_PID_INIT_INO` of linux/proc_ns.h
     const FIRST: u64 = 0xefff_fffc;
     if std::fs::metadata("/proc/self/ns/pid").map(|file| file.ino()).ok() != Some(FIRST) {
@@ -145,7 +146,7 @@ pub fn living() -> Result<Option<BTreeSet<String>>> {
     let mut living = BTreeSet::from([identity()?]);
     for process in processes()? {
         let mut paths = vec![format!("{process}/ns/net")];
-        // A process that has ended meanwhile has neither.
+        // Both are missing if the process has ended meanwhile.
         let mounts = std::fs::metadata(format!("{process}/ns/mnt"));
         if mounts.is_ok_and(|mounts| mounts_seen.insert(mounts.ino())) {
             paths.extend(mounted(&process));
@@ -158,7 +159,7 @@ pub fn living() -> Result<Option<BTreeSet<String>>> {
             };
             let Some(namespace) = namespace else { continue };
             let file = namespace.file.metadata();
-            let file = file.map_err(|e| NetError::io(format!("look at namespace {path}"), &e))?;
+            let file = file.map_err(|e| NetError::io(format!("check namespace {path}"), &e))?;
             if seen.insert(file.ino()) && !namespace.is_own()? {
                 living.insert(namespace.enter(identity)??);
             }
@@ -167,7 +168,7 @@ pub fn living() -> Result<Option<BTreeSet<String>>> {
     Ok(Some(living))
 }
 
-/// The folders of all processes.
+/// The /proc folders of all processes.
 fn processes() -> Result<Vec<String>> {
     let failed = |e: std::io::Error| NetError::io("list /proc", &e);
     let names =
@@ -177,7 +178,8 @@ fn processes() -> Result<Vec<String>> {
     Ok(numbers.map(|pid| format!("/proc/{pid}")).collect())
 }
 
-/// Where a process sees namespaces of any kind mounted (proc_pid_mountinfo(5)), as paths of ours.
+/// The mount points of namespaces of any kind that a process sees (proc_pid_mountinfo(5)), as paths for this
+/// process.
 fn mounted(process: &str) -> Vec<String> {
     let text = std::fs::read_to_string(format!("{process}/mountinfo")).unwrap_or_default();
     let is_namespace = |line: &&str| line.contains(" - nsfs ");
@@ -185,14 +187,15 @@ fn mounted(process: &str) -> Vec<String> {
     text.lines().filter(is_namespace).filter_map(place).collect()
 }
 
-/// Whether we run in another user namespace than the node's own, as under rootless podman: the network
-/// namespace is none of the node's then either (user_namespaces(7): the first one maps every id to itself).
+/// Whether this process runs in another user namespace than the node's, for example under rootless podman.
+/// The network namespace is then not the node's either. The first user namespace maps every id to itself
+/// (user_namespaces(7)).
 pub fn is_rootless() -> bool {
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_whitespace().ne(["0", "0", "4294967295"]))
 }
 
-/// Namespaces of every kind live on one file system; `NS_GET_NSTYPE` (ioctl_nsfs(2)) tells them apart.
+/// All kinds of namespaces share one file system. `NS_GET_NSTYPE` (ioctl_nsfs(2)) returns the kind.
 fn is_network_namespace(file: &File) -> bool {
     const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
     // SAFETY: this request takes no argument and only returns a number.

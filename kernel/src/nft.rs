@@ -1,5 +1,5 @@
-//! nf_tables: tables, sets, chains and rules as values ([`rules`], [`expr`]), changes to the rule set in one
-//! transaction, and looks at what is there.
+//! nf_tables: tables, sets, chains and rules as values ([`rules`], [`expr`]), transactions that change the
+//! rule set, and queries.
 
 mod encode;
 pub mod expr;
@@ -22,47 +22,46 @@ pub use rules::*;
 /// `NFNL_MSG_BATCH_BEGIN` and `_END`
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-/// The sequence number of a batch's own messages; changes count from the next on.
+/// The sequence number of the messages that begin and end a batch. The changes have the numbers from 1 on.
 const OF_THE_BATCH: u32 = 0;
 
-/// A conversation with nf_tables of one network namespace.
+/// A connection to nf_tables of one network namespace.
 #[derive(Debug)]
 pub struct Nft {
     socket: NetfilterSocket,
 }
 
-/// One change of a transaction that the kernel refused. Nothing of the transaction was done then.
+/// A change of a transaction that the kernel refused. The kernel then made none of the transaction's changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Its place in the transaction; none if the whole was refused.
+    /// Its index in the transaction. None if the kernel refused the transaction as a whole.
     pub change: Option<usize>,
-    /// Why.
+    /// The kernel's reason.
     pub errno: Errno,
 }
 
 impl Refusal {
-    /// True if the change is about something that is not there.
+    /// True if the object of the change does not exist.
     pub fn not_found(&self) -> bool {
         self.errno == Errno::ENOENT
     }
 
-    /// True if what was to be made is there already. (Before Linux 5.12 another value for a key of a map was
-    /// EBUSY.)
+    /// True if the object exists already. (Before Linux 5.12, another value for a key of a map gave EBUSY.)
     pub fn exists(&self) -> bool {
         matches!(self.errno, Errno::EEXIST | Errno::EBUSY)
     }
 }
 
-/// A chain as the kernel has it.
+/// An installed chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// Its policy is drop.
     pub drops: bool,
-    /// How many rules it has, and how many rules and elements lead to it.
+    /// The number of its rules, plus the number of rules and elements that jump to it.
     pub uses: u32,
 }
 
-/// An element as the kernel has it, as far as we ask.
+/// An installed element, without its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedElement {
     /// Its key.
@@ -71,14 +70,14 @@ pub struct ListedElement {
     pub comment: String,
 }
 
-/// A chain that sees all packets at some point of their way.
+/// A chain at a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hooked {
     /// The family of its table.
     pub family: TableFamily,
     /// The table's name.
     pub table: String,
-    /// Its own.
+    /// The chain's name.
     pub chain: String,
     /// Its policy is drop.
     pub drops: bool,
@@ -90,14 +89,14 @@ impl Nft {
         Ok(Nft { socket: NetfilterSocket::open()? })
     }
 
-    /// The socket, for connection tracking: closing another one could wait for what was deleted through this
-    /// one.
+    /// The socket, for connection tracking. Closing a second socket could wait for the rules that were
+    /// deleted through this one.
     pub fn socket(&self) -> &NetfilterSocket {
         &self.socket
     }
 
-    /// Makes all changes or none. The outer error is one of the socket's, the inner one lists what was
-    /// refused.
+    /// Makes all changes or none. The outer error is a failure of the socket, the inner one lists the refused
+    /// changes.
     pub fn try_commit(&self, changes: &[Change]) -> Result<Result<(), Vec<Refusal>>> {
         self.send(changes, true)
     }
@@ -107,9 +106,9 @@ impl Nft {
         self.send(changes, true)?.map_err(|refusals| explain(changes, &refusals))
     }
 
-    /// Makes the changes without those that are refused for a reason that does not matter. False if there
-    /// were any.
-    pub fn commit_what_can(
+    /// Makes the changes, except those that are refused for a reason that does not matter. False if there
+    /// were such refusals.
+    pub fn commit_tolerating(
         &self,
         mut changes: Vec<Change>,
         does_not_matter: impl Fn(&Refusal) -> bool,
@@ -128,12 +127,13 @@ impl Nft {
         Ok(all)
     }
 
-    /// Has the kernel check the changes without making them (`nft --check`), loading modules as needed.
+    /// Checks the changes in the kernel without making them (`nft --check`). The kernel loads the modules
+    /// that they need.
     pub fn check(&self, changes: &[Change]) -> Result<()> {
         self.send(changes, false)?.map_err(|refusals| explain(changes, &refusals))
     }
 
-    /// A batch without its end is gone through and then dropped.
+    /// The kernel checks a batch without its end message, and then drops it.
     fn send(&self, changes: &[Change], for_good: bool) -> Result<Result<(), Vec<Refusal>>> {
         let begin = |kind| Message::new(kind, NLM_F_REQUEST, OF_THE_BATCH, UNSPEC, NFTABLES).finish();
         let mut batch = begin(BATCH_BEGIN);
@@ -143,8 +143,9 @@ impl Nft {
         if for_good {
             batch.extend(begin(BATCH_END));
         }
-        let told = self.socket.exchange(&batch).map_err(|e| NetError::new("nft: send a transaction", e))?;
-        let refusals: Vec<Refusal> = told
+        let answers =
+            self.socket.exchange(&batch).map_err(|e| NetError::new("nft: send a transaction", e))?;
+        let refusals: Vec<Refusal> = answers
             .iter()
             .filter_map(|answer| {
                 let change = (answer.sequence as usize).checked_sub(1);
@@ -154,14 +155,14 @@ impl Nft {
         Ok(if refusals.is_empty() { Ok(()) } else { Err(refusals) })
     }
 
-    /// Whether a table is there.
+    /// Whether a table exists.
     pub fn has_table(&self, table: Table) -> Result<bool> {
         let mut message = get(kind::GET_TABLE, table, NLM_F_ACK);
         message.text(attr::TABLE_NAME, table.name);
         match self.socket.request(message, || format!("nft list table {table}")) {
             Ok(_) => Ok(true),
             Err(e) if e.not_found() => Ok(false),
-            // Whom the message is for, the kernel does not know.
+            // The kernel does not know the subsystem of the message.
             Err(NetError::Kernel { errno: Errno::EINVAL | Errno::EOPNOTSUPP, .. }) => Err(NetError::new(
                 "nft: no nf_tables (does this kernel have it? modprobe nf_tables)",
                 Errno::EOPNOTSUPP,
@@ -170,15 +171,15 @@ impl Nft {
         }
     }
 
-    /// A chain; none if it or its table is not there.
+    /// A chain. None if the chain or its table does not exist.
     pub fn chain(&self, table: Table, name: &str) -> Result<Option<Chain>> {
         let mut message = get(kind::GET_CHAIN, table, NLM_F_ACK);
         message.text(attr::CHAIN_TABLE, table.name).text(attr::CHAIN_NAME, name);
-        let told = match self.socket.request(message, || format!("nft list chain {table} {name}")) {
+        let answers = match self.socket.request(message, || format!("nft list chain {table} {name}")) {
             Err(e) if e.not_found() => return Ok(None),
             other => other?,
         };
-        Ok(told.first().map(|chain| Chain {
+        Ok(answers.first().map(|chain| Chain {
             drops: drops(chain),
             uses: attribute(chain, attr::CHAIN_USE).and_then(number).unwrap_or_default(),
         }))
@@ -186,30 +187,30 @@ impl Nft {
 
     /// The names of a table's chains.
     pub fn chains(&self, table: Table) -> Result<Vec<String>> {
-        let told = self
+        let answers = self
             .socket
             .request(get(kind::GET_CHAIN, table, NLM_F_DUMP), || format!("nft list table {table}"))?;
         let of_this_table =
             |chain: &&Vec<u8>| attribute(chain, attr::CHAIN_TABLE).map(text).as_deref() == Some(table.name);
-        Ok(told
+        Ok(answers
             .iter()
             .filter(of_this_table)
             .filter_map(|chain| attribute(chain, attr::CHAIN_NAME).map(text))
             .collect())
     }
 
-    /// Every chain at a hook, whoever made it.
+    /// Every chain at a hook, from any program.
     pub fn hooked(&self, point: HookPoint) -> Result<Vec<Hooked>> {
         let mut chains = Vec::new();
         for family in [TableFamily::Inet, TableFamily::Ipv4, TableFamily::Ipv6] {
             let message = Message::new(kind::GET_CHAIN, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
-            let told = self.socket.request(message, || format!("nft list chains {}", family.name()))?;
+            let answers = self.socket.request(message, || format!("nft list chains {}", family.name()))?;
             let is_hooked = |chain: &&Vec<u8>| {
                 let hook =
                     attribute(chain, attr::CHAIN_HOOK).and_then(|hook| attribute(hook, attr::HOOK_NUMBER));
                 hook.and_then(number) == Some(point as u32)
             };
-            chains.extend(told.iter().filter(is_hooked).map(|chain| Hooked {
+            chains.extend(answers.iter().filter(is_hooked).map(|chain| Hooked {
                 family,
                 table: attribute(chain, attr::CHAIN_TABLE).map(text).unwrap_or_default(),
                 chain: attribute(chain, attr::CHAIN_NAME).map(text).unwrap_or_default(),
@@ -219,27 +220,27 @@ impl Nft {
         Ok(chains)
     }
 
-    /// Whether a rule of a table is about an interface, by its name, or uses a match of iptables', by its.
-    pub fn speaks_of(&self, family: TableFamily, table: &str, name: &str) -> Result<bool> {
+    /// Whether a rule of a table names an interface, or uses a match of iptables, by the name of either.
+    pub fn mentions(&self, family: TableFamily, table: &str, name: &str) -> Result<bool> {
         let message = Message::new(kind::GET_RULE, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
-        let told = self.socket.request(message, || format!("nft list table {} {table}", family.name()))?;
+        let answers = self.socket.request(message, || format!("nft list table {} {table}", family.name()))?;
         let name = [name.as_bytes(), &[0]].concat();
         let of_table =
             |rule: &&Vec<u8>| attribute(rule, attr::RULE_TABLE).map(text).as_deref() == Some(table);
-        Ok(told.iter().filter(of_table).any(|rule| rule.windows(name.len()).any(|part| part == name)))
+        Ok(answers.iter().filter(of_table).any(|rule| rule.windows(name.len()).any(|part| part == name)))
     }
 
     /// The rules of a chain, in order.
     pub fn rules(&self, table: Table, chain: &str) -> Result<Vec<Rule>> {
         let mut message = get(kind::GET_RULE, table, NLM_F_DUMP);
         message.text(attr::RULE_TABLE, table.name).text(attr::RULE_CHAIN, chain);
-        let told = self.socket.request(message, || format!("nft list chain {table} {chain}"))?;
+        let answers = self.socket.request(message, || format!("nft list chain {table} {chain}"))?;
         let of_this_chain = |rule: &&Vec<u8>| {
-            // Old kernels list those of all chains.
+            // Old kernels list the rules of all chains.
             attribute(rule, attr::RULE_CHAIN).map(text).as_deref() == Some(chain)
                 && attribute(rule, attr::RULE_TABLE).map(text).as_deref() == Some(table.name)
         };
-        Ok(told
+        Ok(answers
             .iter()
             .filter(of_this_chain)
             .filter_map(|rule| {
@@ -256,28 +257,28 @@ impl Nft {
             .collect())
     }
 
-    /// All elements of a set; none if the set or its table is not there.
+    /// All elements of a set. Empty if the set or its table does not exist.
     pub fn elements(&self, table: Table, set: &str) -> Result<Vec<ListedElement>> {
         let mut message = get(kind::GET_ELEMENT, table, NLM_F_DUMP);
         message.text(attr::ELEMENTS_TABLE, table.name).text(attr::ELEMENTS_SET, set);
         self.list_elements(message, || format!("nft list set {table} {set}"))
     }
 
-    /// The element with a key; none if there is no such element, set or table.
+    /// The element with a key. None if there is no such element, set or table.
     pub fn element(&self, table: Table, set: &str, key: &[u8]) -> Result<Option<ListedElement>> {
         let mut message = get(kind::GET_ELEMENT, table, NLM_F_ACK);
         message.text(attr::ELEMENTS_TABLE, table.name).text(attr::ELEMENTS_SET, set);
         encode::elements(&mut message, |element| encode::key(element, key));
-        let told = self.list_elements(message, || format!("nft get element {table} {set}"))?;
-        Ok(told.into_iter().next())
+        let answers = self.list_elements(message, || format!("nft get element {table} {set}"))?;
+        Ok(answers.into_iter().next())
     }
 
     fn list_elements(&self, message: Message, action: impl Fn() -> String) -> Result<Vec<ListedElement>> {
-        let told = match self.socket.request(message, action) {
+        let answers = match self.socket.request(message, action) {
             Err(e) if e.not_found() => return Ok(Vec::new()),
             other => other?,
         };
-        let lists = told.iter().filter_map(|portion| attribute(portion, attr::ELEMENTS_LIST));
+        let lists = answers.iter().filter_map(|portion| attribute(portion, attr::ELEMENTS_LIST));
         Ok(lists
             .flat_map(|list| attributes(list).filter_map(|(_, element)| decode_element(element)))
             .collect())
@@ -306,15 +307,15 @@ fn get(kind: u16, table: Table, flags: u16) -> Message {
     Message::new(kind, NLM_F_REQUEST | flags, 1, table.family as u8, 0)
 }
 
-/// The first refusal in words, with what is usually behind it. The later ones follow from the first.
+/// The error for the first refusal, with its usual cause. The later refusals follow from the first.
 pub fn explain(changes: &[Change], refusals: &[Refusal]) -> NetError {
     let Some(first) = refusals.iter().min_by_key(|refusal| refusal.change) else {
-        return NetError::NoAnswer { action: "nft: a transaction".into() };
+        return NetError::NoAnswer { action: "nft: transaction".into() };
     };
     let Some(change) = first.change.and_then(|index| changes.get(index)) else {
-        // The kernel does not know whom the batch is for.
+        // The kernel does not know the subsystem of the batch.
         let hint = if first.errno == Errno::EOPNOTSUPP { " (modprobe nf_tables)" } else { "" };
-        return NetError::new(format!("nft: a transaction{hint}"), first.errno);
+        return NetError::new(format!("nft: transaction{hint}"), first.errno);
     };
     let lacks = matches!(first.errno, Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT);
     if change.adds() && lacks {

@@ -1,19 +1,19 @@
-//! How every file of a store is opened: never through a symbolic link, and without waiting for the other end
-//! of what turns out to be a pipe.
+//! Opens the files of a store: never through a symbolic link, and without waiting for the other end of a
+//! pipe.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// To open a file that is its owner's alone, should it be made.
+/// Options to open a file. If the file is created, only its owner has access.
 pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     options
 }
 
-/// Opens a file to be written over, made if there is none.
+/// Opens a file to overwrite it, and creates it if it does not exist.
 pub fn to_write(path: &Path) -> io::Result<File> {
     options().write(true).create(true).truncate(false).open(path)
 }
@@ -23,7 +23,7 @@ pub fn directory(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_DIRECTORY).open(path)
 }
 
-/// The content of a file, up to `most` bytes of it.
+/// The content of a file, up to `most` bytes.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     options().read(true).open(path)?.take(most).read_to_end(&mut bytes)?;

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use super::Interface;
 
-/// Frames of one EtherType that arrive at one interface; those that leave it are not seen.
+/// Receives the frames of one EtherType that arrive at one interface, not those that leave it.
 ///
-/// Closing one takes the kernel about 10 ms.
+/// Closing the socket takes the kernel about 10 ms.
 #[derive(Debug)]
 pub struct PacketSocket(OwnedFd);
 
 impl PacketSocket {
-    /// Opens one. Frames are heard from here on.
+    /// Opens a socket, which receives frames from now on.
     pub fn open(interface: Interface, ethertype: u16) -> io::Result<PacketSocket> {
         const KIND: i32 = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // Protocol 0: nothing is queued before the socket is bound to its interface.
@@ -23,7 +23,7 @@ impl PacketSocket {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new, and nothing else owns it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         // SAFETY: all-zero is a valid value of this plain C structure.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
@@ -38,8 +38,8 @@ impl PacketSocket {
         }
     }
 
-    /// Hears what is sent to others as well: the interface is promiscuous for as long as the socket is open.
-    pub fn hear_all(&self, interface: Interface) -> io::Result<()> {
+    /// Receives frames for other MACs as well: the interface is promiscuous while the socket is open.
+    pub fn set_promiscuous(&self, interface: Interface) -> io::Result<()> {
         // SAFETY: all-zero is a valid value of this plain C structure.
         let mut request: libc::packet_mreq = unsafe { mem::zeroed() };
         request.mr_ifindex = interface.index;
@@ -62,7 +62,7 @@ impl PacketSocket {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// The next frame that has arrived, cut off at the buffer's length.
+    /// The next received frame, truncated to the buffer's length.
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
         // SAFETY: pointer and length are those of one slice.
         let length = unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
@@ -77,12 +77,12 @@ impl PacketSocket {
     }
 }
 
-/// Waits until one of the sockets has a frame, or for so long.
+/// Waits until one of the sockets has a frame, at most for `longest`.
 pub fn wait<'a>(sockets: impl Iterator<Item = &'a PacketSocket>, longest: Duration) -> io::Result<()> {
     let mut watched: Vec<libc::pollfd> = sockets
         .map(|socket| libc::pollfd { fd: socket.0.as_raw_fd(), events: libc::POLLIN, revents: 0 })
         .collect();
-    // Rounded up, or the last millisecond would be a busy one.
+    // Rounded up, or the caller would poll in a busy loop during the last millisecond.
     let milliseconds = i32::try_from(longest.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
     // SAFETY: pointer and length are those of one vector, which outlives the call.
     match unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, milliseconds) } {

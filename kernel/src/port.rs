@@ -1,4 +1,4 @@
-//! `bridge vlan`: which VLANs a bridge port, or the bridge's own device, takes part in.
+//! `bridge vlan`: the VLANs of a bridge port, or of the bridge's own device.
 
 use std::collections::BTreeSet;
 
@@ -10,24 +10,24 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::link::{self, Link};
 use super::{Conn, Result};
 
-/// One VLAN that a bridge port takes part in.
+/// A VLAN that a bridge port is a member of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Membership {
     /// VLAN id.
     pub vid: u16,
-    /// Untagged frames that come in belong to it.
+    /// Incoming untagged frames belong to it.
     pub pvid: bool,
-    /// Its frames go out untagged.
+    /// Its frames leave untagged.
     pub untagged: bool,
 }
 
 impl Membership {
-    /// Frames of the VLAN pass with their tag.
+    /// The VLAN's frames pass with their tag.
     pub fn tagged(vid: u16) -> Membership {
         Membership { vid, pvid: false, untagged: false }
     }
 
-    /// The port's own VLAN: untagged both ways.
+    /// The port's access VLAN: untagged in both directions.
     pub fn access(vid: u16) -> Membership {
         Membership { vid, pvid: true, untagged: true }
     }
@@ -38,9 +38,9 @@ impl Membership {
 pub struct Memberships {
     /// Interface index.
     pub port: u32,
-    /// Index of its bridge; none for a bridge's own device.
+    /// Index of its bridge. None for a bridge's own device.
     pub bridge: Option<u32>,
-    /// What it takes part in.
+    /// Its VLANs.
     pub vlans: Vec<Membership>,
 }
 
@@ -60,8 +60,8 @@ pub async fn vlans(conn: &Conn) -> Result<Vec<Memberships>> {
         .collect())
 }
 
-/// The names of a bridge's ports: from sysfs, where it is of the bridge's namespace, which is quicker than a
-/// list of all interfaces.
+/// The names of a bridge's ports. If sysfs shows the bridge's namespace, they come from there, which is
+/// faster than a list of all interfaces.
 pub async fn names(conn: &Conn, bridge: &Link) -> Result<BTreeSet<String>> {
     if link::is_in_sysfs(bridge)
         && let Ok(ports) = std::fs::read_dir(format!("/sys/class/net/{}/brif", bridge.name))

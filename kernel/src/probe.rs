@@ -1,8 +1,8 @@
-//! The frames that ask whether somebody uses an address, and what the frames that are heard say. Pure.
+//! Frames that probe for the use of an address, and the claims in received frames. Nothing here does I/O.
 //!
-//! IPv4: ARP probes and conflicts as RFC 5227 section 2.1 has them. IPv6: the neighbour solicitations of
-//! duplicate address detection and what answers them, RFC 4862 section 5.4. Both are sent in nobody's name
-//! (0.0.0.0 and ::), so that no neighbour's cache changes.
+//! IPv4: ARP probes and conflicts according to RFC 5227 section 2.1. IPv6: the neighbour solicitations of
+//! duplicate address detection and their answers, RFC 4862 section 5.4. Both have the unspecified address as
+//! their sender (0.0.0.0 and ::), so neighbour caches do not change.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -16,15 +16,15 @@ pub const ARP: u16 = 0x0806;
 /// EtherType of IPv6.
 pub const IPV6: u16 = 0x86dd;
 
-/// Destination, source and EtherType.
+/// Length of the Ethernet header: destination, source and EtherType.
 const ETHERNET: usize = 14;
 
-/// Which EtherType answers about an address come in.
+/// The EtherType of answers about an address.
 pub fn ethertype(addr: IpAddr) -> u16 {
     if addr.is_ipv4() { ARP } else { IPV6 }
 }
 
-/// The whole frame that asks for an address.
+/// The whole frame that probes for an address.
 pub fn question(addr: IpAddr, own: MacAddr) -> Vec<u8> {
     match addr {
         IpAddr::V4(addr) => arp::probe(addr, own),
@@ -32,28 +32,27 @@ pub fn question(addr: IpAddr, own: MacAddr) -> Vec<u8> {
     }
 }
 
-/// What a frame says of an address.
+/// A frame's claim to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The address.
     pub addr: IpAddr,
-    /// Who says so.
+    /// The MAC that claims it.
     pub mac: MacAddr,
-    /// Whether that one has the address.
+    /// Whether it uses the address or probes for it.
     pub stance: Stance,
 }
 
-/// Whether somebody has an address.
+/// The kind of claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stance {
-    /// It is the sender's.
+    /// The sender has the address.
     Uses,
-    /// The sender asks whether anybody has it, in order to take it. Anybody can ask that of any address.
+    /// The sender probes for the address before it uses it. Any host can probe for any address.
     Probes,
 }
 
-/// Who a frame says uses which address, or is about to: none for one that says neither, and for our own come
-/// back.
+/// The claim in a frame. None if the frame has no claim, or if it is a copy of a frame from `own`.
 pub fn claim(frame: &[u8], own: MacAddr) -> Option<Claim> {
     let (header, payload) = frame.split_at_checked(ETHERNET)?;
     let from = MacAddr(header[6..12].try_into().ok()?);
@@ -83,7 +82,7 @@ mod tests {
     const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 
     #[test]
-    fn anothers_question_is_a_claim_and_ours_is_none() {
+    fn a_probe_of_another_host_is_a_claim_and_our_own_is_not() {
         for addr in ["10.0.0.5", "2001:db8::5"] {
             let addr: IpAddr = addr.parse().unwrap();
             let expected = Claim { addr, mac: OTHER, stance: Stance::Probes };
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_or_something_else_claims_nothing() {
+    fn truncated_and_other_frames_claim_nothing() {
         for addr in ["10.0.0.5", "2001:db8::5"] {
             let whole = question(addr.parse().unwrap(), OTHER);
             let shortest = if addr.contains(':') { 78 } else { 42 };

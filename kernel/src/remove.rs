@@ -1,10 +1,10 @@
-//! `ip link del`, without the wait that comes after it.
+//! `ip link del`, without the wait at its end.
 //!
-//! The kernel announces the removal of a device 1 to 2 ms after the request, when name and addresses are
-//! free, and then keeps the requester for another 15 to 20 ms until RCU readers are gone. A process that
-//! exits cannot leave that wait behind in a thread (exit waits for it), so a child process makes the request:
-//! it holds no file of ours but its end of a pipe, and outlives us by those milliseconds if the removal was
-//! announced first.
+//! The kernel announces the removal of an interface 1 to 2 ms after the request. Name and addresses are free
+//! then. The kernel keeps the requester for another 15 to 20 ms until RCU readers are done. A process cannot
+//! leave this wait to a thread, because exit waits for the thread. So a child process makes the request. The
+//! child holds no open file of this process except its end of a pipe and the sockets that it needs or keeps.
+//! If the announcement comes first, the child outlives this process by those milliseconds.
 
 use std::fs::File;
 use std::io::Read;
@@ -30,8 +30,7 @@ const RTM_DELLINK: u16 = 17;
 const GROUP_LINK: u32 = 1;
 const NLMSG_ERROR: u16 = 2;
 
-/// `ip link del` by index, waiting until the kernel is through. An interface that is gone already is no
-/// error.
+/// `ip link del` by index. Waits until the kernel is done. A missing interface is no error.
 pub async fn link(conn: &Conn, index: u32, name: &str) -> Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = index;
@@ -43,8 +42,8 @@ pub async fn link(conn: &Conn, index: u32, name: &str) -> Result<()> {
     }
 }
 
-/// Sockets that nobody needs any more, and whose closing waits until RCU readers are through with what was
-/// deleted by them. The child of a [`Remover`] can wait for that in the caller's place.
+/// Sockets to close. Closing one waits until RCU readers are done with the rules that were deleted through
+/// it. The child of a [`Remover`] can wait instead of the caller.
 #[derive(Debug, Default)]
 pub struct DeferredClose(Vec<Nft>);
 
@@ -54,7 +53,7 @@ impl Extend<Nft> for DeferredClose {
     }
 }
 
-/// The sockets that a removal needs, opened in the namespace of the calling thread.
+/// The sockets for a removal, opened in the namespace of the calling thread.
 #[derive(Debug)]
 pub struct Remover {
     request: OwnedFd,
@@ -62,7 +61,7 @@ pub struct Remover {
 }
 
 impl Remover {
-    /// Opens both sockets. Announcements are heard from here on.
+    /// Opens both sockets. Announcements are received from now on.
     pub fn open() -> Result<Remover> {
         let failed = |e| NetError::new("open a netlink socket", e);
         let open = || {
@@ -73,9 +72,8 @@ impl Remover {
         Ok(Remover { request: open().map_err(failed)?, announcements })
     }
 
-    /// Removes the interface and returns when its removal has been announced, or with the kernel's refusal.
-    /// An interface that is gone already is no error. The child keeps the `sockets` open, so that the caller
-    /// does not wait when it closes them.
+    /// Removes the interface. Returns when the kernel announces or refuses the removal. A missing interface
+    /// is no error. The child keeps the `sockets` open, so that the caller does not wait when it closes them.
     pub fn remove(self, index: u32, name: &str, sockets: &DeferredClose) -> Result<()> {
         let failed = |e| NetError::new(format!("remove interface {name}"), e);
         let (verdict, child_end) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
@@ -83,9 +81,9 @@ impl Remover {
         let mut kept = vec![self.request.as_raw_fd(), child_end.as_raw_fd()];
         kept.extend(sockets.0.iter().map(AsRawFd::as_raw_fd));
         kept.sort_unstable();
-        // SAFETY: the child makes system calls on memory prepared above and exits; it takes no lock,
+        // SAFETY: the child makes system calls on memory prepared above and exits. It takes no lock,
         // allocates nothing and runs none of the parent's destructors.
-        let told = match unsafe { fork() } {
+        let reported = match unsafe { fork() } {
             Ok(ForkResult::Child) => {
                 run_child(self.request.as_raw_fd(), child_end.as_raw_fd(), &kept, &request)
             }
@@ -93,13 +91,13 @@ impl Remover {
                 drop(child_end);
                 wait(&self.announcements, verdict, index).map_err(failed)?
             }
-            // No process to be had: a limit, perhaps.
+            // The fork failed, perhaps because of a limit.
             Err(_) => None,
         };
-        // Without a child's word we ask ourselves and take the kernel's whole wait. A child that was killed
-        // after its request left the kernel's answer in the socket that we share, where it is read as the
-        // answer to this one.
-        match told.unwrap_or_else(|| ask(self.request.as_raw_fd(), &request)) {
+        // Without a report from a child, this process makes the request and waits for the kernel. If a child
+        // was killed after its request, the kernel's answer to it is still in the shared socket, and is read
+        // as the answer to this request.
+        match reported.unwrap_or_else(|| ask(self.request.as_raw_fd(), &request)) {
             0 | libc::ENODEV => Ok(()),
             errno => Err(failed(Errno::from_raw(errno))),
         }
@@ -117,11 +115,11 @@ fn delete_request(index: u32) -> [u8; 32] {
     message
 }
 
-/// The child: lets go of everything that a runtime may wait for, but for what is `kept` (in ascending order),
-/// asks, and writes the kernel's error number.
+/// The child: closes every descriptor that a runtime may wait for, except those in `kept` (in ascending
+/// order), makes the request and reports the kernel's error number.
 fn run_child(netlink: RawFd, verdict: RawFd, kept: &[RawFd], request: &[u8]) -> ! {
-    // SAFETY: system calls on descriptors of ours and on buffers of this frame; every other descriptor of
-    // this process is closed, and nothing uses them after.
+    // SAFETY: system calls on this process's descriptors and on buffers of this stack frame. Every other
+    // descriptor of this process is closed and not used afterwards.
     unsafe {
         let mut next = 0;
         for fd in kept {
@@ -141,7 +139,7 @@ fn ask(netlink: RawFd, request: &[u8]) -> i32 {
     /// `struct nlmsghdr` and the error number after it.
     const SHORTEST: isize = 20;
     let mut answer = [0u8; 64];
-    // SAFETY: system calls on buffers that live here, with their lengths; errno is this thread's own.
+    // SAFETY: system calls on local buffers with their lengths. errno belongs to this thread.
     unsafe {
         if libc::send(netlink, request.as_ptr().cast(), request.len(), 0) < 0 {
             return *libc::__errno_location();
@@ -167,7 +165,7 @@ unsafe fn close_range(first: RawFd, last: RawFd) {
     if first > last {
         return;
     }
-    // SAFETY: the caller gives the descriptors up.
+    // SAFETY: the caller no longer uses the descriptors.
     unsafe {
         if libc::syscall(libc::SYS_close_range, first, last, 0) != 0 {
             for fd in first..=last.min(HIGHEST_LIKELY) {
@@ -177,8 +175,8 @@ unsafe fn close_range(first: RawFd, last: RawFd) {
     }
 }
 
-/// Waits for the announcement or the child's word, whichever is first: the kernel's error number, 0 for
-/// success. None if the child has died without a word.
+/// Waits for the announcement or the child's report, whichever is first. Returns the kernel's error number, 0
+/// for success. None if the child ended without a report.
 fn wait(announcements: &OwnedFd, verdict: OwnedFd, index: u32) -> Result<Option<i32>, Errno> {
     loop {
         let mut ready = [
@@ -190,11 +188,11 @@ fn wait(announcements: &OwnedFd, verdict: OwnedFd, index: u32) -> Result<Option<
             other => other?,
         };
         let heard = ready[0].any().unwrap_or(false);
-        let told = ready[1].any().unwrap_or(false);
+        let child_reported = ready[1].any().unwrap_or(false);
         if heard && announced(announcements, index) {
             return Ok(Some(0));
         }
-        if told {
+        if child_reported {
             let mut errno = [0; size_of::<i32>()];
             let read = File::from(verdict).read_exact(&mut errno);
             return Ok(read.is_ok().then(|| i32::from_ne_bytes(errno)));
@@ -202,8 +200,9 @@ fn wait(announcements: &OwnedFd, verdict: OwnedFd, index: u32) -> Result<Option<
     }
 }
 
-/// Reads what was announced and looks for the end of our interface. RTM_DELLINK of family AF_BRIDGE only says
-/// that it has left its bridge. Messages lost to a full buffer (ENOBUFS) are made up for by the child's word.
+/// Reads announcements and looks for the removal of the interface. RTM_DELLINK of family AF_BRIDGE only means
+/// that the interface has left its bridge. If messages are lost to a full buffer (ENOBUFS), the child's
+/// report takes their place.
 fn announced(announcements: &OwnedFd, index: u32) -> bool {
     const HEADER: usize = 16;
     let mut buffer = [0u8; 16384];

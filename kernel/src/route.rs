@@ -17,7 +17,8 @@ use super::batch::{Request, Tolerate};
 use super::{Conn, Result};
 use crate::link::{HostRoute, Installed};
 
-/// Who made a route, as `ip route` shows it: `proto 117` is ours, and nobody's in iproute2's rt_protos.
+/// The protocol of the plugin's routes, as `ip route` shows it: `proto 117`. iproute2's rt_protos does not
+/// assign this number.
 pub(super) const OURS: RouteProtocol = RouteProtocol::Other(117);
 
 /// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
@@ -27,11 +28,11 @@ const LOCAL_TABLE: u8 = 255;
 const MULTICAST: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
 
 /// `ip route add DST via GW dev INTERFACE …` with every attribute of specification 1.1. `onlink` is for
-/// gateways that no address of the interface covers.
+/// gateways outside the subnets of the interface.
 ///
-/// As with the reference plugin, a route to the same destination through another interface is no obstacle
-/// (two networks of one pod may both have a default route, the later attached is preferred); the same route
-/// twice is.
+/// As with the reference plugin, an equal destination through another interface is no error. Two networks of
+/// one pod may both have a default route, and the kernel prefers the one attached later. The same route twice
+/// is an error.
 pub async fn add(conn: &Conn, interface: u32, route: &Route, onlink: bool) -> Result<()> {
     let message = message(interface, route, onlink);
     let action = || match route.gw {
@@ -41,9 +42,9 @@ pub async fn add(conn: &Conn, interface: u32, route: &Route, onlink: bool) -> Re
     conn.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE, action).await
 }
 
-/// `ip route add ADDRESS dev INTERFACE metric INTERFACE proto 117`, in a pod: there on the link, whatever the
-/// router knows. The metric, which is the interface's index, prefers the one that another network of the pod
-/// brought before.
+/// `ip route add ADDRESS dev INTERFACE metric INTERFACE proto 117`, in a pod: the address is on the link,
+/// whatever route the gateway has. The metric is the interface's index, so the kernel prefers the route of
+/// the network that was attached first.
 pub fn on_link(interface: u32, address: IpAddr) -> Request {
     let mut message = message(interface, &Route::to(address.into(), None), false);
     message.header.protocol = OURS;
@@ -57,8 +58,8 @@ pub fn on_link(interface: u32, address: IpAddr) -> Request {
     )
 }
 
-/// `ip route add NET via NODE dev INTERFACE onlink metric INTERFACE proto 117`, in a pod: what its node knows
-/// more about than the router.
+/// `ip route add NET via NODE dev INTERFACE onlink metric INTERFACE proto 117`, in a pod: for destinations
+/// that the node reaches and the gateway may not.
 pub fn through_node(interface: u32, net: IpNet, node: IpAddr) -> Request {
     let mut message = message(interface, &Route::to(net, Some(node)), true);
     message.header.protocol = OURS;
@@ -72,7 +73,7 @@ pub fn through_node(interface: u32, net: IpNet, node: IpAddr) -> Request {
     )
 }
 
-/// `ip route replace ADDRESS dev INTERFACE src SOURCE metric METRIC proto 117`, in the node.
+/// `ip route replace ADDRESS dev INTERFACE src SOURCE metric METRIC proto 117`, on the node.
 pub fn to_pod(route: &HostRoute, source: IpAddr) -> Request {
     let HostRoute { address: pod, interface, metric } = *route;
     let mut message = message(interface, &Route::to(pod.into(), None), false);
@@ -88,21 +89,21 @@ pub fn to_pod(route: &HostRoute, source: IpAddr) -> Request {
     )
 }
 
-/// `ip route del ADDRESS proto 117`, of whatever attachment; one that is gone is fine.
+/// `ip route del ADDRESS proto 117`, for any attachment. A missing route is no error.
 pub fn removal_of_any(pod: IpAddr) -> Request {
     removal_by(pod, Vec::new())
 }
 
-/// `ip route del ADDRESS dev INTERFACE metric METRIC proto 117`; one that is gone is fine.
+/// `ip route del ADDRESS dev INTERFACE metric METRIC proto 117`. A missing route is no error.
 pub fn removal(route: &HostRoute) -> Request {
     let by = vec![RouteAttribute::Oif(route.interface), RouteAttribute::Priority(route.metric)];
     removal_by(route.address, by)
 }
 
-/// `ip -6 route del multicast ff00::/8 dev INTERFACE table local`: the route that every interface gets with
-/// IPv6. The kernel walks these one by one for whatever interface comes or goes, and a bridge port, from
-/// which the node itself sends nothing, has no use for one. One that is not there is fine, and so is a kernel
-/// without IPv6.
+/// `ip -6 route del multicast ff00::/8 dev INTERFACE table local`: deletes the route that every interface
+/// gets with IPv6. The kernel walks these routes one by one whenever an interface comes or goes. A bridge
+/// port does not need one, because the node itself sends nothing from it. A missing route is no error, and
+/// neither is a kernel without IPv6.
 pub async fn delete_multicast_route(conn: &Conn, interface: u32) -> Result<()> {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet6;
@@ -132,8 +133,8 @@ fn removal_by(pod: IpAddr, mut by: Vec<RouteAttribute>) -> Request {
     )
 }
 
-/// `ip route get ADDRESS`: by which interface and from which address the node would send there; none if it
-/// could not.
+/// `ip route get ADDRESS`: the interface and source address that the node would use. None if no route leads
+/// there.
 pub async fn lookup(conn: &Conn, to: IpAddr) -> Result<Option<(u32, IpAddr)>> {
     let Some(message) = get(conn, lookup_of(to)).await? else { return Ok(None) };
     let (mut interface, mut source) = (None, None);
@@ -147,15 +148,15 @@ pub async fn lookup(conn: &Conn, to: IpAddr) -> Result<Option<(u32, IpAddr)>> {
     Ok(interface.zip(source))
 }
 
-/// `ip route get fibmatch ADDRESS`: the route of ours that leads there, if one does.
+/// `ip route get fibmatch ADDRESS`: the plugin's route to the address, if the node uses one.
 pub async fn ours_to(conn: &Conn, pod: IpAddr) -> Result<Option<HostRoute>> {
     let mut message = lookup_of(pod);
     message.header.flags = RouteFlags::FibMatch;
     Ok(get(conn, message).await?.as_ref().and_then(ours))
 }
 
-/// Index of the interface of the default route (of the main table, the one that is preferred); none without
-/// one.
+/// Index of the interface of the default route: the preferred one of the main table. None if there is no
+/// default route.
 pub async fn default_interface(conn: &Conn, family: Family) -> Result<Option<u32>> {
     let is_default = |route: &Route| {
         route.dst.prefix_len() == 0
@@ -166,17 +167,17 @@ pub async fn default_interface(conn: &Conn, family: Family) -> Result<Option<u32
     Ok(defaults.min_by_key(|there| there.route.priority).and_then(|there| there.interface))
 }
 
-/// `ip route show proto 117`: every route of ours to a pod.
+/// `ip route show proto 117`: every route of the plugin to a pod.
 pub async fn all_ours(conn: &Conn) -> Result<Vec<HostRoute>> {
     list_ours(conn, None).await
 }
 
-/// `ip route show proto 117 dev INTERFACE`: those that leave by one interface, by its index.
+/// `ip route show proto 117 dev INTERFACE`: the plugin's routes by one interface.
 pub async fn ours_by(conn: &Conn, interface: u32) -> Result<Vec<HostRoute>> {
     list_ours(conn, Some(interface)).await
 }
 
-/// The kernel picks them; before Linux 4.20 it lists all routes.
+/// The kernel filters the list. Before Linux 4.20 it lists all routes.
 async fn list_ours(conn: &Conn, interface: Option<u32>) -> Result<Vec<HostRoute>> {
     let mut routes = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -194,7 +195,7 @@ async fn list_ours(conn: &Conn, interface: Option<u32>) -> Result<Vec<HostRoute>
     Ok(routes)
 }
 
-/// `ip -6 route show proto ra`: the interfaces by which routers have made themselves known, by index.
+/// `ip -6 route show proto ra`: the indexes of interfaces that receive router advertisements.
 pub async fn advertised(conn: &Conn) -> Result<BTreeSet<u32>> {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet6;
@@ -237,7 +238,7 @@ fn lookup_of(to: IpAddr) -> RouteMessage {
     message
 }
 
-/// None where no route leads there.
+/// None if no route leads there.
 async fn get(conn: &Conn, message: RouteMessage) -> Result<Option<RouteMessage>> {
     match conn.get(RouteNetlinkMessage::GetRoute(message), || "look up a route".into()).await {
         Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
@@ -286,7 +287,7 @@ fn message(interface: u32, route: &Route, onlink: bool) -> RouteMessage {
     message
 }
 
-/// As iproute2 has it: through a gateway global, else the link.
+/// As in iproute2: global through a gateway, otherwise link.
 fn default_scope(route: &Route) -> RouteScope {
     if route.gw.is_some() || route.dst.addr().is_ipv6() { RouteScope::Universe } else { RouteScope::Link }
 }
@@ -298,8 +299,7 @@ fn address(ip: IpAddr) -> RouteAddress {
     }
 }
 
-/// `ip route show table all` of both families. Routes that the kernel made for itself (local, broadcast,
-/// cloned) are left out.
+/// `ip route show table all` of both families, without the kernel's own routes (local, broadcast, cloned).
 pub async fn list(conn: &Conn) -> Result<Vec<Installed>> {
     let mut routes = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -311,7 +311,8 @@ pub async fn list(conn: &Conn) -> Result<Vec<Installed>> {
     Ok(routes)
 }
 
-/// A route through several gateways, which is what IPv6 makes of two routes to one place, is one for each.
+/// A route through several gateways yields one route for each. IPv6 merges two routes to one destination into
+/// such a route.
 fn from_message(answer: RouteNetlinkMessage) -> Vec<Installed> {
     let RouteNetlinkMessage::NewRoute(message) = answer else { return Vec::new() };
     if message.header.kind != RouteType::Unicast || message.header.flags.contains(RouteFlags::Cloned) {

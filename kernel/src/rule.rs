@@ -8,7 +8,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::{Conn, Result};
 use crate::link::SourceRule;
 
-/// `ip rule show`: the rules that choose a routing table by source address.
+/// `ip rule show`: the rules that select a routing table by source address.
 pub async fn by_source(conn: &Conn) -> Result<Vec<SourceRule>> {
     let mut rules = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {

@@ -1,4 +1,4 @@
-//! The sysctls that are a network namespace's own.
+//! Sysctls of a network namespace.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -12,18 +12,17 @@ use nix::sys::stat::Mode;
 
 use super::{Conn, NetError, Result, link, netconf, route};
 
-/// `/proc/sys/net/FAMILY/conf` of the namespace in which it was opened: files below it stay that namespace's,
-/// also after the thread has left.
+/// `/proc/sys/net/FAMILY/conf` of the namespace that it was opened in. Files opened through it belong to that
+/// namespace, even after the thread has left it.
 ///
-/// The kernel keeps these folders of all namespaces in one list of names, so that opening them on the node
-/// takes the longer the more pods there are, 0.1 ms with 250. What netlink tells as well is asked there
-/// first.
+/// The kernel keeps these folders of all namespaces in one list of names. With more pods, opening them on the
+/// node takes longer: 0.1 ms with 250. Where netlink has the same fact, the code asks netlink first.
 #[derive(Debug)]
 pub struct InterfaceSysctls {
     folder: Option<File>,
     family: &'static str,
-    /// The interface's own folder that was opened last: the kernel looks a name up among those of its like in
-    /// all namespaces, and every pod has an `eth0`.
+    /// The interface folder that was opened last. The kernel looks a name up among the interfaces of all
+    /// namespaces, and every pod has an `eth0`.
     last: RefCell<Option<(String, File)>>,
 }
 
@@ -38,8 +37,8 @@ impl InterfaceSysctls {
         InterfaceSysctls::of(Family::V6)
     }
 
-    /// Opens the folder of a family in the namespace of the calling thread. A kernel without IPv6 has none of
-    /// that.
+    /// Opens the folder of a family in the namespace of the calling thread. A kernel without IPv6 has no such
+    /// folder.
     pub fn of(family: Family) -> InterfaceSysctls {
         let family = family.sysctl_folder();
         let folder = File::open(format!("/proc/sys/net/{family}/conf")).ok();
@@ -81,8 +80,8 @@ pub fn forwards(family: Family) -> Result<bool> {
         return Ok(forwards);
     }
     let path = forwarding_file(family);
-    let told = std::fs::read_to_string(path).map_err(|e| NetError::io(format!("read {path}"), &e))?;
-    Ok(told.trim() == "1")
+    let value = std::fs::read_to_string(path).map_err(|e| NetError::io(format!("read {path}"), &e))?;
+    Ok(value.trim() == "1")
 }
 
 fn forwarding_file(family: Family) -> &'static str {
@@ -93,7 +92,7 @@ fn forwarding_file(family: Family) -> &'static str {
 }
 
 /// Switches forwarding of a family on in the namespace of `conn` and of the calling thread, if it is off.
-/// As the reference plugin does for a gateway: `net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`.
+/// Like the reference plugin for a gateway: `net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`.
 pub async fn enable_forwarding(conn: &Conn, family: Family) -> Result<()> {
     if forwards(family)? {
         return Ok(());
@@ -106,10 +105,10 @@ pub async fn enable_forwarding(conn: &Conn, family: Family) -> Result<()> {
     Ok(())
 }
 
-/// A node that forwards takes no router advertisements any more, and with them loses the addresses and the
-/// default route that it may live on, unless `accept_ra` is 2 (kernel documentation, networking/ip-sysctl).
-/// So it becomes 2 where it is 1 and routers are heard, and nowhere else: behind a bridge of pods everybody
-/// could be the router then.
+/// A node that forwards ignores router advertisements unless `accept_ra` is 2 (kernel documentation,
+/// networking/ip-sysctl). It would then lose the addresses and the default route that it may depend on. So
+/// `accept_ra` changes from 1 to 2 on interfaces that receive router advertisements, and nowhere else: behind
+/// a bridge of pods, any pod could then act as the router.
 async fn keep_advertisements(conn: &Conn) -> Result<()> {
     for index in route::advertised(conn).await? {
         let Some(interface) = link::by_index(conn, index).await? else { continue };

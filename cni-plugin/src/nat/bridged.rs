@@ -94,8 +94,8 @@ pub fn bridged_difference(bridge: &str, addresses: &[IpAddr]) -> Result<Option<B
         let what = format!(
             "br_netfilter is on, and chain {IPTABLES_FORWARD} of table {table} drops what bridge {bridge} forwards"
         );
-        if !(nft.speaks_of(table.family, table.name, bridge)?
-            || nft.speaks_of(table.family, table.name, "physdev")?)
+        if !(nft.mentions(table.family, table.name, bridge)?
+            || nft.mentions(table.family, table.name, "physdev")?)
         {
             return Ok(Some(BridgedDrop { what, is_doubtful: false }));
         }

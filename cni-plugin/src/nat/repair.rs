@@ -128,7 +128,7 @@ impl Nat {
         changes.extend(self.share(&mut live)?.into_iter().map(create));
         changes.extend(shared(&live));
         // An attachment under way may want what a finished one has; it will be refused by itself.
-        self.commit_what_can(changes, Refusal::exists)?;
+        self.commit_tolerating(changes, Refusal::exists)?;
         Ok(live)
     }
 

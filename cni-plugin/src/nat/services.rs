@@ -39,7 +39,11 @@ impl Nat {
                 wanted.iter().filter(of_set).filter(|ip| !there.contains(&nft::address(**ip))).map(element),
             );
         }
-        if changes.is_empty() { Ok(()) } else { self.commit_what_can(changes, Refusal::not_found).map(drop) }
+        if changes.is_empty() {
+            Ok(())
+        } else {
+            self.commit_tolerating(changes, Refusal::not_found).map(drop)
+        }
     }
 
     /// Rules for networks of services that have none yet.

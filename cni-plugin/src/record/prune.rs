@@ -32,7 +32,7 @@ pub fn prune() -> Result<(), CniError> {
     }
     let _alone = RecordLock::exclusive()?;
     // A namespace that is made from here on has a name that none of these folders has.
-    let Some(living) = netns::living()? else { return Ok(()) };
+    let Some(living) = netns::in_use()? else { return Ok(()) };
     for (_, folders) in others.iter().filter(|(node, _)| !living.contains(*node)) {
         if !has_living_pod(folders)? {
             folders.iter().try_for_each(|folder| remove(folder))?;

@@ -70,7 +70,7 @@ fn forward_chains(
         }
         let mut known = BTreeSet::new();
         for device in devices {
-            if nft.speaks_of(family, &table, device)? {
+            if nft.mentions(family, &table, device)? {
                 known.insert(device.clone());
             }
         }
@@ -91,7 +91,7 @@ fn reverse_path_filters(
     for filter in nft.reverse_path_filters()? {
         let mut known = BTreeSet::new();
         for device in facts.devices() {
-            if nft.speaks_of(filter.family, &filter.table, &device)? {
+            if nft.mentions(filter.family, &filter.table, &device)? {
                 known.insert(device);
             }
         }

@@ -1,4 +1,4 @@
-//! `RTM_NEWLINK` as the kernel sends it, turned into a [`Link`].
+//! Decodes `RTM_NEWLINK` into a [`Link`].
 
 use cni_conf::cni::mac::MacAddr;
 use netlink_packet_route::link::{
@@ -9,7 +9,7 @@ use netlink_packet_route::link::{
 
 use crate::link::{Bond, Bridge, Kind, Link, PortFlags};
 
-/// An interface out of an answer.
+/// The interface that an answer describes.
 pub(super) fn from_message(message: LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
@@ -54,7 +54,7 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
             _ => {}
         }
     }
-    // An index of another namespace is no parent here. A veth's other end may well be elsewhere.
+    // An index in another namespace is no parent here. The other end of a veth can be in another namespace.
     if link.parent_namespace.is_some() && matches!(link.kind, Kind::Vlan { .. }) {
         link.parent = None;
     }

@@ -1,4 +1,4 @@
-//! Interfaces, their addresses and routes as the kernel reports them, reduced to what the plans ask about.
+//! Interfaces, their addresses and routes as the kernel reports them, reduced to what the plans need.
 //!
 //! Nothing here does I/O.
 
@@ -8,7 +8,7 @@ use cni_conf::cni::mac::MacAddr;
 use cni_conf::cni::result::Route;
 use ipnet::IpNet;
 
-/// What `ip -d link show` tells of one interface.
+/// What `ip -d link show` shows of one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Interface index, unique within its namespace.
@@ -17,44 +17,43 @@ pub struct Link {
     pub name: String,
     /// Driver and its options.
     pub kind: Kind,
-    /// Ethernet address; none on interfaces without one.
+    /// Ethernet address. None on interfaces without one.
     pub mac: Option<MacAddr>,
-    /// The one that the hardware was made with, which a member of a bond does not use; none where there is
-    /// none.
+    /// The hardware's own MAC, which a member of a bond does not use. None if there is none.
     pub permanent_mac: Option<MacAddr>,
     /// MTU in bytes.
     pub mtu: u32,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
-    /// A carrier is there and the device is up (`IFF_LOWER_UP`).
+    /// The device is up and has a carrier (`IFF_LOWER_UP`).
     pub carrier: bool,
-    /// Frames pass: the carrier's arrival has reached the queues (`IF_OPER_UP`).
+    /// Frames pass: the queues have been started after the carrier came up (`IF_OPER_UP`).
     pub oper_up: bool,
-    /// Promiscuous by an operator's or our request (`IFF_PROMISC`).
+    /// Promiscuous because an operator or this plugin set it (`IFF_PROMISC`).
     pub promisc: bool,
     /// Index of the bridge or bond that this is a port of.
     pub master: Option<u32>,
     /// Index of the lower device of a VLAN sub-interface, or of the other end of a veth.
     pub parent: Option<u32>,
-    /// The namespace that `parent` is an index of, where that is another one (`IFLA_LINK_NETNSID`).
+    /// The id of the namespace that `parent` is in, if it is another one (`IFLA_LINK_NETNSID`).
     pub parent_namespace: Option<i32>,
-    /// `IFLA_IFALIAS`: where we write whose the interface is.
+    /// `IFLA_IFALIAS`: the plugin stores the interface's owner there.
     pub alias: Option<String>,
-    /// Whether router advertisements configure the interface; none where IPv6 is off.
+    /// Whether router advertisements configure the interface. None if IPv6 is off.
     pub accept_ra: Option<i32>,
-    /// Which ARP requests the node leaves unanswered there (`arp_ignore`); none where IPv4 is off.
+    /// The ARP requests that the node leaves unanswered there (`arp_ignore`). None if IPv4 is off.
     pub arp_ignore: Option<i32>,
-    /// How strictly the node looks there at where packets come from (`rp_filter`); none where IPv4 is off.
+    /// How strictly the node checks source addresses there (`rp_filter`). None if IPv4 is off.
     pub rp_filter: Option<i32>,
-    /// Whether IPv6 is off there (`disable_ipv6`); none where the kernel has none for it.
+    /// Whether IPv6 is off there (`disable_ipv6`). None if the kernel has no IPv6 settings for it.
     pub disable_ipv6: Option<i32>,
-    /// Options as a bridge port; none on what is no bridge port.
+    /// Options as a bridge port. None if it is no bridge port.
     pub port: Option<PortFlags>,
-    /// As a bridge port, it lets frames through (spanning tree state `forwarding`).
+    /// The bridge port forwards frames (spanning tree state `forwarding`).
     pub forwarding: bool,
 }
 
-/// The driver of an interface (`IFLA_INFO_KIND`) and the options we look at.
+/// The driver of an interface (`IFLA_INFO_KIND`) and the options that the plans need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A Linux bridge.
@@ -70,29 +69,29 @@ pub enum Kind {
     Bond(Bond),
     /// One end of a veth pair.
     Veth,
-    /// Any other driver by name; empty for hardware, which has no kind.
+    /// Any other driver by name. Empty for hardware, which has no kind.
     Other(String),
 }
 
 /// Options of a bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bridge {
-    /// Seconds/100 (kernel ticks) that a new port listens and learns before it forwards.
+    /// Time in 1/100 s (kernel ticks) that a new port listens and learns before it forwards.
     pub forward_delay: u32,
     /// Spanning tree is on, in the kernel or in user space.
     pub stp: bool,
     /// Frames are filtered by VLAN.
     pub vlan_filtering: bool,
-    /// The VLAN that a new port joins untagged; 0 for none.
+    /// The VLAN that a new port joins untagged. 0 for none.
     pub default_pvid: u16,
-    /// Multicast goes to the ports only that asked for it.
+    /// Multicast goes only to ports that asked for it.
     pub multicast_snooping: bool,
 }
 
 /// Options of a bond.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bond {
-    /// Mode by its name in the kernel's documentation, `802.3ad` for one.
+    /// Mode by its name in the kernel's documentation, for example `802.3ad`.
     pub mode: String,
     /// `fail_over_mac` by name: `none`, `active` or `follow`.
     pub fail_over_mac: String,
@@ -101,16 +100,16 @@ pub struct Bond {
 /// Options of a bridge port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortFlags {
-    /// A frame may leave by the port that it came in by.
+    /// A frame may leave by the port that it arrived at.
     pub hairpin: bool,
     /// No frames to and from other isolated ports.
     pub isolated: bool,
-    /// Only frames whose source is in the forwarding database for this port are let in.
+    /// The port accepts only frames whose source MAC is in the forwarding database for this port.
     pub locked: bool,
 }
 
 impl Link {
-    /// The kind's name as `ip link` prints it; `hardware` where the driver reports none.
+    /// The kind's name as `ip link` prints it. `hardware` if the driver reports none.
     pub fn kind_name(&self) -> &str {
         match &self.kind {
             Kind::Bridge(_) => "bridge",
@@ -134,51 +133,52 @@ impl Link {
 /// One address of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Index of the interface that carries it.
+    /// Index of the interface that has it.
     pub interface: u32,
     /// The address with its prefix length.
     pub net: IpNet,
-    /// Of 169.254.0.0/16 (RFC 3927) or fe80::/10 (RFC 4291): every interface that is up has one of the
+    /// In 169.254.0.0/16 (RFC 3927) or fe80::/10 (RFC 4291). Every interface that is up has an address in the
     /// latter.
     pub link_local: bool,
-    /// Duplicate address detection has not ended yet.
+    /// Duplicate address detection is not finished.
     pub tentative: bool,
     /// Duplicate address detection found another holder.
     pub duplicate: bool,
-    /// Not the first of its subnet (IPv4), or a temporary one of RFC 8981 (IPv6): `IFA_F_SECONDARY` is both.
+    /// Not the first of its subnet (IPv4), or a temporary address of RFC 8981 (IPv6). `IFA_F_SECONDARY` means
+    /// both.
     pub secondary: bool,
     /// New connections should no longer use it (RFC 4862 section 5.5.4).
     pub deprecated: bool,
-    /// It has a limited life: a router advertisement or DHCP gave it.
+    /// It has a limited lifetime: a router advertisement or DHCP set it.
     pub dynamic: bool,
 }
 
-/// One route that the kernel has.
+/// One installed route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
-    /// Index of the interface that it leaves by; none for multipath and blackhole routes.
+    /// Index of the outgoing interface. None for multipath and blackhole routes.
     pub interface: Option<u32>,
     /// Destination, gateway, table and metric.
     pub route: Route,
 }
 
-/// A route to one address on the link, as host access gives the node one to each pod: `ip route show proto
+/// A route to one address on the link. With host access, the node has one to each pod: `ip route show proto
 /// 117`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostRoute {
     /// The pod's address.
     pub address: IpAddr,
-    /// Index of the interface that it leaves by.
+    /// Index of the outgoing interface.
     pub interface: u32,
-    /// The metric, which says whose it is.
+    /// The metric, which identifies the attachment.
     pub metric: u32,
 }
 
 /// A routing rule that chooses a table by source address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceRule {
-    /// The source address, or the first of a subnet.
+    /// The source address, or the first address of a subnet.
     pub from: IpAddr,
-    /// The table that it leads to.
+    /// The table that the rule selects.
     pub table: u32,
 }

@@ -1,5 +1,5 @@
-//! Netlink messages of netfilter: `struct nlmsghdr`, `struct nfgenmsg`, attributes. Others whose header is a
-//! family in four bytes are made like these (`netconf`).
+//! Netlink messages of netfilter: `struct nlmsghdr`, `struct nfgenmsg`, attributes. `netconf` uses them too,
+//! because its header is also a family in four bytes.
 
 use nix::errno::Errno;
 
@@ -10,7 +10,7 @@ const GENERIC: usize = 4;
 const ATTRIBUTE: usize = 4;
 
 const NLA_F_NESTED: u16 = 0x8000;
-/// The bits of an attribute's type that are no flags.
+/// The bits of an attribute's type that are not flags.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// `NLM_F_DUMP_INTR`
@@ -18,18 +18,18 @@ const INTERRUPTED: u16 = 0x10;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-/// Below are the protocol's own message types.
+/// Lower numbers are netlink's control messages.
 const NLMSG_MIN_TYPE: u16 = 0x10;
 
-/// A message being written.
+/// A message under construction.
 #[derive(Debug)]
 pub struct Message {
     bytes: Vec<u8>,
 }
 
 impl Message {
-    /// A message of a subsystem: `kind` is the subsystem's number in the upper byte and the message's in the
-    /// lower; `resource` is only used by batches.
+    /// A message of a subsystem. The upper byte of `kind` is the subsystem, the lower byte is the message
+    /// type. Only batches use `resource`.
     pub fn new(kind: u16, flags: u16, sequence: u32, family: u8, resource: u16) -> Message {
         let mut bytes = Vec::with_capacity(256);
         bytes.extend_from_slice(&[0; 4]);
@@ -52,19 +52,19 @@ impl Message {
         self
     }
 
-    /// A number in network byte order, as netfilter has it.
+    /// A number in network byte order, as netfilter uses it.
     pub fn number(&mut self, kind: u16, value: u32) -> &mut Message {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    /// A text with its closing NUL.
+    /// A string with its closing NUL.
     pub fn text(&mut self, kind: u16, value: &str) -> &mut Message {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.bytes(kind, &bytes)
     }
 
-    /// An attribute that holds others.
+    /// An attribute that contains attributes.
     pub fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Message)) -> &mut Message {
         let start = self.bytes.len();
         self.bytes(kind | NLA_F_NESTED, &[]);
@@ -74,14 +74,14 @@ impl Message {
         self
     }
 
-    /// Attributes that the kernel sent, as they are.
+    /// Attributes from the kernel, unchanged.
     pub fn raw(&mut self, attributes: &[u8]) -> &mut Message {
         self.bytes.extend_from_slice(attributes);
         self.pad();
         self
     }
 
-    /// The whole message, its length filled in.
+    /// The complete message with its length.
     pub fn finish(mut self) -> Vec<u8> {
         let length = self.bytes.len() as u32;
         self.bytes[..4].copy_from_slice(&length.to_ne_bytes());
@@ -93,22 +93,22 @@ impl Message {
     }
 }
 
-/// One message of the kernel's.
+/// One message from the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The sequence number of the message that it answers.
+    /// The sequence number of the request.
     pub sequence: u32,
-    /// Why it was refused; none for an object or an acknowledgement.
+    /// Why the kernel refused the request. None for an object or an acknowledgement.
     pub error: Option<Errno>,
-    /// The list that it is part of may lack some, or have some twice (`NLM_F_DUMP_INTR`).
+    /// The list that it is part of may lack objects or repeat some (`NLM_F_DUMP_INTR`).
     pub interrupted: bool,
     /// The attributes of an object.
     pub payload: Vec<u8>,
 }
 
-/// Takes what was received apart.
+/// Splits received bytes into messages.
 pub fn answers(received: &[u8]) -> Vec<Answer> {
-    let mut told = Vec::new();
+    let mut parsed = Vec::new();
     let mut rest = received;
     while let (Some(size), Some(kind), Some(flags), Some(sequence)) =
         (u32_at(rest, 0), u16_at(rest, 4), u16_at(rest, 6), u32_at(rest, 8))
@@ -121,14 +121,14 @@ pub fn answers(received: &[u8]) -> Vec<Answer> {
         match kind {
             NLMSG_ERROR | NLMSG_DONE => {
                 let code = u32_at(body, 0).unwrap_or_default() as i32;
-                told.push(answer((code != 0).then(|| Errno::from_raw(-code)), &[]));
+                parsed.push(answer((code != 0).then(|| Errno::from_raw(-code)), &[]));
             }
-            NLMSG_MIN_TYPE.. => told.push(answer(None, body.get(GENERIC..).unwrap_or_default())),
+            NLMSG_MIN_TYPE.. => parsed.push(answer(None, body.get(GENERIC..).unwrap_or_default())),
             _ => {}
         }
         rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
     }
-    told
+    parsed
 }
 
 /// The attributes of a message or of another attribute, in order: type without flags, and value.
@@ -152,7 +152,7 @@ pub fn number(value: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))
 }
 
-/// A text, without its closing NUL.
+/// A string without its closing NUL.
 pub fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
 }
@@ -177,9 +177,9 @@ mod tests {
         });
         let bytes = message.finish();
         assert_eq!(u32_at(&bytes, 0), Some(bytes.len() as u32));
-        let told = answers(&bytes);
-        assert_eq!((told.len(), told[0].sequence, told[0].error), (1, 7, None));
-        let payload = &told[0].payload;
+        let parsed = answers(&bytes);
+        assert_eq!((parsed.len(), parsed[0].sequence, parsed[0].error), (1, 7, None));
+        let payload = &parsed[0].payload;
         assert_eq!(attribute(payload, 1).map(text).as_deref(), Some("abc"));
         let nested = attribute(payload, 2).unwrap();
         assert_eq!(attribute(nested, 1).and_then(number), Some(0xfffe));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_ends_the_reading() {
+    fn truncated_bytes_yield_no_attributes() {
         let mut message = Message::new(0x0a03, 5, 7, 1, 0);
         message.bytes(1, &[1; 40]);
         let bytes = message.finish();

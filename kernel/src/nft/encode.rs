@@ -1,4 +1,4 @@
-//! Changes as netlink messages (linux/netfilter/nf_tables.h).
+//! Encodes changes as netlink messages (linux/netfilter/nf_tables.h).
 
 mod expr;
 
@@ -69,7 +69,7 @@ pub(super) mod attr {
     pub const DATA_VERDICT: u16 = 2;
 }
 
-/// A change as the message that asks for it.
+/// The message that requests a change.
 pub(super) fn encode(change: &Change, sequence: u32) -> Vec<u8> {
     let table = change.table();
     let (kind, flags) = request(change);
@@ -161,7 +161,7 @@ fn add_set(message: &mut Message, table: Table, set: &Set, id: u32) {
     }
     message.number(attr::SET_ID, id);
     if set.key == [Type::Interface] {
-        // `nft` prints names backwards unless it is told that they are in host byte order.
+        // Without this, `nft` prints names backwards: it does not know that they are in host byte order.
         const KEY_BYTE_ORDER: u8 = 0;
         const HOST: u32 = 1;
         let mut order = vec![KEY_BYTE_ORDER, size_of::<u32>() as u8];
@@ -215,10 +215,10 @@ pub(super) fn key(element: &mut Message, bytes: &[u8]) {
     });
 }
 
-/// `NFTNL_UDATA_SET_ELEM_COMMENT` and `NFTNL_UDATA_RULE_COMMENT`: what `nft` prints as a comment.
+/// `NFTNL_UDATA_SET_ELEM_COMMENT` and `NFTNL_UDATA_RULE_COMMENT`: the data that `nft` prints as a comment.
 const COMMENT: u8 = 0;
 
-/// A comment in the form that `nft` stores: type, length, text with its closing NUL.
+/// A comment in the form that `nft` stores: type, length, and string with its closing NUL.
 fn userdata(comment: &str) -> Vec<u8> {
     let mut data = vec![COMMENT, comment.len() as u8 + 1];
     data.extend_from_slice(comment.as_bytes());
@@ -226,7 +226,7 @@ fn userdata(comment: &str) -> Vec<u8> {
     data
 }
 
-/// The comment in such data; empty if there is none.
+/// The comment in such data. Empty if there is none.
 pub(super) fn comment_of(mut data: &[u8]) -> String {
     while let [kind, length, rest @ ..] = data {
         let length = usize::from(*length).min(rest.len());
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(userdata("x"), [0, 2, b'x', 0]);
         let long = "y".repeat(crate::nft::LONGEST_COMMENT);
         assert_eq!(comment_of(&userdata(&long)), long);
-        // Another program's data before it, and data that is cut short.
+        // Data of another program before the comment, and truncated data.
         assert_eq!(comment_of(&[7, 1, 9, 0, 2, b'x', 0]), "x");
         assert_eq!(comment_of(&[7, 9, 1]), "");
         assert_eq!(comment_of(&[0]), "");

@@ -1,4 +1,4 @@
-//! What rules are made of. Each expression's doc has `nft --debug=netlink`'s notation for it.
+//! The expressions of rules. The doc comment of each has the notation of `nft --debug=netlink`.
 
 /// The packets that a table sees (`NFPROTO_*` of linux/netfilter.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum TableFamily {
 }
 
 impl TableFamily {
-    /// As `nft` calls it.
+    /// Its name in `nft`.
     pub fn name(self) -> &'static str {
         match self {
             TableFamily::Inet => "inet",
@@ -26,11 +26,11 @@ impl TableFamily {
     }
 }
 
-/// One of the sixteen registers of four bytes. Longer values fill the ones that follow.
+/// One of the sixteen registers of four bytes. A longer value continues in the next registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reg(pub u32);
 
-/// Where a packet's bytes are counted from (`enum nft_payload_bases`).
+/// The header that a payload offset counts from (`enum nft_payload_bases`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Base {
@@ -42,7 +42,7 @@ pub enum Base {
     Transport = 2,
 }
 
-/// Facts about a packet that are not in it (`enum nft_meta_keys`).
+/// Metadata of a packet (`enum nft_meta_keys`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Meta {
@@ -58,7 +58,7 @@ pub enum Meta {
     Protocol = 16,
 }
 
-/// Facts about a packet's connection (`enum nft_ct_keys`).
+/// Connection tracking data of a packet (`enum nft_ct_keys`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Ct {
@@ -79,7 +79,7 @@ pub enum Field {
     Destination,
 }
 
-/// What becomes of a packet.
+/// The verdict on a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Verdict {
@@ -95,89 +95,89 @@ pub enum Verdict {
 pub enum Expr {
     /// `[ meta load KEY => reg ]`
     Meta {
-        /// What.
+        /// The metadata.
         key: Meta,
-        /// Where to.
+        /// Destination register.
         to: Reg,
     },
     /// `[ meta set mark with reg ]`
     SetMark(Reg),
     /// `[ ct load KEY => reg ]`
     Ct {
-        /// What.
+        /// The data.
         key: Ct,
-        /// Where to.
+        /// Destination register.
         to: Reg,
     },
     /// `[ payload load LENb @ BASE header + OFFSET => reg ]`
     Payload {
-        /// Which header.
+        /// The header.
         base: Base,
-        /// Bytes from its beginning.
+        /// Offset in bytes.
         offset: u32,
-        /// How many bytes.
+        /// Number of bytes.
         length: u32,
-        /// Where to.
+        /// Destination register.
         to: Reg,
     },
     /// `[ payload write reg => LENb @ BASE header + OFFSET csum_type 1 csum_off OFFSET csum_flags FLAGS ]`
     SetPayload {
-        /// Which header.
+        /// The header.
         base: Base,
-        /// Bytes from its beginning.
+        /// Offset in bytes.
         offset: u32,
-        /// How many bytes.
+        /// Number of bytes.
         length: u32,
-        /// Where from.
+        /// Source register.
         from: Reg,
-        /// Where that header has its checksum, in bytes from its beginning.
+        /// Offset of the header's checksum in bytes.
         checksum: u32,
-        /// The bytes are an address, which the checksum of TCP or UDP covers too.
+        /// The bytes are an address, so the checksum of TCP or UDP covers them too.
         pseudo_header: bool,
     },
-    /// `[ exthdr load LENb @ HEADER + OFFSET => reg ]`: an IPv6 extension header. The rule ends here where
-    /// the packet has none of that number.
+    /// `[ exthdr load LENb @ HEADER + OFFSET => reg ]`: an IPv6 extension header. The rule does not match if
+    /// the packet has no such header.
     Extension {
-        /// Its number.
+        /// The header's number.
         header: u8,
-        /// Bytes from its beginning.
+        /// Offset in bytes.
         offset: u32,
-        /// How many bytes.
+        /// Number of bytes.
         length: u32,
-        /// Where to.
+        /// Destination register.
         to: Reg,
     },
-    /// `[ fib saddr type => reg ]`: what the routing table calls the address (`RTN_LOCAL` and so on).
+    /// `[ fib saddr type => reg ]`: the type of the address in the routing table (`RTN_LOCAL` and so on).
     AddressType {
-        /// Which address.
+        /// The address.
         of: Field,
-        /// Where to.
+        /// Destination register.
         to: Reg,
     },
     /// `[ bitwise reg = ( reg & mask ) ^ xor ]`
     Bitwise {
-        /// Read and written.
+        /// Source and destination register.
         reg: Reg,
-        /// As many bytes as are looked at.
+        /// The mask, as long as the value.
         mask: Vec<u8>,
-        /// As many.
+        /// As long as the mask.
         xor: Vec<u8>,
     },
-    /// `[ cmp eq reg value ]`: the rule ends here where they differ.
+    /// `[ cmp eq reg value ]`: the rule does not match if they differ.
     Equal {
-        /// Compared.
+        /// The register.
         reg: Reg,
-        /// With these bytes.
+        /// The bytes to compare it with.
         value: Vec<u8>,
     },
     /// `[ cmp neq reg value ]`
     NotEqual {
-        /// Compared.
+        /// The register.
         reg: Reg,
-        /// With these bytes.
+        /// The bytes to compare it with.
         value: Vec<u8>,
     },
-    /// `[ lookup reg set NAME ]`: the rule ends here where the set lacks the key.
+    /// `[ lookup reg set NAME ]`: the rule does not match if the set lacks the key.
     Lookup {
         /// The key.
         key: Reg,
@@ -190,7 +190,7 @@ pub enum Expr {
         key: Reg,
         /// Map.
         map: &'static str,
-        /// Where the value goes.
+        /// Destination register.
         to: Reg,
     },
     /// `[ lookup reg set NAME dreg 0 ]`
@@ -202,9 +202,9 @@ pub enum Expr {
     },
     /// `[ immediate reg VALUE ]`
     Load {
-        /// As many bytes as the register takes.
+        /// As many bytes as the register holds.
         value: Vec<u8>,
-        /// Where to.
+        /// Destination register.
         to: Reg,
     },
     /// `[ immediate reg 0 VERDICT ]`
@@ -229,14 +229,14 @@ pub enum Expr {
     Masquerade,
     /// `[ counter pkts 0 bytes 0 ]`
     Counter,
-    /// `[ match name NAME rev REVISION ]`: a match of iptables', in the form that iptables-nft writes.
+    /// `[ match name NAME rev REVISION ]`: an iptables match, in the form that iptables-nft writes.
     Match(Match),
 }
 
-/// A match of iptables' (x_tables), as a rule has it.
+/// An iptables match (x_tables) in a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Match {
-    /// Its name, `mark` for one.
+    /// Its name, for example `mark`.
     pub name: String,
     /// The revision of its options.
     pub revision: u32,
@@ -245,7 +245,7 @@ pub struct Match {
 }
 
 impl Expr {
-    /// The kernel module that brings it, where it is not nf_tables itself.
+    /// The kernel module that implements the expression. None if it is part of nf_tables.
     pub fn module(&self) -> Option<&'static str> {
         match self {
             Expr::Ct { .. } => Some("nft_ct"),

@@ -1,6 +1,6 @@
-//! Rules of others that filter reverse paths: they drop what comes from an address to which the routing table
-//! knows no way, or none by the device that it came in by. `fib saddr . iif oif missing drop`, and iptables'
-//! `-m rpfilter --invert -j DROP`.
+//! Finds reverse path filters in the rules of other programs. Such a rule drops packets from an address to
+//! which no route leads, or no route by the interface that the packet arrived at. Examples are `fib saddr .
+//! iif oif missing drop` and iptables' `-m rpfilter --invert -j DROP`.
 
 use super::encode::{attr, kind};
 use super::{Hooked, Nft, Result};
@@ -15,25 +15,25 @@ pub struct ReversePathFilter {
     pub family: TableFamily,
     /// The table's name.
     pub table: String,
-    /// Its own.
+    /// The chain's name.
     pub chain: String,
-    /// The rule is about IPv4.
+    /// The rule applies to IPv4.
     pub ipv4: bool,
-    /// The rule is about IPv6.
+    /// The rule applies to IPv6.
     pub ipv6: bool,
-    /// The way back has to lead by the device that the packet came in by.
+    /// The reverse path must lead by the interface that the packet arrived at.
     pub strict: bool,
 }
 
-/// One rule, as far as it filters reverse paths.
+/// The reverse path filter of one rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Filter {
-    /// It is about this family alone (`meta nfproto`).
+    /// The only family that the rule applies to (`meta nfproto`).
     ipv6: Option<bool>,
     strict: bool,
-    /// What it names is the packets without a way back; else those with one.
+    /// The rule matches packets without a reverse path. Otherwise it matches packets with one.
     missing: bool,
-    /// What becomes of these.
+    /// The verdict on the packets that match.
     verdict: i32,
 }
 
@@ -44,13 +44,14 @@ const JUMP: i32 = -3;
 const GOTO: i32 = -4;
 
 impl Nft {
-    /// Every chain that filters reverse paths of all that comes in, whoever made it. Rules for single devices
-    /// are passed over, and chains that others lead to.
+    /// Every chain that filters the reverse paths of all incoming packets, from any program. Rules for single
+    /// interfaces are ignored, and chains that other chains jump to.
     pub fn reverse_path_filters(&self) -> Result<Vec<ReversePathFilter>> {
         let mut found = Vec::new();
         for Hooked { family, table, chain, drops } in self.hooked(HookPoint::Prerouting)? {
             let filters = self.filters(family, &table, &chain)?;
-            // One that leads elsewhere drops there, after it has logged for one.
+            // A jump or goto counts as a drop: the other chain drops the packet, for example after it has
+            // logged it.
             let drops_missing =
                 |filter: &&Filter| filter.missing && [DROP, JUMP, GOTO].contains(&filter.verdict);
             let spares_present = |filter: &&Filter| drops && !filter.missing && filter.verdict == ACCEPT;
@@ -71,13 +72,13 @@ impl Nft {
         let mut message = Message::new(kind::GET_RULE, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
         message.text(attr::RULE_TABLE, table).text(attr::RULE_CHAIN, chain);
         let action = || format!("nft list chain {} {table} {chain}", family.name());
-        let told = self.socket.request(message, action)?;
+        let answers = self.socket.request(message, action)?;
         let is_of =
             |rule: &[u8], kind: u16, name: &str| attribute(rule, kind).map(text).as_deref() == Some(name);
-        // Old kernels list those of all chains.
+        // Old kernels list the rules of all chains.
         let of_chain =
             |rule: &&Vec<u8>| is_of(rule, attr::RULE_TABLE, table) && is_of(rule, attr::RULE_CHAIN, chain);
-        let rules = told.iter().filter(of_chain);
+        let rules = answers.iter().filter(of_chain);
         Ok(rules.filter_map(|rule| filter(attribute(rule, attr::RULE_EXPRESSIONS)?)).collect())
     }
 }
@@ -90,7 +91,7 @@ enum Loaded {
     WayBack,
 }
 
-/// What the expressions of a rule (`NFTA_EXPR_NAME`, `_DATA`) say of reverse paths.
+/// The reverse path filter in the expressions of a rule (`NFTA_EXPR_NAME`, `_DATA`).
 fn filter(expressions: &[u8]) -> Option<Filter> {
     let (mut loaded, mut ipv6, mut strict, mut missing, mut verdict) =
         (Loaded::Nothing, None, false, None, None);
@@ -117,7 +118,7 @@ fn filter(expressions: &[u8]) -> Option<Filter> {
                     _ => {}
                 }
             }
-            // Of a set of devices, nobody knows whether ours is in it.
+            // It is unknown whether the set has the plugin's interfaces.
             "lookup" if matches!(loaded, Loaded::InputDevice) => return None,
             "match" if attribute(data, 1).map(text).as_deref() == Some("rpfilter") => {
                 let of_match = rpfilter(*attribute(data, 3)?.first()?);
@@ -134,7 +135,7 @@ fn filter(expressions: &[u8]) -> Option<Filter> {
     Some(Filter { ipv6, strict, missing: missing?, verdict: verdict? })
 }
 
-/// `enum nft_meta_keys`: by index or by name.
+/// `enum nft_meta_keys`: the interface by index or by name.
 fn of_meta(key: u32) -> Loaded {
     const IIF: u32 = 4;
     const IIFNAME: u32 = 6;
@@ -146,8 +147,7 @@ fn of_meta(key: u32) -> Loaded {
     }
 }
 
-/// Whether a look at the routing table is for a packet's source, and whether by its own device alone. None
-/// for other looks.
+/// Whether a `fib` lookup of a packet's source is limited to the incoming interface. None for other lookups.
 fn is_strict(result: u32, flags: u32) -> Option<bool> {
     /// `NFT_FIB_RESULT_OIF` and `_OIFNAME`
     const DEVICES: [u32; 2] = [1, 2];
@@ -157,7 +157,8 @@ fn is_strict(result: u32, flags: u32) -> Option<bool> {
     is_way_back.then_some(flags & NFTA_FIB_F_IIF != 0)
 }
 
-/// `struct xt_rpfilter_info`: whether it is strict, and whether it matches what has no way back.
+/// `struct xt_rpfilter_info`: whether the match is strict, and whether it matches packets without a reverse
+/// path.
 fn rpfilter(flags: u8) -> (bool, bool) {
     const XT_RPFILTER_LOOSE: u8 = 1;
     const XT_RPFILTER_INVERT: u8 = 8;

@@ -1,6 +1,7 @@
-//! nf_tables as values: tables, sets, chains and rules as `nft` would be told to make them.
+//! nf_tables as values: tables, sets, chains and rules, as `nft` would create them.
 //!
-//! Plans say what there should be, [`Nft`](super::Nft) tells the kernel. Nothing here does I/O.
+//! Plans say which of these there should be, and [`Nft`](super::Nft) sends them to the kernel. Nothing here
+//! does I/O.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use super::expr::{Expr, Match, TableFamily, Verdict};
 /// A table of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Which packets it sees.
+    /// The packets that it sees.
     pub family: TableFamily,
     /// Its name.
     pub name: &'static str,
@@ -22,7 +23,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// The data types of keys and values, with `nft`'s own number for each, by which it knows how to print them.
+/// The data types of keys and values. `nft` needs its own number of the type to print them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
     /// `ipv4_addr`
@@ -40,7 +41,7 @@ pub enum Type {
 }
 
 impl Type {
-    /// `nft`'s number for it.
+    /// `nft`'s number of the type.
     pub fn id(self) -> u32 {
         match self {
             Type::Ipv4 => 7,
@@ -52,7 +53,7 @@ impl Type {
         }
     }
 
-    /// Its size in bytes within a key, where every part fills whole registers of four.
+    /// Its size in bytes within a key. Every part fills whole registers of four bytes.
     pub fn size(self) -> u32 {
         match self {
             Type::Protocol | Type::Port | Type::Ipv4 => 4,
@@ -62,7 +63,7 @@ impl Type {
     }
 }
 
-/// What a map leads to.
+/// The values of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapOf {
     /// A value of these types.
@@ -71,25 +72,25 @@ pub enum MapOf {
     Verdicts,
 }
 
-/// A hash set, or a map.
+/// A hash set or a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Set {
     /// Its name.
     pub name: &'static str,
     /// The types of its key.
     pub key: &'static [Type],
-    /// What it leads to; none for a plain set.
+    /// The values of a map. None for a plain set.
     pub map: Option<MapOf>,
 }
 
-/// Where a base chain hooks in, and what becomes of a packet that reaches its end: it is always accepted.
+/// Hook of a base chain. Its policy is always accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook {
     /// `filter` or `nat`.
     pub kind: &'static str,
-    /// Which hook of the family.
+    /// The hook of the family.
     pub point: HookPoint,
-    /// Lower is earlier.
+    /// A chain of lower priority comes earlier.
     pub priority: i32,
 }
 
@@ -112,13 +113,13 @@ pub struct Element {
     pub set: &'static str,
     /// Its key, see [`key`].
     pub key: Vec<u8>,
-    /// What it leads to; none in a plain set.
+    /// The value of its key. None in a plain set.
     pub value: Option<Value>,
-    /// Whose it is.
+    /// Its owner.
     pub comment: String,
 }
 
-/// What an element of a map leads to.
+/// The value of an element of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A value, see [`key`].
@@ -127,14 +128,14 @@ pub enum Value {
     Verdict(Verdict),
 }
 
-/// One change to the ruleset.
+/// One change to the rule set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// `add table`; one that is there is no error.
+    /// `add table`. An existing table is no error.
     AddTable(Table),
-    /// `delete table`, with all in it.
+    /// `delete table`, with everything in it.
     DeleteTable(Table),
-    /// `add chain`; one that is there is no error.
+    /// `add chain`. An existing chain is no error.
     AddChain {
         /// Table.
         table: Table,
@@ -143,14 +144,14 @@ pub enum Change {
         /// None for a chain that others jump to.
         hook: Option<Hook>,
     },
-    /// `flush chain`: the rules go.
+    /// `flush chain`: deletes the chain's rules.
     FlushChain {
         /// Table.
         table: Table,
         /// Chain.
         name: String,
     },
-    /// `delete chain`, with its rules. Refused (EBUSY) while anything leads to it.
+    /// `delete chain`, with its rules. Refused (EBUSY) while a rule or an element jumps to it.
     DeleteChain {
         /// Table.
         table: Table,
@@ -164,13 +165,13 @@ pub enum Change {
         /// Set.
         set: Set,
     },
-    /// `add rule`: at the end of its chain.
+    /// `add rule`, at the end of its chain.
     AddRule {
         /// Table.
         table: Table,
         /// Chain.
         chain: String,
-        /// What the rule does, in order.
+        /// The rule's expressions, in order.
         exprs: Vec<Expr>,
         /// Its comment; may be empty.
         comment: String,
@@ -181,17 +182,17 @@ pub enum Change {
         table: Table,
         /// Chain.
         chain: String,
-        /// As the kernel numbered it.
+        /// The kernel's number of the rule.
         handle: u64,
     },
-    /// `create element`: one that is there is an error (EEXIST).
+    /// `create element`. An existing element is an error (EEXIST).
     CreateElement {
         /// Table.
         table: Table,
         /// Element.
         element: Element,
     },
-    /// `add element`: the same one there is no error.
+    /// `add element`. An equal existing element is no error.
     AddElement {
         /// Table.
         table: Table,
@@ -210,7 +211,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The table that it is about.
+    /// The table that the change belongs to.
     pub fn table(&self) -> Table {
         match self {
             Change::AddTable(table) | Change::DeleteTable(table) => *table,
@@ -226,7 +227,7 @@ impl Change {
         }
     }
 
-    /// True if it makes something, false if it takes something away.
+    /// True if the change adds something, false if it deletes something.
     pub fn adds(&self) -> bool {
         !matches!(
             self,
@@ -238,7 +239,7 @@ impl Change {
         )
     }
 
-    /// The kernel modules without which this cannot be done.
+    /// The kernel modules that the change needs.
     pub fn modules(&self) -> Vec<&'static str> {
         match self {
             Change::AddChain { hook: Some(hook), .. } if hook.kind == "nat" => vec!["nft_chain_nat"],
@@ -259,7 +260,7 @@ impl Change {
     }
 }
 
-/// The change in the words of `nft`.
+/// The change as an `nft` command.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -287,23 +288,23 @@ impl fmt::Display for Change {
     }
 }
 
-/// A rule as the kernel has it, as far as we ask.
+/// An installed rule, as far as the plans need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Its number.
+    /// Its handle.
     pub handle: u64,
-    /// Its comment, be it `nft`'s or one of iptables' (`-m comment`).
+    /// Its comment, from `nft` or from iptables (`-m comment`).
     pub comment: String,
     /// The names of its expressions, in order.
     pub exprs: Vec<String>,
-    /// Those that are matches of iptables'.
+    /// Those expressions that are iptables matches.
     pub matches: Vec<Match>,
 }
 
-/// The longest comment that `nft` takes, in bytes, less the closing NUL (`NFTNL_UDATA_COMMENT_MAXLEN`).
+/// The longest comment that `nft` accepts, in bytes, without the closing NUL (`NFTNL_UDATA_COMMENT_MAXLEN`).
 pub const LONGEST_COMMENT: usize = 127;
 
-/// A key or value out of its parts, each padded to whole registers.
+/// A key or value made of parts. Each part is padded to whole registers.
 pub fn key(parts: &[&[u8]]) -> Vec<u8> {
     const REGISTER: usize = 4;
     let mut key = Vec::new();
@@ -330,7 +331,7 @@ pub fn interface(name: &str) -> Vec<u8> {
     key
 }
 
-/// The interface name that such a key is.
+/// The interface name in such a key.
 pub fn interface_name(key: &[u8]) -> String {
     String::from_utf8_lossy(key).trim_end_matches('\0').to_owned()
 }

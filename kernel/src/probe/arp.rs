@@ -1,4 +1,4 @@
-//! ARP for IPv4 over Ethernet (RFC 826), as RFC 5227 uses it.
+//! ARP for IPv4 over Ethernet (RFC 826), according to RFC 5227.
 
 use std::net::Ipv4Addr;
 
@@ -22,8 +22,8 @@ pub(super) fn probe(addr: Ipv4Addr, own: MacAddr) -> Vec<u8> {
     frame
 }
 
-/// The address that a packet's sender has, or, if it is a probe, wants (RFC 5227 section 2.1.1), and the
-/// sender.
+/// The sender of a packet, and the address that it has. If the packet is a probe, the address that it probes
+/// for (RFC 5227 section 2.1.1).
 pub(super) fn claim(packet: &[u8]) -> Option<Claim> {
     let packet: &[u8; LENGTH] = packet.first_chunk()?;
     if packet[..6] != ETHERNET_IPV4 {
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_probe_is_42_bytes_and_in_nobodys_name() {
+    fn a_probe_is_42_bytes_and_has_no_sender_address() {
         let own = MacAddr([2, 0, 0, 0, 0, 1]);
         let frame = probe(Ipv4Addr::new(172, 20, 56, 16), own);
         assert_eq!(frame.len(), 42);
@@ -63,7 +63,7 @@ mod tests {
         packet[7] = 2;
         assert_eq!(claim(&packet), expected);
         packet[14..18].fill(0);
-        assert_eq!(claim(&packet), None, "a reply from nobody");
+        assert_eq!(claim(&packet), None, "a reply without a sender address");
         packet[4] = 8;
         assert_eq!(claim(&packet), None, "not Ethernet");
     }

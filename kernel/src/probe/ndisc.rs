@@ -1,4 +1,4 @@
-//! Neighbour discovery (RFC 4861), as duplicate address detection uses it.
+//! Neighbour discovery (RFC 4861) for duplicate address detection.
 
 use std::net::Ipv6Addr;
 
@@ -7,7 +7,7 @@ use cni_conf::cni::mac::MacAddr;
 use super::{Claim, IPV6, Stance, ethernet, multicast};
 
 const ICMPV6: u8 = 58;
-/// RFC 4861 section 7.1: a message that a router forwarded has another one, and is ignored.
+/// RFC 4861 section 7.1: a message that a router forwarded has another hop limit, and is ignored.
 const HOP_LIMIT: u8 = 255;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
@@ -15,8 +15,8 @@ const ADVERTISEMENT: u8 = 136;
 const HEADER: usize = 40;
 const MESSAGE: u16 = 24;
 
-/// The solicitation of duplicate address detection: from nobody, to the target's solicited-node group (RFC
-/// 4291 section 2.7.1).
+/// The solicitation of duplicate address detection: from the unspecified address to the target's
+/// solicited-node group (RFC 4291 section 2.7.1).
 pub(super) fn solicitation(addr: Ipv6Addr, own: MacAddr) -> Vec<u8> {
     let [.., a, b, c] = addr.octets();
     let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
@@ -36,7 +36,8 @@ pub(super) fn solicitation(addr: Ipv6Addr, own: MacAddr) -> Vec<u8> {
     frame
 }
 
-/// The address that a packet says is in use: the target of an advertisement, or of somebody else's detection.
+/// The address that a packet claims: the target of an advertisement, or of another host's duplicate address
+/// detection.
 pub(super) fn claim(packet: &[u8], mac: MacAddr) -> Option<Claim> {
     let (header, message) = packet.split_at_checked(HEADER)?;
     if header[0] >> 4 != 6 || header[6] != ICMPV6 || header[7] != HOP_LIMIT {
@@ -47,7 +48,7 @@ pub(super) fn claim(packet: &[u8], mac: MacAddr) -> Option<Claim> {
     let target: [u8; 16] = message[8..24].try_into().ok()?;
     let stance = match message[0] {
         ADVERTISEMENT => Stance::Uses,
-        // From an address, it only asks for a neighbour.
+        // A solicitation from an address only looks for a neighbour.
         SOLICITATION if Ipv6Addr::from(from).is_unspecified() => Stance::Probes,
         _ => return None,
     };
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_solicitation_sums_up_to_nothing() {
+    fn the_checksum_of_a_solicitation_is_right() {
         let packet = packet();
         let address =
             |start: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&packet[start..start + 16]).unwrap());
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn advertisements_and_detection_claim_and_questions_do_not() {
+    fn advertisements_and_detection_claim_and_lookups_do_not() {
         let claimed = |change: fn(&mut [u8])| {
             let mut packet = packet();
             change(&mut packet);

@@ -1,4 +1,4 @@
-//! Expressions of rules as netlink attributes.
+//! Encodes expressions of rules as netlink attributes.
 
 use crate::netfilter::message::{Message, attribute, attributes, number, text};
 use crate::nft::{Expr, Field, Match, Meta, Reg, Verdict};
@@ -6,7 +6,7 @@ use crate::nft::{Expr, Field, Match, Meta, Reg, Verdict};
 const NAME: u16 = 1;
 const DATA: u16 = 2;
 
-/// The expression that nft_compat brings.
+/// The expression of nft_compat.
 const MATCH: &str = "match";
 
 /// `NFT_REG_VERDICT`, and the first of the registers of four bytes.
@@ -154,7 +154,7 @@ fn put_match(m: &mut Message, what: &Match) {
     m.text(1, &what.name).number(2, what.revision).bytes(3, &what.info);
 }
 
-/// The names of a rule's expressions, and the matches of iptables' among them.
+/// The names of a rule's expressions, and the iptables matches among them.
 pub(in crate::nft) fn decode(list: &[u8]) -> (Vec<String>, Vec<Match>) {
     let (mut names, mut matches) = (Vec::new(), Vec::new());
     for (_, item) in attributes(list) {
