@@ -1,14 +1,14 @@
-//! The list of features: what an attachment may have on the node besides its veth. Each has a module with the
-//! same few functions, which the verbs call through this list:
+//! The list of features: what an attachment may have on the node besides its veth. Each feature's module
+//! has the same few functions. The verbs call them through this list:
 //!
 //! | function | for |
 //! |---|---|
 //! | `install` (`ensure`, `allow_addresses`) | ADD |
-//! | `difference` (`check`) | CHECK: what is no longer as ADD left it |
-//! | `detach` | DEL, and an ADD that finds leftovers: what one attachment has |
-//! | `collect`, `remove_stale` | GC: what is left of attachments that are gone |
-//! | `repair_and_log` | every ADD, DEL and GC: what others have removed, of any attachment |
-//! | `repair` | `vlan-bridgectl repair`: the same with a closer look, and in words |
+//! | `difference` (`check`) | CHECK: reports what differs from what ADD installed |
+//! | `detach` | DEL, and an ADD that finds leftovers: removes what one attachment has |
+//! | `collect`, `remove_stale` | GC: removes leftovers of attachments that are gone |
+//! | `repair_and_log` | every ADD, DEL and GC: restores what other programs removed, of any attachment |
+//! | `repair` | `vlan-bridgectl repair`: the same with more checks; returns descriptions |
 
 use cni_conf::cni::error::CniError;
 use cni_conf::cni::result::AddResult;
@@ -18,87 +18,87 @@ use kernel::remove::DeferredClose;
 use crate::ownership::Attachment;
 use crate::{boundary, guard, host_access, nat, ports, record};
 
-/// What an attachment may have, by its configuration. What its records say is found besides.
-pub struct MayHave<'a> {
-    /// The device that its host routes are on.
+/// The features that an attachment may have according to its configuration. Its records may show more.
+pub struct PossibleFeatures<'a> {
+    /// The device of its host routes.
     pub host_routes: Option<&'a str>,
     /// A guard.
     pub guard: bool,
-    /// Rules of NAT.
+    /// NAT rules.
     pub nat: bool,
 }
 
-/// What became of an attachment's features.
+/// The outcome of [`detach`].
 pub struct Detached {
     /// The first error.
     pub outcome: Result<(), CniError>,
-    /// Sockets whose closing would wait for what was deleted.
+    /// Sockets that the caller closes later: closing them waits until the kernel has freed the deleted
+    /// elements.
     pub sockets: DeferredClose,
-    /// What was looked after, of all attachments.
-    pub looked_after: LookedAfter,
+    /// The features that were repaired on the way, for all attachments.
+    pub already_repaired: AlreadyRepaired,
 }
 
-/// The features that a call has looked after by itself: it has some of its own, and finds out what is missing
-/// of others'.
+/// The features that a call has already repaired for all attachments, because its own attachment uses them.
 #[derive(Clone, Copy, Default)]
-pub struct LookedAfter {
+pub struct AlreadyRepaired {
     /// The guard.
     pub guard: bool,
     /// NAT.
     pub nat: bool,
 }
 
-/// Removes what one attachment has. Goes on past errors.
+/// Removes the features of one attachment. Continues after errors.
 pub async fn detach(
     node: &Conn,
     attachment: &Attachment<'_>,
-    may_have: &MayHave<'_>,
+    possible: &PossibleFeatures<'_>,
     previous: &AddResult,
 ) -> Detached {
     let veth = attachment.host_interface();
-    let (mut sockets, mut looked_after) = (DeferredClose::default(), LookedAfter::default());
-    let mut outcome = host_access::detach(node, attachment, may_have.host_routes, previous).await;
-    match guard::detach(node, &veth, may_have.guard).await {
+    let (mut sockets, mut already_repaired) = (DeferredClose::default(), AlreadyRepaired::default());
+    let mut outcome = host_access::detach(node, attachment, possible.host_routes, previous).await;
+    match guard::detach(node, &veth, possible.guard).await {
         Ok(socket) => {
-            looked_after.guard = socket.is_some();
+            already_repaired.guard = socket.is_some();
             sockets.extend(socket);
         }
         Err(e) => {
-            looked_after.guard = true;
+            already_repaired.guard = true;
             outcome = outcome.and(Err(e));
         }
     }
-    match nat::detach(node, &veth, may_have.nat).await {
+    match nat::detach(node, &veth, possible.nat).await {
         Ok(socket) => {
-            looked_after.nat = socket.is_some();
+            already_repaired.nat = socket.is_some();
             sockets.extend(socket);
         }
         Err(e) => outcome = outcome.and(Err(e)),
     }
-    Detached { outcome, sockets, looked_after }
+    Detached { outcome, sockets, already_repaired }
 }
 
-/// Restores what others have removed from attachments, of whichever network. The pod that the call is about
-/// does not fail over it: what cannot be restored is logged. `gone` is the veth of a pod that is just going.
-pub async fn repair_and_log(node: &Conn, looked_after: LookedAfter, gone: Option<&str>) {
-    if !looked_after.guard {
+/// Restores what other programs removed from attachments of any network. Errors are logged and do not fail
+/// the call. `gone` is the veth of a pod that is being removed.
+pub async fn repair_and_log(node: &Conn, already_repaired: AlreadyRepaired, gone: Option<&str>) {
+    if !already_repaired.guard {
         guard::repair_and_log(node).await;
     }
-    if !looked_after.nat {
+    if !already_repaired.nat {
         nat::repair_and_log(node, gone).await;
     }
     boundary::repair_and_log();
     ports::repair_missing(node).await;
-    // These hang on bridges, which are up by now.
+    // Host routes need their bridge up, which the steps above ensure.
     host_access::repair_and_log(node).await;
 }
 
-/// Restores what CHECKs of the node's attachments would complain of, but for what is in the pods' own
-/// namespaces. Returns what was restored in words, and the errors of what could not be. Takes the locks that
-/// ADD and DEL take.
+/// Restores everything that a CHECK of any of the node's attachments would report, except inside the pods'
+/// network namespaces. Returns descriptions of the repairs, and the errors. Takes the same locks as ADD and
+/// DEL.
 ///
 /// # Errors
-/// No socket to the kernel.
+/// No netlink socket could be opened.
 pub async fn repair_all() -> Result<(Vec<String>, Vec<CniError>), CniError> {
     let node = Conn::open()?;
     let (mut repaired, mut failed) = (Vec::new(), Vec::new());
@@ -106,7 +106,7 @@ pub async fn repair_all() -> Result<(Vec<String>, Vec<CniError>), CniError> {
         Ok(what) => repaired.extend(what),
         Err(e) => failed.push(e),
     };
-    // In this order: routes hang on bridges, and rules know ports and devices by their names.
+    // The order matters: routes need their bridge, and rules refer to ports and devices by name.
     note(guard::repair(&node).await);
     note(boundary::repair().map(|what| what.into_iter().collect()));
     match ports::repair(&node, true).await {

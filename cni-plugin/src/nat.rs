@@ -56,7 +56,7 @@ impl Nat {
     }
 
     /// The same for who only asks, and that every few seconds.
-    pub fn would_be_needed_by(network: &Network) -> Result<Option<Nat>, CniError> {
+    pub fn probe_needed_by(network: &Network) -> Result<Option<Nat>, CniError> {
         Nat::needed_where(network, &forward::called(network))
     }
 
@@ -105,7 +105,7 @@ impl Nat {
         if let Err(e) = self.restore(node, record.as_ref()).await {
             log::error!("other pods' NAT: {e}");
         }
-        self.end_with_the_last(node, Some(veth), record.as_ref()).await
+        self.remove_table_if_unused(node, Some(veth), record.as_ref()).await
     }
 
     /// An element that another attachment has stays: an ADD whose port was refused, or that was killed before
@@ -138,7 +138,7 @@ impl Nat {
             plan::is_of_network(comment, network) && plan::veth_of(comment).is_some_and(stale)
         })?;
         drop(lock);
-        self.end_with_the_last(node, None, None).await
+        self.remove_table_if_unused(node, None, None).await
     }
 
     /// Removes the elements whose comment is like that, and chains that nothing leads to any more.
@@ -189,7 +189,7 @@ impl Nat {
     /// elsewhere goes first. Where that lets pass bridged pods that have no record, both stay for as long as
     /// one of them is there, and so does the folder of records, by which it is known. `gone` is the veth of
     /// who is just going.
-    pub async fn end_with_the_last(
+    pub async fn remove_table_if_unused(
         &self,
         node: &Conn,
         gone: Option<&str>,
@@ -276,7 +276,7 @@ pub async fn repair_and_log(node: &Conn, gone: Option<&str>) {
         }
         let nat = Nat { nft: Nft::open()?, records };
         if nat.records.is_empty() {
-            return nat.end_with_the_last(node, gone, None).await;
+            return nat.remove_table_if_unused(node, gone, None).await;
         }
         nat.restore(node, None).await
     };
@@ -302,13 +302,13 @@ pub async fn repair(node: &Conn) -> Result<Vec<String>, CniError> {
 
 /// Takes away what stayed for bridged pods alone, when the last of them has gone: of two that go at once,
 /// each may have seen the other.
-pub async fn end_after_the_last(node: &Conn) {
+pub async fn remove_unused_table_and_log(node: &Conn) {
     let ended = async {
         let records = Records::of_this_node()?;
         if records.are_absent() || !records.is_empty() {
             return Ok(());
         }
-        Nat { nft: Nft::open()?, records }.end_with_the_last(node, None, None).await
+        Nat { nft: Nft::open()?, records }.remove_table_if_unused(node, None, None).await
     };
     let ended: Result<(), CniError> = ended.await;
     if let Err(e) = ended {
@@ -324,7 +324,7 @@ pub async fn remove_leftovers(node: &Conn) -> Result<(), CniError> {
     if nft.has_table(TABLE).is_err() {
         return Ok(());
     }
-    Nat { nft, records: Records::of_this_node()? }.end_with_the_last(node, None, None).await
+    Nat { nft, records: Records::of_this_node()? }.remove_table_if_unused(node, None, None).await
 }
 
 /// Undoes NAT of every attachment of a network but those whose veths are `wanted`.

@@ -1,4 +1,4 @@
-//! ADD: bridge and uplink, then veth and IPAM side by side, then addresses, routes and announcements.
+//! ADD: bridge and uplink, then veth and IPAM in parallel, then addresses, routes and announcements.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::set_down;
 use crate::apply;
 use crate::delegate::{Delegate, Running};
-use crate::features::{self, LookedAfter, MayHave};
+use crate::features::{self, AlreadyRepaired, PossibleFeatures};
 use crate::guard::{self, Guard};
 use crate::host_access::{self, HostRoutes, VethPair};
 use crate::nat::{self, Nat};
@@ -31,8 +31,8 @@ use crate::{boundary, config, gateway, ports, refused, requested_mac, trunk};
 
 mod veth;
 
-/// How often an address that a killed ADD of the same attachment left behind is given back and asked for
-/// anew.
+/// How often ADD releases an address that a killed ADD of the same attachment left behind, and requests a
+/// new one.
 const LEASE_ATTEMPTS: usize = 3;
 
 /// Attaches a pod and returns the result for stdout.
@@ -63,12 +63,12 @@ async fn add(request: &Request) -> Result<Option<Value>, CniError> {
     let add = Add { request, network, delegate, node, pod, namespace, nat, guard };
     requested_mac::check(&add.node, &add.network, request, &add.attachment()).await?;
     if let Some(nat) = &add.nat {
-        // First of all: the kernel may lack what it takes.
+        // First, because the kernel may lack a required module.
         nat.prepare(&add.node, &add.attachment().host_interface()).await?;
     }
     let added = add.run().await;
     if let (Err(_), Some(nat)) = (&added, &add.nat)
-        && let Err(also) = nat.end_with_the_last(&add.node, None, None).await
+        && let Err(also) = nat.remove_table_if_unused(&add.node, None, None).await
     {
         log::error!("{also}");
     }
@@ -82,9 +82,9 @@ struct Add<'a> {
     node: Conn,
     pod: Pod,
     namespace: Namespace,
-    /// None where the configuration asks for nothing of the kind.
+    /// None if the configuration needs no packet filter rules.
     nat: Option<Nat>,
-    /// None where a pod may send anything.
+    /// None if the pod's traffic is not restricted.
     guard: Option<Guard>,
 }
 
@@ -93,13 +93,13 @@ impl Add<'_> {
         Attachment::of(self.request)
     }
 
-    /// What fails half way is taken back.
+    /// Attaches the pod. After a failure, everything done so far is undone.
     async fn run(&self) -> Result<Value, CniError> {
         self.clear_leftovers().await?;
         let seen = apply::ensure_uplink(&self.node, &self.network).await?;
         boundary::ensure(&self.node, &self.network).await?;
-        let looked_after = LookedAfter { guard: self.guard.is_some(), nat: self.nat.is_some() };
-        features::repair_and_log(&self.node, looked_after, None).await;
+        let already_repaired = AlreadyRepaired { guard: self.guard.is_some(), nat: self.nat.is_some() };
+        features::repair_and_log(&self.node, already_repaired, None).await;
         let mut undo = UndoLog::default();
         let attached = self.attach(&seen, &mut undo).await;
         if attached.is_err() {
@@ -120,8 +120,8 @@ impl Add<'_> {
         attached
     }
 
-    /// Refuses an interface that is there, and clears away what an ADD of this attachment left that was
-    /// killed.
+    /// Returns an error if the interface exists already. Removes the leftovers of a killed ADD of this
+    /// attachment.
     async fn clear_leftovers(&self) -> Result<(), CniError> {
         let ifname = &self.request.env.ifname;
         let name = self.attachment().host_interface();
@@ -133,30 +133,30 @@ impl Add<'_> {
                 Progress::Ready => {
                     let id = &self.request.env.container_id;
                     return refuse(format!(
-                        "container {id} has interface {ifname} already: {name} on the node"
+                        "container {id} already has interface {ifname}: {name} on the node"
                     ));
                 }
                 Progress::Foreign => {
                     return refuse(format!(
-                        "{name}, the name of the veth's end on the node, is taken by a {} with alias {:?}",
+                        "{name}, the name of the veth's node end, is already used by a {} with alias {:?}",
                         host.kind_name(),
                         host.alias.as_deref().unwrap_or_default()
                     ));
                 }
             }
-            log::warn!("{name} is left of an ADD that did not end: clearing it and its address away");
+            log::warn!("{name} is left over from an interrupted ADD: removing it and releasing its address");
             ports::delete_record(&name)?;
             self.set_down().await;
         }
-        // Also of one whose veth has gone since, with its namespace.
+        // Also removes leftovers of an ADD whose veth has gone with its network namespace.
         let device = self.network.node_device();
-        let may_have = MayHave {
+        let possible = PossibleFeatures {
             host_routes: host.as_ref().map(|_| device.as_str()),
             guard: self.guard.is_some(),
             nat: false,
         };
         let nothing = AddResult::default();
-        features::detach(&self.node, &self.attachment(), &may_have, &nothing).await.outcome?;
+        features::detach(&self.node, &self.attachment(), &possible, &nothing).await.outcome?;
         if let Some(host) = host {
             if let Some(delegate) = &self.delegate {
                 delegate.call(Command::Del)?;
@@ -167,7 +167,7 @@ impl Add<'_> {
             return Err(CniError::new(
                 code::INTERFACE_EXISTS,
                 format!(
-                    "CNI_IFNAME: the container has an interface {ifname} already, a {}",
+                    "CNI_IFNAME: the container already has an interface {ifname}, a {}",
                     other.kind_name()
                 ),
             ));
@@ -175,7 +175,7 @@ impl Add<'_> {
         Ok(())
     }
 
-    /// Before its address is given back, a pod must be silent; a link that is gone is.
+    /// Silences the pod before its address is released. A link that is gone needs nothing.
     async fn set_down(&self) {
         let name = self.attachment().host_interface();
         let silenced = match link::by_name(&self.node, &name).await {
@@ -195,11 +195,11 @@ impl Add<'_> {
         let mut result = leased.unwrap_or_default();
         result.interfaces = self.interfaces(bridge, &host, &container, node_side.as_ref());
         result = complete(&self.network, result, CONTAINER_INTERFACE);
-        // What cannot be said in the caller's version must not be set up.
+        // Fails before the pod is configured if the CNI version of the caller cannot express the result.
         let document = result.to_json(self.request.version)?;
         let device = node_side.as_ref().unwrap_or(bridge);
         let mut record = self.record(device, &container, &result);
-        // First, for duplicate address detection speaks of them.
+        // Before the pod is configured, because duplicate address detection sends from these addresses.
         if let Some(guard) = &self.guard {
             let limits = guard::limits(&self.network);
             let guarded = Record { guard: limits, masquerade: false, ports: Vec::new(), ..record.clone() };
@@ -217,7 +217,7 @@ impl Add<'_> {
             record.sources = routes.sources();
         }
         if let Some(nat) = &self.nat {
-            // Whatever it fails at, some of it may be there.
+            // Registered first, because a failed `install` may leave some rules behind.
             let veth = host.name.clone();
             undo.push(format!("packet filter of {veth}"), async move {
                 nat::detach(&self.node, &veth, true).await.map(drop)
@@ -226,22 +226,23 @@ impl Add<'_> {
         }
         self.pod.announce(&self.node, &host, &container, &result).await;
         ports::write_record(self.request, &self.network, container.mac, &result, has_host_routes)?;
-        // The kernel refuses the master in it if the bridge has gone meanwhile.
+        // The kernel refuses the change if the bridge is gone by now.
         let ready = link::Change {
             alias: Some(self.attachment().alias_when_ready()),
             master: Some(bridge.index),
             ..Default::default()
         };
         self.set_host(&host, ready).await?;
-        // A port that passes frames by now has been given it. Where the pod's end is brought up later it
-        // stays, which costs time only.
+        // If the port forwards already, the kernel has added its multicast route. If the pod's end comes up
+        // later, the route stays. That only costs time.
         if let Err(e) = route::delete_multicast_route(&self.node, host.index).await {
             log::debug!("{e}");
         }
         Ok(document)
     }
 
-    /// Both ends of the veth, the node's own device in the pod's VLAN, and what IPAM gave.
+    /// Makes both ends of the veth and the node's own device in the pod's VLAN, and requests the addresses
+    /// from IPAM.
     async fn make_veth_and_lease<'a>(
         &'a self,
         bridge: &Link,
@@ -250,19 +251,19 @@ impl Add<'_> {
     ) -> Result<((Link, Link), Option<Link>, Option<AddResult>), CniError> {
         let is_ours = self.network.ipam.as_ref().is_some_and(IpamPlugin::is_ours);
         if !is_ours || self.network.port_vlans.is_some() {
-            // Any other may want a finished interface there, dhcp for one. Ours probes from the node's side
-            // of the VLAN.
+            // Other IPAM plugins may need a finished interface (dhcp, for example). `vlan-bridge-ipam`
+            // probes from the node's side of the VLAN.
             let made = self.make_veth(bridge, mtu, undo).await?;
             let node_side = trunk::join(&self.node, &self.network, &made.0).await?;
             return Ok((made, node_side, self.lease(self.ask_for_lease()?, undo)?));
         }
-        // Ours never looks into the pod.
+        // `vlan-bridge-ipam` never enters the pod's network namespace.
         match self.ask_for_lease()? {
             Some(ended @ Running::Ended(_)) => {
                 let leased = self.lease(Some(ended), undo)?;
                 Ok((self.make_veth(bridge, mtu, undo).await?, None, leased))
             }
-            // A process works while the kernel makes the veth.
+            // The IPAM process runs while the kernel makes the veth.
             asked => {
                 let made = self.make_veth(bridge, mtu, undo).await;
                 let leased = self.lease(asked, undo);
@@ -271,7 +272,7 @@ impl Add<'_> {
         }
     }
 
-    /// The routes between the pod and its node, if the attachment gets any.
+    /// Installs the routes between the pod and its node, if the attachment has any.
     async fn install_host_routes<'a>(
         &'a self,
         pair: &VethPair<'_>,
@@ -291,13 +292,13 @@ impl Add<'_> {
         Ok(Some(routes))
     }
 
-    /// Starts ADD of the IPAM plugin; none for a layer 2 attachment.
+    /// Starts the IPAM plugin's ADD. A layer 2 attachment has none.
     fn ask_for_lease(&self) -> Result<Option<Running>, CniError> {
         self.delegate.as_ref().map(|delegate| delegate.start(Command::Add)).transpose()
     }
 
-    /// The addresses that were asked for. A failed ADD of IPAM is followed by its DEL, as the specification
-    /// asks.
+    /// Waits for the requested addresses. A failed ADD of the IPAM plugin is followed by its DEL, as the
+    /// specification requires.
     fn lease<'a>(
         &'a self,
         asked: Option<Running>,
@@ -309,18 +310,21 @@ impl Add<'_> {
                 Ok(result) => {
                     undo.push(format!("lease of {delegate:?}"), async { delegate.call(Command::Del) });
                     if result.ips.is_empty() {
-                        return Err(CniError::new(code::DELEGATE_FAILED, "the ipam plugin gave no address"));
+                        return Err(CniError::new(
+                            code::DELEGATE_FAILED,
+                            "the IPAM plugin returned no address",
+                        ));
                     }
                     return Ok(Some(result));
                 }
-                // It has given nothing, and its DEL would wait for the same lock as long again.
+                // It has allocated nothing, and its DEL would wait as long for the same lock.
                 Err(e) if e.code == code::TRY_AGAIN_LATER && delegate.is_ours() => return Err(e),
                 Err(e) => {
                     if let Err(also) = delegate.call(Command::Del) {
-                        log::error!("after a failed ADD, the ipam plugin's DEL failed as well: {also}");
+                        log::error!("after a failed ADD, the IPAM plugin's DEL failed as well: {also}");
                     }
-                    // An ADD of this attachment was killed after its address was taken and before its veth
-                    // was made.
+                    // An earlier ADD of this attachment was killed after it allocated an address and before
+                    // it made the veth.
                     if e.code != code::ALREADY_ALLOCATED || attempt == LEASE_ATTEMPTS {
                         return Err(e);
                     }
@@ -357,7 +361,7 @@ impl Add<'_> {
         link::change(&self.node, host.index, &change, || format!("change interface {}", host.name)).await
     }
 
-    /// In the reference plugin's order: last the gateway's interface, where that is the node's side of a
+    /// In the reference plugin's order. The gateway's interface comes last if it is the node's side of a
     /// VLAN.
     fn interfaces(
         &self,

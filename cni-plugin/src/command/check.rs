@@ -1,4 +1,4 @@
-//! CHECK: everything is still as ADD reported it.
+//! CHECK: compares the attachment with what ADD reported.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let network = config::checked(request)?;
     let previous = request.prev_result()?.ok_or_else(|| {
         CniError::config(
-            "prevResult is missing: CHECK compares with the result of ADD, which the runtime passes on",
+            "prevResult is missing: CHECK compares with the result of ADD, which the runtime must pass",
         )
     })?;
     let namespace = pod::required_namespace(&request.env, code::UNKNOWN_CONTAINER)?;
@@ -49,17 +49,18 @@ fn failed(why: String) -> CniError {
     CniError::new(code::CHECK_FAILED, why)
 }
 
-/// That an ADD would find bridge and uplink complete.
+/// Checks that an ADD would find bridge and uplink complete.
 fn check_uplink(network: &Network, uplink: &BridgeAndUplink) -> Result<(), CniError> {
     let plan = uplink::plan(network, uplink).map_err(|e| failed(e.msg))?;
     for warning in &plan.warnings {
         log::warn!("{warning}");
     }
-    // A bridge that nobody has pinned yet is as it should be until its MAC changes, which the comparison with
-    // the result notices. And an earlier release left multicast snooping on.
-    let is_new = |step: &&Step| matches!(step, Step::Pin { mtu: None, .. } | Step::NoMulticastSnooping(_));
+    // A bridge without a pinned MAC is fine until its MAC changes, and the comparison with the result
+    // notices that. An earlier release left multicast snooping on.
+    let is_accepted =
+        |step: &&Step| matches!(step, Step::Pin { mtu: None, .. } | Step::NoMulticastSnooping(_));
     let missing: Vec<String> =
-        plan.steps.iter().filter(|step| !is_new(step)).map(ToString::to_string).collect();
+        plan.steps.iter().filter(|step| !is_accepted(step)).map(ToString::to_string).collect();
     if uplink.bridge.is_none() || missing.is_empty() {
         return Ok(());
     }
@@ -71,7 +72,7 @@ fn check_uplink(network: &Network, uplink: &BridgeAndUplink) -> Result<(), CniEr
     )))
 }
 
-/// Both ends of the veth, and what the pod has.
+/// Observes both ends of the veth and the pod's addresses, routes and rules.
 async fn observe_attached(
     node: &Conn,
     inside: &Conn,
@@ -100,7 +101,7 @@ async fn observe_attached(
     })
 }
 
-/// That the packet filter has all of the attachment's rules, and that no other rule drops its packets.
+/// Checks that the packet filter has all rules of the attachment, and that no other rule drops its packets.
 fn check_rules(
     request: &Request,
     network: &Network,
@@ -111,17 +112,15 @@ fn check_rules(
     if let Some(mac) = mac
         && let Some(difference) = guard::difference(network, &attachment, mac, addresses)?
     {
-        return Err(failed(format!(
-            "{difference}; the next ADD, DEL or GC on this node puts back what is gone"
-        )));
+        return Err(failed(format!("{difference}; the next ADD, DEL or GC on this node restores it")));
     }
     if let Some(difference) = nat::difference(&attachment.host_interface(), network.has_nat())? {
         return Err(failed(format!(
-            "{difference}; after a firewall's restart the next ADD or DEL on this node puts everything back"
+            "{difference}; after a firewall restart the next ADD or DEL on this node restores all rules"
         )));
     }
     if let Some(difference) = boundary::difference(network)? {
-        return Err(failed(format!("{difference}; the next ADD, DEL or GC on this node puts it back")));
+        return Err(failed(format!("{difference}; the next ADD, DEL or GC on this node restores it")));
     }
     if network.uplink.is_none() {
         return Ok(());
@@ -130,17 +129,18 @@ fn check_rules(
         None => Ok(()),
         Some(BridgedDrop { what, is_doubtful: true }) => {
             log::warn!(
-                "{what}, unless other rules there let it pass, which are about it or about what is bridged"
+                "{what}, unless another rule in that table accepts it: some match the bridge or bridged packets"
             );
             Ok(())
         }
-        Some(BridgedDrop { what, .. }) => {
-            Err(failed(format!("{what}; the next ADD of a pod on it lets it pass, for all of them")))
-        }
+        Some(BridgedDrop { what, .. }) => Err(failed(format!(
+            "{what}; the next ADD of a pod on that bridge installs the rules that accept it for all its pods"
+        ))),
     }
 }
 
-/// That the bridge has the pod's MAC behind its own port: anywhere else, and what is for the pod goes there.
+/// Checks that the bridge has the pod's MAC behind the pod's own port. Otherwise packets to the pod go
+/// elsewhere.
 async fn check_port_of_mac(node: &Conn, network: &Network, seen: &check::Attached) -> Result<(), CniError> {
     let (Some(bridge), Some(host), Some(mac)) =
         (&seen.bridge, &seen.host, seen.container.as_ref().and_then(|container| container.mac))
@@ -160,13 +160,13 @@ async fn check_port_of_mac(node: &Conn, network: &Network, seen: &check::Attache
                     ),
                 ));
             }
-            // So do releases without `sticky` pin it, which write no record of the port: what cannot be
-            // repaired is no failure.
+            // Releases without `sticky` pinned the MAC like this and wrote no record of the port. Nothing
+            // can repair that, so CHECK does not fail.
             Some(entry) if entry.kind == fdb::Kind::Static && !entry.sticky => {
                 if ports::of_veth(&host.name)?.is_none() {
                     log::warn!(
-                        "a frame with the pod's MAC {mac} that comes in elsewhere moves it from {}: an earlier release has \
-                         attached the pod; it has to be started anew to be pinned",
+                        "a frame with the pod's MAC {mac} on another port moves the MAC from {}: an earlier release \
+                         attached the pod; restart the pod to pin its MAC",
                         host.name
                     );
                     continue;
@@ -174,13 +174,13 @@ async fn check_port_of_mac(node: &Conn, network: &Network, seen: &check::Attache
                 return Err(CniError::new(
                     code::CHECK_FAILED,
                     format!(
-                        "a frame with the pod's MAC {mac} that comes in elsewhere moves it from {} (not sticky); \
+                        "a frame with the pod's MAC {mac} on another port moves the MAC from {} (not sticky); \
                          vlan-bridgectl repair pins it again",
                         host.name
                     ),
                 ));
             }
-            // A locked port lets nothing in without it.
+            // A locked port accepts nothing without this entry.
             None if network.mac_spoof_check => {
                 return Err(CniError::new(
                     code::CHECK_FAILED,

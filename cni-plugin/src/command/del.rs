@@ -1,5 +1,5 @@
-//! DEL: link down, then IPAM DEL and removal of the link. Works with the namespace, the link, the bridge or
-//! the uplink gone, and with a configuration that ADD would refuse.
+//! DEL: sets the link down, calls IPAM's DEL and removes the link. It works if the namespace, the link, the
+//! bridge or the uplink is gone, and with a configuration that ADD would refuse.
 
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::CniError;
@@ -14,21 +14,21 @@ use serde_json::Value;
 
 use super::set_down;
 use crate::delegate::{Delegate, Running};
-use crate::features::{self, MayHave};
+use crate::features::{self, PossibleFeatures};
 use crate::ownership::{Attachment, Progress, is_attachment};
 use crate::ports::AttachmentId;
 use crate::record::Records;
 use crate::{nat, pod, ports, refused, trunk};
 
-/// Detaches a pod. An attachment that is gone, in part or whole, is no error. One that was made while the
-/// network had another name is detached under that as well.
+/// Detaches a pod. An attachment that is gone in part or as a whole is no error. If the network was renamed
+/// since ADD, the attachment is detached under the old name as well.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let node = Conn::open()?;
     let attachment = Attachment::of(request);
     let host = link::by_name(&node, &attachment.host_interface()).await?;
     if let Some(name) = former_name(&attachment, host.as_ref())? {
         log::warn!(
-            "{} of container {} was attached to network {name}, and is detached from that",
+            "{} of container {} was attached to network {name}: detaching it from that network",
             attachment.ifname,
             attachment.container_id
         );
@@ -40,9 +40,9 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     Ok(None)
 }
 
-/// The name that the network had when the pod was attached, if that was another: the veth says so, or, where
-/// it is gone, a record. An ADD that was refused because of another network's attachment is followed by a
-/// DEL, too.
+/// The network's name at ADD, if it was different. The veth's alias has it; if the veth is gone, a record
+/// has it. After an ADD that was refused because of another network's attachment, the runtime also calls
+/// DEL.
 fn former_name(attachment: &Attachment<'_>, host: Option<&Link>) -> Result<Option<String>, CniError> {
     let veth = attachment.host_interface();
     if let Some(host) = host {
@@ -72,7 +72,7 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     }
     let namespace = pod::namespace_if_usable(&request.env)?;
     let attachment = Attachment::of(request);
-    // A result that cannot be read says nothing.
+    // An unreadable result counts as none.
     let previous = request.prev_result().ok().flatten().unwrap_or_default();
     let host = NodeEnd::of(host, &attachment);
     let is_foreign = matches!(host, NodeEnd::Foreign);
@@ -82,38 +82,39 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
             find_in_pod(request, &teardown, node, namespace.as_ref(), &previous).await?
         }
     };
-    // From here on nobody puts its port back.
-    let forgotten = if is_foreign { Ok(()) } else { ports::delete_record(&attachment.host_interface()) };
+    // Without its record, the port is no longer repaired.
+    let record_deleted = if is_foreign { Ok(()) } else { ports::delete_record(&attachment.host_interface()) };
     if let Some(found) = &found {
         set_down(&found.conn, &found.link, teardown.ipam.as_ref()).await?;
     }
-    // Before the addresses can be another's. What fails here or below must not keep the rest; the runtime
-    // repeats a DEL that failed.
-    let (withdrawn, sockets) = if is_foreign {
-        // Another network's attachment of the same container has the veth, and with it all that goes by its
+    // Before the addresses can be allocated again. A failure here or below must not keep the rest from
+    // being removed. The runtime repeats a failed DEL.
+    let (detached, sockets) = if is_foreign {
+        // Another network's attachment of the same container owns the veth and everything recorded by its
         // name.
         (Ok(()), DeferredClose::default())
     } else {
         let device = teardown.has_uplink.then_some(teardown.device.as_str());
-        let may_have = MayHave { host_routes: device, guard: teardown.has_guard, nat: teardown.has_nat };
-        let detached = features::detach(node, &attachment, &may_have, &previous).await;
+        let possible =
+            PossibleFeatures { host_routes: device, guard: teardown.has_guard, nat: teardown.has_nat };
+        let features = features::detach(node, &attachment, &possible, &previous).await;
         let veth = attachment.host_interface();
-        features::repair_and_log(node, detached.looked_after, Some(&veth)).await;
-        (detached.outcome, detached.sockets)
+        features::repair_and_log(node, features.already_repaired, Some(&veth)).await;
+        (features.outcome, features.sockets)
     };
     let asked = ask_to_release(&teardown, request);
     let remove = || found.map_or(Ok(()), |found| found.remove(&sockets));
     let (released, removed) = if teardown.ipam.as_ref().is_some_and(IpamPlugin::is_ours) {
-        // Ours never looks at the link, which is silent by now, so neither waits for the other.
+        // `vlan-bridge-ipam` never looks at the link, which is down by now. So neither waits for the other.
         let removed = remove();
         (released(asked), removed)
     } else {
         (released(asked), remove())
     };
     removed?;
-    nat::end_after_the_last(node).await;
-    withdrawn?;
-    forgotten?;
+    nat::remove_unused_table_and_log(node).await;
+    detached?;
+    record_deleted?;
     if !is_foreign {
         refused::delete_record(&attachment.host_interface())?;
     }
@@ -123,11 +124,11 @@ async fn detach(request: &Request, node: &Conn, host: Option<Link>) -> Result<()
     released
 }
 
-/// The veth's end on the node, as it was looked up by its name.
+/// The veth's node end, looked up by name.
 enum NodeEnd {
-    /// This attachment's.
+    /// It belongs to this attachment.
     Own(Link),
-    /// Another network's of ours, or somebody else's. It is left alone.
+    /// It belongs to another vlan-bridge network, or to another program. DEL does not touch it.
     Foreign,
     Gone,
 }
@@ -139,7 +140,7 @@ impl NodeEnd {
             Some(link) if attachment.progress(&link) != Progress::Foreign => NodeEnd::Own(link),
             Some(link) => {
                 log::warn!(
-                    "{} on the node is a {} with alias {:?}: left alone",
+                    "{} on the node is a {} with alias {:?}: not removed",
                     link.name,
                     link.kind_name(),
                     link.alias.as_deref().unwrap_or_default()
@@ -150,7 +151,7 @@ impl NodeEnd {
     }
 }
 
-/// Starts DEL of the IPAM plugin, where there is one.
+/// Starts the IPAM plugin's DEL, if there is an IPAM plugin.
 fn ask_to_release(teardown: &Teardown, request: &Request) -> Result<Option<Running>, CniError> {
     let start = |ipam: &IpamPlugin| Delegate::find(ipam, request)?.start(Command::Del);
     teardown.ipam.as_ref().map(start).transpose()
@@ -160,7 +161,7 @@ fn released(asked: Result<Option<Running>, CniError>) -> Result<(), CniError> {
     asked?.map_or(Ok(()), Running::finish)
 }
 
-/// The interface to remove, by whichever end could be found.
+/// The interface to remove, found by either end.
 struct Found<'a> {
     link: Link,
     conn: Conn,
@@ -168,8 +169,8 @@ struct Found<'a> {
     namespace: Option<&'a Namespace>,
 }
 
-/// The interface of an attachment that the reference plugin made before we took its place: by its name in the
-/// pod.
+/// Finds the interface of an attachment that the reference plugin made before vlan-bridge replaced it, by
+/// its name in the pod.
 async fn find_in_pod<'a>(
     request: &Request,
     teardown: &Teardown,
@@ -186,17 +187,18 @@ async fn find_in_pod<'a>(
         }
     };
     let Some(link) = link::by_name(&conn, &request.env.ifname).await? else { return Ok(None) };
-    if !is_the_references(teardown, node, namespace, &link, previous).await? {
-        log::warn!("{} in the container is not this network's: left alone", link.name);
+    if !is_reference_plugins(teardown, node, namespace, &link, previous).await? {
+        log::warn!("{} in the container does not belong to this network: not removed", link.name);
         return Ok(None);
     }
     Ok(Some(Found { link, conn, namespace: Some(namespace) }))
 }
 
-/// An ADD that was refused because the pod had such an interface is followed by a DEL as well, so the name
-/// proves nothing: its other end must be a port of this network's bridge, or the one that the result of its
-/// ADD named. And it must not be another network's of ours.
-async fn is_the_references(
+/// Whether the interface belongs to the reference plugin's attachment. The name alone proves nothing: the
+/// runtime also calls DEL after an ADD that was refused because the pod had such an interface. The other
+/// end must be a port of this network's bridge, or the result of ADD must name it. It must not belong to
+/// another vlan-bridge network.
+async fn is_reference_plugins(
     teardown: &Teardown,
     node: &Conn,
     namespace: &Namespace,
@@ -205,7 +207,7 @@ async fn is_the_references(
 ) -> Result<bool, CniError> {
     let (Kind::Veth, Some(parent)) = (&container.kind, container.parent) else { return Ok(false) };
     let Some(host) = link::by_index(node, parent).await? else { return Ok(false) };
-    // Indexes of different namespaces coincide all the time.
+    // Interface indexes of different namespaces often coincide.
     let pods_id = netns::id_of(node, namespace).await?;
     let is_other_end = host.parent == Some(container.index) && host.parent_namespace == pods_id;
     if !is_other_end || is_attachment(&host) {

@@ -1,4 +1,4 @@
-//! GC: what belongs to this network and to no attachment that the runtime still knows of goes.
+//! GC: removes what belongs to this network and to no attachment that the runtime lists as valid.
 
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::CniError;
@@ -9,12 +9,12 @@ use kernel::{Conn, link, remove};
 use serde_json::Value;
 
 use crate::delegate::Delegate;
-use crate::features::{self, LookedAfter};
+use crate::features::{self, AlreadyRepaired};
 use crate::ownership::{Attachment, belongs_to};
 use crate::{guard, host_access, nat, ports, record, trunk};
 
-/// Removes stale veths, then has IPAM remove stale leases. A list of valid attachments that is absent is not
-/// an empty one: then nothing is touched. Goes on past errors and returns the first.
+/// Removes stale veths, then calls IPAM's GC for stale leases. Without a list of valid attachments nothing
+/// is removed: a missing list is not an empty list. Continues after errors and returns the first.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let Some(valid) = request.valid_attachments()? else { return Ok(None) };
     let (teardown, warnings) = Teardown::parse(request);
@@ -41,10 +41,10 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     outcome = outcome.and(guarded.and_then(|guarded| guard::remove_stale(&guarded, &rest)));
     outcome = outcome.and(host_access::delete_stale_records(&node, &recorded, &rest).await);
     outcome = outcome.and(host_access::remove_stale(&routes, &rest).map_err(CniError::from));
-    features::repair_and_log(&node, LookedAfter::default(), None).await;
+    features::repair_and_log(&node, AlreadyRepaired::default(), None).await;
     if let Err(e) = record::prune() {
-        // They are in nobody's way.
-        log::warn!("records of nodes that are gone stay: {e}");
+        // Such records do no harm.
+        log::warn!("the records of removed nodes were not deleted: {e}");
     }
     if let Some(trunk) = &teardown.trunk {
         outcome = outcome.and(trunk::leave(&node, trunk).await);

@@ -81,7 +81,7 @@ fn a_pin_that_frames_can_move_fails_check_where_repair_can_pin_it_again() {
     let records = format!("/run/vlan-bridge/ports/{}", site.node.cookie());
     std::fs::remove_dir_all(records).unwrap();
     let told = plugin.check(&pod.eth0(), &result).expect_ok();
-    assert!(told.stderr.contains("it has to be started anew to be pinned"), "{told}");
+    assert!(told.stderr.contains("restart the pod to pin its MAC"), "{told}");
 }
 
 /// The three ways to ask for a MAC, and the key that an error names.

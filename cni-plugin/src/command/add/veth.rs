@@ -1,4 +1,4 @@
-//! The veth of an attachment: both ends, the bridge's port and what it lets through.
+//! The veth of an attachment: both ends, the bridge port and its restrictions.
 
 use cni_conf::cni::error::CniError;
 use cni_conf::cni::mac::MacAddr;
@@ -12,7 +12,7 @@ use crate::undo::UndoLog;
 use crate::{apply, guard, ports, random};
 
 impl Add<'_> {
-    /// The pair, with the node's end in the bridge and in its VLANs, and both ends up.
+    /// Makes the pair, adds the node's end to the bridge and its VLANs, and brings both ends up.
     pub(super) async fn make_veth<'a>(
         &'a self,
         bridge: &Link,
@@ -33,14 +33,14 @@ impl Add<'_> {
         apply::remove_on_failure(&self.node, &host_name, undo);
         let host = link::by_name(&self.node, &host_name).await?.ok_or_else(|| NetError::gone(&host_name))?;
         let flags = ports::flags(&self.network);
-        // Not before what limits the port: the pod's end is the pod's own to bring up, at once, and for as
-        // long as it likes if we are killed.
+        // A restricted port comes up only after its restrictions are in place. The pod can bring its own
+        // end up at once, and a killed ADD would leave the port open.
         let is_limited = ports::is_limited(&self.network);
         let change = link::Change {
             up: (!is_limited).then_some(true),
             alias: Some(attachment.alias_while_adding()),
-            // A bridge port has no use for one, and the kernel walks the routes that it brings for every pod
-            // that comes or goes.
+            // A bridge port needs no link-local address. With one, the kernel would walk its routes each
+            // time a pod is added or removed.
             no_link_local: true,
             port: (flags != PortFlags::default()).then_some(flags),
             ..Default::default()
@@ -61,7 +61,7 @@ impl Add<'_> {
         Ok((host, container))
     }
 
-    /// Before the node's end is up, so that nothing forged is ever let through.
+    /// Runs before the node's end is up, so that no forged packet ever passes.
     async fn restrict<'a>(
         &'a self,
         veth: &str,
@@ -79,7 +79,7 @@ impl Add<'_> {
         guard.restrict_port(&self.node, &port).await
     }
 
-    /// The kernel lowers the MTU of a bridge with that of its ports until somebody sets it.
+    /// Until someone sets the MTU of a bridge, the kernel lowers it with the MTU of the bridge's ports.
     async fn keep_mtu(&self, bridge: &Link, pod: Option<u32>) -> Result<(), NetError> {
         if pod.is_none_or(|mtu| mtu >= bridge.mtu) {
             return Ok(());
