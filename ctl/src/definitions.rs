@@ -4,6 +4,7 @@
 mod definition;
 mod device;
 mod ini;
+mod netplan;
 mod network_manager;
 mod networkd;
 
@@ -26,6 +27,8 @@ pub(crate) struct Definitions {
     /// The devices that NetworkManager does not manage.
     unmanaged: Vec<DeviceSpec>,
     pub(crate) foreign: ForeignRouting,
+    /// Files that cannot be parsed, and the reason.
+    pub(crate) invalid: Vec<(PathBuf, String)>,
 }
 
 /// A program without a module of its own: where its files are, and how to parse them.
@@ -36,13 +39,12 @@ struct FileFormat {
     read: fn(name: &str, text: &str) -> Vec<(String, bool)>,
 }
 
-const FORMATS: [FileFormat; 3] = [
+const FORMATS: [FileFormat; 2] = [
     FileFormat {
         program: "ifcfg",
         places: &["/etc/sysconfig/network-scripts", "/etc/sysconfig/network"],
         read: ifcfg,
     },
-    FileFormat { program: "netplan", places: &["/etc/netplan", "/run/netplan"], read: netplan },
     FileFormat {
         program: "ifupdown",
         places: &["/etc/network/interfaces", "/etc/network/interfaces.d"],
@@ -73,9 +75,11 @@ pub(crate) fn find() -> Result<Definitions> {
             }
         }
     }
+    let (of_netplan, invalid) = netplan::find()?;
+    all.extend(of_netplan);
     all.extend(network_manager::find()?);
     all.extend(networkd::find()?);
-    Ok(Definitions { all, unmanaged: network_manager::unmanaged()?, foreign: networkd::foreign()? })
+    Ok(Definitions { all, unmanaged: network_manager::unmanaged()?, foreign: networkd::foreign()?, invalid })
 }
 
 impl Definitions {
@@ -113,41 +117,6 @@ fn ifcfg(name: &str, text: &str) -> Vec<(String, bool)> {
     vec![(value("DEVICE").unwrap_or_else(|| of_name.to_owned()), asks || given)]
 }
 
-/// A minimal YAML parser: `NAME:` is alone on its line, and its settings are indented.
-fn netplan(name: &str, text: &str) -> Vec<(String, bool)> {
-    /// The parents of an interface's name: `network: ethernets: NAME:`.
-    const LEVEL: usize = 2;
-    if !name.ends_with(".yaml") {
-        return Vec::new();
-    }
-    let mut above: Vec<usize> = Vec::new();
-    let mut found: Vec<(String, bool)> = Vec::new();
-    for line in text.lines() {
-        let setting = line.split('#').next().unwrap_or_default().trim_end();
-        let indent = setting.len() - setting.trim_start().len();
-        let setting = setting.trim();
-        if setting.is_empty() {
-            continue;
-        }
-        above.retain(|level| *level < indent);
-        if above.len() == LEVEL
-            && let Some(interface) = setting.strip_suffix(':')
-        {
-            found.push((interface.trim_matches(['"', '\'']).to_owned(), false));
-        } else if above.len() > LEVEL
-            && let Some((_, addresses)) = found.last_mut()
-        {
-            let asks = ["dhcp4:", "dhcp6:"].iter().any(|key| {
-                setting.strip_prefix(key).is_some_and(|value| ["true", "yes", "on"].contains(&value.trim()))
-            });
-            *addresses |= asks
-                || setting.starts_with("addresses:") && !setting.ends_with("[]") && above.len() == LEVEL + 1;
-        }
-        above.push(indent);
-    }
-    found
-}
-
 /// `iface NAME inet METHOD`.
 fn ifupdown(_: &str, text: &str) -> Vec<(String, bool)> {
     let mut found = Vec::new();
@@ -179,14 +148,5 @@ mod tests {
             ifupdown("", "iface lo inet loopback\niface bond0 inet manual\n  bond-mode 4\n"),
             own("bond0", false)
         );
-    }
-
-    #[test]
-    fn netplans_indents_tell_interfaces_from_settings() {
-        let text = "network:\n  version: 2\n  ethernets:\n    nic0: {}\n    nic1:\n      dhcp4: true\n  bonds:\n    bond0:\n      \
-                    interfaces: [nic0, nic1]\n      parameters:\n        mode: 802.3ad\n  vlans:\n    bond0.51:\n      id: 51\n      \
-                    addresses:\n        - 10.51.0.11/24\n";
-        let expected = [("nic1", true), ("bond0", false), ("bond0.51", true)];
-        assert_eq!(netplan("a.yaml", text), expected.map(|(name, addresses)| (name.to_owned(), addresses)));
     }
 }

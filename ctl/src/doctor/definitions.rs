@@ -1,7 +1,7 @@
 //! Other programs' configuration of the networks' interfaces.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cni_conf::uplink::UplinkPort;
 use vlan_bridge::ownership::is_ours;
@@ -52,7 +52,7 @@ impl Role {
 
 /// Definitions that give the interfaces of a network addresses, or take them out of their bridge or bond.
 pub(super) fn conflicts(facts: &Facts) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = facts.definitions.invalid.iter().map(invalid).collect();
     for (interface, role) in roles(facts) {
         let device = facts.device(interface, role.kind());
         let mut matching = facts.definitions.matching(&device);
@@ -82,6 +82,11 @@ pub(super) fn conflicts(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::ok(CHECK, seen));
     }
     findings
+}
+
+fn invalid((path, error): &(PathBuf, String)) -> Finding {
+    let seen = format!("{} cannot be parsed: {error}", path.display());
+    Finding::warn(CHECK, seen, "nobody knows which interfaces it configures").fix("netplan generate")
 }
 
 fn conflict(interface: &str, role: Role, definition: &Definition, matching: Match) -> Option<Finding> {

@@ -239,6 +239,30 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
     ),
     breakage(
         |scene| {
+            scene.ctl.write(
+                "/etc/netplan/a.yaml",
+                "network: {vlans: {sub: {match: {name: \"bond0.13?\"}, dhcp4: yes}}}\n",
+            );
+        },
+        |scene| {
+            scene
+                .ctl
+                .write("/etc/netplan/a.yaml", "network: {vlans: {sub: {match: {name: other}, dhcp4: yes}}}\n")
+        },
+        [
+            "fail",
+            "definitions",
+            "netplan gives bond0.136 addresses: /etc/netplan/a.yaml",
+            "remove bond0.136 from",
+        ],
+    ),
+    breakage(
+        |scene| scene.ctl.write("/etc/netplan/a.yaml", "network: [\n"),
+        |scene| scene.ctl.write("/etc/netplan/a.yaml", "network: {}\n"),
+        ["warn", "definitions", "/etc/netplan/a.yaml cannot be parsed: ", "netplan generate"],
+    ),
+    breakage(
+        |scene| {
             scene.ctl.write("/etc/cni/net.d/05-other.conf", "{\"name\": \"other\", \"type\": \"bridge\"}")
         },
         |scene| fs::remove_file(scene.ctl.path("/etc/cni/net.d/05-other.conf")).unwrap(),
