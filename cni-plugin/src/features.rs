@@ -81,13 +81,23 @@ pub async fn detach(
 /// Restores what other programs removed from attachments of any network. Errors are logged and do not fail
 /// the call. `gone` is the veth of a pod that is being removed.
 pub async fn repair_and_log(node: &Conn, already_repaired: AlreadyRepaired, gone: Option<&str>) {
+    repair_rules_and_log(node, already_repaired, gone).await;
+    boundary::repair_and_log();
+    repair_links_and_log(node).await;
+}
+
+/// The part of [`repair_and_log`] that needs no bridge: rules in the packet filter.
+pub async fn repair_rules_and_log(node: &Conn, already_repaired: AlreadyRepaired, gone: Option<&str>) {
     if !already_repaired.guard {
         guard::repair_and_log(node).await;
     }
     if !already_repaired.nat {
         nat::repair_and_log(node, gone).await;
     }
-    boundary::repair_and_log();
+}
+
+/// The part of [`repair_and_log`] that hangs on bridges, which have to be up by then.
+pub async fn repair_links_and_log(node: &Conn) {
     ports::repair_missing(node).await;
     // Host routes need their bridge up, which the steps above ensure.
     host_access::repair_and_log(node).await;

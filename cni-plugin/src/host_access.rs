@@ -220,7 +220,7 @@ pub async fn install(
     undo.push(format!("host routes to {name}"), async move {
         let deleted = delete_record(&name);
         remove(&installed)?;
-        deleted.map(drop)
+        deleted.outcome
     });
     records::write_record(record, veth, routes)?;
     Ok(Batch::open()?.send(&of_node)?)

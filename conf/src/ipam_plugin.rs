@@ -46,6 +46,11 @@ impl IpamPlugin {
                 "ipam.type: {name:?} is not the name of a plugin: a file name in CNI_PATH"
             )));
         }
+        if section.value("type").and_then(Value::as_str) == Some(name) {
+            return Err(CniError::config(format!(
+                "ipam.type: {name:?} is the plugin itself: the name of an IPAM plugin, vlan-bridge-ipam for one"
+            )));
+        }
         Ok(Some(IpamPlugin::named(name)))
     }
 

@@ -18,6 +18,10 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result
 
 /// Creates a hard link atomically. Both paths must be in one file system.
 pub(crate) fn hard_link(other: &Path, path: &Path) -> Result<()> {
+    // rename(2) does nothing with two names of one file, and would leave the temporary one.
+    if is_same(other, path) {
+        return Ok(());
+    }
     replace_atomically(path, |beside| {
         let _ = fs::remove_file(beside);
         fs::hard_link(other, beside)

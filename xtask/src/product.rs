@@ -64,7 +64,9 @@ pub(crate) fn ready() -> Result<PathBuf> {
         Some(folder) => {
             eprintln!("nothing is built: VLAN_BRIDGE_BIN is set to {}", folder.display());
             let folder = workspace::root().join(folder);
-            link_ipam(&folder)?;
+            if !folder.join(IPAM).exists() {
+                link_ipam(&folder)?;
+            }
             Ok(folder)
         }
         None => build(Libc::best()),

@@ -66,6 +66,8 @@ async fn add(request: &Request) -> Result<Option<Value>, CniError> {
         // First, because the kernel may lack a required module.
         nat.prepare(&add.node, &add.attachment().host_interface()).await?;
     }
+    let already_repaired = AlreadyRepaired { guard: add.guard.is_some(), nat: add.nat.is_some() };
+    features::repair_rules_and_log(&add.node, already_repaired, None).await;
     let added = add.run().await;
     if let (Err(_), Some(nat)) = (&added, &add.nat)
         && let Err(also) = nat.remove_table_if_unused(&add.node, None, None).await
@@ -98,8 +100,7 @@ impl Add<'_> {
         self.clear_leftovers().await?;
         let seen = apply::ensure_uplink(&self.node, &self.network).await?;
         boundary::ensure(&self.node, &self.network).await?;
-        let already_repaired = AlreadyRepaired { guard: self.guard.is_some(), nat: self.nat.is_some() };
-        features::repair_and_log(&self.node, already_repaired, None).await;
+        features::repair_links_and_log(&self.node).await;
         let mut undo = UndoLog::default();
         let attached = self.attach(&seen, &mut undo).await;
         if attached.is_err() {

@@ -30,12 +30,23 @@ pub(super) fn write_record(
     Records::of_host_routes_by(&veth.device.name)?.write(&of_host_routes)
 }
 
+/// What is recorded of the routes to the pod behind a veth, and whether that could be deleted.
+pub struct Deleted {
+    /// One record for each device, also where deleting it failed.
+    pub records: Vec<Record>,
+    /// The first error.
+    pub outcome: Result<(), CniError>,
+}
+
 /// Deletes what is recorded of the routes to the pod behind this veth, and returns it. To be called before
 /// the routes are removed.
-pub fn delete_record(veth: &str) -> Result<Vec<Record>, CniError> {
-    let mut deleted = Vec::new();
-    for (_, records) in Records::of_host_routes()? {
-        deleted.extend(records.read(veth));
+pub fn delete_record(veth: &str) -> Deleted {
+    let folders = match Records::of_host_routes() {
+        Ok(folders) => folders,
+        Err(e) => return Deleted { records: Vec::new(), outcome: Err(e) },
+    };
+    let records = folders.iter().filter_map(|(_, records)| records.read(veth)).collect();
+    let outcome = folders.iter().try_for_each(|(_, records)| {
         {
             let _lock = RecordLock::shared()?;
             records.remove(veth)?;
@@ -45,8 +56,9 @@ pub fn delete_record(veth: &str) -> Result<Vec<Record>, CniError> {
             records.end();
             Records::end_of_host_routes()?;
         }
-    }
-    Ok(deleted)
+        Ok(())
+    });
+    Deleted { records, outcome }
 }
 
 /// What recorded routes have left: a route of ours, or the kernel took it and left a neighbour entry, which

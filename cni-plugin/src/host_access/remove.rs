@@ -8,7 +8,7 @@ use cni_conf::cni::result::AddResult;
 use kernel::link::{HostRoute, Link};
 use kernel::{Batch, Conn, Request, Result, link, neigh, route};
 
-use super::records::{delete_record, left_of};
+use super::records::{Deleted, delete_record, left_of};
 use crate::ownership::{Attachment, is_attachment, metric_of};
 use crate::record::Record;
 
@@ -20,11 +20,9 @@ pub async fn detach(
     device: Option<&str>,
     previous: &AddResult,
 ) -> std::result::Result<(), CniError> {
-    let (recorded, outcome) = match delete_record(&attachment.host_interface()) {
-        // Where the result tells the addresses, they need not be looked up.
-        Ok(recorded) => (if previous.ips.is_empty() { recorded } else { Vec::new() }, Ok(())),
-        Err(e) => (Vec::new(), Err(e)),
-    };
+    let Deleted { records, outcome } = delete_record(&attachment.host_interface());
+    // Where the result tells the addresses, they need not be looked up.
+    let recorded = if previous.ips.is_empty() { records } else { Vec::new() };
     let Some(device) = device else { return outcome };
     let routes = routes_of(node, device, attachment.metric(), previous, &recorded).await;
     outcome.and(routes.and_then(|routes| remove(&routes)).map_err(CniError::from))
@@ -126,7 +124,8 @@ pub async fn delete_stale_records(
 ) -> std::result::Result<(), CniError> {
     let is_there = |veth: &String| links.iter().any(|link| link.name == *veth);
     for veth in recorded.iter().filter(|veth| !is_there(veth)) {
-        let recorded = delete_record(veth)?;
+        let Deleted { records: recorded, outcome } = delete_record(veth);
+        outcome?;
         remove(&left_of(node, &recorded).await?)?;
     }
     Ok(())

@@ -85,9 +85,7 @@ impl Binary {
     pub(super) fn read_installed(&mut self) -> Result<()> {
         let installed = files::read(&self.target)?;
         self.before = installed.as_ref().map(|_| version(&self.target).unwrap_or_else(|_| "unknown".into()));
-        let is_linked = self.same_as.as_ref().is_none_or(|other| files::is_same(other, &self.target));
-        self.unchanged =
-            installed.as_ref() == Some(&self.content) && is_executable(&self.target) && is_linked;
+        self.unchanged = installed.as_ref() == Some(&self.content) && is_executable(&self.target);
         Ok(())
     }
 
@@ -95,13 +93,12 @@ impl Binary {
     /// `vlan-bridge` then recognises `vlan-bridge-ipam` as itself, and runs it in its own process. A file
     /// system without hard links gets a copy.
     pub(crate) fn install(&self) -> Result<()> {
-        if self.unchanged {
+        let is_linked =
+            self.same_as.as_ref().is_some_and(|other| files::hard_link(other, &self.target).is_ok());
+        if is_linked || self.unchanged {
             return Ok(());
         }
-        match &self.same_as {
-            Some(other) if files::hard_link(other, &self.target).is_ok() => Ok(()),
-            _ => files::write_atomically(&self.target, &self.content, 0o755),
-        }
+        files::write_atomically(&self.target, &self.content, 0o755)
     }
 
     fn state(&self) -> &'static str {

@@ -155,3 +155,34 @@ fn any_other_ipam_plugin_is_executed() {
     clean.plugin().del(&pod.eth0()).expect_ok();
     clean.assert_nothing_left(&pod);
 }
+
+#[test]
+fn the_program_is_ipam_under_any_name_that_ipam_type_says() {
+    for name in ["site-ipam", "vlan-bridge-ipam.old"] {
+        let (clean, pod, folder) = (Clean::new(), Pod::new(), Ipam::Linked.folder());
+        copy(&folder.path().join("vlan-bridge"), &folder.path().join(name));
+        let ipam = json!({"type": name, "subnet": "172.20.56.0/24", "slice": "172.20.56.16/28"});
+        let plugin = clean.plugin_with_ipam(ipam);
+        let (added, processes) = run_and_count(&of(&folder, plugin.call("ADD", &pod.eth0())));
+        assert_eq!(processes, 2, "{name}: {added}");
+        assert_eq!(clean.site.node.leases("vlan136").len(), 1, "{}", added.expect_ok());
+        let (deleted, processes) = run_and_count(&of(&folder, plugin.call("DEL", &pod.eth0())));
+        assert_eq!(processes, 2, "{name}: {deleted}");
+        deleted.expect_ok();
+        clean.assert_nothing_left(&pod);
+    }
+}
+
+#[test]
+fn the_plugin_is_not_its_own_ipam_plugin() {
+    let (clean, pod, folder) = (Clean::new(), Pod::new(), Ipam::Linked.folder());
+    let ipam = json!({"type": "vlan-bridge", "subnet": "172.20.56.0/24"});
+    let plugin = clean.plugin_with_ipam(ipam);
+    let (refused, processes) = run_and_count(&of(&folder, plugin.call("ADD", &pod.eth0())));
+    assert!(!refused.ok() && refused.error_code() == 7, "{refused}");
+    assert_eq!(processes, 1, "{refused}");
+    let (deleted, processes) = run_and_count(&of(&folder, plugin.call("DEL", &pod.eth0())));
+    deleted.expect_ok();
+    assert_eq!(processes, 1);
+    clean.assert_nothing_left(&pod);
+}
