@@ -1,9 +1,9 @@
-//! What a pod may send: puts an attachment's elements into the node's packet filter and takes them out.
-//! `plan::guard` says what they are.
+//! The guard, which limits what a pod may send: installs and removes an attachment's elements in the node's
+//! packet filter. `plan::guard` defines the elements.
 //!
-//! A port is guarded by the pod's MAC before the node's end comes up, and by its addresses as soon as IPAM
-//! has given them. The record is written before the latter. What is left without a record is found by the
-//! element of the port, which is there first and goes last.
+//! The guard restricts a port to the pod's MAC before the node's end comes up. It allows the pod's
+//! addresses once IPAM has returned them. The record is written before the latter. Leftovers without a
+//! record are found by the port's element, which is added first and removed last.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -21,21 +21,21 @@ use kernel::nft::{Nft, Refusal, explain};
 use crate::lock::RecordLock;
 use crate::ownership::Attachment;
 use crate::plan::guard::ruleset::{self, MACS, PORTS, TABLE};
-use crate::plan::guard::{Limits, Port, elements, what};
+use crate::plan::guard::{Limits, Port, describe_element, elements};
 use crate::plan::nat::element_comment;
 use crate::record::{Record, Records};
 
-/// How often an ADD tries again after the table has gone between its making and its use.
+/// How often an ADD retries if the table disappears before it is used.
 const ATTEMPTS: usize = 20;
 
-/// The node's packet filter and the records of what is in it.
+/// The node's packet filter and the records of the guards in it.
 #[derive(Debug)]
 pub struct Guard {
     nft: Nft,
     records: Records,
 }
 
-/// What a pod of this network may send; none where it may send anything.
+/// What a pod of this network may send. None if it is not restricted.
 pub fn limits(network: &Network) -> Option<Limits> {
     let guard = network.guard.as_ref()?;
     let has_tagged = |vlans: &&PortVlans| vlans.ids().any(|vid| Some(vid) != vlans.access);
@@ -54,28 +54,28 @@ impl Guard {
         Ok(Guard { nft: Nft::open()?, records: Records::of_guards()? })
     }
 
-    /// Fails, naming the module, where the kernel lacks a part. Changes nothing. A node that has our table
-    /// has all parts.
+    /// Fails and names the module if the kernel lacks one. Changes nothing. If our table exists, the kernel
+    /// has all modules.
     pub fn probe(&self) -> Result<(), CniError> {
         if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&ruleset::base_ruleset())?) }
     }
 
-    /// Before the node's end is up: nothing but what has its MAC, and with it no address but the link-local
-    /// one. Rules and sets that somebody has flushed are put back first.
+    /// Allows only the pod's MAC, and of IP addresses only the link-local address of that MAC. Called
+    /// before the node's end is up. Restores flushed rules and sets first.
     pub async fn restrict_port(&self, node: &Conn, port: &Port<'_>) -> Result<(), CniError> {
         self.restore(node, true).await?;
         self.install_elements(node, &elements(port), None).await
     }
 
-    /// Rebuilds the table where it is not as it should be. One pod's elements stand for all.
+    /// Rebuilds the table if it is damaged. To find flushed sets, it looks at the elements of one pod.
     async fn restore(&self, node: &Conn, for_first: bool) -> Result<(), CniError> {
-        if self.broken_chain()?.is_some() || self.lacks_a_neighbours()? {
+        if self.broken_chain()?.is_some() || self.lacks_elements_of_any_pod()? {
             self.rebuild(node, for_first).await?;
         }
         Ok(())
     }
 
-    /// Writes the record and lets pass what has one of the pod's addresses.
+    /// Writes the record and allows the pod's addresses.
     pub async fn allow_addresses(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
         self.install_elements(node, &elements_of(record), Some(record)).await
     }
@@ -101,28 +101,29 @@ impl Guard {
             }
             self.rebuild(node, true).await?;
         }
-        let why = "the packet filter changes all the time: the guard was not put in after 20 attempts";
+        let why =
+            "other programs keep changing the packet filter: the guard was not installed after 20 attempts";
         Err(CniError::new(code::TRY_AGAIN_LATER, why))
     }
 
-    /// Takes an attachment's elements out, and then its record. What is not there is no error.
+    /// Removes an attachment's elements and then its record. Missing elements are no error.
     async fn remove(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
-        let whole = {
+        let had_all = {
             let _lock = RecordLock::shared()?;
             let there = match self.records.read(veth) {
                 Some(record) => elements_of(&record).iter().rev().map(delete).collect(),
-                None => self.left_of(veth)?,
+                None => self.leftovers_of(veth)?,
             };
-            let whole = self.nft.commit_tolerating(there, Refusal::not_found)?;
+            let had_all = self.nft.commit_tolerating(there, Refusal::not_found)?;
             self.records.remove(veth)?;
-            whole
+            had_all
         };
-        if whole {
+        if had_all {
             self.restore(node, false).await?;
         } else {
             self.rebuild(node, false).await?;
         }
-        // The table stays, as bridge and uplink do: the next first pod finds it.
+        // The table stays for the next first pod, as bridge and uplink do.
         if self.records.is_empty() {
             let _lock = RecordLock::exclusive()?;
             self.records.end();
@@ -130,9 +131,9 @@ impl Guard {
         Ok(())
     }
 
-    /// What takes out the elements of an attachment without a record: by its port, with which their keys
-    /// begin. The list is asked for only where the port's own is there.
-    fn left_of(&self, veth: &str) -> Result<Vec<Change>, CniError> {
+    /// Changes that delete the elements of an attachment without a record. Their keys begin with the port's
+    /// name. The sets are listed only if the port's own element exists.
+    fn leftovers_of(&self, veth: &str) -> Result<Vec<Change>, CniError> {
         let name = nft::interface(veth);
         if self.nft.element(TABLE, PORTS, &name)?.is_none() {
             return Ok(Vec::new());
@@ -150,8 +151,8 @@ impl Guard {
         Ok(deletions)
     }
 
-    /// Makes the table, if it is not as it should be, with the elements of all live attachments, in one
-    /// transaction. Where there are none it is made only for who is about to put in the first.
+    /// Rebuilds a damaged table with the elements of all live attachments, in one transaction. Without live
+    /// attachments, it does so only if `for_first`: the caller is about to add the first element.
     async fn rebuild(&self, node: &Conn, for_first: bool) -> Result<(), CniError> {
         let _lock = RecordLock::exclusive()?;
         let live = self.records.live(node, None).await?;
@@ -164,14 +165,14 @@ impl Guard {
             ruleset::base_ruleset().into_iter().chain(elements.into_iter().map(add)).collect();
         self.nft.commit(&changes)?;
         if !live.is_empty() {
-            log::warn!("the guard of {} pods was gone from the packet filter and is back", live.len());
+            log::warn!("restored the guard of {} pods, which was missing from the packet filter", live.len());
         }
         Ok(())
     }
 
-    /// Whether an element of some pod with a guard is gone: who has flushed a set has taken everybody's, so
-    /// one pod stands for all.
-    fn lacks_a_neighbours(&self) -> Result<bool, CniError> {
+    /// Whether an element of some pod with a guard is missing. A flush of a set removes the elements of all
+    /// pods, so one pod is enough.
+    fn lacks_elements_of_any_pod(&self) -> Result<bool, CniError> {
         let Some(record) = self.records.any() else { return Ok(false) };
         Ok(self.lost_element(&record)?.is_some())
     }
@@ -185,7 +186,7 @@ impl Guard {
         Ok(None)
     }
 
-    /// Whether one of many elements is gone, by a list of each set.
+    /// Whether one of these elements is missing. Lists each set.
     fn lacks_any(&self, elements: &[Element]) -> Result<bool, CniError> {
         for set in ruleset::ALL {
             let there: BTreeSet<Vec<u8>> =
@@ -197,24 +198,24 @@ impl Guard {
         Ok(false)
     }
 
-    /// A chain of the table that is not as it was made. Elements lead to entry chains, so of those only the
-    /// rules are counted.
+    /// A chain of the table that is missing or changed. Elements refer to entry chains, so for those only
+    /// the rules are counted.
     fn broken_chain(&self) -> Result<Option<String>, CniError> {
         for (name, rules, uses) in ruleset::uses() {
             let is_entry = ruleset::ENTRIES.contains(&name.as_str());
-            let whole = match self.nft.chain(TABLE, &name)? {
+            let is_whole = match self.nft.chain(TABLE, &name)? {
                 Some(_) if is_entry => self.nft.rules(TABLE, &name)?.len() == rules,
                 Some(chain) => chain.uses as usize == uses,
                 None => false,
             };
-            if !whole {
+            if !is_whole {
                 return Ok(Some(name));
             }
         }
         Ok(None)
     }
 
-    /// What of an attachment's guard is no longer as it was put in, in words.
+    /// Describes what is missing or changed in an attachment's guard.
     fn difference(&self, port: &Port<'_>) -> Result<Option<String>, CniError> {
         if let Some(chain) = self.broken_chain()? {
             return Ok(Some(format!("chain {chain} of table {TABLE} is gone or changed")));
@@ -227,14 +228,14 @@ impl Guard {
                 MACS => format!(", {} (a chained plugin that changes it needs guard: false)", port.mac),
                 _ => String::new(),
             };
-            return Ok(Some(format!("{}{hint} is gone from table {TABLE}", what(&element))));
+            return Ok(Some(format!("{}{hint} is gone from table {TABLE}", describe_element(&element))));
         }
         Ok(None)
     }
 }
 
-/// Takes an attachment's guard out, where it `may_have` one or its record says so. Returns the socket, whose
-/// closing would wait for what was deleted.
+/// Removes an attachment's guard if it `may_have` one or has a record. Returns the socket: closing it waits
+/// until the kernel has freed the deleted elements.
 pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nft>, CniError> {
     let known = Records::of_guards()?.has(veth);
     if !may_have && !known {
@@ -246,18 +247,18 @@ pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nf
         Ok(Some(guard.nft))
     };
     match removed.await {
-        // A kernel without nf_tables, for one: ADD was refused for it, and nothing can be there.
+        // For example a kernel without nf_tables: ADD was refused, so there are no elements.
         Err(e) if !known => {
             let e: CniError = e;
-            log::warn!("no guard of {veth} was looked for: {e}");
+            log::warn!("could not look for a guard of {veth}: {e}");
             Ok(None)
         }
         other => other,
     }
 }
 
-/// For CHECK: what of an attachment's guard is no longer as ADD left it. By the configuration and by what the
-/// pod is now: the record is for repair.
+/// For CHECK: describes what is missing or changed in an attachment's guard. Compares with the
+/// configuration and the pod's current state, not with the record, which is for repair.
 pub fn difference(
     network: &Network,
     attachment: &Attachment<'_>,
@@ -269,14 +270,14 @@ pub fn difference(
     Guard::open()?.difference(&Port { veth: &veth, mac, addresses, limits: &limits, comment: "" })
 }
 
-/// The ports that are guarded, by the names of their veths.
+/// The guarded ports, by veth name.
 pub fn ports() -> Result<Vec<String>, CniError> {
     let ports = Nft::open()?.elements(TABLE, PORTS)?;
     Ok(ports.iter().map(|port| nft::interface_name(&port.key)).collect())
 }
 
-/// Of these veths those whose guard is not as it was put in, and what is missing, in words. Of one without a
-/// record its elements are not known.
+/// The veths among these whose guard is damaged, each with a description of what is missing. Without a
+/// record, the elements of a veth are unknown.
 pub fn broken<'a>(veths: impl Iterator<Item = &'a str>) -> Result<Vec<(String, String)>, CniError> {
     let guard = Guard::open()?;
     let chain = guard.broken_chain()?;
@@ -286,7 +287,7 @@ pub fn broken<'a>(veths: impl Iterator<Item = &'a str>) -> Result<Vec<(String, S
             (Some(chain), _) => Some(format!("chain {chain} of table {TABLE} is gone or changed")),
             (None, Some(record)) => {
                 let lost = guard.lost_element(&record)?;
-                lost.map(|element| format!("{} is gone from table {TABLE}", what(&element)))
+                lost.map(|element| format!("{} is gone from table {TABLE}", describe_element(&element)))
             }
             (None, None) => None,
         };
@@ -295,7 +296,8 @@ pub fn broken<'a>(veths: impl Iterator<Item = &'a str>) -> Result<Vec<(String, S
     Ok(broken)
 }
 
-/// Puts back what a firewall's restart took of pods' guards, for who has none itself and is not failed by it.
+/// Restores guards that a firewall restart removed. For calls whose own attachment has no guard. Errors are
+/// logged and do not fail the call.
 pub async fn repair_and_log(node: &Conn) {
     let repaired = async {
         let records = Records::of_guards()?;
@@ -307,11 +309,11 @@ pub async fn repair_and_log(node: &Conn) {
     };
     let repaired: Result<(), CniError> = repaired.await;
     if let Err(e) = repaired {
-        log::error!("other pods' guards: {e}");
+        log::error!("could not restore the guards of other pods: {e}");
     }
 }
 
-/// Puts back what any pod's guard has lost, and returns it in words.
+/// Restores what is missing from any pod's guard, and returns descriptions of it.
 pub async fn repair(node: &Conn) -> Result<Vec<String>, CniError> {
     let records = Records::of_guards()?;
     if records.is_empty() {
@@ -325,7 +327,7 @@ pub async fn repair(node: &Conn) -> Result<Vec<String>, CniError> {
     Ok(lost.into_iter().map(|(veth, what)| format!("{veth}: {what}")).collect())
 }
 
-/// Takes our table away, for who takes all of us away. A kernel without nf_tables has none.
+/// Removes our table, for uninstall. A kernel without nf_tables has none.
 pub fn remove_table() -> Result<(), CniError> {
     let Ok(nft) = Nft::open() else { return Ok(()) };
     if nft.has_table(TABLE).unwrap_or(false) {
@@ -335,17 +337,17 @@ pub fn remove_table() -> Result<(), CniError> {
     }
 }
 
-/// Takes out what is left of attachments whose veth is gone, of whichever network. The veths must have been
-/// listed after the ports: an ADD makes the veth first.
+/// Removes leftovers of attachments of any network whose veth is gone. The caller must list the veths after
+/// the ports, because ADD makes the veth first.
 pub fn remove_stale(ports: &[String], links: &[&Link]) -> Result<(), CniError> {
     if ports.is_empty() {
         return Ok(());
     }
     let guard = Guard::open()?;
     for veth in ports.iter().filter(|veth| !links.iter().any(|link| link.name == **veth)) {
-        log::info!("removing the guard of {veth}, which is gone");
+        log::info!("removing the guard of {veth}: the veth is gone");
         let _lock = RecordLock::shared()?;
-        guard.nft.commit_tolerating(guard.left_of(veth)?, Refusal::not_found)?;
+        guard.nft.commit_tolerating(guard.leftovers_of(veth)?, Refusal::not_found)?;
         guard.records.remove(veth)?;
     }
     Ok(())

@@ -1,8 +1,8 @@
-//! The pods' way to their own node and back (`hostAccess`): looked at, planned by
-//! `plan::host_access`, and taken.
+//! Host routes (`hostAccess`): the routes between pods and their own node. This module observes and
+//! installs them; `plan::host_access` plans them.
 //!
-//! The node's routes to pods hang on the bridge, so they outlive a veth. Their metric is the attachment's, by
-//! which they are found again where nothing else is left of it.
+//! The node's routes to pods use the bridge, so they outlive a veth. Their metric identifies the
+//! attachment: it finds the routes when nothing else of the attachment is left.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -34,19 +34,20 @@ pub use repair::{repair, repair_and_log};
 /// The routes between a pod and its node.
 #[derive(Clone, Debug)]
 pub struct HostRoutes {
-    /// The node's addresses that the pod has on the link.
+    /// The node's addresses to which the pod has an on-link route.
     pub to_node: Vec<IpAddr>,
-    /// Each address of the pod that the node has on the link, and from which of its own it sends there.
+    /// Each address of the pod to which the node has an on-link route, with the node's source address.
     pub to_pod: Vec<(IpAddr, IpAddr)>,
-    /// Destinations for which the pod's way leads through the node, and by which of its addresses.
+    /// Destinations that the pod reaches through the node, each with the node's address that is the
+    /// gateway.
     pub services: Vec<(IpNet, IpAddr)>,
-    /// Routes of ours to the pod's addresses that are there: its own, or those of others which have or had
-    /// the same address.
-    pub there: Vec<HostRoute>,
+    /// Existing host routes to the pod's addresses: those of this pod, or of pods that have or had the same
+    /// address.
+    pub existing: Vec<HostRoute>,
 }
 
 impl HostRoutes {
-    /// The node's address of each family, from which it sends to the pod.
+    /// The node's source address of each family for packets to the pod.
     pub fn sources(&self) -> Vec<IpAddr> {
         let mut sources: Vec<IpAddr> = self.to_pod.iter().map(|(_, source)| *source).collect();
         sources.dedup_by_key(|source| source.is_ipv4());
@@ -54,8 +55,8 @@ impl HostRoutes {
     }
 }
 
-/// Looks which routes a pod with these addresses has to its node. `device` is the node's own on the pods'
-/// network.
+/// Determines the host routes of a pod with these addresses. `device` is the node's own interface on the
+/// pods' network.
 pub async fn host_routes(
     node: &Conn,
     wanted: &HostAccess,
@@ -63,13 +64,13 @@ pub async fn host_routes(
     pods: &[IpAddr],
 ) -> Result<HostRoutes> {
     let mut seen = NodeAddresses::default();
-    let (mut without_us, mut there) = (Vec::new(), Vec::new());
+    let (mut default_sources, mut existing) = (Vec::new(), Vec::new());
     for pod in pods {
         let ours = route::ours_to(node, *pod).await?;
-        let found = way_out(node, *pod, ours.is_some()).await?;
-        there.extend(ours);
-        seen.ways_out.extend(found.map(|(interface, _)| interface));
-        without_us.push(found.map(|(_, source)| source));
+        let found = default_path(node, *pod, ours.is_some()).await?;
+        existing.extend(ours);
+        seen.default_interfaces.extend(found.map(|(interface, _)| interface));
+        default_sources.push(found.map(|(_, source)| source));
     }
     for family in Family::BOTH {
         if pods.iter().any(|pod| Family::of(*pod) == family) {
@@ -84,8 +85,8 @@ pub async fn host_routes(
     for entry in plan::unmatched(wanted, &to_node, &seen) {
         log::warn!("hostAddresses: the node has no address for {entry}");
     }
-    let to_pod = pods.iter().zip(without_us).filter_map(|(pod, without_us)| {
-        plan::source(*pod, &to_node, without_us).map(|source| (*pod, source))
+    let to_pod = pods.iter().zip(default_sources).filter_map(|(pod, default_source)| {
+        plan::source(*pod, &to_node, default_source).map(|source| (*pod, source))
     });
     let to_pod: Vec<(IpAddr, IpAddr)> = to_pod.collect();
     let through = |net: &IpNet| {
@@ -93,27 +94,28 @@ pub async fn host_routes(
         to_pod.iter().find(of_family).map(|(_, source)| (*net, *source))
     };
     let services: Vec<(IpNet, IpAddr)> = wanted.services.iter().filter_map(through).collect();
-    let is_led = |net: &IpNet| services.iter().any(|(led, _)| led == net);
+    let is_routed = |net: &IpNet| services.iter().any(|(routed, _)| routed == net);
     let of_pods = |net: &IpNet| pods.iter().any(|pod| Family::of(*pod) == Family::of_net(net));
-    for net in wanted.services.iter().filter(|net| of_pods(net) && !is_led(net)) {
+    for net in wanted.services.iter().filter(|net| of_pods(net) && !is_routed(net)) {
         log::warn!(
-            "serviceCIDRs: {net} does not lead through the node: it has no address of that family that pods reach"
+            "serviceCIDRs: no route to {net} through the node: the node has no address of that family that pods can reach"
         );
     }
-    Ok(HostRoutes { services, to_pod, to_node, there })
+    Ok(HostRoutes { services, to_pod, to_node, existing })
 }
 
-/// By which interface and from which address the node sends to a pod when it has no route of ours to it. The
-/// source of one of ours was found in this way; the interface is then the default route's.
-async fn way_out(node: &Conn, pod: IpAddr, is_ours: bool) -> Result<Option<(u32, IpAddr)>> {
+/// The interface and source address that the node would use for the pod without a host route. An existing
+/// host route has its source from an earlier call of this function; the interface is then that of the
+/// default route.
+async fn default_path(node: &Conn, pod: IpAddr, is_ours: bool) -> Result<Option<(u32, IpAddr)>> {
     let Some((interface, source)) = route::lookup(node, pod).await? else { return Ok(None) };
     let default = if is_ours { route::default_interface(node, Family::of(pod)).await? } else { None };
     Ok(Some((default.unwrap_or(interface), source)))
 }
 
-/// Whether the pod is on a network of others beside ours: another of its interfaces has an address or a
-/// default route, and no route of ours. To such a pod the node speaks by that network too, and what the pod
-/// answers must not come by ours, where nobody waits for it.
+/// Whether the pod is also on a network of another plugin: another interface of the pod has an address or a
+/// default route, and no host route. The node may reach such a pod over that network. An answer over this
+/// network would not get back to the sender.
 pub async fn has_foreign_network(pod: &Conn, container: &Link) -> Result<bool> {
     const LOOPBACK: u32 = 1;
     if link::all(pod).await?.iter().all(|link| [LOOPBACK, container.index].contains(&link.index)) {
@@ -133,15 +135,15 @@ pub async fn has_foreign_network(pod: &Conn, container: &Link) -> Result<bool> {
     Ok(!others.is_subset(&ours))
 }
 
-/// Refuses an address by which the node reaches a live pod of another VLAN: it can have one of the two on the
-/// link.
+/// Refuses an address by which the node already reaches a live pod of another VLAN. The node can have only
+/// one of the two on-link.
 pub async fn check_free(
     node: &Conn,
     device: &Link,
     routes: &HostRoutes,
 ) -> std::result::Result<(), CniError> {
     let elsewhere: Vec<&HostRoute> =
-        routes.there.iter().filter(|route| route.interface != device.index).collect();
+        routes.existing.iter().filter(|route| route.interface != device.index).collect();
     if elsewhere.is_empty() {
         return Ok(());
     }
@@ -153,7 +155,7 @@ pub async fn check_free(
             return Err(CniError::new(
                 code::ADDRESS_UNAVAILABLE,
                 format!(
-                    "hostAccess: the node reaches {} as the pod behind {} on {by}, so it cannot reach this one: \
+                    "hostAccess: the node already reaches {} behind {} on {by}, so it cannot reach this pod: \
                      set \"hostAccess\": false in one of the two networks, or give them different subnets",
                     route.address, veth.name
                 ),
@@ -163,21 +165,21 @@ pub async fn check_free(
     Ok(())
 }
 
-/// Both ends of an attachment's veth, and the node's device beside them.
+/// Both ends of an attachment's veth, and the node's interface on the pods' network.
 #[derive(Clone, Copy, Debug)]
 pub struct VethPair<'a> {
-    /// The node's own device on the pods' network.
+    /// The node's own interface on the pods' network.
     pub device: &'a Link,
-    /// The veth's end in the node.
+    /// The veth's node end.
     pub host: &'a Link,
-    /// The veth's end in the pod.
+    /// The veth's pod end.
     pub container: &'a Link,
     /// The attachment's metric.
     pub metric: u32,
 }
 
-/// Installs the routes and neighbour entries: in the pod each of the node's addresses on the link, in the
-/// node each of the pod's, and behind which MACs.
+/// Installs routes and permanent neighbour entries: in the pod for the node's addresses, on the node for
+/// the pod's addresses.
 pub async fn install(
     node: &Conn,
     pod: &Pod,
@@ -192,8 +194,8 @@ pub async fn install(
     }
     log::debug!("host access: {routes:?}");
     let inside = veth.container.index;
-    let on_link = |ip: &IpAddr| [neigh::permanent(inside, *ip, node_mac), route::on_link(inside, *ip)];
-    let mut of_pod: Vec<Request> = routes.to_node.iter().flat_map(on_link).collect();
+    let on_link_route = |ip: &IpAddr| [neigh::permanent(inside, *ip, node_mac), route::on_link(inside, *ip)];
+    let mut of_pod: Vec<Request> = routes.to_node.iter().flat_map(on_link_route).collect();
     of_pod.extend(routes.services.iter().map(|(net, node)| route::through_node(inside, *net, *node)));
     pod.batch.send(&of_pod)?;
     if routes.to_pod.iter().any(|(pod, _)| pod.is_ipv6()) {
@@ -208,9 +210,10 @@ pub async fn install(
     for (address, source) in &routes.to_pod {
         let to_pod = HostRoute { address: *address, interface, metric };
         of_node.extend([
-            // Another attachment's, which is gone: it held this address before.
+            // Removes the route of a former attachment that had this address.
             route::removal_of_any(*address),
-            // Before the neighbour entry, for one without a route is a dead pod's: see `OwnRoutes`.
+            // The route comes before the neighbour entry: an entry without a route counts as a dead pod's,
+            // see `OwnRoutes`.
             route::to_pod(&to_pod, *source),
             neigh::permanent(interface, *address, pod_mac),
         ]);

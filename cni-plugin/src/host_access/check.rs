@@ -1,4 +1,4 @@
-//! What is no longer as ADD left it, for CHECK and doctor.
+//! Finds missing host routes, for CHECK and doctor.
 
 use std::net::IpAddr;
 
@@ -14,8 +14,8 @@ use crate::plan::check;
 use crate::plan::host_access as plan;
 use crate::ports;
 
-/// Checks that the routes which ADD gave are still there. An address that the node has had only since is
-/// logged: pods that are attached from now on get it.
+/// Checks that the routes that ADD installed still exist. If the node got an address after ADD, a log line
+/// says that only pods attached from now on have a route to it.
 pub async fn check(
     node: &Conn,
     pod: &Conn,
@@ -34,34 +34,34 @@ pub async fn check(
     let pods: Vec<IpAddr> =
         check::own_addresses(previous, &container.name).map(|ip| ip.address.addr()).collect();
     let routes = host_routes(node, wanted, &device, &pods).await?;
-    let taken = look(node, pod, &device, container, &routes).await?;
+    let observed = observe(node, pod, &device, container, &routes).await?;
     let is_routed = |to: IpAddr| check::is_routed(&Route::to(to.into(), None), container, seen);
     for (net, node) in &routes.services {
         if !check::is_routed(&Route::to(*net, Some(*node)), container, seen) {
             return Err(failed(format!("route {net} via the node's {node} is gone from the container")));
         }
     }
-    for address in plan::compare(&taken, &device, container, is_routed).map_err(failed)? {
+    for address in plan::compare(&observed, &device, container, is_routed).map_err(failed)? {
         log::warn!(
-            "the node has had {address} only since this pod was attached: pods attached from now on reach it directly"
+            "the node got address {address} after this pod was attached: only pods attached from now on reach it directly"
         );
     }
     Ok(())
 }
 
-/// A way from the node to an address of its pod that is not there.
+/// A missing route or neighbour entry from the node to a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// The pod's address.
     pub address: IpAddr,
-    /// The node's, from which it would send there.
+    /// The node's source address for it.
     pub source: IpAddr,
-    /// It is the route that is gone; else the neighbour entry.
+    /// True: the route is missing. False: the neighbour entry is missing.
     pub is_route: bool,
 }
 
-/// What is missing of the node's routes to a pod with this metric and these addresses: for who has not the
-/// pod's side.
+/// Finds missing routes and neighbour entries on the node for a pod with this metric and these addresses.
+/// Does not need the pod's namespace.
 pub async fn missing(
     node: &Conn,
     wanted: &HostAccess,
@@ -75,7 +75,7 @@ pub async fn missing(
         let leads = |route: &HostRoute| {
             route.address == address && route.interface == device.index && route.metric == metric
         };
-        if !routes.there.iter().any(leads) {
+        if !routes.existing.iter().any(leads) {
             missing.push(Missing { address, source, is_route: true });
         }
         if neigh::permanent_mac(node, device.index, address).await?.is_none() {
@@ -85,25 +85,25 @@ pub async fn missing(
     Ok(missing)
 }
 
-async fn look(
+async fn observe(
     node: &Conn,
     pod: &Conn,
     device: &Link,
     container: &Link,
     routes: &HostRoutes,
-) -> Result<plan::Taken> {
-    let mut taken = plan::Taken::default();
+) -> Result<plan::ObservedRoutes> {
+    let mut observed = plan::ObservedRoutes::default();
     for (address, _) in &routes.to_pod {
         let route = route::ours_to(node, *address).await?;
-        taken.to_pod.push(plan::ToPod {
+        observed.to_pod.push(plan::ToPod {
             address: *address,
-            by: route.map(|route| route.interface),
+            interface: route.map(|route| route.interface),
             mac: neigh::permanent_mac(node, device.index, *address).await?,
         });
     }
     for address in &routes.to_node {
         let mac = neigh::permanent_mac(pod, container.index, *address).await?;
-        taken.to_node.push(plan::ToNode { address: *address, mac });
+        observed.to_node.push(plan::ToNode { address: *address, mac });
     }
-    Ok(taken)
+    Ok(observed)
 }

@@ -1,5 +1,5 @@
-//! Records of host routes, one for each attachment and device, from which they are restored. A record is
-//! written before its routes are installed and deleted before they are removed.
+//! Records of host routes, one for each attachment and device. Repair restores the routes from them. A
+//! record is written before its routes are installed, and deleted before they are removed.
 
 use cni_conf::cni::error::CniError;
 use ipnet::IpNet;
@@ -10,7 +10,7 @@ use super::{HostRoutes, VethPair};
 use crate::lock::RecordLock;
 use crate::record::{Record, Records};
 
-/// Writes down what [`super::install`] is about to install.
+/// Writes the record of the routes that [`super::install`] is about to install.
 pub(super) fn write_record(
     record: &Record,
     veth: &VethPair<'_>,
@@ -30,15 +30,15 @@ pub(super) fn write_record(
     Records::of_host_routes_by(&veth.device.name)?.write(&of_host_routes)
 }
 
-/// What is recorded of the routes to the pod behind a veth, and whether that could be deleted.
+/// The deleted records of the routes to the pod behind a veth.
 pub struct Deleted {
-    /// One record for each device, also where deleting it failed.
+    /// One record for each device, even if deleting it failed.
     pub records: Vec<Record>,
     /// The first error.
     pub outcome: Result<(), CniError>,
 }
 
-/// Deletes what is recorded of the routes to the pod behind this veth, and returns it. To be called before
+/// Deletes the records of the host routes to the pod behind this veth, and returns them. Call this before
 /// the routes are removed.
 pub fn delete_record(veth: &str) -> Deleted {
     let folders = match Records::of_host_routes() {
@@ -61,10 +61,11 @@ pub fn delete_record(veth: &str) -> Deleted {
     Deleted { records, outcome }
 }
 
-/// What recorded routes have left: a route of ours, or the kernel took it and left a neighbour entry, which
-/// is ours if it has the pod's MAC. Entries of kernels before 4.20 do not say whose they are.
-pub(super) async fn left_of(node: &Conn, recorded: &[Record]) -> Result<Vec<HostRoute>, NetError> {
-    let mut left = Vec::new();
+/// Finds the leftovers of recorded routes: a host route, or only a neighbour entry if the kernel removed
+/// the route. An entry belongs to the pod if it has the pod's MAC: on kernels before 4.20, entries do not
+/// say which program made them.
+pub(super) async fn leftovers_of(node: &Conn, recorded: &[Record]) -> Result<Vec<HostRoute>, NetError> {
+    let mut leftovers = Vec::new();
     for record in recorded {
         let Some(device) = link::by_name(node, &record.device).await? else { continue };
         let metric = record.attachment().metric();
@@ -74,11 +75,11 @@ pub(super) async fn left_of(node: &Conn, recorded: &[Record]) -> Result<Vec<Host
                 None => neigh::permanent_mac(node, device.index, address).await? == record.mac,
             };
             if is_its {
-                left.push(HostRoute { address, interface: device.index, metric });
+                leftovers.push(HostRoute { address, interface: device.index, metric });
             }
         }
     }
-    Ok(left)
+    Ok(leftovers)
 }
 
 /// The veths of all pods whose routes are recorded.

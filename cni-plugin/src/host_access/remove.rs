@@ -1,4 +1,4 @@
-//! What is removed of routes and neighbour entries to pods, and how it is found.
+//! Finds and removes routes and neighbour entries to pods.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,12 +8,12 @@ use cni_conf::cni::result::AddResult;
 use kernel::link::{HostRoute, Link};
 use kernel::{Batch, Conn, Request, Result, link, neigh, route};
 
-use super::records::{Deleted, delete_record, left_of};
+use super::records::{Deleted, delete_record, leftovers_of};
 use crate::ownership::{Attachment, is_attachment, metric_of};
 use crate::record::Record;
 
-/// Removes an attachment's host routes, and their record first. `device` is where they are; none if there can
-/// be none.
+/// Removes an attachment's host routes, after their record. `device` is their interface. None means that
+/// the attachment can have none.
 pub async fn detach(
     node: &Conn,
     attachment: &Attachment<'_>,
@@ -21,14 +21,14 @@ pub async fn detach(
     previous: &AddResult,
 ) -> std::result::Result<(), CniError> {
     let Deleted { records, outcome } = delete_record(&attachment.host_interface());
-    // Where the result tells the addresses, they need not be looked up.
+    // If the result has the addresses, the records are not needed.
     let recorded = if previous.ips.is_empty() { records } else { Vec::new() };
     let Some(device) = device else { return outcome };
     let routes = routes_of(node, device, attachment.metric(), previous, &recorded).await;
     outcome.and(routes.and_then(|routes| remove(&routes)).map_err(CniError::from))
 }
 
-/// What the node has of routes to pods.
+/// The node's routes and neighbour entries to pods.
 #[derive(Debug)]
 pub struct OwnRoutes {
     neighbours: Vec<(u32, IpAddr)>,
@@ -36,12 +36,13 @@ pub struct OwnRoutes {
 }
 
 impl OwnRoutes {
-    /// Neighbours first: a route that comes meanwhile is seen with an entry that is not.
+    /// Lists neighbours before routes: if an ADD installs both meanwhile, only the route is seen.
     pub async fn look(node: &Conn) -> Result<OwnRoutes> {
         Ok(OwnRoutes { neighbours: neigh::all_ours(node).await?, routes: route::all_ours(node).await? })
     }
 
-    /// Neighbour entries that are left of routes which the kernel took with an address of the node.
+    /// Neighbour entries without a route. The kernel removes a route together with the node's address that
+    /// is its source.
     fn strays(&self) -> impl Iterator<Item = (u32, IpAddr)> {
         let leads = |(interface, address): (u32, IpAddr)| {
             move |route: &HostRoute| route.interface == interface && route.address == address
@@ -50,9 +51,10 @@ impl OwnRoutes {
     }
 }
 
-/// The node's routes to the pod of an attachment: by the addresses that its ADD reported, else by what is
-/// recorded, else by its metric alone. With an address of the node, the kernel takes the routes that it is
-/// the source of: then `device` says where one was, whose neighbour entry is still there.
+/// The node's routes to the pod of an attachment. They are found by the addresses in the result of ADD,
+/// else by the records, else by the metric. When an address of the node is removed, the kernel removes the
+/// routes with that source address. Then `device` is the interface of the neighbour entry that is still
+/// there.
 async fn routes_of(
     node: &Conn,
     device: &str,
@@ -61,7 +63,7 @@ async fn routes_of(
     recorded: &[Record],
 ) -> Result<Vec<HostRoute>> {
     if previous.ips.is_empty() && !recorded.is_empty() {
-        return left_of(node, recorded).await;
+        return leftovers_of(node, recorded).await;
     }
     if previous.ips.is_empty() {
         let ours = OwnRoutes::look(node).await?;
@@ -87,7 +89,7 @@ async fn routes_of(
     Ok(found)
 }
 
-/// Takes routes to pods away, each with its neighbour entry.
+/// Removes routes to pods, each with its neighbour entry.
 pub fn remove(routes: &[HostRoute]) -> Result<()> {
     if routes.is_empty() {
         return Ok(());
@@ -99,15 +101,15 @@ pub fn remove(routes: &[HostRoute]) -> Result<()> {
     Batch::open()?.send(&requests)
 }
 
-/// Takes away the routes to pods whose veth is not among `links`, and neighbour entries without a route. The
-/// links must have been listed after the routes: an ADD makes the veth first.
+/// Removes routes to pods whose veth is not among `links`, and neighbour entries without a route. The
+/// caller must list the links after the routes, because ADD makes the veth first.
 pub fn remove_stale(ours: &OwnRoutes, links: &[&Link]) -> Result<()> {
     let attached = links.iter().filter(|link| is_attachment(link));
     let alive: BTreeSet<u32> = attached.filter_map(|link| metric_of(&link.name)).collect();
     let stale: Vec<HostRoute> =
         ours.routes.iter().filter(|route| !alive.contains(&route.metric)).copied().collect();
     for route in &stale {
-        log::info!("removing the route to {}, a pod that is gone", route.address);
+        log::info!("removing the route to {}: its pod is gone", route.address);
     }
     remove(&stale)?;
     let strays: Vec<Request> =
@@ -115,8 +117,8 @@ pub fn remove_stale(ours: &OwnRoutes, links: &[&Link]) -> Result<()> {
     if strays.is_empty() { Ok(()) } else { Batch::open()?.send(&strays) }
 }
 
-/// Deletes the records of those of `recorded` whose veth is not among `links`, and removes what is left of
-/// their routes. The links must have been listed after the records: an ADD makes the veth first.
+/// Deletes the records in `recorded` whose veth is not among `links`, and removes the leftovers of their
+/// routes. The caller must list the links after the records, because ADD makes the veth first.
 pub async fn delete_stale_records(
     node: &Conn,
     recorded: &[String],
@@ -126,7 +128,7 @@ pub async fn delete_stale_records(
     for veth in recorded.iter().filter(|veth| !is_there(veth)) {
         let Deleted { records: recorded, outcome } = delete_record(veth);
         outcome?;
-        remove(&left_of(node, &recorded).await?)?;
+        remove(&leftovers_of(node, &recorded).await?)?;
     }
     Ok(())
 }

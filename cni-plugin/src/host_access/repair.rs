@@ -1,8 +1,9 @@
-//! After the bridge was down, or an address of the node gone: with either the kernel takes the node's routes
-//! to pods, and does not give them back. The next call of any pod does, for all live ones, from the records.
+//! Restores host routes. The kernel removes the node's routes to pods when the bridge goes down or the node
+//! loses an address, and does not restore them. The next call for any pod restores the routes of all live
+//! pods from the records.
 //!
-//! Each record is written before its routes are taken and removed before they go, so nobody puts back what
-//! somebody else is taking away.
+//! A record is written before its routes are installed and deleted before they are removed. So repair does
+//! not restore routes that another call is removing.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,16 +18,16 @@ use crate::lock::RecordLock;
 use crate::ownership::{Progress, metric_of};
 use crate::record::{Record, Records};
 
-/// Puts back what the node has lost of its routes to pods, of whichever network. The pod that is called for
-/// goes on without.
+/// Restores missing routes from the node to pods of any network. Errors are logged and do not fail the
+/// call.
 pub async fn repair_and_log(node: &Conn) {
     if let Err(e) = repair(node, false).await {
-        log::error!("the node's routes to its pods were not put back: {e}");
+        log::error!("could not restore the node's routes to its pods: {e}");
     }
 }
 
-/// The same, returning what was put back in words. With `neighbours`, the neighbour entries are looked at as
-/// well, which go without the routes only where somebody flushes them.
+/// Restores missing routes and returns descriptions of the repairs. With `neighbours`, neighbour entries
+/// are checked as well. They disappear without their routes only if someone flushes them.
 pub async fn repair(node: &Conn, neighbours: bool) -> Result<Vec<String>, CniError> {
     let mut repaired = Vec::new();
     for (name, records) in Records::of_host_routes()? {
@@ -35,7 +36,7 @@ pub async fn repair(node: &Conn, neighbours: bool) -> Result<Vec<String>, CniErr
             continue;
         }
         let _lock = RecordLock::exclusive()?;
-        // Somebody else may have been quicker, and a record may be a dead pod's.
+        // Another call may have restored them, or a record may belong to a dead pod.
         let (mut requests, mut pods) = (Vec::new(), 0);
         for (veth, addresses) in lost(node, &records, &device, neighbours).await? {
             let Some(record) = records.read(&veth) else { continue };
@@ -48,7 +49,7 @@ pub async fn repair(node: &Conn, neighbours: bool) -> Result<Vec<String>, CniErr
         }
         Batch::open()?.send(&requests)?;
         if pods > 0 {
-            let what = format!("the node's routes to {pods} pods behind {name} were gone and are back");
+            let what = format!("restored the node's missing routes to {pods} pods behind {name}");
             log::warn!("{what}");
             repaired.push(what);
         }
@@ -56,9 +57,9 @@ pub async fn repair(node: &Conn, neighbours: bool) -> Result<Vec<String>, CniErr
     Ok(repaired)
 }
 
-/// The recorded veths whose pods the node has lost routes to, and to which of their addresses. One list of
-/// the device's routes shows it: each has the metric of its attachment. So only the records of those that
-/// lack some are read, and one more to know the families.
+/// The recorded veths with missing routes, and the addresses without a route. One list of the device's
+/// routes shows them, because each route has the metric of its attachment. Only the records of attachments
+/// with missing routes are read, and one more for the address families.
 async fn lost(
     node: &Conn,
     records: &Records,
@@ -77,7 +78,7 @@ async fn lost(
     let mut lost = Vec::new();
     for veth in records.veths() {
         let Some(metric) = metric_of(&veth) else { continue };
-        // Where a family has no routes at all, the one record says whether it should have some.
+        // If a family has no routes at all, that one record says whether it should have some.
         let lacks = |present: &BTreeSet<u32>, expected: bool| {
             !present.contains(&metric) && (expected || !present.is_empty())
         };
@@ -101,20 +102,20 @@ async fn lost(
     Ok(lost)
 }
 
-/// A dead pod's record is its DEL's to remove.
+/// Whether the pod is alive. DEL removes the record of a dead pod.
 async fn is_alive(node: &Conn, record: &Record) -> Result<bool, NetError> {
     let host = link::by_name(node, &record.attachment().host_interface()).await?;
     Ok(host.is_some_and(|host| record.attachment().progress(&host) != Progress::Foreign))
 }
 
-/// Whether the node has an address to send from to each of the pod's. Without one there is nothing to put
-/// back for now.
+/// Whether the node has a source address for each of the pod's address families. Without one, the routes
+/// cannot be restored yet.
 async fn can_be_reached(node: &Conn, record: &Record) -> Result<bool, NetError> {
     Ok(sources(node, record).await?.is_some())
 }
 
-/// The record's sources, or, where the node has lost one for good, the one that it would send from by itself;
-/// none where it has none.
+/// The record's source addresses. An address that the node no longer has is replaced by the one that the
+/// kernel would choose. None if there is no such address.
 async fn sources(node: &Conn, record: &Record) -> Result<Option<Vec<IpAddr>>, NetError> {
     let mut sources = Vec::new();
     for source in &record.sources {
@@ -133,7 +134,7 @@ async fn sources(node: &Conn, record: &Record) -> Result<Option<Vec<IpAddr>>, Ne
     Ok((!sources.is_empty()).then_some(sources))
 }
 
-/// The record with sources that the node has, written down where they have changed.
+/// The record with source addresses that the node has. Changed sources are written to the record.
 async fn with_sources(
     node: &Conn,
     mut record: Record,
@@ -147,8 +148,8 @@ async fn with_sources(
     Ok(Some(record))
 }
 
-/// Whether the pod's port is still in the bridge. What goes to one that has lost its bridge, which is then
-/// another, would leave by the uplink.
+/// Whether the pod's port is still in the bridge. If it is not, packets to the pod would leave by the
+/// uplink: the bridge may be a new one.
 async fn is_behind(node: &Conn, record: &Record, device: &Link) -> Result<bool, CniError> {
     let bridge = match &record.bridge {
         Some(bridge) => link::by_name(node, bridge).await?.map(|bridge| bridge.index),
@@ -158,14 +159,14 @@ async fn is_behind(node: &Conn, record: &Record, device: &Link) -> Result<bool, 
     Ok(bridge.is_some() && host.and_then(|host| host.master) == bridge)
 }
 
-/// As [`super::give`] has it, for these of the pod's addresses.
+/// The same routes and neighbour entries that [`super::install`] installs, for these addresses.
 fn of_node(record: &Record, addresses: &[IpAddr], device: &Link) -> Vec<Request> {
     let Some(mac) = record.mac else { return Vec::new() };
     let metric = record.attachment().metric();
-    let way = |address: &IpAddr| {
+    let route_and_neighbour = |address: &IpAddr| {
         let source = record.sources.iter().find(|source| Family::of(**source) == Family::of(*address))?;
         let to_pod = HostRoute { address: *address, interface: device.index, metric };
         Some([route::to_pod(&to_pod, *source), neigh::permanent(device.index, *address, mac)])
     };
-    addresses.iter().filter_map(way).flatten().collect()
+    addresses.iter().filter_map(route_and_neighbour).flatten().collect()
 }

@@ -1,9 +1,9 @@
-//! What a pod may send, in the node's packet filter: what an attachment has there. [`frame`] is what all of
-//! them share.
+//! The guard in the node's packet filter: the elements of one attachment. [`ruleset`] is the base rule set
+//! that all attachments share.
 //!
-//! `nft list table bridge vlan-bridge` shows it. A frame from a pod's port is looked up by port, MAC and
-//! address: a few sets with an element for each pod or address, so that it costs the same with any number of
-//! pods.
+//! `nft list table bridge vlan-bridge` shows it. An Ethernet frame from a pod's port is looked up by port,
+//! MAC and address in a few sets, with an element per pod or address. So the cost of a frame does not grow
+//! with the number of pods.
 
 pub mod ruleset;
 
@@ -17,21 +17,22 @@ use serde_json::{Value as Json, json};
 
 use ruleset::{ADDRESSES4, ADDRESSES6, LINK_LOCALS, MACS, OWN_VLANS, PORTS, entry};
 
-/// What an attachment may send, beside what its MAC and addresses tell.
+/// What an attachment may send besides packets with its own MAC and addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// ARP and IP from its addresses only; else from any.
+    /// Allow ARP and IP from its own addresses only. False allows any address.
     pub by_address: bool,
-    /// Addresses that are not its own, and allowed all the same.
+    /// Addresses that it may use in addition to its own.
     pub allowed: Vec<IpAddr>,
-    /// All link-local addresses among them.
+    /// It may use any link-local address.
     pub any_link_local: bool,
-    /// On a port with tagged VLANs: the port's own VLAN, if it has one. None on a port without.
+    /// On a port with tagged VLANs: the port's own VLAN, if it has one. None on a port without tagged
+    /// VLANs.
     pub trunk: Option<Option<u16>>,
 }
 
 impl Limits {
-    /// For the attachment's record.
+    /// The JSON form for the attachment's record.
     pub fn to_json(&self) -> Json {
         json!({
             "byAddress": self.by_address,
@@ -42,7 +43,7 @@ impl Limits {
         })
     }
 
-    /// As [`Limits::to_json`] wrote them.
+    /// Reads what [`Limits::to_json`] wrote.
     pub fn from_section(keys: &Section<'_>) -> Result<Limits, CniError> {
         let vlan = keys.number("vlan", "a VLAN id", 1..=4094)?.map(|vid| vid as u16);
         let allowed = keys
@@ -58,22 +59,22 @@ impl Limits {
     }
 }
 
-/// A pod's port and what may come from it.
+/// A pod's port and its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port<'a> {
     /// The veth's end on the node.
     pub veth: &'a str,
     /// The pod's MAC.
     pub mac: MacAddr,
-    /// The pod's addresses, as far as they are known by now.
+    /// The pod's addresses that are known so far.
     pub addresses: &'a [IpAddr],
-    /// What else counts.
+    /// The other limits.
     pub limits: &'a Limits,
-    /// Whose it is.
+    /// The elements' comment, which names the attachment.
     pub comment: &'a str,
 }
 
-/// The elements of an attachment. The first, of [`PORTS`], is there whenever one of the others is.
+/// The elements of an attachment. The first one, in [`PORTS`], exists whenever one of the others does.
 pub fn elements(port: &Port<'_>) -> Vec<Element> {
     let Port { veth, mac, addresses, limits, comment } = port;
     let element = |set, key, value| Element { set, key, value, comment: (*comment).to_owned() };
@@ -107,12 +108,12 @@ fn link_local(mac: MacAddr) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
 }
 
-/// What an element stands for, in words.
-pub fn what(element: &Element) -> String {
+/// Describes what an element allows.
+pub fn describe_element(element: &Element) -> String {
     match element.set {
         PORTS => "the guard of the pod's port".to_owned(),
         MACS => "the pod's MAC".to_owned(),
-        LINK_LOCALS => "that the pod may have any link-local address".to_owned(),
+        LINK_LOCALS => "the permission to use any link-local address".to_owned(),
         OWN_VLANS => "the VLAN of the pod's port".to_owned(),
         _ => {
             // port, MAC of eight bytes, address
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_frame_has_an_entry_for_each_kind_of_port() {
+    fn the_base_ruleset_has_an_entry_for_each_kind_of_port() {
         let chains: Vec<String> = ruleset::uses().into_iter().map(|(name, ..)| name).collect();
         for by_address in [true, false] {
             for trunk in [true, false] {

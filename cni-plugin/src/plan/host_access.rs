@@ -1,9 +1,10 @@
-//! The pods' way to their own node and back: which of the node's addresses, and from which of them the node
-//! answers.
+//! Host routes: which of the node's addresses pods reach on-link, and from which address the node sends to
+//! them.
 //!
-//! A pod's packet to its node would enter by the pods' VLAN and the answer leave by the node's, which strict
-//! reverse path filtering (RFC 3704 section 2.2) drops. So both take the bridge: the pod has each of the
-//! node's addresses on the link, behind the bridge's MAC, and the node has the pod's.
+//! Without host routes, a pod's packet to its node would arrive on the pods' VLAN and the answer would
+//! leave by the node's VLAN. Strict reverse path filtering (RFC 3704 section 2.2) drops such packets. So
+//! both directions use the bridge: the pod has on-link routes to the node's addresses behind the bridge's
+//! MAC, and the node has on-link routes to the pod's addresses.
 
 use std::net::IpAddr;
 
@@ -15,40 +16,41 @@ use kernel::link::{Address, Kind, Link};
 
 use super::{Step, Sysctl};
 
-/// What was seen of the node.
+/// The node's addresses and interfaces, as observed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeAddresses {
     /// Its addresses, of the families that the pod has.
     pub addresses: Vec<Address>,
-    /// The interfaces that carry those that [`may_count`].
+    /// The interfaces of those addresses that pass [`may_count`].
     pub links: Vec<Link>,
-    /// Indexes of the interfaces by which it would send to the pod if it had no route to it: towards the
+    /// Indexes of the interfaces that the node would use for the pod without a host route: towards the
     /// default route.
-    pub ways_out: Vec<u32>,
+    pub default_interfaces: Vec<u32>,
 }
 
-/// What is asked of the node's own device on the pods' network: the bridge, or its side of the pods' VLAN.
+/// The sysctl for the node's own interface on the pods' network, which is the bridge or its side of the
+/// pods' VLAN.
 ///
-/// The kernel answers ARP requests for any of its addresses on any interface, and only reverse path filtering
-/// keeps it from doing so in the pods' VLAN. `arp_ignore` 1 leaves it to answer for what the interface
-/// carries itself: an address that an operator gave to the bridge goes on working. (`IFF_NOARP` would take
-/// that away, from one given later too.) It need not ask either: the pods' neighbour entries are permanent.
+/// By default, the kernel answers ARP requests for any of its addresses on any interface. Only reverse path
+/// filtering prevents that in the pods' VLAN. With `arp_ignore` 1 the interface answers only for its own
+/// addresses, so an address that an operator gave to the bridge still works. (`IFF_NOARP` would break that
+/// address.) The node needs no ARP requests either: the pods' neighbour entries are permanent.
 pub fn of_device(network: &Network, name: &str, device: Option<&Link>) -> Option<Step> {
     network.host_access.as_ref()?;
     let answers = |device: &Link| device.arp_ignore == Some(0);
     device.is_none_or(answers).then(|| Step::Sysctl(Sysctl::arp_ignore(name)))
 }
 
-/// True unless no choice takes this address, whatever its interface is.
+/// False if the address can never be chosen, whatever its interface is.
 pub fn may_count(address: &Address) -> bool {
-    // A link-local address of IPv6 has a meaning on one link only; one of IPv4 can be reached by who names it
+    // An IPv6 link-local address is valid on one link only. Pods can use an IPv4 link-local address
     // (NodeLocal DNSCache: 169.254.20.10).
     let is_of_one_link = address.link_local && address.net.addr().is_ipv6();
     !address.net.addr().is_loopback() && !is_of_one_link && !address.tentative && !address.duplicate
 }
 
-/// The addresses of the node that pods reach on the link, in the kernel's order. `device` is the node's own
-/// on the pods' network.
+/// The addresses of the node that pods reach on-link, in the kernel's order. `device` is the node's own
+/// interface on the pods' network.
 pub fn addresses(wanted: &HostAccess, device: &Link, seen: &NodeAddresses) -> Vec<IpAddr> {
     let mut chosen = Vec::new();
     for address in seen.addresses.iter().filter(|address| may_count(address)) {
@@ -68,7 +70,7 @@ pub fn addresses(wanted: &HostAccess, device: &Link, seen: &NodeAddresses) -> Ve
     chosen
 }
 
-/// Entries of `hostAddresses` that no chosen address answers to: mistyped, or not there yet.
+/// Entries of `hostAddresses` that match no chosen address: mistyped, or the address does not exist yet.
 pub fn unmatched<'a>(
     wanted: &'a HostAccess,
     chosen: &[IpAddr],
@@ -85,8 +87,8 @@ pub fn unmatched<'a>(
     wanted.addresses.iter().filter(is_unmatched).collect()
 }
 
-/// An address that stays with the node: virtual ones, which move between nodes, are given as secondary ones
-/// or without a subnet; temporary ones end.
+/// A permanent address of the node. Virtual addresses, which move between nodes, are secondary or have no
+/// subnet. Temporary addresses expire.
 fn is_primary(address: &Address) -> bool {
     let net = &address.net;
     !address.link_local
@@ -95,46 +97,48 @@ fn is_primary(address: &Address) -> bool {
         && net.prefix_len() < net.max_prefix_len()
 }
 
-/// An interface to other machines. A dummy leads nowhere, and the bridge of another network of this node's
-/// pods (docker0, cni0) carries the same address on every node: one is taken for such unless it is the pods'
-/// own or the node's way to the default route.
+/// Whether the interface leads to other machines. A dummy does not. The bridge of another pod network on
+/// this node (docker0, cni0) has the same address on every node. A bridge counts as one of these unless it
+/// is the pods' own bridge or leads to the default route.
 fn leads_elsewhere(link: &Link, device: &Link, seen: &NodeAddresses) -> bool {
     match &link.kind {
         Kind::Other(kind) => kind != "dummy",
-        Kind::Bridge(_) => link.index == device.index || seen.ways_out.contains(&link.index),
+        Kind::Bridge(_) => link.index == device.index || seen.default_interfaces.contains(&link.index),
         _ => true,
     }
 }
 
-/// The address from which the node sends to a pod: the one that it would use without us, if pods have it on
-/// the link, else the first of the pod's family that they have. None if they have none: then the node needs
+/// The node's source address for a pod: the one that the kernel would choose, if the pod reaches it
+/// on-link, else the first on-link address of the pod's family. None if there is none; then the node needs
 /// no route either.
-pub fn source(pod: IpAddr, chosen: &[IpAddr], without_us: Option<IpAddr>) -> Option<IpAddr> {
+pub fn source(pod: IpAddr, chosen: &[IpAddr], default_source: Option<IpAddr>) -> Option<IpAddr> {
     let same_family = |ip: &IpAddr| Family::of(*ip) == Family::of(pod);
-    without_us.filter(|ip| chosen.contains(ip)).or_else(|| chosen.iter().copied().find(|ip| same_family(ip)))
+    default_source
+        .filter(|ip| chosen.contains(ip))
+        .or_else(|| chosen.iter().copied().find(|ip| same_family(ip)))
 }
 
-/// What CHECK finds of the host routes between a pod and its node.
+/// The host routes between a pod and its node, as CHECK observes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
+pub struct ObservedRoutes {
     /// For each of the pod's addresses.
     pub to_pod: Vec<ToPod>,
     /// For each of the node's.
     pub to_node: Vec<ToNode>,
 }
 
-/// The node's way to an address of the pod.
+/// The node's route to an address of the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToPod {
     /// The pod's address.
     pub address: IpAddr,
-    /// Index of the interface that our route leaves by; none without one.
-    pub by: Option<u32>,
+    /// Interface index of the host route. None without a host route.
+    pub interface: Option<u32>,
     /// The MAC of the permanent neighbour entry.
     pub mac: Option<MacAddr>,
 }
 
-/// The pod's way to an address of the node.
+/// The pod's route to an address of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToNode {
     /// The node's address.
@@ -143,19 +147,19 @@ pub struct ToNode {
     pub mac: Option<MacAddr>,
 }
 
-/// Compares for CHECK: is everything there that ADD gave? `is_routed` tells whether the pod has a route on
-/// the link. Returns the addresses that the node has had only since.
+/// Compares the observed routes with what ADD installed. `is_routed` says whether the pod has a route to
+/// the address on the link. Returns the addresses that the node got after ADD.
 pub fn compare(
-    taken: &Taken,
+    observed: &ObservedRoutes,
     device: &Link,
     container: &Link,
     is_routed: impl Fn(IpAddr) -> bool,
 ) -> Result<Vec<IpAddr>, String> {
     let shown = |mac: Option<MacAddr>| mac.map_or("none".to_owned(), |mac| mac.to_string());
-    for ToPod { address, by, mac } in &taken.to_pod {
-        if *by != Some(device.index) {
+    for ToPod { address, interface, mac } in &observed.to_pod {
+        if *interface != Some(device.index) {
             return Err(format!(
-                "the node's route to {address} by {} is gone; after the bridge was down the next ADD or DEL on this node puts it back",
+                "the node's route to {address} by {} is gone; the next ADD or DEL on this node restores it",
                 device.name
             ));
         }
@@ -169,7 +173,7 @@ pub fn compare(
         }
     }
     let mut later = Vec::new();
-    for ToNode { address, mac } in &taken.to_node {
+    for ToNode { address, mac } in &observed.to_node {
         match (is_routed(*address), mac) {
             (false, None) => later.push(*address),
             (false, _) => {
@@ -235,7 +239,7 @@ mod tests {
                 link(6, "br136", bridge()),
                 Link { up: false, ..link(7, "bond0.53", vlan(53)) },
             ],
-            ways_out: vec![2],
+            default_interfaces: vec![2],
         }
     }
 
@@ -247,7 +251,7 @@ mod tests {
     fn primary_addresses_of_interfaces_that_are_up_and_lead_elsewhere() {
         let primary = ["10.51.0.11", "10.52.0.11", "192.168.7.1", "fd51::11"];
         assert_eq!(chosen(HostAccess::default(), &seen()), primary);
-        let behind_docker0 = NodeAddresses { ways_out: vec![5], ..seen() };
+        let behind_docker0 = NodeAddresses { default_interfaces: vec![5], ..seen() };
         assert!(chosen(HostAccess::default(), &behind_docker0).contains(&"172.17.0.1".to_owned()));
     }
 

@@ -1,4 +1,4 @@
-//! What all guarded pods share: the table, its sets, and the chains that look things up in them.
+//! The base rule set of the guard: the table, its sets, and the chains that look packets up in them.
 
 use kernel::nft::{
     Base, Change, Expr, Hook, HookPoint, MapOf, Meta, Reg, Set, Table, TableFamily, Type, Verdict,
@@ -7,7 +7,7 @@ use kernel::nft::{
 /// Our table.
 pub const TABLE: Table = Table { family: TableFamily::Bridge, name: "vlan-bridge" };
 
-/// Pod's port: to the chain for its kind.
+/// Maps a pod's port to the chain for its kind.
 pub const PORTS: &str = "ports";
 /// Pod's port and MAC.
 pub const MACS: &str = "macs";
@@ -15,13 +15,13 @@ pub const MACS: &str = "macs";
 pub const ADDRESSES4: &str = "addresses4";
 /// The same for IPv6.
 pub const ADDRESSES6: &str = "addresses6";
-/// Port and MAC of a pod that may have any link-local address.
+/// Port and MAC of a pod that may use any link-local address.
 pub const LINK_LOCALS: &str = "link-locals";
-/// Pod's port and the VLAN that is its own, where it has tagged ones beside it. (`nft` has no type for a
-/// VLAN: a port number is one of as many bytes.)
+/// Pod's port and its own VLAN, for ports that also have tagged VLANs. (`nft` has no set type for a VLAN
+/// id; a port number has the same length.)
 pub const OWN_VLANS: &str = "own-vlans";
 
-/// All of them.
+/// All sets.
 pub const ALL: [&str; 6] = [PORTS, MACS, ADDRESSES4, ADDRESSES6, LINK_LOCALS, OWN_VLANS];
 
 const SETS: [Set; 6] = [
@@ -33,7 +33,7 @@ const SETS: [Set; 6] = [
     Set { name: OWN_VLANS, key: &[Type::Interface, Type::Port], map: None },
 ];
 
-/// The chain that a port's frames go through first.
+/// The entry chain for frames from a port.
 pub fn entry(by_address: bool, trunk: bool) -> &'static str {
     match (by_address, trunk) {
         (true, false) => "pod",
@@ -43,21 +43,20 @@ pub fn entry(by_address: bool, trunk: bool) -> &'static str {
     }
 }
 
-/// Before bridges of other tables look at anything: destinations are changed at -300
-/// (linux/netfilter_bridge.h).
+/// Before other bridge tables: destination NAT has priority -300 (linux/netfilter_bridge.h).
 const FIRST: i32 = -350;
 
 // The key of a lookup: interface, MAC, address, each in as many registers of four bytes as it fills.
 const PORT: Reg = Reg(0);
 const MAC: Reg = Reg(4);
 const ADDRESS: Reg = Reg(6);
-/// For what is compared without a set.
+/// For values that are compared without a set.
 const FREE: Reg = Reg(12);
 
 const MAC_CHAIN: &str = "mac";
 const TAGGED: &str = "tagged";
 const ADDRESSES: &str = "addresses";
-// Not "arp", a word of its own for nft, which could not read its own listing.
+// Not "arp": that is a keyword, and nft could not read its own listing.
 const ARP: &str = "arp-senders";
 const ARP_PROBES: &str = "arp-probes";
 const RARP: &str = "rarp";
@@ -66,7 +65,7 @@ const IPV6: &str = "ipv6";
 const NEIGHBOURS: &str = "neighbours";
 const PROBES: &str = "probes";
 
-/// The table anew: whatever there is under its name goes, in the same transaction.
+/// Makes the table anew. An existing table of that name is deleted in the same transaction.
 pub fn base_ruleset() -> Vec<Change> {
     let mut changes = vec![Change::AddTable(TABLE), Change::DeleteTable(TABLE), Change::AddTable(TABLE)];
     changes.extend(SETS.map(|set| Change::AddSet { table: TABLE, set }));
@@ -104,11 +103,11 @@ fn rule(chain: &str, exprs: Vec<Expr>) -> Change {
 /// The chains that [`PORTS`] leads to.
 pub const ENTRIES: [&str; 4] = ["pod", "pod-by-mac", "trunk", "trunk-by-mac"];
 
-/// Each chain, its rules, and how many rules it has or lead to it, elements aside: what a look at the
-/// kernel's chain must show.
+/// Each chain, the number of its rules, and the kernel's use count without elements: own rules plus rules
+/// that jump to it.
 pub fn uses() -> Vec<(String, usize, usize)> {
     let changes = base_ruleset();
-    let leads = |name: &str, expr: &Expr| matches!(expr, Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) if to == name);
+    let refers_to = |name: &str, expr: &Expr| matches!(expr, Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) if to == name);
     let rules = || {
         changes.iter().filter_map(|change| match change {
             Change::AddRule { chain, exprs, .. } => Some((chain, exprs)),
@@ -122,8 +121,8 @@ pub fn uses() -> Vec<(String, usize, usize)> {
     names
         .map(|name| {
             let own = rules().filter(|(chain, _)| *chain == name).count();
-            let leading = rules().flat_map(|(_, exprs)| exprs).filter(|expr| leads(name, expr)).count();
-            (name.clone(), own, own + leading)
+            let referring = rules().flat_map(|(_, exprs)| exprs).filter(|expr| refers_to(name, expr)).count();
+            (name.clone(), own, own + referring)
         })
         .collect()
 }
@@ -133,7 +132,8 @@ fn entry_rules(by_address: bool, trunk: bool) -> Vec<Vec<Expr>> {
     let of_tagged = if trunk { Verdict::Goto(TAGGED.into()) } else { Verdict::Drop };
     // 802.1q.
     rules.push([ethertype(0x8100), vec![Expr::Verdict(of_tagged)]].concat());
-    // 802.1ad, and what older switches take for it: the bridge would take them for untagged.
+    // 802.1ad, and the EtherType that older switches use for it: the bridge would treat these frames as
+    // untagged.
     for protocol in [0x88a8, 0x9100] {
         rules.push([ethertype(protocol), vec![Expr::Verdict(Verdict::Drop)]].concat());
     }
@@ -149,8 +149,8 @@ fn own_mac() -> Vec<Vec<Expr>> {
     vec![known, vec![end(Verdict::Drop)]]
 }
 
-/// The bridge lets only tagged frames of the port's VLANs pass. One with the id of the port's own VLAN, or
-/// with none, is as good as untagged, and would pass by what is looked up of those.
+/// The bridge accepts only tagged frames of the port's VLANs. A frame tagged with the port's own VLAN or
+/// with VLAN 0 counts as untagged. It would bypass the address lookup, so it is dropped.
 fn tagged_rules() -> Vec<Vec<Expr>> {
     let vid = |to| {
         [
@@ -158,7 +158,8 @@ fn tagged_rules() -> Vec<Vec<Expr>> {
             Expr::Bitwise { reg: to, mask: vec![0x0f, 0xff], xor: vec![0, 0] },
         ]
     };
-    // Spanning tree, 802.1D's and Cisco's, which has a tag: a switch may shut the node's port for it.
+    // Spanning tree frames, of 802.1D and of Cisco, which have a tag: a switch may shut down the node's
+    // port because of them.
     let to = |mask: [u8; 6], group: [u8; 6]| {
         vec![
             Expr::Payload { base: Base::Link, offset: 0, length: 6, to: FREE },
@@ -187,12 +188,12 @@ fn address_rules() -> Vec<Vec<Expr>> {
         goto(0x86dd, IPV6),
         goto(0x0806, ARP),
         goto(0x8035, RARP),
-        // Spanning tree's frames among them, for which a switch may shut the node's port.
+        // Includes spanning tree frames: a switch may shut down the node's port because of them.
         vec![end(Verdict::Drop)],
     ]
 }
 
-/// RFC 826: who says that he is somebody must be that.
+/// RFC 826: the sender address of ARP must be the pod's own.
 fn arp_rules() -> Vec<Vec<Expr>> {
     let own = vec![
         port(),
@@ -201,16 +202,16 @@ fn arp_rules() -> Vec<Vec<Expr>> {
         Expr::Lookup { key: PORT, set: ADDRESSES4 },
         end(Verdict::Accept),
     ];
-    let nobody = vec![
+    let unspecified = vec![
         arp_sender(FREE),
         Expr::Equal { reg: FREE, value: vec![0; 4] },
         end(Verdict::Goto(ARP_PROBES.into())),
     ];
-    vec![own, nobody, vec![end(Verdict::Drop)]]
+    vec![own, unspecified, vec![end(Verdict::Drop)]]
 }
 
-/// Who asks whether an address is free (RFC 5227 section 2.1.1) must have it: probes for others' addresses
-/// would keep these from everybody.
+/// A pod may send ARP probes (RFC 5227 section 2.1.1) only for its own addresses. A probe for another pod's
+/// address would prevent that pod from using it.
 fn arp_probe_rules() -> Vec<Vec<Expr>> {
     let target = Expr::Payload { base: Base::Network, offset: 24, length: 4, to: ADDRESS };
     let own = vec![
@@ -231,9 +232,9 @@ fn arp_sender(to: Reg) -> Expr {
     Expr::Payload { base: Base::Network, offset: 14, length: 4, to }
 }
 
-/// A virtual machine that has moved tells the switches where its MAC is now, as QEMU does: a request (RFC
-/// 903) whose sender and target are the same machine, without an address. An answer would give somebody an
-/// address.
+/// After a migration, a virtual machine announces its MAC to the switches with a RARP request, as QEMU
+/// does. Sender and target (RFC 903) are the same machine, and there is no address. RARP answers are
+/// dropped, because they would assign addresses.
 fn rarp_rules() -> Vec<Vec<Expr>> {
     const REQUEST: [u8; 2] = [0, 3];
     let number = |offset, value: &[u8]| {
@@ -255,11 +256,11 @@ fn rarp_rules() -> Vec<Vec<Expr>> {
 fn ipv4_rules() -> Vec<Vec<Expr>> {
     let source = Expr::Payload { base: Base::Network, offset: 12, length: 4, to: ADDRESS };
     vec![
-        // What a DHCP server sends goes to this port (RFC 2131 section 4.1).
+        // DHCP servers send to this port (RFC 2131 section 4.1).
         to_udp_port(68),
-        // A redirect (RFC 792) says that somebody else is the router.
+        // A redirect (RFC 792) names another router.
         icmp(1, 5, Verdict::Drop),
-        // A query (RFC 3376 section 4.1) makes bridges prune what is for others.
+        // An IGMP query (RFC 3376 section 4.1) makes bridges prune multicast for other ports.
         icmp(2, 0x11, Verdict::Drop),
         vec![port(), source_mac(), source, Expr::Lookup { key: PORT, set: ADDRESSES4 }, end(Verdict::Accept)],
         vec![end(Verdict::Drop)],
@@ -278,8 +279,8 @@ fn ipv6_rules() -> Vec<Vec<Expr>> {
             end(Verdict::Accept),
         ]
     };
-    // Nobody asks whether an address is free, which has to be one of his (RFC 4862 section 5.4.2), or tells
-    // which groups he is in.
+    // Packets from the unspecified address: duplicate address detection, which must be for the pod's own
+    // address (RFC 4862 section 5.4.2), and multicast listener reports.
     let unspecified = |kind| {
         let mut exprs = vec![source(FREE), Expr::Equal { reg: FREE, value: vec![0; 16] }];
         exprs.extend(icmp_type(ICMPV6, kind));
@@ -291,8 +292,8 @@ fn ipv6_rules() -> Vec<Vec<Expr>> {
         // Router advertisement and redirect (RFC 4861 sections 4.2 and 4.5).
         icmp(ICMPV6, 134, Verdict::Drop),
         icmp(ICMPV6, 137, Verdict::Drop),
-        // A query of multicast listeners (RFC 3810 section 5.1), and the advertisement of a multicast router
-        // (RFC 4286 section 3), make bridges prune neighbour solicitations for others.
+        // An MLD query (RFC 3810 section 5.1) and a multicast router advertisement (RFC 4286 section 3)
+        // make bridges prune neighbour solicitations for other ports.
         icmp(ICMPV6, 130, Verdict::Drop),
         icmp(ICMPV6, 151, Verdict::Drop),
         icmp(ICMPV6, 136, Verdict::Jump(NEIGHBOURS.into())),
@@ -307,14 +308,15 @@ fn ipv6_rules() -> Vec<Vec<Expr>> {
     ]
 }
 
-/// The kernel looks for the message behind extension headers. Where they fill the packet or its first
-/// fragment, what the message is cannot be told: an advertisement may hide there (RFC 7113 section 2). RFC
-/// 7112 section 5 has such packets dropped. No protocol's header is shorter.
+/// Matches if the packet has an upper-layer header. The kernel looks for it behind extension headers. If
+/// these fill the packet or its first fragment, the message type is unknown, and a router advertisement may
+/// be hidden there (RFC 7113 section 2). RFC 7112 section 5 says to drop such packets. No upper-layer
+/// header is shorter than these four bytes.
 fn message_begins() -> Vec<Expr> {
     vec![Expr::Payload { base: Base::Transport, offset: 0, length: 4, to: FREE }]
 }
 
-/// `frag frag-off != 0`: nobody can put it together without the first.
+/// `frag frag-off != 0`: without the first fragment, the receiver cannot reassemble the packet.
 fn later_fragment() -> Vec<Expr> {
     const FRAGMENT: u8 = 44;
     vec![
@@ -324,8 +326,8 @@ fn later_fragment() -> Vec<Expr> {
     ]
 }
 
-/// Who advertises an address, or asks whether it is free, must have it: the target, which comes eight bytes
-/// into either message (RFC 4861 sections 4.3 and 4.4).
+/// A pod may advertise, or probe for, only its own addresses. The target address is eight bytes into both
+/// messages (RFC 4861 sections 4.3 and 4.4).
 fn neighbour_rules() -> Vec<Vec<Expr>> {
     let target = Expr::Payload { base: Base::Transport, offset: 8, length: 16, to: ADDRESS };
     let own =
@@ -333,8 +335,8 @@ fn neighbour_rules() -> Vec<Vec<Expr>> {
     vec![own, link_local(Base::Transport, Verdict::Return), vec![end(Verdict::Drop)]]
 }
 
-/// An address in fe80::/64, for who may have any: the IPv6 header's source and the target of a neighbour's
-/// message are both eight bytes into it, and the half of it tells.
+/// An address in fe80::/64, for pods that may use any. The source in the IPv6 header and the target of a
+/// neighbour message are both at offset eight, and their first half is enough.
 fn link_local(base: Base, verdict: Verdict) -> Vec<Expr> {
     vec![
         port(),
@@ -362,7 +364,7 @@ fn end(verdict: Verdict) -> Expr {
     Expr::Verdict(verdict)
 }
 
-/// `ether type PROTOCOL`; of a tagged frame it is the tag's.
+/// `ether type PROTOCOL`. For a tagged frame this is the EtherType of the tag.
 fn ethertype(protocol: u16) -> Vec<Expr> {
     vec![
         Expr::Payload { base: Base::Link, offset: 12, length: 2, to: FREE },
