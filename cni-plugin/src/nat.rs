@@ -1,9 +1,10 @@
-//! NAT mode at work: puts an attachment's elements into the node's packet filter and takes them out.
-//! `plan::nat` says what they are.
+//! NAT mode: installs and removes an attachment's elements in the node's packet filter. `plan::nat` defines
+//! the elements.
 //!
-//! The kernel is who decides: elements are created, not added, so that a port that somebody has is refused,
-//! and a chain that something leads to cannot be deleted. Each attachment's record is written before its
-//! elements and removed after them (docs/architecture.md has the order of steps, and what a kill leaves).
+//! The kernel resolves conflicts. Elements are created, not added, so it refuses a host port that is
+//! already taken. It does not delete a chain that is still referenced. An attachment's record is written
+//! before its elements and removed after them (docs/architecture.md lists the order of steps, and what
+//! remains after a kill).
 
 mod bridged;
 mod bridges;
@@ -15,7 +16,7 @@ mod services;
 mod share;
 
 pub use bridged::{BridgedDrop, bridged_difference};
-pub use forward::{is_let_through, opened};
+pub use forward::{is_accepted_by_our_rule, tables_accepting_everything};
 
 use std::collections::BTreeSet;
 
@@ -31,7 +32,7 @@ use crate::plan::nat::ruleset::{self, TABLE};
 use crate::plan::nat::{self as plan, SUBNET_CHAINS, localhost};
 use crate::record::{Record, Records};
 
-/// The node's packet filter and the records of what is in it.
+/// The node's packet filter and the records of the attachments in it.
 #[derive(Debug)]
 pub struct Nat {
     nft: Nft,
@@ -44,33 +45,33 @@ impl Nat {
         Ok(Nat { nft: Nft::open()?, records: Records::of_this_node()? })
     }
 
-    /// For an attachment to a network: if it has NAT, or has to be let through where the packet filter drops
-    /// what its bridge forwards, or what the node forwards as its gateway.
+    /// Opens NAT for an attachment to this network, if it needs it: the network has NAT, or the packet
+    /// filter drops what the network's bridge forwards, or what the node forwards as the network's gateway.
     pub fn needed_by(network: &Network) -> Result<Option<Nat>, CniError> {
-        let called = forward::called(network);
-        let nat = Nat::needed_where(network, &called)?;
+        let tables = forward::tables_in_path(network);
+        let nat = Nat::open_if_needed(network, &tables)?;
         if nat.is_none() {
-            forward::warn_of_legacy_without_nat(network, &called);
+            forward::warn_of_legacy_without_nat(network, &tables);
         }
         Ok(nat)
     }
 
-    /// The same for who only asks, and that every few seconds.
+    /// The same for STATUS, which is called every few seconds. Does not warn.
     pub fn probe_needed_by(network: &Network) -> Result<Option<Nat>, CniError> {
-        Nat::needed_where(network, &forward::called(network))
+        Nat::open_if_needed(network, &forward::tables_in_path(network))
     }
 
-    fn needed_where(network: &Network, called: &[Table]) -> Result<Option<Nat>, CniError> {
+    fn open_if_needed(network: &Network, tables: &[Table]) -> Result<Option<Nat>, CniError> {
         if network.has_nat() {
             return Nat::open().map(Some);
         }
         let nat =
-            forward::where_dropped(called).map(|nft| Ok(Nat { nft, records: Records::of_this_node()? }));
+            forward::open_if_dropping(tables).map(|nft| Ok(Nat { nft, records: Records::of_this_node()? }));
         nat.transpose()
     }
 
-    /// Makes the frame where it is not there or not whole: if the kernel lacks a part, this fails, naming the
-    /// module, and changes nothing. `veth` is who is about to be put in.
+    /// Makes the base rule set if it is missing or damaged. If the kernel lacks a module, this fails, names
+    /// the module and changes nothing. `veth` belongs to the attachment that is about to be added.
     pub async fn prepare(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
         if !self.is_whole()? {
             self.rebuild(node, Some(veth), None).await?;
@@ -83,8 +84,8 @@ impl Nat {
         if self.nft.has_table(TABLE)? { Ok(()) } else { Ok(self.nft.check(&ruleset::base_ruleset())?) }
     }
 
-    /// Takes an attachment's elements out and removes its record. What is not there is no error. Without a
-    /// record they are looked for by their comments.
+    /// Removes an attachment's elements and its record. Missing elements are no error. Without a record,
+    /// elements are found by their comments.
     pub async fn remove(&self, node: &Conn, veth: &str) -> Result<(), CniError> {
         let mut lock = RecordLock::shared()?;
         let mut record = self.records.read(veth);
@@ -94,8 +95,8 @@ impl Nat {
             record = self.records.read(veth);
         }
         match &record {
-            Some(record) => self.take_out(node, record).await?,
-            None => self.sweep(|comment| plan::veth_of(comment) == Some(veth))?,
+            Some(record) => self.remove_elements(node, record).await?,
+            None => self.remove_by_comment(|comment| plan::veth_of(comment) == Some(veth))?,
         }
         self.records.remove(veth)?;
         drop(lock);
@@ -103,15 +104,16 @@ impl Nat {
             self.delete_udp_conntrack_of_pod(record);
         }
         if let Err(e) = self.restore(node, record.as_ref()).await {
-            log::error!("other pods' NAT: {e}");
+            log::error!("could not restore the NAT rules of other pods: {e}");
         }
         self.remove_table_if_unused(node, Some(veth), record.as_ref()).await
     }
 
-    /// An element that another attachment has stays: an ADD whose port was refused, or that was killed before
-    /// it knew, has a record that names it all the same. What the same container has on other networks gets
-    /// its host ports in the same transaction, so that nobody else does.
-    async fn take_out(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
+    /// Removes the elements that belong to this attachment. Elements of other attachments stay: the record
+    /// of an ADD whose port was refused, or that was killed before it knew, names such elements too.
+    /// Attachments of the same container on other networks get the host ports in the same transaction, so
+    /// that no other container gets them in between.
+    async fn remove_elements(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
         let own = plan::element_comment(&record.attachment());
         let mut going = Vec::new();
         for element in plan::elements(record) {
@@ -119,12 +121,13 @@ impl Nat {
             going.extend(there.filter(|there| there.comment == own).map(|_| element));
         }
         let mut changes: Vec<Change> = going.iter().map(delete).collect();
-        changes.extend(self.handing_over(node, record, &going).await?);
+        changes.extend(self.transfer_ports(node, record, &going).await?);
         self.commit_tolerating(changes, |refusal| refusal.not_found() || refusal.exists())?;
         self.delete_unused(plan::chains(record).iter().map(|chain| (chain.name.as_str(), chain.rules())))
     }
 
-    /// Removes what belongs to no attachment that is wanted: of this network, by the names of their veths.
+    /// Removes what belongs to attachments of this network that are not `wanted`. `wanted` has the names of
+    /// their veths.
     pub async fn collect(&self, node: &Conn, network: &str, wanted: &[String]) -> Result<(), CniError> {
         let stale = |veth: &str| !wanted.iter().any(|name| name == veth);
         for (veth, record) in self.records.all() {
@@ -134,21 +137,21 @@ impl Nat {
         }
         let lock = RecordLock::exclusive()?;
         self.records.remove_drafts()?;
-        self.sweep(|comment| {
+        self.remove_by_comment(|comment| {
             plan::is_of_network(comment, network) && plan::veth_of(comment).is_some_and(stale)
         })?;
         drop(lock);
         self.remove_table_if_unused(node, None, None).await
     }
 
-    /// Removes the elements whose comment is like that, and chains that nothing leads to any more.
-    fn sweep(&self, is_meant: impl Fn(&str) -> bool) -> Result<(), CniError> {
+    /// Removes the elements whose comments match, and chains that are no longer referenced.
+    fn remove_by_comment(&self, matches: impl Fn(&str) -> bool) -> Result<(), CniError> {
         let mut deletions = Vec::new();
         for set in ruleset::MAPS {
             let elements = self.nft.elements(TABLE, set)?.into_iter();
             deletions.extend(
                 elements
-                    .filter(|element| is_meant(&element.comment))
+                    .filter(|element| matches(&element.comment))
                     .map(|element| delete_key(set, element.key)),
             );
         }
@@ -162,8 +165,8 @@ impl Nat {
         }))
     }
 
-    /// Deletes those of the chains that nothing leads to: whose uses are no more than their rules. If another
-    /// pod has come meanwhile, the kernel does not let go of its chain.
+    /// Deletes those of the chains that are no longer referenced: their use count is no more than their
+    /// rules. If another pod was added meanwhile, the kernel refuses to delete its chain.
     fn delete_unused<'a>(&self, chains: impl Iterator<Item = (&'a str, u32)>) -> Result<(), CniError> {
         let mut deletions = Vec::new();
         for (name, rules) in chains {
@@ -175,8 +178,8 @@ impl Nat {
         self.commit_tolerating(deletions, in_use).map(drop)
     }
 
-    /// Commits changes without those that are refused for a reason that does not matter. False if there were
-    /// any.
+    /// Commits changes and skips those that the kernel refuses for a reason that does not matter. Returns
+    /// false if any were skipped.
     fn commit_tolerating(
         &self,
         changes: Vec<Change>,
@@ -185,10 +188,10 @@ impl Nat {
         Ok(self.nft.commit_tolerating(changes, does_not_matter)?)
     }
 
-    /// Takes the table away when the last attachment with a record has gone; what leads into it from
-    /// elsewhere goes first. Where that lets pass bridged pods that have no record, both stay for as long as
-    /// one of them is there, and so does the folder of records, by which it is known. `gone` is the veth of
-    /// who is just going.
+    /// Removes the table if no attachment has a record any more. Rules in other tables that refer to it are
+    /// removed first. If they accept packets of bridged pods that have no record, both stay while such a
+    /// pod exists. The folder of records must_stay too, because it shows that there is something to remove.
+    /// `gone` is the veth of a pod that is being removed.
     pub async fn remove_table_if_unused(
         &self,
         node: &Conn,
@@ -200,12 +203,12 @@ impl Nat {
         }
         let _lock = RecordLock::exclusive()?;
         let rules = self.forward_deletions()?;
-        let stays = !rules.is_empty() && self.is_needed_by_bridged(node, gone).await?;
-        if !(if stays { self.records.is_empty() } else { self.records.end() }) {
+        let must_stay = !rules.is_empty() && self.is_needed_by_bridged(node, gone).await?;
+        if !(if must_stay { self.records.is_empty() } else { self.records.end() }) {
             return Ok(());
         }
-        self.end_route_localnet(last)?;
-        let changes = if stays {
+        self.disable_old_route_localnet(last)?;
+        let changes = if must_stay {
             let mut deletions = Vec::new();
             for set in [ruleset::DEVICES, ruleset::UPLINKS] {
                 let routed = self.nft.elements(TABLE, set)?.into_iter();
@@ -219,20 +222,20 @@ impl Nat {
         self.commit_tolerating(changes, Refusal::not_found).map(drop)
     }
 
-    /// Versions before this one switched `route_localnet` on, and said where in a set. What is still so is
-    /// switched off, also after a flush, of devices whose records are as theirs; `gone` is one that has just
-    /// been removed.
-    fn end_route_localnet(&self, gone: Option<&Record>) -> Result<(), CniError> {
-        let said = self.nft.elements(TABLE, localhost::FORMER)?.into_iter();
-        let mut devices: BTreeSet<String> = said
+    /// Older versions enabled `route_localnet` and listed the devices in a set. It is disabled again for
+    /// these devices, and after a flush of the set for devices whose records were written by an older
+    /// version. `gone` is the record of an attachment that was just removed.
+    fn disable_old_route_localnet(&self, gone: Option<&Record>) -> Result<(), CniError> {
+        let listed = self.nft.elements(TABLE, localhost::FORMER)?.into_iter();
+        let mut devices: BTreeSet<String> = listed
             .filter(|there| there.comment.is_empty())
             .map(|there| kernel::nft::interface_name(&there.key))
             .collect();
         let all = self.records.all();
         let records = all.iter().map(|(_, record)| record).chain(gone);
-        let theirs = records
+        let of_old_versions = records
             .filter(|record| record.localhost.is_none() && plan::target_of_localhost(record).is_some());
-        devices.extend(theirs.map(|record| record.device.clone()));
+        devices.extend(of_old_versions.map(|record| record.device.clone()));
         for device in devices {
             InterfaceSysctls::ipv4().write(&device, "route_localnet", "0")?;
         }
@@ -240,9 +243,9 @@ impl Nat {
     }
 }
 
-/// Undoes NAT of an attachment whose veth may be gone, where it has any: by its record, or, if the
-/// configuration `may_have` some, by the comments of the elements. Returns the socket that was needed, which
-/// is slow to be closed.
+/// Removes the NAT rules of an attachment, whose veth may be gone. They are found by its record, or, if its
+/// configuration `may_have` some, by the comments of the elements. Returns the socket, which is slow to
+/// close.
 pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nft>, CniError> {
     let records = Records::of_this_node()?;
     if !may_have && !records.has(veth) {
@@ -255,19 +258,19 @@ pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nf
         Ok(Some(nat.nft))
     };
     match removed.await {
-        // A kernel without nf_tables, for one: ADD was refused for it, and nothing can be there.
+        // For example a kernel without nf_tables: ADD was refused, so there are no rules.
         Err(e) if !known => {
             let e: CniError = e;
-            log::warn!("no rules of {veth} were looked for: {e}");
+            log::warn!("could not look for rules of {veth}: {e}");
             Ok(None)
         }
         other => other,
     }
 }
 
-/// Puts back what a firewall's restart took, where any attachment of the node has NAT: for who has none
-/// itself, and is not failed by it. Who has some notices by itself. And takes away what stayed for bridged
-/// pods alone with the last of them; `gone` is the veth of who is just going.
+/// Restores NAT rules that a firewall restart removed. For calls whose own attachment has none; other calls
+/// do it themselves. Errors are logged and do not fail the call. Also removes rules that stayed only for
+/// bridged pods, after the last of these pods. `gone` is the veth of a pod that is being removed.
 pub async fn repair_and_log(node: &Conn, gone: Option<&str>) {
     let repaired = async {
         let records = Records::of_this_node()?;
@@ -282,26 +285,26 @@ pub async fn repair_and_log(node: &Conn, gone: Option<&str>) {
     };
     let repaired: Result<(), CniError> = repaired.await;
     if let Err(e) = repaired {
-        log::error!("other pods' NAT: {e}");
+        log::error!("could not restore the NAT rules of other pods: {e}");
     }
 }
 
-/// Puts back all that attachments' CHECKs would complain of, and returns it in words.
+/// Restores everything that a CHECK of any attachment would report, and returns descriptions of it.
 pub async fn repair(node: &Conn) -> Result<Vec<String>, CniError> {
     let nat = Nat::open()?;
     let mut repaired = Vec::new();
     if !nat.records.are_absent() {
         repaired = nat.repair(node).await?;
     } else if nat.nft.has_table(TABLE).is_err() {
-        // A kernel without nf_tables filters nothing by them.
+        // A kernel without nf_tables has no such rules.
         return Ok(repaired);
     }
     repaired.extend(nat.repair_bridged(node).await?);
     Ok(repaired)
 }
 
-/// Takes away what stayed for bridged pods alone, when the last of them has gone: of two that go at once,
-/// each may have seen the other.
+/// Removes rules that stayed only for bridged pods, after the last of these pods. If two pods go at once,
+/// each DEL may have seen the other pod.
 pub async fn remove_unused_table_and_log(node: &Conn) {
     let ended = async {
         let records = Records::of_this_node()?;
@@ -312,12 +315,11 @@ pub async fn remove_unused_table_and_log(node: &Conn) {
     };
     let ended: Result<(), CniError> = ended.await;
     if let Err(e) = ended {
-        log::error!("what is left of NAT: {e}");
+        log::error!("could not remove the unused NAT table: {e}");
     }
 }
 
-/// Takes our table and our rules in tables of iptables' away where no attachment has a record, whatever left
-/// them there.
+/// Removes our table and our rules in iptables' tables, if no attachment has a record.
 pub async fn remove_leftovers(node: &Conn) -> Result<(), CniError> {
     let Ok(nft) = Nft::open() else { return Ok(()) };
     // A kernel without nf_tables has neither.
@@ -327,7 +329,7 @@ pub async fn remove_leftovers(node: &Conn) -> Result<(), CniError> {
     Nat { nft, records: Records::of_this_node()? }.remove_table_if_unused(node, None, None).await
 }
 
-/// Undoes NAT of every attachment of a network but those whose veths are `wanted`.
+/// Removes the NAT rules of every attachment of a network except those whose veths are `wanted`.
 pub async fn collect(node: &Conn, network: &str, wanted: &[String], may_have: bool) -> Result<(), CniError> {
     let known = !Records::of_this_node()?.are_absent();
     if !may_have && !known {
@@ -336,15 +338,15 @@ pub async fn collect(node: &Conn, network: &str, wanted: &[String], may_have: bo
     let collected = async { Nat::open()?.collect(node, network, wanted).await };
     match collected.await {
         Err(e) if !known => {
-            log::warn!("no rules of network {network} were looked for: {e}");
+            log::warn!("could not look for rules of network {network}: {e}");
             Ok(())
         }
         other => other,
     }
 }
 
-/// For CHECK: what of an attachment's NAT is no longer as ADD left it. `expected`: by its configuration it
-/// has some.
+/// For CHECK: describes what is missing or changed in an attachment's NAT rules. `expected`: its
+/// configuration requires some.
 pub fn difference(veth: &str, expected: bool) -> Result<Option<String>, CniError> {
     let records = Records::of_this_node()?;
     if expected || records.has(veth) { Nat::open()?.difference(veth, expected) } else { Ok(None) }

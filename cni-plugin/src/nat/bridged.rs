@@ -9,20 +9,21 @@ use kernel::nft::Nft;
 use kernel::nft::{Change, Table};
 
 use super::Nat;
-use super::bridges::{bridges_of_pods, tables_called};
-use super::forward::{concerns, drops, is_met, opened};
+use super::bridges::{bridges_of_pods, tables_seeing_bridged};
+use super::forward::{applies_to, drops, has_accept_rule, tables_accepting_everything};
 use crate::lock::RecordLock;
 use crate::plan::nat as plan;
 use crate::plan::nat::ruleset::{self, IPTABLES_FORWARD, TABLE};
 
 impl Nat {
-    /// Lets pods pass that came before a policy of drop, and takes away a rule of ours that accepts
-    /// everything, on a node without any record too. Returns in words what was wrong.
+    /// Installs accept rules for pods that were attached before a FORWARD policy of drop was set. Removes a
+    /// rule of ours that accepts everything, even if the node has no records. Returns descriptions of what
+    /// was wrong.
     pub(super) async fn repair_bridged(&self, node: &Conn) -> Result<Vec<String>, CniError> {
-        let mut wrong: Vec<String> = opened()?
+        let mut wrong: Vec<String> = tables_accepting_everything()?
             .into_iter()
             .map(|table| {
-                format!("a rule of ours in chain {IPTABLES_FORWARD} of table {table} accepted everything")
+                format!("vlan-bridge's rule in chain {IPTABLES_FORWARD} of table {table} accepted everything")
             })
             .collect();
         let mut are_dropped = false;
@@ -33,14 +34,14 @@ impl Nat {
             }
         }
         if are_dropped {
-            // By the folder it is known that there is something to end with the last pod.
+            // The folder shows that there are rules to remove with the last pod.
             self.records.begin()?;
-            let mut anew = Vec::new();
+            let mut changes = Vec::new();
             if !self.is_whole()? {
-                anew.extend(self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE)));
-                anew.extend(ruleset::base_ruleset());
+                changes.extend(self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE)));
+                changes.extend(ruleset::base_ruleset());
             }
-            self.put_forward(node, anew).await?;
+            self.install_forward_rules(node, changes).await?;
         } else if !wrong.is_empty() {
             let _lock = RecordLock::exclusive()?;
             self.nft.commit(&self.forward_deletions()?)?;
@@ -48,14 +49,14 @@ impl Nat {
         Ok(wrong)
     }
 
-    /// Whether our rules in others' tables have to outlive the last record: bridged pods that came before the
-    /// policy have none. `gone` is a veth that does not count any more.
+    /// Whether our rules in other tables are still needed after the last record: bridged pods that were
+    /// attached before the policy have no record. `gone` is a veth that no longer counts.
     pub(super) async fn is_needed_by_bridged(
         &self,
         node: &Conn,
         gone: Option<&str>,
     ) -> Result<bool, CniError> {
-        for table in tables_called() {
+        for table in tables_seeing_bridged() {
             if drops(&self.nft, table)? {
                 return Ok(!bridges_of_pods(node, gone).await?.is_empty());
             }
@@ -67,27 +68,28 @@ impl Nat {
 /// A policy that drops what a bridge forwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BridgedDrop {
-    /// In words.
+    /// A description.
     pub what: String,
-    /// Somebody else's rules are about the bridge, or about what is bridged (`-m physdev`): they may let it
-    /// pass.
+    /// Rules of another program match the bridge or bridged packets (`-m physdev`). They may accept the
+    /// packets.
     pub is_doubtful: bool,
 }
 
-/// Whether the packet filter drops what a bridge forwards for a pod with these addresses, and nothing of ours
-/// meets it: as of a pod that was attached before the policy was set. A pod whose addresses are not known may
-/// have any.
+/// Whether the packet filter drops what a bridge forwards for a pod with these addresses, and no rule of
+/// ours accepts it. This happens if the pod was attached before the policy was set. No addresses means that
+/// they are unknown: the pod may have any.
 pub fn bridged_difference(bridge: &str, addresses: &[IpAddr]) -> Result<Option<BridgedDrop>, CniError> {
-    let called: Vec<Table> =
-        tables_called().into_iter().filter(|table| concerns(*table, addresses)).collect();
-    if called.is_empty() {
+    let tables: Vec<Table> =
+        tables_seeing_bridged().into_iter().filter(|table| applies_to(*table, addresses)).collect();
+    if tables.is_empty() {
         return Ok(None);
     }
     let nft = Nft::open()?;
     let element = plan::bridged_element(bridge);
     let mut doubtful = None;
-    for table in called {
-        let passes = is_met(&nft, table)? && nft.element(TABLE, element.set, &element.key)?.is_some();
+    for table in tables {
+        let passes =
+            has_accept_rule(&nft, table)? && nft.element(TABLE, element.set, &element.key)?.is_some();
         if !drops(&nft, table)? || passes {
             continue;
         }

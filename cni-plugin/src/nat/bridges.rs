@@ -1,4 +1,4 @@
-//! Which bridges pods of ours are on, and which tables of iptables see what these bridges forward.
+//! Which bridges have our pods, and which iptables tables see what these bridges forward.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,8 @@ use kernel::{Conn, NetError, link};
 use crate::ownership::is_attachment;
 use crate::plan::nat::ruleset::IPTABLES_TABLES;
 
-/// The tables of iptables that br_netfilter shows bridged packets to, each of a family of its own.
-pub(super) fn tables_called() -> Vec<Table> {
+/// The iptables tables to which br_netfilter passes bridged packets, one for each family.
+pub(super) fn tables_seeing_bridged() -> Vec<Table> {
     let is_on = |table: &Table| {
         let key = if table.family == TableFamily::Ipv4 { "iptables" } else { "ip6tables" };
         let value = std::fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{key}"));
@@ -18,7 +18,7 @@ pub(super) fn tables_called() -> Vec<Table> {
     IPTABLES_TABLES.into_iter().filter(is_on).collect()
 }
 
-/// The bridges that pods of ours are on.
+/// The bridges of our pods. `gone` is a veth that no longer counts.
 pub(super) async fn bridges_of_pods(node: &Conn, gone: Option<&str>) -> Result<Vec<String>, NetError> {
     let links = link::all(node).await?;
     let pods = links.iter().filter(|link| is_attachment(link) && Some(link.name.as_str()) != gone);

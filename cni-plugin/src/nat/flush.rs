@@ -1,5 +1,6 @@
-//! UDP conversations that began before a host port was mapped, or go to a pod that is gone, would go on as
-//! they began: the kernel asks the rules about the first packet only.
+//! Removes conntrack entries of UDP flows that began before a host port was mapped, or that lead to a pod
+//! that is gone. Otherwise these flows would continue as before, because the kernel applies NAT rules only
+//! to the first packet of a flow.
 
 use std::net::IpAddr;
 
@@ -13,8 +14,8 @@ use crate::plan::nat as plan;
 use crate::record::Record;
 
 impl Nat {
-    /// When host ports have been mapped: what goes to them on the node's own addresses. An attachment is good
-    /// without it: what fails is logged.
+    /// After host ports were mapped: deletes entries to these ports on the node's own addresses. Errors are
+    /// logged and do not fail ADD.
     pub(super) async fn delete_udp_conntrack_of_node(&self, node: &Conn, record: &Record) {
         if !may_have_entries(record) {
             return;
@@ -30,12 +31,12 @@ impl Nat {
             Ok(addresses) => addresses.iter().map(|address| address.net.addr()).collect(),
             Err(e) => return log_failure(Err(e)),
         };
-        // What goes through the node to the same port of somebody else is none of our business.
+        // Flows through the node to the same port of another host are not affected.
         found.retain(|entry| entry.destination.is_loopback() || own.contains(&entry.destination));
         log_failure(self.delete_entries(&found));
     }
 
-    /// When host ports are no longer mapped: what went to the pod.
+    /// After host ports were unmapped: deletes entries to the pod.
     pub(super) fn delete_udp_conntrack_of_pod(&self, record: &Record) {
         if !may_have_entries(record) {
             return;
@@ -48,7 +49,7 @@ impl Nat {
         }
     }
 
-    /// What goes to a host port in the family of the pod's address.
+    /// The entries to a host port in the family of the pod's address.
     fn entries(&self, mapping: &PortMapping, target: IpAddr) -> Result<Vec<Entry>, NetError> {
         let protocol = mapping.protocol.number();
         let mut entries =
@@ -76,6 +77,6 @@ fn may_have_entries(record: &Record) -> bool {
 
 fn log_failure(done: Result<(), NetError>) {
     if let Err(e) = done {
-        log::warn!("old UDP conversations may go astray: {e} (modprobe nf_conntrack_netlink)");
+        log::warn!("existing UDP flows may go to the wrong destination: {e} (modprobe nf_conntrack_netlink)");
     }
 }

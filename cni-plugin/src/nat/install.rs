@@ -1,4 +1,4 @@
-//! ADD's part: the record, the elements, and what they need of the node.
+//! Installs an attachment's record and elements, and the node settings that they need.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ use kernel::nft::{Refusal, explain};
 use kernel::sysctl::enable_forwarding;
 use kernel::{Conn, NetError, link, route};
 
-use super::forward::shared;
+use super::forward::device_changes;
 use super::{Nat, delete};
 use crate::lock::RecordLock;
 use crate::ownership::is_attachment;
@@ -17,22 +17,22 @@ use crate::plan::nat as plan;
 use crate::plan::nat::ruleset::TABLE;
 use crate::record::{Record, as_ipv4};
 
-/// How often an ADD tries again after somebody else has changed what it found: the first pod of a network or
-/// a node, or one that took a dead holder's port, was quicker.
+/// How often an ADD retries after another call changed what it found: another first pod of a network or
+/// node was faster, or took the port of a dead holder first.
 const ATTEMPTS: usize = 20;
 
-/// Why an attachment's elements could not be put in.
+/// Why an attachment's elements could not be installed.
 enum Obstacle {
-    /// The frame or a chain is not there.
+    /// The base rule set or a chain is missing.
     Missing,
-    /// Others have what these comments tell.
+    /// Other attachments hold these elements. The strings are the elements' comments.
     Held(Vec<(Element, String)>),
-    /// Elements of our own are there from an earlier attempt.
+    /// Elements of this attachment are left from an earlier attempt.
     Stale(Vec<Element>),
 }
 
 impl Nat {
-    /// Writes the record and puts the elements in. A port that a live attachment has is an error that names
+    /// Writes the record and installs the elements. If a live attachment holds a host port, the error names
     /// it.
     pub async fn install(&self, node: &Conn, mut record: Record) -> Result<(), CniError> {
         for mapping in &record.ports {
@@ -43,7 +43,7 @@ impl Nat {
             }
         }
         record.localhost = localhost(node, &record).await?;
-        self.leave_services_out(node, &record).await?;
+        self.exclude_service_addresses(node, &record).await?;
         self.install_elements(node, &mut record).await?;
         let record = &record;
         for family in Family::BOTH {
@@ -52,39 +52,40 @@ impl Nat {
                 enable_forwarding(node, family).await?;
             }
         }
-        self.let_forward(node, record).await?;
+        self.ensure_forward_rules(node, record).await?;
         self.delete_udp_conntrack_of_node(node, record).await;
         Ok(())
     }
 
     async fn install_elements(&self, node: &Conn, record: &mut Record) -> Result<(), CniError> {
         let veth = record.attachment().host_interface();
-        let (mut stale, mut left) = (Vec::new(), Vec::new());
+        let (mut stale, mut yielded) = (Vec::new(), Vec::new());
         for _ in 0..ATTEMPTS {
             let lock = RecordLock::shared()?;
             if !record.ports.is_empty() {
                 record.followers = self.records.read(&veth).map(|there| there.followers).unwrap_or_default();
             }
             self.records.write(record)?;
-            let Some(obstacle) = self.try_install_elements(record, &stale, &left)? else { return Ok(()) };
+            let Some(obstacle) = self.try_install_elements(record, &stale, &yielded)? else { return Ok(()) };
             drop(lock);
             match obstacle {
                 Obstacle::Missing => self.rebuild(node, Some(&veth), None).await?,
-                Obstacle::Held(held) => left.extend(self.evict(node, record, &held).await?),
+                Obstacle::Held(held) => yielded.extend(self.evict(node, record, &held).await?),
                 Obstacle::Stale(elements) => stale = elements,
             }
         }
-        let why = "the packet filter changes all the time: not put in after 20 attempts";
+        let why =
+            "other programs keep changing the packet filter: the rules were not installed after 20 attempts";
         Err(CniError::new(code::TRY_AGAIN_LATER, why))
     }
 
-    /// The kernel keeps who sends a transaction that fails waiting for 10 ms and more (RCU), so it is asked
-    /// first for what is likely to be missing.
+    /// The kernel delays the sender of a failed transaction by 10 ms and more (RCU). So chains that are
+    /// likely to be missing are looked up first.
     fn try_install_elements(
         &self,
         record: &Record,
         stale: &[Element],
-        left: &[Element],
+        yielded: &[Element],
     ) -> Result<Option<Obstacle>, CniError> {
         let mut changes = Vec::new();
         for chain in plan::chains(record) {
@@ -93,9 +94,9 @@ impl Nat {
             }
         }
         changes.extend(stale.iter().map(delete));
-        let elements = plan::elements(record).into_iter().filter(|element| !left.contains(element));
+        let elements = plan::elements(record).into_iter().filter(|element| !yielded.contains(element));
         changes.extend(elements.map(create));
-        changes.extend(shared([record]));
+        changes.extend(device_changes([record]));
         let Err(refusals) = self.nft.try_commit(&changes)? else { return Ok(None) };
         if refusals.iter().any(Refusal::not_found) {
             return Ok(Some(Obstacle::Missing));
@@ -110,15 +111,15 @@ impl Nat {
             match self.nft.element(TABLE, element.set, &element.key)? {
                 Some(there) if there.comment == own => stale.push(element.clone()),
                 Some(there) => held.push((element.clone(), there.comment)),
-                // It has gone meanwhile.
+                // The element is gone by now.
                 None => {}
             }
         }
         Ok(Some(if held.is_empty() { Obstacle::Stale(stale) } else { Obstacle::Held(held) }))
     }
 
-    /// Takes from dead holders what is in our way, with all that they have. A live one is an error, unless it
-    /// is the same container on another network: what is left to that is returned.
+    /// Removes dead holders of the elements with all that they have. A live holder is an error, unless it
+    /// is the same container on another network. Returns the elements that such a sibling keeps.
     async fn evict(
         &self,
         node: &Conn,
@@ -126,20 +127,23 @@ impl Nat {
         held: &[(Element, String)],
     ) -> Result<Vec<Element>, CniError> {
         let _lock = RecordLock::exclusive()?;
-        let mut left = Vec::new();
+        let mut yielded = Vec::new();
         for (element, comment) in held {
-            // It may have gone, or gone to another, before we had the lock.
+            // The element may have been removed, or changed its holder, before we had the lock.
             match self.nft.element(TABLE, element.set, &element.key)? {
                 Some(there) if there.comment == *comment => {}
                 _ => continue,
             }
             let Some(veth) = plan::veth_of(comment) else {
-                let why = format!("{}: in table {TABLE} already, and not by us", plan::what(element));
+                let why = format!(
+                    "{}: already in table {TABLE}, and not added by vlan-bridge",
+                    plan::what(element)
+                );
                 return Err(CniError::new(code::PORT_TAKEN, why));
             };
             if link::by_name(node, veth).await?.is_some_and(|link| is_attachment(&link)) {
-                if self.leave_to_sibling(record, element, comment)? {
-                    left.push(element.clone());
+                if self.yield_to_sibling(record, element, comment)? {
+                    yielded.push(element.clone());
                     continue;
                 }
                 return Err(CniError::new(
@@ -147,20 +151,21 @@ impl Nat {
                     format!("{}: held by {}", plan::what(element), plan::describe(comment)),
                 ));
             }
-            log::warn!("{}: taken from {}, which is gone", plan::what(element), plan::describe(comment));
+            log::warn!("{}: taken over from {}, which is gone", plan::what(element), plan::describe(comment));
             if let Some(dead) = self.records.read(veth) {
-                self.take_out(node, &dead).await?;
+                self.remove_elements(node, &dead).await?;
             }
-            // Whoever detaches it from now on must not find keys that are another's by then.
+            // A later DEL of the dead attachment must not find keys that belong to another attachment by
+            // then.
             self.records.remove(veth)?;
-            self.sweep(|comment| plan::veth_of(comment) == Some(veth))?;
+            self.remove_by_comment(|comment| plan::veth_of(comment) == Some(veth))?;
         }
-        Ok(left)
+        Ok(yielded)
     }
 }
 
-/// The node's address from which it asks for the pod's ports at 127.0.0.1: that from which it talks to the
-/// pod; none where no such port leads there, or the node has no way.
+/// The node's source address for connections to the pod's host ports at 127.0.0.1: the one that it uses for
+/// the pod. None if no such port leads to the pod, or the node has no route to it.
 pub(super) async fn localhost(node: &Conn, record: &Record) -> Result<Option<Ipv4Addr>, NetError> {
     let Some(pod) = plan::target_of_localhost(record) else { return Ok(None) };
     if let Some(source) = record.sources.iter().copied().find_map(as_ipv4) {

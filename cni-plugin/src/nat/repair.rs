@@ -1,4 +1,4 @@
-//! After `nft flush ruleset`: notices, and puts everything back from the records.
+//! Detects missing rules, for example after `nft flush ruleset`, and restores them from the records.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use kernel::nft::Refusal;
 use kernel::{Conn, sysctl};
 
 use super::Nat;
-use super::forward::shared;
+use super::forward::device_changes;
 use super::install::{create, localhost};
 use crate::lock::RecordLock;
 use crate::plan::nat as plan;
@@ -17,9 +17,9 @@ use crate::plan::nat::ruleset::{self, TABLE};
 use crate::record::Record;
 
 impl Nat {
-    /// Makes the frame, if it is not as it should be, with the elements of all live attachments, in one
-    /// transaction. `but` one, which the caller is about to put in. Where there is nobody to make it for, it
-    /// is not made. `gone` is who has just been taken out.
+    /// Makes the base rule set if it is damaged, with the elements of all live attachments except `but`, in
+    /// one transaction. The caller is about to add `but`. If there are no attachments, nothing is made.
+    /// `gone` is the record of an attachment that was just removed.
     pub(super) async fn rebuild(
         &self,
         node: &Conn,
@@ -30,7 +30,7 @@ impl Nat {
         self.finish(node, &live).await
     }
 
-    /// The same whether the frame is whole or not: elements of some pod are gone.
+    /// The same even if the base rule set is whole: elements of some pod are missing.
     async fn rebuild_all(&self, node: &Conn) -> Result<(), CniError> {
         let live = self.restore_elements(node, None, None, true).await?;
         self.finish(node, &live).await
@@ -38,17 +38,20 @@ impl Nat {
 
     async fn finish(&self, node: &Conn, live: &[Record]) -> Result<(), CniError> {
         if !live.is_empty() {
-            log::warn!("the rules of {} pods were gone from the packet filter and are back", live.len());
+            log::warn!(
+                "restored the rules of {} pods, which were missing from the packet filter",
+                live.len()
+            );
         }
         for record in live {
-            self.leave_services_out(node, record).await?;
-            self.let_forward(node, record).await?;
+            self.exclude_service_addresses(node, record).await?;
+            self.ensure_forward_rules(node, record).await?;
             self.delete_udp_conntrack_of_node(node, record).await;
         }
         Ok(())
     }
 
-    /// The same for who puts nothing in, and so sees the rest of it too.
+    /// Restores the base rule set and the shared rules. For callers that add no attachment.
     pub(super) async fn restore(&self, node: &Conn, gone: Option<&Record>) -> Result<(), CniError> {
         if !self.is_whole()? {
             self.rebuild(node, None, gone).await?;
@@ -56,7 +59,7 @@ impl Nat {
         self.restore_shared(node).await
     }
 
-    /// Puts back all that CHECK of any attachment would complain of, and returns it in words.
+    /// Restores everything that a CHECK of any attachment would report, and returns descriptions of it.
     pub(super) async fn repair(&self, node: &Conn) -> Result<Vec<String>, CniError> {
         let mut repaired = Vec::new();
         for family in Family::BOTH {
@@ -69,7 +72,7 @@ impl Nat {
             }
         }
         for (_, record) in self.records.all() {
-            self.leave_services_out(node, &record).await?;
+            self.exclude_service_addresses(node, &record).await?;
         }
         let lost = self.lost()?;
         if lost.is_empty() {
@@ -83,7 +86,7 @@ impl Nat {
         Ok(repaired)
     }
 
-    /// What attachments whose veth is there have lost.
+    /// Describes what live attachments lack.
     fn lost(&self) -> Result<Vec<String>, CniError> {
         let mut lost = Vec::new();
         for (veth, _) in self.records.all() {
@@ -92,25 +95,25 @@ impl Nat {
         Ok(lost)
     }
 
-    /// Returns whose elements are back; nobody's if the frame was whole.
+    /// Returns the records whose elements were restored. Empty if the base rule set was whole.
     async fn restore_elements(
         &self,
         node: &Conn,
         but: Option<&str>,
         gone: Option<&Record>,
-        in_any_case: bool,
+        even_if_whole: bool,
     ) -> Result<Vec<Record>, CniError> {
         let _lock = RecordLock::exclusive()?;
-        if !in_any_case && self.broken_chain()?.is_none() {
+        if !even_if_whole && self.broken_chain()?.is_none() {
             return Ok(Vec::new());
         }
-        self.end_route_localnet(gone)?;
+        self.disable_old_route_localnet(gone)?;
         let mut live = self.records.live(node, but).await?;
         if live.is_empty() && but.is_none() {
             return Ok(live);
         }
         for record in &mut live {
-            // Of an older version.
+            // Written by an older version.
             if record.localhost.is_none() && plan::target_of_localhost(record).is_some() {
                 record.localhost = localhost(node, record).await?;
                 self.records.write(record)?;
@@ -126,19 +129,19 @@ impl Nat {
             }
         }
         changes.extend(self.share(&mut live)?.into_iter().map(create));
-        changes.extend(shared(&live));
-        // An attachment under way may want what a finished one has; it will be refused by itself.
+        changes.extend(device_changes(&live));
+        // An ADD in progress may want an element of a finished attachment. The kernel will refuse it there.
         self.commit_tolerating(changes, Refusal::exists)?;
         Ok(live)
     }
 
-    /// Whether the table is there with all of its chains and rules. A firewall's restart may have taken some
-    /// of them alone.
+    /// Whether the table exists with all of its chains and rules. A firewall restart may have removed some
+    /// of them.
     pub(super) fn is_whole(&self) -> Result<bool, CniError> {
         Ok(self.nft.has_table(TABLE)? && self.broken_chain()?.is_none())
     }
 
-    /// A chain of the frame that is not as it was made.
+    /// A chain of the base rule set that is missing or changed.
     fn broken_chain(&self) -> Result<Option<String>, CniError> {
         for (name, uses) in ruleset::uses() {
             if self.nft.chain(TABLE, &name)?.is_none_or(|chain| chain.uses < uses) {
@@ -148,8 +151,8 @@ impl Nat {
         Ok(None)
     }
 
-    /// What of an attachment is no longer as it was put in, in words. `expected`: by its configuration it has
-    /// something.
+    /// Describes what is missing or changed in an attachment's rules. `expected`: its configuration
+    /// requires some.
     pub(super) fn difference(&self, veth: &str, expected: bool) -> Result<Option<String>, CniError> {
         let Some(record) = self.records.read(veth) else {
             return Ok(expected.then(|| format!("the record of {veth} is gone")));
@@ -161,7 +164,7 @@ impl Nat {
         for element in plan::elements(&record) {
             match self.nft.element(TABLE, element.set, &element.key)? {
                 Some(there) if there.comment == own => {}
-                // It is the same container's by another network, for as long as that has it.
+                // A sibling, the same container on another network, holds the port.
                 Some(there) if self.sibling(&record, &element, &there.comment).is_some() => {}
                 _ => return Ok(Some(format!("{} is gone from table {TABLE}", plan::what(&element)))),
             }

@@ -1,9 +1,9 @@
-//! Addresses that stand for services: a host port of all of the node's addresses is not published there.
+//! Addresses of services. A host port for all of the node's addresses is not published there.
 //!
-//! In IPVS mode kube-proxy gives the node each service's address, on `kube-ipvs0`; NodeLocal DNSCache has its
-//! own on a dummy interface. Both look like addresses of the node. So the addresses of such interfaces are in
-//! a set, which each ADD with host ports and `repair` make what it should be, and what `serviceCIDRs` names
-//! has a rule, which needs no call to know a service that comes later.
+//! In IPVS mode, kube-proxy puts each service address on the interface `kube-ipvs0`. NodeLocal DNSCache has
+//! its own address on a dummy interface. Both look like addresses of the node. A set has the addresses of
+//! such interfaces. Each ADD with host ports and `repair` update it. Networks in `serviceCIDRs` have rules
+//! instead, which also cover services that are created later.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,8 +22,13 @@ use crate::record::Record;
 const IPVS: &str = "kube-ipvs0";
 
 impl Nat {
-    /// Before the ports of an attachment are published.
-    pub(super) async fn leave_services_out(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
+    /// Excludes the addresses of services from host ports. Called before the ports of an attachment are
+    /// published.
+    pub(super) async fn exclude_service_addresses(
+        &self,
+        node: &Conn,
+        record: &Record,
+    ) -> Result<(), CniError> {
         if record.ports.is_empty() {
             return Ok(());
         }
@@ -46,7 +51,7 @@ impl Nat {
         }
     }
 
-    /// Rules for networks of services that have none yet.
+    /// New rules for service networks.
     fn service_rules(&self, services: &[IpNet]) -> Result<Vec<Change>, CniError> {
         if services.is_empty() {
             return Ok(Vec::new());
@@ -67,7 +72,7 @@ fn element(ip: &IpAddr) -> Change {
     Change::AddElement { table: TABLE, element }
 }
 
-/// The addresses of dummy interfaces and of kube-proxy's.
+/// The addresses of dummy interfaces and of kube-proxy's interface.
 async fn addresses(node: &Conn) -> Result<BTreeSet<IpAddr>, NetError> {
     let mut carriers = link::dummies(node).await?;
     carriers.extend(link::by_name(node, IPVS).await?);

@@ -1,5 +1,5 @@
-//! Host ports that an attachment leaves to a sibling, another of the same container, and gets from it when it
-//! goes.
+//! Host ports that siblings, attachments of one container, share. One sibling holds a port; the next gets
+//! it when that one goes.
 
 use cni_conf::cni::error::CniError;
 use kernel::nft::{Change, Element};
@@ -13,9 +13,10 @@ use crate::plan::nat::share::{are_siblings, follow, is_port, shared_elements};
 use crate::record::Record;
 
 impl Nat {
-    /// Whether who has an element, as its comment tells, is a sibling to whom a host port is left. It is
-    /// noted that `record` comes next. Only for who holds the lock alone.
-    pub(super) fn leave_to_sibling(
+    /// Whether the holder of a host port, found by the element's comment, is a sibling of `record`. Then
+    /// the holder keeps the port, and its record notes that `record` is next. The caller holds the
+    /// exclusive lock.
+    pub(super) fn yield_to_sibling(
         &self,
         record: &Record,
         element: &Element,
@@ -26,40 +27,43 @@ impl Nat {
             self.records.write(&holder)?;
         }
         let (port, network) = (plan::what(element), &holder.network);
-        log::info!("{port}: leads to the same container on network {network}, and here when that is gone");
+        log::info!(
+            "{port}: forwarded to the same container on network {network}, and here after that attachment is gone"
+        );
         Ok(true)
     }
 
-    /// The sibling that has a host port.
+    /// The sibling that holds a host port.
     pub(super) fn sibling(&self, record: &Record, element: &Element, comment: &str) -> Option<Record> {
         let holder = plan::veth_of(comment).filter(|_| is_port(element))?;
         self.records.read(holder).filter(|holder| are_siblings(holder, record))
     }
 
-    /// What gives elements that go with an attachment to those that come after it. Only for who holds the
-    /// lock alone, if there may be some.
-    pub(super) async fn handing_over(
+    /// Changes that transfer the host ports of an attachment that is being removed to its followers. The
+    /// caller holds the exclusive lock if there may be followers.
+    pub(super) async fn transfer_ports(
         &self,
         node: &Conn,
         record: &Record,
         going: &[Element],
     ) -> Result<Vec<Change>, CniError> {
-        let mut heirs = Vec::new();
+        let mut followers = Vec::new();
         for veth in &record.followers {
-            let Some(heir) = self.records.read(veth).filter(|heir| are_siblings(heir, record)) else {
+            let Some(follower) = self.records.read(veth).filter(|follower| are_siblings(follower, record))
+            else {
                 continue;
             };
             if link::by_name(node, veth).await?.is_some_and(|link| is_attachment(&link)) {
-                heirs.push(heir);
+                followers.push(follower);
             }
         }
-        let elements = self.share(&mut heirs)?;
+        let elements = self.share(&mut followers)?;
         let has_gone =
             |element: &Element| going.iter().any(|gone| (gone.set, &gone.key) == (element.set, &element.key));
         Ok(elements.into_iter().filter(|element| is_port(element) && has_gone(element)).map(create).collect())
     }
 
-    /// The elements of these attachments, with who follows whom in their records.
+    /// The elements of these attachments. Writes followers that are new to the records.
     pub(super) fn share(&self, records: &mut [Record]) -> Result<Vec<Element>, CniError> {
         let before: Vec<usize> = records.iter().map(|record| record.followers.len()).collect();
         let elements = shared_elements(records);

@@ -49,7 +49,8 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
     }
     facts.reverse_path_filters =
         Nft::open().and_then(|nft| reverse_path_filters(&nft, facts)).unwrap_or_default();
-    facts.accept_all_tables = nat::opened().unwrap_or_default().iter().map(ToString::to_string).collect();
+    facts.accept_all_tables =
+        nat::tables_accepting_everything().unwrap_or_default().iter().map(ToString::to_string).collect();
     facts.bridged_dropped = bridged_dropped(facts);
     facts.legacy = legacy();
     Ok(())
@@ -74,7 +75,7 @@ fn forward_chains(
                 known.insert(device.clone());
             }
         }
-        let passes = |device: &&String| nat::is_let_through(device, family).unwrap_or(false);
+        let passes = |device: &&String| nat::is_accepted_by_our_rule(device, family).unwrap_or(false);
         let let_through = devices.iter().filter(|_| is_iptables).filter(passes).cloned().collect();
         let list = if is_iptables { &mut drops } else { &mut others };
         list.push(ForwardChain { family: family.name(), table, chain, devices: known, let_through });
