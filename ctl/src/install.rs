@@ -16,14 +16,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use cni_conf::cni::version::Version;
+use kernel::Conn;
 use serde_json::{Value, json};
 
 use crate::args::{Install, Output};
 use crate::denial;
 use crate::files;
-use crate::lists;
+use crate::lists::{self, NetworkConfig};
 use crate::lock::InstallLock;
 use crate::manifest::{self, Manifest};
+use crate::node;
 use crate::output;
 use crate::runtimes::{self, Runtime};
 
@@ -124,6 +126,23 @@ fn install_once(args: &Install, out: &mut dyn Write) -> Result<()> {
     print(&plan, args.output, out)
 }
 
+/// The masters that do not exist here. Not an error: a node may get its bond after its plugins.
+fn missing_masters(configs: &[NetworkConfig]) -> Result<Vec<String>> {
+    node::runtime()?.block_on(async {
+        let conn = Conn::open()?;
+        let mut missing = Vec::new();
+        for uplink in configs.iter().filter_map(|config| config.network.uplink.as_ref()) {
+            let name = &uplink.master;
+            if kernel::link::by_name(&conn, name).await?.is_none() {
+                missing.push(format!(
+                    "uplink.master: there is no interface {name} yet: pods fail until there is one"
+                ));
+            }
+        }
+        Ok(missing)
+    })
+}
+
 /// Decides everything, and writes nothing.
 fn plan(args: &Install) -> Result<Plan> {
     let cluster = slice::Cluster::find(args)?;
@@ -172,6 +191,7 @@ fn plan(args: &Install) -> Result<Plan> {
             }
         }
         plan.warnings.extend(list::missing_plugins(&content, &bin_dirs, &plan.binaries));
+        plan.warnings.extend(missing_masters(&configs)?);
         for dir in &conf_dirs {
             let path = dir.join(&template.file);
             plan.warnings.extend(list::conflicts(dir, &path, &content)?);

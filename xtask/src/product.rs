@@ -126,6 +126,7 @@ fn build_target(
         command.env("RUSTFLAGS", flags);
     }
     command.envs(environment.iter().map(|(name, value)| (name, value)));
+    eprintln!("building {} for {triple}: a few minutes the first time", PACKAGES.join(" and "));
     run(&mut command)?;
     let folder = workspace::target().join(triple).join(folder);
     link_ipam(&folder)?;

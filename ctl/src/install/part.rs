@@ -122,12 +122,20 @@ pub(super) fn insert_slices(list: &mut Value, from: &str, chosen: &mut NodeSlice
         open.clear();
     }
     let (mut used, mut unused, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let mut filled: Vec<(IpNet, IpNet)> = Vec::new();
     for slice in std::mem::take(&mut chosen.slices) {
         if let Some(at) = open.iter().position(|(subnet, _)| subnet.contains(&slice)) {
-            let (_, range) = open.remove(at);
+            let (subnet, range) = open.remove(at);
             range.insert("slice".into(), slice.to_string().into());
             used.push(slice);
+            filled.push((subnet, slice));
             continue;
+        }
+        if let Some((subnet, first)) = filled.iter().find(|(subnet, _)| subnet.contains(&slice)) {
+            bail!(
+                "slices {first} and {slice}, from {}, are both in subnet {subnet}: a range has one slice",
+                chosen.source
+            );
         }
         let near = fixed.iter().filter(|(subnet, _)| subnet.contains(&slice));
         let own: Vec<(String, bool)> =

@@ -307,11 +307,29 @@ fn each_range_gets_the_slice_of_its_subnet() {
         &ctl.run(&line.replace("--mapping /etc/slices", "--slice 172.20.56.16/28")),
         &["no slice of fd00::/48"],
     );
+    refused(
+        &ctl.run(&line.replace("--mapping /etc/slices", "--slice 172.20.56.16/28,172.20.56.32/28")),
+        &["172.20.56.16/28 and 172.20.56.32/28", "are both in subnet 172.20.56.0/24: a range has one slice"],
+    );
+}
+
+#[test]
+fn a_master_that_is_missing_is_warned_of() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    let line = with_template(&ctl, &template()) + " --slice 172.20.56.16/28";
+    let warning = "uplink.master: there is no interface nic0 yet";
+    let told = ctl.run(&line).expect_ok();
+    assert!(told.stderr.contains(warning), "{told}");
+    node.ip("link add nic0 type veth peer name switch");
+    let told = ctl.run(&line).expect_ok();
+    assert!(!told.stderr.contains(warning), "{told}");
 }
 
 #[test]
 fn a_slice_that_a_list_has_already_stays() {
     let node = Node::new("node");
+    node.ip("link add nic0 type veth peer name switch");
     let ctl = Ctl::new(&node);
     ctl.write("/etc/slices", "this 172.20.56.16/28\n");
     let mut list = template();

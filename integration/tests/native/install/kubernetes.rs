@@ -155,6 +155,7 @@ fn slice(ctl: &Ctl) -> Value {
 #[test]
 fn each_source_of_a_slice_goes_before_the_next() {
     let machine = Node::new("node");
+    machine.ip("link add bond0 type veth peer name switch");
     let ctl = Ctl::new(&machine);
     let both = node("n1", Some("172.20.56.48/28"), &["172.20.56.16/28"]);
     let server = ApiServer::start(&machine, &[both, node("n2", None, &["172.20.56.32/28"])]);
