@@ -199,7 +199,7 @@ fn holder(network: &str, known: &Known) -> (String, Value) {
             value["container"] = id.as_str().into();
             (format!("container {id}"), value)
         }
-        Holder::Nobody | Holder::Unreadable => ("unreadable".into(), value),
+        Holder::Empty | Holder::Unreadable => ("unreadable".into(), value),
     }
 }
 

@@ -95,7 +95,7 @@ impl Case {
                 Claim::Won | Claim::AlreadyMine => {
                     let was = before.contains(&addr) && fs::metadata(self.lease(addr)).unwrap().len() > 0;
                     assert!(!was || self.reads(addr, id), "{addr} was given twice");
-                    return store.remember(0, addr);
+                    return store.set_last_reserved(0, addr);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! ADD: one address of each range set, all or none.
+//! ADD: one address of each range set, or none at all.
 
 use std::net::IpAddr;
 
@@ -9,35 +9,35 @@ use cni_conf::range::RangeSet;
 use cni_conf::request::Request;
 use serde_json::Value;
 
-use crate::allocate::{again, assign};
+use crate::allocate::{assign, prefer_held};
 use crate::detect::{BATCH, Detector};
 use crate::resolv_conf;
 use crate::store::{Claim, Netns, Owner, Pool, Record, Store, StoreError, Usage, clock};
 
-/// What one ADD asks for.
+/// The parameters of one ADD.
 struct AddressRequest<'a> {
     network: &'a str,
     config: &'a IpamConfig,
     owner: Owner,
-    /// The address that was requested of each set.
+    /// The requested address of each set.
     requested: Vec<Option<IpAddr>>,
     record: Record,
 }
 
-/// How one look at the store ended.
+/// The outcome of one attempt to lease addresses.
 enum Outcome {
-    /// The addresses are the attachment's.
-    Given(Vec<IpConfig>),
-    /// Some of these must be looked for on the network first.
-    Unseen(Vec<IpAddr>),
+    /// The attachment now holds these addresses.
+    Leased(Vec<IpConfig>),
+    /// These addresses must be probed first.
+    Unprobed(Vec<IpAddr>),
 }
 
-/// Claims an address of each set for the attachment and answers with the result in the caller's version.
+/// Leases an address of each set for the attachment. Returns the result in the version of the configuration.
 ///
 /// # Errors
-/// [`code::ALREADY_ALLOCATED`] when the attachment holds an address, [`code::ADDRESS_UNAVAILABLE`] for a
-/// requested address that cannot be had, [`code::TRY_AGAIN_LATER`] when a set is used up. Nothing stays
-/// claimed.
+/// [`code::ALREADY_ALLOCATED`] if the attachment holds an address, [`code::ADDRESS_UNAVAILABLE`] for a
+/// requested address that is not available, [`code::TRY_AGAIN_LATER`] if a set is used up. After an error, no
+/// new lease remains.
 pub(crate) fn add(request: &Request) -> Result<Value, CniError> {
     let config = IpamConfig::parse(&request.config)?;
     for warning in &config.warnings {
@@ -59,10 +59,10 @@ pub(crate) fn add(request: &Request) -> Result<Value, CniError> {
         }
         store.finish();
         match (looked?, &mut detector) {
-            (Outcome::Given(ips), _) => break ips,
-            (Outcome::Unseen(batch), Some(detector)) => detector.look(&ask.owner, &batch)?,
-            // Without a detector nothing is unseen.
-            (Outcome::Unseen(_), None) => {}
+            (Outcome::Leased(ips), _) => break ips,
+            (Outcome::Unprobed(batch), Some(detector)) => detector.probe_or_wait(&ask.owner, &batch)?,
+            // Without a detector, no address needs a probe.
+            (Outcome::Unprobed(_), None) => {}
         }
     };
     let result = AddResult { ips, routes: config.routes.clone(), dns, ..AddResult::default() };
@@ -71,17 +71,17 @@ pub(crate) fn add(request: &Request) -> Result<Value, CniError> {
             release(&mut store, &ask.owner);
             store.finish();
         }
-        Err(error) => log::error!("{error}; DEL or GC will release what {} holds", ask.owner),
+        Err(error) => log::error!("{error}; DEL or GC will release the leases of {}", ask.owner),
     })
 }
 
 fn release(store: &mut Store, owner: &Owner) {
     if let Err(error) = store.release(owner) {
-        log::error!("{error}; DEL or GC will release what {owner} holds");
+        log::error!("{error}; DEL or GC will release the leases of {owner}");
     }
 }
 
-/// One address of each set, or those to look for on the network before.
+/// Leases one address of each set, or returns the addresses to probe first.
 fn lease_addresses(
     store: &mut Store,
     ask: &AddressRequest<'_>,
@@ -91,25 +91,26 @@ fn lease_addresses(
     if let Some(addr) = held.first()
         && !store.is_left_over(&ask.owner, &held)?
     {
-        let msg = format!("{} holds {addr} of network {} already: DEL comes first", ask.owner, ask.network);
+        let msg =
+            format!("{} already holds {addr} of network {}: it needs a DEL first", ask.owner, ask.network);
         return Err(CniError::new(code::ALREADY_ALLOCATED, msg));
     }
     loop {
         let chosen = choose(store, ask, &held, detector)?;
         if detector.is_some() && chosen.iter().any(|addr| !store.is_clear(*addr)) {
             let alone = detector.is_some_and(Detector::has_rivals);
-            return Ok(Outcome::Unseen(batch(store, ask, &chosen, if alone { 1 } else { BATCH })?));
+            return Ok(Outcome::Unprobed(batch(store, ask, &chosen, if alone { 1 } else { BATCH })?));
         }
         let others: Vec<IpAddr> = held.iter().copied().filter(|addr| !chosen.contains(addr)).collect();
         store.release_some(&ask.owner, &others)?;
         if let Some(ips) = claim_all(store, ask, &chosen)? {
-            return Ok(Outcome::Given(ips));
+            return Ok(Outcome::Leased(ips));
         }
     }
 }
 
-/// The address of each set: the requested one, the one that was left over, which its own attachment is given
-/// again and nobody else, or the next.
+/// The address of each set: the requested one, the one left over from the attachment's earlier ADD, or the
+/// next free one.
 fn choose(
     store: &mut Store,
     ask: &AddressRequest<'_>,
@@ -119,20 +120,23 @@ fn choose(
     let mut held = held.to_vec();
     held.retain(|addr| detector.is_none() || store.quarantined(*addr).is_none());
     let mut chosen = Vec::new();
-    for (pool, wanted) in ask.pools().zip(again(&ask.requested, &held, &ask.config.ranges)) {
+    for (pool, wanted) in ask.pools().zip(prefer_held(&ask.requested, &held, &ask.config.ranges)) {
         let Some(addr) = wanted else {
             match next(store, &pool)? {
                 Some(addr) => chosen.push(uncontested(store, &pool, addr, detector)?),
                 None => {
-                    return Err(CniError::new(code::TRY_AGAIN_LATER, used_up(store, &pool, ask.network)?));
+                    return Err(CniError::new(
+                        code::TRY_AGAIN_LATER,
+                        exhausted_message(store, &pool, ask.network)?,
+                    ));
                 }
             }
             continue;
         };
-        if store.is_anothers(addr, &ask.owner)? {
+        if store.is_held_by_another(addr, &ask.owner)? {
             return Err(unavailable(addr, pool.set, "in use"));
         }
-        // What an earlier ADD has seen may be over.
+        // The quarantine may come from an earlier ADD, and its conflict may be over.
         if detector.is_some_and(Detector::has_probed)
             && let Some(seen) = store.quarantined(addr)
         {
@@ -143,8 +147,8 @@ fn choose(
     Ok(chosen)
 }
 
-/// The next address of a set, unless others ask for it: then one that is nobody's by now, one that nobody
-/// asks for, or any.
+/// The next address of a set. If other machines probe for it, prefers an address that is known to be unused,
+/// then one that no other machine probes for, then a random one.
 fn uncontested(
     store: &mut Store,
     pool: &Pool<'_>,
@@ -155,11 +159,11 @@ fn uncontested(
     let upcoming = store.upcoming(pool, BATCH)?;
     let clear = upcoming.iter().copied().find(|addr| store.is_clear(*addr));
     let free = || upcoming.iter().copied().find(|addr| !detector.is_contested(*addr));
-    Ok(clear.or_else(free).or_else(|| Detector::any_of(&upcoming)).unwrap_or(next))
+    Ok(clear.or_else(free).or_else(|| Detector::random_of(&upcoming)).unwrap_or(next))
 }
 
-/// The chosen addresses that nobody has looked for, and those that come after them, for others who will want
-/// them: so many of each set at the most.
+/// The addresses to probe: the chosen ones that have not been probed, and those that come next, for other
+/// ADDs. At most `most` of each set.
 fn batch(
     store: &mut Store,
     ask: &AddressRequest<'_>,
@@ -185,7 +189,7 @@ impl AddressRequest<'_> {
     }
 }
 
-/// Claims the chosen address of each set. `None` if one was taken that was chosen because it was free.
+/// Claims the chosen address of each set. `None` if another process took a free address meanwhile.
 fn claim_all(
     store: &mut Store,
     ask: &AddressRequest<'_>,
@@ -197,16 +201,16 @@ fn claim_all(
             if ask.requested[i].is_some() {
                 return Err(unavailable(*addr, set, "in use"));
             }
-            // By somebody who does not know the lock. It is not offered again.
-            log::warn!("{addr} of network {} is in use, though it was free", ask.network);
+            // The other process did not use the lock. The store does not offer the address again.
+            log::warn!("{addr} of network {} was taken by a program that does not use the lock", ask.network);
             store.release(&ask.owner)?;
             return Ok(None);
         }
-        // Only ranges of the set yield addresses, so there always is one.
+        // All chosen addresses come from the set's ranges, so a range always exists.
         let Some(range) = set.range_of(*addr) else { continue };
         ips.push(IpConfig { address: range.with_prefix(*addr), gateway: range.gateway, interface: None });
-        if let Err(error) = store.remember(i, *addr) {
-            // A hint for host-local where to go on.
+        if let Err(error) = store.set_last_reserved(i, *addr) {
+            // The file only tells host-local where to continue.
             log::warn!("{error}");
         }
     }
@@ -217,20 +221,24 @@ fn unavailable(addr: IpAddr, set: &RangeSet, why: &str) -> CniError {
     CniError::new(code::ADDRESS_UNAVAILABLE, format!("the requested address {addr} of {set} is {why}"))
 }
 
-/// That no address of a set is free, and why: for a message.
-pub(crate) fn used_up(store: &mut Store, pool: &Pool<'_>, network: &str) -> Result<String, StoreError> {
+/// A message that a set has no free address, and why.
+pub(crate) fn exhausted_message(
+    store: &mut Store,
+    pool: &Pool<'_>,
+    network: &str,
+) -> Result<String, StoreError> {
     let usage: Vec<String> = store.usage(pool)?.iter().map(Usage::to_string).collect();
     let aside = store.all_quarantined().into_iter().find(|(addr, ..)| pool.set.range_of(*addr).is_some());
     let who = aside.map_or(String::new(), |(addr, seen, _)| format!(" ({addr} is used by {})", seen.mac));
     let elsewhere = store.elsewhere()?;
     let machines =
-        elsewhere.iter().map(|(machine, count)| format!("; {count} are of another machine, {machine}"));
+        elsewhere.iter().map(|(machine, count)| format!("; {count} belong to another machine, {machine}"));
     let machines: String = machines.collect();
     Ok(format!("no free address in network {network}: {}{machines}{who}", usage.join("; ")))
 }
 
-/// The next address of a set. Before there is none, dead owners give back what they have, and tables that
-/// have lost addresses are made anew.
+/// The next address of a set. If there is none, releases the leases of dead owners and rebuilds tables that
+/// have lost addresses.
 pub(crate) fn next(store: &mut Store, pool: &Pool<'_>) -> Result<Option<IpAddr>, StoreError> {
     let mut next = store.next_free(pool)?;
     if next.is_none() && !store.reclaim()?.is_empty() {
@@ -242,7 +250,7 @@ pub(crate) fn next(store: &mut Store, pool: &Pool<'_>) -> Result<Option<IpAddr>,
     Ok(next)
 }
 
-/// What the record says of the attachment besides its addresses. The namespace is looked at and not opened.
+/// The attachment's record without its addresses. The namespace is not opened.
 fn describe(request: &Request) -> Record {
     let args = &request.env.args;
     Record {

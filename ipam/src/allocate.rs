@@ -1,4 +1,4 @@
-//! Which address comes next. Pure.
+//! Chooses addresses. Nothing here does I/O.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,30 +6,30 @@ use std::net::IpAddr;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::range::RangeSet;
 
-/// Whether an address of a range may be given.
+/// Whether an address of a range may be assigned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offer {
-    /// It may.
+    /// It may be assigned.
     Yes,
-    /// Neither it nor any other up to and including this one.
+    /// No address up to and including this one may be assigned.
     NotUntil(IpAddr),
 }
 
-/// Whether a set gives an address of one of its ranges of its own accord; those set aside it does not.
-pub(crate) fn offer(set: &RangeSet, aside: &BTreeSet<IpAddr>, addr: IpAddr) -> Offer {
+/// Whether an address of a set may be assigned without a request for it. The quarantined ones may not.
+pub(crate) fn offer(set: &RangeSet, quarantined: &BTreeSet<IpAddr>, addr: IpAddr) -> Offer {
     match set.refused_until(addr) {
         Some(last) => Offer::NotUntil(last),
-        None if aside.contains(&addr) => Offer::NotUntil(addr),
+        None if quarantined.contains(&addr) => Offer::NotUntil(addr),
         None => Offer::Yes,
     }
 }
 
-/// Which set each requested address is of: the first that has it and has none yet. `None` for a set of which
-/// any address will do.
+/// The requested address of each set: an address belongs to the first set that contains it and has no request
+/// yet. `None` for a set without a request.
 ///
 /// # Errors
-/// [`code::ADDRESS_UNAVAILABLE`] for a gateway, an excluded address, and for an address that no set has or
-/// that comes second in its set.
+/// [`code::ADDRESS_UNAVAILABLE`] for a gateway, an excluded address, an address outside all sets, and a
+/// second address of a set.
 pub(crate) fn assign(requested: &[IpAddr], sets: &[RangeSet]) -> Result<Vec<Option<IpAddr>>, CniError> {
     let mut assigned = vec![None; sets.len()];
     for addr in requested {
@@ -49,7 +49,9 @@ pub(crate) fn assign(requested: &[IpAddr], sets: &[RangeSet]) -> Result<Vec<Opti
         match offering.next() {
             Some((_, slot @ None)) => *slot = Some(*addr),
             Some((set, Some(other))) => {
-                return refuse(format!("comes second to {other}: a container gets one address of {set}"));
+                return refuse(format!(
+                    "is the second one of {set} after {other}: a container gets one address of each set"
+                ));
             }
             None => {
                 let sets: Vec<String> = sets.iter().map(RangeSet::to_string).collect();
@@ -60,8 +62,12 @@ pub(crate) fn assign(requested: &[IpAddr], sets: &[RangeSet]) -> Result<Vec<Opti
     Ok(assigned)
 }
 
-/// The addresses wanted, and, of a set of which any will do, one that the attachment held before.
-pub(crate) fn again(wanted: &[Option<IpAddr>], held: &[IpAddr], sets: &[RangeSet]) -> Vec<Option<IpAddr>> {
+/// The requested addresses. A set without a request gets an address that the attachment held before.
+pub(crate) fn prefer_held(
+    wanted: &[Option<IpAddr>],
+    held: &[IpAddr],
+    sets: &[RangeSet],
+) -> Vec<Option<IpAddr>> {
     let before = |set: &RangeSet| held.iter().copied().find(|addr| set.offers(*addr));
     wanted.iter().zip(sets).map(|(wanted, set)| wanted.or_else(|| before(set))).collect()
 }
@@ -97,14 +103,14 @@ mod tests {
         refused(&["10.0.0.9"], "10.0.0.9 is excluded from 10.0.0.0/24");
         refused(&["10.0.1.1"], "10.0.1.1 is not in 10.0.0.0/24, 2001:db8::/64");
         refused(&["10.0.0.255"], "10.0.0.255 is not in");
-        refused(&["10.0.0.2", "10.0.0.3"], "10.0.0.3 comes second to 10.0.0.2");
+        refused(&["10.0.0.2", "10.0.0.3"], "10.0.0.3 is the second one of 10.0.0.0/24 after 10.0.0.2");
     }
 
     #[test]
-    fn what_was_held_comes_again_where_nothing_is_requested() {
+    fn held_addresses_are_preferred_without_a_request() {
         let sets = sets(json!([[{"subnet": "10.0.0.0/24"}], [{"subnet": "2001:db8::/64"}]]));
         let held = [ip("10.9.9.9"), ip("2001:db8::7"), ip("10.0.0.7")];
-        assert_eq!(again(&[None, None], &held, &sets), [Some(ip("10.0.0.7")), Some(ip("2001:db8::7"))]);
-        assert_eq!(again(&[Some(ip("10.0.0.9")), None], &[], &sets), [Some(ip("10.0.0.9")), None]);
+        assert_eq!(prefer_held(&[None, None], &held, &sets), [Some(ip("10.0.0.7")), Some(ip("2001:db8::7"))]);
+        assert_eq!(prefer_held(&[Some(ip("10.0.0.9")), None], &[], &sets), [Some(ip("10.0.0.9")), None]);
     }
 }

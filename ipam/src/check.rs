@@ -7,11 +7,11 @@ use cni_skel::lock::LIMIT;
 
 use crate::store::{Owner, Store, StoreError};
 
-/// Looks for a lease of the attachment. Whether it is within today's ranges does not matter: a slice may be
-/// moved while containers keep the addresses that they have.
+/// Looks for a lease of the attachment. The lease may be outside the configured ranges: a slice may move
+/// while containers keep their addresses.
 ///
 /// # Errors
-/// [`code::CHECK_FAILED`] when there is none.
+/// [`code::CHECK_FAILED`] if there is no lease.
 pub(crate) fn check(request: &Request) -> Result<(), CniError> {
     let dir = IpamConfig::data_dir(&request.config);
     let owner = Owner::of(request);

@@ -1,4 +1,4 @@
-//! DEL: gives back what an attachment holds.
+//! DEL: releases the leases of an attachment.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -10,14 +10,14 @@ use cni_skel::lock::LIMIT;
 
 use crate::store::{Owner, Store, StoreError};
 
-/// Releases every address of the attachment. Nothing to release is success: DEL may come twice, or after an
-/// ADD that never came this far. Of the configuration only the name and `dataDir` are read, so that no
-/// mistake elsewhere leaks an address. When the attachment holds nothing here, what it holds in another
-/// network of the folder is released if its namespace is gone: the network had that name when the attachment
-/// was made.
+/// Releases every address of the attachment. If there is nothing to release, DEL succeeds: it may come twice,
+/// or after an ADD that failed early. DEL reads only the name and `dataDir` of the configuration, so a
+/// mistake in another key leaks no address. If the attachment holds nothing in this network, its leases in
+/// another network of the folder are released, provided its namespace is gone. The network had that name when
+/// the attachment was made.
 ///
 /// # Errors
-/// When the store cannot be read or a lease cannot be removed.
+/// If the store cannot be read or a lease cannot be removed.
 pub(crate) fn del(request: &Request) -> Result<(), CniError> {
     let (dir, owner) = (IpamConfig::data_dir(&request.config), Owner::of(request));
     let released = release(&dir, &request.name, |store| store.release(&owner))?;

@@ -1,9 +1,9 @@
-//! Looks for an address on the network before it is given (RFC 5227, in the time that the start of a pod
-//! has).
+//! Probes for an address on the network before it is assigned (RFC 5227, with shorter times, because a pod's
+//! start waits for it).
 //!
-//! The wait is paid once for a burst: who has the turn probes the addresses that come next along with its
-//! own, and those who wait meanwhile find the verdict. The store is not locked while the network is waited
-//! for.
+//! A burst of ADDs waits only once. The ADD that holds the probing lock probes the next addresses along with
+//! its own, and the ADDs that wait meanwhile use its verdicts. The store is not locked during the wait for
+//! the network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -25,45 +25,44 @@ use crate::store::{Owner, Store, Window};
 
 mod heard;
 
-/// So many addresses are probed in one window: a whole /28. Of a burst, one ADD in so many waits for a window
-/// of its own.
+/// The number of addresses that are probed in one window: a whole /28. In a burst, one of so many ADDs waits
+/// for a window of its own.
 pub(crate) const BATCH: usize = 16;
-/// After so many windows in which every address that could be given was somebody else's, something is wrong
-/// with the network.
-const MOST_WINDOWS: u32 = 4;
-/// How long to wait for the turn without hearing of a verdict, beyond what its holder's windows may take:
-/// fifty ADDs at once keep a slow machine busy for that long.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// So many frames of a socket are read before the clock is looked at again.
-const AT_ONCE: usize = 64;
-/// Longer than any frame that says something about an address; of others the beginning is enough.
+/// If all candidates were in use by other machines in so many windows, something is wrong with the network.
+const MAX_WINDOWS: u32 = 4;
+/// How long to wait for the lock or for verdicts, in addition to the windows of the lock's holder. Fifty
+/// simultaneous ADDs keep a slow machine busy for that long.
+const EXTRA_WAIT: Duration = Duration::from_secs(60);
+/// The number of frames that are read from a socket before the clock is checked again.
+const MAX_FRAMES: usize = 64;
+/// Longer than any frame that claims an address. Other frames are truncated.
 const FRAME: usize = 256;
 
-/// One ADD's probing.
+/// The probing of one ADD.
 #[derive(Debug)]
 pub(crate) struct Detector<'a> {
     config: &'a IpamConfig,
     network: &'a str,
     settings: &'a Detection,
     interface: Interface,
-    /// Whose turn it is to probe: held from the first address on that nobody has looked for.
+    /// The probing lock, held from the first address on that has not been probed.
     turn: Option<File>,
-    /// By their EtherTypes. Open until the end: closing them takes longer than anybody should have to wait
-    /// who waits for the turn.
+    /// The sockets with their EtherTypes. They stay open until the end, because the ADDs that wait for the
+    /// lock should not wait for the slow close.
     sockets: Vec<(u16, PacketSocket)>,
     windows: u32,
-    /// One of the last window's.
+    /// A conflict of the last window.
     last_conflict: Option<(IpAddr, MacAddr)>,
-    /// Addresses that others have asked for while this ADD did.
+    /// Addresses that other machines have probed for during this ADD.
     contested: BTreeSet<IpAddr>,
-    has_named: bool,
+    has_warned: bool,
 }
 
 impl Detector<'_> {
-    /// `None` where the configuration switches it off, and where nobody could answer.
+    /// `None` if the configuration switches detection off, or if no machine could answer.
     ///
     /// # Errors
-    /// The interface that the configuration asks to probe from is not there.
+    /// The interface in the configuration does not exist.
     pub(crate) fn prepare<'a>(
         config: &'a IpamConfig,
         network: &'a str,
@@ -74,7 +73,7 @@ impl Detector<'_> {
             && has_carrier(uplink).map_err(failed)? != Some(true)
         {
             log::warn!(
-                "{uplink} has no carrier, so nobody could say that an address is in use: given unprobed"
+                "{uplink} has no carrier, so no machine could answer a probe: addresses are assigned without probes"
             );
             return Ok(None);
         }
@@ -83,7 +82,7 @@ impl Detector<'_> {
             if settings.asked_for {
                 return Err(CniError::config(format!("ipam.conflictDetection: {msg}")));
             }
-            log::warn!("{msg}: addresses are given unprobed");
+            log::warn!("{msg}: addresses are assigned without probes");
             return Ok(None);
         };
         let sockets = Vec::new();
@@ -97,26 +96,26 @@ impl Detector<'_> {
             windows: 0,
             last_conflict: None,
             contested: BTreeSet::new(),
-            has_named: false,
+            has_warned: false,
         }))
     }
 
-    /// Waits for the turn or for somebody's verdicts, or, with the turn, probes and notes the verdicts.
-    /// Either way the store is to be looked at again.
+    /// Waits for the lock or for another ADD's verdicts. With the lock, probes and records the verdicts. In
+    /// both cases the caller must check the store again.
     ///
     /// # Errors
-    /// No sockets, no lock, no store; and too many conflicts.
-    pub(crate) fn look(&mut self, owner: &Owner, batch: &[IpAddr]) -> Result<(), CniError> {
+    /// A failure of the sockets, the lock or the store, and too many conflicts.
+    pub(crate) fn probe_or_wait(&mut self, owner: &Owner, batch: &[IpAddr]) -> Result<(), CniError> {
         if self.turn.is_none() {
-            let longest = PATIENCE + self.settings.interval * self.settings.count * MOST_WINDOWS;
-            self.turn = Store::turn_to_probe(&self.config.data_dir, self.network, longest)?;
+            let longest = EXTRA_WAIT + self.settings.interval * self.settings.count * MAX_WINDOWS;
+            self.turn = Store::lock_probing(&self.config.data_dir, self.network, longest)?;
             return Ok(());
         }
-        if self.windows == MOST_WINDOWS {
-            return Err(self.gave_up());
+        if self.windows == MAX_WINDOWS {
+            return Err(self.gave_up_error());
         }
         let heard = self.probe(batch).map_err(|error| failure(self.settings, &error))?;
-        let contested = self.judge_probes(&heard);
+        let contested = self.contested_by(&heard);
         let probed: Vec<IpAddr> = batch.iter().copied().filter(|addr| !contested.contains(addr)).collect();
         let window =
             Window { probed: &probed, conflicts: heard.uses(), quarantine: self.settings.quarantine };
@@ -130,56 +129,56 @@ impl Detector<'_> {
         Ok(())
     }
 
-    /// The addresses that others ask for. From the second window on that meets any, only those who ask for
-    /// few count: see [`heard`].
-    fn judge_probes(&mut self, heard: &Heard) -> BTreeSet<IpAddr> {
-        let in_earnest = !self.contested.is_empty();
-        if let Some(mac) = heard.idle_prober().filter(|_| in_earnest && !self.has_named) {
-            self.has_named = true;
+    /// The addresses that other machines probe for. After the first window with such probes, only MACs that
+    /// probe for few addresses count, see [`heard`].
+    fn contested_by(&mut self, heard: &Heard) -> BTreeSet<IpAddr> {
+        let serious_only = !self.contested.is_empty();
+        if let Some(mac) = heard.ignored_prober().filter(|_| serious_only && !self.has_warned) {
+            self.has_warned = true;
             log::warn!(
                 "{mac} probes for many addresses on {}: its probes do not count",
                 self.settings.interface
             );
         }
-        heard.contested(in_earnest)
+        heard.contested(serious_only)
     }
 
-    /// Whether somebody else has asked for an address while this ADD did.
+    /// Whether another machine has probed for the address during this ADD.
     pub(crate) fn is_contested(&self, addr: IpAddr) -> bool {
         self.contested.contains(&addr)
     }
 
-    /// Whether others ask for addresses at the same time. Then each looks for one alone.
+    /// Whether other machines probe at the same time. Then each ADD probes for a single address.
     pub(crate) fn has_rivals(&self) -> bool {
         !self.contested.is_empty()
     }
 
-    /// One of these by chance: whoever asks for the same ones at the same moment shall take another.
-    pub(crate) fn any_of(addrs: &[IpAddr]) -> Option<IpAddr> {
+    /// A random one of these addresses, so that two machines with the same candidates pick different ones.
+    pub(crate) fn random_of(addrs: &[IpAddr]) -> Option<IpAddr> {
         let index = random().checked_rem(addrs.len() as u64)?;
         addrs.get(usize::try_from(index).ok()?).copied()
     }
 
-    fn gave_up(&self) -> CniError {
+    fn gave_up_error(&self) -> CniError {
         let on = &self.settings.interface;
         let msg = match self.last_conflict {
             Some((addr, mac)) => format!(
-                "other machines use every address that was probed on {on}, {addr} is {mac}'s: does a router there answer for others (proxy ARP)?"
+                "other machines use every address that was probed on {on}, for example {mac} uses {addr}: does a router there answer for all addresses (proxy ARP)?"
             ),
             None if self.has_rivals() => {
-                format!("other machines probe for the same addresses on {on} all the time")
+                format!("other machines keep probing for the same addresses on {on}")
             }
-            None => format!("every address that was probed on {on} was taken meanwhile"),
+            None => format!("other pods took every address that was probed on {on}"),
         };
         CniError::new(code::TRY_AGAIN_LATER, msg)
     }
 
-    /// Whether this ADD has looked at the network itself.
+    /// Whether this ADD has probed the network itself.
     pub(crate) fn has_probed(&self) -> bool {
         self.windows > 0
     }
 
-    /// One window: sends every probe of every address, and hears who uses one.
+    /// One window: sends all probes of all addresses and collects the claims to them.
     fn probe(&mut self, batch: &[IpAddr]) -> io::Result<Heard> {
         let (own, interval) = (self.interface.mac, self.settings.interval);
         for addr in batch {
@@ -188,7 +187,7 @@ impl Detector<'_> {
                 self.sockets.push((wanted, PacketSocket::open(self.interface, wanted)?));
             }
         }
-        // The node does not hear its own questions.
+        // The node does not receive its own probes.
         let of_the_node = node_addresses()?;
         let used: BTreeMap<IpAddr, MacAddr> =
             batch.iter().filter(|addr| of_the_node.contains(addr)).map(|addr| (*addr, own)).collect();
@@ -208,13 +207,13 @@ impl Detector<'_> {
         Ok(heard)
     }
 
-    /// Hears what is said until then.
+    /// Collects claims until `until`.
     fn listen(&self, until: Instant, batch: &[IpAddr], heard: &mut Heard) -> io::Result<()> {
         let mut buffer = [0; FRAME];
         loop {
             for (_, socket) in &self.sockets {
-                // Not for ever, though frames may come faster than they are read.
-                for _ in 0..AT_ONCE {
+                // Limited, because frames may arrive faster than they are read.
+                for _ in 0..MAX_FRAMES {
                     let Some(frame) = socket.receive(&mut buffer)? else { break };
                     if let Some(claim) = claim(frame, self.interface.mac) {
                         heard.note(claim, batch);
@@ -232,13 +231,14 @@ impl Detector<'_> {
 
 fn failure(settings: &Detection, error: &io::Error) -> CniError {
     let msg = format!(
-        "cannot probe for addresses on {}: {error}; \"conflictDetection\": \"off\" does without",
+        "cannot probe for addresses on {}: {error}; \"conflictDetection\": \"off\" disables the probes",
         settings.interface
     );
     CniError::new(code::IO_FAILURE, msg)
 }
 
-/// A random part of a time: machines that begin at the same moment shall not probe at the same moment.
+/// A random part of a duration, so that machines that start at the same moment do not probe at the same
+/// moment.
 fn jitter(most: Duration) -> Duration {
     most.mul_f64(random() as f64 / u64::MAX as f64)
 }

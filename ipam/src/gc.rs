@@ -1,4 +1,4 @@
-//! GC: gives back what belongs to no attachment that the runtime still knows (CNI 1.1, section 2, "GC").
+//! GC: releases the leases of attachments that the runtime no longer knows (CNI 1.1, section 2, "GC").
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::ipam::IpamConfig;
@@ -7,15 +7,14 @@ use cni_skel::lock::LIMIT;
 
 use crate::store::{Holder, Store, StoreError};
 
-/// Releases every lease of the network whose attachment is not listed. Without a list, nothing is done. A
-/// lease that names a container alone stays while any attachment of that container is listed.
+/// Releases every lease of the network whose attachment is not in the list. Without a list, GC does nothing.
+/// A lease that names only a container stays while any attachment of the container is in the list.
 ///
 /// # Errors
-/// A list that cannot be read, before anything is released; leases that could not be removed, after all
-/// others were.
+/// A list that cannot be read, before any release. Leases that could not be removed, after all others were.
 pub(crate) fn gc(request: &Request) -> Result<(), CniError> {
     let Some(valid) = request.valid_attachments()? else {
-        log::info!("no cni.dev/valid-attachments: nothing is released");
+        log::info!("no cni.dev/valid-attachments: nothing released");
         return Ok(());
     };
     let Some(mut store) = Store::open(&IpamConfig::data_dir(&request.config), &request.name, LIMIT)? else {
@@ -26,7 +25,7 @@ pub(crate) fn gc(request: &Request) -> Result<(), CniError> {
             valid.iter().any(|(id, ifname)| *id == owner.container_id && *ifname == owner.ifname)
         }
         Holder::Container(held_by) => valid.iter().any(|(id, _)| id == held_by),
-        Holder::Nobody => false,
+        Holder::Empty => false,
         Holder::Unreadable => true,
     });
     store.finish();

@@ -1,9 +1,12 @@
-//! The CNI IPAM plugin `vlan-bridge-ipam`: hands out addresses of this node's slice of a subnet.
+//! The CNI IPAM plugin `vlan-bridge-ipam`: assigns addresses from this node's slice of a subnet.
 //!
-//! One file a verb; `allocate` says which address comes next, without I/O; `store` keeps who holds what, in
-//! host-local's directory layout, so that a node can change plugins with containers running; `detect` looks
-//! for an address on the network before it is given.
-//! The container's network namespace is never opened: the caller configures the interface.
+//! - Each verb has its own module.
+//! - `allocate` chooses the next address, without I/O.
+//! - `store` keeps the leases in host-local's directory layout, so a node can change plugins while containers
+//!   run.
+//! - `detect` probes for an address on the network before it is assigned.
+//!
+//! The plugin never opens the container's network namespace: the caller configures the interface.
 
 use std::process::ExitCode;
 
@@ -23,10 +26,10 @@ mod resolv_conf;
 mod status;
 pub mod store;
 
-/// The plugin's name, as `ipam.type` and the file say it.
+/// The plugin's name.
 pub const NAME: &str = cni_conf::ipam_plugin::IpamPlugin::OURS;
 
-/// The whole of the plugin's `main`, for a process of its own.
+/// The plugin's `main`, for a process of its own.
 pub fn main() -> ExitCode {
     if !end_with_plugin() {
         return ExitCode::FAILURE;
@@ -35,10 +38,10 @@ pub fn main() -> ExitCode {
     cni_skel::plugin_main_with_tool(about, run, operator::run)
 }
 
-/// Does what one request asks for. `Some` for ADD only.
+/// Executes one request. Returns `Some` only for ADD.
 ///
 /// # Errors
-/// As each verb says.
+/// See each verb.
 pub fn run(request: &Request) -> Result<Option<Value>, CniError> {
     match request.env.command {
         Command::Add => add::add(request).map(Some),
@@ -46,16 +49,16 @@ pub fn run(request: &Request) -> Result<Option<Value>, CniError> {
         Command::Check => check::check(request).map(|()| None),
         Command::Gc => gc::gc(request).map(|()| None),
         Command::Status => status::status(request).map(|()| None),
-        // The caller answers VERSION; there is nothing of ours to say.
+        // The caller answers VERSION.
         Command::Version => Ok(None),
     }
 }
 
-/// The variable in which `vlan-bridge` tells its process id to the IPAM plugin that it starts.
+/// The environment variable in which `vlan-bridge` passes its process id to the IPAM plugin that it starts.
 const STARTED_BY: &str = "VLAN_BRIDGE_PID";
 
-/// Where `vlan-bridge` has started this process: ends it when `vlan-bridge` is killed. False if that has
-/// happened already.
+/// If `vlan-bridge` has started this process, the kernel ends it when `vlan-bridge` is killed. False if
+/// `vlan-bridge` has ended already.
 fn end_with_plugin() -> bool {
     let parent = std::env::var(STARTED_BY).ok().and_then(|pid| pid.parse().ok());
     parent.is_none_or(kernel::die_with_parent)

@@ -1,4 +1,4 @@
-//! What a person can ask by hand: who holds what, and to have it back.
+//! The operator's commands: list, inspect and release leases.
 
 use std::io::{self, BufRead, Write};
 use std::net::IpAddr;
@@ -15,30 +15,30 @@ mod show;
 const USAGE: &str = "\
 Usage: vlan-bridge-ipam COMMAND [--network NAME] [--data-dir DIR] [-o json]
 
-  list              every address that is held, cools down or is quarantined, with its holder
-  show ADDRESS      all that is known of one address
-  usage             how many addresses of each range are in use
-  check             compare records and leases, take back what dead owners hold, and name
-                    folders of leases that no network list names
-  release ADDRESS   take an address back; asks first
+  list              every held, cooling or quarantined address, with its holder
+  show ADDRESS      everything about one address
+  usage             the number of used addresses of each range
+  check             compare records and leases, release the leases of dead owners, and list
+                    folders of leases without a network list
+  release ADDRESS   release an address; asks first
     --yes           do not ask
-    --force         even though its owner is alive, or of another machine
+    --force         even if its owner is alive, or on another machine
   release --machine ID
-                    take back all that another machine gave out of this folder; asks first
+                    release all addresses that another machine assigned from this folder; asks first
 
-  --network NAME    this network alone; all of the data directory otherwise
-  --data-dir DIR    where the leases are (default /var/lib/cni/networks)
-  --conf-dir DIR    where the network lists are, for check (default /etc/cni/net.d)
-  -o json           for programs";
+  --network NAME    only this network; default: all in the data directory
+  --data-dir DIR    folder of the leases (default /var/lib/cni/networks)
+  --conf-dir DIR    folder of the network lists, for check (default /etc/cni/net.d)
+  -o json           print JSON";
 
-/// Where runtimes look for network lists.
+/// The runtimes' default folder of network lists.
 const DEFAULT_CONF_DIR: &str = "/etc/cni/net.d";
 
 /// Exit codes.
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 
-/// One call, understood.
+/// The parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 struct Call {
     command: Command,
@@ -62,18 +62,18 @@ enum Command {
     ReleaseMachine,
 }
 
-/// Why a call did not come to its end.
+/// Why a command failed.
 #[derive(Debug)]
 enum Failure {
-    /// The store, or what was asked for.
-    Said(String),
-    /// The reader of our output.
+    /// A message for the user.
+    Message(String),
+    /// The output could not be written.
     Output(io::Error),
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
-        Failure::Said(error.to_string())
+        Failure::Message(error.to_string())
     }
 }
 
@@ -83,11 +83,10 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Does what the words ask for, and returns the exit code: 1 for what could not be done, 2 for what is no
-/// call.
+/// Executes a command line and returns the exit code: 1 for a failure, 2 for a wrong command line.
 ///
 /// # Errors
-/// When `out` cannot be written.
+/// If `out` cannot be written.
 pub fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
     let call = match parse(words) {
         Ok(call) => call,
@@ -99,7 +98,7 @@ pub fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
     match perform(&call, out) {
         Ok(()) => Ok(0),
         Err(Failure::Output(error)) => Err(error),
-        Err(Failure::Said(why)) => {
+        Err(Failure::Message(why)) => {
             out.flush()?;
             report(&why);
             Ok(FAILED)
@@ -108,7 +107,7 @@ pub fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
 }
 
 fn report(text: &str) {
-    // With stderr closed there is nobody to tell.
+    // If stderr is closed, there is no other place for the message.
     let _ = writeln!(io::stderr(), "{text}");
 }
 
@@ -132,7 +131,7 @@ impl Call {
         }
     }
 
-    /// Does something with the store of a network, under its lock; `None` when there is no such network.
+    /// Runs `work` on the store of a network, under its lock. `None` if there is no such network.
     fn with<T>(
         &self,
         network: &str,
@@ -159,13 +158,13 @@ fn check(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
         for (machine, count) in elsewhere {
             writeln!(
                 out,
-                "{network}: {count} of them are of another machine, {machine}, and are left alone: no two machines may share \
-                 this folder; if that one is gone, or this is a copy of its folder: \
+                "{network}: {count} of them belong to another machine, {machine}, and stay. Machines must not share this folder. \
+                 If that machine is gone, or this is a copy of its folder, run: \
                  vlan-bridge-ipam release --machine {machine} --network {network}"
             )?;
         }
     }
-    orphans::tell(call, out)
+    orphans::print(call, out)
 }
 
 fn release_machine(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
@@ -175,23 +174,23 @@ fn release_machine(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
         let count = call.with(&network, |store| Ok(store.elsewhere()?.get(machine).copied()))?.flatten();
         let Some(count) = count else { continue };
         found += count;
-        agreed(
+        confirm(
             call,
-            &format!("release {count} addresses of network {network}, given by machine {machine}"),
+            &format!("release {count} addresses of network {network}, assigned by machine {machine}"),
             out,
         )?;
         for addr in call.with(&network, |store| store.release_machine(machine))?.unwrap_or_default() {
-            writeln!(out, "released {addr} of network {network}, given by machine {machine}")?;
+            writeln!(out, "released {addr} of network {network}, assigned by machine {machine}")?;
         }
     }
     match found {
-        0 => Err(Failure::Said(format!("no address here is of another machine {machine}"))),
+        0 => Err(Failure::Message(format!("no address here belongs to another machine {machine}"))),
         _ => Ok(()),
     }
 }
 
-/// Asks, unless the answer was given with the call.
-fn agreed(call: &Call, what: &str, out: &mut dyn Write) -> Result<(), Failure> {
+/// Asks the user for confirmation, unless the command has `--yes`.
+fn confirm(call: &Call, what: &str, out: &mut dyn Write) -> Result<(), Failure> {
     if call.yes {
         return Ok(());
     }
@@ -201,7 +200,7 @@ fn agreed(call: &Call, what: &str, out: &mut dyn Write) -> Result<(), Failure> {
     io::stdin().lock().read_line(&mut answer)?;
     match answer.trim().eq_ignore_ascii_case("y") {
         true => Ok(()),
-        false => Err(Failure::Said("nothing is released".into())),
+        false => Err(Failure::Message("nothing released".into())),
     }
 }
 
@@ -210,29 +209,28 @@ fn release(call: &Call, addr: IpAddr, out: &mut dyn Write) -> Result<(), Failure
     let holder = show::named(&known.holder);
     if let Some(machine) = known.elsewhere.as_ref().filter(|_| !call.force) {
         let why = format!(
-            "{addr} of network {network}: {holder} is of another machine, {machine}: --force takes it all the same"
+            "{addr} of network {network}: {holder} belongs to another machine, {machine}: use --force to release it"
         );
-        return Err(Failure::Said(why));
+        return Err(Failure::Message(why));
     }
     match known.is_alive() {
         Some(true) if !call.force => {
-            let why =
-                format!("{addr} of network {network}: {holder} is alive: --force takes it all the same");
-            return Err(Failure::Said(why));
+            let why = format!("{addr} of network {network}: {holder} is alive: use --force to release it");
+            return Err(Failure::Message(why));
         }
-        None if !call.yes => writeln!(out, "whether {holder} is alive cannot be known")?,
+        None if !call.yes => writeln!(out, "cannot tell whether {holder} is alive")?,
         _ => {}
     }
-    agreed(call, &format!("release {addr} of network {network}, held by {holder}"), out)?;
+    confirm(call, &format!("release {addr} of network {network}, held by {holder}"), out)?;
     let inspected = known.holder;
     let released = call.with(&network, |store| {
-        // Somebody may have come while we asked.
+        // The holder may have changed while the command waited for the answer.
         let same = store.inspector().look(addr)?.is_some_and(|known| known.holder == inspected);
         if same { store.release_address(addr) } else { Ok(false) }
     })?;
     if released != Some(true) {
-        return Err(Failure::Said(format!(
-            "{addr} of network {network} has changed hands: nothing is released"
+        return Err(Failure::Message(format!(
+            "{addr} of network {network} has another holder now: nothing released"
         )));
     }
     writeln!(out, "released {addr} of network {network}, held by {holder}")?;
@@ -253,14 +251,14 @@ fn parse(words: &[String]) -> Result<Call, String> {
     let mut plain = Vec::new();
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
         match word.as_str() {
             "--network" | "-n" => call.network = Some(value()?.clone()),
             "--machine" => call.machine = Some(value()?.clone()),
             "--conf-dir" => call.conf_dir = value()?.into(),
             "--data-dir" => call.data_dir = value()?.into(),
             "-o" | "--output" if value()? == "json" => call.json = true,
-            "-o" | "--output" => return Err(format!("{word} knows json alone")),
+            "-o" | "--output" => return Err(format!("{word} supports only json")),
             "--yes" | "-y" => call.yes = true,
             "--force" => call.force = true,
             "--help" | "-h" => plain.insert(0, "help"),

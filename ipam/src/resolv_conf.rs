@@ -1,4 +1,4 @@
-//! resolv.conf(5) to the result's `dns`.
+//! Reads resolv.conf(5) into the result's `dns`.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,10 +7,10 @@ use std::path::Path;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::result::Dns;
 
-/// No resolver configuration is larger; a device file is.
+/// Larger than any resolver configuration. A device file could be endless.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// Reads the file that `resolvConf` names.
+/// Reads the file in `resolvConf`.
 ///
 /// # Errors
 /// [`code::IO_FAILURE`] with the path.
@@ -35,7 +35,7 @@ fn parse(text: &str) -> Dns {
         if values.peek().is_none() {
             continue;
         }
-        // A comment's first word is none of these.
+        // A comment starts with none of these keywords.
         match keyword {
             "nameserver" => dns.nameservers.extend(values.next()),
             "domain" => dns.domain = values.next(),

@@ -1,18 +1,18 @@
-//! STATUS: whether an ADD could work now (CNI 1.1, section 2, "STATUS").
+//! STATUS: whether an ADD could succeed now (CNI 1.1, section 2, "STATUS").
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::ipam::IpamConfig;
 use cni_conf::request::Request;
 
-use crate::add::{next, used_up};
+use crate::add::{exhausted_message, next};
 use crate::store::{Pool, Store, StoreError};
 
-/// Checks the configuration, and that a lease could be written. Ranges that are used up are no reason to
-/// fail, unless `statusOnExhaustion` says so: the runtime would report the whole node as not ready.
+/// Checks the configuration, and that a lease could be written. Exhausted ranges are an error only with
+/// `statusOnExhaustion`, because the runtime would report the whole node as not ready.
 ///
 /// # Errors
-/// [`code::INVALID_CONFIG`] as ADD, [`code::PLUGIN_NOT_AVAILABLE`] when the store cannot be written, or is
-/// used up.
+/// [`code::INVALID_CONFIG`] as in ADD, [`code::PLUGIN_NOT_AVAILABLE`] if the store is not writable, or is
+/// exhausted.
 pub(crate) fn status(request: &Request) -> Result<(), CniError> {
     let config = IpamConfig::parse(&request.config)?;
     let unavailable = |error: StoreError| CniError::new(code::PLUGIN_NOT_AVAILABLE, error.to_string());
@@ -29,12 +29,12 @@ pub(crate) fn status(request: &Request) -> Result<(), CniError> {
     }
 }
 
-/// What there is to say of the first set of which no address is free.
+/// The message for the first set that has no free address.
 fn exhausted(store: &mut Store, config: &IpamConfig, network: &str) -> Result<Option<String>, StoreError> {
     for (index, set) in config.ranges.iter().enumerate() {
         let pool = Pool { index, set, cooldown: config.cooldown };
         if next(store, &pool)?.is_none() {
-            return used_up(store, &pool, network).map(Some);
+            return exhausted_message(store, &pool, network).map(Some);
         }
     }
     Ok(None)

@@ -1,16 +1,16 @@
-//! Who holds what: a directory with a file for each address, in host-local's layout, and what we know beyond
-//! that.
+//! The leases: a directory with a file for each address, in host-local's layout, and additional state.
 //!
-//! `<dataDir>/<network>/<address>` holds `container id CR LF interface`; very old files hold the id alone.
-//! `last_reserved_ip.<set>` holds the address handed out last, and `lock` is locked with flock(2) for as long
-//! as a [`Store`] lives, by host-local too. These files are the truth about who holds what.
+//! `<dataDir>/<network>/<address>` holds `container id CR LF interface`. Very old files hold only the id.
+//! `last_reserved_ip.<set>` holds the address that was assigned last. While a [`Store`] lives, it locks the
+//! file `lock` with flock(2), as host-local does. These files decide who holds an address.
 //!
-//! `<dataDir>/.vlan-bridge/<network>/` is ours alone; no network can have a name that begins with a dot. It
-//! holds a [`Record`] for each holder, a `table` for each range, and an `index` that says whether both
-//! still describe the leases. If not, because host-local was here or one of us was killed, they are made
-//! anew (`reconcile`). With them a verb looks at its own holder's files alone, however many others there are.
+//! `<dataDir>/.vlan-bridge/<network>/` is the plugin's own folder. No network's name can begin with a dot.
+//! The folder has a [`Record`] for each holder, a `table` for each range, and an `index` that says whether
+//! both still describe the leases. They no longer do after host-local has changed a lease, or after a plugin
+//! process was killed. They are then rebuilt from the leases (`reconcile`). With them, a verb reads only the
+//! files of its own holder, however many others there are.
 //!
-//! `docs/ipam.md` has the order of all steps, and what each kill between two of them leaves.
+//! `docs/ipam.md` has the order of all steps, and the state after a kill between any two of them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Metadata};
@@ -52,7 +52,7 @@ use files::{holder_at, remove, write_new};
 pub use holder::{Holder, Owner};
 use index::Index;
 pub use inspect::{Cooling, Inspector, Known};
-use machine::Here;
+use machine::ThisMachine;
 pub use netns::Netns;
 pub use ranges::{Pool, Usage};
 use record::Found;
@@ -61,39 +61,39 @@ use table::Table;
 use verdict::Verdicts;
 pub use verdict::{Quarantined, Window};
 
-/// The file that everybody locks.
+/// The file that every user of the directory locks.
 const LOCK: &str = "lock";
-/// Where the next lease is written before it is linked into place. One name is enough, the lock sees to that;
-/// the leading dot keeps it from being taken for an address.
+/// The next lease is written here and then linked into place. The lock makes one name sufficient. The leading
+/// dot distinguishes it from an address.
 const CLAIM: &str = ".claim";
-/// The longest address, and some space.
+/// Enough for the longest address and white space.
 const MAX_LAST: u64 = 64;
-/// Our own directory in the data directory.
+/// The plugin's own folder in the data directory.
 const SIDE: &str = ".vlan-bridge";
 
 /// The leases of one network, locked against every other process.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
-    /// The directory itself, for its times.
+    /// The open directory, for its times.
     handle: File,
     side: StateDir,
     boot_time: BootTime,
-    here: Here,
+    here: ThisMachine,
     index: Index,
     tables: BTreeMap<String, Table>,
-    /// What probing has found, once somebody asks.
+    /// The probing verdicts, read on first use.
     verdicts: Option<Verdicts>,
-    /// Whether records and tables describe the leases. If they could not be brought up to date, a full disk
-    /// being the most likely reason, leases can still be released, the slow way.
+    /// Whether records and tables describe the leases. If they could not be updated, for example because the
+    /// disk is full, leases can still be released, but more slowly.
     known: bool,
-    /// Whether the directory of leases was changed since it was marked.
+    /// Whether the directory of leases has changed since it was marked.
     changed: bool,
-    /// The lock ends with the descriptor, and so with the process, however that ends.
+    /// The lock ends with the descriptor, and so with the process.
     _lock: File,
 }
 
-/// Where the files are that are ours alone.
+/// The paths of the plugin's own files.
 #[derive(Debug)]
 struct StateDir {
     dir: PathBuf,
@@ -101,15 +101,15 @@ struct StateDir {
     owners: PathBuf,
     ranges: PathBuf,
     verdicts: PathBuf,
-    /// Locked by who is probing.
+    /// The probing lock.
     turn: PathBuf,
 }
 
 impl Store {
-    /// Opens and locks the leases of a network, making the directory when there is none.
+    /// Opens and locks the leases of a network. Creates the directory if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be made, the lock not be taken, or what is known not be brought up to date.
+    /// If the directory cannot be created, the lock not taken, or the state not updated.
     pub fn create(data_dir: &Path, network: &str) -> Result<Store, StoreError> {
         let dir = directory(data_dir, network)?;
         make(&dir)?;
@@ -120,11 +120,11 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens and locks the leases of a network, waiting for the lock for `limit`; `None` when there never was
-    /// one.
+    /// Opens and locks the leases of a network. Waits for the lock for `limit`. `None` if there is no such
+    /// directory.
     ///
     /// # Errors
-    /// When the lock cannot be taken.
+    /// If the lock cannot be taken.
     pub fn open(data_dir: &Path, network: &str, limit: Duration) -> Result<Option<Store>, StoreError> {
         let dir = directory(data_dir, network)?;
         match fs::symlink_metadata(&dir) {
@@ -136,28 +136,28 @@ impl Store {
         if !store.known
             && let Err(error) = store.reconcile()
         {
-            log::warn!("{error}; every lease of network {network} is looked at instead");
+            log::warn!("{error}; reading every lease of network {network} instead");
         }
         Ok(Some(store))
     }
 
-    /// Whether a lease could be written, and the lock be had in a short time.
+    /// Checks that a lease could be written, and that the lock is available within a short time.
     ///
     /// # Errors
-    /// What an ADD would fail with.
+    /// The error that an ADD would return.
     pub fn probe(data_dir: &Path, network: &str) -> Result<(), StoreError> {
         let dir = directory(data_dir, network)?;
         make(&dir)?;
         open_directory(&dir)?;
         StateDir::of(data_dir, network).check(data_dir)?;
-        // Not in the directory of leases: that would look like somebody else's change.
+        // Not in the directory of leases: that would look like a change by another program.
         let side = data_dir.join(SIDE);
         files::make_private(&side)?;
         let path = side.join(format!(".probe-{}", std::process::id()));
         write_new(&path, b"probe")?;
         remove(&path)?;
-        // Not made where it is not there, which nobody can hold either: that would be a change of the
-        // directory, too.
+        // A missing lock file is not created, because that would also change the directory. No process can
+        // hold it anyway.
         let path = dir.join(LOCK);
         match open::options().write(true).open(&path) {
             Ok(lock) => {
@@ -171,14 +171,14 @@ impl Store {
     fn lock(data_dir: &Path, network: &str, dir: PathBuf, limit: Duration) -> Result<Store, StoreError> {
         let boot_time = BootTime::now();
         let path = dir.join(LOCK);
-        // host-local opens it without writing; neither of us needs what it holds.
+        // host-local opens it without write access. Neither plugin uses its content.
         let handle = open_directory(&dir)?;
         let lock = open::to_write(&path).map_err(at("open", &path))?;
         let lock = lock::take(&path, lock, Share::Exclusive, limit)?;
         let now = handle.metadata().map_err(at("read", &dir))?;
         let side = StateDir::of(data_dir, network);
         let is_whole = side.check(data_dir)?;
-        let here = Here::see(&side.dir);
+        let here = ThisMachine::see(&side.dir);
         let index = Index::read(&side.index);
         let known = is_whole
             && index.as_ref().is_some_and(|index| {
@@ -200,10 +200,10 @@ impl Store {
         })
     }
 
-    /// What an attachment holds, whether or not its lease names the interface too.
+    /// The addresses of an attachment, whether or not its lease names the interface.
     ///
     /// # Errors
-    /// When a lease cannot be read, and [`StoreError::Elsewhere`].
+    /// If a lease cannot be read, and [`StoreError::Elsewhere`].
     pub fn held_by(&mut self, owner: &Owner) -> Result<Vec<IpAddr>, StoreError> {
         if !self.known {
             let leases = files::scan(&self.dir)?.into_iter();
@@ -228,16 +228,16 @@ impl Store {
         Ok(held)
     }
 
-    /// Whether somebody else holds an address.
+    /// Whether another attachment holds an address.
     ///
     /// # Errors
-    /// When its lease cannot be looked at.
-    pub fn is_anothers(&self, addr: IpAddr, owner: &Owner) -> Result<bool, StoreError> {
+    /// If its lease cannot be read.
+    pub fn is_held_by_another(&self, addr: IpAddr, owner: &Owner) -> Result<bool, StoreError> {
         let holder = holder_at(&self.lease(addr))?;
-        Ok(holder.is_some_and(|holder| holder != Holder::Nobody && !holder.holds_for(owner)))
+        Ok(holder.is_some_and(|holder| holder != Holder::Empty && !holder.holds_for(owner)))
     }
 
-    /// A holder's record. One that is torn may have named anything, so everything is looked at.
+    /// A holder's record. If the record is torn, its content is unknown, so every lease is read.
     fn record(&mut self, name: &str) -> Result<Option<Record>, StoreError> {
         let path = self.side.owners.join(name);
         match Record::read(&path) {
@@ -251,31 +251,31 @@ impl Store {
         }
     }
 
-    /// Every address that is held, in no order.
+    /// Every held address, in no order.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// If the directory cannot be read.
     pub fn addresses(&self) -> Result<Vec<IpAddr>, StoreError> {
         files::addresses(&self.dir)
     }
 
-    /// The address of a range set that was handed out last, by host-local or by us. A hint: an unreadable one
-    /// is none.
+    /// The address of a range set that was assigned last, by host-local or by this plugin. It is only a hint,
+    /// so an unreadable file counts as none.
     pub fn last_reserved(&self, set: usize) -> Option<IpAddr> {
         let bytes = open::read(&self.dir.join(last_reserved(set)), MAX_LAST).ok()?;
         std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
     }
 
-    /// Notes for host-local the address of a range set that was handed out last.
+    /// Records the address of a range set that was assigned last, for host-local.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn remember(&mut self, set: usize, addr: IpAddr) -> Result<(), StoreError> {
+    /// If it cannot be written.
+    pub fn set_last_reserved(&mut self, set: usize, addr: IpAddr) -> Result<(), StoreError> {
         let path = self.dir.join(last_reserved(set));
         self.changed = true;
         let text = addr.to_string();
-        // Not truncated to nothing first: ext4 takes that for the promise of a new version, and writes it to
-        // disk.
+        // Not truncated first: ext4 treats a truncation as the start of a new version, and writes that to
+        // disk at once.
         open::to_write(&path)
             .and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
@@ -285,8 +285,8 @@ impl Store {
             .map_err(at("write", &path))
     }
 
-    /// Ends a call: from here on the records and tables describe the leases. Nothing goes wrong without it,
-    /// but the next call has to look at every lease.
+    /// Ends a call: marks the records and tables as up to date. Without this the next call has to read every
+    /// lease, but no lease is lost.
     pub fn finish(mut self) {
         if !self.known || !self.changed {
             return;
@@ -299,12 +299,12 @@ impl Store {
             self.tables.values_mut().try_for_each(Table::flush).map_err(at("write", &self.side.ranges));
         let marked = flushed.and_then(|()| self.index.mark(&self.side.index, &self.dir, &self.handle));
         if let Err(error) = marked {
-            log::warn!("{error}; the next call looks at every lease");
+            log::warn!("{error}; the next call reads every lease");
         }
     }
 
-    /// Before a table is changed though no lease is: who comes after a kill must not take the tables for
-    /// right.
+    /// Call this before a change of a table without a change of a lease. If the process is killed meanwhile,
+    /// the next one must not trust the tables.
     pub(super) fn unmark(&mut self) -> Result<(), StoreError> {
         if !std::mem::replace(&mut self.changed, true) {
             self.handle.set_modified(SystemTime::now()).map_err(at("unmark", &self.dir))?;
@@ -330,7 +330,7 @@ impl StateDir {
         }
     }
 
-    /// Whether all directories are there. Those that are must be ours alone.
+    /// Whether all directories exist. Existing ones must be writable only by their owner.
     fn check(&self, data_dir: &Path) -> Result<bool, StoreError> {
         let mut is_whole = true;
         for dir in [&data_dir.join(SIDE), &self.dir, &self.owners, &self.ranges] {
@@ -344,7 +344,7 @@ impl StateDir {
     }
 }
 
-/// Opens a directory of leases, unless anybody could plant something there, or has put a link in its place.
+/// Opens a directory of leases, unless everybody can write to it or it is a symbolic link.
 fn open_directory(dir: &Path) -> Result<File, StoreError> {
     let found = fs::symlink_metadata(dir).map_err(at("read", dir))?;
     check_directory(dir, &found)?;
@@ -363,8 +363,9 @@ fn last_reserved(set: usize) -> String {
     format!("last_reserved_ip.{set}")
 }
 
-/// The directory of a network. The name was checked where it came in; a second look costs nothing, and what
-/// is at stake is removing files elsewhere. So it is where anybody could plant links.
+/// The directory of a network. The name was checked on input. It is checked again here, because a wrong name
+/// would remove files elsewhere. A data directory in which everybody
+/// could create links is refused for the same reason.
 fn directory(data_dir: &Path, network: &str) -> Result<PathBuf, StoreError> {
     if !is_identifier(network) {
         return Err(StoreError::Network(network.to_owned()));

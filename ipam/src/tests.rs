@@ -1,4 +1,4 @@
-//! The verbs together, on a store in a directory of their own.
+//! Tests of the verbs together, each with its own store.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ impl Node {
         Node { dir, ipam }
     }
 
-    /// The example: sixteen addresses.
+    /// A slice of sixteen addresses.
     fn slice() -> Node {
         Node::new(json!({"subnet": "172.20.56.0/24", "slice": "172.20.56.16/28", "gateway": "172.20.56.1",
                          "routes": [{"dst": "0.0.0.0/0"}]}))
@@ -50,7 +50,7 @@ impl Node {
         self.call_with(verb, id, "", json!({}))
     }
 
-    /// ADD, and the addresses that it gave.
+    /// Runs ADD and returns the assigned addresses.
     fn add(&self, id: &str) -> Result<Vec<String>, CniError> {
         self.add_with(id, "")
     }
@@ -61,7 +61,7 @@ impl Node {
         Ok(ips.iter().map(|ip| ip["address"].as_str().unwrap().to_owned()).collect())
     }
 
-    /// The addresses held, sorted by name.
+    /// The held addresses, sorted by name.
     fn held(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.dir.join("vlan136")) else { return Vec::new() };
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -120,7 +120,7 @@ fn a_second_add_is_refused_and_del_may_come_twice() {
     assert_eq!(error.code, code::ALREADY_ALLOCATED);
     assert_eq!(
         error.msg,
-        "eth0 of container c1 holds 172.20.56.16 of network vlan136 already: DEL comes first"
+        "eth0 of container c1 already holds 172.20.56.16 of network vlan136: it needs a DEL first"
     );
     assert_eq!(node.held(), ["172.20.56.16"]);
     for _ in 0..2 {
@@ -154,7 +154,7 @@ fn requested_addresses() {
     refused("IP=10.0.0.77", "10.0.0.77 of 10.0.0.0/24 is in use");
     refused("IP=10.0.0.1", "is the gateway");
     refused("IP=10.0.9.9", "is not in");
-    refused("IP=10.0.0.8,10.0.0.9", "comes second");
+    refused("IP=10.0.0.8,10.0.0.9", "second one");
     refused("IP=10.0.0.8,2001:db8::2", "2001:db8::2 of 2001:db8::/64 is in use");
 }
 

@@ -1,4 +1,4 @@
-//! Folders of leases that no network list names: those of a network that was renamed or removed while it had
+//! Folders of leases without a network list of that name: the network was renamed or removed while it had
 //! pods.
 
 use std::collections::BTreeSet;
@@ -11,11 +11,11 @@ use serde_json::Value;
 use super::{Call, Failure};
 use crate::store::Store;
 
-/// What runtimes take for a network list or for a single plugin, by the end of its name.
+/// The file extensions of network lists and of single plugin configurations.
 const LISTS: [&str; 3] = ["conflist", "conf", "json"];
 
-/// Names each of them. Without a list nothing is known of names: they may be in another folder.
-pub(super) fn tell(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
+/// Prints each of them. If there is no list, prints nothing: the lists may be in another folder.
+pub(super) fn print(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
     let named = named(&call.conf_dir);
     if named.is_empty() {
         return Ok(());
@@ -26,15 +26,15 @@ pub(super) fn tell(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
         }
         writeln!(
             out,
-            "{network}: no list in {} has this name, and {held} addresses are held: if it was renamed or removed, a DEL of its \
-             pods releases them under any name; vlan-bridge-ipam release ADDRESS --network {network} does it by hand",
+            "{network}: no list in {} has this name, but {held} addresses are held. If the network was renamed or removed, a DEL \
+             of its pods releases them under any name. By hand: vlan-bridge-ipam release ADDRESS --network {network}",
             call.conf_dir.display()
         )?;
     }
     Ok(())
 }
 
-/// The names of all networks in a folder of lists, ours or not.
+/// The names of all networks in a folder of lists, of any plugin.
 fn named(folder: &Path) -> BTreeSet<String> {
     let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let lists = files

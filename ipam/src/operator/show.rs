@@ -1,4 +1,4 @@
-//! What is printed of a store.
+//! Prints the contents of a store.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Call, DEFAULT_COOLDOWN, Failure};
 use crate::store::{Cooling, Holder, Inspector, Known, Quarantined, Store, StoreError, Usage, clock};
 
-/// Every address, network by network, in order. Each is looked at as it is printed, without the lock.
+/// Every address, by network and in order. Each is read when it is printed, without the lock.
 pub(super) fn list(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
     let mut lines = Lines::begin(call, out)?;
     lines.heading(&format!(
@@ -33,11 +33,11 @@ pub(super) fn list(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
     lines.end()
 }
 
-/// A free address that is not like any other.
+/// A free address in a special state.
 #[derive(Clone, Copy)]
 enum Free {
     Cooling(Cooling),
-    /// And for how many seconds yet.
+    /// With the remaining seconds.
     Quarantined(IpAddr, Quarantined, u32),
 }
 
@@ -50,7 +50,7 @@ impl Free {
     }
 }
 
-/// Those of a network, in order.
+/// The cooling and quarantined addresses of a network, in order.
 fn free(store: &mut Store) -> Result<Vec<Free>, StoreError> {
     let mut free: Vec<Free> = store.cooling(DEFAULT_COOLDOWN)?.into_iter().map(Free::Cooling).collect();
     free.extend(
@@ -60,7 +60,7 @@ fn free(store: &mut Store) -> Result<Vec<Free>, StoreError> {
     Ok(free)
 }
 
-/// All that is known of one address.
+/// Prints everything about one address.
 pub(super) fn one(call: &Call, addr: IpAddr, out: &mut dyn Write) -> Result<(), Failure> {
     let value = match find_quarantined(call, addr)? {
         Some((network, free)) => describe_free(&network, free),
@@ -80,13 +80,13 @@ pub(super) fn one(call: &Call, addr: IpAddr, out: &mut dyn Write) -> Result<(), 
     Ok(())
 }
 
-/// How each range is used.
+/// Prints the usage of each range.
 pub(super) fn usage(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
     let mut lines = Lines::begin(call, out)?;
     for network in call.networks()? {
         for usage in call.with(&network, |store| store.usage_of_all(DEFAULT_COOLDOWN))?.unwrap_or_default() {
             let Usage { range, used, cooling, quarantined, total } = &usage;
-            // More than the table counts to.
+            // The table's counter has reached its maximum.
             let total = u32::try_from(*total).ok().filter(|total| *total != u32::MAX);
             let shown = total.map_or("many".to_owned(), |total| total.to_string());
             let value = json!({"network": network, "range": range, "used": *used as u64,
@@ -100,7 +100,7 @@ pub(super) fn usage(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
     lines.end()
 }
 
-/// The network of an address that is held, and what is known of it.
+/// The network and the lease of a held address.
 pub(super) fn find(call: &Call, addr: IpAddr) -> Result<(String, Known), Failure> {
     let mut found = Vec::new();
     for network in call.networks()? {
@@ -108,17 +108,19 @@ pub(super) fn find(call: &Call, addr: IpAddr) -> Result<(String, Known), Failure
         found.extend(known.map(|known| (network, known)));
     }
     match found.len() {
-        0 => Err(Failure::Said(format!("nobody holds {addr}"))),
+        0 => Err(Failure::Message(format!("no lease for {addr}"))),
         1 => Ok(found.remove(0)),
         _ => {
             let names: Vec<&str> = found.iter().map(|(network, _)| network.as_str()).collect();
             let names = names.join(", ");
-            Err(Failure::Said(format!("{addr} is held in several networks, {names}: --network says which")))
+            Err(Failure::Message(format!(
+                "{addr} is held in several networks, {names}: choose one with --network"
+            )))
         }
     }
 }
 
-/// The network in which an address is quarantined, if nobody holds it.
+/// The network in which an address is quarantined, if no attachment holds it.
 fn find_quarantined(call: &Call, addr: IpAddr) -> Result<Option<(String, Free)>, Failure> {
     for network in call.networks()? {
         let all = call.with(&network, |store| Ok(store.all_quarantined()))?.unwrap_or_default();
@@ -129,12 +131,12 @@ fn find_quarantined(call: &Call, addr: IpAddr) -> Result<Option<(String, Free)>,
     Ok(None)
 }
 
-/// A holder, for people.
+/// A readable name of a holder.
 pub(super) fn named(holder: &Holder) -> String {
     match holder {
         Holder::Attachment(owner) => owner.to_string(),
         Holder::Container(id) => format!("container {id}"),
-        Holder::Nobody | Holder::Unreadable => "somebody who cannot be read".to_owned(),
+        Holder::Empty | Holder::Unreadable => "an unreadable holder".to_owned(),
     }
 }
 
@@ -146,7 +148,7 @@ fn describe(network: &str, addr: IpAddr, known: &Known) -> Value {
             value["interface"] = owner.ifname.as_str().into();
         }
         Holder::Container(id) => value["container"] = id.as_str().into(),
-        Holder::Nobody | Holder::Unreadable => value["state"] = "unreadable".into(),
+        Holder::Empty | Holder::Unreadable => value["state"] = "unreadable".into(),
     }
     value["namespace"] = namespace(known).into();
     let Some(record) = &known.record else { return value };
@@ -155,7 +157,7 @@ fn describe(network: &str, addr: IpAddr, known: &Known) -> Value {
         value["machine"] = machine.as_str().into();
     }
     if record.adopted {
-        // Not when it was given, but when it was seen first.
+        // `since` is then when the lease was seen first, not when it was assigned.
         value["adopted"] = true.into();
     }
     if let Some(netns) = &record.netns {
@@ -189,7 +191,7 @@ fn namespace(known: &Known) -> &'static str {
     }
 }
 
-/// Lines for people, or one JSON list with an item a line.
+/// Lines of text, or one JSON list with one item for each line.
 struct Lines<'a> {
     out: &'a mut dyn Write,
     json: bool,
@@ -222,7 +224,7 @@ impl<'a> Lines<'a> {
     }
 
     fn held(&mut self, network: &str, addr: IpAddr, inspector: &Inspector) -> Result<(), Failure> {
-        // Released since.
+        // The lease was released meanwhile.
         let Some(known) = inspector.look(addr)? else { return Ok(()) };
         let value = describe(network, addr, &known);
         let text = |key: &str| value[key].as_str().unwrap_or("-");

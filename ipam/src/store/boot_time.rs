@@ -1,21 +1,21 @@
-//! When we are: which boot of the machine, and how long into it.
+//! The boot of the machine, and the time since it began.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The boot's identity and the time since it began. Durations are taken from the latter: a clock that is set,
-/// and a machine that starts in 1970, change nothing.
+/// The boot's identity and the time since it began. Durations use this time, so setting the clock, or a start
+/// in 1970, has no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BootTime {
-    /// `/proc/sys/kernel/random/boot_id`; empty when it cannot be read, and then nothing counts as of another
-    /// boot.
+    /// `/proc/sys/kernel/random/boot_id`. Empty if it cannot be read. Then everything counts as written in
+    /// this boot.
     pub(crate) boot: String,
     /// Tenths of a second since the boot began (`/proc/uptime`).
     pub(crate) uptime: u32,
 }
 
 impl BootTime {
-    /// The present one.
+    /// The current time.
     pub(crate) fn now() -> BootTime {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|error| {
             log::warn!("cannot read the boot id: {error}; addresses of an earlier boot are kept");
@@ -25,13 +25,13 @@ impl BootTime {
         BootTime { boot: boot.trim().to_owned(), uptime }
     }
 
-    /// Whether something written in `boot` was written before this boot.
+    /// Whether `boot` is an earlier boot.
     pub(crate) fn is_after(&self, boot: &str) -> bool {
         !self.boot.is_empty() && !boot.is_empty() && self.boot != boot
     }
 }
 
-/// Seconds since 1970 by the machine's clock, for people to read. Nothing is decided by it.
+/// Seconds since 1970 by the machine's clock, only for display.
 pub(crate) fn clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,4 +1,4 @@
-//! Taking an address.
+//! Claims an address.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -15,26 +15,26 @@ use super::{CLAIM, Store, clock};
 /// The outcome of [`Store::claim`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// The address was free and is the claimant's now.
+    /// The address was free and belongs to the claimant now.
     Won,
-    /// It was the claimant's before.
+    /// It belonged to the claimant already.
     AlreadyMine,
-    /// Somebody else holds it.
+    /// Another attachment holds it.
     Taken,
 }
 
 impl Store {
-    /// Takes one address, if it is free, and notes it in the attachment's record first. Whoever holds it
-    /// keeps it.
+    /// Claims one address if it is free. Adds it to the attachment's record first. A holder keeps its
+    /// address.
     ///
     /// # Errors
-    /// When record or lease cannot be written.
+    /// If record or lease cannot be written.
     pub fn claim(&mut self, addr: IpAddr, owner: &Owner, record: &mut Record) -> Result<Claim, StoreError> {
         let outcome = self.take(addr, owner, record);
         match outcome {
             Ok(_) => self.note_held(addr),
-            // How far it came is not known, nor whether the record says so: from here on this call goes by
-            // the leases, and the next one looks at all of them.
+            // It is unknown how far it got, and whether the record has the address. From now on this call
+            // uses only the leases, and the next call reads all of them.
             Err(_) => self.known = false,
         }
         outcome
@@ -67,9 +67,9 @@ impl Store {
         outcome
     }
 
-    /// Whether what an attachment holds was left over by the last boot, as far as can be told of a lease that
-    /// we did not write: the lease is older than the boot by the clock. The clock may have been set, so this
-    /// is a hint.
+    /// Whether the attachment's leases are left over from the last boot. If the plugin did not write a lease,
+    /// it compares the lease's time with the boot's by the clock. The clock may have been set, so this is a
+    /// hint.
     pub fn is_left_over(&mut self, owner: &Owner, held: &[IpAddr]) -> Result<bool, StoreError> {
         let booted = clock().saturating_sub(u64::from(self.boot_time.uptime / 10));
         for name in [record::of_owner(owner), record::of_container(&owner.container_id)] {
@@ -91,9 +91,9 @@ impl Store {
         {
             match holder_at(&path)? {
                 Some(Holder::Attachment(holder)) if holder == *owner => return Ok(Claim::AlreadyMine),
-                // While we hold the lock nobody can be writing it.
-                Some(Holder::Nobody) => {
-                    log::warn!("{}: an empty lease, reclaimed", path.display());
+                // While this process holds the lock, no other process can be writing it.
+                Some(Holder::Empty) => {
+                    log::warn!("{}: removed an empty lease", path.display());
                     remove(&path)?;
                     linked = fs::hard_link(draft, &path);
                 }

@@ -1,4 +1,4 @@
-//! What can go wrong with the directory.
+//! Errors of the store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,38 +11,38 @@ use super::holder::Owner;
 /// A failure of the store, with the path.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The network's name is no file name.
+    /// The network's name is no valid file name.
     #[error("{0:?} is not a network name")]
     Network(String),
-    /// Anybody could plant links there.
-    #[error("ipam.dataDir: {} is writable by everybody: only its owner may write there", .0.display())]
+    /// Everybody could create links there.
+    #[error("ipam.dataDir: {} is writable by everybody: make it writable only by its owner", .0.display())]
     WorldWritable(PathBuf),
-    /// It may lead anywhere.
-    #[error("{} is a symbolic link: ipam.dataDir holds directories and files alone", .0.display())]
+    /// A link may lead anywhere.
+    #[error("{} is a symbolic link: ipam.dataDir may contain only directories and files", .0.display())]
     Link(PathBuf),
-    /// Another machine gave it the addresses that it has.
+    /// Another machine assigned its addresses.
     #[error(
-        "{owner} holds addresses in {} since another machine, {machine}, gave them: no two machines may share ipam.dataDir; if that \
-         one is gone, or this is a copy of its folder: vlan-bridge-ipam release --machine {machine}", dir.display())]
+        "{owner} holds addresses in {} that another machine, {machine}, assigned. Machines must not share ipam.dataDir. If that \
+         machine is gone, or this is a copy of its folder, run: vlan-bridge-ipam release --machine {machine}", dir.display())]
     Elsewhere {
-        /// Who holds them.
+        /// The holder.
         owner: Owner,
         /// The store.
         dir: PathBuf,
         /// The identity of the machine.
         machine: String,
     },
-    /// Somebody has had a lock for too long.
+    /// Another process has held a lock for too long.
     #[error(transparent)]
     Busy(#[from] Held),
-    /// The operating system refused.
+    /// The operating system returned an error.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried: read, create, lock …
+        /// The operation: read, create, lock …
         action: &'static str,
-        /// On which file.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The operating system's error.
         source: io::Error,
     },
 }
@@ -68,7 +68,7 @@ impl From<StoreError> for CniError {
     }
 }
 
-/// For `map_err`: says what was tried on which file.
+/// For `map_err`: adds the operation and the path.
 pub(super) fn at(action: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError {
     move |source| StoreError::Io { action, path: path.to_owned(), source }
 }

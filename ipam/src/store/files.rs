@@ -1,4 +1,4 @@
-//! The files in a directory of leases, and how they are read, made and removed.
+//! The files in a directory of leases: reads, creates and removes them.
 
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{ErrorKind, Write};
@@ -11,14 +11,14 @@ use kernel::open;
 use super::error::{StoreError, at};
 use super::holder::Holder;
 
-/// Longest lease read, in bytes; a real one has at most an id, CR LF and an interface name.
+/// Longest lease read, in bytes. A real one has at most an id, CR LF and an interface name.
 const MAX_LEASE: u64 = 4096;
 
-/// The next version of a file of ours, on its way. It is no record's name, as the leading dot is no container
-/// id's.
+/// The next version of one of the plugin's own files, before the rename. No record has this name, because no
+/// container id begins with a dot.
 const DRAFT: &str = ".draft";
 
-/// One address and who holds it.
+/// The lease of one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lease {
     /// The address.
@@ -26,13 +26,13 @@ pub(super) struct Lease {
     /// Its holder.
     pub(super) holder: Holder,
     pub(super) path: PathBuf,
-    /// Whether it is a file at all.
+    /// Whether it is a regular file.
     pub(super) is_file: bool,
-    /// Which file it is.
+    /// The stamp of its file.
     pub(super) stamp: Stamp,
 }
 
-/// One file, and no later one of the same name: inode and modification time.
+/// Distinguishes a file from a later one of the same name: inode and modification time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stamp {
     pub(super) inode: u64,
@@ -54,7 +54,7 @@ pub(super) fn scan(dir: &Path) -> Result<Vec<Lease>, StoreError> {
         let Some(addr) = address_of(&entry) else { continue };
         let path = entry.path();
         let found = match entry.metadata() {
-            // Somebody who does not know the lock.
+            // A program that does not use the lock removed it.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             found => found.map_err(at("read", &path))?,
         };
@@ -65,26 +65,27 @@ pub(super) fn scan(dir: &Path) -> Result<Vec<Lease>, StoreError> {
     Ok(leases)
 }
 
-/// Every address that has a lease, whoever holds it.
+/// Every address that has a lease, of any holder.
 pub(super) fn addresses(dir: &Path) -> Result<Vec<IpAddr>, StoreError> {
     let entries = fs::read_dir(dir).map_err(at("read", dir))?;
     Ok(entries.filter_map(|entry| address_of(&entry.ok()?)).collect())
 }
 
-/// The names in a directory, but for those that are no text. All at once: who asks may well remove some.
+/// The names in a directory that are valid UTF-8. All of them are read before the call returns, because the
+/// caller may remove some.
 pub(super) fn names(dir: &Path) -> Result<Vec<String>, StoreError> {
     let entries = fs::read_dir(dir).map_err(at("read", dir))?;
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
 }
 
-/// Addresses are the only names that are leases, and only as we and host-local write them.
+/// Only a name that is an address is a lease, and only in the form that this plugin and host-local write.
 fn address_of(entry: &fs::DirEntry) -> Option<IpAddr> {
     let name = entry.file_name();
     let addr: IpAddr = name.to_str()?.parse().ok()?;
     (name.to_str()? == addr.to_string()).then_some(addr)
 }
 
-/// Who holds the lease at a path; `None` when there is none.
+/// The holder of the lease at a path. `None` if there is no lease.
 pub(super) fn holder_at(path: &Path) -> Result<Option<Holder>, StoreError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -104,17 +105,17 @@ fn read_holder(path: &Path) -> Holder {
     }
 }
 
-/// Makes a directory that is its owner's alone, and those above it.
+/// Creates a directory with access only for its owner, and its parents.
 pub(super) fn make_private(dir: &Path) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at("create", dir))
 }
 
-/// Makes a file, which must not be there.
+/// Creates a file, which must not exist.
 pub(super) fn open_new(path: &Path) -> Result<File, StoreError> {
     open::options().write(true).create_new(true).open(path).map_err(at("create", path))
 }
 
-/// Makes a file with this content, in the place of a file that was left there. Tells which it is.
+/// Creates a file with this content and returns its stamp. Removes a file that was left behind there.
 pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<Stamp, StoreError> {
     let mut file = match open_new(path) {
         Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
@@ -125,13 +126,14 @@ pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<Stamp, StoreError
     };
     let written = file.write_all(content).and_then(|()| file.metadata());
     written.map(|found| Stamp::of(&found)).map_err(|error| {
-        // A full disk; what is left behind is in nobody's way, and the next one removes it.
+        // The disk is full. If the remove fails as well, the leftover is harmless, and the next call removes
+        // it.
         let _ = fs::remove_file(path);
         at("write", path)(error)
     })
 }
 
-/// Puts a file with this content in the place of what was there, which stays when that fails. Not synced.
+/// Replaces the file at a path. If this fails, the old file stays. The new file is not synced.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let draft = path.with_file_name(DRAFT);
     write_new(&draft, content)?;
@@ -141,7 +143,7 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     })
 }
 
-/// Removes a file; one that is gone is as good.
+/// Removes a file. A missing file is no error.
 pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(at("remove", path)(error)),

@@ -1,4 +1,4 @@
-//! Who holds a lease, and how the file says so.
+//! The holder of a lease, and its form in the lease's file.
 
 use std::fmt;
 
@@ -15,21 +15,21 @@ pub struct Owner {
     pub ifname: String,
 }
 
-/// What a lease says of its holder.
+/// The holder of a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holder {
     /// A container's interface.
     Attachment(Owner),
-    /// A container, whichever its interface: written by very old versions of host-local.
+    /// A container without an interface, as very old versions of host-local wrote it.
     Container(String),
-    /// An empty file: whoever wrote it died over it.
-    Nobody,
-    /// The lease cannot be read, so the address is in use.
+    /// An empty file: its writer was killed before it wrote the content.
+    Empty,
+    /// The lease cannot be read, so the address counts as in use.
     Unreadable,
 }
 
 impl Owner {
-    /// The attachment that a request is about.
+    /// The attachment of a request.
     pub fn of(request: &Request) -> Owner {
         Owner { container_id: request.env.container_id.clone(), ifname: request.env.ifname.clone() }
     }
@@ -41,13 +41,13 @@ impl Owner {
 }
 
 impl Holder {
-    /// Reads the content of a lease. What it says is not ours to trust: a holder that no runtime can have
-    /// named is as good as unreadable.
+    /// Parses the content of a lease. The content is not trusted: a holder that no runtime can have named
+    /// counts as unreadable.
     pub(super) fn parse(bytes: &[u8]) -> Holder {
         let Ok(text) = std::str::from_utf8(bytes) else { return Holder::Unreadable };
         let mut lines = text.trim().lines().map(str::trim);
         match (lines.next(), lines.next()) {
-            (None | Some(""), _) => Holder::Nobody,
+            (None | Some(""), _) => Holder::Empty,
             (Some(id), _) if !is_container_id(id) => Holder::Unreadable,
             (Some(id), None) => Holder::Container(id.to_owned()),
             (Some(_), Some(ifname)) if ifname::check("interface", ifname).is_err() => Holder::Unreadable,
@@ -57,22 +57,22 @@ impl Holder {
         }
     }
 
-    /// Whether the lease names nobody who could hold it.
-    pub(super) fn is_nobodys(&self) -> bool {
-        matches!(self, Holder::Nobody | Holder::Unreadable)
+    /// Whether the lease names no possible holder.
+    pub(super) fn names_no_holder(&self) -> bool {
+        matches!(self, Holder::Empty | Holder::Unreadable)
     }
 
-    /// Whether the lease is one of this attachment; one that names the container alone is.
+    /// Whether the lease belongs to this attachment. A lease that names only the container does.
     pub fn holds_for(&self, owner: &Owner) -> bool {
         match self {
             Holder::Attachment(other) => other == owner,
             Holder::Container(id) => *id == owner.container_id,
-            Holder::Nobody | Holder::Unreadable => false,
+            Holder::Empty | Holder::Unreadable => false,
         }
     }
 }
 
-/// Whether a text can be a container id.
+/// Whether a string can be a container id.
 pub(super) fn is_container_id(text: &str) -> bool {
     is_identifier(text) && text.len() <= MAX_CONTAINER_ID
 }
@@ -96,8 +96,8 @@ mod tests {
         check("c1\neth0\n", Holder::Attachment(owner.clone()));
         check(" c1 \r\n", Holder::Container("c1".into()));
         check("c1", Holder::Container("c1".into()));
-        check("", Holder::Nobody);
-        check("\r\n", Holder::Nobody);
+        check("", Holder::Empty);
+        check("\r\n", Holder::Empty);
         for unreadable in
             [&[0xff, 0xfe][..], &[0; 4096], b"../x\r\neth0", b"c1\r\n../x", b"a b", &[b'c'; 201]]
         {

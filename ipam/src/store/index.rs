@@ -1,9 +1,10 @@
-//! Whether what we know is still all there is.
+//! The index says whether records and tables are up to date.
 //!
-//! Every change of a directory sets its modification time. After a change of ours that time is set back to a
-//! *mark* that is a few seconds old and noted here; when the two are the same, nobody else has changed the
-//! directory since, and nobody was killed half way through a change. The kernel's clock ticks too slowly to
-//! compare its own times (two changes within one tick look like one), but none of its ticks lies in the past.
+//! Every change of a directory sets its modification time. After a change, the plugin sets this time back to
+//! a *mark* a few seconds ago and records the mark in the index. If the two are equal, no other program has
+//! changed the directory since, and no process was killed half way through a change. The kernel's clock ticks
+//! too slowly to compare its own times: two changes within one tick look like one. But it never sets a time
+//! in the past.
 
 use std::fs::{File, FileTimes, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -15,16 +16,15 @@ use serde_json::{Value, json};
 
 use super::error::{StoreError, at};
 
-/// How far the mark lies in the past: more than any tick, and than the granularity of any file system.
+/// The age of the mark: more than any tick, and than the time resolution of any file system.
 const AGE: Duration = Duration::from_secs(10);
-/// The index is one block, written in one call, so that it is never seen half written by who comes after a
-/// kill.
+/// The index is one block, written in one call, so that a kill never leaves it half written.
 const SIZE: usize = 4096;
-/// What the index of another layout would not say.
+/// The version of the index's layout.
 const VERSION: u64 = 1;
 
-/// Device, inode, modification and change time of a directory. The last cannot be set, so a directory that a
-/// backup brought back with the time of its mark is another.
+/// Device, inode, modification and change time of a directory. The change time cannot be set, so a directory
+/// that a backup restored with the time of its mark differs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct State {
     device: u64,
@@ -33,21 +33,21 @@ pub(super) struct State {
     changed: (i64, i64),
 }
 
-/// The state of a directory of leases that the records and ranges beside it describe.
+/// The state of a directory of leases that the records and tables describe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Index {
-    /// The boot that it was written in.
+    /// The boot in which it was written.
     pub(super) boot: String,
     /// The machine that wrote it.
     pub(super) machine: String,
-    /// Which state of which directory.
+    /// The directory and its state.
     pub(super) directory: State,
     /// Names of the ranges that have a table.
     pub(super) ranges: Vec<String>,
 }
 
 impl Index {
-    /// Reads it; `None` when there is none that can be read.
+    /// Reads the index. `None` if there is no readable one.
     pub(super) fn read(path: &Path) -> Option<Index> {
         Index::parse(&open::read(path, SIZE as u64).ok()?)
     }
@@ -69,23 +69,23 @@ impl Index {
                 device: number("device")?,
                 inode: number("inode")?,
                 modified: time("seconds", "nanoseconds")?,
-                // An older version of ours did not note it, and nobody's directory has this one.
+                // An older version of the plugin did not record it. No directory has this default.
                 changed: time("changedSeconds", "changedNanoseconds").unwrap_or_default(),
             },
             ranges: ranges.collect::<Option<_>>()?,
         })
     }
 
-    /// Whether the directory is as it was when this was written.
+    /// Whether the directory is unchanged since the index was written.
     pub(super) fn describes(&self, directory: &Metadata) -> bool {
         self.directory == State::of(directory)
     }
 
-    /// Marks the directory and notes the mark.
+    /// Marks the directory and records the mark.
     pub(super) fn mark(&mut self, path: &Path, dir: &Path, handle: &File) -> Result<(), StoreError> {
         let mark = SystemTime::now() - AGE;
         handle.set_times(FileTimes::new().set_modified(mark)).map_err(at("mark", dir))?;
-        // As the file system keeps it: not all keep nanoseconds.
+        // Read back, because some file systems do not store nanoseconds.
         self.directory = State::of(&handle.metadata().map_err(at("read", dir))?);
         let value = json!({"version": VERSION, "boot": self.boot, "machine": self.machine, "ranges": self.ranges,
             "directory": self.directory.to_json()});

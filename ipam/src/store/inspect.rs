@@ -1,4 +1,4 @@
-//! What operators want to know of a store.
+//! Queries for operators.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,25 +12,25 @@ use super::boot_time::BootTime;
 use super::error::{StoreError, at};
 use super::files::{self, holder_at};
 use super::holder::{Holder, Owner};
-use super::machine::{Age, Here};
+use super::machine::{Age, ThisMachine};
 use super::ranges::Usage;
 use super::record::{self, Found, Record};
 use super::table::AddressRange;
 use super::{StateDir, Store, remove};
 
-/// All that is known of a held address.
+/// A held address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// Who holds it.
+    /// Its holder.
     pub holder: Holder,
-    /// What we know beyond that.
+    /// The holder's record.
     pub record: Option<Record>,
-    /// The machine that gave it, if that is not this one.
+    /// The machine that assigned it, if it is another machine.
     pub elsewhere: Option<String>,
 }
 
 impl Known {
-    /// Whether the holder's namespace is there; `None` when nobody can tell.
+    /// Whether the holder's namespace exists. `None` if this is unknown.
     pub fn is_alive(&self) -> Option<bool> {
         if self.elsewhere.is_some() {
             return None;
@@ -39,29 +39,29 @@ impl Known {
     }
 }
 
-/// A free address that rests.
+/// A free address that cools down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cooling {
     /// The address.
     pub addr: IpAddr,
-    /// For how long it has been free, in seconds.
+    /// How long it has been free, in seconds.
     pub free_for: u32,
 }
 
-/// Looks at single leases, without the lock: what goes meanwhile is not there.
+/// Reads single leases without the lock. A lease that is released meanwhile counts as missing.
 #[derive(Debug, Clone)]
 pub struct Inspector {
     dir: PathBuf,
     owners: PathBuf,
     boot_time: BootTime,
-    here: Here,
+    here: ThisMachine,
 }
 
 impl Inspector {
-    /// What is known of an address; `None` when nobody holds it.
+    /// The lease of an address. `None` if it is not held.
     ///
     /// # Errors
-    /// When the lease cannot be looked at.
+    /// If the lease cannot be read.
     pub fn look(&self, addr: IpAddr) -> Result<Option<Known>, StoreError> {
         let Some(holder) = holder_at(&self.dir.join(addr.to_string()))? else { return Ok(None) };
         let record = match Record::read(&self.owners.join(record::file_name(&holder, addr))) {
@@ -78,7 +78,7 @@ impl Store {
     /// The networks that have leases in a data directory, sorted.
     ///
     /// # Errors
-    /// When it cannot be read; there being none is no error.
+    /// If the directory cannot be read. A missing directory is no error.
     pub fn networks(data_dir: &Path) -> Result<Vec<String>, StoreError> {
         match fs::metadata(data_dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -96,7 +96,7 @@ impl Store {
     /// The networks in a data directory in which an attachment has a record.
     ///
     /// # Errors
-    /// When the directory cannot be read; there being none is no error.
+    /// If the directory cannot be read. A missing directory is no error.
     pub fn networks_of(data_dir: &Path, owner: &Owner) -> Result<Vec<String>, StoreError> {
         let mut networks = Store::networks(data_dir)?;
         let record = record::of_owner(owner);
@@ -104,10 +104,10 @@ impl Store {
         Ok(networks)
     }
 
-    /// The networks in a data directory that have a lease and none of these names, and how many leases.
+    /// The networks in a data directory that have a lease and none of these names, with the number of leases.
     ///
     /// # Errors
-    /// When a directory cannot be read.
+    /// If a directory cannot be read.
     pub fn orphans(data_dir: &Path, named: &BTreeSet<String>) -> Result<Vec<(String, usize)>, StoreError> {
         let mut orphans = Vec::new();
         for network in Store::networks(data_dir)?.into_iter().filter(|network| !named.contains(network)) {
@@ -119,16 +119,16 @@ impl Store {
         Ok(orphans)
     }
 
-    /// For looking at single leases after the lock is given up.
+    /// An inspector of single leases that outlives the lock.
     pub fn inspector(&self) -> Inspector {
         let (boot_time, here) = (self.boot_time.clone(), self.here.clone());
         Inspector { dir: self.dir.clone(), owners: self.side.owners.clone(), boot_time, here }
     }
 
-    /// The addresses that became free within the last `cooldown` seconds, by when they did.
+    /// The addresses that became free within the last `cooldown` seconds, in the order of their release.
     ///
     /// # Errors
-    /// When a table cannot be read.
+    /// If a table cannot be read.
     pub fn cooling(&mut self, cooldown: u32) -> Result<Vec<Cooling>, StoreError> {
         let (since, now) = (self.rested_since(cooldown), self.boot_time.uptime);
         let aside = self.all_quarantined();
@@ -146,10 +146,10 @@ impl Store {
         Ok(cooling)
     }
 
-    /// How each range is used that an ADD has asked for since the boot.
+    /// The usage of each range from which an ADD has asked for an address since the boot.
     ///
     /// # Errors
-    /// When a table or the directory cannot be read.
+    /// If a table or the directory cannot be read.
     pub fn usage_of_all(&mut self, cooldown: u32) -> Result<Vec<Usage>, StoreError> {
         let (held, cooling) = (self.addresses()?, self.cooling(cooldown)?);
         let aside = self.all_quarantined();
@@ -167,15 +167,15 @@ impl Store {
         Ok(usages)
     }
 
-    /// Releases one address, whoever holds it.
+    /// Releases one address of any holder.
     ///
     /// # Errors
-    /// When lease or record cannot be changed.
+    /// If the lease or the record cannot be changed.
     pub fn release_address(&mut self, addr: IpAddr) -> Result<bool, StoreError> {
         let Some(holder) = holder_at(&self.lease(addr))? else { return Ok(false) };
         let name = record::file_name(&holder, addr);
         self.free_lease(addr, &name)?;
-        self.doubt(&[addr])?;
+        self.drop_clear(&[addr])?;
         let path = self.side.owners.join(&name);
         if let Some(mut record) = self.record(&name)? {
             record.take(addr);
@@ -184,10 +184,10 @@ impl Store {
         Ok(true)
     }
 
-    /// How many addresses other machines gave, by their identities.
+    /// The number of leases of each other machine, by its identity.
     ///
     /// # Errors
-    /// When the records cannot be listed.
+    /// If the records cannot be listed.
     pub fn elsewhere(&self) -> Result<BTreeMap<String, usize>, StoreError> {
         let mut elsewhere: BTreeMap<String, usize> = BTreeMap::new();
         for name in files::names(&self.side.owners)? {

@@ -1,9 +1,9 @@
-//! Which machine we are, and which of those that a store names.
+//! The identity of this machine, and the machines that a store names.
 //!
-//! A store is one machine's. Where several share a directory all the same, or one was copied from another
-//! machine, what the others hold is left alone. A machine is known by `/etc/machine-id`. A node without a
-//! disk of its own may have a new one in each boot; its hardware tells then that it is the same: the side
-//! directory has a file for each machine that wrote here, with the identity of its hardware.
+//! A store belongs to one machine. If several machines share a directory anyway, or if it is a copy of
+//! another machine's, the leases of other machines stay. `/etc/machine-id` identifies a machine. A node
+//! without a disk may have a new one in each boot. Its hardware then shows that it is the same machine: the
+//! side directory has a file with the hardware's identity for each machine that wrote there.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,66 +18,66 @@ use super::error::StoreError;
 use super::files::{self, remove, replace};
 use super::record::Record;
 
-/// What tells one piece of hardware from another: of a PC and of a virtual machine, and of a board with a
-/// device tree.
+/// Files that identify hardware: of a PC or a virtual machine, and of a board with a device tree.
 const HARDWARE: [&str; 4] = [
     "/sys/class/dmi/id/product_uuid",
     "/sys/class/dmi/id/product_serial",
     "/sys/class/dmi/id/board_serial",
     "/sys/firmware/devicetree/base/serial-number",
 ];
-/// What boards say whose maker left it at that: all of a kind say the same.
-const NONSENSE: [&str; 3] = [
+/// Placeholders of makers that set no UUID. They are equal on all boards of a kind.
+const PLACEHOLDERS: [&str; 3] = [
     "00000000-0000-0000-0000-000000000000",
     "ffffffff-ffff-ffff-ffff-ffffffffffff",
     "03000200-0400-0500-0006-000700080009",
 ];
-/// The files of machines are called this and the machine's identity.
+/// The prefix of a machine's file. The machine's identity follows.
 const FILE: &str = "machine.";
 /// Longest identity of a machine. A real one has 32 digits.
 const MAX_ID: usize = 128;
 const MAX_FILE: u64 = 4096;
 
-/// Whose a record is.
+/// The machine and boot of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Age {
-    /// This machine's, of this boot.
+    /// This machine, this boot.
     Present,
-    /// This machine's, of an earlier boot.
+    /// This machine, an earlier boot.
     Past,
-    /// Another machine's.
+    /// Another machine.
     Elsewhere,
 }
 
 /// This machine, in this boot.
 #[derive(Debug, Clone)]
-pub(super) struct Here {
-    /// `/etc/machine-id`; empty when there is none.
+pub(super) struct ThisMachine {
+    /// `/etc/machine-id`. Empty if there is none.
     pub(super) id: String,
-    /// Where the files of machines are.
+    /// The folder of the machines' files.
     dir: PathBuf,
-    /// Other identities that this machine had, once somebody asks.
+    /// Earlier identities of this machine, read on first use.
     former: OnceLock<BTreeSet<String>>,
 }
 
-impl Here {
-    /// As a store in this side directory sees it.
-    pub(super) fn see(dir: &Path) -> Here {
+impl ThisMachine {
+    /// This machine, with the machines' files of a side directory.
+    pub(super) fn see(dir: &Path) -> ThisMachine {
         let text = fs::read_to_string("/etc/machine-id").unwrap_or_default();
-        Here { id: identity(&text).to_owned(), dir: dir.to_owned(), former: OnceLock::new() }
+        ThisMachine { id: identity(&text).to_owned(), dir: dir.to_owned(), former: OnceLock::new() }
     }
 
-    /// Whether this is our identity, as far as we have one.
+    /// Whether this is the machine's identity. Every identity matches a machine without one.
     pub(super) fn is(&self, id: &str) -> bool {
         self.id.is_empty() || self.id == id
     }
 
-    /// Whose a record is. One without a machine is of before machines were noted, or of one without an
-    /// identity: it is taken for ours. With one boot and two identities there are two, containers that play
-    /// nodes.
+    /// The machine and boot of a record. A record without a machine is older than this field, or was written
+    /// on a machine without an identity. It counts as this machine's. Two identities in one boot are two
+    /// nodes, for example containers that act as nodes.
     pub(super) fn age(&self, boot_time: &BootTime, record: &Record) -> Age {
         let past = boot_time.is_after(&record.boot);
-        // Who has no identity, in a container with the node's folders say, runs on the same kernel at least.
+        // This process may have no identity, for example in a container with the node's folders. A record of
+        // this boot then comes from the same kernel at least.
         let unnamed = record.machine.is_empty() || (self.id.is_empty() && !past);
         let named = !unnamed && record.machine != self.id;
         match past {
@@ -97,13 +97,15 @@ impl Here {
         })
     }
 
-    /// Notes this machine's hardware, and forgets machines that no record names.
+    /// Records this machine's hardware, and removes the files of machines that no record names.
     pub(super) fn note(&self, needed: &BTreeSet<&str>) -> Result<(), StoreError> {
         for id in self.named()?.iter().filter(|id| **id != self.id && !needed.contains(id.as_str())) {
             remove(&self.file(id))?;
         }
         if self.id.is_empty() {
-            log::info!("/etc/machine-id names no machine: a dataDir that several share is not found out");
+            log::info!(
+                "/etc/machine-id is missing or not set: a dataDir that several machines share cannot be detected"
+            );
             return Ok(());
         }
         let Some(hardware) = hardware() else { return Ok(()) };
@@ -125,25 +127,25 @@ impl Here {
     }
 }
 
-/// The identity in the text of `/etc/machine-id`. In a first boot systemd writes `uninitialized` until it has
-/// one.
+/// The identity in the content of `/etc/machine-id`. During a first boot, systemd writes `uninitialized`
+/// until it has one.
 fn identity(text: &str) -> &str {
     let text = text.trim();
     let is_one = text != "uninitialized" && text.len() <= MAX_ID && is_identifier(text);
     if is_one { text } else { "" }
 }
 
-/// What the firmware tells of this machine and no other; `None` when it tells nothing.
+/// The firmware's identity of this machine. `None` if the firmware has no unique one.
 fn hardware() -> Option<String> {
-    let told = HARDWARE.map(|path| fs::read_to_string(path).unwrap_or_default());
-    one_of_its_kind(&told)
+    let values = HARDWARE.map(|path| fs::read_to_string(path).unwrap_or_default());
+    unique(&values)
 }
 
-/// A serial number alone is often a text such as `Default string`.
-fn one_of_its_kind(told: &[String; 4]) -> Option<String> {
+/// A serial number alone is not enough: it is often a placeholder such as `Default string`.
+fn unique(values: &[String; 4]) -> Option<String> {
     let [uuid, serial, board, tree] =
-        told.each_ref().map(|text| text.trim_matches(['\0', '\n', ' ']).to_lowercase());
-    let has_uuid = uuid.len() == 36 && !NONSENSE.contains(&uuid.as_str());
+        values.each_ref().map(|text| text.trim_matches(['\0', '\n', ' ']).to_lowercase());
+    let has_uuid = uuid.len() == 36 && !PLACEHOLDERS.contains(&uuid.as_str());
     match (has_uuid, tree.trim_matches('0').is_empty()) {
         (true, _) => Some(format!("{uuid} {serial} {board}")),
         (false, false) => Some(tree),
@@ -165,16 +167,16 @@ mod tests {
 
     #[test]
     fn hardware_that_says_what_its_whole_kind_says_is_none() {
-        let told = |uuid: &str, serial: &str, tree: &str| {
-            one_of_its_kind(&[uuid.into(), serial.into(), String::new(), tree.into()])
+        let values = |uuid: &str, serial: &str, tree: &str| {
+            unique(&[uuid.into(), serial.into(), String::new(), tree.into()])
         };
         let uuid = "4C4C4544-0043-3010-8052-B4C04F564231\n";
-        assert_eq!(told(uuid, "C0R\n", "").as_deref(), Some("4c4c4544-0043-3010-8052-b4c04f564231 c0r "));
-        assert_eq!(told("", "", "10000000abcdef01\0").as_deref(), Some("10000000abcdef01"));
+        assert_eq!(values(uuid, "C0R\n", "").as_deref(), Some("4c4c4544-0043-3010-8052-b4c04f564231 c0r "));
+        assert_eq!(values("", "", "10000000abcdef01\0").as_deref(), Some("10000000abcdef01"));
         for (uuid, serial) in
-            [("", ""), ("", "Default string"), (NONSENSE[0], "1"), (NONSENSE[2], "1"), ("x", "")]
+            [("", ""), ("", "Default string"), (PLACEHOLDERS[0], "1"), (PLACEHOLDERS[2], "1"), ("x", "")]
         {
-            assert_eq!(told(uuid, serial, "0000000000000000\0"), None, "{uuid} {serial}");
+            assert_eq!(values(uuid, serial, "0000000000000000\0"), None, "{uuid} {serial}");
         }
     }
 
@@ -184,9 +186,9 @@ mod tests {
         let boot_time = BootTime { boot: "now".into(), uptime: 0 };
         let here = |id: &str, former: &[&str]| {
             let former: BTreeSet<String> = former.iter().map(|id| (*id).to_owned()).collect();
-            Here { id: id.into(), dir: dir.clone(), former: OnceLock::from(former) }
+            ThisMachine { id: id.into(), dir: dir.clone(), former: OnceLock::from(former) }
         };
-        let age = |here: &Here, machine: &str, boot: &str| {
+        let age = |here: &ThisMachine, machine: &str, boot: &str| {
             let record = Record { machine: machine.into(), boot: boot.into(), ..Record::default() };
             here.age(&boot_time, &record)
         };

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The mount namespace that we see paths in.
+/// The mount namespace of this process.
 const OWN_MOUNTS: &str = "/proc/self/ns/mnt";
 
 /// A network namespace as ADD saw it, without opening it.
@@ -13,19 +13,18 @@ const OWN_MOUNTS: &str = "/proc/self/ns/mnt";
 pub struct Netns {
     /// `CNI_NETNS`
     pub path: String,
-    /// Device and inode that the path led to.
+    /// Device and inode of the file at the path.
     pub id: (u64, u64),
-    /// Inode of the mount namespace that saw it. Inodes of namespaces are used again, so this alone proves
+    /// Inode of the mount namespace in which ADD ran. Namespace inodes are reused, so this alone proves
     /// nothing.
     pub mount_namespace: u64,
-    /// Device and inode of the directory that the path leads through: /proc, or the one that holds the last
-    /// name.
+    /// Device and inode of the directory that the path leads through: /proc, or the parent directory.
     pub anchor: (u64, u64),
 }
 
 impl Netns {
-    /// Looks at a namespace. `None` when there is nothing to see: then nobody will ever be able to say that
-    /// it is gone.
+    /// Records a namespace. `None` if the path leads to nothing: then it is never possible to tell that the
+    /// namespace is gone.
     pub(crate) fn see(path: &str) -> Option<Netns> {
         let found = fs::metadata(path).ok()?;
         Some(Netns {
@@ -36,9 +35,9 @@ impl Netns {
         })
     }
 
-    /// Whether the path still leads to the namespace. `None` when that cannot be known: from another mount
-    /// namespace the same path may lead elsewhere, and a plain file where a namespace was may be one that is
-    /// mounted over there.
+    /// Whether the path still leads to the namespace. `None` if this is unknown: in another mount namespace
+    /// the same path may lead elsewhere, and a plain file in the place of a namespace may have the namespace
+    /// mounted on it there.
     pub(crate) fn is_alive(&self) -> Option<bool> {
         if fs::metadata(OWN_MOUNTS).ok()?.ino() != self.mount_namespace || anchor(&self.path)? != self.anchor
         {
@@ -52,8 +51,7 @@ impl Netns {
     }
 }
 
-/// The directory that tells whether a path is looked at in the same tree as before. A process has its own in
-/// /proc.
+/// The directory that shows whether a path is in the same tree as before. A process has its own in /proc.
 fn anchor(path: &str) -> Option<(u64, u64)> {
     let dir = if path.starts_with("/proc/") { Path::new("/proc") } else { Path::new(path).parent()? };
     let found = fs::metadata(dir).ok()?;

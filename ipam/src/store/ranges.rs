@@ -1,4 +1,4 @@
-//! The tables of the ranges: which address comes next, and keeping them up to date.
+//! The tables of the ranges: finds the next address, and keeps the tables up to date.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,33 +12,33 @@ use super::table::{AddressRange, FreedAddress, Table, WINDOW};
 use super::{Store, files};
 use crate::allocate::offer;
 
-/// So many ranges have a table; the index has room for no more. A range comes without one when the
-/// configuration is changed, so this many are a long history.
+/// The largest number of ranges with a table. The index has no room for more. A change of the configuration
+/// can leave a range's table behind, so this is enough for a long history.
 const MAX_RANGES: usize = 32;
 
-/// A range set of the configuration, and how its addresses are given.
+/// A range set of the configuration, and its cooldown.
 #[derive(Debug, Clone, Copy)]
 pub struct Pool<'a> {
-    /// Its place among the sets; host-local numbers its files by it.
+    /// Its index among the sets. host-local numbers its files by it.
     pub index: usize,
     /// The set.
     pub set: &'a RangeSet,
-    /// How long an address rests, in seconds.
+    /// How long a released address cools down, in seconds.
     pub cooldown: u32,
 }
 
-/// How many addresses of a range are in which state.
+/// The number of a range's addresses in each state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
-    /// The range, as the configuration names it.
+    /// The range as the configuration names it.
     pub range: String,
-    /// Held by somebody.
+    /// Held addresses.
     pub used: u128,
-    /// Free, but not for long.
+    /// Addresses released a short time ago.
     pub cooling: u128,
-    /// Seen to be in use by a machine that is not ours.
+    /// Addresses that another machine was seen to use.
     pub quarantined: u128,
-    /// All that may be given.
+    /// All addresses that may be assigned.
     pub total: u128,
 }
 
@@ -50,23 +50,23 @@ impl fmt::Display for Usage {
 }
 
 impl Store {
-    /// The address of a set that is to be given next: one that was never given, else the one that has been
-    /// free the longest, which is also the one that has rested best. `None` when all are held. It remains the
-    /// next one until it is [claimed](Store::claim).
+    /// The next address of a set: one that was never assigned, otherwise the one that has been free the
+    /// longest, which has also cooled down the longest. `None` if all are held. The address stays the next
+    /// one until it is [claimed](Store::claim).
     ///
     /// # Errors
-    /// When a table cannot be read or made.
+    /// If a table cannot be read or created.
     pub fn next_free(&mut self, pool: &Pool<'_>) -> Result<Option<IpAddr>, StoreError> {
         let ranges = self.side.ranges.clone();
         let rested_since = self.rested_since(pool.cooldown);
-        let aside = self.set_aside(pool)?;
+        let aside = self.quarantined_of(pool)?;
         let offered = |addr| offer(pool.set, &aside, addr);
         let mut longest_free: Option<FreedAddress> = None;
-        for range in self.in_turn(pool) {
+        for range in self.in_order(pool) {
             let table = self.table(range, pool.index)?;
             table.set_capacity(pool.set.capacity_of(range));
             let rested = table.longest_free(offered).map_err(at("read", &ranges))?;
-            // A large range has more fresh addresses than anybody should keep a record of.
+            // A large range has more fresh addresses than the table should record.
             let enough = table.is_large() && rested.is_some_and(|rested| rested.at <= rested_since);
             if !enough && let Some(addr) = table.fresh(offered).map_err(at("read", &ranges))? {
                 return Ok(Some(addr));
@@ -76,18 +76,18 @@ impl Store {
         Ok(longest_free.map(|rested| rested.addr))
     }
 
-    /// Up to `most` addresses of a set that will be given next, in the order of [`Store::next_free`]: those
-    /// of all ranges that were never given, and then those that have been free the longest, but for large
-    /// ranges, where these come first.
+    /// Up to `most` next addresses of a set, in the order of [`Store::next_free`]: of all ranges the ones
+    /// that were never assigned, then the ones that have been free the longest. In large ranges the latter
+    /// come first.
     ///
     /// # Errors
-    /// When a table cannot be read or made.
+    /// If a table cannot be read or created.
     pub fn upcoming(&mut self, pool: &Pool<'_>, most: usize) -> Result<Vec<IpAddr>, StoreError> {
         let (ranges, rested_since) = (self.side.ranges.clone(), self.rested_since(pool.cooldown));
-        let aside = self.set_aside(pool)?;
+        let aside = self.quarantined_of(pool)?;
         let offered = |addr| offer(pool.set, &aside, addr);
         let (mut upcoming, mut rested) = (Vec::new(), Vec::new());
-        for range in self.in_turn(pool) {
+        for range in self.in_order(pool) {
             let table = self.table(range, pool.index)?;
             let free = table.next_free(offered, most).map_err(at("read", &ranges))?;
             let (first, later): (Vec<FreedAddress>, Vec<FreedAddress>) =
@@ -102,9 +102,9 @@ impl Store {
         Ok(upcoming)
     }
 
-    /// The ranges of a set, beginning with that of the address that was given last: host-local goes on behind
-    /// that, too.
-    fn in_turn<'a>(&self, pool: &Pool<'a>) -> impl Iterator<Item = &'a Range> + use<'a> {
+    /// The ranges of a set, starting with the range of the address that was assigned last. host-local also
+    /// continues after that address.
+    fn in_order<'a>(&self, pool: &Pool<'a>) -> impl Iterator<Item = &'a Range> + use<'a> {
         let ranges = &pool.set.0;
         let last = if ranges.len() > 1 { self.last_reserved(pool.index) } else { None };
         let of_last = last.and_then(|last| ranges.iter().position(|range| range.contains(last)));
@@ -112,9 +112,9 @@ impl Store {
         from.iter().chain(before)
     }
 
-    /// The addresses of a set that are quarantined. They stand in the queue of their tables, from where they
-    /// are taken again when their time is over.
-    fn set_aside(&mut self, pool: &Pool<'_>) -> Result<BTreeSet<IpAddr>, StoreError> {
+    /// The quarantined addresses of a set. They stay in the queue of their tables and are available again
+    /// when the quarantine ends.
+    fn quarantined_of(&mut self, pool: &Pool<'_>) -> Result<BTreeSet<IpAddr>, StoreError> {
         let (now, ranges) = (self.boot_time.uptime, self.side.ranges.clone());
         let all = self.all_quarantined();
         let aside: BTreeSet<IpAddr> =
@@ -129,13 +129,13 @@ impl Store {
         Ok(aside)
     }
 
-    /// How each range of a set is used. Reads the names of all leases.
+    /// The usage of each range of a set. Reads the names of all leases.
     ///
     /// # Errors
-    /// When a table or the directory cannot be read.
+    /// If a table or the directory cannot be read.
     pub fn usage(&mut self, pool: &Pool<'_>) -> Result<Vec<Usage>, StoreError> {
         let (held, ranges) = (self.addresses()?, self.side.ranges.clone());
-        let (rested_since, aside) = (self.rested_since(pool.cooldown), self.set_aside(pool)?);
+        let (rested_since, aside) = (self.rested_since(pool.cooldown), self.quarantined_of(pool)?);
         let mut usages = Vec::new();
         for range in &pool.set.0 {
             let used = held.iter().filter(|addr| range.contains(**addr) && pool.set.offers(**addr)).count();
@@ -152,51 +152,54 @@ impl Store {
         Ok(usages)
     }
 
-    /// Makes the tables of a set anew, believing nothing of the old ones, if they have lost addresses: none
-    /// is offered although not all are in use. Tells whether they had.
+    /// Rebuilds the tables of a set, without their old content, if they have lost addresses: they offer none
+    /// although some are free. Returns whether they had.
     ///
     /// # Errors
-    /// When a table or the directory cannot be read.
+    /// If a table or the directory cannot be read.
     pub fn repair(&mut self, pool: &Pool<'_>) -> Result<bool, StoreError> {
         let usages = self.usage(pool)?;
-        // Of a larger range only so many are offered anyway.
+        // Of a larger range, only so many addresses are offered anyway.
         let lost = |usage: &Usage| usage.total <= WINDOW && usage.used + usage.quarantined < usage.total;
         if !usages.iter().any(lost) {
             return Ok(false);
         }
         for range in &pool.set.0 {
             let name = AddressRange { first: range.first, last: range.last }.name();
-            log::warn!("{}: it has lost addresses, made anew", self.side.ranges.join(&name).display());
-            self.give_up(&name);
+            log::warn!(
+                "{}: the table had lost addresses and was rebuilt",
+                self.side.ranges.join(&name).display()
+            );
+            self.drop_table(&name);
         }
         Ok(true)
     }
 
-    /// What became free until this moment of the boot has rested.
+    /// Addresses that became free up to this time of the boot have cooled down.
     pub(super) fn rested_since(&self, cooldown: u32) -> u32 {
         self.boot_time.uptime.saturating_sub(cooldown.saturating_mul(10))
     }
 
-    /// Notes in every table that an address is held.
+    /// Records in every table that an address is held.
     pub(super) fn note_held(&mut self, addr: IpAddr) {
         self.note(addr, |table| table.hold(addr));
     }
 
-    /// Notes in every table that an address is free.
+    /// Records in every table that an address is free.
     pub(super) fn note_free(&mut self, addr: IpAddr) {
         let now = self.boot_time.uptime;
         self.note(addr, |table| table.free(addr, now));
     }
 
-    /// Has a table made anew when it is asked for next, from the leases alone.
-    fn give_up(&mut self, name: &str) {
+    /// Drops a table. Its next use rebuilds it from the leases alone.
+    fn drop_table(&mut self, name: &str) {
         self.tables.remove(name);
         self.index.ranges.retain(|other| other != name);
         self.changed = true;
     }
 
-    /// A table that cannot be changed is no reason to fail: it will be made anew. Until then it would offer
-    /// the same address again and again.
+    /// Updates every table of an address. If a table cannot be changed, this is no error, because it is
+    /// rebuilt later. Until then it would offer the same address again and again.
     fn note(&mut self, addr: IpAddr, change: impl Fn(&mut Table) -> io::Result<()>) {
         if !self.known {
             return;
@@ -209,20 +212,23 @@ impl Store {
                 None => Err(io::Error::other("not a table")),
             };
             if let Err(error) = outcome {
-                log::warn!("{}: {error}, to be made anew", self.side.ranges.join(span.name()).display());
-                self.give_up(&span.name());
+                log::warn!(
+                    "{}: {error}, the table will be rebuilt",
+                    self.side.ranges.join(span.name()).display()
+                );
+                self.drop_table(&span.name());
             }
         }
     }
 
-    /// The table of a range of the configuration, made when there is none.
+    /// The table of a range of the configuration. It is created if it does not exist.
     fn table(&mut self, range: &Range, set: usize) -> Result<&mut Table, StoreError> {
         let span = AddressRange { first: range.first, last: range.last };
         let name = span.name();
         if !self.index.ranges.contains(&name) || self.opened(span).is_none() {
             let held: BTreeSet<IpAddr> = files::addresses(&self.dir)?.into_iter().collect();
             let path = self.side.ranges.join(&name);
-            // Whatever is there is of another time.
+            // An existing file is out of date.
             files::remove(&path)?;
             let table = Table::make(&path, span, &held, self.last_reserved(set), self.boot_time.uptime);
             self.tables.insert(name.clone(), table.map_err(at("write", &path))?);

@@ -1,4 +1,4 @@
-//! Giving back what dead owners hold.
+//! Releases the leases of dead owners.
 
 use std::net::IpAddr;
 
@@ -8,12 +8,11 @@ use super::record::{self, Found, Record};
 use super::{Store, files};
 
 impl Store {
-    /// Releases what is held by attachments whose network namespace is gone. One of which that cannot be
-    /// known keeps what it has: its ADD told no namespace, or told one that another mount namespace saw.
-    /// Reads every record.
+    /// Releases the leases of attachments whose network namespace is gone. Leases stay if this is unknown,
+    /// because the ADD had no namespace, or because another mount namespace saw it. Reads every record.
     ///
     /// # Errors
-    /// When the records cannot be listed. A lease that cannot be removed is logged and stays.
+    /// If the records cannot be listed. A lease that cannot be removed is logged and stays.
     pub fn reclaim(&mut self) -> Result<Vec<IpAddr>, StoreError> {
         let mut released = Vec::new();
         if !self.known {
@@ -31,25 +30,25 @@ impl Store {
                 }
             }
         }
-        self.doubt(&released)?;
+        self.drop_clear(&released)?;
         Ok(released)
     }
 
-    /// Releases what one attachment holds, if its namespace is gone.
+    /// Releases the leases of one attachment if its namespace is gone.
     ///
     /// # Errors
-    /// The first lease that could not be removed, after trying all.
+    /// The first lease that could not be removed, after an attempt at all of them.
     pub fn release_dead(&mut self, owner: &Owner) -> Result<Vec<IpAddr>, StoreError> {
         let name = record::of_owner(owner);
         let mut released = Vec::new();
         if self.dead(&name).is_some() {
             self.release_record(&name, &mut released).into_iter().next().map_or(Ok(()), Err)?;
         }
-        self.doubt(&released)?;
+        self.drop_clear(&released)?;
         Ok(released)
     }
 
-    /// The namespace of a record's owner, if that is gone for certain.
+    /// The namespace of a record's owner, if it is certainly gone.
     fn dead(&self, name: &str) -> Option<String> {
         let Found::Record(record) = Record::read(&self.side.owners.join(name)) else { return None };
         let netns = record.netns.as_ref()?;

@@ -1,5 +1,5 @@
-//! Making records and tables anew from the leases, after somebody else changed those, after one of us was
-//! killed half way through a change, and after a reboot.
+//! Rebuilds records and tables from the leases: after another program changed a lease, after a plugin process
+//! was killed half way through a change, and after a reboot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,13 +16,13 @@ use super::table::{AddressRange, Table};
 use super::{CLAIM, Index, Store};
 
 impl Store {
-    /// Looks at every lease and every record once. Leases are removed only where nobody can hold them: of an
-    /// earlier boot, or empty.
+    /// Reads every lease and every record once. Removes only leases that cannot have a holder: those of an
+    /// earlier boot, and empty ones.
     ///
     /// # Errors
-    /// When anything of it cannot be read or written.
+    /// If anything cannot be read or written.
     pub(crate) fn reconcile(&mut self) -> Result<(), StoreError> {
-        log::info!("{}: looking at every lease", self.dir.display());
+        log::info!("{}: reading every lease", self.dir.display());
         self.changed = true;
         for dir in [&self.side.owners, &self.side.ranges] {
             files::make_private(dir)?;
@@ -52,15 +52,15 @@ impl Store {
             held.extend(kept.iter().map(|lease| lease.addr));
             self.keep(name, &kept, record)?;
         }
-        // What is left is of nobody who holds a lease.
+        // The remaining records name holders without a lease.
         for name in records.keys() {
             remove(&self.side.owners.join(name))?;
         }
         self.here.note(&elsewhere.keys().map(String::as_str).collect())?;
         for (machine, count) in &elsewhere {
             log::warn!(
-                "{}: {count} addresses are of another machine, {machine}, and are left alone: no two machines may share \
-                 ipam.dataDir; if that one is gone, or this is a copy of its folder: vlan-bridge-ipam release --machine {machine}",
+                "{}: {count} addresses belong to another machine, {machine}, and stay. Machines must not share ipam.dataDir. \
+                 If that machine is gone, or this is a copy of its folder, run: vlan-bridge-ipam release --machine {machine}",
                 self.dir.display()
             );
         }
@@ -69,7 +69,7 @@ impl Store {
         Ok(())
     }
 
-    /// Every record by its name; one that is none, by its name alone.
+    /// Every record by its file name. A file that is no record has only the name.
     fn records(&self) -> Result<BTreeMap<String, Option<Record>>, StoreError> {
         let mut records = BTreeMap::new();
         for entry in fs::read_dir(&self.side.owners).map_err(at("read", &self.side.owners))? {
@@ -85,7 +85,7 @@ impl Store {
         Ok(records)
     }
 
-    /// The leases without empty ones. One that is torn is written anew where a record says what it was.
+    /// The leases without the empty ones. A torn lease is restored if a record has its content.
     fn repaired(
         &self,
         mut leases: Vec<Lease>,
@@ -99,9 +99,9 @@ impl Store {
                 && lease.is_file
                 && let Some(owner) = owners.get_or_insert_with(|| self.owners(records)).get(&lease.addr)
                 && record::is_cut(&lease.holder, &record::of_owner(owner))
-                && (lease.holder.is_nobodys() || is_of(records.get(&record::of_owner(owner)), &lease))
+                && (lease.holder.names_no_holder() || is_of(records.get(&record::of_owner(owner)), &lease))
             {
-                log::warn!("{}: torn, it is of {owner}", lease.path.display());
+                log::warn!("{}: torn, it belongs to {owner}", lease.path.display());
                 let draft = self.dir.join(CLAIM);
                 lease.stamp = write_new(&draft, owner.record().as_bytes())?;
                 let name = record::of_owner(owner);
@@ -112,20 +112,20 @@ impl Store {
                 fs::rename(&draft, &lease.path).map_err(at("write", &lease.path))?;
                 lease.holder = Holder::Attachment(owner.clone());
             }
-            if lease.holder == Holder::Nobody {
-                log::warn!("{}: an empty lease, reclaimed", lease.path.display());
+            if lease.holder == Holder::Empty {
+                log::warn!("{}: removed an empty lease", lease.path.display());
                 remove(&lease.path)?;
                 continue;
             }
             if lease.holder == Holder::Unreadable {
-                log::warn!("{}: not a lease, its address is kept from use", lease.path.display());
+                log::warn!("{}: not a lease, its address will not be assigned", lease.path.display());
             }
             kept.push(lease);
         }
         Ok(kept)
     }
 
-    /// Who holds what by the records.
+    /// The owner of each address according to the records.
     fn owners(&self, records: &BTreeMap<String, Option<Record>>) -> BTreeMap<IpAddr, Owner> {
         let mut owners = BTreeMap::new();
         for (name, record) in records {
@@ -136,8 +136,8 @@ impl Store {
         owners
     }
 
-    /// Releases what was held before the machine was booted: no network namespace survives that. Gives back
-    /// what cannot be removed.
+    /// Releases leases from before the machine's boot, because no network namespace survives a reboot.
+    /// Returns the leases that cannot be removed.
     fn release_old(&self, name: &str, leases: Vec<Lease>) -> Result<Vec<Lease>, StoreError> {
         let mut stuck = Vec::new();
         for lease in leases {
@@ -146,14 +146,14 @@ impl Store {
                     log::warn!("cannot remove {}: {error}", lease.path.display());
                     stuck.push(lease);
                 }
-                _ => log::info!("released {} of {name}: the machine was booted since", lease.addr),
+                _ => log::info!("released {} of {name}: the machine has rebooted", lease.addr),
             }
         }
         Ok(stuck)
     }
 
-    /// Brings the record of a holder up to date. Leases that it is not about are stamped with this boot, and
-    /// no more is known of them: what was known was of another container of the same name.
+    /// Updates the record of a holder. Leases that the record does not describe get this boot, and nothing
+    /// more: the old record may describe another container of the same name.
     fn keep(&self, name: &str, leases: &[Lease], record: Option<Record>) -> Result<(), StoreError> {
         let path = self.side.owners.join(name);
         if leases.is_empty() {
@@ -177,7 +177,7 @@ impl Store {
         record.write(&path)
     }
 
-    /// Makes every table anew. How long an address has been free is not known across a boot.
+    /// Rebuilds every table. How long an address has been free is unknown across a boot.
     fn remake_tables(&mut self, held: &BTreeSet<IpAddr>) -> Result<(), StoreError> {
         self.tables.clear();
         if self.index.boot != self.boot_time.boot {
@@ -194,7 +194,7 @@ impl Store {
     }
 }
 
-/// Whether a record is about this very file: a lease that can be read may be a whole one of another.
+/// Whether a record describes this very file. A readable lease may be a complete one of another holder.
 fn is_of(record: Option<&Option<Record>>, lease: &Lease) -> bool {
     record.and_then(Option::as_ref).is_some_and(|record| record.is_of(lease))
 }

@@ -1,7 +1,7 @@
-//! What we know of a holder beyond host-local's two lines: a small JSON file for each.
+//! Facts about a holder beyond host-local's two lines, in a small JSON file for each holder.
 //!
-//! The file's name says whose it is, so an attachment finds what it holds with one look-up:
-//! `<container>:<interface>`, `<container>:` for a lease that names a container alone, and `@<address>` for a
+//! The file's name identifies the holder, so an attachment finds its leases with one lookup:
+//! `<container>:<interface>`, `<container>:` for a lease that names only a container, and `@<address>` for a
 //! lease that cannot be read.
 
 use std::collections::BTreeMap;
@@ -17,33 +17,34 @@ use super::files::{Lease, Stamp, replace};
 use super::holder::{Holder, Owner, is_container_id};
 use super::netns::Netns;
 
-/// Longest record read, in bytes. A path has 4096 at most, and a pod's names some hundreds.
+/// Longest record read, in bytes. A path has at most 4096, and a pod's names have some hundreds.
 const MAX_RECORD: u64 = 16 << 10;
 
-/// What is known of one holder.
+/// The record of one holder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
-    /// What it holds, or was about to hold when its ADD was killed: only the lease says which.
+    /// Its addresses. If its ADD was killed, some of them may have no lease. Only the lease decides.
     pub addresses: Vec<IpAddr>,
-    /// Which file the lease of each is. One that somebody else gave since, to a holder of the same name, is
-    /// another.
+    /// The stamp of each lease's file. If another program has assigned the address again to a holder of the
+    /// same name, the stamp differs.
     pub(crate) stamps: BTreeMap<IpAddr, Stamp>,
-    /// The boot it was seen in first.
+    /// The boot in which the lease was seen first.
     pub boot: String,
-    /// The machine that wrote it; empty when it has no identity, or none was noted yet.
+    /// The machine that wrote it. Empty if the machine has no identity, or if the record is older than this
+    /// field.
     pub machine: String,
-    /// Seconds since 1970, by the clock of then.
+    /// Seconds since 1970, by the clock at that time.
     pub since: u64,
-    /// Whether we did not see the ADD: the lease is host-local's, or our record of it was lost. What is known
-    /// is only that it was there in [`Record::boot`].
+    /// Whether the plugin did not see the ADD: host-local wrote the lease, or the record was lost. The lease
+    /// existed in [`Record::boot`], and no more is known.
     pub adopted: bool,
-    /// The container's network namespace, when the ADD told one.
+    /// The container's network namespace, if the ADD had one.
     pub netns: Option<Netns>,
-    /// `K8S_POD_NAMESPACE` and `K8S_POD_NAME`, where `CNI_ARGS` told them.
+    /// `K8S_POD_NAMESPACE` and `K8S_POD_NAME`, if `CNI_ARGS` had them.
     pub pod: Option<(String, String)>,
 }
 
-/// What was found in the place of a record.
+/// The result of reading a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "one at a time, and never kept")]
 pub(super) enum Found {
@@ -53,30 +54,30 @@ pub(super) enum Found {
 }
 
 impl Record {
-    /// Notes an address and its lease.
+    /// Adds an address and its lease.
     pub(super) fn add(&mut self, addr: IpAddr, stamp: Stamp) {
         if self.stamps.insert(addr, stamp).is_none() {
             self.addresses.push(addr);
         }
     }
 
-    /// Takes an address out.
+    /// Removes an address.
     pub(super) fn take(&mut self, addr: IpAddr) {
         self.addresses.retain(|other| *other != addr);
         self.stamps.remove(&addr);
     }
 
-    /// Whether it is this lease that the record is about.
+    /// Whether the record describes this lease.
     pub(super) fn is_of(&self, lease: &Lease) -> bool {
         self.stamp_of(lease.addr) == Some(lease.stamp)
     }
 
-    /// Which file the lease of an address is.
+    /// The stamp of an address's lease.
     pub(super) fn stamp_of(&self, addr: IpAddr) -> Option<Stamp> {
         self.stamps.get(&addr).copied()
     }
 
-    /// Reads a record: none, one, or, with a word in the log, one that is torn.
+    /// Reads a record: none, one, or a torn one, which is logged.
     pub(super) fn read(path: &Path) -> Found {
         let bytes = match open::read(path, MAX_RECORD) {
             Ok(bytes) => bytes,
@@ -89,16 +90,16 @@ impl Record {
         if let Some(record) = Record::parse(&bytes) {
             return Found::Record(record);
         }
-        log::warn!("{}: not a record, it will be written anew", path.display());
+        log::warn!("{}: not a record, it will be rewritten", path.display());
         Found::Torn
     }
 
-    /// Writes it in the place of what was there, which stays when that fails: it names what is held by then.
+    /// Replaces the record. If this fails, the old record stays, which names the leases at that time.
     pub(super) fn write(&self, path: &Path) -> Result<(), StoreError> {
         replace(path, self.to_json().to_string().as_bytes())
     }
 
-    /// Reads the content of a record.
+    /// Parses the content of a record.
     pub fn parse(bytes: &[u8]) -> Option<Record> {
         let value: Value = serde_json::from_slice(bytes).ok()?;
         let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -155,35 +156,35 @@ impl Record {
     }
 }
 
-/// The name of the record of a lease's holder.
+/// The file name of the record of a lease's holder.
 pub(super) fn file_name(holder: &Holder, addr: IpAddr) -> String {
     match holder {
         Holder::Attachment(owner) => of_owner(owner),
         Holder::Container(id) => of_container(id),
-        Holder::Nobody | Holder::Unreadable => format!("@{addr}"),
+        Holder::Empty | Holder::Unreadable => format!("@{addr}"),
     }
 }
 
-/// Whether a lease looks like one of a record's holder that was cut off.
+/// Whether a lease looks like a truncated lease of the record's holder.
 pub(super) fn is_cut(holder: &Holder, name: &str) -> bool {
     match holder {
-        Holder::Nobody | Holder::Unreadable => true,
+        Holder::Empty | Holder::Unreadable => true,
         Holder::Container(id) => name.starts_with(id.as_str()),
         Holder::Attachment(owner) => name.starts_with(&of_owner(owner)) && name != of_owner(owner),
     }
 }
 
-/// The name of an attachment's record. Neither part can hold a colon or a slash.
+/// The file name of an attachment's record. Neither part can contain a colon or a slash.
 pub(super) fn of_owner(owner: &Owner) -> String {
     format!("{}:{}", owner.container_id, owner.ifname)
 }
 
-/// The name of the record of a lease that names a container alone.
+/// The file name of the record of a lease that names only a container.
 pub(super) fn of_container(id: &str) -> String {
     format!("{id}:")
 }
 
-/// Whose record a file name is of.
+/// The holder that a record's file name identifies.
 pub(super) fn holder_of(name: &str) -> Option<Holder> {
     if name.starts_with('@') {
         return Some(Holder::Unreadable);
@@ -256,7 +257,7 @@ mod tests {
             (owner("c1", "eth"), true),
             (owner("c1", "eth0"), false),
             (owner("c2", "eth0"), false),
-            (Holder::Nobody, true),
+            (Holder::Empty, true),
         ] {
             assert_eq!(is_cut(&holder, "c1:eth0"), cut, "{holder:?}");
         }

@@ -1,4 +1,4 @@
-//! Giving addresses back.
+//! Releases leases.
 
 use std::fs;
 use std::net::IpAddr;
@@ -11,11 +11,11 @@ use super::record::{Found, Record};
 use super::{Store, record};
 
 impl Store {
-    /// Removes every lease of an attachment, or, when it has none, those that name its container alone. Tells
-    /// which.
+    /// Removes every lease of an attachment. If it has none, removes the leases that name only its container.
+    /// Returns the released addresses.
     ///
     /// # Errors
-    /// The first lease that could not be removed, after trying all.
+    /// The first lease that could not be removed, after an attempt at all of them.
     pub fn release(&mut self, owner: &Owner) -> Result<Vec<IpAddr>, StoreError> {
         if !self.known {
             return self.release_unknown(owner);
@@ -33,7 +33,7 @@ impl Store {
         Ok(released)
     }
 
-    /// Removes some of the leases of an attachment; its record stays.
+    /// Removes some of the leases of an attachment. Its record stays.
     ///
     /// # Errors
     /// The first lease that could not be removed.
@@ -46,8 +46,8 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what one record names and then the record, in this order: a lease whose record is gone would
-    /// be found by nobody. A record stays while a lease of it does.
+    /// Removes the leases in one record and then the record. In the other order, a kill would leave a lease
+    /// that no record names. The record stays while one of its leases does.
     pub(super) fn release_record(&mut self, name: &str, released: &mut Vec<IpAddr>) -> Vec<StoreError> {
         let record = match self.record(name) {
             Ok(Some(record)) => record,
@@ -55,7 +55,7 @@ impl Store {
             Err(error) => return vec![error],
         };
         if self.is_elsewhere(&record) {
-            log::warn!("{name} is of another machine, {}, and keeps what it holds", record.machine);
+            log::warn!("{name} belongs to another machine, {}, and keeps its leases", record.machine);
             return Vec::new();
         }
         self.release_all_of(name, &record, released)
@@ -77,24 +77,24 @@ impl Store {
         errors
     }
 
-    /// Removes a lease that a record names, unless somebody else holds it by now.
+    /// Removes a lease that a record names, unless it has another holder now.
     pub(super) fn free_lease(&mut self, addr: IpAddr, name: &str) -> Result<bool, StoreError> {
         let path = self.lease(addr);
         match holder_at(&path)? {
             None => return Ok(false),
             Some(holder) if record::file_name(&holder, addr) == name => {}
             Some(Holder::Container(id)) if self.is_all_that_names(&id, name) => {
-                log::info!("{}: it names the container alone by now", path.display());
+                log::info!("{}: it names only the container now", path.display());
             }
             Some(holder)
                 if record::is_cut(&holder, name)
-                    && (holder.is_nobodys() || self.is_the_file(name, addr))
+                    && (holder.names_no_holder() || self.is_the_file(name, addr))
                     && !self.side.owners.join(record::file_name(&holder, addr)).exists() =>
             {
-                log::warn!("{}: torn, it is of {name}", path.display());
+                log::warn!("{}: torn, it belongs to {name}", path.display());
             }
             Some(holder) => {
-                log::info!("{}: it is of {holder:?} now and stays", path.display());
+                log::info!("{}: it belongs to {holder:?} now and stays", path.display());
                 return Ok(false);
             }
         }
@@ -104,10 +104,11 @@ impl Store {
         Ok(true)
     }
 
-    /// Releases everything that another machine gave.
+    /// Releases all leases of another machine.
     ///
     /// # Errors
-    /// When the records cannot be listed, and the first lease that could not be removed, after trying all.
+    /// If the records cannot be listed, and the first lease that could not be removed, after an attempt at
+    /// all of them.
     pub fn release_machine(&mut self, machine: &str) -> Result<Vec<IpAddr>, StoreError> {
         let (mut released, mut errors) = (Vec::new(), Vec::new());
         for name in files::names(&self.side.owners)? {
@@ -118,36 +119,36 @@ impl Store {
                 errors.extend(self.release_all_of(&name, &record, &mut released));
             }
         }
-        self.doubt(&released)?;
+        self.drop_clear(&released)?;
         errors.into_iter().next().map_or(Ok(released), Err)
     }
 
-    /// Whether a record is of another machine, which alone knows what became of it.
+    /// Whether a record belongs to another machine, which alone knows the state of the holder.
     pub(super) fn is_elsewhere(&self, record: &Record) -> bool {
         self.here.age(&self.boot_time, record) == Age::Elsewhere
     }
 
-    /// The same of a lease's holder, when there is nothing to go by but the leases.
+    /// The same for the holder of a lease, if only the leases are known.
     pub(super) fn is_lease_elsewhere(&self, lease: &Lease) -> bool {
         let name = record::file_name(&lease.holder, lease.addr);
         matches!(Record::read(&self.side.owners.join(name)), Found::Record(record) if self.is_elsewhere(&record))
     }
 
-    /// Whether a lease that names this container alone can only be that of a record of one of its
-    /// attachments: somebody wrote it over, and host-local takes it for that attachment's as well.
+    /// Whether a lease that names only this container can belong only to this attachment's record. Another
+    /// program then overwrote it, and host-local also treats it as that attachment's.
     fn is_all_that_names(&self, id: &str, name: &str) -> bool {
         name.split_once(':').is_some_and(|(container, _)| container == id)
             && !self.side.owners.join(record::of_container(id)).exists()
     }
 
-    /// Whether a record is about the file that an address's lease is now.
+    /// Whether a record describes the current file of an address's lease.
     fn is_the_file(&self, name: &str, addr: IpAddr) -> bool {
         let Found::Record(record) = Record::read(&self.side.owners.join(name)) else { return false };
         let found = fs::symlink_metadata(self.lease(addr));
         found.is_ok_and(|found| record.stamp_of(addr) == Some(Stamp::of(&found)))
     }
 
-    /// [`Store::release`] when there is nothing to go by but the leases themselves.
+    /// [`Store::release`] if only the leases themselves are known.
     fn release_unknown(&mut self, owner: &Owner) -> Result<Vec<IpAddr>, StoreError> {
         let leases = files::scan(&self.dir)?;
         let exact = leases.iter().any(|lease| matches!(&lease.holder, Holder::Attachment(o) if o == owner));
@@ -161,18 +162,18 @@ impl Store {
         Ok(released)
     }
 
-    /// Removes every lease whose holder is not to be kept, going on past errors. Tells which, and the errors.
-    /// Every lease is looked at, so that one whose record was lost is found at last.
+    /// Removes every lease whose holder `keep` rejects, and continues after errors. Returns the released
+    /// addresses and the errors. It reads every lease, so it also finds one whose record was lost.
     ///
     /// # Errors
-    /// When the holders cannot be listed.
+    /// If the holders cannot be listed.
     pub fn retain(
         &mut self,
         keep: impl Fn(&Holder) -> bool,
     ) -> Result<(Vec<IpAddr>, Vec<StoreError>), StoreError> {
         let (mut released, mut errors) = (Vec::new(), Vec::new());
         if let Err(error) = self.reconcile() {
-            log::warn!("{error}; GC goes by the leases alone");
+            log::warn!("{error}; GC uses only the leases");
             self.known = false;
         }
         if !self.known {

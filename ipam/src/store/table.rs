@@ -1,12 +1,12 @@
-//! The addresses of one range, and in which order they come: first those that were never given, then the one
-//! that has been free the longest.
+//! The addresses of one range and their order: first those that were never assigned, then the one that has
+//! been free the longest.
 //!
-//! A file of fixed entries, one for each address, found by arithmetic: any question costs a few reads of some
-//! bytes, however many addresses are held. Entries of free addresses are linked to a queue. All of it can be
-//! made anew from the leases, and is, whenever the [index](super::index) says that it may be wrong.
+//! The file has one entry of fixed size for each address, at a computed offset. Any query reads only a few
+//! bytes, however many addresses are held. The entries of free addresses form a linked queue. The file is
+//! rebuilt from the leases whenever the [index](super::index) says that it may be wrong.
 //!
-//! A head of 32 bytes, then an entry of 16 bytes for each address, all numbers little-endian. A position is
-//! stored plus one; zero is none. Entries behind the end of the file are all zero.
+//! A head of 32 bytes is followed by an entry of 16 bytes for each address. All numbers are little-endian. A
+//! position is stored plus one. Zero means none. Entries after the end of the file are all zero.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -25,11 +25,10 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
-/// How many addresses of a range are handed out of their own accord, from its first on. Of a larger range,
-/// such as a v6 /64, the others can be requested.
+/// So many addresses of a range are assigned, from its first on. The others must be requested.
 pub(super) const WINDOW: u128 = 1 << 20;
-/// So many free addresses are remembered before the longest-free one is used again although there are others
-/// that never were: what a large range costs on disk stays bounded.
+/// When so many free addresses are recorded, the one that has been free the longest comes before those that
+/// were never assigned. This limits the size of a large range's table.
 const MEMORY: u32 = 1 << 16;
 
 /// The first and last address of a range, which are also the name of its table.
@@ -39,17 +38,17 @@ pub(super) struct AddressRange {
     pub(super) last: IpAddr,
 }
 
-/// A range's table, open.
+/// The open table of a range.
 #[derive(Debug)]
 pub(super) struct Table {
     file: File,
     span: AddressRange,
     head: Head,
-    /// Whether the head is to be written.
+    /// Whether the head must be written.
     changed: bool,
 }
 
-/// An address that has been free the longest, and since when.
+/// A free address, and when it became free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FreedAddress {
     pub(super) addr: IpAddr,
@@ -57,7 +56,7 @@ pub(super) struct FreedAddress {
 }
 
 impl AddressRange {
-    /// Reads a table's name.
+    /// Parses a table's name.
     pub(super) fn parse(name: &str) -> Option<AddressRange> {
         let (first, last) = name.split_once('-')?;
         let span = AddressRange { first: first.parse().ok()?, last: last.parse().ok()? };
@@ -69,12 +68,12 @@ impl AddressRange {
         format!("{}-{}", self.first, self.last)
     }
 
-    /// Whether an address is between the two.
+    /// Whether the address is in the range.
     pub(super) fn contains(&self, addr: IpAddr) -> bool {
         Family::of(addr) == Family::of(self.first) && self.first <= addr && addr <= self.last
     }
 
-    /// How many addresses have an entry.
+    /// The number of addresses that have an entry.
     fn window(&self) -> u32 {
         let len = (bits(self.last) - bits(self.first)).saturating_add(1);
         u32::try_from(len.min(WINDOW)).unwrap_or(u32::MAX)
@@ -101,7 +100,7 @@ impl AddressRange {
 }
 
 impl Table {
-    /// Opens a table. `None` when there is none, or something else in its place.
+    /// Opens a table. `None` if there is none, or if the file is no table.
     pub(super) fn open(path: &Path, span: AddressRange) -> Option<Table> {
         let file = open::options().read(true).write(true).open(path).ok()?;
         let mut bytes = [0; HEAD as usize];
@@ -110,9 +109,9 @@ impl Table {
         Some(Table { file, span, head, changed: false })
     }
 
-    /// Makes a table, in the place of one that may have been there: what is held, and what the old one knows
-    /// of how long the others have been free. What was held and is no more became free at `now`. Without an
-    /// old one the search begins behind `last`.
+    /// Builds a table and replaces an existing one. The held addresses are given. How long the other
+    /// addresses have been free comes from the old table. Addresses that the old table has as held and that
+    /// no longer are became free at `now`. Without an old table, the search starts after `last`.
     pub(super) fn make(
         path: &Path,
         span: AddressRange,
@@ -155,14 +154,14 @@ impl Table {
         head.last_freed = free.last().map_or(0, |(_, position)| position + 1);
         head.free = u32::try_from(free.len()).unwrap_or(u32::MAX);
         bytes[..HEAD as usize].copy_from_slice(&head.encode());
-        // Whatever is in its place, even something that is no file, or of which nobody knows how large it is.
+        // Any existing file is removed, even one that is no regular file or of unknown size.
         let _ = std::fs::remove_file(path);
         let file = open::options().read(true).write(true).create_new(true).open(path)?;
         file.write_all_at(&bytes, 0)?;
         Ok(Table { file, span, head, changed: false })
     }
 
-    /// The next address that was never given. It stays the next until somebody holds it.
+    /// The next address that was never assigned. It stays the next one until it is held.
     pub(super) fn fresh(&mut self, offered: impl Fn(IpAddr) -> Offer) -> io::Result<Option<IpAddr>> {
         let window = self.span.window();
         while self.head.left > 0 {
@@ -177,7 +176,8 @@ impl Table {
         Ok(None)
     }
 
-    /// The search for an address that was never given stops at a position (none), or goes on at another.
+    /// Whether the search for an address that was never assigned stops at a position (none), or continues at
+    /// another.
     fn passes(&self, position: u32, offered: &impl Fn(IpAddr) -> Offer) -> io::Result<Option<u32>> {
         let window = self.span.window();
         let entry = self.entry(position)?;
@@ -190,7 +190,7 @@ impl Table {
         Ok(Some(end.min(window)))
     }
 
-    /// Up to `most` addresses that were never given, in the order in which they will be.
+    /// Up to `most` addresses that were never assigned, in the order of their assignment.
     pub(super) fn next_fresh(
         &self,
         offered: impl Fn(IpAddr) -> Offer,
@@ -212,7 +212,7 @@ impl Table {
         Ok(found)
     }
 
-    /// Up to `most` of the addresses that have been free the longest.
+    /// Up to `most` addresses that have been free the longest.
     pub(super) fn next_free(
         &self,
         offered: impl Fn(IpAddr) -> Offer,
@@ -230,10 +230,10 @@ impl Table {
         Ok(found)
     }
 
-    /// The address that has been free the longest of those that are offered.
+    /// Of the offered addresses, the one that has been free the longest.
     pub(super) fn longest_free(&self, offered: impl Fn(IpAddr) -> Offer) -> io::Result<Option<FreedAddress>> {
         let mut next = self.head.longest_free;
-        // A queue that leads in a circle ends, too.
+        // The limit ends the search even if the queue is circular.
         for _ in 0..self.head.free {
             let Some(position) = next.checked_sub(1) else { break };
             let (entry, addr) = (self.entry(position)?, self.span.address(position));
@@ -245,7 +245,7 @@ impl Table {
         Ok(None)
     }
 
-    /// The free addresses that became free after `since`, the last one first.
+    /// The addresses that became free after `since`, the latest first.
     pub(super) fn freed_after(&self, since: u32) -> io::Result<Vec<FreedAddress>> {
         let (mut next, mut freed) = (self.head.last_freed, Vec::new());
         while freed.len() < self.head.free as usize
@@ -261,24 +261,24 @@ impl Table {
         Ok(freed)
     }
 
-    /// How many addresses of the range may be given, as the last ADD had it.
+    /// The number of addresses of the range that may be assigned, according to the last ADD.
     pub(super) fn capacity(&self) -> u32 {
         self.head.capacity
     }
 
-    /// Notes how many addresses of the range may be given.
+    /// Records the number of addresses of the range that may be assigned.
     pub(super) fn set_capacity(&mut self, capacity: u128) {
         let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
         self.changed |= self.head.capacity != capacity;
         self.head.capacity = capacity;
     }
 
-    /// Whether the longest-free address comes before one that was never given.
+    /// Whether the address that has been free the longest comes before those that were never assigned.
     pub(super) fn is_large(&self) -> bool {
         self.head.free >= MEMORY
     }
 
-    /// Notes that an address is held.
+    /// Records that an address is held.
     pub(super) fn hold(&mut self, addr: IpAddr) -> io::Result<()> {
         let Some(position) = self.span.position(addr) else { return Ok(()) };
         let entry = self.entry(position)?;
@@ -291,7 +291,7 @@ impl Table {
         Ok(())
     }
 
-    /// Notes that an address is free since `now`.
+    /// Records that an address is free since `now`.
     pub(super) fn free(&mut self, addr: IpAddr, now: u32) -> io::Result<()> {
         let Some(position) = self.span.position(addr) else { return Ok(()) };
         if self.entry(position)?.state == State::Free {
@@ -312,7 +312,7 @@ impl Table {
         Ok(())
     }
 
-    /// Whether an address was never given.
+    /// Whether an address was never assigned.
     pub(super) fn is_fresh(&self, addr: IpAddr) -> io::Result<bool> {
         let Some(position) = self.span.position(addr) else { return Ok(false) };
         Ok(self.entry(position)?.state == State::Fresh)
@@ -326,7 +326,7 @@ impl Table {
         Ok(())
     }
 
-    /// Takes an entry out of the queue.
+    /// Removes an entry from the queue.
     fn unlink(&mut self, entry: Entry) -> io::Result<()> {
         match entry.previous.checked_sub(1) {
             Some(position) => {
@@ -347,7 +347,7 @@ impl Table {
         Ok(())
     }
 
-    /// What is known of an address; nothing of one that the range does not have.
+    /// The entry of an address. An empty one if the address is outside the range.
     fn entry(&self, position: u32) -> io::Result<Entry> {
         if position >= self.span.window() {
             return Ok(Entry::default());
@@ -362,16 +362,16 @@ impl Table {
 
     fn put(&self, position: u32, entry: Entry) -> io::Result<()> {
         if position >= self.span.window() {
-            return Err(io::Error::other("an entry leads out of the table"));
+            return Err(io::Error::other("an entry points outside the table"));
         }
         self.file.write_all_at(&entry.encode(), offset(position))
     }
 }
 
-/// What a table that is to be replaced knows.
+/// The content of a table that is being replaced.
 struct Old {
     head: Head,
-    /// When they became free, and their positions. What was held comes with the latest time there is.
+    /// When each address became free, and its position. Held addresses have the latest possible time.
     free: Vec<(u32, u32)>,
 }
 

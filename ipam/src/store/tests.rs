@@ -1,4 +1,4 @@
-//! Tests of [`Store`] against a directory of their own.
+//! Tests of [`Store`], each in its own directory.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use super::*;
 
 const NETWORK: &str = "vlan136";
 
-/// A data directory that goes with the test.
+/// A data directory that is removed after the test.
 struct DataDir(PathBuf);
 
 impl DataDir {
@@ -25,7 +25,7 @@ impl DataDir {
         Store::create(&self.0, NETWORK).unwrap()
     }
 
-    /// One call: everything is known at its end.
+    /// Runs one complete call.
     fn call<T>(&self, work: impl FnOnce(&mut Store) -> T) -> T {
         let mut store = self.store();
         let outcome = work(&mut store);
@@ -47,7 +47,7 @@ impl DataDir {
         released.iter().map(IpAddr::to_string).collect()
     }
 
-    /// The names of the records, sorted.
+    /// The file names of the records, sorted.
     fn records(&self) -> Vec<String> {
         let entries = fs::read_dir(self.0.join(SIDE).join(NETWORK).join("owners")).unwrap();
         let mut names: Vec<String> =
@@ -56,7 +56,7 @@ impl DataDir {
         names
     }
 
-    /// Whether the next call has to look at every lease.
+    /// Whether the next call has to read every lease.
     fn is_dirty(&self) -> bool {
         !Store::lock(&self.0, NETWORK, self.0.join(NETWORK), LIMIT).unwrap().known
     }
@@ -65,7 +65,7 @@ impl DataDir {
         self.0.join(NETWORK).join(name)
     }
 
-    /// Every file but the lock, sorted.
+    /// Every file except the lock, sorted.
     fn files(&self) -> Vec<String> {
         let entries = fs::read_dir(self.0.join(NETWORK)).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -149,7 +149,8 @@ fn release_takes_the_attachments_leases_alone() {
     fs::write(dir.path("10.0.0.5"), b"c1").unwrap();
     assert_eq!(dir.release("c1", "eth0"), ["10.0.0.2", "2001:db8::2"]);
     assert_eq!(dir.files(), ["10.0.0.3", "10.0.0.4", "10.0.0.5"]);
-    // Nothing exact is left, so the lease that names the container alone is the attachment's.
+    // No lease names the interface any more, so the lease that names only the container belongs to the
+    // attachment.
     assert_eq!(dir.release("c1", "eth0"), ["10.0.0.5"]);
     assert!(dir.release("c1", "eth0").is_empty());
     assert_eq!(dir.records(), ["c1:net1", "c2:eth0"]);
@@ -159,7 +160,7 @@ fn release_takes_the_attachments_leases_alone() {
 fn a_record_whose_lease_is_another_holders_frees_nothing() {
     let dir = DataDir::new();
     dir.claim("10.0.0.2", "c1", "eth0");
-    // As when an ADD of c1 was killed before its lease was there, and c2 got the address.
+    // As if an ADD of c1 was killed before it wrote its lease, and c2 got the address.
     let records = dir.0.join(SIDE).join(NETWORK).join("owners");
     fs::rename(records.join("c1:eth0"), records.join("c0:eth0")).unwrap();
     assert!(dir.release("c0", "eth0").is_empty());
@@ -197,7 +198,7 @@ fn what_is_known_can_be_lost() {
         fs::write(dir.0.join(SIDE).join(NETWORK).join(file), content).unwrap();
         dir.call(|store| assert_eq!(store.held_by(&owner("c1", "eth0")).unwrap(), [ip("10.0.0.2")]));
     }
-    // Cut off as it was made, before there was a lease.
+    // Truncated when it was created, before there was a lease.
     fs::write(dir.0.join(SIDE).join(NETWORK).join("owners/c2:eth0"), b"").unwrap();
     assert!(dir.release("c2", "eth0").is_empty());
     assert_eq!(dir.records(), ["c1:eth0"]);
@@ -205,7 +206,7 @@ fn what_is_known_can_be_lost() {
     assert_eq!(dir.release("c1", "eth0"), ["10.0.0.2"]);
 }
 
-/// As a power cut leaves it: the file's name and times were on disk, what was in it was not.
+/// The state after a power cut: the file's name and times were on disk, but its content was not.
 fn tear(path: &Path, content: &[u8]) {
     let written = fs::metadata(path).unwrap().modified().unwrap();
     fs::write(path, content).unwrap();
@@ -222,13 +223,13 @@ fn a_torn_lease_is_written_anew() {
         dir.call(|_| ());
         assert_eq!(fs::read(dir.path("10.0.0.2")).unwrap(), b"c1\r\neth0");
         assert_eq!(dir.files(), ["10.0.0.2"]);
-        // Torn and not noticed, it still is the one that the record names.
+        // The lease was torn without notice, but it is still the file that the record names.
         tear(&dir.path("10.0.0.2"), torn);
         assert_eq!(dir.release("c1", "eth0"), ["10.0.0.2"]);
     }
 }
 
-/// The lease of `net1` is no beginning of `net10`'s when it is another file.
+/// A lease of `net1` is no truncated lease of `net10` if it is another file.
 #[test]
 fn a_whole_lease_of_another_is_not_taken_for_a_torn_one() {
     let dir = DataDir::new();
@@ -270,7 +271,7 @@ fn another_boot_frees_what_was_held_in_the_last() {
 fn retain_skips_what_is_no_lease() {
     let dir = DataDir::new();
     dir.claim("10.0.0.2", "c1", "eth0");
-    dir.call(|store| store.remember(0, ip("10.0.0.2")).unwrap());
+    dir.call(|store| store.set_last_reserved(0, ip("10.0.0.2")).unwrap());
     fs::write(dir.path(".hidden"), b"c9\r\neth0").unwrap();
     fs::write(dir.path("notes"), b"c9\r\neth0").unwrap();
     fs::create_dir(dir.path("10.0.0.9")).unwrap();
@@ -283,7 +284,7 @@ fn retain_skips_what_is_no_lease() {
 fn retain_goes_on_past_errors() {
     let dir = DataDir::new();
     dir.claim("10.0.0.2", "c1", "eth0");
-    // A directory cannot be unlinked, whoever asks.
+    // Nobody can unlink a directory.
     fs::create_dir(dir.path("10.0.0.1")).unwrap();
     fs::create_dir(dir.path("10.0.0.3")).unwrap();
     let (released, errors) = dir.call(|store| store.retain(|_| false).unwrap());
@@ -307,9 +308,9 @@ fn remembers_the_last_address_of_each_set() {
     let dir = DataDir::new();
     let mut store = dir.store();
     assert_eq!(store.last_reserved(0), None);
-    store.remember(0, ip("10.0.0.2")).unwrap();
-    store.remember(0, ip("10.0.0.3")).unwrap();
-    store.remember(1, ip("2001:db8::2")).unwrap();
+    store.set_last_reserved(0, ip("10.0.0.2")).unwrap();
+    store.set_last_reserved(0, ip("10.0.0.3")).unwrap();
+    store.set_last_reserved(1, ip("2001:db8::2")).unwrap();
     assert_eq!(
         (store.last_reserved(0), store.last_reserved(1)),
         (Some(ip("10.0.0.3")), Some(ip("2001:db8::2")))

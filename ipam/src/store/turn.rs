@@ -1,4 +1,4 @@
-//! Whose turn it is to probe.
+//! The probing lock: one ADD probes at a time.
 
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -12,20 +12,19 @@ use kernel::open;
 use super::error::{StoreError, at};
 use super::{StateDir, Store};
 
-/// Who waits for the turn to probe waits for the network, so a little more is nothing.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
-/// The longest pause between two looks: fifty who wait must not keep from working the one they wait for.
+/// The first pause between two attempts. It is short compared with the wait for the network.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+/// The longest pause between two attempts: fifty waiting ADDs must not slow down the one that probes.
 const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 impl Store {
-    /// Waits for its turn to probe, or for what the process whose turn it is finds: `None` when the verdicts
-    /// have changed meanwhile, so that a burst does not queue for a turn that most of it will not need. The
-    /// turn ends with the descriptor, and so with the process. The leases are not locked: whoever probes
-    /// waits for the network.
+    /// Waits for the probing lock, or for the verdicts of the process that holds it. `None` if the verdicts
+    /// have changed meanwhile: most ADDs of a burst then need no lock. The lock ends with the descriptor, and
+    /// so with the process. The leases are not locked, because the prober waits for the network.
     ///
     /// # Errors
-    /// When the lock cannot be taken, or there is neither for so long: its holder waits for the network, or
+    /// If the lock cannot be taken, or neither happens for `longest`: the holder waits for the network, or
     /// was stopped.
-    pub fn turn_to_probe(
+    pub fn lock_probing(
         data_dir: &Path,
         network: &str,
         longest: Duration,
@@ -34,7 +33,7 @@ impl Store {
         let turn = open::to_write(&path).map_err(at("open", &path))?;
         let before = identity(&verdicts);
         let deadline = Instant::now() + longest;
-        let mut pause = LOOK_AGAIN;
+        let mut pause = FIRST_PAUSE;
         loop {
             match turn.try_lock() {
                 Ok(()) => return Ok(Some(turn)),
@@ -52,7 +51,7 @@ impl Store {
     }
 }
 
-/// What a file that is only ever replaced changes by.
+/// Values of a file that change whenever it is replaced.
 fn identity(path: &Path) -> Option<(u64, i64, i64)> {
     fs::metadata(path).ok().map(|file| (file.ino(), file.mtime(), file.mtime_nsec()))
 }

@@ -1,8 +1,8 @@
-//! What probing found: which addresses nobody on the network uses, for a short time, and which somebody else
-//! does.
+//! The verdicts of probing: addresses that no machine on the network uses, valid for a short time, and
+//! addresses that another machine uses.
 //!
-//! One small file beside the records. Times are those of the boot, so a boot begins with none. It is read by
-//! who is about to give an address and by nobody who gives one back.
+//! They are in one small file beside the records. Times count from the boot, so a boot starts without
+//! verdicts. ADD reads the file, DEL does not.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -19,37 +19,36 @@ use super::error::StoreError;
 use super::files::replace;
 use super::holder::Owner;
 
-/// How long nobody's use of an address is believed, in tenths of a second: as long as a burst of pods takes
-/// to start.
+/// How long an address counts as unused, in tenths of a second: the time that a burst of pods needs to start.
 const CLEAR_FOR: u32 = 100;
-/// So many addresses are known to be clear at the most: what four windows find.
+/// The largest number of unused addresses: the results of four windows.
 const MAX_CLEAR: usize = 64;
-/// So many are quarantined at the most; what comes beyond is found by the next probe.
+/// The largest number of quarantined addresses. The next probe finds further ones again.
 const MAX_QUARANTINED: usize = 256;
 /// Longest file read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// An address that a machine that is not ours was seen to use.
+/// An address that another machine was seen to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quarantined {
     /// The MAC that answered for it, or probed for it.
     pub mac: MacAddr,
     /// When it was seen, in tenths of a second since the boot.
     pub(super) at: u32,
-    /// When it is offered again.
+    /// When the quarantine ends.
     pub(super) until: u32,
 }
 
-/// Everything that probing has found and that still counts.
+/// All verdicts that are still valid.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Verdicts {
-    /// When each was found to be nobody's.
+    /// When each address was found to be unused.
     clear: BTreeMap<IpAddr, u32>,
     quarantined: BTreeMap<IpAddr, Quarantined>,
 }
 
 impl Verdicts {
-    /// Reads what still counts. A file that is none is worth nothing: it is written anew by the next probe.
+    /// Reads the valid verdicts. A file that cannot be parsed is ignored, and the next probe replaces it.
     fn read(path: &Path, boot_time: &BootTime) -> Verdicts {
         let bytes = match open::read(path, MAX_FILE) {
             Ok(bytes) => bytes,
@@ -60,7 +59,7 @@ impl Verdicts {
             }
         };
         let Some((boot, mut verdicts)) = Verdicts::parse(&bytes) else {
-            log::warn!("{}: no verdicts, they will be written anew", path.display());
+            log::warn!("{}: not a file of verdicts, it will be rewritten", path.display());
             return Verdicts::default();
         };
         if boot != boot_time.boot {
@@ -72,7 +71,7 @@ impl Verdicts {
         verdicts
     }
 
-    /// Reads the content of the file: the boot that it is of, and what was found.
+    /// Parses the content of the file: its boot, and the verdicts.
     pub(super) fn parse(bytes: &[u8]) -> Option<(String, Verdicts)> {
         let value: Value = serde_json::from_slice(bytes).ok()?;
         let number = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
@@ -103,7 +102,7 @@ impl Verdicts {
         replace(path, text.as_bytes())
     }
 
-    /// Notes what a window has found.
+    /// Records the results of a window.
     fn note(&mut self, seen: &Window<'_>, now: u32) {
         for addr in seen.probed {
             match seen.conflicts.get(addr) {
@@ -130,56 +129,53 @@ impl Verdicts {
     }
 }
 
-/// What probing found in one go.
+/// The results of one window.
 #[derive(Debug)]
 pub struct Window<'a> {
-    /// The addresses that were probed.
+    /// The probed addresses.
     pub probed: &'a [IpAddr],
-    /// Those of them that somebody else uses, and the MAC seen.
+    /// The probed addresses that another machine uses, and its MAC.
     pub conflicts: &'a BTreeMap<IpAddr, MacAddr>,
-    /// How long those are not offered, in seconds.
+    /// The length of their quarantine in seconds.
     pub quarantine: u32,
 }
 
 impl Store {
-    /// Whether an address was found to be nobody's a short time ago.
+    /// Whether an address was found to be unused a short time ago.
     pub fn is_clear(&mut self, addr: IpAddr) -> bool {
         self.verdicts().clear.contains_key(&addr)
     }
 
-    /// Who uses an address that is set aside.
+    /// The verdict on a quarantined address.
     pub fn quarantined(&mut self, addr: IpAddr) -> Option<Quarantined> {
         self.verdicts().quarantined.get(&addr).copied()
     }
 
-    /// Every address that is set aside, and for how many seconds yet.
+    /// Every quarantined address, with the remaining seconds.
     pub fn all_quarantined(&mut self) -> Vec<(IpAddr, Quarantined, u32)> {
         let now = self.boot_time.uptime;
         let all: Vec<_> = self.verdicts().quarantined.iter().map(|(addr, seen)| (*addr, *seen)).collect();
         all.into_iter()
-            // One that was requested, and not probed, may be held all the same.
+            // A requested address that was not probed may be held in spite of its quarantine.
             .filter(|(addr, _)| !self.lease(*addr).exists())
             .map(|(addr, seen)| (addr, seen, seen.until.saturating_sub(now).div_ceil(10)))
             .collect()
     }
 
-    /// Notes what probing has found for an attachment. Of an address that another has taken meanwhile nothing
-    /// is noted: who answers for it may be its new holder.
+    /// Records the results of a window for an attachment. Skips an address that another attachment has taken
+    /// meanwhile, because the answer may come from that attachment.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn note_window(&mut self, owner: &Owner, window: &Window<'_>) -> Result<(), StoreError> {
         let mut probed = Vec::new();
         for addr in window.probed {
-            if !self.is_anothers(*addr, owner)? {
+            if !self.is_held_by_another(*addr, owner)? {
                 probed.push(*addr);
             }
         }
         for (addr, mac) in window.conflicts {
-            log::warn!(
-                "{addr} is used by {mac}, a machine that is not ours: not offered for {} s",
-                window.quarantine
-            );
+            log::warn!("{addr} is used by another machine, {mac}: quarantined for {} s", window.quarantine);
         }
         let (now, path, boot) =
             (self.boot_time.uptime, self.side.verdicts.clone(), self.boot_time.boot.clone());
@@ -188,8 +184,8 @@ impl Store {
         verdicts.write(&path, &boot)
     }
 
-    /// Forgets that nobody uses these addresses: somebody held them, and may still answer.
-    pub(super) fn doubt(&mut self, addrs: &[IpAddr]) -> Result<(), StoreError> {
+    /// Drops the verdict that these addresses are unused: an attachment held them and may still answer.
+    pub(super) fn drop_clear(&mut self, addrs: &[IpAddr]) -> Result<(), StoreError> {
         let (path, boot) = (self.side.verdicts.clone(), self.boot_time.boot.clone());
         let verdicts = self.verdicts();
         let before = verdicts.clear.len();
@@ -236,7 +232,7 @@ mod tests {
         assert_eq!(read("b1", 1599), (false, Some(mac)));
         assert_eq!(read("b1", 1600), (false, None));
         assert_eq!(read("b2", 1000), (false, None));
-        // Written in the future of this boot: no boot id, then.
+        // Written in the future of this boot, which happens without a boot id.
         assert_eq!(read("b1", 999), (false, None));
         fs::write(&dir, "{").unwrap();
         assert_eq!(read("b1", 1000), (false, None));

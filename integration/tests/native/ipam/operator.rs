@@ -70,7 +70,7 @@ fn show_and_usage() {
     let json = ask(&ipam, "show 10.1.0.3 -o json").expect_ok().json();
     assert_eq!(json["namespace"], "gone");
     let nobody = ask(&ipam, "show 10.1.0.5");
-    assert_eq!((nobody.status.code(), nobody.stderr.trim()), (Some(1), "nobody holds 10.1.0.5"));
+    assert_eq!((nobody.status.code(), nobody.stderr.trim()), (Some(1), "no lease for 10.1.0.5"));
 
     let text = ask(&ipam, "usage").expect_ok().stdout;
     assert_eq!(text, "vlan136: 10.1.0.1-10.1.0.20: 4 used, 1 cooling, 0 quarantined of 19\n");
@@ -93,7 +93,7 @@ fn release_asks_and_spares_the_living() {
     let answered = |line: &str, answer: &str| run_with(&mut command(&ipam, line), answer.as_bytes());
     let held = |addr: &str| ipam.leases().contains_key(addr);
     let refused = ask(&ipam, "release 10.1.0.2 --yes");
-    assert!(refused.stderr.contains("is alive: --force"), "{refused}");
+    assert!(refused.stderr.contains("is alive: use --force"), "{refused}");
     assert_eq!(refused.status.code(), Some(1));
     for answer in ["", "n\n", "yesterday\n"] {
         let refused = answered("release 10.1.0.3", answer);

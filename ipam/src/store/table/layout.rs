@@ -1,16 +1,16 @@
-//! A table's bytes.
+//! The layout of a table.
 
 /// The first bytes of a table, with the version of its layout.
 const MAGIC: [u8; 8] = *b"vbrange1";
-/// How long the head is, in bytes.
+/// Length of the head in bytes.
 pub(super) const HEAD: u64 = 32;
-/// How long an entry is, in bytes.
+/// Length of an entry in bytes.
 pub(super) const ENTRY: u64 = 16;
 
-/// What is known of one address.
+/// The state of one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum State {
-    /// Never given.
+    /// Never assigned.
     #[default]
     Fresh,
     Held,
@@ -22,24 +22,24 @@ pub(super) struct Entry {
     pub(super) state: State,
     /// When it became free, in tenths of a second since the boot.
     pub(super) at: u32,
-    /// Free: the next in the queue. Held: where the run of held addresses that it is in ended when the table
-    /// was made.
+    /// Free: the next address in the queue. Held: the end of its run of held addresses when the table was
+    /// built.
     pub(super) next: u32,
-    /// Free: the one before in the queue.
+    /// Free: the previous address in the queue.
     pub(super) previous: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Head {
-    /// Where the search for an address that was never given goes on.
+    /// Where the search for an address that was never assigned continues.
     pub(super) cursor: u32,
-    /// How many the cursor has not passed.
+    /// The number of addresses that the cursor has not passed.
     pub(super) left: u32,
     /// The queue of free addresses.
     pub(super) longest_free: u32,
     pub(super) last_freed: u32,
     pub(super) free: u32,
-    /// How many addresses may be given; all ones when there are more. For people.
+    /// The number of addresses that may be assigned, all ones for more. Only for display.
     pub(super) capacity: u32,
 }
 
@@ -96,7 +96,7 @@ fn word(bytes: &[u8], i: usize) -> u32 {
     bytes.get(i * 4..i * 4 + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
-/// Where an entry begins.
+/// The offset of an entry.
 pub(super) fn offset(position: u32) -> u64 {
     HEAD + ENTRY * u64::from(position)
 }

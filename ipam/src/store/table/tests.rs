@@ -1,4 +1,4 @@
-//! Tests of [`Table`] on a file of its own.
+//! Tests of [`Table`], each with its own file.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Takes addresses until there is none, as claims do.
+/// Takes addresses until there is none left, as claims do.
 fn take_all(table: &mut Table, refused: &str) -> Vec<String> {
     let offered = |addr| if refused.parse() == Ok(addr) { Offer::NotUntil(addr) } else { Offer::Yes };
     let mut taken = Vec::new();
@@ -51,7 +51,7 @@ fn fresh_ones_first_and_then_the_longest_free() {
     for (addr, now) in [("10.0.0.5", 10), ("10.0.0.1", 20), ("10.0.0.4", 30)] {
         table.free(ip(addr), now).unwrap();
     }
-    // Requested from the middle of the queue, and freed again.
+    // Requested from the middle of the queue, and released again.
     table.hold(ip("10.0.0.1")).unwrap();
     table.free(ip("10.0.0.1"), 40).unwrap();
     table.flush().unwrap();
@@ -77,7 +77,7 @@ fn made_anew_it_keeps_the_order() {
         table.free(ip(addr), now).unwrap();
     }
     table.flush().unwrap();
-    // Somebody else took 1 and released 3, and a kill tore the queue.
+    // Another program took 1 and released 3, and a kill tore the queue.
     let mut bytes = std::fs::read(&place.0).unwrap();
     bytes[16..32].fill(0);
     std::fs::write(&place.0, bytes).unwrap();
