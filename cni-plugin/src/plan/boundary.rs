@@ -1,9 +1,9 @@
-//! The node is no router between the network of an uplink and its others: past the firewall between their
-//! VLANs, that is.
+//! Keeps the node from routing between the network of an uplink and its other networks, which would bypass
+//! the firewall between their VLANs.
 //!
 //! `nft list table inet vlan-bridge-uplinks` shows it: a rule for each of the node's devices on such a
-//! network. The table belongs to the node, as the bridge does: it stays when the last pod goes, for its
-//! machines are still there.
+//! network. The table belongs to the node, as the bridge does. It stays after the last pod, because the
+//! other hosts on the network are still there.
 
 use cni_conf::network::Network;
 use kernel::nft::{Change, Ct, Expr, Hook, HookPoint, Table, TableFamily, Verdict};
@@ -17,8 +17,8 @@ pub const TABLE: Table = Table { family: TableFamily::Inet, name: "vlan-bridge-u
 /// Its only chain.
 pub const FORWARD: &str = "forward";
 
-/// The devices by which packets come from a network that the node forwards nothing for. With br_netfilter
-/// they come by the bridge itself, also on a trunk.
+/// The devices on which packets arrive from a network for which the node forwards nothing. With
+/// br_netfilter they arrive on the bridge itself, also on a trunk.
 pub fn devices(network: &Network) -> Vec<String> {
     if network.uplink.is_none() {
         return Vec::new();
@@ -27,8 +27,8 @@ pub fn devices(network: &Network) -> Vec<String> {
     std::iter::once(network.bridge.clone()).chain(side).collect()
 }
 
-/// Makes the table, or makes it anew where it is there already, with a rule for each of these devices. Their
-/// comments name them.
+/// Makes the table, or replaces its rules if it exists, with a rule for each of these devices. The rules'
+/// comments name the devices.
 pub fn table<'a>(devices: impl IntoIterator<Item = &'a String>) -> Vec<Change> {
     let hook = Hook { kind: "filter", point: HookPoint::Forward, priority: BEFORE_FILTER - 1 };
     let mut changes = vec![
@@ -47,9 +47,9 @@ pub fn table<'a>(devices: impl IntoIterator<Item = &'a String>) -> Vec<Change> {
     changes
 }
 
-/// What belongs to a known connection passes, and so does what was sent elsewhere than it was meant for (a
-/// service, a host port). These rules come first: a packet that belongs to no connection at all, as one that
-/// connection tracking finds invalid, has no `ct status`, and would end a drop rule that asks for it.
+/// Accepts packets of known connections and packets whose destination was changed (services and host
+/// ports). These rules come first. A packet without a connection, for example one that connection tracking
+/// finds invalid, has no `ct status`, so a drop rule that matches the status would not apply to it.
 fn passes() -> [(&'static str, Vec<Expr>); 2] {
     let accept = |of: Vec<Expr>| [of, vec![Expr::Verdict(Verdict::Accept)]].concat();
     [
@@ -58,18 +58,18 @@ fn passes() -> [(&'static str, Vec<Expr>); 2] {
     ]
 }
 
-/// All else is dropped. What goes out by the device that it came by is bridged, with br_netfilter, or goes to
-/// where it came from.
+/// Drops everything else. A packet that leaves by the device on which it arrived passes: it is bridged
+/// (br_netfilter) or returns to its network.
 fn rule(device: &str) -> Vec<Expr> {
     [came_by(device), leaves_elsewhere(device), vec![Expr::Verdict(Verdict::Drop)]].concat()
 }
 
-/// Whether the chain begins with what passes, and has just the rules of these devices besides, by their
-/// comments.
-pub fn is_whole(there: &[String], devices: &[String]) -> bool {
+/// Whether the chain begins with the accept rules, followed by exactly the rules of these devices, by
+/// comment.
+pub fn is_whole(comments: &[String], devices: &[String]) -> bool {
     let passes = passes().map(|(comment, _)| comment);
-    let begins = there.iter().map(String::as_str).take(passes.len()).eq(passes);
+    let begins = comments.iter().map(String::as_str).take(passes.len()).eq(passes);
     begins
-        && there.len() == passes.len() + devices.len()
-        && devices.iter().all(|device| there.contains(device))
+        && comments.len() == passes.len() + devices.len()
+        && devices.iter().all(|device| comments.contains(device))
 }

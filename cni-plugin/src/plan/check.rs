@@ -9,35 +9,35 @@ use kernel::port::Memberships;
 use super::pod;
 use super::vlan::{of_port, takes_part};
 
-/// The table that routes go to which name none (`RT_TABLE_MAIN`).
+/// The table of routes that name no table (`RT_TABLE_MAIN`).
 const MAIN_TABLE: u32 = 254;
 
-/// What was seen of an attachment.
+/// The observed state of an attachment.
 #[derive(Clone, Debug)]
 pub struct Attached {
     /// The bridge.
     pub bridge: Option<Link>,
-    /// The veth's end in the node.
+    /// The veth's node end.
     pub host: Option<Link>,
-    /// The veth's end in the pod.
+    /// The veth's pod end.
     pub container: Option<Link>,
     /// Addresses of the pod's interface.
     pub addresses: Vec<Address>,
     /// Routes of the pod's namespace.
     pub routes: Vec<Installed>,
-    /// Rules of the pod's namespace that choose a table by source address.
+    /// Rules of the pod's namespace that select a table by source address.
     pub rules: Vec<SourceRule>,
     /// Index of the uplink of a trunk.
     pub trunk: Option<u32>,
-    /// VLANs of bridge ports; empty unless the configuration has some.
+    /// VLANs of bridge ports. Empty if the configuration has no VLANs.
     pub vlans: Vec<Memberships>,
 }
 
-/// Compares. The error says what is not as it was.
+/// Compares the attachment with the result of ADD. The error describes the first difference.
 pub fn compare(network: &Network, ifname: &str, previous: &AddResult, seen: &Attached) -> Result<(), String> {
     let bridge = seen.bridge.as_ref().ok_or_else(|| format!("bridge {} is gone", network.bridge))?;
     if bridge.bridge().is_none() {
-        return Err(format!("{} is no bridge but {}", bridge.name, bridge.kind_name()));
+        return Err(format!("{} is not a bridge but {}", bridge.name, bridge.kind_name()));
     }
     if network.promisc && !bridge.promisc {
         return Err(format!("bridge {} is no longer promiscuous", bridge.name));
@@ -52,7 +52,7 @@ pub fn compare(network: &Network, ifname: &str, previous: &AddResult, seen: &Att
             Some(_) if reported.name == ifname => container,
             None if reported.name == host.name => host,
             None if reported.name == bridge.name => bridge,
-            // The rest is another plugin's.
+            // Other interfaces belong to other plugins.
             _ => continue,
         };
         compare_mac(reported, link)?;
@@ -66,13 +66,16 @@ pub fn compare(network: &Network, ifname: &str, previous: &AddResult, seen: &Att
 
 fn compare_veth(bridge: &Link, host: &Link, container: &Link) -> Result<(), String> {
     if container.kind != Kind::Veth {
-        return Err(format!("interface {} is no veth but {}", container.name, container.kind_name()));
+        return Err(format!("interface {} is not a veth but {}", container.name, container.kind_name()));
     }
     if container.parent != Some(host.index) || host.parent != Some(container.index) {
-        return Err(format!("{} in the container and {} on the node are no pair", container.name, host.name));
+        return Err(format!(
+            "{} in the container and {} on the node are not a veth pair",
+            container.name, host.name
+        ));
     }
     if host.master != Some(bridge.index) {
-        return Err(format!("{} is no port of bridge {}", host.name, bridge.name));
+        return Err(format!("{} is not a port of bridge {}", host.name, bridge.name));
     }
     if !host.up {
         return Err(format!("interface {} is down", host.name));
@@ -80,8 +83,7 @@ fn compare_veth(bridge: &Link, host: &Link, container: &Link) -> Result<(), Stri
     Ok(())
 }
 
-/// What keeps a pod from others must be there still. A port that lets more through than its configuration is
-/// an operator's matter.
+/// The port's restrictions must still be set. Additional permissions are the operator's decision.
 fn compare_limits(network: &Network, host: &Link) -> Result<(), String> {
     let port = host.port.unwrap_or_default();
     for (key, wanted, is_set) in [
@@ -115,7 +117,7 @@ fn compare_vlans(network: &Network, host: &Link, seen: &Attached) -> Result<(), 
         && !takes_part(&seen.vlans, bridge.index, vid)
     {
         return Err(format!(
-            "bridge {} itself is not in VLAN {vid}, so the node has no part in it",
+            "bridge {} itself is not in VLAN {vid}, so the node cannot reach it",
             bridge.name
         ));
     }
@@ -133,7 +135,7 @@ fn compare_vlans(network: &Network, host: &Link, seen: &Attached) -> Result<(), 
     Ok(())
 }
 
-/// The addresses that a result names for this interface, or for none.
+/// The addresses of a result that belong to this interface or name no interface.
 pub fn own_addresses<'a>(previous: &'a AddResult, ifname: &str) -> impl Iterator<Item = &'a IpConfig> {
     let ours = move |index: Option<usize>| {
         index
@@ -166,7 +168,7 @@ fn compare_addresses(
     Ok(())
 }
 
-/// A default route that another of the pod's interfaces has by now: Multus moves it to the network that a
+/// Whether another interface of the pod has the default route now. Multus moves it to the network that the
 /// pod's annotation names (`default-route`), and calls CHECK afterwards.
 fn has_moved(wanted: &Route, container: &Link, seen: &Attached) -> bool {
     let is_elsewhere = |installed: &&Installed| {
@@ -183,8 +185,8 @@ pub fn is_routed(wanted: &Route, container: &Link, seen: &Attached) -> bool {
     seen.routes.iter().any(|installed| is_installed(wanted, installed, container, seen))
 }
 
-/// The route is where it belongs, or in a table that a rule for one of the pod's addresses leads to: that is
-/// how a chained plugin gives each of a pod's networks its own way out.
+/// Whether the route is in its table, or in a table that a rule for one of the pod's addresses selects:
+/// chained plugins use such rules to route each of a pod's networks separately.
 fn is_installed(wanted: &Route, installed: &Installed, container: &Link, seen: &Attached) -> bool {
     let there = &installed.route;
     let table = there.table.unwrap_or(MAIN_TABLE);
@@ -290,10 +292,10 @@ mod tests {
         };
         check(subnet, Err("route 0.0.0.0/0 via 172.20.56.1 is gone from the container"));
         let host = |change: fn(&mut Link)| move |seen: &mut Attached| seen.host.iter_mut().for_each(change);
-        check(host(|host| host.master = None), Err("vethX is no port of bridge br136"));
+        check(host(|host| host.master = None), Err("vethX is not a port of bridge br136"));
         check(
             host(|host| host.parent = Some(9)),
-            Err("eth0 in the container and vethX on the node are no pair"),
+            Err("eth0 in the container and vethX on the node are not a veth pair"),
         );
         check(host(|host| host.up = false), Err("interface vethX is down"));
         let inside =

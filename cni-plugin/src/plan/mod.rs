@@ -1,4 +1,4 @@
-//! Pure decisions: what the configuration wants and what is there, turned into the steps to take. No I/O.
+//! Pure decisions: compute the steps from the configuration and the observed state. No I/O.
 
 pub mod boundary;
 pub mod check;

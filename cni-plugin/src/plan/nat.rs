@@ -1,7 +1,8 @@
-//! NAT mode in the node's packet filter: what an attachment has there. [`frame`] is what all of them share.
+//! NAT mode in the node's packet filter: the elements of one attachment. [`ruleset`] is the base rule set
+//! that all attachments share.
 //!
-//! `nft list table inet vlan-bridge` shows it. Sets and maps have an element for each pod and port: what a
-//! packet meets does not grow with the number of pods, nor does the work to add one.
+//! `nft list table inet vlan-bridge` shows it. Sets and maps have an element for each pod and port. So
+//! neither the rules that a packet traverses nor the work to add a pod grow with the number of pods.
 
 pub mod accept;
 pub mod hooks;
@@ -22,8 +23,8 @@ use crate::ownership::{self, Attachment};
 use crate::record::Record;
 use ruleset::{ADDRESS_PORTS, HAIRPIN, MASQUERADE, MASQUERADED, PORTS, SOURCES, TABLE, of_family};
 
-/// A chain that the pods of one network and subnet share. It goes with the last of them: the kernel keeps it
-/// for as long as an element leads to it.
+/// A chain that the pods of one network and subnet share. It is removed with the last of these pods: the
+/// kernel keeps it while an element refers to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubnetChain {
     /// Its name.
@@ -33,7 +34,7 @@ pub struct SubnetChain {
 }
 
 impl SubnetChain {
-    /// Makes the chain, or makes it anew where it is there already.
+    /// Makes the chain, or replaces its rules if it exists.
     pub fn make(&self) -> Vec<Change> {
         let mut changes = vec![
             Change::AddChain { table: TABLE, name: self.name.clone(), hook: None },
@@ -54,12 +55,12 @@ impl SubnetChain {
     }
 }
 
-/// What the names of the chains of subnets begin with, and how many rules they have.
+/// The name prefixes of subnet chains, and the number of their rules.
 pub const SUBNET_CHAINS: [(&str, u32); 2] = [(MASQUERADE_CHAIN, 3), (HAIRPIN_CHAIN, 2)];
 const MASQUERADE_CHAIN: &str = "masquerade-";
 const HAIRPIN_CHAIN: &str = "hairpin-";
 
-/// The chains that the elements of an attachment lead to.
+/// The chains that an attachment's elements refer to.
 pub fn chains(record: &Record) -> Vec<SubnetChain> {
     let chain = |prefix: &str, net: &IpNet, rules| SubnetChain {
         name: chain_name(prefix, record, net),
@@ -83,7 +84,8 @@ fn chain_name(prefix: &str, record: &Record, net: &IpNet) -> String {
     format!("{prefix}{:016x}", ownership::hash(&[record.network.as_str(), subnet.as_str()]))
 }
 
-/// What leaves the subnet gets the node's address; multicast leaves as it is, as with the reference plugin.
+/// Packets that leave the subnet get the node's address. Multicast keeps its source, as with the reference
+/// plugin.
 fn masquerade_rules(net: &IpNet) -> Vec<Vec<Expr>> {
     let multicast = match net {
         IpNet::V4(_) => IpNet::new_assert(IpAddr::from([224, 0, 0, 0]), 4),
@@ -101,8 +103,8 @@ fn masquerade() -> Expr {
     Expr::Verdict(Verdict::Goto(MASQUERADED.into()))
 }
 
-/// What came to a host port and goes to a pod whose answer would not come back this way: from the pod's own
-/// subnet, from the pod itself, and from the node.
+/// Masquerades packets to host ports if the pod's answer would not come back through the node: those from
+/// the pod's own subnet, from the pod itself, and from the node.
 fn hairpin_rules(net: &IpNet) -> Vec<Vec<Expr>> {
     let mut from_the_node = matches::local(Field::Source);
     from_the_node.push(masquerade());
@@ -154,7 +156,7 @@ pub fn elements(record: &Record) -> Vec<Element> {
     elements
 }
 
-/// With an uplink, [`SOURCES`] is for every way that needs a hairpin, and more.
+/// With an uplink, [`SOURCES`] covers all cases that need a hairpin, and more.
 fn has_hairpin(record: &Record) -> bool {
     !record.ports.is_empty() && record.sources.is_empty()
 }
@@ -163,7 +165,7 @@ fn source(record: &Record, pod: IpAddr) -> Option<IpAddr> {
     record.sources.iter().copied().find(|source| Family::of(*source) == Family::of(pod))
 }
 
-/// The addresses of a pod that a host port leads to: its first of each family that the host port is of.
+/// The pod's addresses to which a host port is forwarded: the first of each family of the host port.
 pub fn targets(record: &Record, mapping: &PortMapping) -> Vec<IpAddr> {
     let wanted = |ip: &IpAddr| mapping.host_ip.is_none_or(|host| Family::of(host) == Family::of(*ip));
     let of = |family| record.addresses.iter().map(IpNet::addr).find(|ip| Family::of(*ip) == family);
@@ -182,7 +184,7 @@ fn port_element(mapping: &PortMapping, target: IpAddr, comment: &str) -> Element
     }
 }
 
-/// The key of a host port, and whether it is one of a single address.
+/// Whether a host port is bound to a single address, and its key.
 fn port_key(mapping: &PortMapping) -> (bool, Vec<u8>) {
     let (protocol, port) = ([mapping.protocol.number()], mapping.host_port.to_be_bytes());
     match mapping.host_ip.filter(|ip| !ip.is_unspecified()) {
@@ -201,20 +203,22 @@ fn localhost_element(mapping: &PortMapping, node: Ipv4Addr, comment: &str) -> El
     }
 }
 
-/// The pod's address that a host port leads to from 127.0.0.0/8; none if it is another address's.
+/// The pod's address to which a host port at 127.0.0.0/8 is forwarded. None if the port is bound to another
+/// address.
 fn localhost_target(record: &Record, mapping: &PortMapping) -> Option<IpAddr> {
     let is_local = mapping.host_ip.is_none_or(|host| host.is_unspecified() || host.is_loopback());
     targets(record, mapping).into_iter().find(|target| is_local && target.is_ipv4())
 }
 
-/// The pod's address to which host ports lead from 127.0.0.0/8; none if none does.
+/// The pod's address to which host ports at 127.0.0.0/8 are forwarded. None without such ports.
 pub fn target_of_localhost(record: &Record) -> Option<IpAddr> {
     record.ports.iter().find_map(|mapping| localhost_target(record, mapping))
 }
 
-/// What the attachments on one device share.
+/// The elements that the attachments on one device share.
 pub fn device_elements(record: &Record) -> Vec<Element> {
-    // With br_netfilter packets come in by the bridge itself, and are not looked at again as its VLAN side's.
+    // With br_netfilter, the input interface of packets is the bridge itself. They are not seen again with
+    // the node's VLAN interface.
     let both = std::iter::once(&record.device).chain(&record.bridge);
     let mut elements: Vec<Element> = both.map(|name| bridged_element(name)).collect();
     if is_routed(record) {
@@ -224,36 +228,37 @@ pub fn device_elements(record: &Record) -> Vec<Element> {
     elements
 }
 
-/// What lets pass what the node forwards for the pods on a device.
+/// The element that accepts packets that the node forwards for the pods on a device.
 pub fn routed_element(set: &'static str, device: &str) -> Element {
     Element { set, key: nft::interface(device), value: None, comment: String::new() }
 }
 
-/// What lets pass what comes in by a bridge and goes out by the same.
+/// The element that accepts packets whose input and output interface is the same bridge.
 pub fn bridged_element(bridge: &str) -> Element {
     let key = [nft::interface(bridge), nft::interface(bridge)].concat();
     Element { set: ruleset::BRIDGES, key, value: None, comment: String::new() }
 }
 
-/// Refuses ports of `::1`: the kernel takes no packet of it from a device, so no answer would come back.
+/// Refuses host ports at `::1`: the kernel accepts no packet from `::1` on a device, so no answer would
+/// come back.
 pub fn check_ports(ports: &[PortMapping]) -> Result<(), CniError> {
     let loopback = |mapping: &&PortMapping| mapping.host_ip == Some(Ipv6Addr::LOCALHOST.into());
     match ports.iter().find(loopback) {
         Some(mapping) => Err(CniError::config(format!(
-            "runtimeConfig.portMappings: hostIP of host port {mapping}: Linux takes no answer of a pod for ::1; \
-             right would be 127.0.0.1, another address of the node, or none"
+            "runtimeConfig.portMappings: hostIP of host port {mapping}: Linux accepts no answer from a pod for ::1; \
+             use 127.0.0.1, another address of the node, or no hostIP"
         ))),
         None => Ok(()),
     }
 }
 
-/// Whether the node forwards packets of the pod. It does not where only the bridge does, and br_netfilter
-/// shows them to the packet filter.
+/// Whether the node forwards packets of the pod. If only the bridge forwards them, the packet filter sees
+/// them through br_netfilter.
 pub fn is_routed(record: &Record) -> bool {
     record.gateway || record.masquerade || !record.ports.is_empty() || !record.sources.is_empty()
 }
 
-/// The comment of an attachment's elements: its veth, by which they are found, and whose they are.
+/// The comment of an attachment's elements: the veth, by which the elements are found, and the attachment.
 pub fn element_comment(attachment: &Attachment<'_>) -> String {
     let Attachment { network, container_id, ifname, .. } = attachment;
     cut(format!("{} {network} {ifname} {container_id}", attachment.host_interface()))
@@ -271,7 +276,8 @@ pub fn veth_of(comment: &str) -> Option<&str> {
     comment.split(' ').next().filter(|veth| !veth.is_empty())
 }
 
-/// Whether a comment is of an attachment to this network. Of a long comment, which is cut, as far as it goes.
+/// Whether a comment belongs to an attachment to this network. Of a comment that was cut, only the part
+/// that is left is compared.
 pub fn is_of_network(comment: &str, network: &str) -> bool {
     let mut words = comment.splitn(3, ' ').skip(1);
     match (words.next(), words.next()) {
@@ -281,7 +287,7 @@ pub fn is_of_network(comment: &str, network: &str) -> bool {
     }
 }
 
-/// What an element stands for, in words: `host port 8080/tcp`.
+/// Describes what an element is for: `host port 8080/tcp`.
 pub fn what(element: &Element) -> String {
     let ip = |bytes: &[u8]| match <[u8; 4]>::try_from(bytes) {
         Ok(octets) => IpAddr::from(octets).to_string(),
@@ -302,7 +308,7 @@ pub fn what(element: &Element) -> String {
     }
 }
 
-/// A comment in words.
+/// Describes the attachment that a comment names.
 pub fn describe(comment: &str) -> String {
     let mut words = comment.splitn(4, ' ').skip(1);
     let mut word = || words.next().unwrap_or("unknown");

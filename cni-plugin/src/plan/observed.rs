@@ -1,4 +1,4 @@
-//! What plans look at: the bridge and its uplink as they were found.
+//! Input of the plans: the observed state of the bridge and its uplink.
 
 use kernel::link::Link;
 use kernel::port::Memberships;
@@ -6,7 +6,7 @@ use kernel::port::Memberships;
 /// EtherType of an 802.1q tag.
 pub const DOT1Q: u16 = 0x8100;
 
-/// What was seen of the interfaces that the configuration names.
+/// The observed interfaces that the configuration names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BridgeAndUplink {
     /// The interface with the bridge's name.
@@ -18,11 +18,11 @@ pub struct BridgeAndUplink {
     /// The master is missing, and the caller is in a user namespace of its own, so this is not the node's
     /// network.
     pub rootless: bool,
-    /// What the master is a port of itself.
+    /// The bridge or bond of which the master is a port.
     pub upper: Option<Link>,
     /// The interface with the name of the node's own side of the pods' VLAN.
     pub node_side: Option<Link>,
-    /// Its other end, where it is a veth: the reference plugin makes such a pair where ours makes a
+    /// Its other end if it is a veth: the reference plugin makes a veth pair where this plugin makes a
     /// sub-interface of the bridge.
     pub node_side_peer: Option<Link>,
     /// VLANs of all bridge ports, if the uplink is a trunk or its master is a port itself.
@@ -33,11 +33,11 @@ pub struct BridgeAndUplink {
     pub bridge_has_dynamic_address: bool,
     /// The kernel may still change the bridge's MAC as ports come and go.
     pub bridge_mac_may_change: bool,
-    /// What costs more to find out and matters only before a change.
+    /// State that is expensive to observe and is needed only before a change.
     pub surroundings: Option<Surroundings>,
 }
 
-/// The rest of the node's network, looked at only when something is to be changed.
+/// The rest of the node's network, observed only before a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// Every interface.

@@ -1,4 +1,4 @@
-//! What the pod's interface gets from an IPAM answer, and what the bridge gets as its gateway.
+//! The pod's addresses and routes from an IPAM result, and the bridge's gateway addresses.
 
 use std::net::IpAddr;
 
@@ -8,8 +8,8 @@ use cni_conf::network::Network;
 use ipnet::IpNet;
 use kernel::link::Address;
 
-/// Completes an IPAM answer as the reference plugin does: the gateway of a bridge that is one, the default
-/// route through it, and each address tied to the container's interface.
+/// Completes an IPAM result as the reference plugin does: adds the gateway if the bridge is one, the
+/// default route through it, and the index of the container's interface for each address.
 pub fn complete(network: &Network, mut answer: AddResult, container_interface: usize) -> AddResult {
     for ip in &mut answer.ips {
         ip.interface = Some(container_interface);
@@ -49,17 +49,17 @@ fn first_host(net: &IpNet) -> Option<IpAddr> {
     })
 }
 
-/// A route as it is installed.
+/// A route in the form in which it is installed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodRoute {
     /// The route with its gateway filled in.
     pub route: Route,
-    /// No address of the pod covers the gateway, so the kernel must be told that it is on the link.
+    /// No subnet of the pod contains the gateway, so the route needs the `onlink` flag.
     pub onlink: bool,
 }
 
-/// The routes of the pod: one without a gateway of its own takes that of the first address of its family, as
-/// the reference plugin has it; one with scope link (253) or narrower stays without.
+/// The routes of the pod. A route without a gateway gets the gateway of the first address of its family, as
+/// with the reference plugin. A route with scope link (253) or narrower gets none.
 pub fn routes(result: &AddResult) -> Vec<PodRoute> {
     const SCOPE_LINK: u8 = 253;
     result
@@ -96,8 +96,8 @@ pub enum GatewayStep {
     Remove(IpNet),
 }
 
-/// Makes the gateways of a result addresses of the bridge. One IPv4 address fits on it; IPv6 addresses may
-/// stand beside each other while their subnets do not overlap.
+/// Plans the gateways of a result as addresses of the bridge. The bridge can have one IPv4 address. It can
+/// have several IPv6 addresses if their subnets do not overlap.
 pub fn gateway_addresses(
     device: &str,
     force: bool,

@@ -1,4 +1,4 @@
-//! What must be refused before anything is touched, and what is odd enough for the log.
+//! Checks that refuse a configuration before anything is changed, and warnings for the log.
 
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
@@ -10,7 +10,8 @@ use super::vlan::takes_part;
 use super::{Plan, refuse};
 use crate::ownership;
 
-/// The bridge's name belongs to a bridge, and that is what the configuration needs.
+/// Checks that the interface with the bridge's name is a bridge with the settings that the configuration
+/// needs.
 pub(super) fn check_bridge(
     network: &Network,
     seen: &BridgeAndUplink,
@@ -19,7 +20,7 @@ pub(super) fn check_bridge(
     let Some(link) = &seen.bridge else { return Ok(()) };
     let Some(options) = link.bridge() else {
         return refuse(format!(
-            "bridge: {} is there already and is no bridge but {}",
+            "bridge: {} already exists and is not a bridge but {}",
             link.name,
             link.kind_name()
         ));
@@ -44,7 +45,7 @@ pub(super) fn check_bridge(
     }
     if options.forward_delay > 0 && options.stp {
         plan.warnings.push(format!(
-            "bridge {} runs spanning tree: each new pod waits {} s before it is heard",
+            "bridge {} runs spanning tree: it forwards packets of a new pod only after {} s",
             link.name,
             2 * options.forward_delay / 100
         ));
@@ -110,7 +111,7 @@ pub(super) fn check_master<'a>(
     Ok(master)
 }
 
-/// What the master is a port of itself, if anything.
+/// Checks the bridge or bond of which the master is a port.
 fn check_upper(uplink: &Uplink, master: &Link, seen: &BridgeAndUplink) -> Result<(), CniError> {
     let Some(upper) = &seen.upper else { return Ok(()) };
     match (&upper.kind, &uplink.port) {
@@ -137,7 +138,7 @@ fn check_upper(uplink: &Uplink, master: &Link, seen: &BridgeAndUplink) -> Result
 }
 
 /// A VLAN reaches either a sub-interface of the master or a bridge above the master, never both: the kernel
-/// gives the frames to the sub-interface and the bridge hears nothing.
+/// passes the frames to the sub-interface and not to the bridge.
 pub(super) fn check_vlans_are_free(
     network: &Network,
     uplink: &Uplink,
@@ -152,7 +153,7 @@ pub(super) fn check_vlans_are_free(
         UplinkPort::Master => Ok(()),
         UplinkPort::SubInterface { name, vlan } => match on_master(*vlan) {
             Some(other) if other.name != *name => refuse(format!(
-                "uplink.name: VLAN {vlan} of {} is there already as {}; set uplink.name to it, or remove it",
+                "uplink.name: VLAN {vlan} of {} already exists as {}; set uplink.name to it, or remove it",
                 master.name, other.name
             )),
             _ => Ok(()),
@@ -170,7 +171,7 @@ pub(super) fn check_vlans_are_free(
     }
 }
 
-/// The node's own side of the pods' VLAN, if an interface of its name is there, is just that.
+/// Checks an existing interface with the name of the node's own side of the pods' VLAN.
 pub(super) fn check_node_side(network: &Network, seen: &BridgeAndUplink) -> Result<(), CniError> {
     let (Some((name, vid)), Some(link)) = (network.node_side(), &seen.node_side) else { return Ok(()) };
     let bridge = seen.bridge.as_ref().map(|bridge| bridge.index);
@@ -178,20 +179,20 @@ pub(super) fn check_node_side(network: &Network, seen: &BridgeAndUplink) -> Resu
         Kind::Vlan { id, protocol: DOT1Q } if id == vid && link.parent.is_some() && link.parent == bridge => {
             Ok(())
         }
-        // Where the reference plugin was the gateway, the other end is a port in the VLAN.
+        // If the reference plugin made the gateway, the veth's other end is a port in the VLAN.
         Kind::Veth
             if bridge.is_some() && seen.node_side_peer.as_ref().is_some_and(|peer| peer.master == bridge) =>
         {
             Ok(())
         }
         _ => refuse(format!(
-            "vlan: {name} is there already and is not VLAN {vid} of bridge {}, nor a veth whose other end is a port of it, which the node needs under that name",
+            "vlan: {name} already exists and is not VLAN {vid} of bridge {}, nor a veth whose other end is a port of it, which the node needs under that name",
             network.bridge
         )),
     }
 }
 
-/// An interface may become a port if that takes nothing away from the node.
+/// An interface may become a port only if the node does not lose connectivity.
 pub(super) fn check_may_become_port(
     name: &str,
     port: Option<&Link>,
@@ -215,15 +216,15 @@ pub(super) fn check_may_become_port(
     check_only_uplink(name, seen)
 }
 
-/// A bridge has one way out: a second would merge two VLANs, or, where both lead to the same one, make a
-/// loop.
+/// A bridge can have one uplink. A second one would merge two VLANs, or make a loop if both lead to the
+/// same VLAN.
 fn check_only_uplink(name: &str, seen: &BridgeAndUplink) -> Result<(), CniError> {
     let (Some(bridge), Some(around)) = (&seen.bridge, &seen.surroundings) else { return Ok(()) };
     let ours = ownership::is_ours(bridge);
     let leads_out = |link: &&Link| match &link.kind {
         Kind::Vlan { .. } | Kind::Bond(_) => true,
         Kind::Other(kind) if kind.is_empty() => true,
-        // Virtual machines may hang on an operator's bridge; on ours there are only pods.
+        // An operator's bridge may have virtual machines as ports. Our own bridges have only pods.
         _ => ours && !ownership::is_attachment(link),
     };
     match around.links.iter().filter(|link| link.master == Some(bridge.index)).find(leads_out) {

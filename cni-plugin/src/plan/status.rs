@@ -1,4 +1,4 @@
-//! STATUS: is there a way out of this node?
+//! STATUS: can pods reach the network beyond this node?
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::network::Network;
@@ -6,7 +6,8 @@ use kernel::link::{Kind, Link};
 
 use super::observed::BridgeAndUplink;
 
-/// Error 51 if the uplink is cut off, and with it the pods that are attached (CNI 1.1, section 2, STATUS).
+/// Returns error 51 if the uplink has no connectivity, and so the attached pods have none (CNI 1.1, section
+/// 2, STATUS).
 pub fn uplink_carries(network: &Network, seen: &BridgeAndUplink) -> Result<(), CniError> {
     let cut_off = network.uplink.as_ref().and_then(|uplink| cut_off(&uplink.master, seen.master.as_ref()));
     match cut_off {

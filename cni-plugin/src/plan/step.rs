@@ -1,4 +1,4 @@
-//! One change to the node, as a value: planned here, taken by [`crate::apply`], walked back by
+//! One change to the node, as a value: planned here, applied by [`crate::apply`], undone by
 //! [`crate::undo`].
 
 use std::fmt;
@@ -11,7 +11,7 @@ use kernel::port::Membership;
 use super::vlan::DUMMY;
 use crate::ownership::NODE_ALIAS;
 
-/// A change to an interface of the node's namespace. Interfaces go by name, for some do not exist yet.
+/// A change to an interface of the node's namespace. Interfaces are named, because some do not exist yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// `ip link add link PARENT name NAME type vlan id ID`.
@@ -33,11 +33,10 @@ pub enum Step {
         mtu: Option<u32>,
         /// Some: filter by VLAN, with this default VLAN for new ports.
         vlan_filtering: Option<u16>,
-        /// Send multicast only where it is asked for.
+        /// Forward multicast only to ports with listeners.
         multicast_snooping: bool,
     },
-    /// `ip link set NAME alias …`: says that an interface is ours which an ADD was killed over before it
-    /// could say so.
+    /// `ip link set NAME alias …`: marks an interface as ours if an ADD was killed before it could do so.
     MarkAsOurs(String),
     /// `sysctl net.FAMILY.conf.INTERFACE.KEY=VALUE`.
     Sysctl(Sysctl),
@@ -50,14 +49,14 @@ pub enum Step {
         /// The bridge.
         bridge: String,
     },
-    /// `ip link set NAME address MAC mtu BYTES`: a bridge that was there before its ports keeps what it had.
-    /// The kernel would give it the lowest MAC and MTU among its ports.
+    /// `ip link set NAME address MAC mtu BYTES`: keeps the MAC and MTU of a bridge that existed before its
+    /// ports. The kernel would otherwise use the lowest MAC and MTU among its ports.
     Pin {
         /// The bridge.
         name: String,
         /// The MAC that it has.
         mac: Option<MacAddr>,
-        /// The MTU that it has, in bytes; none where it may go on following its ports'.
+        /// The MTU that it has, in bytes. None if the MTU may still follow the ports.
         mtu: Option<u32>,
     },
     /// `ip link set NAME up`.
@@ -70,21 +69,21 @@ pub enum Step {
     NoMulticastSnooping(String),
     /// `bridge vlan add dev MEMBER vid …`.
     JoinVlans {
-        /// Who joins.
+        /// The member that joins.
         member: VlanMember,
-        /// What it joins.
+        /// The VLANs that it joins.
         vlans: Vec<Membership>,
     },
     /// `bridge vlan del dev MEMBER vid …`.
     LeaveVlans {
-        /// Who leaves.
+        /// The member that leaves.
         member: VlanMember,
-        /// What it leaves.
+        /// The VLANs that it leaves.
         vlans: Vec<Membership>,
     },
 }
 
-/// What takes part in VLANs of a bridge that filters.
+/// A member of VLANs of a bridge with VLAN filtering.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VlanMember {
     /// A bridge port, by its name.
@@ -105,13 +104,13 @@ impl fmt::Display for VlanMember {
 /// A sysctl of one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysctl {
-    /// Whose folder it is in.
+    /// The family, which selects the folder.
     pub family: Family,
     /// The interface.
     pub interface: String,
     /// Its name.
     pub key: &'static str,
-    /// What it becomes.
+    /// The new value.
     pub value: &'static str,
 }
 
@@ -126,12 +125,12 @@ impl Sysctl {
         Sysctl { family: Family::V4, interface: interface.to_owned(), key: "arp_ignore", value: "1" }
     }
 
-    /// The source of a packet has to be reachable, by whichever interface (RFC 3704 section 2.4).
+    /// The source of a packet must be reachable by any interface (RFC 3704 section 2.4).
     pub fn rp_filter_loose(interface: &str) -> Sysctl {
         Sysctl { family: Family::V4, interface: interface.to_owned(), key: "rp_filter", value: "2" }
     }
 
-    /// What it is now.
+    /// The current value.
     pub fn of(&self, link: &Link) -> Option<i32> {
         match self.key {
             "accept_ra" => link.accept_ra,
@@ -150,7 +149,7 @@ impl fmt::Display for Sysctl {
 }
 
 impl fmt::Display for Step {
-    /// The command of iproute2 that does the same.
+    /// The equivalent iproute2 command.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::CreateVlan { name, parent, id } => {

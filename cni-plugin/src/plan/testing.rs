@@ -1,4 +1,4 @@
-//! What the tests of the plans build their cases from.
+//! Helpers for the tests of the plans.
 
 use cni_conf::cni::env::Environment;
 use cni_conf::network::Network;

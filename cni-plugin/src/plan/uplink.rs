@@ -1,5 +1,5 @@
-//! The bridge and its uplink: what is there, what is missing, and what must be refused before anything is
-//! touched.
+//! The bridge and its uplink: what exists, what is missing, and what must be refused before anything is
+//! changed.
 
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
@@ -15,9 +15,9 @@ use super::refusal::{
 use super::{Plan, Step, Sysctl, VlanMember, host_access, refuse};
 use crate::ownership::is_ours;
 
-/// Plans the bridge and its uplink. With no step, nothing is missing. Steps planned without
-/// [`BridgeAndUplink::surroundings`] only say that something is missing: they are planned again with them
-/// before they are taken.
+/// Plans the bridge and its uplink. No steps means that nothing is missing. Steps planned without
+/// [`BridgeAndUplink::surroundings`] only show that something is missing. Before they are applied, they are
+/// planned again with the surroundings.
 pub fn plan(network: &Network, seen: &BridgeAndUplink) -> Result<Plan, CniError> {
     let mut plan = Plan::default();
     check_bridge(network, seen, &mut plan)?;
@@ -40,8 +40,7 @@ pub fn plan(network: &Network, seen: &BridgeAndUplink) -> Result<Plan, CniError>
             plan_adoption(uplink, bridge, &mut plan);
         }
     }
-    // A sub-interface cannot come up above a master that is down, and does so by itself when the master comes
-    // up.
+    // A sub-interface cannot come up while its master is down. It comes up by itself with the master.
     if matches!(uplink.port, UplinkPort::SubInterface { .. }) && master.up && port.is_none_or(|link| !link.up)
     {
         plan.steps.push(Step::Up(uplink.port_name().into()));
@@ -50,7 +49,7 @@ pub fn plan(network: &Network, seen: &BridgeAndUplink) -> Result<Plan, CniError>
     Ok(plan)
 }
 
-/// Plans the interface that becomes the bridge's port, if it must be made, and returns it if it is there.
+/// Plans the interface that becomes the bridge's port, if it must be made. Returns it if it exists.
 fn plan_port<'a>(
     uplink: &Uplink,
     master: &'a Link,
@@ -65,14 +64,14 @@ fn plan_port<'a>(
     };
     let Kind::Vlan { id, protocol } = link.kind else {
         return refuse(format!(
-            "uplink: {name} is there already and is no VLAN sub-interface but {}",
+            "uplink: {name} already exists and is not a VLAN sub-interface but {}",
             link.kind_name()
         ));
     };
     if id != *vlan || protocol != DOT1Q || link.parent != Some(master.index) {
         let parent = link.parent.map_or("nothing".to_owned(), |index| interface_by_index(seen, index));
         return refuse(format!(
-            "uplink: {name} is there already with VLAN {id}, protocol {protocol:#06x}, on {parent}; wanted is VLAN {vlan}, protocol 0x8100, on {}",
+            "uplink: {name} already exists with VLAN {id}, protocol {protocol:#06x}, on {parent}; expected is VLAN {vlan}, protocol 0x8100, on {}",
             master.name
         ));
     }
@@ -82,8 +81,8 @@ fn plan_port<'a>(
     Ok(Some(link))
 }
 
-/// A bridge that was there before its uplink keeps its MAC and MTU; and its default VLAN, which the kernel
-/// puts new ports into, is none of the pods'.
+/// A bridge that existed before its uplink keeps its MAC and MTU. The uplink leaves the bridge's default
+/// VLAN, to which the kernel adds new ports: no pod uses that VLAN.
 fn plan_adoption(uplink: &Uplink, bridge: &Link, plan: &mut Plan) {
     plan.steps.push(Step::Pin { name: bridge.name.clone(), mac: bridge.mac, mtu: Some(bridge.mtu) });
     let default = bridge.bridge().map_or(0, |options| options.default_pvid);
@@ -98,7 +97,7 @@ fn plan_bridge(network: &Network, seen: &BridgeAndUplink, master: Option<&Link>,
         return;
     }
     let trunk = network.uplink.as_ref().is_some_and(|uplink| uplink.port == UplinkPort::Trunk);
-    // Without an uplink the kernel's default VLAN stays, as with the reference plugin.
+    // Without an uplink, the kernel's default VLAN stays, as with the reference plugin.
     let default_pvid = if trunk { 0 } else { 1 };
     let port_mac = seen.sub_interface.as_ref().and_then(|link| link.mac);
     plan.steps.push(Step::CreateBridge {
@@ -108,7 +107,7 @@ fn plan_bridge(network: &Network, seen: &BridgeAndUplink, master: Option<&Link>,
         vlan_filtering: network.port_vlans.as_ref().map(|_| default_pvid),
         multicast_snooping: network.multicast_snooping,
     });
-    // Nobody behind it is the node's router, least of all a pod.
+    // No host behind the bridge is a router of the node, and no pod may act as one.
     plan.steps.push(Step::Sysctl(Sysctl::accept_ra_off(&network.bridge)));
 }
 
@@ -120,13 +119,13 @@ fn finish_bridge(network: &Network, seen: &BridgeAndUplink, plan: &mut Plan) {
         }
         let adopted = plan.steps.iter().any(|step| matches!(step, Step::Pin { .. }));
         if seen.bridge_mac_may_change && !adopted {
-            // Pods know their gateway and their node by it.
+            // Pods have this MAC in their neighbour entries for gateway and node.
             plan.steps.push(Step::Pin { name: name.clone(), mac: bridge.mac, mtu: None });
         }
         if bridge.bridge().is_some_and(|options| options.forward_delay > 0 && !options.stp) {
             plan.steps.push(Step::ClearForwardDelay(name.clone()));
         }
-        // Of ours alone, and only where several VLANs share what a querier in one of them finds out.
+        // Only on our own bridges, and only if several VLANs share the result of a querier in one of them.
         let snoops = bridge.bridge().is_some_and(|options| options.multicast_snooping);
         if snoops && network.trunk().is_some() && !network.multicast_snooping && is_ours(bridge) {
             plan.steps.push(Step::NoMulticastSnooping(name.clone()));
@@ -146,20 +145,20 @@ fn finish_bridge(network: &Network, seen: &BridgeAndUplink, plan: &mut Plan) {
     }
 }
 
-/// As an ADD leaves a bridge that is killed as soon as the bridge is there: the kernel takes no alias in the
-/// message that makes it. An operator's bridge has the kernel's forward delay until somebody has finished it
-/// and brought it up.
+/// Whether an ADD was killed right after it made the bridge: the kernel does not accept an alias in the
+/// message that creates a bridge. An operator's bridge has the kernel's default forward delay until someone
+/// configures it and brings it up.
 fn is_unfinished(bridge: &Link) -> bool {
     let no_delay = bridge.bridge().is_some_and(|options| options.forward_delay == 0);
     no_delay && !bridge.up && bridge.alias.is_none()
 }
 
-/// An operator's bridge that lives on an address from a router advertisement keeps it: taking it away may cut
-/// the node off.
+/// An operator's bridge with an address from a router advertisement keeps it. Without it, the node may be
+/// unreachable.
 fn plan_advertisements(bridge: &Link, seen: &BridgeAndUplink, plan: &mut Plan) {
     if seen.bridge_has_dynamic_address {
         plan.warnings.push(format!(
-            "bridge {} has an address from a router advertisement and goes on accepting them",
+            "bridge {} has an address from a router advertisement and continues to accept them",
             bridge.name
         ));
     } else {

@@ -1,4 +1,4 @@
-//! The second topology: VLANs of the ports of a bridge that filters, and of its uplink.
+//! The trunk topology: VLANs of the ports and the uplink of a bridge with VLAN filtering.
 
 use std::net::Ipv4Addr;
 
@@ -10,37 +10,37 @@ use kernel::port::{Membership, Memberships};
 
 use super::{Step, Sysctl, VlanMember, host_access};
 
-/// What a pod's port joins.
+/// The VLANs that a pod's port joins.
 pub fn of_port(wanted: &PortVlans) -> Vec<Membership> {
     let tagged =
         wanted.trunk.iter().filter(|vid| Some(**vid) != wanted.access).map(|vid| Membership::tagged(*vid));
     wanted.access.map(Membership::access).into_iter().chain(tagged).collect()
 }
 
-/// The default VLAN that a pod's port must leave again: with an uplink always, for VLAN 1 would tie all pods
-/// together beside their own VLANs; else where the configuration says so.
+/// The default VLAN that a pod's port must leave. With an uplink it always leaves, because VLAN 1 would
+/// connect all pods beside their own VLANs. Otherwise the configuration decides.
 pub fn default_to_leave(network: &Network, bridge: &Link) -> Option<Membership> {
     let wanted = network.port_vlans.as_ref()?;
     let default = bridge.bridge()?.default_pvid;
-    // As the reference: a port that has tagged VLANs alone stays in it.
+    // As with the reference plugin, a port with only tagged VLANs stays in the default VLAN.
     let leave = network.uplink.is_some() || !wanted.keep_default && wanted.access.is_some();
-    let kept_by_wish = wanted.ids().any(|vid| vid == default);
-    (leave && default != 0 && !kept_by_wish).then(|| Membership::access(default))
+    let is_wanted = wanted.ids().any(|vid| vid == default);
+    (leave && default != 0 && !is_wanted).then(|| Membership::access(default))
 }
 
-/// `rp_filter` 2: the source has to be reachable, by whichever interface (RFC 3704 section 2.4). With
-/// br_netfilter, the kernel changes the destination of a frame while it is on the bridge, and then holds its
-/// source against the bridge's own device, which has no part in the pods' VLAN: it would drop what a pod
-/// sends to a service. The device itself hears nothing, so nothing is given away.
+/// `rp_filter` 2: the source must be reachable by any interface (RFC 3704 section 2.4). With br_netfilter,
+/// the kernel changes the destination of a packet on the bridge and then checks its source against the
+/// bridge device, which is not in the pods' VLAN. With a stricter value it would drop what a pod sends to a
+/// service. The device receives nothing itself, so the loose mode exposes nothing.
 const LOOSE: i32 = 2;
 
-/// Without any address on the device, the kernel does not even look as loosely as that. This one is nobody's
+/// The kernel applies the loose mode only if the device has an address. This address belongs to no host
 /// (RFC 7600 section 6, "IPv4 dummy address").
 pub const DUMMY: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 0, 8), 32));
 
-/// Steps that bring the VLANs of a pod's port onto the uplink, if there is one, and the node's own side of
-/// them into being. None where all is there. The caller holds the node's lock, and the pod's port has joined
-/// its VLANs already: a DEL that looks for VLANs out of use under that lock then sees it.
+/// Steps that add the VLANs of a pod's port to the uplink, if there is one, and make the node's own side of
+/// them. Empty if nothing is missing. The caller holds the node's lock, and the pod's port has joined its
+/// VLANs already. So a DEL that looks for unused VLANs under that lock sees the port.
 pub fn join(
     network: &Network,
     bridge: &Link,
@@ -59,7 +59,7 @@ pub fn join(
         }
     }
     let Some((name, vid)) = network.node_side() else { return steps };
-    // The other end of a veth is a port by itself.
+    // A veth needs no membership of the bridge device: its other end is a port.
     if node_side.is_none_or(|side| side.kind != Kind::Veth) && !takes_part(seen, bridge.index, vid) {
         let vlans = vec![Membership::tagged(vid)];
         steps.push(Step::JoinVlans { member: VlanMember::Bridge(bridge.name.clone()), vlans });
@@ -80,8 +80,8 @@ pub fn join(
     steps
 }
 
-/// Which of these VLANs the uplink carries and no other port of the bridge uses any more. None on a bridge
-/// that we did not make: on an operator's, the uplink's VLANs may be the operator's too.
+/// Which of these VLANs the uplink carries and no other port of the bridge uses. Empty on a bridge that we
+/// did not make: the uplink's VLANs may be the operator's.
 pub fn out_of_use(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[Memberships]) -> Vec<u16> {
     if !crate::ownership::is_ours(bridge) {
         return Vec::new();
@@ -97,8 +97,8 @@ pub fn in_use(vids: &[u16], bridge: &Link, uplink: &Link, seen: &[Memberships]) 
     vids.iter().copied().filter(used).collect()
 }
 
-/// The VLANs of a bridge that the node itself lives on: those of its sub-interfaces which are not ours, carry
-/// an address, are a port or have an interface above them.
+/// The VLANs of a bridge that the node itself uses: those of sub-interfaces that are not ours, have an
+/// address, are a port, or have an interface above them.
 pub fn of_the_node(bridge: &Link, interfaces: &[Link], addresses: &[Address]) -> Vec<u16> {
     let carries = |side: &Link| addresses.iter().any(|held| held.interface == side.index && !held.link_local);
     let is_below = |side: &Link| {
@@ -116,13 +116,13 @@ pub fn of_the_node(bridge: &Link, interfaces: &[Link], addresses: &[Address]) ->
         .collect()
 }
 
-/// The VLANs that a port is in.
+/// The VLANs of a port.
 pub fn of_member(seen: &[Memberships], port: u32) -> Vec<u16> {
     let entries = seen.iter().filter(|entry| entry.port == port);
     entries.flat_map(|entry| entry.vlans.iter().map(|vlan| vlan.vid)).collect()
 }
 
-/// The step that takes VLANs off the uplink.
+/// The step that removes VLANs from the uplink.
 pub fn leave(uplink: &Link, vids: &[u16]) -> Step {
     Step::LeaveVlans {
         member: VlanMember::Port(uplink.name.clone()),
@@ -130,7 +130,7 @@ pub fn leave(uplink: &Link, vids: &[u16]) -> Step {
     }
 }
 
-/// The step that puts them back.
+/// The step that adds them again.
 pub fn rejoin(uplink: &Link, vids: &[u16]) -> Step {
     Step::JoinVlans {
         member: VlanMember::Port(uplink.name.clone()),

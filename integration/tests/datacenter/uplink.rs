@@ -106,7 +106,7 @@ fn what_would_break_the_node_is_refused_and_nothing_is_touched() {
             "link add link bond0 name bond0.136 type vlan id 137",
             &["bond0.136"],
             sub_interface(136),
-            "bond0.136 is there already with VLAN 137",
+            "bond0.136 already exists with VLAN 137",
         ),
         (
             "link add link bond0 name bond0.136 type vlan protocol 802.1ad id 136",
@@ -124,13 +124,13 @@ fn what_would_break_the_node_is_refused_and_nothing_is_touched() {
             "link add link bond0 name storage type vlan id 136",
             &["storage"],
             sub_interface(136),
-            "is there already as storage",
+            "already exists as storage",
         ),
         (
             "link add br136 type dummy",
             &["br136"],
             sub_interface(136),
-            "br136 is there already and is no bridge but dummy",
+            "br136 already exists and is not a bridge but dummy",
         ),
         (
             "link add link bond0 name bond0.136 type vlan id 136\nlink add br7 type bridge\nlink set bond0.136 master br7",

@@ -58,7 +58,7 @@ fn a_veth_of_that_name_that_leads_elsewhere_is_refused() {
     node.ip("link add bridge0 type bridge vlan_filtering 1\nlink add bridge0.100 type veth peer name other");
     let outcome = plugin(&node, "vlan-bridge", 100).add(&pod.eth0());
     assert_eq!(outcome.error_code(), 7, "{outcome}");
-    assert!(outcome.error_text().contains("bridge0.100 is there already"), "{outcome}");
+    assert!(outcome.error_text().contains("bridge0.100 already exists"), "{outcome}");
     assert!(!pod.has_link("eth0") && node.leases("vlan100").is_empty());
 }
 

@@ -222,7 +222,7 @@ fn repair_says_what_it_could_not_do() {
     let told = ctl.run("repair -o json");
     assert!(!told.ok(), "{told}");
     assert!(told.stderr.contains("bridge br136 was not put back: "), "{told}");
-    assert!(told.stderr.contains("is no bridge but veth"), "{told}");
+    assert!(told.stderr.contains("is not a bridge but veth"), "{told}");
     assert!(told.json()["repaired"].to_string().contains("is a port of cni0 again"), "{told}");
     assert!(local.pings("10.22.0.1"));
 }

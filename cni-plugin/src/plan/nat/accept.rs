@@ -1,31 +1,31 @@
-//! The one rule that we have in a chain of iptables': what a chain of ours has marked passes. At the end of
-//! the chain, so that rules which refuse something are kept, and only the policy is met.
+//! Our single rule in iptables' FORWARD chain. It accepts packets that our chain has marked. The rule is at
+//! the end of the chain, so that rules that drop or reject still apply and only the policy is overridden.
 //!
-//! Others save that chain and restore it all the time (netfilter-persistent, kube-router, k3s), with whatever
-//! iptables they bring. So the rule is in the form of iptables' own matches, which each version prints and
-//! reads back. A mark in nf_tables' form is left out by iptables up to 1.8.7, which makes it a rule that
-//! accepts everything; and `nft`'s comments become iptables' ones.
+//! Other programs often save and restore that chain (netfilter-persistent, kube-router, k3s), with any
+//! version of iptables. So the rule uses iptables' own matches, which each version prints and reads back.
+//! iptables up to 1.8.7 drops a native nf_tables mark match when it saves, and the restored rule accepts
+//! everything. iptables also turns comments of `nft` into its own comments.
 
 use kernel::nft::{Change, Expr, Match, Rule, Table, Verdict};
 
 use super::ruleset::{FORWARDED, IPTABLES_FORWARD};
 
-/// Its comment, by which it is known.
+/// The comment that identifies the rule.
 const COMMENT: &str = "vlan-bridge: pods";
 
-/// `struct xt_comment_info` is as long as that.
+/// The size of `struct xt_comment_info`.
 const COMMENT_SIZE: usize = 256;
 
-/// What there is of our rule in a chain.
+/// The state of our rule in a chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Present {
-    /// The numbers of all rules with our comment.
+    /// The handles of all rules with our comment.
     pub handles: Vec<u64>,
-    /// Just the one that [`rule`] makes.
+    /// There is exactly one, as [`rule`] makes it.
     pub is_exact: bool,
-    /// What is marked passes.
+    /// Marked packets are accepted.
     pub passes_marked: bool,
-    /// One of them accepts everything: its mark has been lost.
+    /// One of the rules accepts everything because it has lost its mark match.
     pub passes_all: bool,
 }
 
@@ -33,7 +33,7 @@ pub struct Present {
 pub fn find(rules: &[Rule]) -> Present {
     let ours: Vec<&Rule> = rules.iter().filter(|rule| rule.comment == COMMENT).collect();
     let is_exact = |rule: &Rule| rule.matches.contains(&mark());
-    // As an iptables that writes the mark as nf_tables' own restores it, and as earlier releases made it.
+    // The form that some versions of iptables restore, and that earlier releases made.
     let is_native = |rule: &Rule| rule.exprs.iter().any(|name| name == "meta");
     let passes_all = ours.iter().any(|rule| !is_exact(rule) && !is_native(rule));
     Present {
@@ -54,13 +54,13 @@ pub fn rule(table: Table) -> Change {
     Change::AddRule { table, chain: IPTABLES_FORWARD.into(), exprs, comment: String::new() }
 }
 
-/// Takes rules out of a chain of iptables'.
+/// Deletes rules from an iptables chain.
 pub fn removal(table: Table, handles: &[u64]) -> Vec<Change> {
     let delete = |handle: &u64| Change::DeleteRule { table, chain: IPTABLES_FORWARD.into(), handle: *handle };
     handles.iter().map(delete).collect()
 }
 
-/// `struct xt_mark_mtinfo1`: mark, mask, whether it is inverted, and what fills it up to whole numbers.
+/// `struct xt_mark_mtinfo1`: mark, mask, the invert flag, and padding.
 fn mark() -> Match {
     let mut info = [FORWARDED.to_ne_bytes(), FORWARDED.to_ne_bytes()].concat();
     info.resize(16, 0);

@@ -1,8 +1,8 @@
-//! Where chains of the packet filter hook in, and what connection tracking tells them.
+//! Hook priorities of the chains, and conntrack states that rules match.
 
 use kernel::nft::{Expr, Hook};
 
-/// `IPS_DST_NAT` of linux/netfilter/nf_conntrack_common.h: the destination has been changed.
+/// `IPS_DST_NAT` of linux/netfilter/nf_conntrack_common.h: the destination was changed.
 pub(crate) const DNATED: u32 = 1 << 5;
 /// `NF_CT_STATE_BIT` of established and related.
 pub(crate) const KNOWN: u32 = 1 << 1 | 1 << 2;
@@ -11,8 +11,8 @@ pub(crate) const KNOWN: u32 = 1 << 1 | 1 << 2;
 pub(super) const RAW: i32 = -300;
 pub(super) const DNAT: i32 = -100;
 pub(super) const SNAT: i32 = 100;
-/// Before kube-proxy's and others' masquerading, which takes the address of the interface: the pods' bridge
-/// has none.
+/// Before masquerading by kube-proxy and others, which takes the address of the output interface: the pods'
+/// bridge has none.
 pub(super) const BEFORE_SNAT: i32 = SNAT - 1;
 pub(crate) const BEFORE_FILTER: i32 = -1;
 

@@ -1,9 +1,9 @@
-//! Host ports at 127.0.0.1, without `route_localnet`, with which a device would take packets of 127.0.0.0/8
-//! from whoever sends them, also after somebody has flushed the rules that keep them out.
+//! Host ports at 127.0.0.1, without `route_localnet`. With that sysctl, a device would accept packets to
+//! 127.0.0.0/8 from any sender, even after someone has flushed the rules that drop them.
 //!
-//! What the node sends from 127.0.0.1 to such a port has another of the node's addresses for its source
-//! before connections are tracked, and so it is an ordinary connection of the node to the pod. What answers
-//! it gets 127.0.0.1 back when tracking is done with it.
+//! Packets that the node sends from 127.0.0.1 to such a port get another source address of the node before
+//! connection tracking. So the connection is an ordinary one from the node to the pod. Answers get
+//! 127.0.0.1 as destination again after connection tracking.
 
 use std::net::IpAddr;
 
@@ -15,12 +15,11 @@ use kernel::nft::{
 use super::hooks::{DNATED, Hooked, RAW, SNAT};
 use super::matches::{address, connection, family, from_outside, outside, protocol, set_address, within};
 
-/// Host port of all addresses: to the node's address from which it is asked for, if it is asked for at
-/// 127.0.0.0/8.
+/// Maps a host port of all addresses to the node's source address for connections to it at 127.0.0.0/8.
 pub const PORTS: &str = "localhost-ports";
-/// Host port of one address in 127.0.0.0/8: the same.
+/// The same for a host port of one address in 127.0.0.0/8.
 pub const ADDRESS_PORTS: &str = "localhost-address-ports";
-/// Where versions before this one said on which devices they had switched `route_localnet` on.
+/// The set in which older versions listed the devices for which they had enabled `route_localnet`.
 pub const FORMER: &str = "localnet";
 
 pub(super) const SETS: [Set; 2] = [
@@ -32,7 +31,7 @@ pub(super) const SETS: [Set; 2] = [
     },
 ];
 
-/// `ICMP_PROTOCOL`, and what a message has before the packet that it is about.
+/// ICMP: protocol number, length of the header before the quoted packet, and offset of the checksum.
 const ICMP: u8 = 1;
 const ICMP_HEADER: u32 = 8;
 const ICMP_CHECKSUM: u32 = 2;
@@ -41,9 +40,9 @@ fn net() -> IpNet {
     IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8)
 }
 
-/// Nothing of 127.0.0.0/8 comes in by a device, whatever sysctls say: the kernel would find it a martian only
-/// after its destination has become a pod's.
-pub(super) fn keep_out() -> Hooked {
+/// Drops packets from and to 127.0.0.0/8 that arrive on a device, whatever the sysctls are. The kernel
+/// would detect such a martian only after its destination has become a pod's address.
+pub(super) fn drop_external() -> Hooked {
     let rule = |field| [from_outside(), within(field, &net()), vec![Expr::Verdict(Verdict::Drop)]].concat();
     Hooked {
         name: "raw",
@@ -52,8 +51,8 @@ pub(super) fn keep_out() -> Hooked {
     }
 }
 
-/// Before connections are tracked: the source of what is for such a port.
-pub(super) fn leave() -> Hooked {
+/// Changes the source of packets to such a port, before connection tracking.
+pub(super) fn outgoing() -> Hooked {
     let one = IpNet::from(IpAddr::from([127, 0, 0, 1]));
     let key = |first| {
         [
@@ -76,14 +75,14 @@ pub(super) fn leave() -> Hooked {
     }
 }
 
-/// What still comes from 127.0.0.0/8 leads to no host port: it could not leave the node.
-pub(super) fn stay() -> Vec<Expr> {
+/// A packet that still has a source in 127.0.0.0/8 matches no host port. It could not leave the node.
+pub(super) fn not_translated() -> Vec<Expr> {
     [within(Field::Source, &net()), vec![Expr::Verdict(Verdict::Return)]].concat()
 }
 
-/// After tracking has given an answer the source that was asked: its destination. And in a message of ICMP
-/// about what was sent to such a port, the source of that.
-pub(super) fn come_back() -> Hooked {
+/// Changes the destination of answers after connection tracking has restored their source. In ICMP errors
+/// about packets to such a port, changes the source of the quoted packet.
+pub(super) fn incoming() -> Hooked {
     let localhost = || Expr::Load { value: vec![127, 0, 0, 1], to: Reg(0) };
     let mut answer =
         vec![Expr::Ct { key: Ct::Direction, to: Reg(0) }, Expr::Equal { reg: Reg(0), value: vec![REPLY] }];

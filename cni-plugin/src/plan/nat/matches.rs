@@ -1,4 +1,4 @@
-//! What rules look at, put together from single expressions.
+//! Matches of rules, built from single expressions.
 
 use ipnet::IpNet;
 use kernel::nft::{self, Base, Ct, Expr, Field, Meta, Reg, TableFamily};
@@ -8,7 +8,7 @@ const LOOPBACK: &str = "lo";
 
 const FIRST: Reg = Reg(0);
 
-/// `meta nfproto ipv4`: whether a packet is IPv4 or IPv6, in a table that sees both.
+/// `meta nfproto ipv4`: the address family, in a table that sees both.
 pub fn family(family: TableFamily) -> Vec<Expr> {
     vec![
         Expr::Meta { key: Meta::TableFamily, to: FIRST },
@@ -16,7 +16,7 @@ pub fn family(family: TableFamily) -> Vec<Expr> {
     ]
 }
 
-/// `ip saddr` into a register: of an IPv4 or IPv6 header, which must have been made sure of.
+/// Loads `ip saddr` into a register. An earlier expression must have checked the family.
 pub fn address(family: TableFamily, field: Field, to: Reg) -> Expr {
     let (offset, length) = match (family, field) {
         (TableFamily::Ipv6, Field::Source) => (8, 16),
@@ -27,8 +27,8 @@ pub fn address(family: TableFamily, field: Field, to: Reg) -> Expr {
     Expr::Payload { base: Base::Network, offset, length, to }
 }
 
-/// `ip saddr set ADDRESS`, with the address in a register: of an IPv4 header, which must have been made sure
-/// of.
+/// `ip saddr set ADDRESS`, with the address in a register. An earlier expression must have checked that the
+/// packet is IPv4.
 pub fn set_address(field: Field, from: Reg) -> Expr {
     let offset = if field == Field::Source { 12 } else { 16 };
     const CHECKSUM: u32 = 10;

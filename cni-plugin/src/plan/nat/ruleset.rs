@@ -1,4 +1,4 @@
-//! What all attachments with NAT share: the table, its sets and maps, and the chains that look things up in
+//! The base rule set of NAT mode: the table, its sets and maps, and the chains that look packets up in
 //! them.
 
 use std::net::IpAddr;
@@ -15,30 +15,31 @@ use super::matches::{address, between_interfaces, connection, family, interface_
 /// Our table.
 pub const TABLE: Table = Table { family: TableFamily::Inet, name: "vlan-bridge" };
 
-/// Pod's address: to the masquerading of its subnet. IPv4, IPv6.
+/// Maps a pod's address to the chain that masquerades its subnet. IPv4, IPv6.
 pub const MASQUERADE: [&str; 2] = ["masquerade4", "masquerade6"];
-/// Pod's address: to what becomes of a packet that came to one of its host ports.
+/// Maps a pod's address to the chain for packets that came to one of its host ports.
 pub const HAIRPIN: [&str; 2] = ["hairpin4", "hairpin6"];
-/// Address of a pod on a network with an uplink: to the node's, from which it talks for whoever would miss
-/// the answer.
+/// Maps the address of a pod on a network with an uplink to the node's address that replaces the source of
+/// packets whose answers would bypass the node.
 pub const SOURCES: [&str; 2] = ["sources4", "sources6"];
-/// Address of a pod that is masqueraded: others get answers from there, and what they send to its host ports
-/// gets there.
+/// Addresses of masqueraded pods. Only answers, and packets to host ports, are forwarded to them.
 pub const CLOSED: [&str; 2] = ["closed4", "closed6"];
-/// Host port: to pod's address and port.
+/// Maps a host port to the pod's address and port.
 pub const PORTS: [&str; 2] = ["ports4", "ports6"];
-/// Host port of one of the node's addresses: the same. It goes before the port of all addresses.
+/// The same for a host port at one of the node's addresses. It has precedence over a host port of all
+/// addresses.
 pub const ADDRESS_PORTS: [&str; 2] = ["address-ports4", "address-ports6"];
-/// Addresses of the node that stand for services, to which ports of all addresses are not published.
+/// Addresses of services that are on the node's interfaces. Host ports of all addresses are not published
+/// there.
 pub const SERVICE_ADDRESSES: [&str; 2] = ["service-addresses4", "service-addresses6"];
-/// The devices by which pods with NAT are reached.
+/// The devices of pods with NAT.
 pub const DEVICES: &str = "devices";
-/// The devices by which pods with an uplink are reached, and everybody else on their network.
+/// The devices of pods with an uplink, which also lead to all other hosts on their network.
 pub const UPLINKS: &str = "uplinks";
-/// The bridges of pods, each twice: what comes in by one and goes out by the same. With br_netfilter that is
-/// how bridged packets look.
+/// The bridges of pods, each as input and output interface. With br_netfilter, bridged packets have the
+/// bridge as both.
 pub const BRIDGES: &str = "bridges";
-/// The maps and sets whose elements are attachments'.
+/// The maps and sets whose elements belong to attachments.
 pub const MAPS: [&str; 14] = [
     CLOSED[0],
     CLOSED[1],
@@ -56,7 +57,7 @@ pub const MAPS: [&str; 14] = [
     localhost::ADDRESS_PORTS,
 ];
 
-/// The one of two sets that is for the family of an address.
+/// Selects the set for the family of an address.
 pub fn of_family(sets: [&'static str; 2], ip: IpAddr) -> &'static str {
     sets[usize::from(ip.is_ipv6())]
 }
@@ -98,17 +99,17 @@ const SETS: [Set; 17] = [
 ];
 
 const HOST_PORTS: &str = "host-ports";
-/// What is within a network's `serviceCIDRs` is published by nobody: a rule for each, which goes with the
-/// table.
+/// Addresses within `serviceCIDRs` are never published: this chain has a rule for each network. The rules
+/// are removed with the table.
 pub const SERVICES: &str = "services";
-/// The chain that gives a packet the node's address.
+/// The chain that masquerades.
 pub const MASQUERADED: &str = "masqueraded";
 
-/// The table, where there is none.
+/// Makes the table, which must not exist yet.
 pub fn base_ruleset() -> Vec<Change> {
     let mut changes = vec![Change::AddTable(TABLE)];
     changes.extend(SETS.into_iter().chain(localhost::SETS).map(|set| Change::AddSet { table: TABLE, set }));
-    for chain in [localhost::keep_out(), localhost::leave(), localhost::come_back()] {
+    for chain in [localhost::drop_external(), localhost::outgoing(), localhost::incoming()] {
         changes.extend(base_chain(chain.name, chain.hook, chain.rules));
     }
     let before_marks = Hook { kind: "filter", point: HookPoint::Forward, priority: BEFORE_FILTER - 1 };
@@ -120,27 +121,31 @@ pub fn base_ruleset() -> Vec<Change> {
         || [local(Field::Destination), vec![Expr::Verdict(Verdict::Jump(HOST_PORTS.into()))]].concat();
     let nat = |point| Hook { kind: "nat", point, priority: DNAT };
     changes.extend(base_chain("prerouting", nat(HookPoint::Prerouting), vec![to_the_node()]));
-    changes.extend(base_chain("output", nat(HookPoint::Output), vec![localhost::stay(), to_the_node()]));
+    changes.extend(base_chain(
+        "output",
+        nat(HookPoint::Output),
+        vec![localhost::not_translated(), to_the_node()],
+    ));
     changes.extend(base_chain(
         "postrouting",
         Hook { kind: "nat", point: HookPoint::Postrouting, priority: SNAT },
         postrouting_rules(),
     ));
-    // After rules that need one module each: then what the kernel lacks is named alone.
+    // After the rules that need only one module, so that an error names the missing module alone.
     changes.extend(base_chain(
         "by-the-node",
         Hook { kind: "nat", point: HookPoint::Postrouting, priority: BEFORE_SNAT },
         by_the_node_rules(),
     ));
-    // Subnets' chains lead here. So a kernel that cannot masquerade is found out with the first pod, before
-    // it is attached.
+    // The chains of subnets go here. Thus a kernel that cannot masquerade is detected with the first pod,
+    // before it is attached.
     changes.push(Change::AddChain { table: TABLE, name: MASQUERADED.into(), hook: None });
     changes.extend(rules(MASQUERADED, vec![vec![Expr::Masquerade]]));
     changes
 }
 
-/// Behind masquerading nobody is reached who has published nothing, by a route to the pods' subnet for one.
-/// What is bridged, with br_netfilter, is between pods.
+/// A masqueraded pod can be reached only on its host ports, even if a host has a route to the pods' subnet.
+/// Bridged packets, seen through br_netfilter, are between pods and pass.
 fn closed_rules() -> Vec<Vec<Expr>> {
     let passes = |which: Vec<Expr>| [which, vec![Expr::Verdict(Verdict::Accept)]].concat();
     let drops = |index: usize| {
@@ -162,10 +167,10 @@ fn closed_rules() -> Vec<Vec<Expr>> {
     ]
 }
 
-/// A port of one address goes before that of all. A port of all addresses is none of the addresses of
-/// services: kube-proxy in IPVS mode puts each on an interface of the node, where it looks like one of the
-/// node's own. To `::1` nothing is mapped: the answer could not come back, for the kernel takes no packet of
-/// `::1` from a device.
+/// A port of one address has precedence over a port of all addresses. A port of all addresses does not
+/// include service addresses: kube-proxy in IPVS mode puts each on an interface of the node, where it looks
+/// like an address of the node. No port is mapped at `::1`: the answer could not come back, because the
+/// kernel accepts no packet from `::1` on a device.
 fn host_port_rules() -> Vec<Vec<Expr>> {
     let one = ipnet::IpNet::from(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]));
     let not_localhost = [within(Field::Destination, &one), vec![Expr::Verdict(Verdict::Return)]].concat();
@@ -203,15 +208,16 @@ fn host_port_rules() -> Vec<Vec<Expr>> {
     [vec![not_localhost], of_one, vec![services], of_all].concat()
 }
 
-/// Keeps ports of all addresses from a network of services: the rule of one of `serviceCIDRs`.
+/// The rule for one of `serviceCIDRs`: host ports of all addresses do not apply there.
 pub fn service_rule(net: &IpNet) -> Change {
     let exprs = [within(Field::Destination, net), vec![Expr::Verdict(Verdict::Accept)]].concat();
     Change::AddRule { table: TABLE, chain: SERVICES.into(), exprs, comment: net.to_string() }
 }
 
-/// A pod on a network with an uplink answers by its router or straight to a neighbour, and so do those that
-/// it talks to. What the node has sent elsewhere than it was meant for, to such a pod or for one, gets the
-/// node's address: else the answer would bypass it. What is for the node itself never comes here.
+/// A pod on a network with an uplink answers through its router or directly to a neighbour, and its peers
+/// do the same. If the node changed the destination of a packet to or from such a pod, the packet gets the
+/// node's source address. Otherwise the answer would bypass the node. Packets to the node itself do not
+/// reach this chain.
 fn by_the_node_rules() -> Vec<Vec<Expr>> {
     let rule = |index: usize, field| {
         let of = [TableFamily::Ipv4, TableFamily::Ipv6][index];
@@ -253,51 +259,50 @@ fn rules(chain: &str, rules: Vec<Vec<Expr>>) -> impl Iterator<Item = Change> {
     rules.into_iter().map(rule).collect::<Vec<_>>().into_iter()
 }
 
-/// The chain that marks what pods send and what is theirs to get. Made only where another table's policy is
-/// drop, so that other nodes' packets do not pay for it.
+/// The chain that marks packets of pods that are to be accepted. It exists only if another table's policy
+/// is drop, so that packets on other nodes do not traverse it.
 pub const FORWARD: &str = "forward";
 
-/// The bit of a packet's mark that says so. Kubernetes has bits 14 and 15, the reference portmap 13, network
-/// policies those from 16 on.
+/// The bit of the packet mark. Kubernetes uses bits 14 and 15, the reference portmap 13, network policies
+/// bits from 16 on.
 pub(super) const FORWARDED: u32 = 1 << 12;
 
-/// What marks packets for [`super::accept::rule`]: all from pods that the node is router or translator of; to
-/// them, and both from and to the network of an uplink, what was asked for or came to a host port or service;
-/// and what is bridged.
+/// Marks packets for [`super::accept::rule`]: all packets from pods that the node routes or translates; to
+/// these pods, and in both directions for the network of an uplink, packets of known connections and those
+/// to host ports or services; and bridged packets.
 pub fn forward() -> Vec<Change> {
     let mut exprs = vec![
         [interface_in(Meta::InputInterface, DEVICES), mark(FORWARDED)].concat(),
         [between_interfaces(BRIDGES), mark(FORWARDED)].concat(),
     ];
-    let both_ways = [
+    let directions = [
         (Meta::OutputInterface, DEVICES),
         (Meta::OutputInterface, UPLINKS),
-        // Not only pods are there.
+        // Other hosts than pods are there, too.
         (Meta::InputInterface, UPLINKS),
     ];
-    for (way, set) in both_ways {
+    for (direction, set) in directions {
         for known in [connection(Ct::State, KNOWN), connection(Ct::Status, DNATED)] {
-            exprs.push([interface_in(way, set), known, mark(FORWARDED)].concat());
+            exprs.push([interface_in(direction, set), known, mark(FORWARDED)].concat());
         }
     }
     let hook = Hook { kind: "filter", point: HookPoint::Forward, priority: BEFORE_FILTER };
     let mut changes = base_chain(FORWARD, hook, exprs);
-    // Where the chain is there already it is made anew.
+    // The rules of an existing chain are replaced.
     changes.insert(1, Change::FlushChain { table: TABLE, name: FORWARD.into() });
     changes
 }
 
-/// The tables in which iptables-nft keeps its own, and the chain there whose policy an accept of ours does
-/// not override.
+/// The tables of iptables-nft, whose FORWARD policy an accept in our table does not override.
 pub const IPTABLES_TABLES: [Table; 2] = [
     Table { family: TableFamily::Ipv4, name: "filter" },
     Table { family: TableFamily::Ipv6, name: "filter" },
 ];
-/// That chain.
+/// The chain in these tables.
 pub const IPTABLES_FORWARD: &str = "FORWARD";
 
-/// Each chain of the frame and how many rules it has and lead to it: what a look at the kernel's chain must
-/// show at least.
+/// Each chain of the base rule set, and the least use count that the kernel must show: the chain's own
+/// rules plus rules that jump to it.
 pub fn uses() -> Vec<(String, u32)> {
     let changes = base_ruleset();
     let in_or_to = |name: &str, change: &Change| match change {

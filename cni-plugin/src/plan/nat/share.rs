@@ -1,6 +1,6 @@
-//! Host ports that one container has on several networks: podman, for one, gives the same to each. A port
-//! leads to the network that had it first, as with the reference `portmap`, and to the next when that is
-//! gone.
+//! Host ports that one container has on several networks; podman, for example, publishes the same ports on
+//! each network. As with the reference `portmap`, a port leads to the first network that had it, and to the
+//! next one when the first is detached.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::record::Record;
 pub(super) const PORT_MAPS: [&str; 6] =
     [PORTS[0], PORTS[1], ADDRESS_PORTS[0], ADDRESS_PORTS[1], localhost::PORTS, localhost::ADDRESS_PORTS];
 
-/// Whether an element is a host port's.
+/// Whether an element is for a host port.
 pub fn is_port(element: &Element) -> bool {
     PORT_MAPS.contains(&element.set)
 }
@@ -24,7 +24,8 @@ pub fn are_siblings(one: &Record, other: &Record) -> bool {
     one.container_id == other.container_id && one.netns == other.netns
 }
 
-/// Notes who gets the ports of an attachment when it goes. False if it was noted already.
+/// Notes the attachment that gets the holder's ports when the holder is removed. Returns false if that is
+/// noted already.
 pub fn follow(holder: &mut Record, follower: &Record) -> bool {
     let veth = follower.attachment().host_interface();
     let is_new = !holder.followers.contains(&veth);
@@ -34,8 +35,8 @@ pub fn follow(holder: &mut Record, follower: &Record) -> bool {
     is_new
 }
 
-/// The elements of several attachments. Of a port that siblings have there is one, which is the first's,
-/// unless another is known to be before it; the others follow.
+/// The elements of several attachments. For a port that siblings share there is one element. It belongs to
+/// the first sibling, unless another one is known to precede it. The others follow.
 pub fn shared_elements(records: &mut [Record]) -> Vec<Element> {
     let mut all: Vec<Element> = Vec::new();
     let mut taken: BTreeMap<(&'static str, Vec<u8>), (usize, usize)> = BTreeMap::new();

@@ -136,11 +136,11 @@ fn what_would_break_the_node_is_refused() {
 
     let mut other = complete();
     other.bridge = Some(link(BRIDGE, "br136", Kind::Other("macvlan".into())));
-    refused(&network(), &other, "br136 is there already and is no bridge but macvlan");
+    refused(&network(), &other, "br136 already exists and is not a bridge but macvlan");
 
     let mut other = complete();
     other.sub_interface = Some(Link { kind: Kind::Vlan { id: 137, protocol: DOT1Q }, ..sub_interface() });
-    refused(&network(), &other, "bond0.136 is there already with VLAN 137");
+    refused(&network(), &other, "bond0.136 already exists with VLAN 137");
 
     let mut other = complete();
     other.sub_interface = Some(Link { kind: Kind::Vlan { id: 136, protocol: 0x88a8 }, ..sub_interface() });
@@ -169,7 +169,7 @@ fn what_would_break_the_node_is_refused() {
 fn a_vlan_reaches_a_sub_interface_or_a_bridge_never_both() {
     let mut seen = bare();
     seen.sub_interfaces.push(Link { name: "storage".into(), master: None, ..sub_interface() });
-    refused(&network(), &seen, "VLAN 136 of bond0 is there already as storage");
+    refused(&network(), &seen, "VLAN 136 of bond0 already exists as storage");
     refused(&trunk(), &seen, "belongs to sub-interface storage");
 }
 
@@ -233,7 +233,7 @@ fn the_nodes_side_of_a_vlan_is_that_or_nothing() {
     assert!(plan(&trunk(), &seen).is_ok());
     for wrong in [side(999, BRIDGE), side(136, BOND)] {
         seen.node_side = Some(wrong);
-        refused(&trunk(), &seen, "br0.136 is there already and is not VLAN 136 of bridge br0");
+        refused(&trunk(), &seen, "br0.136 already exists and is not VLAN 136 of bridge br0");
     }
 }
 
