@@ -1,4 +1,4 @@
-//! Takes planned steps, one netlink message each, and walks back if one fails.
+//! Applies planned steps, one netlink message each, and undoes them if one fails.
 
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
@@ -17,14 +17,14 @@ use crate::plan::{Plan, Step, Sysctl, VlanMember};
 use crate::random;
 use crate::undo::UndoLog;
 
-/// How often a first ADD looks again after something that holds no lock of ours (an operator, a network
-/// manager) made the same interface at the same time.
+/// How often a first ADD retries after another program (or an operator) made the same interface at the same
+/// time.
 const ATTEMPTS: usize = 3;
 
-/// Makes sure that the bridge and its uplink are there, and returns them as they are then. Where nothing is
-/// missing this takes no lock and sends nothing but look-ups. Where anything is missing or wrong, that may be
-/// another ADD half way through, so everything is looked at again under the node's lock, and more closely.
-/// What fails half way is taken back.
+/// Makes sure that the bridge and its uplink exist, and returns their state. If nothing is missing, this
+/// takes no lock and only looks things up. If something is missing or wrong, another ADD may be in
+/// progress, so everything is observed again under the node's lock, and in more detail. After a failure,
+/// the steps so far are undone.
 pub async fn ensure_uplink(conn: &Conn, network: &Network) -> Result<BridgeAndUplink, CniError> {
     let seen = observe::uplink(conn, network).await?;
     if let Ok(plan) = uplink::plan(network, &seen)
@@ -33,12 +33,12 @@ pub async fn ensure_uplink(conn: &Conn, network: &Network) -> Result<BridgeAndUp
         warn(&plan);
         return Ok(seen);
     }
-    ensure_uplink_and_tell(conn, network).await?;
+    ensure_uplink_and_report(conn, network).await?;
     Ok(observe::uplink(conn, network).await?)
 }
 
-/// The same with a close look in any case. Returns the steps that were taken.
-pub async fn ensure_uplink_and_tell(conn: &Conn, network: &Network) -> Result<Vec<Step>, CniError> {
+/// The same, but always observes in detail. Returns the applied steps.
+pub async fn ensure_uplink_and_report(conn: &Conn, network: &Network) -> Result<Vec<Step>, CniError> {
     let _lock = NodeLock::acquire()?;
     let mut attempt = 1;
     loop {
@@ -61,7 +61,7 @@ fn warn(plan: &Plan) {
     }
 }
 
-/// Takes steps in order; on failure, walks back those that were taken.
+/// Applies steps in order. After a failure, undoes the applied steps.
 pub async fn apply_all(conn: &Conn, steps: &[Step]) -> Result<(), NetError> {
     let mut undo = UndoLog::default();
     for step in steps {
@@ -75,7 +75,7 @@ pub async fn apply_all(conn: &Conn, steps: &[Step]) -> Result<(), NetError> {
     Ok(())
 }
 
-/// A step that failed, with what usually is behind it.
+/// A failed step, displayed with the usual cause.
 struct Attempted<'a>(&'a Step, &'a NetError);
 
 impl std::fmt::Display for Attempted<'_> {
@@ -118,9 +118,9 @@ async fn apply_step<'a>(conn: &'a Conn, step: &Step, undo: &mut UndoLog<'a>) -> 
             link::add_bridge(conn, &bridge).await?;
             remove_on_failure(conn, name, undo);
             if mac.is_none() {
-                // Its link-local address comes of a random MAC. While that is tentative, a second or two from
-                // the first pod on, the kernel looks for no neighbour behind it (ndisc_send_ns), and what
-                // comes for the pod is lost.
+                // The interface has a link-local address from a random MAC. While that address is
+                // tentative, for a second or two after the first pod, the kernel sends no neighbour
+                // solicitations on the interface (ndisc_send_ns), and packets for the pod are lost.
                 InterfaceSysctls::ipv6().write(name, "accept_dad", "0")?;
             }
             mark_as_ours(conn, name).await
@@ -146,7 +146,7 @@ async fn apply_step<'a>(conn: &'a Conn, step: &Step, undo: &mut UndoLog<'a>) -> 
     }
 }
 
-/// A step that changes settings of one interface, which have a value to go back to.
+/// Applies a step that changes settings of one interface. The old values are restored on failure.
 async fn change_link<'a>(conn: &'a Conn, step: &Step, undo: &mut UndoLog<'a>) -> Result<(), NetError> {
     let none = link::Change::default;
     let (name, change, back) = match step {
@@ -220,7 +220,7 @@ async fn change_vlans(
     if join { port::join(conn, member, vlans).await } else { port::leave(conn, member, vlans).await }
 }
 
-/// Has a failure remove an interface that was made.
+/// Registers that a failure removes the interface that was just made.
 pub fn remove_on_failure<'a>(conn: &'a Conn, name: &str, undo: &mut UndoLog<'a>) {
     let name = name.to_owned();
     undo.push(format!("ip link add {name}"), async move {

@@ -1,8 +1,8 @@
-//! Keeps the node from being a router for the networks of its uplinks. `plan::boundary` says by which rules.
+//! Keeps the node from routing for the networks of its uplinks. `plan::boundary` defines the rules.
 //!
-//! For each device there is a file, `/run/vlan-bridge/uplinks/NODE/DEVICE`, written before the rule and with
-//! the name of the bridge's uplink port in it: from these files everybody puts back what a firewall's restart
-//! took, for all devices.
+//! Each device has a file, `/run/vlan-bridge/uplinks/NODE/DEVICE`, which contains the name of the bridge's
+//! uplink port. It is written before the rule. From these files every call restores the rules of all
+//! devices after a firewall restart.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
@@ -20,8 +20,8 @@ use crate::lock::RecordLock;
 use crate::plan::boundary::{self as plan, FORWARD, TABLE};
 use crate::record::node_folder;
 
-/// Before a pod of this network is attached: makes sure that the node forwards nothing from it, or that it
-/// does again where the configuration now wants that. And puts back what others have lost.
+/// Called before a pod of this network is attached. Makes sure that the node forwards nothing from the
+/// network, or forwards again if the configuration now wants that. Restores missing rules.
 pub async fn ensure(node: &Conn, network: &Network) -> Result<(), CniError> {
     let devices = Devices::of_this_node()?;
     let closed = if network.allow_direct_routing { Vec::new() } else { plan::devices(network) };
@@ -36,10 +36,10 @@ pub async fn ensure(node: &Conn, network: &Network) -> Result<(), CniError> {
     closed.iter().try_for_each(|device| devices.write(device, port))?;
     opened.iter().try_for_each(|device| devices.remove(device))?;
     match rebuild(&devices) {
-        Err(e) if lacks(&e) => {
+        Err(e) if is_unsupported(&e) => {
             closed.iter().try_for_each(|device| devices.remove(device))?;
             log::warn!(
-                "{e}: without it the node forwards what comes from bridge {} to its other networks, wherever forwarding is on",
+                "{e}: without it the node forwards packets from bridge {} to its other networks if forwarding is enabled",
                 network.bridge
             );
             Ok(())
@@ -48,7 +48,7 @@ pub async fn ensure(node: &Conn, network: &Network) -> Result<(), CniError> {
     }
 }
 
-/// After an ADD that failed: removes the rules of devices of this network that it has not come to make.
+/// After a failed ADD: removes the rules of this network's devices that do not exist.
 pub async fn remove_absent(node: &Conn, network: &Network) -> Result<(), CniError> {
     let devices = Devices::of_this_node()?;
     let mut absent = Vec::new();
@@ -65,28 +65,30 @@ pub async fn remove_absent(node: &Conn, network: &Network) -> Result<(), CniErro
     Ok(rebuild(&devices)?)
 }
 
-/// Puts back what a firewall's restart took. Whoever calls is not failed by it.
+/// Restores rules that a firewall restart removed. Errors are logged and do not fail the call.
 pub fn repair_and_log() {
     if let Err(e) = repair() {
         log::error!("{e}");
     }
 }
 
-/// The same, returning in words what was put back.
+/// The same. Returns a description of the repair.
 pub fn repair() -> Result<Option<String>, CniError> {
     let devices = Devices::of_this_node()?;
     let all = devices.all();
-    if all.is_empty() || plan::is_whole(&there(&Nft::open()?)?, &all) {
+    if all.is_empty() || plan::is_whole(&rule_comments(&Nft::open()?)?, &all) {
         return Ok(None);
     }
     let _lock = RecordLock::exclusive()?;
-    let what = "what keeps the node from routing for its uplinks' networks was gone from the packet filter";
-    log::warn!("{what}: putting it back");
+    let what =
+        "rules that keep the node from routing for its uplinks' networks were missing from the packet filter";
+    log::warn!("{what}: restoring them");
     rebuild(&devices)?;
     Ok(Some(what.to_owned()))
 }
 
-/// Makes the table anew for all devices. A device that is gone meets nothing. For who holds the lock alone.
+/// Rewrites the table for all devices. The rule of a device that is gone matches nothing. The caller holds
+/// the exclusive lock.
 fn rebuild(devices: &Devices) -> Result<(), NetError> {
     let nft = Nft::open()?;
     let all = devices.all();
@@ -96,20 +98,20 @@ fn rebuild(devices: &Devices) -> Result<(), NetError> {
     if nft.has_table(TABLE)? { nft.commit(&[Change::DeleteTable(TABLE)]) } else { Ok(()) }
 }
 
-/// The devices whose rules are there.
-fn there(nft: &Nft) -> Result<Vec<String>, NetError> {
+/// The devices that have rules.
+fn rule_comments(nft: &Nft) -> Result<Vec<String>, NetError> {
     match nft.rules(TABLE, FORWARD) {
         Err(e) if e.not_found() => Ok(Vec::new()),
         other => Ok(other?.into_iter().map(|rule| rule.comment).collect()),
     }
 }
 
-/// Whether it is the kernel that has no such rules.
-fn lacks(error: &NetError) -> bool {
+/// Whether the kernel does not support such rules.
+fn is_unsupported(error: &NetError) -> bool {
     error.unsupported() || error.not_found()
 }
 
-/// For CHECK: what of a network's devices is no longer as ADD left it.
+/// For CHECK: describes which rule of a network's devices is missing.
 pub fn difference(network: &Network) -> Result<Option<String>, CniError> {
     let devices = Devices::of_this_node()?;
     let known: Vec<String> =
@@ -117,26 +119,26 @@ pub fn difference(network: &Network) -> Result<Option<String>, CniError> {
     if known.is_empty() {
         return Ok(None);
     }
-    let there = there(&Nft::open()?)?;
+    let there = rule_comments(&Nft::open()?)?;
     Ok(known.into_iter().find(|device| !there.contains(device)).map(|device| {
-        format!("the rule of {device} is gone from table {TABLE}: the node may forward what comes from there")
+        format!("the rule of {device} is gone from table {TABLE}: the node may forward packets from there")
     }))
 }
 
-/// For who looks at a node: the devices of a network that the node forwards for, though the configuration
-/// does not ask for it. Where there are no pods, only those that had some.
+/// For doctor: the devices of a network for which the node forwards although the configuration does not ask
+/// for it. Without pods, only devices that had some.
 pub fn open_devices(network: &Network, has_pods: bool) -> Result<Vec<String>, CniError> {
     let mut devices = plan::devices(network);
     if network.allow_direct_routing || devices.is_empty() {
         return Ok(Vec::new());
     }
-    let there: BTreeSet<String> = there(&Nft::open()?)?.into_iter().collect();
+    let there: BTreeSet<String> = rule_comments(&Nft::open()?)?.into_iter().collect();
     let known = Devices::of_this_node()?;
     devices.retain(|device| !there.contains(device) && (has_pods || known.has(device)));
     Ok(devices)
 }
 
-/// Takes table and files away, for who takes all of us away. A kernel without nf_tables has no table.
+/// Removes table and files, for uninstall. A kernel without nf_tables has no table.
 pub fn remove() -> Result<(), CniError> {
     let devices = Devices::of_this_node()?;
     devices.all().iter().try_for_each(|device| devices.remove(device))?;
@@ -148,7 +150,7 @@ pub fn remove() -> Result<(), CniError> {
     Ok(())
 }
 
-/// The files that say for which devices there is a rule.
+/// The files that record which devices have a rule.
 struct Devices {
     folder: PathBuf,
 }
@@ -172,7 +174,7 @@ impl Devices {
         let failed = |e| CniError::new(code::IO_FAILURE, format!("write record {}: {e}", path.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
         fs::write(&path, port).map_err(|e| {
-            // On a full disk an empty one may be there, which says nothing.
+            // On a full disk, an empty file without information may be left.
             let _ = fs::remove_file(&path);
             failed(e)
         })
@@ -188,8 +190,8 @@ impl Devices {
         }
     }
 
-    /// The devices whose rule has to go for this network: its key asks for it, or it has no uplink on a
-    /// bridge that had one before.
+    /// The devices whose rule this network removes: its configuration asks for forwarding, or it has no
+    /// uplink on a bridge that had one before.
     async fn opened_by(&self, node: &Conn, network: &Network) -> Result<Vec<String>, CniError> {
         let mut devices = plan::devices(network);
         if devices.is_empty() {
@@ -204,7 +206,7 @@ impl Devices {
             && self.has_uplink(node, &network.bridge, device).await?
         {
             log::warn!(
-                "bridge {} has an uplink by another network's configuration: the node forwards nothing from there (allowDirectRouting)",
+                "bridge {} has an uplink in another network's configuration: the node forwards nothing from there (allowDirectRouting)",
                 network.bridge
             );
             devices.clear();
@@ -214,7 +216,8 @@ impl Devices {
 
     async fn has_uplink(&self, node: &Conn, bridge: &str, device: &str) -> Result<bool, CniError> {
         let port = fs::read_to_string(self.folder.join(device)).unwrap_or_default();
-        // Of who was killed before it had written the name: what may have an uplink stays closed.
+        // Written by an ADD that was killed before it had written the name: the rule stays, because the
+        // device may have an uplink.
         if port.is_empty() {
             return Ok(true);
         }

@@ -1,5 +1,5 @@
-//! Runs the IPAM plugin (CNI 1.1, section 4, "Plugin Delegation"): within this process where it is this very
-//! program under its other name, else as a process of its own.
+//! Runs the IPAM plugin (CNI 1.1, section 4, "Plugin Delegation"): in this process if the plugin is this
+//! program under its other name, else in a process of its own.
 
 use std::fs::Metadata;
 use std::io::{self, ErrorKind, PipeWriter, Read, Write};
@@ -21,16 +21,16 @@ use serde_json::Value;
 /// reads or not.
 const PIPE_HOLDS: usize = 4096;
 
-/// The longest answer taken from a plugin, in bytes: what a plugin of ours takes as configuration, which has
-/// to hold it again as `prevResult`.
+/// The longest accepted answer of a plugin, in bytes: as long as the longest configuration that this plugin
+/// accepts, because that must hold the answer as `prevResult`.
 const LONGEST_ANSWER: u64 = cni_skel::MAX_STDIN;
 
-/// An IPAM plugin found in `CNI_PATH`, with the request that it is given: the runtime's, byte for byte.
+/// An IPAM plugin found in `CNI_PATH`, and its request: the runtime's, byte for byte.
 #[derive(Clone)]
 pub struct Delegate {
     plugin: IpamPlugin,
     binary: PathBuf,
-    /// Whether that file is the program that runs here. Then a call does what a process would.
+    /// Whether that file is this program. Then a call runs in this process.
     is_this_program: bool,
     request: Arc<Request>,
 }
@@ -42,8 +42,8 @@ impl std::fmt::Debug for Delegate {
 }
 
 impl Delegate {
-    /// Looks the plugin up in `CNI_PATH`: the first file of that name that can be executed. A folder that is
-    /// not absolute is passed over: what it means depends on where the runtime happens to be.
+    /// Looks the plugin up in `CNI_PATH`: the first executable file of that name. Relative folders are
+    /// skipped, because their meaning depends on the runtime's working directory.
     pub fn find(plugin: &IpamPlugin, request: &Request) -> Result<Delegate, CniError> {
         let (name, folders) = (plugin.name(), &request.env.path);
         let mut candidates =
@@ -73,18 +73,18 @@ impl Delegate {
         }
     }
 
-    /// Whether it is `vlan-bridge-ipam`, of whose errors we know what they leave.
+    /// Whether it is `vlan-bridge-ipam`, whose behaviour after errors is known.
     pub fn is_ours(&self) -> bool {
         self.plugin.is_ours()
     }
 
-    /// Runs a verb to its end. Of its result only an error matters.
+    /// Runs a verb and waits for its end. The result is ignored, except for an error.
     pub fn call(&self, command: Command) -> Result<(), CniError> {
         self.start(command)?.finish()
     }
 
-    /// Starts a verb. A process is left at work beside what the caller goes on with. This program's own IPAM
-    /// has ended when this returns.
+    /// Starts a verb. A plugin process runs while the caller continues. This program's own IPAM has
+    /// finished when this returns.
     pub fn start(&self, command: Command) -> Result<Running, CniError> {
         if self.is_this_program {
             let mut request = Request::clone(&self.request);
@@ -94,13 +94,13 @@ impl Delegate {
         self.execute(command).map(Running::Process)
     }
 
-    /// The environment of the process is ours but for `CNI_COMMAND`, and so is stderr.
+    /// The process inherits the environment, except `CNI_COMMAND`, and stderr.
     fn execute(&self, command: Command) -> Result<Executed, CniError> {
         let (stdin, writer) =
             io::pipe().map_err(|e| self.failed(format_args!("no pipe for its stdin: {e}")))?;
         let writer = if self.request.stdin.len() <= PIPE_HOLDS {
-            // A plugin that had to wait for it would be woken on the writer's CPU, and keep the writer from
-            // its own work.
+            // A plugin that waits for its configuration would be woken on the writer's CPU and delay the
+            // writer.
             self.give_config(writer);
             None
         } else {
@@ -108,7 +108,7 @@ impl Delegate {
         };
         let mut process = Process::new(&self.binary);
         if self.is_ours() {
-            // It ends with us, so that it takes no address when we are gone.
+            // The plugin ends with this process, so that it allocates no address afterwards.
             process.env("VLAN_BRIDGE_PID", std::process::id().to_string());
         }
         let child = process
@@ -118,7 +118,7 @@ impl Delegate {
             .spawn()
             .map_err(|e| self.failed(format_args!("{e}")))?;
         if let Some(writer) = writer {
-            // Not waited for: what is unread when the plugin has answered interests nobody.
+            // Not joined: after the plugin has answered, its unread input does not matter.
             let delegate = self.clone();
             thread::Builder::new()
                 .spawn(move || delegate.give_config(writer))
@@ -129,7 +129,7 @@ impl Delegate {
 
     fn give_config(&self, mut stdin: PipeWriter) {
         match stdin.write_all(&self.request.stdin) {
-            // A plugin need not read a configuration that it has no use for.
+            // A plugin may ignore its configuration.
             Err(e) if e.kind() != ErrorKind::BrokenPipe => {
                 log::warn!("{}: its stdin could not be written: {e}", self.binary.display());
             }
@@ -149,23 +149,23 @@ impl Delegate {
     }
 
     fn failed(&self, why: std::fmt::Arguments<'_>) -> CniError {
-        CniError::new(code::DELEGATE_FAILED, format!("ipam plugin {}: {why}", self.binary.display()))
+        CniError::new(code::DELEGATE_FAILED, format!("IPAM plugin {}: {why}", self.binary.display()))
     }
 }
 
-/// A verb of the IPAM plugin that was started.
+/// A started verb of the IPAM plugin.
 #[derive(Debug)]
-#[must_use = "nobody else waits for its end"]
+#[must_use = "the caller must wait for its end"]
 pub enum Running {
     /// It ran in this process.
     Ended(Result<Option<Value>, CniError>),
-    /// It runs in one of its own.
+    /// It runs in a process of its own.
     Process(Executed),
 }
 
 impl Running {
-    /// The result of an ADD. One without a cniVersion is taken to be in the configuration's. An error of the
-    /// plugin comes back with its own code and message.
+    /// The result of an ADD. A result without a cniVersion counts as of the configuration's version. An
+    /// error of the plugin is returned with its own code and message.
     pub fn added(self, version: Version) -> Result<AddResult, CniError> {
         let value = match self {
             Running::Ended(outcome) => outcome?.unwrap_or_default(),
@@ -174,7 +174,7 @@ impl Running {
         AddResult::from_json(&value, version)
     }
 
-    /// Waits for the end of a verb without result.
+    /// Waits for the end of a verb that has no result.
     pub fn finish(self) -> Result<(), CniError> {
         match self {
             Running::Ended(outcome) => outcome.map(drop),
@@ -195,7 +195,7 @@ impl Executed {
     fn answer(mut self) -> Result<Vec<u8>, CniError> {
         let answer = self.read();
         if answer.is_err() {
-            // It may write for ever, and nobody reads any more.
+            // The plugin may write forever, and its output is no longer read.
             let _ = self.child.kill();
         }
         let status = self.child.wait().map_err(|e| self.delegate.failed(format_args!("{e}")))?;
@@ -226,7 +226,7 @@ impl Executed {
     }
 }
 
-/// Whether this is a file that anybody may execute, which is what root needs to.
+/// Whether this is a file with an execute permission, which root needs too.
 pub fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| is_program(&found))
 }
@@ -236,8 +236,8 @@ fn is_program(file: &Metadata) -> bool {
     file.is_file() && file.permissions().mode() & ANYBODY != 0
 }
 
-/// Whether a file is the one that this process executes, under whichever name. After an update it is not, and
-/// the new one is executed.
+/// Whether a file is this process's program, under any name. After an update it is not, and the new file is
+/// executed.
 fn is_this_program(file: &Metadata) -> bool {
     let own = Path::new("/proc/self/exe").metadata();
     own.is_ok_and(|own| (own.dev(), own.ino()) == (file.dev(), file.ino()))

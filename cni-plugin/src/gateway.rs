@@ -11,9 +11,9 @@ use crate::lock::NodeLock;
 use crate::ownership::{Attachment, Progress, attachment_of, is_attachment, is_ours};
 use crate::plan::pod::{GatewayStep, gateway_addresses};
 
-/// Puts the gateways of a result on `device`, which is the bridge or its side of the pods' VLAN, and switches
-/// forwarding on. Like the bridge the addresses then belong to the node: another pod may rely on them by the
-/// time this ADD fails, so they are not taken back.
+/// Adds the gateways of a result to `device`, which is the bridge or its side of the pods' VLAN, and
+/// enables forwarding. Like the bridge, the addresses then belong to the node. Another pod may use them by
+/// the time this ADD fails, so they are not removed.
 pub async fn install(
     node: &Conn,
     network: &Network,
@@ -27,12 +27,12 @@ pub async fn install(
         Ok(steps) => apply(node, device, &steps).await?,
         Err(conflict) => {
             let _lock = NodeLock::acquire()?;
-            // The node has been given another subnet, and what is there is the last one's gateway.
+            // The node has a new subnet, and the device still has the gateway of the old one.
             if !(is_ours(device) && is_vacant(node, bridge, attachment).await?) {
                 return Err(CniError::config(conflict));
             }
             let steps = plan(true, &addr::list(node, device.index).await?).map_err(CniError::config)?;
-            log::warn!("{conflict}; it has no pods and is ours, so the address is replaced");
+            log::warn!("{conflict}; the bridge is vlan-bridge's and has no pods, so the address is replaced");
             apply(node, device, &steps).await?;
         }
     }
@@ -49,7 +49,7 @@ async fn apply(node: &Conn, device: &Link, steps: &[GatewayStep]) -> Result<(), 
         match step {
             GatewayStep::Remove(net) => addr::del(node, device.index, *net).await?,
             GatewayStep::Add(net) => match addr::add(node, device.index, *net, false).await {
-                // Another first ADD was quicker.
+                // Another first ADD was faster.
                 Err(e) if e.exists() => {}
                 other => other?,
             },
@@ -58,8 +58,8 @@ async fn apply(node: &Conn, device: &Link, steps: &[GatewayStep]) -> Result<(), 
     Ok(())
 }
 
-/// Whether nobody relies on the bridge's addresses: of ports, only those that an ADD to the same network is
-/// just making count for nothing, for they are given the new address as well.
+/// Whether no pod uses the bridge's addresses. Ports of unfinished ADDs to the same network do not count:
+/// these pods get the new address as well.
 async fn is_vacant(node: &Conn, bridge: &Link, attachment: &Attachment<'_>) -> Result<bool, NetError> {
     let being_made = |port: &Link| {
         is_attachment(port)

@@ -30,20 +30,19 @@ use cni_conf::cni::error::{CniError, code};
 use cni_conf::request::Request;
 use serde_json::Value;
 
-/// What `--help` and a call without `CNI_COMMAND` say.
+/// The text for `--help` and for a call without `CNI_COMMAND`.
 pub const ABOUT: &str = concat!(
     "vlan-bridge ",
     env!("CARGO_PKG_VERSION"),
     ": CNI plugin that attaches pods to a Linux bridge whose uplink is a VLAN of a bond"
 );
 
-/// Carries out one verb. The document, if there is one, is for stdout.
+/// Runs one verb. The returned document, if any, goes to stdout.
 pub fn run(request: &Request) -> Result<Option<Value>, CniError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(|e| CniError::new(code::IO_FAILURE, format!("start the runtime: {e}")))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(|e| {
+            CniError::new(code::IO_FAILURE, format!("could not start the async runtime: {e}"))
+        })?;
     runtime.block_on(async {
         match request.env.command {
             Command::Add => command::add::run(request).await,
@@ -51,7 +50,7 @@ pub fn run(request: &Request) -> Result<Option<Value>, CniError> {
             Command::Check => command::check::run(request).await,
             Command::Gc => command::gc::run(request).await,
             Command::Status => command::status::run(request).await,
-            // Answered by the skeleton, which knows the versions.
+            // The skeleton answers VERSION: it knows the versions.
             Command::Version => Ok(None),
         }
     })

@@ -1,4 +1,4 @@
-//! One change to the node's bridges at a time.
+//! The locks of the node: only one process changes its bridges at a time.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -7,26 +7,26 @@ use std::path::Path;
 use cni_conf::cni::error::{CniError, code};
 use cni_skel::lock::{self, LIMIT, Share};
 
-/// Where everything of ours is that goes with the boot.
+/// The folder of all state that lasts until reboot.
 pub const FOLDER: &str = "/run/vlan-bridge";
 
-/// Held while bridges, sub-interfaces or the VLANs of an uplink are changed. The kernel lets go of it when
-/// the process ends, however it ends. ADD and DEL take it every time on a trunk, and ADD on a bridge that is
-/// a VLAN's gateway; anywhere else only an ADD that finds bridge or uplink incomplete.
+/// Held while bridges, sub-interfaces or the VLANs of an uplink are changed. The kernel releases it when
+/// the process ends. On a trunk, each ADD and DEL takes it, and on a bridge that is a VLAN's gateway each
+/// ADD. Otherwise, only an ADD that finds bridge or uplink incomplete takes it.
 #[derive(Debug)]
 pub struct NodeLock {
     _file: File,
 }
 
 impl NodeLock {
-    /// Takes the lock, waiting for it up to [`LIMIT`]; after that the runtime is asked to try again later.
+    /// Takes the lock. Waits up to [`LIMIT`], then asks the runtime to try again later.
     pub fn acquire() -> Result<NodeLock, CniError> {
         Ok(NodeLock { _file: take("node.lock", Share::Exclusive)? })
     }
 }
 
-/// Held while records of attachments and the rules made from them are changed: shared with others for one's
-/// own attachment, alone for those of all.
+/// Held while records of attachments and their rules are changed: shared for changes to one's own
+/// attachment, exclusive for changes to all.
 #[derive(Debug)]
 pub struct RecordLock {
     _file: File,

@@ -15,8 +15,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Also does the work of IPAM, if that is what the program was executed for under any other name. As the main
-/// plugin it would execute itself again.
+/// Runs as the IPAM plugin also under any other name if `ipam.type` has that name. As the main plugin it
+/// would execute itself again.
 fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let root = request.root();
     let own = own_name();

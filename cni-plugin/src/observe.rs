@@ -1,4 +1,4 @@
-//! Looks at what the plans want to know. Changes nothing and takes no lock.
+//! Observes the state that the plans need. Changes nothing and takes no lock.
 
 use cni_conf::network::Network;
 use kernel::link::{Installed, Kind, Link};
@@ -12,7 +12,7 @@ use crate::plan::observed::{BridgeAndUplink, Surroundings};
 pub async fn uplink(conn: &Conn, network: &Network) -> Result<BridgeAndUplink> {
     let mut seen =
         BridgeAndUplink { bridge: link::by_name(conn, &network.bridge).await?, ..BridgeAndUplink::default() };
-    // One that we made has been given its MAC.
+    // A bridge that we made has a pinned MAC.
     seen.bridge_mac_may_change = seen
         .bridge
         .as_ref()
@@ -55,7 +55,7 @@ pub async fn uplink(conn: &Conn, network: &Network) -> Result<BridgeAndUplink> {
     Ok(seen)
 }
 
-/// The same with the rest of the node's network, for when something is to be changed.
+/// The same with the rest of the node's network, for changes.
 pub async fn uplink_and_surroundings(conn: &Conn, network: &Network) -> Result<BridgeAndUplink> {
     let mut seen = uplink(conn, network).await?;
     seen.sub_interfaces = link::vlans(conn).await?;
@@ -78,8 +78,8 @@ pub async fn uplink_and_surroundings(conn: &Conn, network: &Network) -> Result<B
     Ok(seen)
 }
 
-/// The same for who only wants to tell how things are: looked at until two looks agree, for an ADD may be in
-/// the middle of a change, and whoever asks must not wait for it.
+/// The same for verbs that only report: repeats the observation until two agree. An ADD may be in the
+/// middle of a change, and the verb must not wait for its lock.
 pub async fn settled(conn: &Conn, network: &Network) -> Result<BridgeAndUplink> {
     const LOOKS: usize = 5;
     let mut seen = uplink_and_surroundings(conn, network).await?;
@@ -93,7 +93,7 @@ pub async fn settled(conn: &Conn, network: &Network) -> Result<BridgeAndUplink> 
     Ok(seen)
 }
 
-/// In whatever table: policy routing may send the node's traffic there.
+/// In any table: policy routing may select it for the node's traffic.
 async fn has_default_route(conn: &Conn, port: &Link) -> Result<bool> {
     let by_port = |installed: &Installed| installed.interface == Some(port.index);
     Ok(route::list(conn)

@@ -1,15 +1,15 @@
-//! How our interfaces say that they are ours: by name and by alias (`ip link show` prints both), so that
-//! every verb finds them without a record of its own.
+//! How interfaces show that vlan-bridge made them: by name and by alias (`ip link show` prints both). So
+//! every verb finds them without a record.
 
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::request::Request;
 use kernel::link::{Kind, Link};
 
-/// Alias of the bridges and sub-interfaces that we made. An operator's carry another one or none.
+/// Alias of the bridges and sub-interfaces that we made. Those of an operator have another alias or none.
 pub const NODE_ALIAS: &str = "vlan-bridge";
 
-/// The kernel's limit for an alias in bytes: `IFALIASZ`, 256, less the closing NUL, and what it takes has to
-/// be shorter than that.
+/// The longest alias in bytes. `IFALIASZ` is 256, and the kernel accepts only shorter ones, without the
+/// closing NUL.
 const LONGEST_ALIAS: usize = 254;
 
 /// True if we made this bridge or sub-interface.
@@ -26,23 +26,23 @@ pub struct Attachment<'a> {
     pub container_id: &'a str,
     /// `CNI_IFNAME`.
     pub ifname: &'a str,
-    /// Of container id and interface name: names and numbers on the node are made of it.
+    /// Hash of container id and interface name. Names and numbers on the node are made of it.
     hash: u64,
 }
 
-/// How far an ADD has come, as the alias of its veth tells.
+/// The state of an ADD, according to the alias of its veth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Under way, or killed half way.
+    /// In progress, or killed.
     Adding,
     /// Done.
     Ready,
-    /// It is not this attachment's: another network of ours, or somebody else, has an interface of that name.
+    /// The interface belongs to another vlan-bridge network, or to another program.
     Foreign,
 }
 
 impl<'a> Attachment<'a> {
-    /// The one that a request is about.
+    /// The attachment of a request.
     pub fn of(request: &'a Request) -> Attachment<'a> {
         Attachment::new(&request.name, &request.env.container_id, &request.env.ifname)
     }
@@ -52,7 +52,7 @@ impl<'a> Attachment<'a> {
         Attachment { network, container_id, ifname, hash: hash(&[container_id, ifname]) }
     }
 
-    /// The network by which a veth is this container's interface, where that is another one.
+    /// The network of a veth that is this container's interface on another network.
     pub fn other_network<'b>(&self, link: &'b Link) -> Option<&'b str> {
         let network = attachment_of(link)?.network;
         let other = Attachment { network, ..self.clone() };
@@ -61,8 +61,9 @@ impl<'a> Attachment<'a> {
 }
 
 impl Attachment<'_> {
-    /// Name of the veth's end in the node: the same for every call on this attachment, so that DEL finds it
-    /// with no namespace and no earlier result. `veth` is what NetworkManager, udev and networkd leave alone.
+    /// Name of the veth's node end. It is the same for every call for this attachment, so DEL finds it
+    /// without the namespace and the earlier result. NetworkManager, udev and networkd ignore interfaces
+    /// named `veth…`.
     pub fn host_interface(&self) -> String {
         format!("veth{:011x}", self.hash & 0xfff_ffff_ffff)
     }
@@ -72,19 +73,19 @@ impl Attachment<'_> {
         metric(self.hash as u32)
     }
 
-    /// MAC of the veth's end in the node: locally administered and higher than any other, for a bridge whose
-    /// MAC is not pinned takes the lowest of its ports'.
+    /// MAC of the veth's node end: locally administered and higher than others, because a bridge without a
+    /// pinned MAC takes the lowest MAC of its ports.
     pub fn host_mac(&self) -> MacAddr {
         let hash = self.hash.to_be_bytes();
         MacAddr([0xfe, hash[0], hash[1], hash[2], hash[3], hash[4]])
     }
 
-    /// Alias of the veth's end in the node while its ADD is under way: whose it is.
+    /// Alias of the veth's node end while its ADD is in progress. It names the attachment.
     pub fn alias_while_adding(&self) -> String {
         self.alias(ADDING)
     }
 
-    /// Its alias when the ADD is done.
+    /// Alias of the veth's node end after ADD.
     pub fn alias_when_ready(&self) -> String {
         self.alias(READY)
     }
@@ -93,7 +94,7 @@ impl Attachment<'_> {
         let mut alias =
             format!("{}{} {}", network_prefix(self.network, state), self.ifname, self.container_id);
         if alias.len() > LONGEST_ALIAS {
-            // An id that does not fit is told from another that begins alike.
+            // A hash distinguishes ids that are cut after the same beginning.
             let rest = format!("~{:016x}", hash(&[self.network, self.ifname, self.container_id]));
             alias.truncate(LONGEST_ALIAS - rest.len());
             alias += &rest;
@@ -101,8 +102,8 @@ impl Attachment<'_> {
         alias
     }
 
-    /// How far the ADD of this attachment's veth had come; an ADD killed before its first alias was only
-    /// beginning.
+    /// The progress of this attachment's ADD. A veth without an alias belongs to an ADD that was killed at
+    /// its beginning.
     pub fn progress(&self, link: &Link) -> Progress {
         let Some(alias) = link.alias.as_deref().filter(|_| link.kind == Kind::Veth) else {
             return if link.kind == Kind::Veth { Progress::Adding } else { Progress::Foreign };
@@ -133,18 +134,18 @@ fn network_prefix(network: &str, state: &str) -> String {
     format!("{NODE_ALIAS} {state} {network} ")
 }
 
-/// True if the interface is the node's end of an attachment of ours, finished or not.
+/// True if the interface is the node end of an attachment, finished or not.
 pub fn is_attachment(link: &Link) -> bool {
     let says = |alias: &str| {
         [ADDING, READY].iter().any(|state| alias.starts_with(&format!("{NODE_ALIAS} {state} ")))
     };
-    // Without an alias it is one that an ADD has only just made.
+    // Without an alias, an ADD has only just made it.
     link.kind == Kind::Veth && link.alias.as_deref().map_or_else(|| has_our_form(&link.name), says)
 }
 
-/// The metric of the routes to the pod behind an attachment's veth; none where the name is no attachment's.
-/// It tells whose a route is where nothing else is left of a pod. Never 0, which stands for the kernel's own
-/// choice.
+/// The metric of the routes to the pod behind an attachment's veth. None if the name is not of an
+/// attachment. The metric identifies the routes of a pod of which nothing else is left. It is never 0,
+/// which means the kernel's default.
 pub fn metric_of(host_interface: &str) -> Option<u32> {
     const DIGITS: usize = 8;
     let digits = has_our_form(host_interface).then(|| &host_interface[host_interface.len() - DIGITS..])?;
@@ -155,13 +156,14 @@ fn metric(hash: u32) -> u32 {
     hash.max(1)
 }
 
-/// `veth` and eleven hexadecimal digits: longer than the names that the reference plugin draws.
+/// `veth` and eleven hexadecimal digits: longer than the random names of the reference plugin.
 fn has_our_form(name: &str) -> bool {
     let digits = name.strip_prefix("veth").unwrap_or_default();
     digits.len() == 11 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
-/// Whose the node's end of a veth is, as its alias says: an id that did not fit there is cut off here too.
+/// The attachment of a veth's node end, according to its alias. An id that did not fit in the alias is cut
+/// off here too.
 pub fn attachment_of(link: &Link) -> Option<Attachment<'_>> {
     let mut words = link.alias.as_deref()?.strip_prefix(NODE_ALIAS)?.strip_prefix(' ')?.splitn(4, ' ');
     let state = words.next()?;
@@ -170,7 +172,7 @@ pub fn attachment_of(link: &Link) -> Option<Attachment<'_>> {
     [ADDING, READY].contains(&state).then_some(attachment)
 }
 
-/// True if the interface is the node's end of an attachment to this network.
+/// True if the interface is the node end of an attachment to this network.
 pub fn belongs_to(link: &Link, network: &str) -> bool {
     [ADDING, READY].iter().any(|state| {
         link.alias.as_deref().is_some_and(|alias| alias.starts_with(&network_prefix(network, state)))

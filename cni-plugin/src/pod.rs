@@ -16,14 +16,14 @@ use crate::plan::pod;
 
 /// How long duplicate address detection may take before ADD gives up.
 const DETECTION_LIMIT: Duration = Duration::from_secs(10);
-/// How long a new interface may take to let frames through before its addresses are announced all the same;
-/// spanning tree takes half a minute.
+/// How long ADD waits until a new interface forwards frames, before it announces the addresses anyway.
+/// Spanning tree takes half a minute.
 const FORWARDING_LIMIT: Duration = Duration::from_millis(50);
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
 const LOOK_AGAIN_FOR_DUPLICATES: Duration = Duration::from_millis(20);
 
-/// Opens `CNI_NETNS`. None if it is empty or gone. Our own namespace is refused unless `CNI_NETNS_OVERRIDE`
-/// is set: the pod's interface would become the node's.
+/// Opens `CNI_NETNS`. None if it is empty or gone. The plugin's own namespace is refused unless
+/// `CNI_NETNS_OVERRIDE` is set: the pod's interface would end up on the node.
 fn namespace(env: &Environment) -> Result<Option<Namespace>, CniError> {
     if env.netns.is_empty() {
         return Ok(None);
@@ -41,7 +41,8 @@ fn namespace(env: &Environment) -> Result<Option<Namespace>, CniError> {
     Ok(namespace)
 }
 
-/// The same for DEL, which can do without: what cannot be opened must not keep a lease.
+/// The same for DEL, which works without the namespace: if it cannot be opened, the lease must still be
+/// released.
 pub fn namespace_if_usable(env: &Environment) -> Result<Option<Namespace>, CniError> {
     match namespace(env) {
         Err(e) if e.code != code::INVALID_NETNS => {
@@ -52,10 +53,10 @@ pub fn namespace_if_usable(env: &Environment) -> Result<Option<Namespace>, CniEr
     }
 }
 
-/// The same for verbs that cannot do without, which is an error with this code.
+/// The same for verbs that need the namespace. Without it, they fail with this code.
 pub fn required_namespace(env: &Environment, code: u32) -> Result<Namespace, CniError> {
     namespace(env)?
-        .ok_or_else(|| CniError::new(code, format!("CNI_NETNS: {} is no network namespace", env.netns)))
+        .ok_or_else(|| CniError::new(code, format!("CNI_NETNS: {} is not a network namespace", env.netns)))
 }
 
 /// Sockets and folders of a pod's namespace, opened in one visit.
@@ -85,8 +86,9 @@ impl Pod {
         })?
     }
 
-    /// Before the interface is up: a pod with addresses announces them anew when a chained plugin changes the
-    /// MAC. Router advertisements configure it or not, as `accept_ra` says; none leaves that to the kernel.
+    /// Called before the interface is up. A pod with addresses announces them again when a chained plugin
+    /// changes the MAC. `accept_ra` says whether router advertisements configure the interface. None leaves
+    /// that to the kernel.
     pub fn prepare(
         &self,
         interface: &Link,
@@ -112,7 +114,7 @@ impl Pod {
         .await
     }
 
-    /// Gives the interface, which is up, its addresses and routes.
+    /// Adds addresses and routes to the interface, which is up.
     pub async fn configure(
         &self,
         network: &Network,
@@ -121,7 +123,7 @@ impl Pod {
     ) -> Result<(), CniError> {
         if result.ips.iter().any(|ip| ip.address.addr().is_ipv6()) {
             self.ipv6.write(&interface.name, "disable_ipv6", "0")?;
-            // The kernel drops IPv6 addresses when a chained plugin takes the interface down to change it.
+            // The kernel removes IPv6 addresses when a chained plugin sets the interface down to change it.
             self.ipv6.write(&interface.name, "keep_addr_on_down", "1")?;
         }
         for ip in &result.ips {
@@ -136,7 +138,7 @@ impl Pod {
         Ok(())
     }
 
-    /// RFC 4862 section 5.4: an address is tentative until nobody else has answered for it.
+    /// RFC 4862 section 5.4: an address is tentative until duplicate address detection has ended.
     async fn await_detection(&self, interface: &Link, result: &AddResult) -> Result<(), CniError> {
         let deadline = tokio::time::Instant::now() + DETECTION_LIMIT;
         loop {
@@ -165,9 +167,9 @@ impl Pod {
         }
     }
 
-    /// Tells the segment who holds the addresses now, as soon as frames pass: what is sent before that is
-    /// lost, and so would be the first frames of the pod itself, which are repeated only after a second. The
-    /// attachment is good without it, so what fails here is only logged.
+    /// Announces the addresses on the segment as soon as the port forwards frames. Earlier frames are lost,
+    /// including the first ones of the pod itself, which are repeated only after a second. The attachment
+    /// works without announcements, so errors are only logged.
     pub async fn announce(&self, node: &Conn, host: &Link, interface: &Link, result: &AddResult) {
         if !result.ips.is_empty()
             && let Err(e) = self.await_forwarding(node, host, interface).await
@@ -210,7 +212,7 @@ impl Pod {
     }
 }
 
-/// True if two of the pod's IPv4 addresses are of one subnet.
+/// True if two of the pod's IPv4 addresses are in one subnet.
 fn share_a_subnet(result: &AddResult) -> bool {
     let v4 = || result.ips.iter().map(|ip| &ip.address).filter(|net| net.addr().is_ipv4());
     v4().enumerate().any(|(i, net)| {

@@ -1,8 +1,8 @@
-//! Pods' ports of bridges: how they are set up, and how they come back when somebody has taken them out of
-//! their bridge, or the bridge away.
+//! Pods' bridge ports: setting them up, and restoring them after another program has removed them from
+//! their bridge, or has removed the bridge.
 //!
-//! Each finished attachment has a record (`attached.rs`), from which any ADD, DEL or GC, and `vlan-bridgectl
-//! repair`, puts its port back (`repair.rs`).
+//! Each finished attachment has a record (`attached.rs`). Any ADD, DEL or GC, and `vlan-bridgectl repair`,
+//! restores its port from it (`repair.rs`).
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
@@ -22,10 +22,10 @@ pub use attached::{
 };
 pub use repair::{repair, repair_missing};
 
-/// What a pod's port is, besides a member of its VLANs.
+/// The flags of a pod's port.
 pub fn flags(network: &Network) -> PortFlags {
     PortFlags {
-        // What a pod sends to its own host port or service is turned back by the node, and with br_netfilter
+        // Packets of a pod to its own host port or service return through the node, and with br_netfilter
         // within the bridge.
         hairpin: network.hairpin
             || !network.ports.is_empty()
@@ -36,12 +36,12 @@ pub fn flags(network: &Network) -> PortFlags {
     }
 }
 
-/// Whether frames of the pod's may pass only after more than its port has been made.
+/// Whether the port has restrictions that must be in place before it forwards frames of the pod.
 pub fn is_limited(network: &Network) -> bool {
     network.guard.is_some() || network.port_vlans.is_some() || network.mac_spoof_check
 }
 
-/// Puts the port into its VLANs and pins the pod's MAC to it. Its flags come first.
+/// Adds the port to its VLANs and pins the pod's MAC to it. The flags are set first.
 pub async fn set_up(
     node: &Conn,
     network: &Network,
@@ -59,9 +59,9 @@ pub async fn set_up(
     if network.mac_is_pinned() { pin(node, network, bridge, host, mac).await } else { Ok(()) }
 }
 
-/// So that the bridge does not forget a silent pod and flood what is for it, and no frame from elsewhere
-/// moves it. With `macspoofchk` the port is locked: only what is pinned to it is let in, in each of its
-/// VLANs.
+/// Pins the pod's MAC to the port. So the bridge does not forget a silent pod and flood its packets, and no
+/// frame on another port moves the MAC. With `macspoofchk` the port is locked: it accepts only frames from
+/// MACs that are pinned to it, in each of its VLANs.
 async fn pin(
     node: &Conn,
     network: &Network,
@@ -84,8 +84,9 @@ async fn pin(
     }
 }
 
-/// Another port's entry, or the kernel's own, is never replaced. A machine that is still heard behind another
-/// port, as a virtual machine that moves here, is not pinned: the bridge learns when it is here.
+/// An entry of another port, or of the kernel itself, is never replaced. If the MAC is still heard behind
+/// another port, as during the migration of a virtual machine, it is not pinned. The bridge learns it when
+/// the machine is here.
 async fn pin_known(
     node: &Conn,
     network: &Network,

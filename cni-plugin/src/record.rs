@@ -1,10 +1,10 @@
-//! What was given to an attachment outside its veth, written down in `/run`: rules in the node's packet
-//! filter do not say what they were made from, and after a firewall's restart they are gone.
+//! Records in `/run` of what an attachment has outside its veth. Rules in the node's packet filter do not
+//! show their configuration, and a firewall restart removes them.
 //!
-//! One file an attachment, in a folder for each network namespace that is a node:
-//! `/run/vlan-bridge/attachments/NODE/VETH`, and `/run/vlan-bridge/guards/NODE/VETH` for the guard,
-//! `/run/vlan-bridge/ways/NODE/DEVICE/VETH` for the host routes of the pod. Like the rules it goes with the
-//! boot. An attachment that needs nothing of the kind has none.
+//! One file per attachment, in a folder for each network namespace that is a node:
+//! `/run/vlan-bridge/attachments/NODE/VETH`, `/run/vlan-bridge/guards/NODE/VETH` for the guard, and
+//! `/run/vlan-bridge/ways/NODE/DEVICE/VETH` for host routes. Like the rules, the records are lost at
+//! reboot. An attachment without such features has none.
 
 mod prune;
 
@@ -28,8 +28,8 @@ use crate::ownership::{Attachment, Progress};
 use crate::plan::guard::Limits;
 pub use prune::prune;
 
-/// One attachment's record. Keys that a release does not know are passed over, keys that are not there mean
-/// "nothing of the kind".
+/// One attachment's record. Unknown keys are ignored. A missing key means that the attachment does not have
+/// the feature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Network name.
@@ -38,41 +38,41 @@ pub struct Record {
     pub container_id: String,
     /// `CNI_IFNAME`.
     pub ifname: String,
-    /// `CNI_NETNS` of the ADD, for a reader.
+    /// `CNI_NETNS` of the ADD, for readers.
     pub netns: String,
     /// The node's device in the pod's subnet: the bridge, or its side of the pods' VLAN.
     pub device: String,
-    /// The bridge, where that is its side of a VLAN.
+    /// The bridge, if `device` is its side of a VLAN.
     pub bridge: Option<String>,
     /// The pod's MAC.
     pub mac: Option<MacAddr>,
     /// The pod's addresses with the prefix lengths of their subnets.
     pub addresses: Vec<IpNet>,
-    /// What leaves the pod's subnet is masqueraded.
+    /// Packets that leave the pod's subnet are masqueraded.
     pub masquerade: bool,
-    /// What others send to a masqueraded pod's own address passes (`allowDirectRouting`).
+    /// Packets to a masqueraded pod's own address are accepted (`allowDirectRouting`).
     pub direct: bool,
-    /// The node is the pod's router (`isGateway`), and forwards what it sends without any NAT too.
+    /// The node is the pod's router (`isGateway`), and forwards its packets even without NAT.
     pub gateway: bool,
     /// The pod's host ports.
     pub ports: Vec<PortMapping>,
-    /// On a network with an uplink: the node's address of each family, from which it talks for those whose
-    /// answers would not come back through it. None in NAT mode, where the node is the pod's router.
+    /// On a network with an uplink: the node's address of each family that replaces the source of packets
+    /// whose answers would bypass the node. Empty in NAT mode, where the node is the pod's router.
     pub sources: Vec<IpAddr>,
-    /// The node's address from which it asks for host ports at 127.0.0.1. None where none is there, and in
-    /// what an older version wrote.
+    /// The node's source address for host ports at 127.0.0.1. None without such ports, and in records of
+    /// older versions.
     pub localhost: Option<Ipv4Addr>,
-    /// With host ports: the networks of services, whose addresses are not the node's to publish.
+    /// With host ports: the networks of services, where host ports are not published.
     pub services: Vec<IpNet>,
-    /// The veths of the same container's attachments that get host ports when this one goes, in this order.
-    /// Some may be gone.
+    /// The veths of the same container's attachments that get the host ports when this one is removed, in
+    /// this order. Some may be gone.
     pub followers: Vec<String>,
-    /// What the pod may send; none if it may send anything.
+    /// What the pod may send. None if it is not restricted.
     pub guard: Option<Limits>,
 }
 
 impl Record {
-    /// Whose record it is.
+    /// The attachment of the record.
     pub fn attachment(&self) -> Attachment<'_> {
         Attachment::new(&self.network, &self.container_id, &self.ifname)
     }
@@ -138,10 +138,9 @@ impl Record {
     }
 }
 
-/// The folder for what is written down of one kind about the node that we run on:
-/// `/run/vlan-bridge/KIND/NODE`.
+/// The folder of this node's records of one kind: `/run/vlan-bridge/KIND/NODE`.
 pub(crate) fn node_folder(kind: &str) -> Result<PathBuf, CniError> {
-    // A process works on one node, and asks for its records many times.
+    // A process runs on one node and reads its records many times.
     static NODE: OnceLock<String> = OnceLock::new();
     let node = match NODE.get() {
         Some(node) => node,
@@ -153,7 +152,7 @@ pub(crate) fn node_folder(kind: &str) -> Result<PathBuf, CniError> {
     Ok(PathBuf::from(format!("{FOLDER}/{kind}/{node}")))
 }
 
-/// Removes what is written down of a kind about all of this node, when no pod is attached any more.
+/// Removes all of this node's records of a kind, when no pod is attached any more.
 pub(crate) fn remove_node_folder(kind: &str) -> Result<(), CniError> {
     let folder = node_folder(kind)?;
     match fs::remove_dir_all(&folder) {
@@ -172,8 +171,8 @@ pub fn as_ipv4(ip: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// Writes a document below a folder, which is made if it is not there. Renamed into place, so that it is
-/// whole or not there. Names with a dot are drafts.
+/// Writes a document into a folder, which is made if needed. The file is renamed into place, so it is
+/// complete or missing. Names that begin with a dot are drafts.
 pub(crate) fn put(folder: &Path, name: &str, document: &Value) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let draft = folder.join(format!(".{name}"));
@@ -182,31 +181,31 @@ pub(crate) fn put(folder: &Path, name: &str, document: &Value) -> io::Result<()>
     fs::rename(&draft, folder.join(name))
 }
 
-/// The records of the node that we run on.
+/// The records of one kind of this node.
 #[derive(Clone, Debug)]
 pub struct Records {
     folder: PathBuf,
 }
 
 impl Records {
-    /// Those of the calling thread's namespace.
+    /// The records of the calling thread's namespace.
     pub fn of_this_node() -> Result<Records, CniError> {
         Records::below("attachments")
     }
 
-    /// Those of its guarded pods: a table of their own, and what goes with the last record of one stays with
-    /// those of the other.
+    /// The records of its guarded pods. They are separate because the guard has a table of its own, and
+    /// each table is removed with the last record of its kind.
     pub fn of_guards() -> Result<Records, CniError> {
         Records::below("guards")
     }
 
-    /// Those of pods that the node reaches by this device of its own.
+    /// The records of pods with host routes on this device of the node.
     pub fn of_host_routes_by(device: &str) -> Result<Records, CniError> {
         let Records { folder } = Records::below("ways")?;
         Ok(Records { folder: folder.join(device) })
     }
 
-    /// The same by each device that there are some of.
+    /// The records of host routes of each device that has some.
     pub fn of_host_routes() -> Result<Vec<(String, Records)>, CniError> {
         let all = Records::below("ways")?;
         Ok(all
@@ -216,8 +215,8 @@ impl Records {
             .collect())
     }
 
-    /// Removes the folder of those by all devices, if nothing is in it.
-    pub fn end_of_host_routes() -> Result<bool, CniError> {
+    /// Removes the folder of all host routes' records if it is empty.
+    pub fn remove_host_routes_folder_if_empty() -> Result<bool, CniError> {
         Records::below("ways").map(|all| all.end())
     }
 
@@ -225,7 +224,7 @@ impl Records {
         Ok(Records { folder: node_folder(kind)? })
     }
 
-    /// Writes the record of an attachment, in place of one that is there.
+    /// Writes the record of an attachment. Replaces an existing one.
     pub fn write(&self, record: &Record) -> Result<(), CniError> {
         let name = record.attachment().host_interface();
         put(&self.folder, &name, &record.to_json()).map_err(|e| self.failed("write", &name, &e))
@@ -242,7 +241,7 @@ impl Records {
                 .and_then(|value| Record::from_json(&value).map_err(|e| e.msg)),
         };
         match read {
-            // A name that somebody else's record stands under proves nothing.
+            // The file name alone proves nothing: the record may be another attachment's.
             Ok(record) if record.attachment().host_interface() == veth => Some(record),
             Ok(_) => self.unreadable(veth, "it is another attachment's"),
             Err(why) => self.unreadable(veth, &why),
@@ -254,8 +253,7 @@ impl Records {
         None
     }
 
-    /// Removes the record of the attachment with this veth, and what an ADD left that was killed while it
-    /// wrote one.
+    /// Removes the record of the attachment with this veth, and the draft that a killed ADD left.
     pub fn remove(&self, veth: &str) -> Result<(), CniError> {
         self.discard(veth)?;
         self.discard(&format!(".{veth}"))
@@ -268,25 +266,25 @@ impl Records {
         }
     }
 
-    /// Removes what ADDs left that were killed while they wrote a record. Only for who holds the lock alone.
+    /// Removes the drafts that killed ADDs left. The caller holds the exclusive lock.
     pub fn remove_drafts(&self) -> Result<(), CniError> {
         let entries = self.entries();
         entries.iter().filter(|name| name.starts_with('.')).try_for_each(|draft| self.discard(draft))
     }
 
-    /// Every record that can be read, by the name of its veth.
+    /// Every readable record, by veth name.
     pub fn all(&self) -> Vec<(String, Record)> {
         let names = self.entries().into_iter().filter(|name| !name.starts_with('.'));
         names.filter_map(|name| self.read(&name).map(|record| (name, record))).collect()
     }
 
-    /// The names of all veths that there is a record of, readable or not, or the draft of one.
+    /// The names of all veths that have a record, readable or not, or a draft.
     pub fn veths(&self) -> Vec<String> {
         self.entries().iter().map(|name| name.trim_start_matches('.').to_owned()).collect()
     }
 
-    /// The records of attachments whose veth is there, finished ones first, without that of `but` one. The
-    /// other records go. Only for who holds the lock alone.
+    /// The records of attachments whose veth exists, finished ones first, without `but`. Other records are
+    /// removed. The caller holds the exclusive lock.
     pub async fn live(&self, node: &Conn, but: Option<&str>) -> Result<Vec<Record>, CniError> {
         let (mut finished, mut under_way) = (Vec::new(), Vec::new());
         for (veth, record) in self.all().into_iter().filter(|(veth, _)| Some(veth.as_str()) != but) {
@@ -301,7 +299,7 @@ impl Records {
         Ok(finished)
     }
 
-    /// Some record that can be read, without a look at the others.
+    /// Any readable record, without reading the others.
     pub fn any(&self) -> Option<Record> {
         let entries = fs::read_dir(&self.folder).ok()?.flatten();
         let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -313,13 +311,12 @@ impl Records {
         self.folder.join(veth).symlink_metadata().is_ok()
     }
 
-    /// Whether there are none at all, drafts included.
+    /// Whether there are no records and no drafts.
     pub fn is_empty(&self) -> bool {
         fs::read_dir(&self.folder).is_ok_and(|mut entries| entries.next().is_none()) || !self.folder.exists()
     }
 
-    /// Whether there is not even the folder: nothing of this kind has been on the node, or all of it has
-    /// gone.
+    /// Whether the folder does not exist: the node has had no records of this kind, or all were removed.
     pub fn are_absent(&self) -> bool {
         !self.folder.exists()
     }
@@ -335,7 +332,7 @@ impl Records {
         made.map_err(|e| CniError::new(code::IO_FAILURE, format!("create {}: {e}", self.folder.display())))
     }
 
-    /// Removes the folder if nothing is in it. True if it is gone.
+    /// Removes the folder if it is empty. True if it is gone.
     pub fn end(&self) -> bool {
         fs::remove_dir(&self.folder).is_ok() || !self.folder.exists()
     }

@@ -1,9 +1,9 @@
-//! ADDs that were refused because another network's attachment of the same container and interface is there.
-//! The runtime answers with a DEL for the network that was refused, which must leave that attachment alone;
-//! any other DEL of this container and interface means it, by whatever name its network went then.
+//! ADDs that were refused because the same container and interface is attached to another network. The
+//! runtime then calls DEL for the refused network, which must not remove that attachment. Any other DEL of
+//! this container and interface removes it, whatever its network's name was.
 //!
-//! A line for each, `INDEX NETWORK` with the index of the veth, in `/run/vlan-bridge/refused/NODE/VETH`. An
-//! attachment to which nothing of the kind happened has no file.
+//! One line per refusal, `INDEX NETWORK` with the index of the veth, in
+//! `/run/vlan-bridge/refused/NODE/VETH`. An attachment without refusals has no file.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -19,10 +19,10 @@ use crate::record::node_folder;
 
 const KIND: &str = "refused";
 
-/// Notes an ADD that failed, whatever it failed for, where another network has the attachment.
+/// Records a failed ADD if the attachment belongs to another network, whatever the error was.
 pub async fn note(request: &Request) {
     if let Err(error) = try_note(request).await {
-        log::error!("{error}; a DEL of network {} may take what another network attached", request.name);
+        log::error!("{error}; a DEL of network {} may remove another network's attachment", request.name);
     }
 }
 
@@ -52,7 +52,7 @@ pub fn was(index: u32, veth: &str, network: &str) -> Result<bool, CniError> {
     }
 }
 
-/// Removes what was noted of an attachment.
+/// Removes the refusals that were recorded for an attachment.
 pub fn delete_record(veth: &str) -> Result<(), CniError> {
     let path = path(veth)?;
     match fs::remove_file(&path) {

@@ -1,6 +1,6 @@
-//! A MAC that was asked for (`runtimeConfig.mac`, `args.cni.mac`, `CNI_ARGS MAC=`): whose is it already? The
-//! bridge sends what is for a MAC to one port, so a pod that takes the node's, the router's or another pod's
-//! cuts that one off.
+//! A requested MAC (`runtimeConfig.mac`, `args.cni.mac`, `CNI_ARGS MAC=`): is it in use already? The bridge
+//! sends packets for a MAC to one port. A pod with the MAC of the node, the router or another pod would cut
+//! that host off.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::ownership::{Attachment, attachment_of};
 use crate::record::{Record, Records};
 
-/// Refuses it where it is known to be anybody's, and names the holder. Changes nothing.
+/// Returns an error that names the holder if the MAC is known to be in use. Changes nothing.
 pub async fn check(
     node: &Conn,
     network: &Network,
@@ -41,15 +41,12 @@ pub async fn check(
     }
 }
 
-/// The error for a MAC that somebody has.
+/// The error for a MAC that is in use.
 pub fn taken(asked: &str, holder: &str) -> CniError {
-    CniError::new(
-        code::MAC_TAKEN,
-        format!("{asked} is {holder}; right would be a MAC of the pod's own, or none"),
-    )
+    CniError::new(code::MAC_TAKEN, format!("{asked} is {holder}; use a MAC that no other host has, or none"))
 }
 
-/// Who has a MAC on a bridge, for the error: by the port that the bridge knows it behind.
+/// Describes the holder of a MAC for the error, by the port behind which the bridge knows it.
 pub fn behind(port: Option<&Link>, kind: Kind) -> String {
     match port {
         Some(port) => match attachment_of(port) {
@@ -68,7 +65,7 @@ fn of_the_node(links: &[Link], mac: MacAddr) -> Option<String> {
     Some(format!("that of interface {} of this node", holder.name))
 }
 
-/// By the records, for the bridge need not have heard of a pod that is silent.
+/// Looks at the records, because the bridge may not know the MAC of a silent pod.
 fn of_an_attachment(
     network: &Network,
     links: &[Link],
@@ -92,7 +89,7 @@ fn of_an_attachment(
     Ok(None)
 }
 
-/// By what the bridge, the neighbour tables and the gateways themselves say.
+/// Looks at the bridge and the neighbour tables, and asks the gateways.
 async fn beyond(
     node: &Conn,
     network: &Network,
@@ -116,27 +113,27 @@ async fn beyond(
     {
         return Ok(Some(behind(port, kind)));
     }
-    // A virtual machine that moves here is heard from its last node until it has moved. So the gateways are
-    // asked whether it is theirs.
+    // During a migration, a virtual machine is still heard from its old node. So the gateways are asked
+    // whether the MAC is theirs.
     let answers = ask_gateways(network, links, &gateways, mac)?;
     match answers.iter().find(|(_, is_it)| *is_it) {
         Some((gateway, _)) => Ok(Some(format!("that of gateway {gateway}"))),
         None if known.is_some() && answers.is_empty() => Ok(Some(format!(
-            "heard behind {}, and no gateway answers that could say whether it is the router's",
+            "heard behind {}, and no gateway answers, so it may be the router's",
             uplink.port_name()
         ))),
-        // Nobody who is silent for a moment is to lose its MAC to a pod. A gateway that only follows from the
-        // subnet need not exist.
+        // A router that is silent for a moment must not lose its MAC to a pod. But a gateway that is only
+        // derived from the subnet need not exist.
         None if answers.is_empty() && names_gateway(request) => Err(CniError::new(
             code::TRY_AGAIN_LATER,
-            format!("no gateway answers that could say whether {mac} is the router's"),
+            format!("no gateway answers, so {mac} may be the router's"),
         )),
         None => Ok(None),
     }
 }
 
-/// The port that the bridge knows the MAC behind, in one of the pod's VLANs. The veth of a killed ADD of the
-/// same attachment does not count.
+/// The port behind which the bridge knows the MAC, in one of the pod's VLANs. The veth of a killed ADD of
+/// the same attachment does not count.
 async fn known_behind<'a>(
     node: &Conn,
     network: &Network,
@@ -156,7 +153,7 @@ async fn known_behind<'a>(
     Ok(None)
 }
 
-/// The VLANs in which a bridge knows a pod's MAC; none where it does not filter by VLAN.
+/// The VLANs in which a bridge knows a pod's MAC. `None` alone if the bridge does not filter by VLAN.
 pub fn vids(network: &Network, bridge: &Link) -> Vec<Option<u16>> {
     match (bridge.bridge(), &network.port_vlans) {
         (Some(options), Some(wanted)) if options.vlan_filtering => wanted.ids().map(Some).collect(),
@@ -165,7 +162,7 @@ pub fn vids(network: &Network, bridge: &Link) -> Vec<Option<u16>> {
     }
 }
 
-/// Which gateways answer, and whether it is by that MAC.
+/// Asks the gateways. Returns which ones answer, and whether with that MAC.
 fn ask_gateways(
     network: &Network,
     links: &[Link],
@@ -181,7 +178,7 @@ fn ask_gateways(
     Ok(answers.map(|(gateway, macs)| (gateway, macs.contains(&mac))).collect())
 }
 
-/// From where the pods' network can be seen by now: before the first ADD that is the uplink alone.
+/// The interface from which the pods' network can be reached: before the first ADD, only the uplink.
 fn vantage(network: &Network, links: &[Link]) -> Option<Vantage> {
     let uplink = network.uplink.as_ref()?;
     let is_up = |name: &str| links.iter().any(|link| link.name == name && link.up);
@@ -197,7 +194,7 @@ fn vantage(network: &Network, links: &[Link]) -> Option<Vantage> {
     }
 }
 
-/// The gateways that the configuration names, or that follow from it.
+/// The gateways that the configuration names or implies.
 fn gateways(network: &Network, request: &Request) -> Vec<IpAddr> {
     let ranges = network.addresses.iter().flat_map(|ipam| &ipam.ranges).flat_map(|set| &set.0);
     let mut found: Vec<IpAddr> = ranges.filter_map(|range| range.gateway).collect();
@@ -229,7 +226,7 @@ fn named_gateways(value: &Value, found: &mut Vec<IpAddr>) {
     }
 }
 
-/// The node's own: one router often has one MAC in all of its VLANs.
+/// The node's own default gateways: a router often has the same MAC in all of its VLANs.
 async fn default_gateways(node: &Conn) -> Result<Vec<IpAddr>, NetError> {
     let routes = route::list(node).await?;
     Ok(routes.into_iter().filter(|of| of.route.dst.prefix_len() == 0).filter_map(|of| of.route.gw).collect())

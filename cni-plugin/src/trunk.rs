@@ -1,5 +1,5 @@
-//! Joining and leaving VLANs on a bridge that filters. Both under the node's lock, ADD after the pod's port
-//! has joined, DEL after it has gone: whichever comes second sees what the first did.
+//! Joining and leaving VLANs on a bridge with VLAN filtering, both under the node's lock. ADD does it after
+//! the pod's port has joined, DEL after it has gone. So the later one sees what the earlier one did.
 
 mod added;
 
@@ -19,14 +19,14 @@ use crate::{ownership, trunk::added::Added};
 pub use crate::plan::vlan::DUMMY;
 pub use added::remove_all as remove_records;
 
-/// Brings the VLANs of a pod's port, `host`, onto the uplink, and the node's own side of them into being.
-/// Returns the latter.
+/// Adds the VLANs of the pod's port `host` to the uplink, and makes the node's own side of them. Returns
+/// the latter.
 pub async fn join(node: &Conn, network: &Network, host: &Link) -> Result<Option<Link>, CniError> {
-    Ok(join_and_tell(node, network, host).await?.0)
+    Ok(join_and_report(node, network, host).await?.0)
 }
 
-/// The same, with the steps that were taken.
-pub async fn join_and_tell(
+/// The same. Also returns the applied steps.
+pub async fn join_and_report(
     node: &Conn,
     network: &Network,
     host: &Link,
@@ -48,7 +48,7 @@ pub async fn join_and_tell(
         None => None,
     };
     let seen = port::vlans(node).await?;
-    // Without services and host ports nobody asks for one.
+    // Only services and host ports need the dummy address.
     let has_address = !network.has_nat() || !addr::list(node, bridge.index).await?.is_empty();
     let steps = vlan::join(network, &bridge, master.as_ref(), side.as_ref(), has_address, &seen);
     if let Some(master) = &master {
@@ -62,8 +62,8 @@ pub async fn join_and_tell(
     Ok((side, steps))
 }
 
-/// Writes down which VLANs of the uplink this ADD is about to put there. A bridge of which nothing is written
-/// down yet may have pods all the same, from a release that wrote nothing: their VLANs are ours too.
+/// Records the VLANs that this ADD is about to add to the uplink. A bridge without such records may already
+/// have pods, from a release that kept none: their VLANs count as added by us, too.
 fn note_added(
     network: &Network,
     bridge: &Link,
@@ -86,12 +86,11 @@ fn note_added(
     if is_known && ours.is_empty() { Ok(()) } else { added.insert(&ours) }
 }
 
-/// Takes the VLANs that a pod's port had off the uplink where an ADD has put them there and nobody uses them
-/// any more: neither another port nor the node itself. Where the bridge or the uplink is gone, there is
-/// nothing to do.
+/// Removes the VLANs of a pod's port from the uplink if an ADD added them and neither another port nor the
+/// node itself uses them. Does nothing if the bridge or the uplink is gone.
 ///
-/// The kernel's list of ports can lack one while other interfaces are being removed, so nothing is taken off
-/// that two lists do not agree on, and what turns out to be in use afterwards is put back.
+/// The kernel's list of ports can be incomplete while other interfaces are being removed. So a VLAN is
+/// removed only if two lists agree, and added again if it turns out to be in use.
 pub async fn leave(node: &Conn, trunk: &Trunk) -> Result<(), CniError> {
     let _lock = NodeLock::acquire()?;
     let (Some(bridge), Some(master)) =
@@ -118,8 +117,8 @@ pub async fn leave(node: &Conn, trunk: &Trunk) -> Result<(), CniError> {
     added.remove(&gone)
 }
 
-/// Leaves out the VLANs that the node itself uses on the bridge, by an interface of an operator's or an
-/// address on one of ours.
+/// Excludes VLANs that the node itself uses on the bridge: through an operator's interface, or an address
+/// on one of our interfaces.
 async fn without_the_nodes_own(node: &Conn, bridge: &Link, vids: Vec<u16>) -> Result<Vec<u16>, NetError> {
     if vids.is_empty() {
         return Ok(vids);

@@ -1,18 +1,18 @@
-//! The way back from an operation that failed half way. Whoever changes something pushes what undoes it.
+//! Undoes a failed operation. Code that makes a change registers how to undo it.
 
 use std::fmt::Display;
 use std::pin::Pin;
 
-/// What undoes one change, once it is awaited.
+/// A future that undoes one change.
 type Undo<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + 'a>>;
 
-/// What has been done so far, in order: how each change is undone, and in which words.
+/// The changes so far, in order: how to undo each, and its description.
 #[derive(Default)]
 pub struct UndoLog<'a>(Vec<(String, Undo<'a>)>);
 
 impl<'a> UndoLog<'a> {
-    /// Notes what undoes a change that has been made, or is about to be. `what` is the command that does the
-    /// same.
+    /// Registers how to undo a change that was made, or is about to be made. `what` is the equivalent
+    /// command.
     pub fn push<E: Display>(
         &mut self,
         what: impl Into<String>,
@@ -22,8 +22,8 @@ impl<'a> UndoLog<'a> {
         self.0.push((what.into(), Box::pin(undo)));
     }
 
-    /// Walks back in reverse order. What cannot be undone is logged and the rest goes on: the error that the
-    /// caller returns is the one that brought it here.
+    /// Undoes the changes in reverse order. Failures are logged and do not stop it: the caller returns the
+    /// error that caused the undo.
     pub async fn unwind(self) {
         for (what, undo) in self.0.into_iter().rev() {
             if let Err(e) = undo.await {

@@ -54,7 +54,7 @@ pub fn delete_record(veth: &str) -> Deleted {
         if records.is_empty() {
             let _lock = RecordLock::exclusive()?;
             records.end();
-            Records::end_of_host_routes()?;
+            Records::remove_host_routes_folder_if_empty()?;
         }
         Ok(())
     });

@@ -1,8 +1,7 @@
-//! What is written down of a finished attachment: `/run/vlan-bridge/ports/NODE/BRIDGE/VETH`, with the
-//! configuration that it was made by.
+//! The record of a finished attachment, with its configuration: `/run/vlan-bridge/ports/NODE/BRIDGE/VETH`.
 //!
-//! Written before the attachment's alias says that it is done, and removed before its port is taken out of
-//! the bridge.
+//! The record is written before the attachment's alias says that ADD is done, and removed before its port
+//! leaves the bridge.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -30,15 +29,15 @@ const KIND: &str = "ports";
 pub(super) struct Attached {
     pub(super) request: Request,
     pub(super) mac: MacAddr,
-    /// None in what an older version wrote.
+    /// None in records of older versions.
     netns: Option<String>,
-    /// By which the pod knows a gateway or its node.
+    /// The bridge's MAC, which the pod has in its neighbour entries for a gateway or its node.
     pub(super) bridge_mac: Option<MacAddr>,
-    /// The addresses with their gateways, for a bridge that is one.
+    /// The addresses with their gateways, for a bridge that is a gateway.
     pub(super) result: AddResult,
 }
 
-/// Writes down a finished attachment.
+/// Writes the record of a finished attachment.
 pub fn write_record(
     request: &Request,
     network: &Network,
@@ -67,7 +66,7 @@ pub fn write_record(
     })
 }
 
-/// What an attachment is known by.
+/// The identity of an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachmentId {
     /// Network name.
@@ -85,7 +84,7 @@ impl From<Attached> for AttachmentId {
     }
 }
 
-/// The finished attachments whose pod's namespace is there, by the names of their veths.
+/// The finished attachments whose pod's namespace exists, by veth name.
 pub fn of_living_pods() -> Result<Vec<(String, AttachmentId)>, CniError> {
     let mut living = Vec::new();
     for (_, folder) in folders()? {
@@ -99,7 +98,7 @@ pub fn of_living_pods() -> Result<Vec<(String, AttachmentId)>, CniError> {
     Ok(living)
 }
 
-/// The finished attachment that had this veth, as it was written down.
+/// The finished attachment that had this veth, according to its record.
 pub fn of_veth(veth: &str) -> Result<Option<AttachmentId>, CniError> {
     let mut records = folders()?.into_iter();
     Ok(records
@@ -107,23 +106,23 @@ pub fn of_veth(veth: &str) -> Result<Option<AttachmentId>, CniError> {
         .map(AttachmentId::from))
 }
 
-/// Whether an attachment was made without host routes, though its network has them: the pod was on a network
-/// of others.
+/// Whether an attachment was made without host routes although its network has them: the pod was also on a
+/// network of another plugin.
 pub fn has_no_host_routes(veth: &str) -> bool {
     let read = |folder: PathBuf| serde_json::from_slice::<Value>(&fs::read(folder.join(veth)).ok()?).ok();
     let documents = folders().unwrap_or_default().into_iter().filter_map(|(_, folder)| read(folder));
     documents.into_iter().any(|document| document["hostRoutes"] == false)
 }
 
-/// Removes what is written down of an attachment. Before its port is taken out of the bridge: nobody puts it
-/// back from then on.
+/// Removes the record of an attachment. Call this before its port leaves the bridge: without the record,
+/// the port is not restored.
 pub fn delete_record(veth: &str) -> Result<(), CniError> {
     let folders = folders()?;
     if folders.is_empty() {
         return Ok(());
     }
     let _lock = RecordLock::shared()?;
-    // The folders stay: an ADD may be about to write into one.
+    // The folders stay, because an ADD may be about to write into one.
     folders.iter().try_for_each(|(_, folder)| remove(folder, veth))
 }
 
@@ -143,7 +142,7 @@ pub(super) fn remove(folder: &Path, veth: &str) -> Result<(), CniError> {
     Ok(())
 }
 
-/// Removes what is written down of all, when no pod is attached any more.
+/// Removes all records, when no pod is attached any more.
 pub fn delete_all_records() -> Result<(), CniError> {
     remove_node_folder(KIND)
 }
@@ -162,7 +161,7 @@ pub(super) fn names_in(folder: &Path) -> BTreeSet<String> {
 }
 
 impl Attached {
-    /// None for what is no such record.
+    /// None if the file is not a valid record.
     pub(super) fn read(folder: &Path, veth: &str) -> Option<Attached> {
         let path = folder.join(veth);
         let read = fs::read(&path).map_err(|e| e.to_string()).and_then(|bytes| Attached::parse(&bytes));
@@ -197,7 +196,7 @@ impl Attached {
         let request = environment.and_then(|environment| Request::parse(environment, config.into_bytes()));
         let result = json!({"cniVersion": "1.0.0", "ips": document.get("ips").cloned().unwrap_or_default()});
         let result = AddResult::from_json(&result, Version::V1_0_0).map_err(|e| e.msg)?;
-        let mac = text("mac")?.parse().map_err(|_| "mac is no MAC".to_owned())?;
+        let mac = text("mac")?.parse().map_err(|_| "mac is not a MAC".to_owned())?;
         let bridge_mac = text("bridgeMAC").ok().and_then(|mac| mac.parse().ok());
         Ok(Attached {
             request: request.map_err(|e| e.msg)?,
@@ -208,7 +207,7 @@ impl Attached {
         })
     }
 
-    /// Whether the pod's namespace is there, as far as is known.
+    /// Whether the pod's namespace exists. True if that is unknown.
     pub(super) fn has_pod(&self) -> bool {
         self.netns.as_deref().is_some_and(|netns| Namespace::open(netns).is_ok_and(|there| there.is_some()))
     }

@@ -1,5 +1,5 @@
-//! Puts ports back into their bridges. A call compares the names of the records with those of the bridge's
-//! ports, which is two short folders to read; `vlan-bridgectl repair` looks at each port's settings too.
+//! Restores ports in their bridges. A call compares the names of the records with those of the bridge's
+//! ports, which are two short folders to read. `vlan-bridgectl repair` checks each port's settings too.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,21 +15,21 @@ use crate::ownership::{Attachment, Progress};
 use crate::plan::vlan;
 use crate::{apply, gateway, requested_mac, trunk};
 
-/// Puts ports back that are in no bridge any more, of whichever network. The pod that is called for goes on
-/// without.
+/// Restores ports of any network that are in no bridge any more. Errors are logged and do not fail the
+/// call.
 pub async fn repair_missing(node: &Conn) {
     match repair(node, false).await {
         Ok((_, failed)) => failed.iter().for_each(|e| log::error!("{e}")),
-        Err(e) => log::error!("other pods' ports were not put back: {e}"),
+        Err(e) => log::error!("could not restore the ports of other pods: {e}"),
     }
 }
 
-/// The same, returning in words what was put back, and why the rest was not. `all` looks at each port's own
-/// settings too, and at the bridge and its uplink.
+/// The same. Returns descriptions of the repairs, and the errors. `all` also checks each port's settings,
+/// the bridge and its uplink.
 pub async fn repair(node: &Conn, all: bool) -> Result<(Vec<String>, Vec<CniError>), CniError> {
     let (mut repaired, mut failed) = (Vec::new(), Vec::new());
-    let not_put_back =
-        |what: &str, e: CniError| CniError { msg: format!("{what} was not put back: {}", e.msg), ..e };
+    let not_restored =
+        |what: &str, e: CniError| CniError { msg: format!("{what} was not restored: {}", e.msg), ..e };
     for (name, folder) in folders()? {
         let recorded = names_in(&folder);
         let bridge = link::by_name(node, &name).await?;
@@ -42,24 +42,24 @@ pub async fn repair(node: &Conn, all: bool) -> Result<(Vec<String>, Vec<CniError
             continue;
         }
         if all || bridge.is_none() {
-            match bring_bridge_back(node, &name, bridge.is_none(), all, &folder, &recorded).await {
+            match restore_bridge(node, &name, bridge.is_none(), all, &folder, &recorded).await {
                 Ok(done) => repaired.extend(done),
-                Err(e) => failed.push(not_put_back(&format!("bridge {name}"), e)),
+                Err(e) => failed.push(not_restored(&format!("bridge {name}"), e)),
             }
         }
         let _lock = RecordLock::exclusive()?;
         for veth in meant {
             match reattach(node, &name, &folder, veth).await {
                 Ok(what) => repaired.extend(what),
-                Err(e) => failed.push(not_put_back(&format!("port {veth} of bridge {name}"), e)),
+                Err(e) => failed.push(not_restored(&format!("port {veth} of bridge {name}"), e)),
             }
         }
     }
     Ok((repaired, failed))
 }
 
-/// Makes the bridge and its uplink what an ADD of each of the networks would make them.
-async fn bring_bridge_back(
+/// Restores the bridge and its uplink as an ADD of each of the networks would make them.
+async fn restore_bridge(
     node: &Conn,
     name: &str,
     is_gone: bool,
@@ -69,24 +69,24 @@ async fn bring_bridge_back(
 ) -> Result<Vec<String>, CniError> {
     let (mut seen, mut done) = (BTreeSet::new(), Vec::new());
     for veth in recorded {
-        // One of each network will do, if its pod is there.
+        // One live attachment of each network is enough.
         let Some(attached) = Attached::read(folder, veth) else { continue };
         if seen.contains(&attached.request.name) {
             continue;
         }
         let Some(host) = link::by_name(node, veth).await? else { continue };
         let network = attached.network()?;
-        // Whoever took the uplink's port away too meant it: somebody else may have the VLAN by now.
+        // If the uplink's port was removed too, that was intended: something else may use the VLAN by now.
         if let Some(uplink) = network.uplink.as_ref().filter(|_| !all)
             && link::by_name(node, uplink.port_name()).await?.is_none_or(|port| port.master.is_some())
         {
             continue;
         }
-        let mut steps = apply::ensure_uplink_and_tell(node, &network).await?;
+        let mut steps = apply::ensure_uplink_and_report(node, &network).await?;
         if is_gone && seen.is_empty() {
             attached.restore_mac(node, name).await?;
         }
-        steps.extend(trunk::join_and_tell(node, &network, &host).await?.1);
+        steps.extend(trunk::join_and_report(node, &network, &host).await?.1);
         done.extend(steps.into_iter().map(|step| format!("bridge {name}: {step}")));
         seen.insert(attached.request.name.clone());
     }
@@ -94,12 +94,12 @@ async fn bring_bridge_back(
     Ok(done)
 }
 
-/// Puts one port back, or its settings, and says what was done.
+/// Restores one port or its settings, and returns a description.
 async fn reattach(node: &Conn, bridge: &str, folder: &Path, veth: &str) -> Result<Option<String>, CniError> {
     let Some(attached) = Attached::read(folder, veth) else { return Ok(None) };
     let Some(host) = link::by_name(node, veth).await? else {
-        // The pod has died without a DEL, which has nothing to ask of this record. One that is there is cut
-        // off: doctor names it.
+        // The pod died without a DEL, and its DEL does not need this record. A live pod without its veth is
+        // cut off: doctor reports it.
         return if attached.has_pod() { Ok(None) } else { remove(folder, veth).map(|()| None) };
     };
     let Some(bridge) = link::by_name(node, bridge).await? else { return Ok(None) };
@@ -111,24 +111,24 @@ async fn reattach(node: &Conn, bridge: &str, folder: &Path, veth: &str) -> Resul
     match host.master {
         None => {
             attached.attach(node, &bridge, &host).await?;
-            let what = format!("{veth} ({pod}) was in no bridge and is a port of {} again", bridge.name);
+            let what = format!("{veth} ({pod}) was in no bridge: restored as a port of {}", bridge.name);
             log::warn!("{what}");
             Ok(Some(what))
         }
         Some(master) if master == bridge.index => {
             let Some(lacks) = attached.difference(node, &bridge, &host).await? else { return Ok(None) };
             attached.attach(node, &bridge, &host).await?;
-            let what = format!("port {veth} ({pod}): {lacks}, and is as it was");
+            let what = format!("port {veth} ({pod}): {lacks}: restored");
             log::warn!("{what}");
             Ok(Some(what))
         }
-        // Somebody has put it there.
+        // Another program added it to that bridge.
         Some(_) => Ok(None),
     }
 }
 
 impl Attached {
-    /// A bridge that is made anew has the MAC that pods know it by.
+    /// Restores the MAC of a bridge that was made again: pods have it in their neighbour entries.
     async fn restore_mac(&self, node: &Conn, bridge: &str) -> Result<(), NetError> {
         let (Some(mac), Some(now)) = (self.bridge_mac, link::by_name(node, bridge).await?) else {
             return Ok(());
@@ -140,7 +140,7 @@ impl Attached {
         link::change(node, now.index, &change, || format!("ip link set {bridge} address {mac}")).await
     }
 
-    /// As an ADD does it: down until nothing forged can pass.
+    /// As in ADD, the port stays down until its restrictions are in place.
     async fn attach(&self, node: &Conn, bridge: &Link, host: &Link) -> Result<(), CniError> {
         let network = self.network()?;
         let change = async |change: link::Change| {
@@ -164,14 +164,14 @@ impl Attached {
         Ok(())
     }
 
-    /// What of a port's settings is not as its ADD left it.
+    /// Describes which of a port's settings differs from what ADD set.
     async fn difference(&self, node: &Conn, bridge: &Link, host: &Link) -> Result<Option<String>, CniError> {
         let network = self.network()?;
         if !host.up {
             return Ok(Some("it was down".into()));
         }
         if host.port.unwrap_or_default() != flags(&network) {
-            return Ok(Some("its flags were others".into()));
+            return Ok(Some("its flags had changed".into()));
         }
         if let Some(wanted) = &network.port_vlans {
             let seen = port::vlans(node).await?;
@@ -195,8 +195,8 @@ impl Attached {
         Ok(None)
     }
 
-    /// An entry of the pod's MAC behind another port, which is no attachment's: a MAC that was asked for is
-    /// nobody else's.
+    /// Removes an entry of the pod's MAC behind another port that is not an attachment's. No other
+    /// attachment has a MAC that was requested.
     async fn remove_entry(&self, node: &Conn, port: u32) -> Result<(), NetError> {
         fdb::remove(node, port, self.mac).await
     }

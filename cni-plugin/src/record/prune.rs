@@ -1,5 +1,5 @@
 //! Records of nodes whose network namespace is gone: of a node in a container that was removed, or of a
-//! namespace somebody tried things in. No call comes for them any more.
+//! namespace used for a test. No call will use them again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,11 +12,11 @@ use serde_json::Value;
 
 use crate::lock::{FOLDER, RecordLock};
 
-/// Removes all that is written down of nodes that are gone. A node stays whose namespace somebody
-/// may hold where we do not see it: as long as one of its pods' namespaces is there.
+/// Removes all records of nodes that are gone. A process may hold a node's namespace where it is not
+/// visible to us. So a node stays while the namespace of one of its pods exists.
 ///
 /// # Errors
-/// It is not known which namespaces there are, or a folder cannot be removed.
+/// The namespaces cannot be listed, or a folder cannot be removed.
 pub fn prune() -> Result<(), CniError> {
     let own = netns::identity()?;
     let mut others: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
@@ -31,7 +31,7 @@ pub fn prune() -> Result<(), CniError> {
         return Ok(());
     }
     let _alone = RecordLock::exclusive()?;
-    // A namespace that is made from here on has a name that none of these folders has.
+    // A namespace made from here on has another name than these folders.
     let Some(living) = netns::in_use()? else { return Ok(()) };
     for (_, folders) in others.iter().filter(|(node, _)| !living.contains(*node)) {
         if !has_living_pod(folders)? {
@@ -51,7 +51,7 @@ fn remove(folder: &Path) -> Result<(), CniError> {
     }
 }
 
-/// Whether the namespace is there of a pod that some record at these paths, or below, is about.
+/// Whether a record at or below these paths is of a pod whose namespace exists.
 fn has_living_pod(paths: &[PathBuf]) -> Result<bool, CniError> {
     for path in paths {
         let is_living = if path.is_dir() {
@@ -72,7 +72,7 @@ fn subfolders(folder: &Path) -> Result<Vec<PathBuf>, CniError> {
     Ok(entries(folder)?.into_iter().filter(|path| path.is_dir()).collect())
 }
 
-/// What is in a folder; nothing if it is not there.
+/// The entries of a folder. Empty if the folder does not exist.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, CniError> {
     match fs::read_dir(folder) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// What somebody does to a node, with PORT for the node's end of the first pod's veth, and a part of what
 /// `repair` says of it.
 const HARMS: &[(&str, &str)] = &[
-    ("ip link set PORT nomaster", "is a port of br0 again"),
+    ("ip link set PORT nomaster", "restored as a port of br0"),
     ("bridge vlan del vid 136 dev PORT", "it was not in VLAN 136"),
     ("bridge vlan del vid 136 dev bond0", "bridge vlan add dev bond0 vid 136"),
     ("bridge vlan del vid 136 dev br0 self", "bridge vlan add dev br0 self vid 136"),

@@ -63,7 +63,7 @@ const HARMS: &[Harm] = &[
     Harm {
         what: "a port out of its bridge",
         harm: |scene| scene.ip(&format!("link set {} nomaster", scene.ports[0])),
-        told: "is a port of br136 again",
+        told: "restored as a port of br136",
     },
     Harm {
         what: "a port down",
@@ -79,7 +79,7 @@ const HARMS: &[Harm] = &[
     Harm {
         what: "the gateway's bridge deleted",
         harm: |scene| scene.ip("link del cni0"),
-        told: "is a port of cni0 again",
+        told: "restored as a port of cni0",
     },
     Harm {
         what: "the uplink out of its bridge",
@@ -114,7 +114,7 @@ const HARMS: &[Harm] = &[
     Harm {
         what: "a port's flags",
         harm: |scene| scene.run(&format!("bridge link set dev {} locked off", scene.ports[0])),
-        told: "its flags were others",
+        told: "its flags had changed",
     },
     Harm {
         what: "ARP answered for every address",
@@ -221,8 +221,8 @@ fn repair_says_what_it_could_not_do() {
     node.ip("link del br136\nlink add br136 type veth peer name other\nlink del cni0");
     let told = ctl.run("repair -o json");
     assert!(!told.ok(), "{told}");
-    assert!(told.stderr.contains("bridge br136 was not put back: "), "{told}");
+    assert!(told.stderr.contains("bridge br136 was not restored: "), "{told}");
     assert!(told.stderr.contains("is not a bridge but veth"), "{told}");
-    assert!(told.json()["repaired"].to_string().contains("is a port of cni0 again"), "{told}");
+    assert!(told.json()["repaired"].to_string().contains("restored as a port of cni0"), "{told}");
     assert!(local.pings("10.22.0.1"));
 }

@@ -193,7 +193,7 @@ fn a_namespace_that_is_a_fifo_a_socket_or_a_circle_is_none() {
             let mut conf = untouched.conf("vlan-bridge");
             conf["prevResult"] = serde_json::json!({"cniVersion": "1.1.0"});
             let call = untouched.call("vlan-bridge", verb).stdin(conf.to_string());
-            let parts = ["CNI_NETNS", "is no network namespace", name];
+            let parts = ["CNI_NETNS", "is not a network namespace", name];
             none(untouched.complaint(
                 &format!("{verb} {name}"),
                 &call.env("CNI_NETNS", path(name)),
