@@ -1,6 +1,6 @@
 //! `vlan-bridgectl doctor` on a healthy node, and on the same node broken in each way that it checks.
 
-use crate::doctor_breakages::{BREAKAGES, Breakage, TRUNK_BREAKAGES};
+use crate::doctor_breakages::{BREAKAGES, Breakage, NETPLAN, TRUNK_BREAKAGES};
 use integration::{BondMode, BondedNode, Ctl, DataCenter, Finding, Pod, note, poll};
 use serde_json::{Value, json};
 use std::fs;
@@ -91,6 +91,7 @@ fn a_node_is_healthy_until_it_is_broken_and_again_when_it_is_mended() {
     assert!(findings.iter().any(|finding| finding.seen.starts_with(&answers("br136"))), "{findings:#?}");
 
     break_and_fix(&scene, BREAKAGES);
+    break_and_fix(&scene, NETPLAN);
     scene.assert_healthy("at the end");
 }
 

@@ -1,11 +1,15 @@
 //! Each way to break a node that the doctor checks.
 
+mod netplan;
+
 use crate::doctor::{LIST, MODULES, Scene};
 use integration::poll;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
+
+pub(crate) use netplan::NETPLAN;
 
 /// One way to break a node, and what the doctor must say: verdict, check, a part of what was seen, a part of
 /// a command.
@@ -216,50 +220,6 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
             "NetworkManager also creates br136, which vlan-bridge created",
             "remove br136 from",
         ],
-    ),
-    breakage(
-        |scene| {
-            scene.ctl.write(
-                "/etc/netplan/a.yaml",
-                "network:\n  vlans:\n    bond0.136:\n      id: 136\n      link: bond0\n      addresses: [172.20.56.9/24]\n",
-            );
-        },
-        |scene| {
-            scene.ctl.write(
-                "/etc/netplan/a.yaml",
-                "network:\n  bonds:\n    bond0:\n      interfaces: [nic0, nic1]\n",
-            )
-        },
-        [
-            "fail",
-            "definitions",
-            "netplan gives bond0.136 addresses: /etc/netplan/a.yaml",
-            "remove bond0.136 from",
-        ],
-    ),
-    breakage(
-        |scene| {
-            scene.ctl.write(
-                "/etc/netplan/a.yaml",
-                "network: {vlans: {sub: {match: {name: \"bond0.13?\"}, dhcp4: yes}}}\n",
-            );
-        },
-        |scene| {
-            scene
-                .ctl
-                .write("/etc/netplan/a.yaml", "network: {vlans: {sub: {match: {name: other}, dhcp4: yes}}}\n")
-        },
-        [
-            "fail",
-            "definitions",
-            "netplan gives bond0.136 addresses: /etc/netplan/a.yaml",
-            "remove bond0.136 from",
-        ],
-    ),
-    breakage(
-        |scene| scene.ctl.write("/etc/netplan/a.yaml", "network: [\n"),
-        |scene| scene.ctl.write("/etc/netplan/a.yaml", "network: {}\n"),
-        ["warn", "definitions", "/etc/netplan/a.yaml cannot be parsed: ", "netplan generate"],
     ),
     breakage(
         |scene| {
