@@ -106,12 +106,10 @@ impl Delegate {
         } else {
             Some(writer)
         };
-        let mut process = Process::new(&self.binary);
-        if self.is_ours() {
-            // The plugin ends with this process, so that it allocates no address afterwards.
-            process.env("VLAN_BRIDGE_PID", std::process::id().to_string());
-        }
-        let child = process
+        let child = Process::new(&self.binary)
+            // Our plugin ends with this process, so that it allocates no address afterwards. And this program
+            // knows that it is IPAM, whatever its file is called: it does not execute itself again.
+            .env(vlan_bridge_ipam::STARTED_BY, std::process::id().to_string())
             .env("CNI_COMMAND", command.as_str())
             .stdin(stdin)
             .stdout(Stdio::piped())

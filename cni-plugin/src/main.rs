@@ -1,4 +1,5 @@
-//! The program of both plugins: `vlan-bridge`, and, executed under that name, `vlan-bridge-ipam`.
+//! The program of both plugins: `vlan-bridge`, and, executed under that name or by `vlan-bridge`,
+//! `vlan-bridge-ipam`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,15 +9,12 @@ use cni_conf::request::Request;
 use serde_json::Value;
 
 fn main() -> ExitCode {
-    if own_name().starts_with(vlan_bridge_ipam::NAME) {
-        vlan_bridge_ipam::main()
-    } else {
-        cni_skel::plugin_main(vlan_bridge::ABOUT, run)
-    }
+    let is_ipam = own_name().contains(vlan_bridge_ipam::NAME)
+        || std::env::var_os(vlan_bridge_ipam::STARTED_BY).is_some();
+    if is_ipam { vlan_bridge_ipam::main() } else { cni_skel::plugin_main(vlan_bridge::ABOUT, run) }
 }
 
-/// Runs as the IPAM plugin also under any other name if `ipam.type` has that name. As the main plugin it
-/// would execute itself again.
+/// Runs as the IPAM plugin also if another main plugin executed it under a name of its own.
 fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let root = request.root();
     let own = own_name();

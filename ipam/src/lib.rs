@@ -55,7 +55,7 @@ pub fn run(request: &Request) -> Result<Option<Value>, CniError> {
 }
 
 /// The environment variable in which `vlan-bridge` passes its process id to the IPAM plugin that it starts.
-const STARTED_BY: &str = "VLAN_BRIDGE_PID";
+pub const STARTED_BY: &str = "VLAN_BRIDGE_PID";
 
 /// If `vlan-bridge` has started this process, the kernel ends it when `vlan-bridge` is killed. False if
 /// `vlan-bridge` has ended already.

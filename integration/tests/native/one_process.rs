@@ -4,7 +4,8 @@
 use crate::attached::Clean;
 use integration::{Call, Outcome, Pod, Scratch, peers, plugin};
 use serde_json::{Value, json};
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -170,6 +171,43 @@ fn the_program_is_ipam_under_any_name_that_ipam_type_says() {
         assert_eq!(processes, 2, "{name}: {deleted}");
         deleted.expect_ok();
         clean.assert_nothing_left(&pod);
+    }
+}
+
+#[test]
+fn the_program_is_ipam_behind_a_script_and_for_another_main_plugin() {
+    let (clean, pod, folder) = (Clean::new(), Pod::new(), Ipam::Linked.folder());
+    // Whatever the program behind the script is called.
+    copy(&folder.path().join("vlan-bridge"), &folder.path().join("real"));
+    fs::remove_file(folder.path().join("vlan-bridge-ipam")).unwrap();
+    let script = format!("#!/bin/sh\nexec {}/real\n", folder.path().display());
+    fs::write(folder.path().join("vlan-bridge-ipam"), script).unwrap();
+    fs::set_permissions(folder.path().join("vlan-bridge-ipam"), Permissions::from_mode(0o755)).unwrap();
+    let plugin = clean.plugin();
+    for verb in ["STATUS", "ADD", "DEL"] {
+        let call = if verb == "STATUS" {
+            plugin.call_without_attachment(verb)
+        } else {
+            plugin.call(verb, &pod.eth0())
+        };
+        let (outcome, processes) = run_and_count(&of(&folder, call));
+        assert_eq!(processes, 3, "{verb}: {outcome}");
+        outcome.expect_ok();
+    }
+    clean.assert_nothing_left(&pod);
+
+    copy(&folder.path().join("vlan-bridge"), &folder.path().join("site-ipam"));
+    let list = clean.site.node.list(
+        "other",
+        &[json!({"type": "bridge", "bridge": "cni0", "ipam":
+        {"type": "site-ipam", "subnet": "10.22.0.0/24"}})],
+    );
+    let bridge = clean.site.node.plugin(&list);
+    for verb in ["ADD", "DEL"] {
+        let call = bridge.call(verb, &pod.eth0()).env("CNI_PATH", folder.path().as_os_str());
+        let (outcome, _) = run_and_count(&call);
+        let told = outcome.expect_ok();
+        assert!(verb == "DEL" || told.json()["ips"][0]["address"] == "10.22.0.2/24", "{told}");
     }
 }
 
