@@ -207,7 +207,7 @@ impl Attached {
         })
     }
 
-    /// Whether the pod's namespace exists. True if that is unknown.
+    /// Whether the pod's namespace exists. False if that is unknown.
     pub(super) fn has_pod(&self) -> bool {
         self.netns.as_deref().is_some_and(|netns| Namespace::open(netns).is_ok_and(|there| there.is_some()))
     }

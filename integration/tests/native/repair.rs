@@ -92,12 +92,12 @@ const HARMS: &[Harm] = &[
             scene.run("ip route flush proto 117");
             scene.run("ip -6 route flush proto 117");
         },
-        told: "the node's routes to 2 pods",
+        told: "missing routes to 2 pods",
     },
     Harm {
         what: "neighbour entries flushed",
         harm: |scene| scene.run("ip neigh flush dev br136 nud permanent"),
-        told: "the node's routes to 2 pods",
+        told: "missing routes to 2 pods",
     },
     Harm {
         what: "a MAC behind another port",

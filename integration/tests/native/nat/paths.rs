@@ -272,7 +272,7 @@ fn bridged_pods_pass_a_forward_policy_of_drop() {
     client.check(&one.eth0()).expect_ok();
     site.node.nft("flush chain ip filter FORWARD");
     let outcome = client.check(&one.eth0());
-    assert!(outcome.error_text().contains("our rule there is gone"), "{outcome}");
+    assert!(outcome.error_text().contains("rule there is gone"), "{outcome}");
     assert!(!one.pings(&other), "the policy does not drop: nothing is shown");
     client.del(&two.eth0()).expect_ok();
     client.add(&two.eth0()).expect_ok();
