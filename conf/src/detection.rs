@@ -1,5 +1,5 @@
-//! `ipam.conflictDetection`: whether and how an address is looked for on the network before it is given (RFC
-//! 5227 section 2.1 for IPv4, RFC 4862 section 5.4 for IPv6).
+//! `ipam.conflictDetection`: whether and how an address is probed for on the network before it is assigned
+//! (RFC 5227 section 2.1 for IPv4, RFC 4862 section 5.4 for IPv6).
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::section::Section;
 use crate::vlans::Vantage;
 
 const KEY: &str = "conflictDetection";
-/// `count` unless it is given: RFC 5227's PROBE_NUM.
+/// The default `count`: RFC 5227's PROBE_NUM.
 const DEFAULT_COUNT: u64 = 3;
 const COUNTS: RangeInclusive<u64> = 1..=10;
-/// `intervalMs` unless it is given: RFC 5227 waits for seconds, which no start of a pod has.
+/// The default `intervalMs`. RFC 5227 waits for seconds, which is too long for the start of a pod.
 const DEFAULT_INTERVAL: u64 = 33;
 const INTERVALS: RangeInclusive<u64> = 5..=2000;
-/// `quarantine` unless it is given, in seconds.
+/// The default `quarantine` in seconds.
 const DEFAULT_QUARANTINE: u64 = 300;
 /// Up to a day.
 const QUARANTINES: RangeInclusive<u64> = 1..=86_400;
@@ -26,18 +26,18 @@ const QUARANTINES: RangeInclusive<u64> = 1..=86_400;
 /// How addresses are probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detection {
-    /// The node's side of the pods' network: probes leave and answers are heard here.
+    /// The node's interface in the pods' network, which sends probes and receives answers.
     pub interface: String,
-    /// The bridge's port towards the network: while it has no carrier nobody can answer. None without an
+    /// The bridge's port towards the network. While it has no carrier, no machine can answer. None without an
     /// `uplink`.
     pub uplink: Option<String>,
     /// Whether the configuration asks for it. If not, it is on because there is an `uplink`.
     pub asked_for: bool,
-    /// How many probes are sent for an address.
+    /// The number of probes for an address.
     pub count: u32,
-    /// From one probe to the next, and from the last to the verdict.
+    /// The time from one probe to the next, and from the last to the verdict.
     pub interval: Duration,
-    /// How long, in seconds, an address that somebody else uses is not offered.
+    /// How long an address that another machine uses is not offered, in seconds.
     pub quarantine: u32,
 }
 

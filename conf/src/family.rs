@@ -15,7 +15,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Each of them.
+    /// Both families.
     pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
     /// The family of an address.

@@ -1,4 +1,4 @@
-//! `guard` and `allowedAddresses`: what a pod may send.
+//! `guard` and `allowedAddresses`: the frames that a pod may send.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -8,24 +8,25 @@ use crate::cni::error::CniError;
 use crate::ipam_plugin::IpamPlugin;
 use crate::section::{Section, parse_cidr, parse_ip};
 
-/// All link-local addresses (RFC 4291 section 2.5.6), the one subnet that `allowedAddresses` takes.
+/// All link-local addresses (RFC 4291 section 2.5.6), the only subnet that `allowedAddresses` accepts.
 const LINK_LOCAL: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 64));
 
-/// A pod's frames are held against its MAC and its addresses.
+/// The checks of a pod's frames, against its MAC and its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
-    /// The addresses of ADD's result are all that the pod has. Else the MAC alone counts.
+    /// The pod has only the addresses of ADD's result. Otherwise only the MAC is checked.
     pub addresses: bool,
-    /// Addresses beside its own that the pod may send from (`allowedAddresses`): virtual ones of keepalived
-    /// for one.
+    /// Further addresses that the pod may send from (`allowedAddresses`), for example virtual ones of
+    /// keepalived.
     pub allowed: Vec<IpAddr>,
-    /// `allowedAddresses` has `LINK_LOCAL`: a virtual machine in the pod makes its link-local address of a
-    /// secret (RFC 7217), and nobody knows it beforehand.
+    /// `allowedAddresses` has `LINK_LOCAL`: a virtual machine in the pod derives its link-local address from
+    /// a secret (RFC 7217), so it is unknown beforehand.
     pub any_link_local: bool,
 }
 
 impl Guard {
-    /// Reads both keys. On by default where there is an uplink, so that nobody's network is forged.
+    /// Reads both keys. By default the guard is on if there is an uplink, to protect the network from forged
+    /// frames.
     pub(crate) fn parse(
         section: &Section<'_>,
         has_uplink: bool,
@@ -40,21 +41,20 @@ impl Guard {
         }
         if is_given && !addresses {
             return Err(CniError::config(format!(
-                "allowedAddresses has no effect with {}: the guard knows no addresses there and looks at the MAC alone; leave it out",
+                "allowedAddresses has no effect with {}: the guard has no addresses there and checks only the MAC; leave it out",
                 ipam.map_or("a configuration without ipam".to_owned(), |name| format!("ipam {name}"))
             )));
         }
         Ok(on.then_some(Guard { addresses, allowed, any_link_local }))
     }
 
-    /// What an operator should know: that less is guarded than may be thought.
+    /// A warning that the guard checks less than the operator may expect.
     pub(crate) fn warning(&self, ipam: Option<&IpamPlugin>) -> Option<String> {
         let known = match ipam {
             Some(name) => format!("ipam {name} may change the pod's addresses later"),
             None => "there is no ipam".into(),
         };
-        (!self.addresses)
-            .then(|| format!("guard: {known}, so only the MAC of what the pod sends is looked at"))
+        (!self.addresses).then(|| format!("guard: {known}, so only the MAC of the pod's frames is checked"))
     }
 }
 

@@ -1,5 +1,5 @@
-//! `hostAccess`, `hostAddresses` and `serviceCIDRs`: the pods' way to their own node and back, beside the
-//! VLANs' router, and what takes it.
+//! `hostAccess`, `hostAddresses` and `serviceCIDRs`: the direct path between pods and their node, without the
+//! VLANs' router, and the traffic that uses it.
 
 use std::fmt;
 
@@ -13,22 +13,22 @@ use crate::section::{Section, parse_cidr, parse_ip};
 use crate::uplink::Uplink;
 use crate::vlans::PortVlans;
 
-/// What pods reach of their own node directly.
+/// The destinations on their own node that pods reach directly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostAccess {
-    /// Which of the node's addresses (`hostAddresses`); none for the primary ones.
+    /// The node's addresses (`hostAddresses`). Empty for the primary ones.
     pub addresses: Vec<HostAddress>,
-    /// Destinations that go to the pod's node, which knows who answers for them (`serviceCIDRs`).
+    /// Destinations that go through the pod's node, for example the addresses of services (`serviceCIDRs`).
     pub services: Vec<IpNet>,
-    /// The configuration asks for it, by `hostAccess: true` or by one of the other two keys. If not, it is on
-    /// because there is an `uplink`.
+    /// The configuration asks for it, by `hostAccess: true` or by one of the other two keys. Otherwise it is
+    /// on because there is an `uplink`.
     pub asked_for: bool,
 }
 
 /// One entry of `hostAddresses`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostAddress {
-    /// The addresses of the node in this subnet; a single address is a subnet of its own.
+    /// The node's addresses in this subnet. A single address is a subnet of its own.
     Within(IpNet),
     /// The addresses of this interface.
     Of(String),
@@ -43,19 +43,20 @@ impl fmt::Display for HostAddress {
     }
 }
 
-/// Why a network has no place for [`HostAccess`], if it has none.
+/// Why [`HostAccess`] is not possible in a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HostAccessUnavailable {
     /// A bridge of this node alone.
     Uplink,
     /// A layer 2 attachment.
     Ipam,
-    /// Tagged VLANs only (`vlanTrunk` without `vlan`): the node has no side of a VLAN of the pods' own.
+    /// Tagged VLANs only (`vlanTrunk` without `vlan`): the node has no interface in a VLAN that is untagged
+    /// for the pods.
     Vlan,
 }
 
 impl HostAccessUnavailable {
-    /// The first thing that is missing; none if nothing is.
+    /// The first missing requirement. None if host access is possible.
     pub(crate) fn of(
         uplink: Option<&Uplink>,
         ipam: Option<&IpamPlugin>,
@@ -71,7 +72,8 @@ impl HostAccessUnavailable {
 }
 
 impl HostAccess {
-    /// Reads the three keys. On by default where it has a place; asked for where it has none, it is refused.
+    /// Reads the three keys. It is on by default where it is possible. A request for it elsewhere is an
+    /// error.
     pub(crate) fn parse(
         section: &Section<'_>,
         without: Option<HostAccessUnavailable>,
@@ -103,7 +105,7 @@ impl HostAccessUnavailable {
             HostAccessUnavailable::Uplink => {
                 "needs uplink: on a bridge of this node alone it is isGateway that leads to the node"
             }
-            HostAccessUnavailable::Ipam => "needs ipam: a pod without addresses is out of reach for the node",
+            HostAccessUnavailable::Ipam => "needs ipam: the node cannot reach a pod without addresses",
             HostAccessUnavailable::Vlan => {
                 "needs vlan beside vlanTrunk: the node answers in the VLAN that is the pod's own"
             }
@@ -143,7 +145,7 @@ fn parse_services(section: &Section<'_>) -> Result<Vec<IpNet>, CniError> {
         .collect()
 }
 
-/// A mistyped address is no interface, although the kernel would take that for a name.
+/// A mistyped address is refused, although the kernel would accept it as an interface name.
 fn is_interface(entry: &str) -> bool {
     ifname::check("", entry).is_ok() && !entry.chars().all(|c| c.is_ascii_digit() || c == '.')
 }

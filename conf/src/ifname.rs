@@ -1,4 +1,4 @@
-//! Names of interfaces, as the kernel takes them (`dev_valid_name`).
+//! Interface names, as the kernel accepts them (`dev_valid_name`).
 
 use crate::cni::error::CniError;
 use crate::section::Section;
@@ -6,7 +6,7 @@ use crate::section::Section;
 /// The longest interface name in bytes (`IFNAMSIZ` less the closing NUL).
 pub const LONGEST: usize = 15;
 
-/// Checks a name; `key` is named in the message.
+/// Checks a name. The message names `key`.
 ///
 /// # Errors
 /// [`crate::cni::error::code::INVALID_CONFIG`]: empty, over 15 bytes, `.`, `..`, or with a slash, colon,
@@ -22,7 +22,7 @@ pub fn check(key: &str, name: &str) -> Result<(), CniError> {
     Ok(())
 }
 
-/// Checks the length alone, of a name that was made of others.
+/// Checks only the length of a derived name.
 pub(crate) fn check_length(key: &str, name: &str) -> Result<(), CniError> {
     if name.len() > LONGEST {
         return Err(CniError::config(format!(
@@ -33,7 +33,7 @@ pub(crate) fn check_length(key: &str, name: &str) -> Result<(), CniError> {
     Ok(())
 }
 
-/// Reads the name of an interface; the empty text is absent, as in Go.
+/// Reads the name of an interface. The empty string counts as absent, as in Go.
 pub(crate) fn read(section: &Section<'_>, key: &str) -> Result<Option<String>, CniError> {
     let Some(name) = section.str(key)?.filter(|name| !name.is_empty()) else { return Ok(None) };
     check(&section.path(key), name)?;

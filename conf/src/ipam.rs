@@ -13,13 +13,13 @@ use crate::family::Family;
 use crate::range::{Range, RangeSet, excluded};
 use crate::section::Section;
 
-/// Where leases are kept unless `dataDir` says otherwise; host-local's default.
+/// The default `dataDir`, host-local's.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
 
 /// The longest `cooldown`: a day, in seconds.
 const MAX_COOLDOWN: u64 = 86_400;
 
-/// How long an address rests unless `cooldown` says otherwise, in seconds.
+/// The default `cooldown` in seconds.
 pub const DEFAULT_COOLDOWN: u32 = 30;
 
 /// The checked `ipam` section.
@@ -34,14 +34,14 @@ pub struct IpamConfig {
     pub resolv_conf: Option<PathBuf>,
     /// `dataDir`: the directory that holds a directory of leases for each network.
     pub data_dir: PathBuf,
-    /// `cooldown`: how long, in seconds, an address that was given back rests while there are others.
+    /// `cooldown`: how long a released address is not assigned while there are others, in seconds.
     pub cooldown: u32,
-    /// `conflictDetection`: how an address is looked for on the network before it is given; none where it is
+    /// `conflictDetection`: how an address is probed for on the network before it is assigned. None if it is
     /// not.
     pub detection: Option<Detection>,
-    /// `statusOnExhaustion`: whether STATUS fails while no address is free.
+    /// `statusOnExhaustion`: whether STATUS fails if no address is free.
     pub status_on_exhaustion: bool,
-    /// What an operator should know and no verb fails on: unknown keys, values without effect.
+    /// Warnings for the operator: unknown keys, values without effect. No verb fails because of them.
     pub warnings: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ impl IpamConfig {
     /// Reads the section `ipam` and `runtimeConfig.ipRanges` of a configuration.
     ///
     /// # Errors
-    /// [`crate::cni::error::code::INVALID_CONFIG`], naming the key, the value and what would be right.
+    /// [`crate::cni::error::code::INVALID_CONFIG`], with the key, the value and the right form.
     pub fn parse(config: &Map<String, Value>) -> Result<IpamConfig, CniError> {
         let root = Section::new(config, "");
         let ipam = root.require("ipam", root.section("ipam")?, "an object with a subnet")?;
@@ -90,7 +90,8 @@ impl IpamConfig {
         })
     }
 
-    /// Says, before anything is claimed, whether the addresses of this section have a result in `version`.
+    /// Checks, before an address is leased, that `version` can express a result with this section's
+    /// addresses.
     ///
     /// # Errors
     /// [`crate::cni::error::code::UNSUPPORTED_FIELD`]: more than one address of a family in 0.1.0 or 0.2.0.
@@ -99,8 +100,8 @@ impl IpamConfig {
         convertible(version, v4, self.ranges.len() - v4)
     }
 
-    /// `dataDir` alone, for the verbs that release: nothing else of the section may fail them. Whatever is
-    /// not a usable path is the default, for no ADD can have succeeded with it.
+    /// Only `dataDir`, for the verbs that release. Nothing else in the section may make them fail. An
+    /// unusable path counts as the default, because no ADD can have succeeded with it.
     pub fn data_dir(config: &Map<String, Value>) -> PathBuf {
         let root = Section::new(config, "");
         let ipam = root.section("ipam").ok().flatten();
@@ -109,7 +110,7 @@ impl IpamConfig {
     }
 }
 
-/// The range that stands directly in the section, if any.
+/// The range whose keys are directly in the section, if any.
 fn shorthand(
     ipam: &Section<'_>,
     sets: &mut Vec<RangeSet>,
@@ -131,7 +132,7 @@ fn shorthand(
     Ok(())
 }
 
-/// What is excluded next to `ranges` is excluded of all of them.
+/// Applies an `exclude` beside `ranges` to all of them.
 fn exclude_everywhere(ipam: &Section<'_>, sets: &mut [RangeSet]) -> Result<(), CniError> {
     for net in excluded(ipam, None)? {
         for range in sets.iter_mut().flat_map(|set| &mut set.0) {
@@ -163,7 +164,7 @@ fn range_sets(
     Ok(())
 }
 
-/// The routes. The kernel refuses a v4 destination with host bits, so they are cut off.
+/// The routes. The kernel refuses an IPv4 destination with host bits, so they are cleared.
 fn routes(ipam: &Section<'_>, warnings: &mut Vec<String>) -> Result<Vec<Route>, CniError> {
     let mut routes = Vec::new();
     for section in ipam.sections("routes")? {
@@ -185,7 +186,7 @@ fn sets_overlap(a: &RangeSet, b: &RangeSet) -> bool {
 
 fn absolute(section: &Section<'_>, key: &str) -> Result<Option<PathBuf>, CniError> {
     let Some(text) = section.str(key)?.filter(|text| !text.is_empty()) else { return Ok(None) };
-    // NUL is legal in JSON and in no path.
+    // A JSON string may contain NUL, a path may not.
     if !Path::new(text).is_absolute() || text.contains('\0') {
         return Err(section.wrong(key, &text.into(), "an absolute path"));
     }

@@ -1,4 +1,4 @@
-//! `ipam.type`: the plugin that gives the pod its addresses, and what we know of it.
+//! `ipam.type`: the plugin that assigns the pod's addresses, and its known properties.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ impl IpamPlugin {
                 Ok(None)
             } else {
                 Err(CniError::config(
-                    "ipam.type is missing: the name of an IPAM plugin, vlan-bridge-ipam for one",
+                    "ipam.type is missing: the name of an IPAM plugin, for example vlan-bridge-ipam",
                 ))
             };
         };
@@ -48,7 +48,7 @@ impl IpamPlugin {
         }
         if section.value("type").and_then(Value::as_str) == Some(name) {
             return Err(CniError::config(format!(
-                "ipam.type: {name:?} is the plugin itself: the name of an IPAM plugin, vlan-bridge-ipam for one"
+                "ipam.type: {name:?} is the plugin itself: the name of an IPAM plugin, for example vlan-bridge-ipam"
             )));
         }
         Ok(Some(IpamPlugin::named(name)))

@@ -1,11 +1,11 @@
-//! What comes in and goes out on the CNI wire, as checked types. No I/O.
+//! The input and output of the CNI protocol as checked types. Nothing here does I/O.
 //!
-//! A plugin is handed environment variables and a JSON document and answers with another: [`request`] turns
-//! the first two into a [`request::Request`], [`cni::result`] and [`cni::error`] make the third, in the
-//! specification version of the caller. [`network`], [`uplink`], [`host_access`], [`guard`] and [`ports`]
-//! hold the keys of `vlan-bridge`, [`ipam`] and [`range`] those of the `ipam` section, and [`ipam_plugin`]
-//! says whose that is. Every key is read through [`section::Section`], so that a message always names the
-//! key, the value found and what would be right.
+//! A plugin gets environment variables and a JSON document, and answers with another document. [`request`]
+//! parses the first two into a [`request::Request`]. [`cni::result`] and [`cni::error`] write the answer, in
+//! the caller's version of the specification. [`network`], [`uplink`], [`host_access`], [`guard`] and
+//! [`ports`] have the keys of `vlan-bridge`, [`ipam`] and [`range`] those of the `ipam` section, and
+//! [`ipam_plugin`] the plugin of that section. [`section::Section`] reads every key, so a message always
+//! names the key, the value and the right form.
 
 pub mod cni;
 pub mod detection;

@@ -1,4 +1,5 @@
-//! What an entry of `"type": "vlan-bridge"` asks for: every key of the reference `bridge`, and `uplink`.
+//! The configuration of an entry of `"type": "vlan-bridge"`: every key of the reference `bridge`, and
+//! `uplink`.
 
 use std::ops::RangeInclusive;
 
@@ -24,14 +25,14 @@ mod teardown;
 
 pub use teardown::Teardown;
 
-/// The capability by which a runtime tells which ports of the node lead to the pod.
+/// The capability by which a runtime passes the node's ports that lead to the pod.
 const PORT_MAPPINGS: &str = "portMappings";
 
-/// The MTUs that a veth of Linux takes (`ETH_MIN_MTU`, `ETH_MAX_MTU`), in bytes.
+/// The MTUs that Linux accepts for a veth (`ETH_MIN_MTU`, `ETH_MAX_MTU`), in bytes.
 const MTUS: RangeInclusive<u64> = 68..=65535;
 
-/// The smallest MTU at which an interface speaks IPv6, in bytes (RFC 8200 section 5); Linux takes its
-/// addresses away below.
+/// The smallest MTU for IPv6, in bytes (RFC 8200 section 5). Linux removes the interface's IPv6 addresses
+/// below it.
 const SMALLEST_IPV6_MTU: u32 = 1280;
 
 /// A checked configuration.
@@ -45,12 +46,12 @@ pub struct Network {
     pub is_gateway: bool,
     /// The pod's default route goes to that gateway (`isDefaultGateway`).
     pub is_default_gateway: bool,
-    /// What leaves a pod's subnet gets the node's address (`ipMasq`).
+    /// Packets that leave a pod's subnet get the node's address as their source (`ipMasq`).
     pub masquerade: bool,
     /// The node forwards what comes from the uplink's network to its others, and what others send to the
     /// addresses of pods that are masqueraded (`allowDirectRouting`).
     pub allow_direct_routing: bool,
-    /// Ports of the node that lead to the pod (capability `portMappings`, where our own entry of the list
+    /// Ports of the node that lead to the pod (capability `portMappings`, if this plugin's entry of the list
     /// declares it).
     pub ports: Vec<PortMapping>,
     /// A conflicting address of the bridge is replaced instead of refused (`forceAddress`).
@@ -58,7 +59,7 @@ pub struct Network {
     /// MTU in bytes of the veth pair and of a bridge that we make; none for the uplink's, or the kernel's
     /// default.
     pub mtu: Option<u32>,
-    /// Bridge port flag: a frame may go back where it came from (`hairpinMode`).
+    /// Bridge port flag: a frame may leave by the port that it arrived at (`hairpinMode`).
     pub hairpin: bool,
     /// The bridge is promiscuous (`promiscMode`).
     pub promisc: bool,
@@ -75,25 +76,25 @@ pub struct Network {
     pub accept_ra: Option<bool>,
     /// The pod's interface stays down (`disableContainerInterface`).
     pub container_interface_down: bool,
-    /// VLANs of the pod's port; none on a bridge that does not filter.
+    /// VLANs of the pod's port. None on a bridge that does not filter.
     pub port_vlans: Option<PortVlans>,
-    /// The MAC that was asked for, by `runtimeConfig`, `args` or `CNI_ARGS`.
+    /// The requested MAC, from `runtimeConfig`, `args` or `CNI_ARGS`.
     pub mac: Option<MacAddr>,
     /// Replaces the IPAM's DNS settings where any field is set.
     pub dns: Dns,
-    /// The IPAM plugin; none for a layer 2 attachment.
+    /// The IPAM plugin. None for a layer 2 attachment.
     pub ipam: Option<IpamPlugin>,
     /// The keys of that plugin, if it is ours: a gateway outside its subnet must not be found out when the
     /// bridge is made already.
     pub addresses: Option<IpamConfig>,
     /// The pods' way to their own node (`hostAccess`); none where it is off or has no place.
     pub host_access: Option<HostAccess>,
-    /// What a pod may send (`guard`); none where it may send anything.
+    /// What a pod may send (`guard`). None if it may send anything.
     pub guard: Option<Guard>,
 }
 
 impl Network {
-    /// Checks a configuration whole. The second value lists what is odd but not wrong, for the log.
+    /// Checks a whole configuration. The second value has warnings for the log.
     pub fn parse(request: &Request) -> Result<(Network, Vec<String>), CniError> {
         let section = Section::new(&request.config, "");
         if section.value("plugins").is_some() {
@@ -156,7 +157,7 @@ impl Network {
         Ok((network, warnings))
     }
 
-    /// What has no effect, or less than it seems to have.
+    /// Warnings of keys that have no effect, or less than they seem to have.
     fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = Vec::new();
         warnings.extend(self.guard.as_ref().and_then(|guard| guard.warning(self.ipam.as_ref())));
@@ -176,7 +177,7 @@ impl Network {
         warnings
     }
 
-    /// What no single key can tell: contradictions between keys.
+    /// Checks for contradictions between keys.
     fn check(&self) -> Result<(), CniError> {
         if self.hairpin && self.promisc {
             return Err(CniError::config(
@@ -253,7 +254,7 @@ impl Network {
         self.masquerade && self.ipam.is_some() || !self.ports.is_empty() || !self.services().is_empty()
     }
 
-    /// What goes from the pod to its node because the node knows who answers for it.
+    /// The pod's destinations that go through its node (`serviceCIDRs`).
     pub fn services(&self) -> &[IpNet] {
         self.host_access.as_ref().map_or(&[], |access| &access.services)
     }
@@ -293,8 +294,8 @@ fn parse_uplink(
     Ok(Some(uplink))
 }
 
-/// Whether the IPAM part of a configuration, or what the runtime adds to it, names an IPv6 address or
-/// network, so that the pod gets some from there.
+/// Whether the `ipam` section, or the runtime's additions to it, has an IPv6 address or network, which gives
+/// the pod IPv6 addresses.
 fn names_ipv6(config: &Map<String, Value>) -> bool {
     fn is_named(value: &Value) -> bool {
         match value {
@@ -307,7 +308,7 @@ fn names_ipv6(config: &Map<String, Value>) -> bool {
             _ => false,
         }
     }
-    // Routes and DNS servers are no addresses of the pod.
+    // Routes and DNS servers give the pod no address.
     let ranges = config.get("ipam").and_then(Value::as_object).into_iter().flatten();
     let runtime = config.get("runtimeConfig").and_then(Value::as_object).into_iter().flatten();
     ranges.filter(|(key, _)| !["routes", "dns"].contains(&key.as_str())).any(|(_, value)| is_named(value))
@@ -316,8 +317,8 @@ fn names_ipv6(config: &Map<String, Value>) -> bool {
             .any(|(_, value)| is_named(value))
 }
 
-/// `runtimeConfig.portMappings`, where our own entry of the list declares the capability: what a runtime
-/// passes beside that is for a chained plugin.
+/// `runtimeConfig.portMappings`, if this plugin's entry of the list declares the capability. Otherwise the
+/// runtime passes it for a chained plugin.
 fn parse_ports(request: &Request) -> Result<Vec<PortMapping>, CniError> {
     match request.runtime_config()? {
         Some(filled) if declares_ports(&request.root())? => PortMapping::parse_list(&filled, PORT_MAPPINGS),
@@ -329,7 +330,7 @@ fn declares_ports(section: &Section<'_>) -> Result<bool, CniError> {
     section.section("capabilities")?.map_or(Ok(false), |declared| declared.bool(PORT_MAPPINGS))
 }
 
-/// `ipMasqBackend`: a word for the log where it asks for what we do otherwise.
+/// `ipMasqBackend`: a warning if it asks for another backend than nftables.
 fn masquerade_backend(section: &Section<'_>) -> Result<Option<String>, CniError> {
     match section.str("ipMasqBackend")? {
         None | Some("" | "nftables") => Ok(None),

@@ -1,5 +1,4 @@
-//! Host ports: what the runtime fills in for the capability `portMappings`, in the form of the reference
-//! `portmap`.
+//! Host ports: the runtime's value of the capability `portMappings`, in the form of the reference `portmap`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -91,10 +90,10 @@ impl PortMapping {
         })
     }
 
-    /// Reads a list of mappings; empty when absent.
+    /// Reads a list of mappings. Empty when absent.
     ///
     /// # Errors
-    /// As [`PortMapping::parse`], and for a port of the node that is asked for twice.
+    /// As [`PortMapping::parse`], and for a port of the node that occurs twice.
     pub fn parse_list(section: &Section<'_>, key: &str) -> Result<Vec<PortMapping>, CniError> {
         let mut all: Vec<PortMapping> = Vec::new();
         for (i, entry) in section.sections(key)?.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! The addresses that a network may hand out: ranges within subnets, and sets of ranges.
+//! The addresses that a network may assign: ranges within subnets, and sets of ranges.
 //!
-//! All arithmetic is on `u128`, and nothing is ever listed: the range of a v6 /64 is as cheap as that of a
-//! /30.
+//! All arithmetic is on `u128`, and addresses are never listed: the range of an IPv6 /64 costs no more than
+//! that of a /30.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,15 +17,15 @@ use crate::section::{Section, parse_cidr, parse_ip};
 pub struct Range {
     /// The subnet; its prefix length is that of the addresses handed out.
     pub subnet: IpNet,
-    /// The part of the subnet that is this node's, when the configuration names it as such.
+    /// The node's part of the subnet, if the configuration has `slice`.
     pub slice: Option<IpNet>,
     /// The first address.
     pub first: IpAddr,
     /// The last address, inclusive.
     pub last: IpAddr,
-    /// The subnet's gateway, never handed out. A subnet of one address has none unless told.
+    /// The subnet's gateway, which is never assigned. A subnet of one address has none by default.
     pub gateway: Option<IpAddr>,
-    /// `exclude`: addresses in use by machines that are not ours, never handed out.
+    /// `exclude`: addresses that other machines use, which are never assigned.
     pub exclude: Vec<IpNet>,
 }
 
@@ -63,7 +63,7 @@ impl Range {
             inside(section, key, bound, subnet)?;
             if bits(bound) < bits(usable.0) || bits(bound) > bits(usable.1) {
                 let path = section.path(key);
-                warnings.push(format!("{path}: {bound} names no host of {subnet} and is not handed out"));
+                warnings.push(format!("{path}: {bound} is no host address of {subnet} and is not assigned"));
             }
         }
         if bits(from) > bits(to) {
@@ -76,7 +76,7 @@ impl Range {
         if range.is_empty() || (range.len() == 1 && gateway == Some(first)) {
             let key = if slice.is_some() { "slice" } else { "subnet" };
             let found = slice.unwrap_or(subnet);
-            let why = format!("{found} has no address to hand out besides network, broadcast and gateway");
+            let why = format!("{found} has no address to assign besides network, broadcast and gateway");
             return Err(section.error(key, why));
         }
         Ok(range)
@@ -286,7 +286,7 @@ fn gateway(
     }
     inside(section, "gateway", gateway, subnet)?;
     if subnet.prefix_len() < 31 && gateway.is_ipv4() && (gateway < usable.0 || gateway > usable.1) {
-        return Err(section.error("gateway", format_args!("{gateway} names no host of {subnet}")));
+        return Err(section.error("gateway", format_args!("{gateway} is no host address of {subnet}")));
     }
     Ok(Some(gateway))
 }

@@ -12,7 +12,7 @@ use crate::cni::result::AddResult;
 use crate::cni::version::Version;
 use crate::section::{Section, parse_ip};
 
-/// Longest network name taken. IPAM makes it a directory, and file systems end at 255 bytes.
+/// The longest network name. IPAM makes it a directory, and file names have at most 255 bytes.
 pub const MAX_NAME: usize = 180;
 
 /// Keys that belong to the protocol or to every plugin of ours; no plugin warns of them. Keys that begin with
@@ -43,7 +43,7 @@ pub fn is_common_key(key: &str) -> bool {
     key.starts_with(RESERVED_PREFIX) || COMMON_KEYS.iter().any(|common| common.eq_ignore_ascii_case(key))
 }
 
-/// How much is logged. The same five steps as the log crate's.
+/// The log level. The same five levels as in the log crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[allow(missing_docs)]
 pub enum LogLevel {

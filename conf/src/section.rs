@@ -1,4 +1,4 @@
-//! A cursor over one JSON object of the configuration that knows its key path and which keys were asked for.
+//! A cursor over one JSON object of the configuration. It knows its key path and which keys were read.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -20,18 +20,18 @@ use crate::cni::error::CniError;
 pub struct Section<'a> {
     map: &'a Map<String, Value>,
     path: String,
-    /// Keys that were asked for and are there, as they are spelt there.
+    /// Existing keys that were read, in their spelling in the configuration.
     asked: RefCell<BTreeSet<&'a str>>,
-    /// Every key that was asked for.
+    /// Every key that was read.
     known: RefCell<BTreeSet<String>>,
 }
 
-/// A key that nobody asked for.
+/// A key that no code reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownKey {
     /// Where it stands in the configuration.
     pub path: String,
-    /// The key that may be meant.
+    /// The key that was probably meant.
     similar: Option<String>,
 }
 
@@ -240,24 +240,24 @@ impl<'a> Section<'a> {
         list.iter().enumerate().map(text).collect()
     }
 
-    /// The keys that nobody asked for. Call it when everything was read.
+    /// The keys that no code has read. Call it after everything was read.
     pub fn unknown(&self) -> Vec<UnknownKey> {
         self.unknown_except(|_| false)
     }
 
-    /// The same as warnings.
+    /// The unknown keys as warnings.
     pub fn unknown_in_words(&self) -> impl Iterator<Item = String> {
         self.unknown().into_iter().map(|key| key.to_string())
     }
 
-    /// The same keys without those that are somebody else's.
+    /// The unknown keys without those that `is_known` accepts.
     pub fn unknown_except(&self, is_known: impl Fn(&str) -> bool) -> Vec<UnknownKey> {
         let asked = self.asked.borrow();
         let unasked = self.map.keys().filter(|key| !asked.contains(key.as_str()) && !is_known(key));
         unasked.map(|key| UnknownKey { path: self.path(key), similar: self.similar(key) }).collect()
     }
 
-    /// The key that a mistyped one may be: two letters off at the most, and less than half of it.
+    /// The key that a mistyped one may mean: at most two letters differ, and less than half of them.
     fn similar(&self, key: &str) -> Option<String> {
         const FARTHEST: usize = 2;
         let distance = |known: &String| strsim::osa_distance(&known.to_lowercase(), &key.to_lowercase());

@@ -9,16 +9,16 @@ use crate::section::Section;
 /// The VLAN ids that a tag can carry to a host (IEEE 802.1Q: 0 is "no VLAN", 4095 is reserved).
 pub const VLAN_IDS: RangeInclusive<u64> = 1..=4094;
 
-/// An uplink as the configuration asks for it.
+/// The uplink of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
     /// The bond or NIC that must exist.
     pub master: String,
-    /// What of it becomes the bridge's port.
+    /// The interface that becomes the bridge's port.
     pub port: UplinkPort,
 }
 
-/// The three ways in which a bridge can hang on a master.
+/// The three ways to attach a bridge to a master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UplinkPort {
     /// A VLAN sub-interface of the master: one bridge a VLAN.
@@ -39,7 +39,7 @@ impl Uplink {
     pub fn parse(section: &Section<'_>, port_vlans: bool) -> Result<Uplink, CniError> {
         let master = ifname::read(section, "master")?.ok_or_else(|| {
             CniError::config(format!(
-                "{} is missing: the bond or NIC that the bridge hangs on, bond0 for one",
+                "{} is missing: the bond or NIC below the bridge, for example bond0",
                 section.path("master")
             ))
         })?;

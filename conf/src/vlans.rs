@@ -1,11 +1,11 @@
-//! The VLANs of pods' ports, and what hangs on them.
+//! The VLANs of pods' ports, and values derived from them.
 
 use crate::cni::error::CniError;
 use crate::ifname;
 use crate::section::{Section, UnknownKey};
 use crate::uplink::{Uplink, UplinkPort, VLAN_IDS};
 
-/// The bridge of the reference plugin where none is named.
+/// The reference plugin's default for `bridge`.
 pub(crate) const DEFAULT_BRIDGE: &str = "cni0";
 
 /// VLANs of a pod's port on a bridge that filters (`vlan`, `vlanTrunk`, `preserveDefaultVlan`).
@@ -30,7 +30,8 @@ pub(crate) fn node_side_name(bridge: &str, vid: u16) -> String {
     format!("{bridge}.{vid}")
 }
 
-/// From where the node can see the pods' network, for an IPAM plugin: it knows the configuration and no more.
+/// The interfaces by which the node reaches the pods' network, for an IPAM plugin, which knows only the
+/// configuration.
 pub(crate) struct Vantage {
     /// The bridge, or its side of the pods' VLAN; none where pods' ports have VLANs and the node no side.
     pub(crate) interface: Option<String>,
@@ -77,7 +78,7 @@ impl Trunk {
     }
 }
 
-/// Reads the pods' VLANs; keys that nobody knows go to `odd`.
+/// Reads the pods' VLANs. Unknown keys are added to `odd`.
 pub(crate) fn parse_port_vlans(
     section: &Section<'_>,
     odd: &mut Vec<UnknownKey>,

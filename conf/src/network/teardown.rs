@@ -1,4 +1,4 @@
-//! What is read of a configuration when an attachment goes.
+//! The part of a configuration that the removal of an attachment needs.
 
 use crate::cni::error::CniError;
 use crate::ifname;
@@ -10,15 +10,15 @@ use crate::vlans::{DEFAULT_BRIDGE, Trunk, node_side_name, parse_port_vlans};
 
 use super::declares_ports;
 
-/// As much of a configuration as DEL and GC need. Nothing that is wrong in it can fail them: an attachment
-/// whose configuration has been broken since must still go.
+/// The part of a configuration that DEL and GC need. No mistake in it makes them fail: an attachment must be
+/// removable even if its configuration has been broken since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Teardown {
     /// The bridge.
     pub bridge: String,
     /// The node's own device on the pods' network.
     pub device: String,
-    /// There is an uplink, be it a broken one, so the node may have routes to pods.
+    /// There is an uplink, even an invalid one, so the node may have routes to pods.
     pub has_uplink: bool,
     /// Pods may be guarded.
     pub has_guard: bool,
@@ -31,7 +31,7 @@ pub struct Teardown {
 }
 
 impl Teardown {
-    /// Reads what can be read, and says what could not.
+    /// Reads what is valid. The second value lists what is not.
     pub fn parse(request: &Request) -> (Teardown, Vec<String>) {
         let section = Section::new(&request.config, "");
         let mut warnings = Vec::new();
@@ -40,7 +40,7 @@ impl Teardown {
             lenient(e);
             None
         });
-        // Unknown keys were warned of by ADD.
+        // ADD warned of unknown keys already.
         let port_vlans = parse_port_vlans(&section, &mut Vec::new()).unwrap_or_else(|e| {
             lenient(e);
             None
