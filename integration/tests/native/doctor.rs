@@ -134,7 +134,7 @@ fn what_a_bridged_pod_has_lost_is_named_with_what_mends_it() {
     assert!(pod.pings(Site::GATEWAY));
     assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "warn");
     let checked = client.check(&pod.eth0()).expect_ok();
-    assert!(checked.stderr.contains("unless other rules there let it pass"), "{checked}");
+    assert!(checked.stderr.contains("unless another rule in that table accepts it"), "{checked}");
     client.add(&Pod::new().eth0()).expect_ok();
     assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
 }
