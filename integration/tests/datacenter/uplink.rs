@@ -118,7 +118,7 @@ fn what_would_break_the_node_is_refused_and_nothing_is_touched() {
             "link add bond0.136 type dummy",
             &["bond0.136"],
             sub_interface(136),
-            "no VLAN sub-interface but dummy",
+            "bond0.136 already exists and is not a VLAN sub-interface but dummy",
         ),
         (
             "link add link bond0 name storage type vlan id 136",
