@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::path::Path;
 
-use cni_conf::cni::env::Environment;
 use cni_conf::network::Network;
 use cni_conf::request::Request;
+use common::environment;
 use serde_json::Value;
 
 /// Checks each entry of a network list as libcni would hand it to its plugin.
@@ -22,15 +24,7 @@ fn check(what: &str, list: &str) {
         for key in ["cniVersion", "name"] {
             config[key] = list[key].clone();
         }
-        let env = Environment::parse(|name| match name {
-            "CNI_COMMAND" => Some("ADD".into()),
-            "CNI_CONTAINERID" => Some("c".into()),
-            "CNI_NETNS" => Some("/run/netns/c".into()),
-            "CNI_IFNAME" => Some("eth0".into()),
-            "CNI_PATH" => Some("/opt/cni/bin".into()),
-            _ => None,
-        });
-        let request = Request::parse(env.unwrap(), config.to_string().into_bytes()).unwrap();
+        let request = Request::parse(environment(), config.to_string().into_bytes()).unwrap();
         request.log_settings().unwrap_or_else(|e| panic!("{what}: {e}"));
         let (network, warnings) = Network::parse(&request).unwrap_or_else(|e| panic!("{what}: {e}"));
         assert_eq!(warnings, Vec::<String>::new(), "{what}");

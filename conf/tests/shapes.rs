@@ -3,23 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use cni_conf::cni::env::Environment;
+mod common;
+
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
 use cni_conf::request::Request;
+use common::environment;
 use serde_json::{Value, json};
-
-fn environment() -> Environment {
-    let set = |name: &str| match name {
-        "CNI_COMMAND" => Some("ADD".into()),
-        "CNI_CONTAINERID" => Some("c".into()),
-        "CNI_NETNS" => Some("/run/netns/c".into()),
-        "CNI_IFNAME" => Some("eth0".into()),
-        "CNI_PATH" => Some("/opt/cni/bin".into()),
-        _ => None,
-    };
-    Environment::parse(set).unwrap()
-}
 
 /// What the plugins say of an entry of theirs, as a runtime hands it over: warnings, or code and message.
 fn judge(list: &Value, entry: &Value) -> Result<String, CniError> {

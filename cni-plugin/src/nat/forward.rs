@@ -116,8 +116,8 @@ impl Nat {
         let missing = self.forward_missing(record)?;
         Ok(missing.first().map(|table| {
             format!(
-                "chain {IPTABLES_FORWARD} of table {table} drops, and vlan-bridge's rule there is gone or accepts everything, or chain {FORWARD} \
-                 of table {TABLE} is gone"
+                "chain {IPTABLES_FORWARD} of table {table} drops, and vlan-bridge's rule there is gone or accepts everything, \
+                 or chain {FORWARD} of table {TABLE} is gone"
             )
         }))
     }

@@ -97,7 +97,8 @@ pub(super) fn check_master<'a>(
     if let Kind::Bond(bond) = &master.kind {
         if matches!(bond.mode.as_str(), "balance-tlb" | "balance-alb") {
             plan.warnings.push(format!(
-                "{} is in mode {}, which sends frames under its members' MACs: replies to pods behind the bridge go astray; use 802.3ad or active-backup",
+                "{} is in mode {}, which sends frames under its members' MACs: \
+                 replies to pods behind the bridge go astray; use 802.3ad or active-backup",
                 master.name, bond.mode
             ));
         }
@@ -186,7 +187,8 @@ pub(super) fn check_node_side(network: &Network, seen: &BridgeAndUplink) -> Resu
             Ok(())
         }
         _ => refuse(format!(
-            "vlan: {name} already exists and is not VLAN {vid} of bridge {}, nor a veth whose other end is a port of it, which the node needs under that name",
+            "vlan: {name} already exists and is not VLAN {vid} of bridge {}, \
+             nor a veth whose other end is a port of it, which the node needs under that name",
             network.bridge
         )),
     }
@@ -204,12 +206,14 @@ pub(super) fn check_may_become_port(
     }
     if around.port_has_default_route {
         return refuse(format!(
-            "uplink: the default route of this node leaves by {name}; as a bridge port it would cut the node off. Move the route and the addresses to another VLAN first"
+            "uplink: the default route of this node leaves by {name}; as a bridge port it would cut the node off. \
+             Move the route and the addresses to another VLAN first"
         ));
     }
     if !around.port_addresses.is_empty() {
         return refuse(format!(
-            "uplink: {name} carries {}; as a bridge port it would cut the node off there. Move the address to another VLAN or to the bridge first",
+            "uplink: {name} carries {}; as a bridge port it would cut the node off there. \
+             Move the address to another VLAN or to the bridge first",
             around.port_addresses.join(", ")
         ));
     }

@@ -222,7 +222,8 @@ mod tests {
         };
         assert_eq!(
             create.to_string(),
-            "ip link add br0 address 02:00:00:00:00:01 mtu 9000 type bridge forward_delay 0 vlan_filtering 1 vlan_default_pvid 0 mcast_snooping 0"
+            "ip link add br0 address 02:00:00:00:00:01 mtu 9000 \
+             type bridge forward_delay 0 vlan_filtering 1 vlan_default_pvid 0 mcast_snooping 0"
         );
         let vlans = vec![Membership::access(136), Membership::tagged(137)];
         let join = Step::JoinVlans { member: VlanMember::Port("bond0".into()), vlans };

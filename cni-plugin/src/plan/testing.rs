@@ -24,22 +24,15 @@ pub fn link(index: u32, name: &str, kind: Kind) -> Link {
         name: name.into(),
         kind,
         mac: "02:00:00:00:00:99".parse().ok(),
-        permanent_mac: None,
         mtu: 9000,
         up: true,
         carrier: true,
         oper_up: true,
-        promisc: false,
-        master: None,
-        parent: None,
-        parent_namespace: None,
-        alias: None,
         accept_ra: Some(0),
         arp_ignore: Some(1),
         rp_filter: Some(1),
         disable_ipv6: Some(0),
-        port: None,
-        forwarding: false,
+        ..Link::default()
     }
 }
 

@@ -71,7 +71,8 @@ fn plan_port<'a>(
     if id != *vlan || protocol != DOT1Q || link.parent != Some(master.index) {
         let parent = link.parent.map_or("nothing".to_owned(), |index| interface_by_index(seen, index));
         return refuse(format!(
-            "uplink: {name} already exists with VLAN {id}, protocol {protocol:#06x}, on {parent}; expected is VLAN {vlan}, protocol 0x8100, on {}",
+            "uplink: {name} already exists with VLAN {id}, protocol {protocol:#06x}, on {parent}; \
+             expected is VLAN {vlan}, protocol 0x8100, on {}",
             master.name
         ));
     }

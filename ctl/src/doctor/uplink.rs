@@ -237,23 +237,11 @@ mod tests {
             index: 2,
             name: "bond0".into(),
             kind: Kind::Bond(link::Bond { mode: mode.into(), fail_over_mac: fail_over_mac.into() }),
-            mac: None,
-            permanent_mac: None,
             mtu: 1500,
             up: true,
             carrier: true,
             oper_up: true,
-            promisc: false,
-            master: None,
-            parent: None,
-            parent_namespace: None,
-            alias: None,
-            accept_ra: None,
-            arp_ignore: None,
-            rp_filter: None,
-            disable_ipv6: None,
-            port: None,
-            forwarding: false,
+            ..Link::default()
         }
     }
 

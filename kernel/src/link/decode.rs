@@ -14,25 +14,10 @@ pub(super) fn from_message(message: LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
         index: message.header.index,
-        name: String::new(),
-        kind: Kind::Other(String::new()),
-        mac: None,
-        permanent_mac: None,
-        mtu: 0,
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
-        oper_up: false,
         promisc: flags.contains(LinkFlags::Promisc),
-        master: None,
-        parent: None,
-        parent_namespace: None,
-        alias: None,
-        accept_ra: None,
-        arp_ignore: None,
-        rp_filter: None,
-        disable_ipv6: None,
-        port: None,
-        forwarding: false,
+        ..Link::default()
     };
     for attribute in message.attributes {
         match attribute {

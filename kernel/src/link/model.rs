@@ -9,7 +9,7 @@ use cni_conf::cni::result::Route;
 use ipnet::IpNet;
 
 /// What `ip -d link show` shows of one interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Interface index, unique within its namespace.
     pub index: u32,
@@ -71,6 +71,12 @@ pub enum Kind {
     Veth,
     /// Any other driver by name. Empty for hardware, which has no kind.
     Other(String),
+}
+
+impl Default for Kind {
+    fn default() -> Kind {
+        Kind::Other(String::new())
+    }
 }
 
 /// Options of a bridge.
