@@ -42,10 +42,10 @@ pub struct Detection {
 }
 
 impl Detection {
-    /// Reads it: on where it is set or an `uplink` is, unless it is `"off"`.
+    /// Reads the key. Detection is on if the key or `uplink` is set, unless the key is `"off"`.
     ///
     /// # Errors
-    /// Anything but `"on"`, `"off"` and an object; no interface to probe from.
+    /// A value other than `"on"`, `"off"` or an object. Also if no interface can send probes.
     pub(crate) fn parse(
         root: &Section<'_>,
         ipam: &Section<'_>,
@@ -76,7 +76,7 @@ impl Detection {
         };
         warnings.extend(settings.iter().flat_map(Section::unknown_in_words));
         let Some(interface) = named.or(vantage.interface) else {
-            let why = "pods' ports have VLANs and the node has no side of its own in one: \"interface\" must name it, or \"off\"";
+            let why = "pods' ports have VLANs, and the node has no interface in them: set \"interface\", or conflictDetection to \"off\"";
             if value.is_some() {
                 return Err(ipam.error(KEY, why));
             }
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!((found.interface.as_str(), found.uplink.as_deref()), ("br0.136", Some("bond0")));
         let tagged = trunk(json!({"vlanTrunk": [{"id": 136}]}));
         assert_eq!(parse(tagged.clone(), Value::Null), Ok(None));
-        assert!(parse(tagged.clone(), json!("on")).unwrap_err().msg.contains("\"interface\" must name it"));
+        assert!(parse(tagged.clone(), json!("on")).unwrap_err().msg.contains("set \"interface\""));
         assert_eq!(parse(tagged, json!({"interface": "x"})).unwrap().unwrap().interface, "x");
     }
 

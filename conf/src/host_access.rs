@@ -20,8 +20,8 @@ pub struct HostAccess {
     pub addresses: Vec<HostAddress>,
     /// Destinations that go through the pod's node, for example the addresses of services (`serviceCIDRs`).
     pub services: Vec<IpNet>,
-    /// The configuration asks for it, by `hostAccess: true` or by one of the other two keys. Otherwise it is
-    /// on because there is an `uplink`.
+    /// The configuration requests host access, by `hostAccess: true` or one of the other two keys. Otherwise
+    /// it is on because there is an `uplink`.
     pub asked_for: bool,
 }
 
@@ -72,8 +72,8 @@ impl HostAccessUnavailable {
 }
 
 impl HostAccess {
-    /// Reads the three keys. It is on by default where it is possible. A request for it elsewhere is an
-    /// error.
+    /// Reads the three keys. Host access is on by default if it is possible. If it is not, a request for it
+    /// is an error.
     pub(crate) fn parse(
         section: &Section<'_>,
         without: Option<HostAccessUnavailable>,
@@ -103,11 +103,11 @@ impl HostAccessUnavailable {
     fn needed(self) -> &'static str {
         match self {
             HostAccessUnavailable::Uplink => {
-                "needs uplink: on a bridge of this node alone it is isGateway that leads to the node"
+                "needs uplink: on a bridge without uplink, isGateway connects pods with the node"
             }
             HostAccessUnavailable::Ipam => "needs ipam: the node cannot reach a pod without addresses",
             HostAccessUnavailable::Vlan => {
-                "needs vlan beside vlanTrunk: the node answers in the VLAN that is the pod's own"
+                "needs vlan beside vlanTrunk: the node answers in the pod's untagged VLAN"
             }
         }
     }

@@ -36,8 +36,8 @@ pub struct IpamConfig {
     pub data_dir: PathBuf,
     /// `cooldown`: how long a released address is not assigned while there are others, in seconds.
     pub cooldown: u32,
-    /// `conflictDetection`: how an address is probed for on the network before it is assigned. None if it is
-    /// not.
+    /// `conflictDetection`: how the network is probed for an address before it is assigned. None if it is not
+    /// probed.
     pub detection: Option<Detection>,
     /// `statusOnExhaustion`: whether STATUS fails if no address is free.
     pub status_on_exhaustion: bool,
@@ -63,7 +63,7 @@ impl IpamConfig {
         range_sets(&ipam, "ranges", &mut ranges, &mut warnings)?;
         exclude_everywhere(&ipam, &mut ranges)?;
         if ranges.is_empty() {
-            return Err(ipam.error("subnet", "neither subnet nor ranges: one of them must be given"));
+            return Err(ipam.error("subnet", "subnet and ranges are missing: add one of them"));
         }
         for (i, set) in ranges.iter().enumerate() {
             if let Some(other) = ranges[..i].iter().find(|other| sets_overlap(other, set)) {
@@ -122,11 +122,11 @@ fn shorthand(
         return Ok(());
     }
     if let Some(slice) = ipam.value("slice") {
-        return Err(ipam.error("slice", format_args!("{slice} without a subnet: ipam.subnet must be given")));
+        return Err(ipam.error("slice", format_args!("{slice} without a subnet: add ipam.subnet")));
     }
     for key in ["rangeStart", "rangeEnd", "gateway"] {
         if ipam.value(key).is_some() {
-            warnings.push(format!("{}: without effect: no subnet next to it", ipam.path(key)));
+            warnings.push(format!("{}: no effect without a subnet beside it", ipam.path(key)));
         }
     }
     Ok(())
@@ -142,7 +142,7 @@ fn exclude_everywhere(ipam: &Section<'_>, sets: &mut [RangeSet]) -> Result<(), C
         }
     }
     match sets.iter().find(|set| set.capacity() == 0) {
-        Some(set) => Err(ipam.error("exclude", format_args!("no address of {set} is left"))),
+        Some(set) => Err(ipam.error("exclude", format_args!("it leaves no address of {set}"))),
         None => Ok(()),
     }
 }
@@ -171,7 +171,7 @@ fn routes(ipam: &Section<'_>, warnings: &mut Vec<String>) -> Result<Vec<Route>, 
         let mut route = Route::from_section(&section)?;
         if route.dst != route.dst.trunc() {
             let path = section.path("dst");
-            warnings.push(format!("{path}: {} has host bits set: {} is meant", route.dst, route.dst.trunc()));
+            warnings.push(format!("{path}: {} has host bits set: {} is used", route.dst, route.dst.trunc()));
             route.dst = route.dst.trunc();
         }
         warnings.extend(section.unknown_in_words());
@@ -235,7 +235,7 @@ mod tests {
             assert_eq!(error.code, code::INVALID_CONFIG);
             assert!(error.msg.starts_with(part), "{}", error.msg);
         };
-        check(json!({}), "ipam.subnet: neither subnet nor ranges");
+        check(json!({}), "ipam.subnet: subnet and ranges are missing");
         check(json!(7), "ipam: 7 is not an object");
         check(json!({"slice": "10.0.0.0/28"}), "ipam.slice: \"10.0.0.0/28\" without a subnet");
         check(json!({"ranges": [[]]}), "ipam.ranges[0]: an empty list");
@@ -274,7 +274,7 @@ mod tests {
         );
         check(
             json!({"subnet": "10.0.0.0/24", "exclude": ["10.0.0.0/24"]}),
-            "ipam.subnet: 10.0.0.0/24 has no address left",
+            "ipam.subnet: 10.0.0.0/24: every address is excluded",
         );
         assert!(IpamConfig::parse(&Map::new()).unwrap_err().msg.starts_with("ipam: missing"));
     }
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(v6.capacity(), (1 << 64) - 2);
         let refused: Result<IpamConfig, CniError> =
             parse(json!({"exclude": ["10.1.0.0/16"], "ranges": [[{"subnet": "10.1.0.0/24"}]]}));
-        assert!(refused.unwrap_err().msg.starts_with("ipam.exclude: no address of 10.1.0.0/24 is left"));
+        assert!(refused.unwrap_err().msg.starts_with("ipam.exclude: it leaves no address of 10.1.0.0/24"));
     }
 
     #[test]
@@ -304,9 +304,9 @@ mod tests {
         assert_eq!(
             config.warnings,
             [
-                "ipam.gateway: without effect: no subnet next to it",
+                "ipam.gateway: no effect without a subnet beside it",
                 "ipam.ranges[0][0].y: unknown key, ignored",
-                "ipam.routes[0].dst: 10.1.2.3/8 has host bits set: 10.0.0.0/8 is meant",
+                "ipam.routes[0].dst: 10.1.2.3/8 has host bits set: 10.0.0.0/8 is used",
                 "ipam.routes[0].x: unknown key, ignored",
                 "ipam.future: unknown key, ignored",
             ]

@@ -12,12 +12,12 @@ use crate::section::Section;
 pub enum IpamPlugin {
     /// `vlan-bridge-ipam`
     Ours,
-    /// Any other, by its file name in `CNI_PATH`.
+    /// Another plugin, by its file name in `CNI_PATH`.
     Other(String),
 }
 
 impl IpamPlugin {
-    /// The name of ours.
+    /// The name of our IPAM plugin.
     pub const OURS: &str = "vlan-bridge-ipam";
 
     /// The plugin of that name.
@@ -25,10 +25,10 @@ impl IpamPlugin {
         if name == IpamPlugin::OURS { IpamPlugin::Ours } else { IpamPlugin::Other(name.to_owned()) }
     }
 
-    /// Reads it; none where `ipam` is absent or empty, which means layer 2 only.
+    /// Reads the plugin. None if `ipam` is absent or empty: the attachment then is layer 2 only.
     ///
     /// # Errors
-    /// No `type`, or one that is no file name.
+    /// `type` is missing, or is not a file name.
     pub(crate) fn parse(section: &Section<'_>) -> Result<Option<IpamPlugin>, CniError> {
         let Some(keys) = section.section("ipam")? else { return Ok(None) };
         let Some(name) = keys.str("type")?.filter(|name| !name.is_empty()) else {
@@ -62,12 +62,12 @@ impl IpamPlugin {
         }
     }
 
-    /// Whether it is ours, of which we know what its errors leave, and that it never looks at the pod.
+    /// Whether it is our plugin. We know what its errors leave behind, and that it does not look at the pod.
     pub fn is_ours(&self) -> bool {
         *self == IpamPlugin::Ours
     }
 
-    /// Whether it talks over the pod's interface while it releases its lease.
+    /// Whether it uses the pod's interface while it releases its lease.
     pub fn needs_live_link(&self) -> bool {
         self.name() == "dhcp"
     }

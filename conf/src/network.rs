@@ -40,7 +40,7 @@ const SMALLEST_IPV6_MTU: u32 = 1280;
 pub struct Network {
     /// Name of the bridge.
     pub bridge: String,
-    /// How the bridge reaches the data-centre network; none for a bridge of this node alone.
+    /// How the bridge reaches the data-centre network. None for a bridge of this node only.
     pub uplink: Option<Uplink>,
     /// The IPAM's gateway becomes an address of the bridge (`isGateway`, `isDefaultGateway`).
     pub is_gateway: bool,
@@ -48,31 +48,32 @@ pub struct Network {
     pub is_default_gateway: bool,
     /// Packets that leave a pod's subnet get the node's address as their source (`ipMasq`).
     pub masquerade: bool,
-    /// The node forwards what comes from the uplink's network to its others, and what others send to the
-    /// addresses of pods that are masqueraded (`allowDirectRouting`).
+    /// The node forwards packets between the uplink's network and its other networks. It also forwards
+    /// packets from other machines to the addresses of masqueraded pods (`allowDirectRouting`).
     pub allow_direct_routing: bool,
     /// Ports of the node that lead to the pod (capability `portMappings`, if this plugin's entry of the list
     /// declares it).
     pub ports: Vec<PortMapping>,
     /// A conflicting address of the bridge is replaced instead of refused (`forceAddress`).
     pub force_address: bool,
-    /// MTU in bytes of the veth pair and of a bridge that we make; none for the uplink's, or the kernel's
-    /// default.
+    /// MTU in bytes of the veth pair and of a bridge that we make. None for the uplink's MTU, or without
+    /// uplink the kernel's default.
     pub mtu: Option<u32>,
     /// Bridge port flag: a frame may leave by the port that it arrived at (`hairpinMode`).
     pub hairpin: bool,
     /// The bridge is promiscuous (`promiscMode`).
     pub promisc: bool,
-    /// A bridge that we make sends multicast only where it is asked for (`multicastSnooping`).
+    /// A bridge that we make sends multicast only to ports that asked for it (`multicastSnooping`).
     pub multicast_snooping: bool,
     /// Bridge port flag: no frames between isolated ports (`portIsolation`).
     pub isolated: bool,
-    /// The pod sends with its own MAC only (`macspoofchk`).
+    /// The pod may send only from its own MAC (`macspoofchk`).
     pub mac_spoof_check: bool,
     /// Duplicate address detection for the pod's IPv6 addresses (`enabledad`).
     pub detect_duplicates: bool,
-    /// Whether router advertisements configure the pod's interface (`acceptRA`): not where IPAM gives it IPv6
-    /// addresses or a guard knows only its own; none leaves it as the kernel has it, as the reference does.
+    /// Whether router advertisements configure the pod's interface (`acceptRA`). By default they do not if
+    /// IPAM assigns IPv6 addresses, or if the guard allows only the assigned addresses. None leaves the
+    /// kernel's setting, as the reference does.
     pub accept_ra: Option<bool>,
     /// The pod's interface stays down (`disableContainerInterface`).
     pub container_interface_down: bool,
@@ -84,17 +85,16 @@ pub struct Network {
     pub dns: Dns,
     /// The IPAM plugin. None for a layer 2 attachment.
     pub ipam: Option<IpamPlugin>,
-    /// The keys of that plugin, if it is ours: a gateway outside its subnet must not be found out when the
-    /// bridge is made already.
+    /// The keys of that plugin, if it is ours. They are checked before the bridge is made.
     pub addresses: Option<IpamConfig>,
-    /// The pods' way to their own node (`hostAccess`); none where it is off or has no place.
+    /// The direct path between pods and their own node (`hostAccess`). None if it is off or not possible.
     pub host_access: Option<HostAccess>,
-    /// What a pod may send (`guard`). None if it may send anything.
+    /// The frames that a pod may send (`guard`). None if it may send any.
     pub guard: Option<Guard>,
 }
 
 impl Network {
-    /// Checks a whole configuration. The second value has warnings for the log.
+    /// Checks a whole configuration. Returns warnings for the log as the second value.
     pub fn parse(request: &Request) -> Result<(Network, Vec<String>), CniError> {
         let section = Section::new(&request.config, "");
         if section.value("plugins").is_some() {
@@ -122,9 +122,8 @@ impl Network {
                 .map(|mtu| mtu as u32),
             hairpin: section.bool("hairpinMode")?,
             promisc: section.bool("promiscMode")?,
-            // Without a querier, as a rule a router, it only makes each port take longer. On a bridge with
-            // several VLANs, what a querier of one VLAN finds out would keep neighbour solicitations from the
-            // others.
+            // Without a querier, usually a router, snooping only delays each port. On a bridge with several
+            // VLANs, a querier in one VLAN would keep neighbour solicitations from the other VLANs.
             multicast_snooping: section
                 .opt_bool("multicastSnooping")?
                 .unwrap_or(uplink.is_some() && port_vlans.is_none()),
@@ -157,12 +156,12 @@ impl Network {
         Ok((network, warnings))
     }
 
-    /// Warnings of keys that have no effect, or less than they seem to have.
+    /// Warnings about keys that have no effect, or less than a reader expects.
     fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = Vec::new();
         warnings.extend(self.guard.as_ref().and_then(|guard| guard.warning(self.ipam.as_ref())));
         if self.allow_direct_routing && self.uplink.is_none() && !self.masquerade {
-            warnings.push("allowDirectRouting: true without uplink or ipMasq: nothing is closed".into());
+            warnings.push("allowDirectRouting: true has no effect without uplink or ipMasq".into());
         }
         if self.accept_ra == Some(true) && self.guard.is_some() {
             warnings.push(
@@ -172,7 +171,8 @@ impl Network {
             );
         }
         if self.masquerade && self.ipam.is_none() {
-            warnings.push("ipMasq: true without ipam: there is no address to masquerade".into());
+            warnings
+                .push("ipMasq: true has no effect without ipam: pods have no address to masquerade".into());
         }
         warnings
     }
@@ -210,7 +210,7 @@ impl Network {
             }
             if uplink.port_name() == self.bridge || uplink.master == self.bridge {
                 return Err(CniError::config(format!(
-                    "bridge: {:?} is the name of the uplink as well",
+                    "bridge: {:?} is also the name of the uplink",
                     self.bridge
                 )));
             }
@@ -220,7 +220,7 @@ impl Network {
         }
         if !self.ports.is_empty() && self.ipam.is_none() {
             return Err(CniError::config(
-                "runtimeConfig.portMappings needs a configuration with ipam: without an address of the pod host ports lead nowhere",
+                "runtimeConfig.portMappings needs a configuration with ipam: a host port must lead to an address of the pod",
             ));
         }
         Ok(())
@@ -235,7 +235,7 @@ impl Network {
         Ok(addresses)
     }
 
-    /// What the addresses of our own IPAM ask of the interface.
+    /// What the addresses of our own IPAM plugin require of the interface.
     ///
     /// # Errors
     /// [`crate::cni::error::code::INVALID_CONFIG`]: IPv6 addresses for an interface too small for IPv6.
@@ -264,15 +264,15 @@ impl Network {
         Trunk::of(&self.bridge, self.uplink.as_ref(), self.port_vlans.as_ref())
     }
 
-    /// Name and id of the node's own side of the pods' VLAN on a bridge that filters: on a trunk, for probes
-    /// and the node's access; on a bridge that is a gateway, to carry the gateway's address.
+    /// Name and VLAN of the node's interface in the pods' VLAN, on a bridge that filters by VLAN. On a trunk,
+    /// probes and host access use it. On a gateway bridge, it has the gateway's address.
     pub fn node_side(&self) -> Option<(String, u16)> {
         let vid = self.port_vlans.as_ref()?.access?;
         (self.uplink.is_some() || self.is_gateway).then(|| (node_side_name(&self.bridge, vid), vid))
     }
 
-    /// Whether the bridge is told behind which port the pod's MAC is: on a network with an uplink, whose
-    /// frames could say otherwise, with `macspoofchk`, and where the MAC was asked for.
+    /// Whether the bridge gets a static entry for the pod's MAC and port. It does with an uplink, because
+    /// frames from there could move the MAC, with `macspoofchk`, and if the MAC was requested.
     pub fn mac_is_pinned(&self) -> bool {
         self.uplink.is_some() || self.mac_spoof_check || self.mac.is_some()
     }
@@ -294,8 +294,7 @@ fn parse_uplink(
     Ok(Some(uplink))
 }
 
-/// Whether the `ipam` section, or the runtime's additions to it, has an IPv6 address or network, which gives
-/// the pod IPv6 addresses.
+/// Whether the `ipam` section, or the runtime's additions to it, gives the pod an IPv6 address.
 fn names_ipv6(config: &Map<String, Value>) -> bool {
     fn is_named(value: &Value) -> bool {
         match value {
@@ -334,9 +333,10 @@ fn declares_ports(section: &Section<'_>) -> Result<bool, CniError> {
 fn masquerade_backend(section: &Section<'_>) -> Result<Option<String>, CniError> {
     match section.str("ipMasqBackend")? {
         None | Some("" | "nftables") => Ok(None),
-        Some("iptables") => {
-            Ok(Some("ipMasqBackend: \"iptables\" is done with nftables, which works beside iptables".into()))
-        }
+        Some("iptables") => Ok(Some(
+            "ipMasqBackend: \"iptables\" is ignored: the plugin uses nftables, which works beside iptables"
+                .into(),
+        )),
         Some(other) => Err(section.wrong("ipMasqBackend", &other.into(), "one of nftables, iptables")),
     }
 }

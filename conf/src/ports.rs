@@ -43,7 +43,7 @@ impl Protocol {
 
     const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
-    /// The one with this number.
+    /// The protocol with this number.
     pub fn of_number(number: u8) -> Option<Protocol> {
         Protocol::ALL.into_iter().find(|protocol| protocol.number() == number)
     }
@@ -62,8 +62,8 @@ pub struct PortMapping {
     pub container_port: u16,
     /// `protocol`: TCP where none is named.
     pub protocol: Protocol,
-    /// `hostIP`: the only address of the node that has the port. None for all, `0.0.0.0` and `::` for all of
-    /// a family.
+    /// `hostIP`: the only node address that has the port. None stands for all addresses, `0.0.0.0` and `::`
+    /// for all of their family.
     pub host_ip: Option<IpAddr>,
 }
 
@@ -71,7 +71,7 @@ impl PortMapping {
     /// Reads one mapping.
     ///
     /// # Errors
-    /// Naming the key, what it holds and what would be right.
+    /// A wrong value. The message names the key, the value and the right form.
     pub fn parse(section: &Section<'_>) -> Result<PortMapping, CniError> {
         let port = |key: &str| {
             let port = section.number(key, "a port", PORTS)?;
@@ -93,13 +93,13 @@ impl PortMapping {
     /// Reads a list of mappings. Empty when absent.
     ///
     /// # Errors
-    /// As [`PortMapping::parse`], and for a port of the node that occurs twice.
+    /// The errors of [`PortMapping::parse`], and a node port that occurs twice.
     pub fn parse_list(section: &Section<'_>, key: &str) -> Result<Vec<PortMapping>, CniError> {
         let mut all: Vec<PortMapping> = Vec::new();
         for (i, entry) in section.sections(key)?.iter().enumerate() {
             let mapping = PortMapping::parse(entry)?;
             if let Some(first) = all.iter().position(|other| other.collides_with(&mapping)) {
-                let why = format!("host port {mapping} is asked for by {key}[{first}] already");
+                let why = format!("host port {mapping} is already requested by {key}[{first}]");
                 return Err(section.error(&format!("{key}[{i}]"), why));
             }
             all.push(mapping);
@@ -107,7 +107,7 @@ impl PortMapping {
         Ok(all)
     }
 
-    /// Whether a packet could belong to both, and to neither more than to the other.
+    /// Whether a packet could match both mappings, and neither is more specific.
     fn collides_with(&self, other: &PortMapping) -> bool {
         let same_address = match (self.host_ip, other.host_ip) {
             (Some(a), Some(b)) => a == b,
@@ -131,7 +131,7 @@ impl PortMapping {
     }
 }
 
-/// The node's side of it: `8080/tcp`, `192.0.2.7:8080/tcp`.
+/// The mapping's node port: `8080/tcp`, `192.0.2.7:8080/tcp`.
 impl fmt::Display for PortMapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host_ip {
@@ -190,7 +190,7 @@ mod tests {
         };
         check(json!([of("protocol", "icmp")]), "[0].protocol: \"icmp\" is not one of tcp, udp, sctp");
         check(json!([of("hostIP", "node")]), "[0].hostIP: \"node\" is not an IP address");
-        let twice = "[1]: host port 80/tcp is asked for by portMappings[0] already";
+        let twice = "[1]: host port 80/tcp is already requested by portMappings[0]";
         check(json!([port(80, 80), port(80, 81)]), twice);
         check(json!([of("hostIP", "::"), port(80, 81)]), twice);
     }

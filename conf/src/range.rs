@@ -15,7 +15,7 @@ use crate::section::{Section, parse_cidr, parse_ip};
 /// Consecutive addresses within one subnet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
-    /// The subnet; its prefix length is that of the addresses handed out.
+    /// The subnet. Assigned addresses have its prefix length.
     pub subnet: IpNet,
     /// The node's part of the subnet, if the configuration has `slice`.
     pub slice: Option<IpNet>,
@@ -29,7 +29,8 @@ pub struct Range {
     pub exclude: Vec<IpNet>,
 }
 
-/// Ranges that are alternatives for one address. Never empty, of one family, without overlap.
+/// Ranges that are alternatives for one address. A set is never empty, and its ranges have one family and do
+/// not overlap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RangeSet(pub Vec<Range>);
 
@@ -37,9 +38,9 @@ impl Range {
     /// Reads the keys of one range: `subnet`, and `slice` or `rangeStart` and `rangeEnd`, and `gateway` and
     /// `exclude`.
     ///
-    /// Defaults are host-local's: every usable address, and the first usable as gateway. The network and
-    /// broadcast address are taken out of a range that names them (host-local hands them out), with a word in
-    /// `warnings`.
+    /// Defaults are host-local's: every usable address, and the first usable as gateway. A range that
+    /// includes the network or broadcast address loses it, with a warning in `warnings`. host-local would
+    /// assign it.
     ///
     /// # Errors
     /// Host bits in `subnet` or `slice`; a slice, bound, gateway or exclusion outside the subnet; a range
@@ -63,7 +64,9 @@ impl Range {
             inside(section, key, bound, subnet)?;
             if bits(bound) < bits(usable.0) || bits(bound) > bits(usable.1) {
                 let path = section.path(key);
-                warnings.push(format!("{path}: {bound} is no host address of {subnet} and is not assigned"));
+                warnings.push(format!(
+                    "{path}: {bound} is not a host address of {subnet}, so it is never assigned"
+                ));
             }
         }
         if bits(from) > bits(to) {
@@ -82,30 +85,31 @@ impl Range {
         Ok(range)
     }
 
-    /// Whether an address lies in this range; the gateway may.
+    /// Whether an address lies in this range. The gateway may lie in it.
     pub fn contains(&self, addr: IpAddr) -> bool {
         Family::of(addr) == Family::of(self.first)
             && bits(self.first) <= bits(addr)
             && bits(addr) <= bits(self.last)
     }
 
-    /// How many addresses the range spans, the gateway included. All of v6 counts as one less than it has.
+    /// How many addresses the range spans, the gateway included. The range of all IPv6 addresses counts as
+    /// one less, because the number must fit into `u128`.
     pub fn len(&self) -> u128 {
         bits(self.last).checked_sub(bits(self.first)).map_or(0, |span| span.saturating_add(1))
     }
 
-    /// Whether the range spans nothing; no range that was read from a configuration is empty.
+    /// Whether the range spans no address. A range from a configuration never is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The address at an offset from the first; `None` beyond the last.
+    /// The address at an offset from the first. None beyond the last.
     pub fn nth(&self, offset: u128) -> Option<IpAddr> {
         let at = bits(self.first).checked_add(offset)?;
         (at <= bits(self.last)).then(|| address(at, self.subnet))
     }
 
-    /// How far an address is from the first; `None` when it is not in the range.
+    /// The offset of an address from the first. None if it is not in the range.
     pub fn offset_of(&self, addr: IpAddr) -> Option<u128> {
         self.contains(addr).then(|| bits(addr) - bits(self.first))
     }
@@ -143,7 +147,7 @@ impl RangeSet {
         }
         let set = RangeSet(ranges);
         if set.capacity() == 0 {
-            return Err(CniError::config(format!("{path}: {set} has no address left that is not excluded")));
+            return Err(CniError::config(format!("{path}: {set}: every address is excluded or a gateway")));
         }
         Ok(set)
     }
@@ -153,18 +157,18 @@ impl RangeSet {
         self.0.iter().find(|range| range.contains(addr))
     }
 
-    /// Whether an address is a gateway of any range of the set, and so is never handed out.
+    /// Whether an address is the gateway of a range of the set. Gateways are never assigned.
     pub fn is_gateway(&self, addr: IpAddr) -> bool {
         self.0.iter().any(|range| range.gateway == Some(addr))
     }
 
-    /// Whether an address may be handed out.
+    /// Whether an address may be assigned.
     pub fn offers(&self, addr: IpAddr) -> bool {
         self.range_of(addr).is_some() && self.refused_until(addr).is_none()
     }
 
-    /// The last address of the block around this one that is never handed out, whichever range it is in: a
-    /// gateway or an exclusion. `None` when the address is in none.
+    /// The last address of the reserved block around this address, in any range: a gateway or an exclusion.
+    /// None if this address is not reserved.
     pub fn refused_until(&self, addr: IpAddr) -> Option<IpAddr> {
         let gateways = self.0.iter().filter_map(|range| range.gateway).map(IpNet::from);
         let excluded = self.0.iter().flat_map(|range| range.exclude.iter().copied());
@@ -172,12 +176,12 @@ impl RangeSet {
         around.map(|net| net.broadcast()).max()
     }
 
-    /// How many addresses may be handed out.
+    /// How many addresses may be assigned.
     pub fn capacity(&self) -> u128 {
         self.0.iter().fold(0, |sum, range| sum.saturating_add(self.capacity_of(range)))
     }
 
-    /// How many addresses of one of the set's ranges may be handed out.
+    /// How many addresses of one of the set's ranges may be assigned.
     pub fn capacity_of(&self, range: &Range) -> u128 {
         let gateways = self.0.iter().filter_map(|range| range.gateway).map(IpNet::from);
         let excluded = self.0.iter().flat_map(|range| range.exclude.iter().copied());
@@ -207,7 +211,7 @@ impl RangeSet {
 }
 
 impl fmt::Display for Range {
-    /// The slice, or the subnet when all of it is meant, or first and last address.
+    /// The slice. Without one: the subnet if the range is all of it, otherwise the first and last address.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.slice {
             Some(slice) => slice.fmt(f),
@@ -234,7 +238,7 @@ fn without_host_bits(section: &Section<'_>, key: &str, net: IpNet) -> Result<(),
 fn check_slice(section: &Section<'_>, subnet: IpNet, slice: IpNet, bounds: bool) -> Result<(), CniError> {
     without_host_bits(section, "slice", slice)?;
     if bounds {
-        let why = format!("{slice} together with rangeStart or rangeEnd: give the one or the other");
+        let why = format!("{slice} excludes rangeStart and rangeEnd: remove it or them");
         return Err(section.error("slice", why));
     }
     if !subnet.contains(&slice) {
@@ -253,7 +257,7 @@ fn inside(section: &Section<'_>, key: &str, addr: IpAddr, subnet: IpNet) -> Resu
 /// `exclude`: addresses and CIDRs, all within the subnet if there is one.
 ///
 /// # Errors
-/// Anything else, host bits included.
+/// Any other value, and host bits.
 pub(crate) fn excluded(section: &Section<'_>, subnet: Option<IpNet>) -> Result<Vec<IpNet>, CniError> {
     let mut nets = Vec::new();
     for (i, text) in section.strings("exclude")?.iter().enumerate() {
@@ -286,14 +290,14 @@ fn gateway(
     }
     inside(section, "gateway", gateway, subnet)?;
     if subnet.prefix_len() < 31 && gateway.is_ipv4() && (gateway < usable.0 || gateway > usable.1) {
-        return Err(section.error("gateway", format_args!("{gateway} is no host address of {subnet}")));
+        return Err(section.error("gateway", format_args!("{gateway} is not a host address of {subnet}")));
     }
     Ok(Some(gateway))
 }
 
-/// First and last address of a subnet that a host can have. v4 loses network and broadcast address, v6 the
-/// subnet-router anycast address; point-to-point subnets (RFC 3021, RFC 6164) and single addresses lose
-/// nothing.
+/// First and last address of a subnet that a host can have. IPv4 loses the network and broadcast address,
+/// IPv6 the subnet-router anycast address. Point-to-point subnets (RFC 3021, RFC 6164) and single addresses
+/// lose none.
 fn usable(subnet: IpNet) -> (IpAddr, IpAddr) {
     let (first, last) = (subnet.network(), subnet.broadcast());
     if subnet.max_prefix_len() - subnet.prefix_len() < 2 {
@@ -310,7 +314,7 @@ fn bits(addr: IpAddr) -> u128 {
     }
 }
 
-/// Bits back to an address of the subnet's family.
+/// The address of the subnet's family that these bits stand for.
 fn address(bits: u128, subnet: IpNet) -> IpAddr {
     match (subnet, u32::try_from(bits)) {
         (IpNet::V4(_), Ok(bits)) => Ipv4Addr::from_bits(bits).into(),

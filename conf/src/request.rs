@@ -1,4 +1,4 @@
-//! One call of the runtime: environment and configuration, checked as far as every plugin needs it.
+//! One call of the runtime: its environment and configuration, with the checks that every plugin needs.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use crate::section::{Section, parse_ip};
 /// The longest network name. IPAM makes it a directory, and file names have at most 255 bytes.
 pub const MAX_NAME: usize = 180;
 
-/// Keys that belong to the protocol or to every plugin of ours; no plugin warns of them. Keys that begin with
-/// [`RESERVED_PREFIX`] go with them.
+/// Keys of the protocol, and keys that all of our plugins share. No plugin warns about them, or about keys
+/// that begin with [`RESERVED_PREFIX`].
 pub const COMMON_KEYS: &[&str] = &[
     "cniVersion",
     "cniVersions",
@@ -58,7 +58,7 @@ pub enum LogLevel {
 /// Where and how much to log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogSettings {
-    /// `logFile`: an absolute path; stderr when absent.
+    /// `logFile`: an absolute path. None for stderr.
     pub file: Option<PathBuf>,
     /// `logLevel`
     pub level: LogLevel,
@@ -71,17 +71,17 @@ pub struct Request {
     pub env: Environment,
     /// `cniVersion`: the version to answer in.
     pub version: Version,
-    /// `name`: the network's name; a safe file name. Empty for VERSION.
+    /// `name`: the network's name, which is a safe file name. Empty for VERSION.
     pub name: String,
     /// The whole configuration.
     pub config: Map<String, Value>,
-    /// The configuration as it came, to hand to a delegate.
+    /// The configuration's unchanged bytes, for a delegate.
     pub stdin: Vec<u8>,
 }
 
 impl Request {
-    /// Reads the configuration. Of its keys only `cniVersion` and `name` are looked at, so that DEL and GC
-    /// fail on no other.
+    /// Reads the configuration. It checks only the keys `cniVersion` and `name`, so that no other key can
+    /// fail DEL and GC.
     ///
     /// # Errors
     /// [`code::DECODING_FAILURE`] when stdin is not a JSON object, [`code::INCOMPATIBLE_VERSION`] for an
@@ -103,7 +103,7 @@ impl Request {
         Ok(Request { env, version, name, config, stdin })
     }
 
-    /// The same of a network with another name, in the configuration for delegates as well.
+    /// The same request for a network with another name. Delegates get that name too.
     #[must_use]
     pub fn renamed(&self, name: &str) -> Request {
         let mut renamed = Request { name: name.to_owned(), ..self.clone() };
@@ -117,40 +117,40 @@ impl Request {
         Section::new(&self.config, "")
     }
 
-    /// The version to report an error in when [`Request::parse`] failed: the configuration's when that much
-    /// could be read, else the newest.
+    /// The version for an error of [`Request::parse`]: the configuration's if it could be read, otherwise the
+    /// newest.
     pub fn version_for_errors(stdin: &[u8]) -> Version {
         decode(stdin).and_then(|config| version_of(&config)).unwrap_or(Version::NEWEST)
     }
 
-    /// `cniVersion` as it was asked for, understood or not; VERSION echoes it. `None` when there is none to
-    /// echo.
+    /// The requested `cniVersion`, supported or not, which VERSION echoes. None if the configuration has
+    /// none.
     pub fn version_asked(stdin: &[u8]) -> Option<String> {
         let config = lenient(stdin);
         let asked = Section::new(&config, "").str("cniVersion").ok()??;
         (!asked.is_empty()).then(|| asked.to_owned())
     }
 
-    /// `prevResult`: what the chain attached so far, or, for CHECK and DEL, what ADD answered.
+    /// `prevResult`: the result of the chain so far. For CHECK and DEL, the result of ADD.
     ///
     /// # Errors
-    /// With the path of the key that cannot be read.
+    /// An invalid key. The message names its path.
     pub fn prev_result(&self) -> Result<Option<AddResult>, CniError> {
         let Some(value) = self.root().value("prevResult") else { return Ok(None) };
         AddResult::from_json_at(value, self.version, "prevResult").map(Some)
     }
 
     /// `cni.dev/valid-attachments`, or its alias `cni.dev/attachments`: container id and interface name of
-    /// every attachment that is still wanted (CNI 1.1, section 2, "GC"). Absent is not the same as empty:
-    /// absent says nothing, empty, and null too, that everything goes.
+    /// every attachment that is still wanted (CNI 1.1, section 2, "GC"). An absent list is not an empty one:
+    /// with an empty list or null, GC releases every attachment.
     ///
     /// # Errors
-    /// Any entry that cannot be read: skipping it would release what it stands for.
+    /// Any invalid entry. If it was skipped, GC would release a valid attachment.
     pub fn valid_attachments(&self) -> Result<Option<Vec<(String, String)>>, CniError> {
         const KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
         let root = self.root();
         let Some(key) = KEYS.into_iter().find(|key| root.value(key).is_some()) else {
-            // As libcni writes an empty list.
+            // libcni writes an empty list as null.
             let is_null =
                 KEYS.iter().any(|key| self.config.keys().any(|there| there.eq_ignore_ascii_case(key)));
             return Ok(is_null.then(Vec::new));
@@ -170,7 +170,7 @@ impl Request {
     pub fn log_settings(&self) -> Result<LogSettings, CniError> {
         let root = self.root();
         let file = root.str("logFile")?.filter(|text| !text.is_empty());
-        // NUL is legal in JSON and in no path.
+        // JSON strings may contain NUL, paths may not.
         if let Some(file) = file.filter(|file| !Path::new(file).is_absolute() || file.contains('\0')) {
             return Err(root.wrong("logFile", &file.into(), "an absolute path"));
         }
@@ -188,7 +188,7 @@ impl Request {
         Ok(LogSettings { file: file.map(PathBuf::from), level })
     }
 
-    /// The hardware address asked for: `runtimeConfig.mac`, else `args.cni.mac`, else `MAC` of `CNI_ARGS`.
+    /// The requested hardware address: `runtimeConfig.mac`, else `args.cni.mac`, else `MAC` of `CNI_ARGS`.
     ///
     /// # Errors
     /// An address that no interface can have.
@@ -196,7 +196,7 @@ impl Request {
         Ok(self.requested_mac_and_key()?.map(|(mac, _)| mac))
     }
 
-    /// The same with the key that it was asked for by.
+    /// The requested hardware address, and the key that requested it.
     ///
     /// # Errors
     /// An address that no interface can have.
@@ -210,11 +210,11 @@ impl Request {
         Ok(self.env.args.mac.map(|mac| (mac, "CNI_ARGS: MAC".into())))
     }
 
-    /// The addresses asked for: `IP` of `CNI_ARGS`, then `args.cni.ips`, then `runtimeConfig.ips`; prefix
-    /// lengths are ignored, and an address asked for in two ways is asked for once.
+    /// The requested addresses: `IP` of `CNI_ARGS`, then `args.cni.ips`, then `runtimeConfig.ips`; prefix
+    /// lengths are ignored, and an address that is requested twice counts once.
     ///
     /// # Errors
-    /// Anything that is not an address, with its path.
+    /// An entry that is not an address. The message names its path.
     pub fn requested_ips(&self) -> Result<Vec<IpAddr>, CniError> {
         let mut ips = self.env.args.ip.clone();
         for section in [self.cni_args()?, self.runtime_config()?].into_iter().flatten() {
@@ -228,7 +228,7 @@ impl Request {
         Ok(ips)
     }
 
-    /// `runtimeConfig`: what the runtime fills in for declared capabilities.
+    /// `runtimeConfig`: the values of the declared capabilities, from the runtime.
     ///
     /// # Errors
     /// When it is not an object.
@@ -249,7 +249,7 @@ impl Request {
 fn decode(stdin: &[u8]) -> Result<Map<String, Value>, CniError> {
     let fail = |msg: String| CniError::new(code::DECODING_FAILURE, msg);
     if stdin.iter().all(u8::is_ascii_whitespace) {
-        return Err(fail("stdin: no network configuration: a JSON object is expected".into()));
+        return Err(fail("stdin: the network configuration is missing: must be a JSON object".into()));
     }
     match serde_json::from_slice(stdin) {
         Ok(Value::Object(map)) => Ok(map),
@@ -258,7 +258,7 @@ fn decode(stdin: &[u8]) -> Result<Map<String, Value>, CniError> {
     }
 }
 
-/// VERSION may come with nothing on stdin, and what else it comes with hardly matters.
+/// Reads `cniVersion` for VERSION, which may come with an empty or invalid stdin.
 fn lenient(stdin: &[u8]) -> Map<String, Value> {
     decode(stdin).unwrap_or_default()
 }
@@ -274,7 +274,7 @@ fn name_of(config: &Map<String, Value>) -> Result<String, CniError> {
     let name =
         root.require("name", root.str("name")?.filter(|name| !name.is_empty()), "the network's name")?;
     if name.len() > MAX_NAME {
-        let why = format!("the network's name has {} bytes: at most {MAX_NAME} are taken", name.len());
+        let why = format!("the network's name has {} bytes: at most {MAX_NAME} are allowed", name.len());
         return Err(root.error("name", why));
     }
     if !is_identifier(name) {

@@ -11,11 +11,11 @@ use serde_json::{Map, Value};
 
 use crate::cni::error::CniError;
 
-/// One JSON object and where it stands in the configuration.
+/// One JSON object and its path in the configuration.
 ///
-/// Keys are looked up exactly, then without regard to ASCII case: Go's encoding/json does that, and
-/// configurations written for the reference plugins rely on it. JSON `null` is an absent key. All errors
-/// carry [`crate::cni::error::code::INVALID_CONFIG`] and read `path: value is not …`.
+/// Keys are looked up exactly, then without regard to ASCII case. Go's encoding/json does the same, and
+/// configurations for the reference plugins rely on it. JSON `null` is an absent key. All errors carry
+/// [`crate::cni::error::code::INVALID_CONFIG`] and read `path: value is not …`.
 #[derive(Debug)]
 pub struct Section<'a> {
     map: &'a Map<String, Value>,
@@ -29,7 +29,7 @@ pub struct Section<'a> {
 /// A key that no code reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownKey {
-    /// Where it stands in the configuration.
+    /// The key's path in the configuration.
     pub path: String,
     /// The key that was probably meant.
     similar: Option<String>,
@@ -39,7 +39,7 @@ impl fmt::Display for UnknownKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: unknown key, ignored", self.path)?;
         match &self.similar {
-            Some(similar) => write!(f, "; is {similar} meant?"),
+            Some(similar) => write!(f, "; did you mean {similar}?"),
             None => Ok(()),
         }
     }
@@ -66,7 +66,7 @@ impl<'a> Section<'a> {
         self.error(key, format_args!("{} is not {right}", excerpt(value)))
     }
 
-    /// The raw value of a key.
+    /// The value of a key, unchecked.
     pub fn value(&self, key: &str) -> Option<&'a Value> {
         self.known.borrow_mut().insert(key.to_owned());
         let (found, value) = self
@@ -85,7 +85,7 @@ impl<'a> Section<'a> {
         value.ok_or_else(|| self.error(key, format_args!("missing: must be {right}")))
     }
 
-    /// A text; the empty text is returned as such.
+    /// A string. An empty one is returned as it is.
     ///
     /// # Errors
     /// Anything but a JSON string.
@@ -114,13 +114,13 @@ impl<'a> Section<'a> {
     /// A whole number within bounds.
     ///
     /// # Errors
-    /// Anything else, texts and fractions included.
+    /// Any other value, such as a string or a fraction.
     pub fn uint(&self, key: &str, bounds: RangeInclusive<u64>) -> Result<Option<u64>, CniError> {
         let right = format!("a whole number from {} to {}", bounds.start(), bounds.end());
         self.bounded(key, bounds, &right)
     }
 
-    /// A whole number with a name of its own: `uplink.vlan: 4095 is not a VLAN id: 1 to 4094`.
+    /// A whole number that messages call `what`: `uplink.vlan: 4095 is not a VLAN id: 1 to 4094`.
     ///
     /// # Errors
     /// As [`Section::uint`].
@@ -134,8 +134,8 @@ impl<'a> Section<'a> {
         self.bounded(key, bounds, &right)
     }
 
-    /// The same where 0 stands for an absent key, as in Go, and means `zero`:
-    /// `vlan: 4095 is not a VLAN id: 1 to 4094, or 0 for none`.
+    /// Like [`Section::number`], but 0 counts as absent, as in Go. `zero` says what that means: `vlan: 4095
+    /// is not a VLAN id: 1 to 4094, or 0 for none`.
     ///
     /// # Errors
     /// As [`Section::uint`].
@@ -161,7 +161,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// An IP address without prefix; the empty text is absent, as in Go.
+    /// An IP address without a prefix length. The empty string counts as absent, as in Go.
     ///
     /// # Errors
     /// Anything else.
@@ -176,7 +176,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// An address with a prefix length; host bits are kept.
+    /// An address with a prefix length. Host bits are kept.
     ///
     /// # Errors
     /// Anything else.
@@ -257,7 +257,7 @@ impl<'a> Section<'a> {
         unasked.map(|key| UnknownKey { path: self.path(key), similar: self.similar(key) }).collect()
     }
 
-    /// The key that a mistyped one may mean: at most two letters differ, and less than half of them.
+    /// The known key nearest to an unknown one: at most two letters differ, and fewer than half.
     fn similar(&self, key: &str) -> Option<String> {
         const FARTHEST: usize = 2;
         let distance = |known: &String| strsim::osa_distance(&known.to_lowercase(), &key.to_lowercase());
@@ -267,8 +267,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// An address, with or without a prefix length, which is ignored. A v4 address in v6 clothes becomes v4, as
-/// in Go.
+/// An address. A prefix length is ignored. An IPv4-mapped IPv6 address becomes IPv4, as in Go.
 pub fn parse_ip(text: &str) -> Option<IpAddr> {
     let net =
         if text.contains('/') { parse_cidr(text) } else { text.parse::<IpAddr>().ok().map(IpNet::from) };
@@ -286,7 +285,7 @@ pub fn parse_cidr(text: &str) -> Option<IpNet> {
     }
 }
 
-/// A value as a message can carry it: JSON, cut when long.
+/// A value for a message: its JSON, cut if it is long.
 fn excerpt(value: &Value) -> String {
     const LONGEST: usize = 80;
     let text = value.to_string();

@@ -12,16 +12,16 @@ pub const VLAN_IDS: RangeInclusive<u64> = 1..=4094;
 /// The uplink of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
-    /// The bond or NIC that must exist.
+    /// The bond or NIC. It must exist.
     pub master: String,
     /// The interface that becomes the bridge's port.
     pub port: UplinkPort,
 }
 
-/// The three ways to attach a bridge to a master.
+/// How a bridge is attached to a master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UplinkPort {
-    /// A VLAN sub-interface of the master: one bridge a VLAN.
+    /// A VLAN sub-interface of the master: one bridge for each VLAN.
     SubInterface {
         /// Interface name.
         name: String,
@@ -48,7 +48,7 @@ impl Uplink {
         let port = match (vlan, port_vlans) {
             (Some(_), true) => {
                 return Err(CniError::config(format!(
-                    "{} and vlan or vlanTrunk exclude each other: either the bridge has one VLAN's sub-interface, or each pod's port has its VLAN",
+                    "{} and vlan or vlanTrunk exclude each other: the VLAN is that of the whole bridge, or each pod's port has its own",
                     section.path("vlan")
                 )));
             }
@@ -59,7 +59,7 @@ impl Uplink {
             }
             (None, _) if name.is_some() => {
                 return Err(CniError::config(format!(
-                    "{} names a sub-interface, and there is none without {}",
+                    "{} has no effect without {}; leave it out",
                     section.path("name"),
                     section.path("vlan")
                 )));

@@ -20,7 +20,7 @@ pub struct PortVlans {
 }
 
 impl PortVlans {
-    /// Every VLAN that the port takes part in by configuration.
+    /// Every VLAN that the configuration gives the port.
     pub fn ids(&self) -> impl Iterator<Item = u16> + '_ {
         self.access.into_iter().chain(self.trunk.iter().copied().filter(|vid| Some(*vid) != self.access))
     }
@@ -30,17 +30,18 @@ pub(crate) fn node_side_name(bridge: &str, vid: u16) -> String {
     format!("{bridge}.{vid}")
 }
 
-/// The interfaces by which the node reaches the pods' network, for an IPAM plugin, which knows only the
+/// The interfaces through which the node reaches the pods' network. An IPAM plugin derives them from the
 /// configuration.
 pub(crate) struct Vantage {
-    /// The bridge, or its side of the pods' VLAN; none where pods' ports have VLANs and the node no side.
+    /// The bridge, or its interface in the pods' VLAN. None if pods' ports have VLANs and the node has no
+    /// interface in them.
     pub(crate) interface: Option<String>,
-    /// The bridge's port towards the network; none without `uplink`.
+    /// The bridge's port towards the network. None without `uplink`.
     pub(crate) uplink: Option<String>,
 }
 
 impl Vantage {
-    /// Reads it from a whole configuration.
+    /// Reads these interfaces from a whole configuration.
     pub(crate) fn parse(root: &Section<'_>) -> Result<Vantage, CniError> {
         let port_vlans = parse_port_vlans(root, &mut Vec::new())?;
         let uplink = match root.section("uplink")? {

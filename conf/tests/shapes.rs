@@ -11,7 +11,7 @@ use cni_conf::request::Request;
 use common::environment;
 use serde_json::{Value, json};
 
-/// What the plugins say of an entry of theirs, as a runtime hands it over: warnings, or code and message.
+/// How the plugins judge their entry, as a runtime passes it: warnings, or a code and a message.
 fn judge(list: &Value, entry: &Value) -> Result<String, CniError> {
     let mut config = entry.clone();
     for key in ["cniVersion", "name"] {
@@ -26,8 +26,8 @@ fn judge(list: &Value, entry: &Value) -> Result<String, CniError> {
     Ok(warnings.join("; "))
 }
 
-/// The outcome of the list's entry of ours, or of the single plugin's configuration; `""` for one that is
-/// taken without a word.
+/// The outcome for our entry of a list, or for the configuration of a single plugin. It is empty if the entry
+/// is accepted without a warning.
 fn outcome(list: &Value) -> String {
     let entries = list["plugins"].as_array().cloned().unwrap_or_else(|| vec![list.clone()]);
     let mut ours = entries.iter().filter(|entry| entry["type"] == "vlan-bridge");
@@ -58,7 +58,7 @@ fn what_others_write_is_taken_or_refused_with_a_reason() {
             "",
         ),
         (
-            "large frames, with a chained plugin of somebody's",
+            "large frames, with an unknown chained plugin",
             json!({"cniVersion": "0.3.1", "name": "n", "plugins": [
                 {"type": "vlan-bridge", "bridge": "data", "vlan": 41, "mtu": 9000, "ipam": {}}, {"type": "their-tuning"}]}),
             "",
@@ -122,7 +122,7 @@ fn what_others_write_is_taken_or_refused_with_a_reason() {
         (
             "a template before its subnet is filled in, without a version",
             json!({"name": "n", "type": "vlan-bridge", "bridge": "kube-bridge", "isDefaultGateway": true, "ipam": {"type": "vlan-bridge-ipam"}}),
-            "7: ipam.subnet: neither subnet nor ranges: one of them must be given",
+            "7: ipam.subnet: subnet and ranges are missing: add one of them",
         ),
         (
             "the node's own address for a subnet",
@@ -186,13 +186,13 @@ fn what_others_write_is_taken_or_refused_with_a_reason() {
             "",
         ),
         (
-            "a range with a key of somebody's",
+            "a range with an unknown key",
             json!({"cniVersion": "0.3.1", "name": "n", "plugins": [{"type": "vlan-bridge", "isDefaultGateway": true, "forceAddress": false, "ipam": {
                 "type": "vlan-bridge-ipam", "ranges": [[{"subnet": "198.51.100.0/24", "sandbox": ["pool"]}]]}}]}),
             "ipam.ranges[0][0].sandbox: unknown key, ignored",
         ),
         (
-            "a number in quotes, as nobody takes it",
+            "a number in quotes",
             json!({"cniVersion": "0.3.1", "name": "n", "type": "vlan-bridge", "vlan": "136"}),
             "7: vlan: \"136\" is not a VLAN id: 1 to 4094, or 0 for none",
         ),

@@ -1,5 +1,5 @@
-//! Locks with flock(2) on a file: the kernel releases such a lock when its holder ends, however it ends.
-//! Whoever waits for a lock gives up after a time limit, with an error that names the holders.
+//! Locks with flock(2) on a file: the kernel releases such a lock when its holder ends, however it ends. A
+//! process that waits for a lock gives up after a time limit, with an error that names the holders.
 
 use std::fs::{self, File, TryLockError};
 use std::io;

@@ -9,11 +9,11 @@ use crate::section::parse_ip;
 /// What `CNI_ARGS` asks for. Keys are matched by exact case, as the reference plugins do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CniArgs {
-    /// `IP`: requested addresses, separated by commas; a prefix length is ignored.
+    /// `IP`: requested addresses, separated by commas. A prefix length is ignored.
     pub ip: Vec<IpAddr>,
     /// `MAC`: the hardware address of the container's interface.
     pub mac: Option<MacAddr>,
-    /// `IgnoreUnknown`: keys that we don't know are no error.
+    /// `IgnoreUnknown`: unknown keys are not an error.
     pub ignore_unknown: bool,
     /// `K8S_POD_NAME`
     pub k8s_pod_name: Option<String>,
@@ -29,8 +29,8 @@ impl CniArgs {
     /// Reads the variable's value. Empty pairs (a trailing semicolon) are skipped.
     ///
     /// # Errors
-    /// [`code::INVALID_ENVIRONMENT`]: a pair without `=`, a value that cannot be read, or, unless
-    /// `IgnoreUnknown=1`, unknown keys, all of them in one message.
+    /// [`code::INVALID_ENVIRONMENT`]: a pair without `=`, or an invalid value. Unknown keys are an error too
+    /// without `IgnoreUnknown=1`, and one message names all of them.
     pub fn parse(text: &str) -> Result<CniArgs, CniError> {
         let mut args = CniArgs::default();
         let mut unknown = Vec::new();
@@ -50,7 +50,7 @@ impl CniArgs {
         Ok(args)
     }
 
-    /// Takes one pair; `false` when the key is unknown.
+    /// Takes one pair. Returns `false` if the key is unknown.
     fn set(&mut self, key: &str, value: &str) -> Result<bool, CniError> {
         let text = || Some(value.to_owned());
         match key {

@@ -11,9 +11,9 @@ pub enum Command {
     Check,
     /// Release everything that belongs to no listed attachment.
     Gc,
-    /// Say whether an ADD could work now.
+    /// Say whether an ADD would work now.
     Status,
-    /// Name the versions spoken.
+    /// Name the supported versions.
     Version,
 }
 

@@ -8,18 +8,19 @@ pub use super::command::Command;
 use super::error::{CniError, code};
 use crate::ifname;
 
-/// Longest container id taken. The specification sets no limit; file systems do, at 255 bytes a name.
+/// The longest container ID that is accepted. The specification has no limit. File systems do: 255 bytes for
+/// a name.
 pub const MAX_CONTAINER_ID: usize = 200;
 
-/// The environment of one call, checked. What a verb has no use for is left empty: libcni sends GC and STATUS
-/// with empty container variables, and what they hold there is nobody's business.
+/// The environment of one call, checked. Variables that the verb does not use are left empty and not checked.
+/// For example, libcni sends GC and STATUS with empty container variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
     /// `CNI_COMMAND`
     pub command: Command,
     /// `CNI_CONTAINERID`
     pub container_id: String,
-    /// `CNI_NETNS`: a path; empty when the namespace is already gone (DEL).
+    /// `CNI_NETNS`: a path. It is empty if the namespace is already gone (DEL).
     pub netns: String,
     /// `CNI_IFNAME`
     pub ifname: String,
@@ -29,24 +30,25 @@ pub struct Environment {
     pub path: Vec<PathBuf>,
     /// `CNI_NETNS_OVERRIDE`: let `CNI_NETNS` be the plugin's own namespace.
     pub netns_override: bool,
-    /// What was wrong and DEL went on without, for the log.
+    /// Invalid variables that DEL ignored, for the log.
     pub ignored: Vec<String>,
 }
 
 impl Environment {
-    /// Reads the variables through `get`; an empty value counts as absent.
+    /// Reads the variables through `get`. An empty value counts as absent.
     ///
-    /// What is broken in a variable that DEL can do without does not fail it, for a failed DEL leaks: it has
-    /// no use for `CNI_ARGS`, and finds an attachment of ours without `CNI_NETNS`.
+    /// DEL ignores an invalid `CNI_ARGS` or `CNI_NETNS`, because a failed DEL leaks. It does not need
+    /// `CNI_ARGS`, and finds its attachment without `CNI_NETNS`.
     ///
     /// # Errors
-    /// [`code::INVALID_ENVIRONMENT`], with all missing variables in one message, or naming the variable and
+    /// [`code::INVALID_ENVIRONMENT`]. The message names all missing variables, or the invalid variable and
     /// its value.
     pub fn parse(get: impl Fn(&str) -> Option<OsString>) -> Result<Environment, CniError> {
         let text = |name: &str| -> Result<String, CniError> {
-            get(name).unwrap_or_default().into_string().map_err(|raw| {
-                invalid(format!("{name}: {raw:?} is not UTF-8: container runtimes pass plain text here"))
-            })
+            get(name)
+                .unwrap_or_default()
+                .into_string()
+                .map_err(|raw| invalid(format!("{name}: {raw:?} is not UTF-8")))
         };
         let verb = text("CNI_COMMAND")?;
         let Some(command) = Command::parse(&verb) else {
@@ -89,7 +91,7 @@ impl Environment {
         Ok(env)
     }
 
-    /// The value of a variable; for DEL, none in place of a broken one.
+    /// The value of a variable. DEL gets none if the value is invalid.
     fn or_without<T: Default>(&mut self, value: Result<T, CniError>) -> Result<T, CniError> {
         match value {
             Err(error) if self.command == Command::Del => {
@@ -101,8 +103,8 @@ impl Environment {
     }
 }
 
-/// Whether a text is a network name or container id: `^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`. Such a text is also a
-/// safe file name: no slash, not `..`, not hidden.
+/// Whether a string is a network name or container ID: `^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`. Such a string is also
+/// a safe file name: it has no slash, is not `..` and does not begin with a dot.
 pub fn is_identifier(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
@@ -112,7 +114,7 @@ fn check_container_id(id: &str) -> Result<(), CniError> {
     if id.len() > MAX_CONTAINER_ID {
         let head: String = id.chars().take(20).collect();
         return Err(invalid(format!(
-            "CNI_CONTAINERID: {head:?}… has {} bytes: at most {MAX_CONTAINER_ID} are taken",
+            "CNI_CONTAINERID: {head:?}… has {} bytes: at most {MAX_CONTAINER_ID} are allowed",
             id.len()
         )));
     }

@@ -1,29 +1,29 @@
-//! Errors as the specification wants them: a number, a line for people, and details (CNI 1.1, section 5,
-//! "Error").
+//! The specification's errors: a number, a message in one line, and details (CNI 1.1, section 5, "Error").
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// The error numbers: below 100 the specification's, from 100 ours.
+/// The error numbers. The specification has those below 100, our own begin at 100.
 pub mod code {
     /// The configuration's `cniVersion` is unknown, or the verb is not part of it.
     pub const INCOMPATIBLE_VERSION: u32 = 1;
-    /// A key of the configuration holds something that cannot be done here; the message names key and value.
+    /// A key of the configuration asks for something that is not possible here. The message names the key and
+    /// the value.
     pub const UNSUPPORTED_FIELD: u32 = 2;
-    /// The container is unknown or gone; the runtime need not clean anything up.
+    /// The container is unknown or gone. The runtime need not clean up.
     pub const UNKNOWN_CONTAINER: u32 = 3;
     /// A `CNI_*` variable is missing or invalid.
     pub const INVALID_ENVIRONMENT: u32 = 4;
     /// Reading or writing a file failed.
     pub const IO_FAILURE: u32 = 5;
-    /// The configuration, or what a delegate answered, could not be decoded.
+    /// The configuration, or the answer of a delegate, could not be decoded.
     pub const DECODING_FAILURE: u32 = 6;
-    /// The configuration is understood and wrong.
+    /// The configuration has an invalid value, or keys that exclude each other.
     pub const INVALID_CONFIG: u32 = 7;
     /// `CNI_NETNS` is the plugin's own network namespace.
     pub const INVALID_NETNS: u32 = 8;
-    /// A passing condition: the runtime should try again.
+    /// A temporary condition. The runtime should try again.
     pub const TRY_AGAIN_LATER: u32 = 11;
     /// STATUS: an ADD cannot work now.
     pub const PLUGIN_NOT_AVAILABLE: u32 = 50;
@@ -40,25 +40,25 @@ pub mod code {
     pub const DELEGATE_FAILED: u32 = 103;
     /// A host port is held by another attachment.
     pub const PORT_TAKEN: u32 = 104;
-    /// The MAC that was asked for is somebody else's.
+    /// Another machine or pod has the requested MAC.
     pub const MAC_TAKEN: u32 = 105;
-    /// IPAM: container and interface hold an address already.
+    /// IPAM: the container already has an address for this interface.
     pub const ALREADY_ALLOCATED: u32 = 110;
     /// IPAM: a requested address is taken, outside the ranges, or the gateway. `hostAccess`: the node has it
     /// in another VLAN.
     pub const ADDRESS_UNAVAILABLE: u32 = 111;
-    /// A defect of the plugin itself; the same number as libcni's own.
+    /// A defect of the plugin itself. libcni has the same number for its own.
     pub const INTERNAL: u32 = 999;
 }
 
 /// An error on its way to the runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CniError {
-    /// One of [`code`], or a delegate's own.
+    /// A number of [`code`], or a delegate's own number.
     pub code: u32,
     /// One line, lower case, with the key and the value, without a full stop.
     pub msg: String,
-    /// More lines; may be empty.
+    /// Further lines. May be empty.
     pub details: String,
 }
 
@@ -80,7 +80,7 @@ impl CniError {
         self
     }
 
-    /// The same error under another number.
+    /// The same error with another number.
     #[must_use]
     pub fn with_code(mut self, code: u32) -> CniError {
         self.code = code;
@@ -99,7 +99,8 @@ impl CniError {
         Value::Object(map)
     }
 
-    /// Reads what a delegate printed, to pass it on as it is. `None` when this is not an error document.
+    /// Reads the error document that a delegate printed, to pass it on unchanged. None if it is not an error
+    /// document.
     pub fn from_json(value: &Value) -> Option<CniError> {
         let code = value.get("code")?.as_u64().and_then(|code| u32::try_from(code).ok())?;
         let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();

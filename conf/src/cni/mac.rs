@@ -7,7 +7,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacAddr(pub [u8; 6]);
 
-/// Why a text is not a usable hardware address.
+/// Why a string is not a usable hardware address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MacError {
     /// Not six pairs of hex digits.
@@ -41,7 +41,7 @@ impl MacAddr {
 impl FromStr for MacAddr {
     type Err = MacError;
 
-    /// Takes `02:00:AC:14:38:10` and `02-00-ac-14-38-10`, not a mixture.
+    /// Accepts `02:00:AC:14:38:10` and `02-00-ac-14-38-10`, but no mixture.
     fn from_str(text: &str) -> Result<MacAddr, MacError> {
         let wrong = || MacError::Syntax(text.to_owned());
         let separator = if text.contains('-') { '-' } else { ':' };
@@ -49,7 +49,7 @@ impl FromStr for MacAddr {
         let mut pairs = text.split(separator);
         for byte in &mut bytes {
             let pair = pairs.next().ok_or_else(wrong)?;
-            // from_str_radix alone would take "+f".
+            // from_str_radix alone would accept "+f".
             if pair.len() != 2 || !pair.bytes().all(|digit| digit.is_ascii_hexdigit()) {
                 return Err(wrong());
             }

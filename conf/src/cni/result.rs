@@ -1,7 +1,7 @@
-//! What an ADD answers, in the shape of every version (CNI 1.1, section 5, "ADD Success").
+//! The result of an ADD, in the shape of every version (CNI 1.1, section 5, "ADD Success").
 //!
-//! [`AddResult`] is the newest shape. `decode` reads all of them into it, `encode` writes it as the caller's
-//! version.
+//! [`AddResult`] has the newest shape. `decode` converts every version to it, `encode` converts it to the
+//! caller's version.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ mod encode;
 /// The result of an ADD, or of a whole chain so far (`prevResult`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddResult {
-    /// Every interface made or passed on, on the host and in the container. IPAM plugins have none.
+    /// Every interface of the attachment so far, on the host and in the container. IPAM plugins have none.
     pub interfaces: Vec<Interface>,
     /// The container's addresses.
     pub ips: Vec<IpConfig>,
@@ -35,7 +35,7 @@ pub struct Interface {
     pub mac: Option<String>,
     /// Its MTU in bytes (1.1.0 only).
     pub mtu: Option<u32>,
-    /// The path of its network namespace; absent on the host.
+    /// The path of its network namespace. None on the host.
     pub sandbox: Option<String>,
     /// The path of a vhost-user socket (1.1.0 only).
     pub socket_path: Option<String>,
@@ -59,13 +59,13 @@ pub struct IpConfig {
 pub struct Route {
     /// The destination.
     pub dst: IpNet,
-    /// The next hop; the address's gateway when absent.
+    /// The next hop. None for the address's gateway.
     pub gw: Option<IpAddr>,
     /// The path MTU in bytes.
     pub mtu: Option<u32>,
     /// The MSS to announce, in bytes.
     pub advmss: Option<u32>,
-    /// The route's priority (metric); the lowest wins.
+    /// The route's priority (metric). The lowest wins.
     pub priority: Option<u32>,
     /// The routing table.
     pub table: Option<u32>,
@@ -100,11 +100,11 @@ impl Dns {
     }
 }
 
-/// Says, before anything is set up, whether an attachment with this many addresses has a result in `version`:
-/// 0.1.0 and 0.2.0 know one address a family and no attachment without addresses.
+/// Checks, before anything is set up, that `version` can express a result with this many addresses. 0.1.0 and
+/// 0.2.0 need an address, and have one for each family at most.
 ///
 /// # Errors
-/// [`code::UNSUPPORTED_FIELD`], naming the version and what would do.
+/// [`code::UNSUPPORTED_FIELD`]. The message names the version and those that can.
 pub fn convertible(version: Version, v4: usize, v6: usize) -> Result<(), CniError> {
     if version >= Version::V0_3_0 {
         return Ok(());

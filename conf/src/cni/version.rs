@@ -1,9 +1,9 @@
-//! The versions of the specification, and which verb is part of which.
+//! The versions of the specification, and the verbs of each.
 
 use super::command::Command;
 use super::error::{CniError, code};
 
-/// A version of the CNI specification that we speak. The order is the order of publication.
+/// A supported version of the CNI specification. They are ordered by publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
 pub enum Version {
@@ -28,7 +28,7 @@ impl Version {
         Version::V1_1_0,
     ];
 
-    /// What we speak when the caller's version is not known.
+    /// The version for answers if the caller's version is unknown.
     pub const NEWEST: Version = Version::V1_1_0;
 
     /// The version as `cniVersion` spells it.
@@ -49,11 +49,11 @@ impl Version {
         Version::ALL.map(Version::as_str).join(", ")
     }
 
-    /// An exact match, as the specification demands. The empty string is 0.1.0, the version of a time when
-    /// the key did not exist; libcni reads it so too.
+    /// Reads a version, by an exact match as the specification demands. The empty string is 0.1.0, which is
+    /// older than the key `cniVersion`. libcni reads it the same way.
     ///
     /// # Errors
-    /// [`code::INCOMPATIBLE_VERSION`], naming the supported versions.
+    /// [`code::INCOMPATIBLE_VERSION`]. The message names the supported versions.
     pub fn parse(text: &str) -> Result<Version, CniError> {
         if text.is_empty() {
             return Ok(Version::V0_1_0);

@@ -70,8 +70,8 @@ fn contradictions_name_both_keys() {
     refused(&format!(r#"{uplink}, "isDefaultGateway": true"#), "isDefaultGateway: true excludes uplink");
     refused(&format!(r#"{uplink}, "ipMasq": true"#), "ipMasq: true excludes uplink");
     refused(&format!(r#"{uplink}, "vlan": 7"#), "uplink.vlan and vlan or vlanTrunk exclude each other");
-    refused(&format!(r#"{uplink}, "bridge": "bond0.136""#), "is the name of the uplink as well");
-    refused(r#""uplink": {"master": "bond0", "name": "x"}"#, "uplink.name names a sub-interface");
+    refused(&format!(r#"{uplink}, "bridge": "bond0.136""#), "is also the name of the uplink");
+    refused(r#""uplink": {"master": "bond0", "name": "x"}"#, "uplink.name has no effect without uplink.vlan");
     refused(r#""hairpinMode": true, "promiscMode": true"#, "hairpinMode and promiscMode");
     refused(r#""disableContainerInterface": true, "ipam": {"type": "x"}"#, "disableContainerInterface");
     let port = r#""capabilities": {"portMappings": true}, "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80}]}"#;
@@ -147,6 +147,6 @@ fn masquerading_is_done_with_nftables_and_says_so() {
     let ipam = r#""ipam": {"type": "x"}, "ipMasq": true"#;
     assert_eq!(warnings(&format!(r#"{ipam}, "ipMasqBackend": "nftables""#)), [""; 0]);
     let told = warnings(&format!(r#"{ipam}, "ipMasqBackend": "iptables""#));
-    assert!(told[0].starts_with("ipMasqBackend: \"iptables\" is done with nftables"), "{told:?}");
+    assert!(told[0].starts_with("ipMasqBackend: \"iptables\" is ignored"), "{told:?}");
     refused(r#""ipMasqBackend": "pf""#, "ipMasqBackend: \"pf\" is not one of nftables, iptables");
 }

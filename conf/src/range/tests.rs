@@ -85,7 +85,7 @@ fn never_the_network_or_broadcast_address() {
     assert_eq!((range.first.to_string(), range.last.to_string()), ("10.0.0.1".into(), "10.0.0.254".into()));
     assert_eq!(
         warnings[1],
-        "ipam.rangeEnd: 10.0.0.255 is no host address of 10.0.0.0/24 and is not assigned"
+        "ipam.rangeEnd: 10.0.0.255 is not a host address of 10.0.0.0/24, so it is never assigned"
     );
     assert!(read(&json!({"subnet": "10.0.0.0/24", "slice": "10.0.0.0/28"})).unwrap().1.is_empty());
 }
@@ -108,7 +108,7 @@ fn refuses_contradictions() {
     check(with("slice", "2001:db8::/64"), "ipam.slice: 2001:db8::/64 is not within subnet 10.0.0.0/24");
     check(with("gateway", "10.0.1.1"), "ipam.gateway: 10.0.1.1 is not within subnet 10.0.0.0/24");
     check(with("gateway", "fe80::1"), "ipam.gateway: fe80::1 is not within subnet 10.0.0.0/24");
-    check(with("gateway", "10.0.0.255"), "ipam.gateway: 10.0.0.255 is no host address of 10.0.0.0/24");
+    check(with("gateway", "10.0.0.255"), "ipam.gateway: 10.0.0.255 is not a host address of 10.0.0.0/24");
     check(with("rangeStart", "10.0.1.1"), "ipam.rangeStart: 10.0.1.1 is not within subnet 10.0.0.0/24");
     check(with("rangeEnd", "9.0.0.1"), "ipam.rangeEnd: 9.0.0.1 is not within subnet 10.0.0.0/24");
     check(
@@ -117,7 +117,7 @@ fn refuses_contradictions() {
     );
     check(
         json!({"subnet": "10.0.0.0/24", "slice": "10.0.0.16/28", "rangeEnd": "10.0.0.20"}),
-        "ipam.slice: 10.0.0.16/28 together with rangeStart or rangeEnd: give the one or the other",
+        "ipam.slice: 10.0.0.16/28 excludes rangeStart and rangeEnd: remove it or them",
     );
     let nothing = "has no address to assign besides network, broadcast and gateway";
     check(with("slice", "10.0.0.0/32"), &format!("ipam.slice: 10.0.0.0/32 {nothing}"));

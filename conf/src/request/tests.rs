@@ -26,7 +26,7 @@ fn parse(verb: &str, stdin: &str) -> Result<Request, CniError> {
     Request::parse(env(verb, ""), stdin.as_bytes().to_vec())
 }
 
-/// An ADD with some keys over a sound configuration.
+/// An ADD with a valid configuration and these keys.
 fn add(args: &str, keys: &Value) -> Request {
     let mut config = json!({"cniVersion": "1.1.0", "name": "vlan136"});
     config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
@@ -42,7 +42,7 @@ fn refuses(verb: &str, stdin: &str, code: u32, part: &str) {
 #[test]
 fn refuses_what_is_no_configuration() {
     for verb in ["ADD", "DEL", "CHECK", "GC", "STATUS"] {
-        refuses(verb, "", code::DECODING_FAILURE, "no network configuration");
+        refuses(verb, "", code::DECODING_FAILURE, "the network configuration is missing");
         refuses(verb, "[]", code::DECODING_FAILURE, "not a JSON object");
         refuses(verb, "{\"name\": }", code::DECODING_FAILURE, "line 1 column 10");
         refuses(verb, "{} x", code::DECODING_FAILURE, "trailing characters");

@@ -1,4 +1,4 @@
-//! What the cursor reads and what it says of the rest.
+//! What the cursor reads, and how it reports the other keys.
 
 use serde_json::json;
 
@@ -92,10 +92,10 @@ fn a_mistyped_key_is_recognised() {
         assert_eq!(
             told,
             [
-                "uplink.Mastre: unknown key, ignored; is master meant?",
+                "uplink.Mastre: unknown key, ignored; did you mean master?",
                 "uplink.id: unknown key, ignored",
                 "uplink.other: unknown key, ignored",
-                "uplink.slize: unknown key, ignored; is slice meant?",
+                "uplink.slize: unknown key, ignored; did you mean slice?",
             ]
         );
     });

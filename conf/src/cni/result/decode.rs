@@ -1,4 +1,4 @@
-//! JSON of any version to [`AddResult`].
+//! Converts the JSON of any version to [`AddResult`].
 
 use serde_json::Value;
 
@@ -8,8 +8,8 @@ use crate::cni::version::Version;
 use crate::section::Section;
 
 impl AddResult {
-    /// Reads a delegate's answer, in the version that it names or else in `fallback`, the version of the
-    /// configuration that it was given. Unknown keys are left aside.
+    /// Reads a delegate's answer in the version that it names. Without one, reads it as `fallback`, the
+    /// version of the delegate's configuration. Unknown keys are ignored.
     ///
     /// # Errors
     /// [`code::INCOMPATIBLE_VERSION`] for an unknown version, else [`code::DECODING_FAILURE`] with the key's
@@ -22,8 +22,7 @@ impl AddResult {
         AddResult::from_json_at(value, fallback, "result").map_err(recode)
     }
 
-    /// The same for a result that is part of the configuration: errors name `path`, with
-    /// [`code::INVALID_CONFIG`].
+    /// Reads a result that is part of the configuration, at `path`. Errors have [`code::INVALID_CONFIG`].
     pub(crate) fn from_json_at(value: &Value, fallback: Version, path: &str) -> Result<AddResult, CniError> {
         let Some(map) = value.as_object() else {
             return Err(CniError::config(format!("{path}: {} is not an object", kind(value))));
@@ -41,7 +40,7 @@ impl AddResult {
     }
 }
 
-/// 0.3.0 and later. 0.3 and 0.4 carry `version` with each address, which repeats what the address says.
+/// 0.3.0 and later. 0.3 and 0.4 carry `version` with each address, which repeats the address's family.
 fn by_list(root: &Section<'_>) -> Result<AddResult, CniError> {
     let mut result = AddResult::default();
     for section in root.sections("interfaces")? {
@@ -126,7 +125,7 @@ impl Dns {
     }
 }
 
-/// The index of an interface. Some plugins write -1 for none.
+/// The index of an interface. Some plugins write -1 if there is none.
 fn index(section: &Section<'_>) -> Result<Option<usize>, CniError> {
     if section.value("interface").and_then(Value::as_i64).is_some_and(|index| index < 0) {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! [`AddResult`] to the JSON of the caller's version.
+//! Converts [`AddResult`] to the JSON of the caller's version.
 
 use ipnet::IpNet;
 use serde_json::{Map, Value};
@@ -8,10 +8,10 @@ use crate::cni::error::CniError;
 use crate::cni::version::Version;
 
 impl AddResult {
-    /// The document for stdout. Empty lists are left out; what a version has no key for is left out too.
+    /// The document for stdout. It leaves out empty lists, and values that the version has no key for.
     ///
     /// # Errors
-    /// As [`convertible`].
+    /// The errors of [`convertible`].
     pub fn to_json(&self, version: Version) -> Result<Value, CniError> {
         let mut map = Map::new();
         map.insert("cniVersion".into(), version.as_str().into());
@@ -30,7 +30,7 @@ impl AddResult {
         Ok(Value::Object(map))
     }
 
-    /// 0.1.0 and 0.2.0. A route whose family has no address has no place there and no use.
+    /// 0.1.0 and 0.2.0. They cannot express a route whose family has no address, and no pod could use it.
     fn by_family(&self, map: &mut Map<String, Value>, version: Version) -> Result<(), CniError> {
         let is_v4 = |net: &IpNet| matches!(net, IpNet::V4(_));
         let v4 = self.ips.iter().filter(|ip| is_v4(&ip.address)).count();
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use crate::cni::error::code;
 
-    /// Everything that a result can hold.
+    /// A result with every field set.
     fn full() -> AddResult {
         let interface = |name: &str, sandbox: Option<&str>| Interface {
             name: name.into(),
