@@ -5,9 +5,7 @@
 //! devices after a firewall restart.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder};
-use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::path::PathBuf;
 
 use cni_conf::cni::error::{CniError, code};
@@ -18,7 +16,7 @@ use kernel::{Conn, NetError, link};
 
 use crate::lock::RecordLock;
 use crate::plan::boundary::{self as plan, FORWARD, TABLE};
-use crate::record::node_folder;
+use crate::record::{create_folder, node_folder, remove_file_if_any};
 
 /// Called before a pod of this network is attached. Makes sure that the node forwards nothing from the
 /// network, or forwards again if the configuration now wants that. Restores missing rules.
@@ -172,7 +170,7 @@ impl Devices {
     fn write(&self, device: &str, port: &str) -> Result<(), CniError> {
         let path = self.folder.join(device);
         let failed = |e| CniError::new(code::IO_FAILURE, format!("write record {}: {e}", path.display()));
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
+        create_folder(&self.folder).map_err(failed)?;
         fs::write(&path, port).map_err(|e| {
             // On a full disk, an empty file without information may be left.
             let _ = fs::remove_file(&path);
@@ -182,12 +180,8 @@ impl Devices {
 
     fn remove(&self, device: &str) -> Result<(), CniError> {
         let path = self.folder.join(device);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => {
-                Err(CniError::new(code::IO_FAILURE, format!("remove record {}: {e}", path.display())))
-            }
-            _ => Ok(()),
-        }
+        remove_file_if_any(&path)
+            .map_err(|e| CniError::new(code::IO_FAILURE, format!("remove record {}: {e}", path.display())))
     }
 
     /// The devices whose rule this network removes: its configuration asks for forwarding, or it has no

@@ -23,7 +23,7 @@ use crate::ownership::Attachment;
 use crate::plan::guard::ruleset::{self, MACS, PORTS, TABLE};
 use crate::plan::guard::{Limits, Port, describe_element, elements};
 use crate::plan::nat::element_comment;
-use crate::record::{Record, Records};
+use crate::record::{GuardRecord, Records};
 
 /// How often an ADD retries if the table disappears before it is used.
 const ATTEMPTS: usize = 20;
@@ -32,7 +32,7 @@ const ATTEMPTS: usize = 20;
 #[derive(Debug)]
 pub struct Guard {
     nft: Nft,
-    records: Records,
+    records: Records<GuardRecord>,
 }
 
 /// What a pod of this network may send. None if it is not restricted.
@@ -51,7 +51,7 @@ pub fn limits(network: &Network) -> Option<Limits> {
 impl Guard {
     /// Opens a socket in the namespace of the calling thread.
     pub fn open() -> Result<Guard, CniError> {
-        Ok(Guard { nft: Nft::open()?, records: Records::of_guards()? })
+        Ok(Guard { nft: Nft::open()?, records: Records::of_this_node()? })
     }
 
     /// Fails and names the module if the kernel lacks one. Changes nothing. If our table exists, the kernel
@@ -76,7 +76,7 @@ impl Guard {
     }
 
     /// Writes the record and allows the pod's addresses.
-    pub async fn allow_addresses(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
+    pub async fn allow_addresses(&self, node: &Conn, record: &GuardRecord) -> Result<(), CniError> {
         self.install_elements(node, &elements_of(record), Some(record)).await
     }
 
@@ -84,7 +84,7 @@ impl Guard {
         &self,
         node: &Conn,
         elements: &[Element],
-        record: Option<&Record>,
+        record: Option<&GuardRecord>,
     ) -> Result<(), CniError> {
         let changes: Vec<Change> = elements.iter().cloned().map(add).collect();
         for _ in 0..ATTEMPTS {
@@ -177,7 +177,7 @@ impl Guard {
         Ok(self.lost_element(&record)?.is_some())
     }
 
-    fn lost_element(&self, record: &Record) -> Result<Option<Element>, CniError> {
+    fn lost_element(&self, record: &GuardRecord) -> Result<Option<Element>, CniError> {
         for element in elements_of(record) {
             if self.nft.element(TABLE, element.set, &element.key)?.is_none() {
                 return Ok(Some(element));
@@ -237,7 +237,7 @@ impl Guard {
 /// Removes an attachment's guard if it `may_have` one or has a record. Returns the socket: closing it waits
 /// until the kernel has freed the deleted elements.
 pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nft>, CniError> {
-    let known = Records::of_guards()?.has(veth);
+    let known = Records::<GuardRecord>::of_this_node()?.has(veth);
     if !may_have && !known {
         return Ok(None);
     }
@@ -300,7 +300,7 @@ pub fn broken<'a>(veths: impl Iterator<Item = &'a str>) -> Result<Vec<(String, S
 /// logged and do not fail the call.
 pub async fn repair_and_log(node: &Conn) {
     let repaired = async {
-        let records = Records::of_guards()?;
+        let records = Records::of_this_node()?;
         if records.is_empty() {
             Ok(())
         } else {
@@ -315,7 +315,7 @@ pub async fn repair_and_log(node: &Conn) {
 
 /// Restores what is missing from any pod's guard, and returns descriptions of it.
 pub async fn repair(node: &Conn) -> Result<Vec<String>, CniError> {
-    let records = Records::of_guards()?;
+    let records = Records::of_this_node()?;
     if records.is_empty() {
         return Ok(Vec::new());
     }
@@ -353,10 +353,11 @@ pub fn remove_stale(ports: &[String], links: &[&Link]) -> Result<(), CniError> {
     Ok(())
 }
 
-fn elements_of(record: &Record) -> Vec<Element> {
-    let (Some(limits), Some(mac)) = (&record.guard, record.mac) else { return Vec::new() };
-    let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
-    let attachment = record.attachment();
+fn elements_of(record: &GuardRecord) -> Vec<Element> {
+    let GuardRecord { pod, limits } = record;
+    let Some(mac) = pod.mac else { return Vec::new() };
+    let addresses: Vec<IpAddr> = pod.addresses.iter().map(IpNet::addr).collect();
+    let attachment = pod.attachment();
     let (veth, comment) = (attachment.host_interface(), element_comment(&attachment));
     elements(&Port { veth: &veth, mac, addresses: &addresses, limits, comment: &comment })
 }

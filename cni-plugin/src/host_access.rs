@@ -18,7 +18,7 @@ use kernel::{Batch, Conn, Request, Result, addr, link, neigh, route};
 use crate::ownership::{is_attachment, metric_of};
 use crate::plan::host_access::{self as plan, NodeAddresses};
 use crate::pod::Pod;
-use crate::record::Record;
+use crate::record::PodInterface;
 use crate::undo::UndoLog;
 
 mod check;
@@ -185,7 +185,7 @@ pub async fn install(
     pod: &Pod,
     veth: &VethPair<'_>,
     routes: &HostRoutes,
-    record: &Record,
+    recorded: &PodInterface,
     undo: &mut UndoLog<'_>,
 ) -> std::result::Result<(), CniError> {
     let (Some(node_mac), Some(pod_mac)) = (veth.device.mac, veth.container.mac) else { return Ok(()) };
@@ -225,6 +225,6 @@ pub async fn install(
         remove(&installed)?;
         deleted.outcome
     });
-    records::write_record(record, veth, routes)?;
+    records::write_record(recorded, veth, routes)?;
     Ok(Batch::open()?.send(&of_node)?)
 }

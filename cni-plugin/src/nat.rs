@@ -30,13 +30,13 @@ use kernel::sysctl::InterfaceSysctls;
 use crate::lock::RecordLock;
 use crate::plan::nat::ruleset::{self, TABLE};
 use crate::plan::nat::{self as plan, SUBNET_CHAINS, localhost};
-use crate::record::{Record, Records};
+use crate::record::{NatRecord, Records};
 
 /// The node's packet filter and the records of the attachments in it.
 #[derive(Debug)]
 pub struct Nat {
     nft: Nft,
-    records: Records,
+    records: Records<NatRecord>,
 }
 
 impl Nat {
@@ -113,8 +113,8 @@ impl Nat {
     /// of an ADD whose port was refused, or that was killed before it knew, names such elements too.
     /// Attachments of the same container on other networks get the host ports in the same transaction, so
     /// that no other container gets them in between.
-    async fn remove_elements(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
-        let own = plan::element_comment(&record.attachment());
+    async fn remove_elements(&self, node: &Conn, record: &NatRecord) -> Result<(), CniError> {
+        let own = plan::element_comment(&record.pod.attachment());
         let mut going = Vec::new();
         for element in plan::elements(record) {
             let there = self.nft.element(TABLE, element.set, &element.key)?;
@@ -131,7 +131,7 @@ impl Nat {
     pub async fn collect(&self, node: &Conn, network: &str, wanted: &[String]) -> Result<(), CniError> {
         let stale = |veth: &str| !wanted.iter().any(|name| name == veth);
         for (veth, record) in self.records.all() {
-            if record.network == network && stale(&veth) {
+            if record.pod.network == network && stale(&veth) {
                 self.remove(node, &veth).await?;
             }
         }
@@ -196,7 +196,7 @@ impl Nat {
         &self,
         node: &Conn,
         gone: Option<&str>,
-        last: Option<&Record>,
+        last: Option<&NatRecord>,
     ) -> Result<(), CniError> {
         if !self.records.is_empty() {
             return Ok(());
@@ -225,7 +225,7 @@ impl Nat {
     /// Older versions enabled `route_localnet` and listed the devices in a set. It is disabled again for
     /// these devices, and after a flush of the set for devices whose records were written by an older
     /// version. `gone` is the record of an attachment that was just removed.
-    fn disable_old_route_localnet(&self, gone: Option<&Record>) -> Result<(), CniError> {
+    fn disable_old_route_localnet(&self, gone: Option<&NatRecord>) -> Result<(), CniError> {
         let listed = self.nft.elements(TABLE, localhost::FORMER)?.into_iter();
         let mut devices: BTreeSet<String> = listed
             .filter(|there| there.comment.is_empty())
@@ -235,7 +235,7 @@ impl Nat {
         let records = all.iter().map(|(_, record)| record).chain(gone);
         let of_old_versions = records
             .filter(|record| record.localhost.is_none() && plan::target_of_localhost(record).is_some());
-        devices.extend(of_old_versions.map(|record| record.device.clone()));
+        devices.extend(of_old_versions.map(|record| record.pod.device.clone()));
         for device in devices {
             InterfaceSysctls::ipv4().write(&device, "route_localnet", "0")?;
         }
@@ -247,7 +247,7 @@ impl Nat {
 /// configuration `may_have` some, by the comments of the elements. Returns the socket, which is slow to
 /// close.
 pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nft>, CniError> {
-    let records = Records::of_this_node()?;
+    let records = Records::<NatRecord>::of_this_node()?;
     if !may_have && !records.has(veth) {
         return Ok(None);
     }
@@ -273,7 +273,7 @@ pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nf
 /// bridged pods, after the last of these pods. `gone` is the veth of a pod that is being removed.
 pub async fn repair_and_log(node: &Conn, gone: Option<&str>) {
     let repaired = async {
-        let records = Records::of_this_node()?;
+        let records = Records::<NatRecord>::of_this_node()?;
         if records.are_absent() {
             return Ok(());
         }
@@ -307,7 +307,7 @@ pub async fn repair(node: &Conn) -> Result<Vec<String>, CniError> {
 /// each DEL may have seen the other pod.
 pub async fn remove_unused_table_and_log(node: &Conn) {
     let ended = async {
-        let records = Records::of_this_node()?;
+        let records = Records::<NatRecord>::of_this_node()?;
         if records.are_absent() || !records.is_empty() {
             return Ok(());
         }
@@ -331,7 +331,7 @@ pub async fn remove_leftovers(node: &Conn) -> Result<(), CniError> {
 
 /// Removes the NAT rules of every attachment of a network except those whose veths are `wanted`.
 pub async fn collect(node: &Conn, network: &str, wanted: &[String], may_have: bool) -> Result<(), CniError> {
-    let known = !Records::of_this_node()?.are_absent();
+    let known = !Records::<NatRecord>::of_this_node()?.are_absent();
     if !may_have && !known {
         return Ok(());
     }
@@ -348,7 +348,7 @@ pub async fn collect(node: &Conn, network: &str, wanted: &[String], may_have: bo
 /// For CHECK: describes what is missing or changed in an attachment's NAT rules. `expected`: its
 /// configuration requires some.
 pub fn difference(veth: &str, expected: bool) -> Result<Option<String>, CniError> {
-    let records = Records::of_this_node()?;
+    let records = Records::<NatRecord>::of_this_node()?;
     if expected || records.has(veth) { Nat::open()?.difference(veth, expected) } else { Ok(None) }
 }
 

@@ -5,9 +5,9 @@
 //! One line per refusal, `INDEX NETWORK` with the index of the veth, in
 //! `/run/vlan-bridge/refused/NODE/VETH`. An attachment without refusals has no file.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use cni_conf::cni::error::{CniError, code};
@@ -15,7 +15,7 @@ use cni_conf::request::Request;
 use kernel::{Conn, link};
 
 use crate::ownership::Attachment;
-use crate::record::node_folder;
+use crate::record::{create_folder, node_folder, remove_file_if_any};
 
 const KIND: &str = "refused";
 
@@ -36,7 +36,7 @@ async fn try_note(request: &Request) -> Result<(), CniError> {
     let path = path(&veth)?;
     let failed = |e: std::io::Error| failure("write", &path, &e);
     if let Some(folder) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        create_folder(folder).map_err(failed)?;
     }
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(failed)?;
     file.write_all(line(host.index, &request.name).as_bytes()).map_err(failed)
@@ -55,10 +55,7 @@ pub fn was(index: u32, veth: &str, network: &str) -> Result<bool, CniError> {
 /// Removes the refusals that were recorded for an attachment.
 pub fn delete_record(veth: &str) -> Result<(), CniError> {
     let path = path(veth)?;
-    match fs::remove_file(&path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(failure("remove", &path, &e)),
-        _ => Ok(()),
-    }
+    remove_file_if_any(&path).map_err(|e| failure("remove", &path, &e))
 }
 
 fn line(index: u32, network: &str) -> String {

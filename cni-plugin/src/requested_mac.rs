@@ -16,7 +16,7 @@ use kernel::{Conn, NetError, link, neigh, route};
 use serde_json::Value;
 
 use crate::ownership::{Attachment, attachment_of};
-use crate::record::{Record, Records};
+use crate::record::{self, PodInterface};
 
 /// Returns an error that names the holder if the MAC is known to be in use. Changes nothing.
 pub async fn check(
@@ -73,17 +73,14 @@ fn of_an_attachment(
     mac: MacAddr,
 ) -> Result<Option<String>, CniError> {
     let device = network.node_device();
-    let is_here = |record: &Record| {
-        record.device == device
-            || [&record.device].into_iter().chain(&record.bridge).any(|name| *name == network.bridge)
+    let is_here = |pod: &PodInterface| {
+        pod.device == device
+            || [&pod.device].into_iter().chain(&pod.bridge).any(|name| *name == network.bridge)
     };
-    let of_routes = Records::of_host_routes()?.into_iter().map(|(_, records)| records);
-    for records in [Records::of_this_node()?, Records::of_guards()?].into_iter().chain(of_routes) {
-        for (veth, record) in records.all() {
-            let port = links.iter().find(|link| link.name == veth).filter(|_| veth != own);
-            if port.is_some() && record.mac == Some(mac) && is_here(&record) {
-                return Ok(Some(behind(port, Kind::Static)));
-            }
+    for (veth, pod) in record::pods()? {
+        let port = links.iter().find(|link| link.name == veth).filter(|_| veth != own);
+        if port.is_some() && pod.mac == Some(mac) && is_here(&pod) {
+            return Ok(Some(behind(port, Kind::Static)));
         }
     }
     Ok(None)

@@ -15,7 +15,7 @@ use vlan_bridge::host_access::Missing;
 use vlan_bridge::nat::BridgedDrop;
 use vlan_bridge::ownership::is_attachment;
 use vlan_bridge::ports::AttachmentId;
-use vlan_bridge::record::Record;
+use vlan_bridge::record::NatRecord;
 use vlan_bridge_ipam::store::{Known, StoreError, Usage};
 
 use crate::bond::Bond;
@@ -65,7 +65,7 @@ pub(crate) struct Facts {
     /// The drivers of NICs, by the interface's name.
     pub(crate) drivers: BTreeMap<String, String>,
     /// The records of attachments with NAT rules or host ports, by the name of the veth.
-    pub(crate) records: BTreeMap<String, Record>,
+    pub(crate) records: BTreeMap<String, NatRecord>,
     /// Attachments whose NAT rules are incomplete, and what is missing.
     pub(crate) broken_rules: Vec<(String, String)>,
     /// The host ends of veths that have a guard in nftables; none if nftables cannot be read.

@@ -11,7 +11,7 @@ use kernel::link::{Kind, Link};
 use kernel::{Conn, addr, remove};
 use serde_json::{Value, json};
 use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
-use vlan_bridge::record::Records;
+use vlan_bridge::record::{GuardRecord, NatRecord, Records};
 use vlan_bridge::{boundary, guard, host_access, nat, ports, trunk};
 
 use crate::args::{Output, Uninstall};
@@ -71,7 +71,8 @@ pub(crate) fn run(args: &Uninstall, out: &mut dyn Write) -> Result<()> {
 /// Removes the state outside the pods' interfaces of pods that ended without a DEL, or whose DEL could not
 /// be called. At this point no pod is attached.
 async fn delete_state_of_dead_pods(conn: &Conn, lists: &[Value]) -> Result<()> {
-    let recorded = Records::of_this_node()?.all().into_iter().map(|(_, record)| record.network);
+    let recorded =
+        Records::<NatRecord>::of_this_node()?.all().into_iter().map(|(_, record)| record.pod.network);
     let named = lists.iter().filter_map(|list| list["name"].as_str().map(str::to_owned));
     for network in recorded.chain(named).collect::<BTreeSet<String>>() {
         nat::collect(conn, &network, &[], false).await?;
@@ -80,7 +81,7 @@ async fn delete_state_of_dead_pods(conn: &Conn, lists: &[Value]) -> Result<()> {
     // The guard's rule set stays for the next pod, and there will be none.
     guard::remove_table()?;
     boundary::remove()?;
-    let guards = Records::of_guards()?;
+    let guards = Records::<GuardRecord>::of_this_node()?;
     for (veth, _) in guards.all() {
         guards.remove(&veth)?;
     }

@@ -25,7 +25,7 @@ use crate::plan::observed::BridgeAndUplink;
 use crate::plan::pod::complete;
 use crate::plan::uplink;
 use crate::pod::{self, Pod};
-use crate::record::Record;
+use crate::record::{GuardRecord, NatRecord, PodInterface};
 use crate::undo::UndoLog;
 use crate::{boundary, config, gateway, ports, refused, requested_mac, trunk};
 
@@ -199,12 +199,11 @@ impl Add<'_> {
         // Fails before the pod is configured if the CNI version of the caller cannot express the result.
         let document = result.to_json(self.request.version)?;
         let device = node_side.as_ref().unwrap_or(bridge);
-        let mut record = self.record(device, &container, &result);
+        let interface = self.pod_interface(device, &container, &result);
         // Before the pod is configured, because duplicate address detection sends from these addresses.
-        if let Some(guard) = &self.guard {
-            let limits = guard::limits(&self.network);
-            let guarded = Record { guard: limits, masquerade: false, ports: Vec::new(), ..record.clone() };
-            guard.allow_addresses(&self.node, &guarded).await?;
+        if let (Some(guard), Some(limits)) = (&self.guard, guard::limits(&self.network)) {
+            let record = GuardRecord { pod: interface.clone(), limits };
+            guard.allow_addresses(&self.node, &record).await?;
         }
         self.pod.configure(&self.network, &container, &result).await?;
         if self.network.is_gateway {
@@ -212,18 +211,15 @@ impl Add<'_> {
         }
         let pair =
             VethPair { device, host: &host, container: &container, metric: self.attachment().metric() };
-        let routes = self.install_host_routes(&pair, &result, &record, undo).await?;
+        let routes = self.install_host_routes(&pair, &result, &interface, undo).await?;
         let has_host_routes = routes.is_some();
-        if let Some(routes) = routes.filter(|_| self.network.has_nat()) {
-            record.sources = routes.sources();
-        }
         if let Some(nat) = &self.nat {
             // Registered first, because a failed `install` may leave some rules behind.
             let veth = host.name.clone();
             undo.push(format!("packet filter of {veth}"), async move {
                 nat::detach(&self.node, &veth, true).await.map(drop)
             });
-            nat.install(&self.node, record).await?;
+            nat.install(&self.node, self.nat_record(interface, routes.as_ref())).await?;
         }
         self.pod.announce(&self.node, &host, &container, &result).await;
         ports::write_record(self.request, &self.network, container.mac, &result, has_host_routes)?;
@@ -278,7 +274,7 @@ impl Add<'_> {
         &'a self,
         pair: &VethPair<'_>,
         result: &AddResult,
-        record: &Record,
+        interface: &PodInterface,
         undo: &mut UndoLog<'a>,
     ) -> Result<Option<HostRoutes>, CniError> {
         let Some(wanted) = &self.network.host_access else { return Ok(None) };
@@ -289,7 +285,7 @@ impl Add<'_> {
         let pods: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
         let routes = host_access::host_routes(&self.node, wanted, pair.device, &pods).await?;
         host_access::check_free(&self.node, pair.device, &routes).await?;
-        host_access::install(&self.node, &self.pod, pair, &routes, record, undo).await?;
+        host_access::install(&self.node, &self.pod, pair, &routes, interface, undo).await?;
         Ok(Some(routes))
     }
 
@@ -336,8 +332,8 @@ impl Add<'_> {
         Ok(None)
     }
 
-    fn record(&self, device: &Link, container: &Link, result: &AddResult) -> Record {
-        Record {
+    fn pod_interface(&self, device: &Link, container: &Link, result: &AddResult) -> PodInterface {
+        PodInterface {
             network: self.request.name.clone(),
             container_id: self.request.env.container_id.clone(),
             ifname: self.request.env.ifname.clone(),
@@ -346,15 +342,21 @@ impl Add<'_> {
             bridge: (device.name != self.network.bridge).then(|| self.network.bridge.clone()),
             mac: container.mac,
             addresses: result.ips.iter().map(|ip| ip.address).collect(),
+        }
+    }
+
+    fn nat_record(&self, pod: PodInterface, routes: Option<&HostRoutes>) -> NatRecord {
+        let sources = routes.filter(|_| self.network.has_nat()).map(HostRoutes::sources);
+        NatRecord {
+            pod,
             masquerade: self.network.masquerade,
             direct: self.network.allow_direct_routing,
             gateway: self.network.is_gateway,
             ports: self.network.ports.clone(),
-            sources: Vec::new(),
+            sources: sources.unwrap_or_default(),
             localhost: None,
             services: self.network.services().to_vec(),
             followers: Vec::new(),
-            guard: None,
         }
     }
 

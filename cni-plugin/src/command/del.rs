@@ -17,7 +17,7 @@ use crate::delegate::{Delegate, Running};
 use crate::features::{self, PossibleFeatures};
 use crate::ownership::{Attachment, Progress, is_attachment};
 use crate::ports::AttachmentId;
-use crate::record::Records;
+use crate::record::{GuardRecord, NatRecord, Records};
 use crate::{nat, pod, ports, refused, trunk};
 
 /// Detaches a pod. An attachment that is gone in part or as a whole is no error. If the network was renamed
@@ -55,12 +55,13 @@ fn former_name(attachment: &Attachment<'_>, host: Option<&Link>) -> Result<Optio
         (id.container_id.as_str(), id.ifname.as_str()) == (attachment.container_id, attachment.ifname)
     };
     let recorded = ports::of_veth(&veth)?.filter(is_its).map(|id| id.network);
-    let records = [Records::of_this_node()?, Records::of_guards()?];
+    let (nat, guards) = (Records::<NatRecord>::of_this_node()?, Records::<GuardRecord>::of_this_node()?);
     let recorded = recorded.or_else(|| {
-        let record = records.iter().find_map(|records| records.read(&veth))?;
-        let of = record.attachment();
-        let is_its = (of.container_id, of.ifname) == (attachment.container_id, attachment.ifname);
-        is_its.then(|| record.network.clone())
+        let with_nat = nat.read(&veth).map(|record| record.pod);
+        let pod = with_nat.or_else(|| guards.read(&veth).map(|record| record.pod))?;
+        let is_its =
+            (pod.container_id.as_str(), pod.ifname.as_str()) == (attachment.container_id, attachment.ifname);
+        is_its.then_some(pod.network)
     });
     Ok(recorded.filter(|network| network != attachment.network))
 }

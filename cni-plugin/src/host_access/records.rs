@@ -8,32 +8,26 @@ use kernel::{Conn, NetError, link, neigh, route};
 
 use super::{HostRoutes, VethPair};
 use crate::lock::RecordLock;
-use crate::record::{Record, Records};
+use crate::record::{HostRoutesRecord, PodInterface, Records};
 
 /// Writes the record of the routes that [`super::install`] is about to install.
 pub(super) fn write_record(
-    record: &Record,
+    recorded: &PodInterface,
     veth: &VethPair<'_>,
     routes: &HostRoutes,
 ) -> Result<(), CniError> {
     let is_reached = |net: &&IpNet| routes.to_pod.iter().any(|(pod, _)| *pod == net.addr());
-    let of_host_routes = Record {
-        addresses: record.addresses.iter().filter(is_reached).copied().collect(),
-        masquerade: false,
-        ports: Vec::new(),
-        sources: routes.sources(),
-        services: Vec::new(),
-        guard: None,
-        ..record.clone()
-    };
+    let addresses = recorded.addresses.iter().filter(is_reached).copied().collect();
+    let record =
+        HostRoutesRecord { pod: PodInterface { addresses, ..recorded.clone() }, sources: routes.sources() };
     let _lock = RecordLock::shared()?;
-    Records::of_host_routes_by(&veth.device.name)?.write(&of_host_routes)
+    Records::of_device(&veth.device.name)?.write(&record)
 }
 
 /// The deleted records of the routes to the pod behind a veth.
 pub struct Deleted {
     /// One record for each device, even if deleting it failed.
-    pub records: Vec<Record>,
+    pub records: Vec<HostRoutesRecord>,
     /// The first error.
     pub outcome: Result<(), CniError>,
 }
@@ -41,12 +35,12 @@ pub struct Deleted {
 /// Deletes the records of the host routes to the pod behind this veth, and returns them. Call this before
 /// the routes are removed.
 pub fn delete_record(veth: &str) -> Deleted {
-    let folders = match Records::of_host_routes() {
-        Ok(folders) => folders,
+    let devices = match Records::<HostRoutesRecord>::by_device() {
+        Ok(devices) => devices,
         Err(e) => return Deleted { records: Vec::new(), outcome: Err(e) },
     };
-    let records = folders.iter().filter_map(|(_, records)| records.read(veth)).collect();
-    let outcome = folders.iter().try_for_each(|(_, records)| {
+    let records = devices.iter().filter_map(|(_, records)| records.read(veth)).collect();
+    let outcome = devices.iter().try_for_each(|(_, records)| {
         {
             let _lock = RecordLock::shared()?;
             records.remove(veth)?;
@@ -54,7 +48,7 @@ pub fn delete_record(veth: &str) -> Deleted {
         if records.is_empty() {
             let _lock = RecordLock::exclusive()?;
             records.end();
-            Records::remove_host_routes_folder_if_empty()?;
+            Records::<HostRoutesRecord>::end_devices()?;
         }
         Ok(())
     });
@@ -64,15 +58,18 @@ pub fn delete_record(veth: &str) -> Deleted {
 /// Finds the leftovers of recorded routes: a host route, or only a neighbour entry if the kernel removed
 /// the route. An entry belongs to the pod if it has the pod's MAC: on kernels before 4.20, entries do not
 /// say which program made them.
-pub(super) async fn leftovers_of(node: &Conn, recorded: &[Record]) -> Result<Vec<HostRoute>, NetError> {
+pub(super) async fn leftovers_of(
+    node: &Conn,
+    recorded: &[HostRoutesRecord],
+) -> Result<Vec<HostRoute>, NetError> {
     let mut leftovers = Vec::new();
     for record in recorded {
-        let Some(device) = link::by_name(node, &record.device).await? else { continue };
-        let metric = record.attachment().metric();
-        for address in record.addresses.iter().map(IpNet::addr) {
+        let Some(device) = link::by_name(node, &record.pod.device).await? else { continue };
+        let metric = record.pod.attachment().metric();
+        for address in record.pod.addresses.iter().map(IpNet::addr) {
             let is_its = match route::ours_to(node, address).await? {
                 Some(route) => route.metric == metric,
-                None => neigh::permanent_mac(node, device.index, address).await? == record.mac,
+                None => neigh::permanent_mac(node, device.index, address).await? == record.pod.mac,
             };
             if is_its {
                 leftovers.push(HostRoute { address, interface: device.index, metric });
@@ -84,5 +81,5 @@ pub(super) async fn leftovers_of(node: &Conn, recorded: &[Record]) -> Result<Vec
 
 /// The veths of all pods whose routes are recorded.
 pub fn recorded_veths() -> Result<Vec<String>, CniError> {
-    Ok(Records::of_host_routes()?.iter().flat_map(|(_, records)| records.veths()).collect())
+    Ok(Records::<HostRoutesRecord>::by_device()?.iter().flat_map(|(_, records)| records.veths()).collect())
 }

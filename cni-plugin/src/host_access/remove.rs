@@ -10,7 +10,7 @@ use kernel::{Batch, Conn, Request, Result, link, neigh, route};
 
 use super::records::{Deleted, delete_record, leftovers_of};
 use crate::ownership::{Attachment, is_attachment, metric_of};
-use crate::record::Record;
+use crate::record::HostRoutesRecord;
 
 /// Removes an attachment's host routes, after their record. `device` is their interface. None means that
 /// the attachment can have none.
@@ -60,7 +60,7 @@ async fn routes_of(
     device: &str,
     metric: u32,
     previous: &AddResult,
-    recorded: &[Record],
+    recorded: &[HostRoutesRecord],
 ) -> Result<Vec<HostRoute>> {
     if previous.ips.is_empty() && !recorded.is_empty() {
         return leftovers_of(node, recorded).await;

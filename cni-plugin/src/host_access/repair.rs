@@ -16,7 +16,7 @@ use kernel::{Batch, Conn, NetError, Request, addr, link, neigh, route};
 
 use crate::lock::RecordLock;
 use crate::ownership::{Progress, metric_of};
-use crate::record::{Record, Records};
+use crate::record::{HostRoutesRecord, Records};
 
 /// Restores missing routes from the node to pods of any network. Errors are logged and do not fail the
 /// call.
@@ -30,7 +30,7 @@ pub async fn repair_and_log(node: &Conn) {
 /// are checked as well. They disappear without their routes only if someone flushes them.
 pub async fn repair(node: &Conn, neighbours: bool) -> Result<Vec<String>, CniError> {
     let mut repaired = Vec::new();
-    for (name, records) in Records::of_host_routes()? {
+    for (name, records) in Records::<HostRoutesRecord>::by_device()? {
         let Some(device) = link::by_name(node, &name).await?.filter(|device| device.up) else { continue };
         if lost(node, &records, &device, neighbours).await?.is_empty() {
             continue;
@@ -62,13 +62,13 @@ pub async fn repair(node: &Conn, neighbours: bool) -> Result<Vec<String>, CniErr
 /// with missing routes are read, and one more for the address families.
 async fn lost(
     node: &Conn,
-    records: &Records,
+    records: &Records<HostRoutesRecord>,
     device: &Link,
     neighbours: bool,
 ) -> Result<Vec<(String, Vec<IpAddr>)>, CniError> {
     let routes = route::ours_by(node, device.index).await?;
     let (has_v4, has_v6) = records.any().map_or((false, false), |record| {
-        let has = |family| record.addresses.iter().any(|net| Family::of_net(net) == family);
+        let has = |family| record.pod.addresses.iter().any(|net| Family::of_net(net) == family);
         (has(Family::V4), has(Family::V6))
     });
     let of_family = |family| -> BTreeSet<u32> {
@@ -87,10 +87,10 @@ async fn lost(
         }
         let Some(record) = records.read(&veth) else { continue };
         let mut missing = Vec::new();
-        for address in record.addresses.iter().map(IpNet::addr) {
+        for address in record.pod.addresses.iter().map(IpNet::addr) {
             let is_there = routes.iter().any(|route| route.address == address && route.metric == metric);
             if !is_there
-                || neighbours && neigh::permanent_mac(node, device.index, address).await? != record.mac
+                || neighbours && neigh::permanent_mac(node, device.index, address).await? != record.pod.mac
             {
                 missing.push(address);
             }
@@ -103,24 +103,24 @@ async fn lost(
 }
 
 /// Whether the pod is alive. DEL removes the record of a dead pod.
-async fn is_alive(node: &Conn, record: &Record) -> Result<bool, NetError> {
-    let host = link::by_name(node, &record.attachment().host_interface()).await?;
-    Ok(host.is_some_and(|host| record.attachment().progress(&host) != Progress::Foreign))
+async fn is_alive(node: &Conn, record: &HostRoutesRecord) -> Result<bool, NetError> {
+    let host = link::by_name(node, &record.pod.attachment().host_interface()).await?;
+    Ok(host.is_some_and(|host| record.pod.attachment().progress(&host) != Progress::Foreign))
 }
 
 /// Whether the node has a source address for each of the pod's address families. Without one, the routes
 /// cannot be restored yet.
-async fn can_be_reached(node: &Conn, record: &Record) -> Result<bool, NetError> {
+async fn can_be_reached(node: &Conn, record: &HostRoutesRecord) -> Result<bool, NetError> {
     Ok(sources(node, record).await?.is_some())
 }
 
 /// The record's source addresses. An address that the node no longer has is replaced by the one that the
 /// kernel would choose. None if there is no such address.
-async fn sources(node: &Conn, record: &Record) -> Result<Option<Vec<IpAddr>>, NetError> {
+async fn sources(node: &Conn, record: &HostRoutesRecord) -> Result<Option<Vec<IpAddr>>, NetError> {
     let mut sources = Vec::new();
     for source in &record.sources {
         let of_family =
-            record.addresses.iter().map(IpNet::addr).find(|pod| Family::of(*pod) == Family::of(*source));
+            record.pod.addresses.iter().map(IpNet::addr).find(|pod| Family::of(*pod) == Family::of(*source));
         let Some(pod) = of_family else { continue };
         let is_there =
             addr::of_family(node, Family::of(*source)).await?.iter().any(|held| held.net.addr() == *source);
@@ -137,9 +137,9 @@ async fn sources(node: &Conn, record: &Record) -> Result<Option<Vec<IpAddr>>, Ne
 /// The record with source addresses that the node has. Changed sources are written to the record.
 async fn with_sources(
     node: &Conn,
-    mut record: Record,
-    records: &Records,
-) -> Result<Option<Record>, CniError> {
+    mut record: HostRoutesRecord,
+    records: &Records<HostRoutesRecord>,
+) -> Result<Option<HostRoutesRecord>, CniError> {
     let Some(sources) = sources(node, &record).await? else { return Ok(None) };
     if record.sources != sources {
         record.sources = sources;
@@ -150,19 +150,19 @@ async fn with_sources(
 
 /// Whether the pod's port is still in the bridge. If it is not, packets to the pod would leave by the
 /// uplink: the bridge may be a new one.
-async fn is_behind(node: &Conn, record: &Record, device: &Link) -> Result<bool, CniError> {
-    let bridge = match &record.bridge {
+async fn is_behind(node: &Conn, record: &HostRoutesRecord, device: &Link) -> Result<bool, CniError> {
+    let bridge = match &record.pod.bridge {
         Some(bridge) => link::by_name(node, bridge).await?.map(|bridge| bridge.index),
         None => Some(device.index),
     };
-    let host = link::by_name(node, &record.attachment().host_interface()).await?;
+    let host = link::by_name(node, &record.pod.attachment().host_interface()).await?;
     Ok(bridge.is_some() && host.and_then(|host| host.master) == bridge)
 }
 
 /// The same routes and neighbour entries that [`super::install`] installs, for these addresses.
-fn of_node(record: &Record, addresses: &[IpAddr], device: &Link) -> Vec<Request> {
-    let Some(mac) = record.mac else { return Vec::new() };
-    let metric = record.attachment().metric();
+fn of_node(record: &HostRoutesRecord, addresses: &[IpAddr], device: &Link) -> Vec<Request> {
+    let Some(mac) = record.pod.mac else { return Vec::new() };
+    let metric = record.pod.attachment().metric();
     let route_and_neighbour = |address: &IpAddr| {
         let source = record.sources.iter().find(|source| Family::of(**source) == Family::of(*address))?;
         let to_pod = HostRoute { address: *address, interface: device.index, metric };

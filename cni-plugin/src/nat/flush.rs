@@ -11,12 +11,12 @@ use kernel::{Conn, NetError, addr};
 
 use super::Nat;
 use crate::plan::nat as plan;
-use crate::record::Record;
+use crate::record::NatRecord;
 
 impl Nat {
     /// After host ports were mapped: deletes entries to these ports on the node's own addresses. Errors are
     /// logged and do not fail ADD.
-    pub(super) async fn delete_udp_conntrack_of_node(&self, node: &Conn, record: &Record) {
+    pub(super) async fn delete_udp_conntrack_of_node(&self, node: &Conn, record: &NatRecord) {
         if !may_have_entries(record) {
             return;
         }
@@ -37,7 +37,7 @@ impl Nat {
     }
 
     /// After host ports were unmapped: deletes entries to the pod.
-    pub(super) fn delete_udp_conntrack_of_pod(&self, record: &Record) {
+    pub(super) fn delete_udp_conntrack_of_pod(&self, record: &NatRecord) {
         if !may_have_entries(record) {
             return;
         }
@@ -65,12 +65,12 @@ impl Nat {
     }
 }
 
-fn udp(record: &Record) -> impl Iterator<Item = (&PortMapping, IpAddr)> {
+fn udp(record: &NatRecord) -> impl Iterator<Item = (&PortMapping, IpAddr)> {
     let udp = record.ports.iter().filter(|mapping| mapping.protocol == Protocol::Udp);
     udp.flat_map(|mapping| plan::targets(record, mapping).into_iter().map(move |target| (mapping, target)))
 }
 
-fn may_have_entries(record: &Record) -> bool {
+fn may_have_entries(record: &NatRecord) -> bool {
     let ports: Vec<u16> = udp(record).map(|(mapping, _)| mapping.host_port).collect();
     !ports.is_empty() && conntrack::may_have_udp(&ports)
 }

@@ -19,14 +19,14 @@ use crate::plan::nat::accept::{self, Present};
 use crate::plan::nat::ruleset::{
     DEVICES, FORWARD, IPTABLES_FORWARD, IPTABLES_TABLES, TABLE, UPLINKS, forward,
 };
-use crate::record::Record;
+use crate::record::NatRecord;
 
 impl Nat {
     /// Installs chain and rule if a policy requires them and they are missing. All bridges of our pods are
     /// added, because pods attached before the policy have no record of it.
-    pub(super) async fn ensure_forward_rules(&self, node: &Conn, record: &Record) -> Result<(), CniError> {
+    pub(super) async fn ensure_forward_rules(&self, node: &Conn, record: &NatRecord) -> Result<(), CniError> {
         warn_of_legacy(record);
-        let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
+        let addresses: Vec<IpAddr> = record.pod.addresses.iter().map(IpNet::addr).collect();
         let tables = IPTABLES_TABLES.into_iter().filter(|table| applies_to(*table, &addresses));
         if !self.any_needs_change(tables)? {
             return Ok(());
@@ -100,8 +100,8 @@ impl Nat {
 
     /// The tables whose policy drops what the node forwards in the attachment's families, without a rule of
     /// ours that accepts it.
-    fn forward_missing(&self, record: &Record) -> Result<Vec<Table>, CniError> {
-        let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
+    fn forward_missing(&self, record: &NatRecord) -> Result<Vec<Table>, CniError> {
+        let addresses: Vec<IpAddr> = record.pod.addresses.iter().map(IpNet::addr).collect();
         let mut missing = Vec::new();
         for table in IPTABLES_TABLES.into_iter().filter(|table| applies_to(*table, &addresses)) {
             if drops(&self.nft, table)? && !has_accept_rule(&self.nft, table)? {
@@ -112,7 +112,7 @@ impl Nat {
     }
 
     /// Describes what is missing.
-    pub(super) fn forward_difference(&self, record: &Record) -> Result<Option<String>, CniError> {
+    pub(super) fn forward_difference(&self, record: &NatRecord) -> Result<Option<String>, CniError> {
         let missing = self.forward_missing(record)?;
         Ok(missing.first().map(|table| {
             format!(
@@ -123,7 +123,7 @@ impl Nat {
     }
 
     /// The set that lacks a device of the attachment.
-    pub(super) fn lost_device(&self, record: &Record) -> Result<Option<&'static str>, CniError> {
+    pub(super) fn lost_device(&self, record: &NatRecord) -> Result<Option<&'static str>, CniError> {
         for element in plan::device_elements(record) {
             if self.nft.element(TABLE, element.set, &element.key)?.is_none() {
                 return Ok(Some(element.set));
@@ -226,7 +226,7 @@ fn has_marking_chain(nft: &Nft) -> Result<bool, NetError> {
 
 /// The changes that add attachments' devices to the shared sets. If only one element of a device has a
 /// comment, the kernel keeps the first.
-pub(super) fn device_changes<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Change> {
+pub(super) fn device_changes<'a>(records: impl IntoIterator<Item = &'a NatRecord>) -> Vec<Change> {
     let mut elements: Vec<_> = records.into_iter().flat_map(plan::device_elements).collect();
     elements.sort_by_key(|element| !element.comment.is_empty());
     elements.into_iter().map(|element| Change::AddElement { table: TABLE, element }).collect()
@@ -244,11 +244,11 @@ pub(super) fn applies_to(table: Table, addresses: &[IpAddr]) -> bool {
     addresses.is_empty() || addresses.iter().any(|ip| ip.is_ipv4() == ipv4)
 }
 
-fn warn_of_legacy(record: &Record) {
-    let addresses: Vec<IpAddr> = record.addresses.iter().map(IpNet::addr).collect();
+fn warn_of_legacy(record: &NatRecord) {
+    let addresses: Vec<IpAddr> = record.pod.addresses.iter().map(IpNet::addr).collect();
     let tables: Vec<Table> =
         IPTABLES_TABLES.into_iter().filter(|table| applies_to(*table, &addresses)).collect();
-    warn_of_legacy_on(&record.device, &tables);
+    warn_of_legacy_on(&record.pod.device, &tables);
 }
 
 /// Warns for a pod without NAT. The device is the pod's gateway, or the bridge.

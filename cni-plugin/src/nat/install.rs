@@ -15,7 +15,7 @@ use crate::lock::RecordLock;
 use crate::ownership::is_attachment;
 use crate::plan::nat as plan;
 use crate::plan::nat::ruleset::TABLE;
-use crate::record::{Record, as_ipv4};
+use crate::record::{NatRecord, as_ipv4};
 
 /// How often an ADD retries after another call changed what it found: another first pod of a network or
 /// node was faster, or took the port of a dead holder first.
@@ -34,7 +34,7 @@ enum Obstacle {
 impl Nat {
     /// Writes the record and installs the elements. If a live attachment holds a host port, the error names
     /// it.
-    pub async fn install(&self, node: &Conn, mut record: Record) -> Result<(), CniError> {
+    pub async fn install(&self, node: &Conn, mut record: NatRecord) -> Result<(), CniError> {
         for mapping in &record.ports {
             if plan::targets(&record, mapping).is_empty() {
                 return Err(CniError::config(format!(
@@ -47,7 +47,7 @@ impl Nat {
         self.install_elements(node, &mut record).await?;
         let record = &record;
         for family in Family::BOTH {
-            let has_family = record.addresses.iter().any(|net| Family::of_net(net) == family);
+            let has_family = record.pod.addresses.iter().any(|net| Family::of_net(net) == family);
             if plan::is_routed(record) && has_family {
                 enable_forwarding(node, family).await?;
             }
@@ -57,8 +57,8 @@ impl Nat {
         Ok(())
     }
 
-    async fn install_elements(&self, node: &Conn, record: &mut Record) -> Result<(), CniError> {
-        let veth = record.attachment().host_interface();
+    async fn install_elements(&self, node: &Conn, record: &mut NatRecord) -> Result<(), CniError> {
+        let veth = record.pod.attachment().host_interface();
         let (mut stale, mut yielded) = (Vec::new(), Vec::new());
         for _ in 0..ATTEMPTS {
             let lock = RecordLock::shared()?;
@@ -83,7 +83,7 @@ impl Nat {
     /// likely to be missing are looked up first.
     fn try_install_elements(
         &self,
-        record: &Record,
+        record: &NatRecord,
         stale: &[Element],
         yielded: &[Element],
     ) -> Result<Option<Obstacle>, CniError> {
@@ -101,7 +101,7 @@ impl Nat {
         if refusals.iter().any(Refusal::not_found) {
             return Ok(Some(Obstacle::Missing));
         }
-        let own = plan::element_comment(&record.attachment());
+        let own = plan::element_comment(&record.pod.attachment());
         let (mut held, mut stale) = (Vec::new(), Vec::new());
         for refusal in &refusals {
             let refused = refusal.change.and_then(|index| changes.get(index));
@@ -123,7 +123,7 @@ impl Nat {
     async fn evict(
         &self,
         node: &Conn,
-        record: &Record,
+        record: &NatRecord,
         held: &[(Element, String)],
     ) -> Result<Vec<Element>, CniError> {
         let _lock = RecordLock::exclusive()?;
@@ -166,7 +166,7 @@ impl Nat {
 
 /// The node's source address for connections to the pod's host ports at 127.0.0.1: the one that it uses for
 /// the pod. None if no such port leads to the pod, or the node has no route to it.
-pub(super) async fn localhost(node: &Conn, record: &Record) -> Result<Option<Ipv4Addr>, NetError> {
+pub(super) async fn localhost(node: &Conn, record: &NatRecord) -> Result<Option<Ipv4Addr>, NetError> {
     let Some(pod) = plan::target_of_localhost(record) else { return Ok(None) };
     if let Some(source) = record.sources.iter().copied().find_map(as_ipv4) {
         return Ok(Some(source));

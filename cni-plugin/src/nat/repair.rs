@@ -14,7 +14,7 @@ use super::install::{create, localhost};
 use crate::lock::RecordLock;
 use crate::plan::nat as plan;
 use crate::plan::nat::ruleset::{self, TABLE};
-use crate::record::Record;
+use crate::record::NatRecord;
 
 impl Nat {
     /// Makes the base rule set if it is damaged, with the elements of all live attachments except `but`, in
@@ -24,7 +24,7 @@ impl Nat {
         &self,
         node: &Conn,
         but: Option<&str>,
-        gone: Option<&Record>,
+        gone: Option<&NatRecord>,
     ) -> Result<(), CniError> {
         let live = self.restore_elements(node, but, gone, false).await?;
         self.finish(node, &live).await
@@ -36,7 +36,7 @@ impl Nat {
         self.finish(node, &live).await
     }
 
-    async fn finish(&self, node: &Conn, live: &[Record]) -> Result<(), CniError> {
+    async fn finish(&self, node: &Conn, live: &[NatRecord]) -> Result<(), CniError> {
         if !live.is_empty() {
             log::warn!(
                 "restored the rules of {} pods, which were missing from the packet filter",
@@ -52,7 +52,7 @@ impl Nat {
     }
 
     /// Restores the base rule set and the shared rules. For callers that add no attachment.
-    pub(super) async fn restore(&self, node: &Conn, gone: Option<&Record>) -> Result<(), CniError> {
+    pub(super) async fn restore(&self, node: &Conn, gone: Option<&NatRecord>) -> Result<(), CniError> {
         if !self.is_whole()? {
             self.rebuild(node, None, gone).await?;
         }
@@ -63,8 +63,9 @@ impl Nat {
     pub(super) async fn repair(&self, node: &Conn) -> Result<Vec<String>, CniError> {
         let mut repaired = Vec::new();
         for family in Family::BOTH {
-            let needs = |record: &Record| {
-                plan::is_routed(record) && record.addresses.iter().any(|net| Family::of_net(net) == family)
+            let needs = |record: &NatRecord| {
+                plan::is_routed(record)
+                    && record.pod.addresses.iter().any(|net| Family::of_net(net) == family)
             };
             if self.records.all().iter().any(|(_, record)| needs(record)) && !sysctl::forwards(family)? {
                 sysctl::enable_forwarding(node, family).await?;
@@ -100,9 +101,9 @@ impl Nat {
         &self,
         node: &Conn,
         but: Option<&str>,
-        gone: Option<&Record>,
+        gone: Option<&NatRecord>,
         even_if_whole: bool,
-    ) -> Result<Vec<Record>, CniError> {
+    ) -> Result<Vec<NatRecord>, CniError> {
         let _lock = RecordLock::exclusive()?;
         if !even_if_whole && self.broken_chain()?.is_none() {
             return Ok(Vec::new());
@@ -160,7 +161,7 @@ impl Nat {
         if let Some(chain) = self.broken_chain()? {
             return Ok(Some(format!("chain {chain} of table {TABLE} is gone or changed")));
         }
-        let own = plan::element_comment(&record.attachment());
+        let own = plan::element_comment(&record.pod.attachment());
         for element in plan::elements(&record) {
             match self.nft.element(TABLE, element.set, &element.key)? {
                 Some(there) if there.comment == own => {}
@@ -170,7 +171,7 @@ impl Nat {
             }
         }
         if let Some(set) = self.lost_device(&record)? {
-            return Ok(Some(format!("{} is gone from set {set} of table {TABLE}", record.device)));
+            return Ok(Some(format!("{} is gone from set {set} of table {TABLE}", record.pod.device)));
         }
         self.forward_difference(&record)
     }

@@ -16,7 +16,7 @@ use kernel::{Conn, NetError, addr, link};
 
 use super::{Nat, delete_key};
 use crate::plan::nat::ruleset::{SERVICE_ADDRESSES, SERVICES, TABLE, of_family, service_rule};
-use crate::record::Record;
+use crate::record::NatRecord;
 
 /// kube-proxy's interface, whatever its kind.
 const IPVS: &str = "kube-ipvs0";
@@ -27,7 +27,7 @@ impl Nat {
     pub(super) async fn exclude_service_addresses(
         &self,
         node: &Conn,
-        record: &Record,
+        record: &NatRecord,
     ) -> Result<(), CniError> {
         if record.ports.is_empty() {
             return Ok(());

@@ -10,7 +10,7 @@ use super::install::create;
 use crate::ownership::is_attachment;
 use crate::plan::nat as plan;
 use crate::plan::nat::share::{are_siblings, follow, is_port, shared_elements};
-use crate::record::Record;
+use crate::record::NatRecord;
 
 impl Nat {
     /// Whether the holder of a host port, found by the element's comment, is a sibling of `record`. Then
@@ -18,7 +18,7 @@ impl Nat {
     /// exclusive lock.
     pub(super) fn yield_to_sibling(
         &self,
-        record: &Record,
+        record: &NatRecord,
         element: &Element,
         comment: &str,
     ) -> Result<bool, CniError> {
@@ -26,7 +26,7 @@ impl Nat {
         if follow(&mut holder, record) {
             self.records.write(&holder)?;
         }
-        let (port, network) = (plan::what(element), &holder.network);
+        let (port, network) = (plan::what(element), &holder.pod.network);
         log::info!(
             "{port}: forwarded to the same container on network {network}, and here after that attachment is gone"
         );
@@ -34,7 +34,7 @@ impl Nat {
     }
 
     /// The sibling that holds a host port.
-    pub(super) fn sibling(&self, record: &Record, element: &Element, comment: &str) -> Option<Record> {
+    pub(super) fn sibling(&self, record: &NatRecord, element: &Element, comment: &str) -> Option<NatRecord> {
         let holder = plan::veth_of(comment).filter(|_| is_port(element))?;
         self.records.read(holder).filter(|holder| are_siblings(holder, record))
     }
@@ -44,7 +44,7 @@ impl Nat {
     pub(super) async fn transfer_ports(
         &self,
         node: &Conn,
-        record: &Record,
+        record: &NatRecord,
         going: &[Element],
     ) -> Result<Vec<Change>, CniError> {
         let mut followers = Vec::new();
@@ -64,7 +64,7 @@ impl Nat {
     }
 
     /// The elements of these attachments. Writes followers that are new to the records.
-    pub(super) fn share(&self, records: &mut [Record]) -> Result<Vec<Element>, CniError> {
+    pub(super) fn share(&self, records: &mut [NatRecord]) -> Result<Vec<Element>, CniError> {
         let before: Vec<usize> = records.iter().map(|record| record.followers.len()).collect();
         let elements = shared_elements(records);
         let changed = records.iter().zip(before).filter(|(record, before)| record.followers.len() > *before);

@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use kernel::nft::{self, Change, Element, Expr, Field, LONGEST_COMMENT, Value, Verdict};
 
 use crate::ownership::{self, Attachment};
-use crate::record::Record;
+use crate::record::NatRecord;
 use ruleset::{ADDRESS_PORTS, HAIRPIN, MASQUERADE, MASQUERADED, PORTS, SOURCES, TABLE, of_family};
 
 /// A chain that the pods of one network and subnet share. It is removed with the last of these pods: the
@@ -61,14 +61,14 @@ const MASQUERADE_CHAIN: &str = "masquerade-";
 const HAIRPIN_CHAIN: &str = "hairpin-";
 
 /// The chains that an attachment's elements refer to.
-pub fn chains(record: &Record) -> Vec<SubnetChain> {
+pub fn chains(record: &NatRecord) -> Vec<SubnetChain> {
     let chain = |prefix: &str, net: &IpNet, rules| SubnetChain {
         name: chain_name(prefix, record, net),
         rules,
-        comment: cut(format!("network {}", record.network)),
+        comment: cut(format!("network {}", record.pod.network)),
     };
     let mut chains = Vec::new();
-    for net in &record.addresses {
+    for net in &record.pod.addresses {
         if record.masquerade {
             chains.push(chain(MASQUERADE_CHAIN, net, masquerade_rules(net)));
         }
@@ -79,9 +79,9 @@ pub fn chains(record: &Record) -> Vec<SubnetChain> {
     chains
 }
 
-fn chain_name(prefix: &str, record: &Record, net: &IpNet) -> String {
+fn chain_name(prefix: &str, record: &NatRecord, net: &IpNet) -> String {
     let subnet = net.trunc().to_string();
-    format!("{prefix}{:016x}", ownership::hash(&[record.network.as_str(), subnet.as_str()]))
+    format!("{prefix}{:016x}", ownership::hash(&[record.pod.network.as_str(), subnet.as_str()]))
 }
 
 /// Packets that leave the subnet get the node's address. Multicast keeps its source, as with the reference
@@ -114,10 +114,10 @@ fn hairpin_rules(net: &IpNet) -> Vec<Vec<Expr>> {
 }
 
 /// The elements of an attachment.
-pub fn elements(record: &Record) -> Vec<Element> {
-    let comment = element_comment(&record.attachment());
+pub fn elements(record: &NatRecord) -> Vec<Element> {
+    let comment = element_comment(&record.pod.attachment());
     let mut elements = Vec::new();
-    for net in &record.addresses {
+    for net in &record.pod.addresses {
         let ip = net.addr();
         let mut leads_to = |set: [&'static str; 2], prefix| {
             elements.push(Element {
@@ -138,7 +138,7 @@ pub fn elements(record: &Record) -> Vec<Element> {
             elements.push(Element { set, key: nft::address(ip), value: None, comment: comment.clone() });
         }
     }
-    for net in &record.addresses {
+    for net in &record.pod.addresses {
         let ip = net.addr();
         elements.extend(source(record, ip).map(|source| Element {
             set: of_family(SOURCES, ip),
@@ -157,18 +157,18 @@ pub fn elements(record: &Record) -> Vec<Element> {
 }
 
 /// With an uplink, [`SOURCES`] covers all cases that need a hairpin, and more.
-fn has_hairpin(record: &Record) -> bool {
+fn has_hairpin(record: &NatRecord) -> bool {
     !record.ports.is_empty() && record.sources.is_empty()
 }
 
-fn source(record: &Record, pod: IpAddr) -> Option<IpAddr> {
+fn source(record: &NatRecord, pod: IpAddr) -> Option<IpAddr> {
     record.sources.iter().copied().find(|source| Family::of(*source) == Family::of(pod))
 }
 
 /// The pod's addresses to which a host port is forwarded: the first of each family of the host port.
-pub fn targets(record: &Record, mapping: &PortMapping) -> Vec<IpAddr> {
+pub fn targets(record: &NatRecord, mapping: &PortMapping) -> Vec<IpAddr> {
     let wanted = |ip: &IpAddr| mapping.host_ip.is_none_or(|host| Family::of(host) == Family::of(*ip));
-    let of = |family| record.addresses.iter().map(IpNet::addr).find(|ip| Family::of(*ip) == family);
+    let of = |family| record.pod.addresses.iter().map(IpNet::addr).find(|ip| Family::of(*ip) == family);
     Family::BOTH.into_iter().filter_map(of).filter(wanted).collect()
 }
 
@@ -205,25 +205,25 @@ fn localhost_element(mapping: &PortMapping, node: Ipv4Addr, comment: &str) -> El
 
 /// The pod's address to which a host port at 127.0.0.0/8 is forwarded. None if the port is bound to another
 /// address.
-fn localhost_target(record: &Record, mapping: &PortMapping) -> Option<IpAddr> {
+fn localhost_target(record: &NatRecord, mapping: &PortMapping) -> Option<IpAddr> {
     let is_local = mapping.host_ip.is_none_or(|host| host.is_unspecified() || host.is_loopback());
     targets(record, mapping).into_iter().find(|target| is_local && target.is_ipv4())
 }
 
 /// The pod's address to which host ports at 127.0.0.0/8 are forwarded. None without such ports.
-pub fn target_of_localhost(record: &Record) -> Option<IpAddr> {
+pub fn target_of_localhost(record: &NatRecord) -> Option<IpAddr> {
     record.ports.iter().find_map(|mapping| localhost_target(record, mapping))
 }
 
 /// The elements that the attachments on one device share.
-pub fn device_elements(record: &Record) -> Vec<Element> {
+pub fn device_elements(record: &NatRecord) -> Vec<Element> {
     // With br_netfilter, the input interface of packets is the bridge itself. They are not seen again with
     // the node's VLAN interface.
-    let both = std::iter::once(&record.device).chain(&record.bridge);
+    let both = std::iter::once(&record.pod.device).chain(&record.pod.bridge);
     let mut elements: Vec<Element> = both.map(|name| bridged_element(name)).collect();
     if is_routed(record) {
         let set = if record.sources.is_empty() { ruleset::DEVICES } else { ruleset::UPLINKS };
-        elements.push(routed_element(set, &record.device));
+        elements.push(routed_element(set, &record.pod.device));
     }
     elements
 }
@@ -254,7 +254,7 @@ pub fn check_ports(ports: &[PortMapping]) -> Result<(), CniError> {
 
 /// Whether the node forwards packets of the pod. If only the bridge forwards them, the packet filter sees
 /// them through br_netfilter.
-pub fn is_routed(record: &Record) -> bool {
+pub fn is_routed(record: &NatRecord) -> bool {
     record.gateway || record.masquerade || !record.ports.is_empty() || !record.sources.is_empty()
 }
 

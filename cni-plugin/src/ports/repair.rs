@@ -2,17 +2,17 @@
 //! ports, which are two short folders to read. `vlan-bridgectl repair` checks each port's settings too.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use cni_conf::cni::error::CniError;
 use kernel::link::Link;
 use kernel::{Conn, NetError, fdb, link, port};
 
-use super::attached::{Attached, folders, names_in, remove};
+use super::attached::{PortRecord, by_bridge};
 use super::{flags, is_limited, set_up};
 use crate::lock::RecordLock;
 use crate::ownership::{Attachment, Progress};
 use crate::plan::vlan;
+use crate::record::Records;
 use crate::{apply, gateway, requested_mac, trunk};
 
 /// Restores ports of any network that are in no bridge any more. Errors are logged and do not fail the
@@ -30,8 +30,8 @@ pub async fn repair(node: &Conn, all: bool) -> Result<(Vec<String>, Vec<CniError
     let (mut repaired, mut failed) = (Vec::new(), Vec::new());
     let not_restored =
         |what: &str, e: CniError| CniError { msg: format!("{what} was not restored: {}", e.msg), ..e };
-    for (name, folder) in folders()? {
-        let recorded = names_in(&folder);
+    for (name, records) in by_bridge()? {
+        let recorded = BTreeSet::from_iter(records.names());
         let bridge = link::by_name(node, &name).await?;
         let ports = match &bridge {
             Some(bridge) => port::names(node, bridge).await?,
@@ -42,14 +42,14 @@ pub async fn repair(node: &Conn, all: bool) -> Result<(Vec<String>, Vec<CniError
             continue;
         }
         if all || bridge.is_none() {
-            match restore_bridge(node, &name, bridge.is_none(), all, &folder, &recorded).await {
+            match restore_bridge(node, &name, bridge.is_none(), all, &records, &recorded).await {
                 Ok(done) => repaired.extend(done),
                 Err(e) => failed.push(not_restored(&format!("bridge {name}"), e)),
             }
         }
         let _lock = RecordLock::exclusive()?;
         for veth in meant {
-            match reattach(node, &name, &folder, veth).await {
+            match reattach(node, &name, &records, veth).await {
                 Ok(what) => repaired.extend(what),
                 Err(e) => failed.push(not_restored(&format!("port {veth} of bridge {name}"), e)),
             }
@@ -64,13 +64,13 @@ async fn restore_bridge(
     name: &str,
     is_gone: bool,
     all: bool,
-    folder: &Path,
+    records: &Records<PortRecord>,
     recorded: &BTreeSet<String>,
 ) -> Result<Vec<String>, CniError> {
     let (mut seen, mut done) = (BTreeSet::new(), Vec::new());
     for veth in recorded {
         // One live attachment of each network is enough.
-        let Some(attached) = Attached::read(folder, veth) else { continue };
+        let Some(attached) = records.read(veth) else { continue };
         if seen.contains(&attached.request.name) {
             continue;
         }
@@ -95,12 +95,17 @@ async fn restore_bridge(
 }
 
 /// Restores one port or its settings, and returns a description.
-async fn reattach(node: &Conn, bridge: &str, folder: &Path, veth: &str) -> Result<Option<String>, CniError> {
-    let Some(attached) = Attached::read(folder, veth) else { return Ok(None) };
+async fn reattach(
+    node: &Conn,
+    bridge: &str,
+    records: &Records<PortRecord>,
+    veth: &str,
+) -> Result<Option<String>, CniError> {
+    let Some(attached) = records.read(veth) else { return Ok(None) };
     let Some(host) = link::by_name(node, veth).await? else {
         // The pod died without a DEL, and its DEL does not need this record. A live pod without its veth is
         // cut off: doctor reports it.
-        return if attached.has_pod() { Ok(None) } else { remove(folder, veth).map(|()| None) };
+        return if attached.has_pod() { Ok(None) } else { records.remove(veth).map(|()| None) };
     };
     let Some(bridge) = link::by_name(node, bridge).await? else { return Ok(None) };
     let attachment = Attachment::of(&attached.request);
@@ -127,7 +132,7 @@ async fn reattach(node: &Conn, bridge: &str, folder: &Path, veth: &str) -> Resul
     }
 }
 
-impl Attached {
+impl PortRecord {
     /// Restores the MAC of a bridge that was made again: pods have it in their neighbour entries.
     async fn restore_mac(&self, node: &Conn, bridge: &str) -> Result<(), NetError> {
         let (Some(mac), Some(now)) = (self.bridge_mac, link::by_name(node, bridge).await?) else {

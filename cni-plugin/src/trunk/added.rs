@@ -2,15 +2,14 @@
 //! `/run/vlan-bridge/trunks/NODE/BRIDGE-UPLINK/VID`, an empty file each, where BRIDGE and UPLINK are
 //! interface indices. Like the bridge, the records are lost at reboot. The caller holds the node's lock.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 
 use cni_conf::cni::error::{CniError, code};
 use kernel::link::Link;
 
-use crate::record::{node_folder, remove_node_folder};
+use crate::record::{create_folder, node_folder, remove_file_if_any, remove_node_folder};
 
 /// The parent folder of all bridges' folders.
 const KIND: &str = "trunks";
@@ -35,7 +34,7 @@ impl Added {
     /// Records that we add these VLANs. Call this before they are added: a superfluous record does no harm.
     pub(super) fn insert(&self, vids: &[u16]) -> Result<(), CniError> {
         let write = || -> io::Result<()> {
-            DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+            create_folder(&self.folder)?;
             vids.iter().try_for_each(|vid| File::create(self.folder.join(vid.to_string())).map(drop))
         };
         write().map_err(|e| self.failed(&e))
@@ -43,11 +42,8 @@ impl Added {
 
     /// Deletes the records, after the VLANs were removed.
     pub(super) fn remove(&self, vids: &[u16]) -> Result<(), CniError> {
-        let remove = |vid: &u16| match fs::remove_file(self.folder.join(vid.to_string())) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(self.failed(&e)),
-            _ => Ok(()),
-        };
-        vids.iter().try_for_each(remove)
+        let remove = |vid: &u16| remove_file_if_any(&self.folder.join(vid.to_string()));
+        vids.iter().try_for_each(remove).map_err(|e| self.failed(&e))
     }
 
     /// Those of these VLANs that we added.

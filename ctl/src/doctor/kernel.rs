@@ -4,7 +4,7 @@ use cni_conf::family::Family;
 use cni_conf::uplink::UplinkPort;
 use kernel::link::Link;
 use vlan_bridge::ownership::{attachment_of, is_ours};
-use vlan_bridge::record::Record;
+use vlan_bridge::record::NatRecord;
 
 use super::finding::Finding;
 use crate::facts::{Facts, Network, is_bond};
@@ -102,7 +102,8 @@ fn not_forwarded(facts: &Facts, network: &Network, family: Family) -> Option<Fin
     {
         return None;
     }
-    let has_ports = |record: &Record| record.network == network.config.name && !record.ports.is_empty();
+    let has_ports =
+        |record: &NatRecord| record.pod.network == network.config.name && !record.ports.is_empty();
     let (what, why) = if of.is_gateway {
         ("is a gateway", "pods reach only this node")
     } else if of.has_nat() || facts.records.values().any(has_ports) {

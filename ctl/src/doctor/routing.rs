@@ -59,7 +59,7 @@ pub(super) fn loose_trunks(facts: &Facts) -> Vec<Finding> {
         return Vec::new();
     }
     let with_nat = facts.records.values().filter(|record| !record.sources.is_empty());
-    let trunks: BTreeSet<&str> = with_nat.filter_map(|record| record.bridge.as_deref()).collect();
+    let trunks: BTreeSet<&str> = with_nat.filter_map(|record| record.pod.bridge.as_deref()).collect();
     let why = "br_netfilter is on, and reverse-path filtering silently drops pods' packets to services and from host ports there";
     let mut findings = Vec::new();
     for bridge in trunks.into_iter().filter_map(|name| facts.link(name)) {

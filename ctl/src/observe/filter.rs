@@ -12,7 +12,7 @@ use kernel::nft::{Hooked, Nft, ReversePathFilter};
 use vlan_bridge::boundary;
 use vlan_bridge::guard::{self, Guard};
 use vlan_bridge::nat::{self, BridgedDrop, Nat};
-use vlan_bridge::record::Records;
+use vlan_bridge::record::{NatRecord, Records};
 
 use crate::facts::{Facts, ForwardChain, Legacy};
 
@@ -22,7 +22,7 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
     if facts.filter_denied.is_some() {
         return Ok(());
     }
-    let records = Records::of_this_node()?;
+    let records = Records::<NatRecord>::of_this_node()?;
     let veths: Vec<String> = facts.attachments().map(|link| link.name.clone()).collect();
     facts.records = veths.into_iter().filter_map(|veth| Some((veth.clone(), records.read(&veth)?))).collect();
     for veth in facts.records.keys() {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use kernel::Conn;
 use kernel::link::Link;
 use vlan_bridge::ownership::{Attachment, Progress, attachment_of};
-use vlan_bridge::record::{Record, Records};
+use vlan_bridge::record::{GuardRecord, Records};
 use vlan_bridge::{host_access, ports};
 use vlan_bridge_ipam::store::Holder;
 
@@ -14,10 +14,10 @@ use crate::facts::{Facts, MissingRoute, Network};
 
 /// Checks every complete attachment whose addresses vlan-bridge-ipam manages.
 pub(super) async fn missing(facts: &Facts) -> Result<Vec<MissingRoute>> {
-    let (conn, records) = (Conn::open()?, Records::of_guards()?);
+    let (conn, records) = (Conn::open()?, Records::<GuardRecord>::of_this_node()?);
     let mac = |veth: &String| {
-        let of = |record: &Record| record.mac;
-        records.read(veth).as_ref().and_then(of).or_else(|| facts.records.get(veth).and_then(of))
+        let guarded = records.read(veth).and_then(|record| record.pod.mac);
+        guarded.or_else(|| facts.records.get(veth).and_then(|record| record.pod.mac))
     };
     let mut lost = Vec::new();
     for link in facts.attachments() {

@@ -8,7 +8,7 @@ use kernel::nft::Element;
 
 use super::ruleset::{ADDRESS_PORTS, PORTS};
 use super::{elements, localhost};
-use crate::record::Record;
+use crate::record::NatRecord;
 
 /// The maps that have an element for each host port.
 pub(super) const PORT_MAPS: [&str; 6] =
@@ -20,14 +20,14 @@ pub fn is_port(element: &Element) -> bool {
 }
 
 /// Whether both are attachments of one container.
-pub fn are_siblings(one: &Record, other: &Record) -> bool {
-    one.container_id == other.container_id && one.netns == other.netns
+pub fn are_siblings(one: &NatRecord, other: &NatRecord) -> bool {
+    one.pod.container_id == other.pod.container_id && one.pod.netns == other.pod.netns
 }
 
 /// Notes the attachment that gets the holder's ports when the holder is removed. Returns false if that is
 /// noted already.
-pub fn follow(holder: &mut Record, follower: &Record) -> bool {
-    let veth = follower.attachment().host_interface();
+pub fn follow(holder: &mut NatRecord, follower: &NatRecord) -> bool {
+    let veth = follower.pod.attachment().host_interface();
     let is_new = !holder.followers.contains(&veth);
     if is_new {
         holder.followers.push(veth);
@@ -37,7 +37,7 @@ pub fn follow(holder: &mut Record, follower: &Record) -> bool {
 
 /// The elements of several attachments. For a port that siblings share there is one element. It belongs to
 /// the first sibling, unless another one is known to precede it. The others follow.
-pub fn shared_elements(records: &mut [Record]) -> Vec<Element> {
+pub fn shared_elements(records: &mut [NatRecord]) -> Vec<Element> {
     let mut all: Vec<Element> = Vec::new();
     let mut taken: BTreeMap<(&'static str, Vec<u8>), (usize, usize)> = BTreeMap::new();
     for index in 0..records.len() {
@@ -52,8 +52,9 @@ pub fn shared_elements(records: &mut [Record]) -> Vec<Element> {
                 continue;
             };
             let (holder, next) = (&records[first], &records[index]);
-            let is_before =
-                |one: &Record, other: &Record| one.followers.contains(&other.attachment().host_interface());
+            let is_before = |one: &NatRecord, other: &NatRecord| {
+                one.followers.contains(&other.pod.attachment().host_interface())
+            };
             if is_before(next, holder) && !is_before(holder, next) {
                 all[place] = element;
                 taken.insert(key, (place, index));

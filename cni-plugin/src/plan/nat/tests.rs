@@ -2,23 +2,26 @@ use cni_conf::section::Section;
 use serde_json::json;
 
 use super::*;
+use crate::record::PodInterface;
 
-fn record() -> Record {
+fn record() -> NatRecord {
     let keys = json!({"ports": [
         {"hostPort": 8080, "containerPort": 80},
         {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.7"},
         {"hostPort": 54, "containerPort": 5353, "protocol": "udp", "hostIP": "::"},
     ]});
     let section = Section::new(keys.as_object().unwrap(), "");
-    Record {
-        network: "local".into(),
-        container_id: "0a1b".into(),
-        ifname: "eth0".into(),
-        netns: "/run/netns/p".into(),
-        device: "cni0".into(),
-        bridge: None,
-        mac: None,
-        addresses: vec!["10.22.0.2/16".parse().unwrap(), "fd00:22::2/64".parse().unwrap()],
+    NatRecord {
+        pod: PodInterface {
+            network: "local".into(),
+            container_id: "0a1b".into(),
+            ifname: "eth0".into(),
+            netns: "/run/netns/p".into(),
+            device: "cni0".into(),
+            bridge: None,
+            mac: None,
+            addresses: vec!["10.22.0.2/16".parse().unwrap(), "fd00:22::2/64".parse().unwrap()],
+        },
         masquerade: true,
         direct: false,
         gateway: true,
@@ -27,7 +30,6 @@ fn record() -> Record {
         localhost: Some("10.22.0.1".parse().unwrap()),
         services: Vec::new(),
         followers: Vec::new(),
-        guard: None,
     }
 }
 
@@ -65,17 +67,19 @@ fn an_attachment_has_an_element_for_each_address_and_port() {
 /// A name does not say what is a bridge's side of a VLAN.
 #[test]
 fn a_bridge_is_taken_along_where_the_device_is_its_side_of_a_vlan() {
-    let names = |record: &Record, set: &str| -> Vec<String> {
+    let names = |record: &NatRecord, set: &str| -> Vec<String> {
         let elements = device_elements(record).into_iter().filter(|element| element.set == set);
         elements.map(|element| nft::interface_name(&element.key[..16])).collect()
     };
-    let dotted = Record { device: "br0.7".into(), ..record() };
+    let mut dotted = record();
+    dotted.pod.device = "br0.7".into();
     assert_eq!(names(&dotted, ruleset::BRIDGES), ["br0.7"]);
-    let trunk = Record { bridge: Some("br0".into()), ..dotted };
+    let mut trunk = dotted;
+    trunk.pod.bridge = Some("br0".into());
     assert_eq!(names(&trunk, ruleset::BRIDGES), ["br0.7", "br0"]);
     assert_eq!(names(&trunk, ruleset::DEVICES), ["br0.7"]);
     assert!(names(&trunk, ruleset::UPLINKS).is_empty());
-    let uplink = Record { sources: vec!["10.51.0.11".parse().unwrap()], ..trunk };
+    let uplink = NatRecord { sources: vec!["10.51.0.11".parse().unwrap()], ..trunk };
     assert_eq!(names(&uplink, ruleset::UPLINKS), ["br0.7"]);
     assert!(names(&uplink, ruleset::DEVICES).is_empty());
 }
@@ -83,10 +87,10 @@ fn a_bridge_is_taken_along_where_the_device_is_its_side_of_a_vlan() {
 #[test]
 fn a_masqueraded_pod_is_closed_unless_it_asks_for_routes() {
     let closed =
-        |record: &Record| elements(record).iter().filter(|one| one.set.starts_with("closed")).count();
+        |record: &NatRecord| elements(record).iter().filter(|one| one.set.starts_with("closed")).count();
     assert_eq!(closed(&record()), 2);
-    assert_eq!(closed(&Record { direct: true, ..record() }), 0);
-    assert_eq!(closed(&Record { masquerade: false, ..record() }), 0);
+    assert_eq!(closed(&NatRecord { direct: true, ..record() }), 0);
+    assert_eq!(closed(&NatRecord { masquerade: false, ..record() }), 0);
 }
 
 #[test]
@@ -94,7 +98,7 @@ fn localhost_leads_to_ports_of_all_addresses_and_its_own() {
     let of = |host: &str| {
         let keys = json!({"ports": [{"hostPort": 80, "containerPort": 80, "hostIP": host}]});
         let ports = PortMapping::parse_list(&Section::new(keys.as_object().unwrap(), ""), "ports").unwrap();
-        let record = Record { ports, ..record() };
+        let record = NatRecord { ports, ..record() };
         let sets = elements(&record).into_iter().map(|element| element.set);
         sets.filter(|set| set.starts_with("localhost")).collect::<Vec<_>>()
     };
@@ -109,15 +113,16 @@ fn localhost_leads_to_ports_of_all_addresses_and_its_own() {
 #[test]
 fn pods_of_one_network_and_subnet_share_their_chains() {
     let one = record();
-    let mut two = Record { addresses: vec!["10.22.0.3/16".parse().unwrap()], ..record() };
+    let mut two = record();
+    two.pod.addresses = vec!["10.22.0.3/16".parse().unwrap()];
     assert_eq!(chains(&one)[..2], chains(&two)[..]);
     for chain in chains(&one) {
         let (_, rules) = SUBNET_CHAINS.iter().find(|(prefix, _)| chain.name.starts_with(prefix)).unwrap();
         assert_eq!(chain.rules(), *rules);
     }
-    two.network = "other".into();
+    two.pod.network = "other".into();
     assert_ne!(chains(&one)[0].name, chains(&two)[0].name);
-    assert!(chains(&Record { masquerade: false, ports: Vec::new(), ..one }).is_empty());
+    assert!(chains(&NatRecord { masquerade: false, ports: Vec::new(), ..one }).is_empty());
 }
 
 #[test]
@@ -143,19 +148,17 @@ fn the_frame_counts_its_own_rules() {
 }
 
 /// A record of the same container on another network.
-fn sibling(ifname: &str) -> Record {
-    Record {
-        network: "other".into(),
-        ifname: ifname.into(),
-        addresses: vec!["10.33.0.2/24".parse().unwrap()],
-        ..record()
-    }
+fn sibling(ifname: &str) -> NatRecord {
+    let NatRecord { pod, .. } = record();
+    let addresses = vec!["10.33.0.2/24".parse().unwrap()];
+    let pod = PodInterface { network: "other".into(), ifname: ifname.into(), addresses, ..pod };
+    NatRecord { pod, ..record() }
 }
 
 #[test]
 fn siblings_have_one_element_of_a_port_and_follow_who_has_it() {
-    let veth = |record: &Record| record.attachment().host_interface();
-    let holders = |records: &mut [Record]| -> Vec<String> {
+    let veth = |record: &NatRecord| record.pod.attachment().host_interface();
+    let holders = |records: &mut [NatRecord]| -> Vec<String> {
         let elements = share::shared_elements(records).into_iter().filter(share::is_port);
         let mut holders: Vec<String> =
             elements.filter(|element| element.set == PORTS[0]).map(|it| it.comment).collect();
@@ -164,12 +167,13 @@ fn siblings_have_one_element_of_a_port_and_follow_who_has_it() {
     };
     let (first, second, third) = (record(), sibling("eth1"), sibling("eth2"));
     let mut records = [first.clone(), second.clone(), third.clone()];
-    assert_eq!(holders(&mut records), [element_comment(&first.attachment())]);
+    assert_eq!(holders(&mut records), [element_comment(&first.pod.attachment())]);
     assert_eq!(records[0].followers, [veth(&second), veth(&third)]);
     // Whatever order they are found in.
     records.rotate_left(1);
-    assert_eq!(holders(&mut records), [element_comment(&first.attachment())]);
-    let mut strangers = [first.clone(), Record { netns: "/run/netns/q".into(), ..second }];
+    assert_eq!(holders(&mut records), [element_comment(&first.pod.attachment())]);
+    let mut strangers = [first, second];
+    strangers[1].pod.netns = "/run/netns/q".into();
     assert_eq!(holders(&mut strangers).len(), 2, "the kernel says who has it");
     assert!(strangers.iter().all(|record| record.followers.is_empty()));
 }
