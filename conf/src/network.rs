@@ -104,13 +104,33 @@ impl Network {
             ));
         }
         let mut odd = Vec::new();
-        let port_vlans = parse_port_vlans(&section, &mut odd)?;
-        let uplink = parse_uplink(&section, port_vlans.is_some(), &mut odd)?;
+        let mut network = Network::parse_keys(request, &section, &mut odd)?;
+        let backend = masquerade_backend(&section)?;
+        network.check()?;
+        if network.ipam.as_ref().is_some_and(IpamPlugin::is_ours) {
+            network.addresses = Some(network.parse_addresses(request)?);
+        }
+        odd.extend(section.unknown_except(is_common_key));
+        let backend = backend.filter(|_| network.masquerade);
+        let odd = odd.iter().map(UnknownKey::to_string).chain(backend);
+        let warnings = odd.chain(network.warnings()).collect();
+        Ok((network, warnings))
+    }
+
+    /// Reads the keys of the plugin itself, without those of the IPAM plugin. `odd` gets unknown keys of its
+    /// sections.
+    fn parse_keys(
+        request: &Request,
+        section: &Section<'_>,
+        odd: &mut Vec<UnknownKey>,
+    ) -> Result<Network, CniError> {
+        let port_vlans = parse_port_vlans(section, odd)?;
+        let uplink = parse_uplink(section, port_vlans.is_some(), odd)?;
         let is_default_gateway = section.bool("isDefaultGateway")?;
-        let ipam = IpamPlugin::parse(&section)?;
+        let ipam = IpamPlugin::parse(section)?;
         let without = HostAccessUnavailable::of(uplink.as_ref(), ipam.as_ref(), port_vlans.as_ref());
-        let network = Network {
-            bridge: ifname::read(&section, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into()),
+        let mut network = Network {
+            bridge: ifname::read(section, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.into()),
             is_gateway: section.bool("isGateway")? || is_default_gateway,
             is_default_gateway,
             masquerade: section.bool("ipMasq")?,
@@ -134,26 +154,31 @@ impl Network {
             container_interface_down: section.bool("disableContainerInterface")?,
             port_vlans,
             mac: request.requested_mac()?,
-            dns: parse_dns(&section, &mut odd)?,
-            host_access: HostAccess::parse(&section, without)?,
-            guard: Guard::parse(&section, uplink.is_some(), ipam.as_ref())?,
+            dns: parse_dns(section, odd)?,
+            host_access: HostAccess::parse(section, without)?,
+            guard: Guard::parse(section, uplink.is_some(), ipam.as_ref())?,
             ipam,
             addresses: None,
             uplink,
         };
-        let mut network = network;
         let managed = network.guard.is_some() || network.ipam.is_some() && names_ipv6(&request.config);
         network.accept_ra = section.opt_bool("acceptRA")?.or(managed.then_some(false));
-        let backend = masquerade_backend(&section)?;
-        network.check()?;
-        if network.ipam.as_ref().is_some_and(IpamPlugin::is_ours) {
-            network.addresses = Some(network.parse_addresses(request)?);
+        Ok(network)
+    }
+
+    /// Reads the configuration of a finished attachment, to restore its bridge and its port. The keys of the
+    /// IPAM plugin and the DNS settings have had their effect and are skipped, and so are contradictions: a
+    /// later release may be stricter than the one that attached the pod.
+    ///
+    /// # Errors
+    /// [`crate::cni::error::code::INVALID_CONFIG`]: a mistake in a key of the bridge, the uplink or the port.
+    pub fn parse_attached(request: &Request) -> Result<Network, CniError> {
+        let mut request = request.clone();
+        request.config.remove("dns");
+        if IpamPlugin::parse(&request.root()).is_err() {
+            request.config.remove("ipam");
         }
-        odd.extend(section.unknown_except(is_common_key));
-        let backend = backend.filter(|_| network.masquerade);
-        let odd = odd.iter().map(UnknownKey::to_string).chain(backend);
-        let warnings = odd.chain(network.warnings()).collect();
-        Ok((network, warnings))
+        Network::parse_keys(&request, &request.root(), &mut Vec::new())
     }
 
     /// Warnings about keys that have no effect, or less than a reader expects.

@@ -47,7 +47,7 @@ pub(crate) struct Install {
     #[arg(long, value_name = "NODE")]
     pub(crate) node: Option<String>,
     /// The directory with the plugins to install [default: the directory of vlan-bridgectl]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub(crate) from: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) directories: Directories,
@@ -78,7 +78,8 @@ pub(crate) struct Directories {
     pub(crate) conf_dir: Option<PathBuf>,
 }
 
-/// Makes a path absolute. The manifest records it, and uninstall may run in another working directory.
+/// Makes a path absolute. The manifest records it, doctor prints commands with it, and both may be used in
+/// another working directory.
 fn absolute(text: &str) -> std::io::Result<PathBuf> {
     std::path::absolute(text)
 }
@@ -133,11 +134,11 @@ pub(crate) struct Uninstall {
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
     /// A network list outside the directories of the runtimes (repeatable)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = absolute)]
     pub(crate) network: Vec<PathBuf>,
     /// The directory with the network lists [default: the directories of the runtimes and of install, else
     /// /etc/cni/net.d]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub(crate) conf_dir: Option<PathBuf>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t, display_order = 100)]
@@ -145,7 +146,7 @@ pub(crate) struct Inspect {
 }
 
 /// Show the node on one screen: bonds, VLANs, bridges, pods with their addresses, and the usage of each
-/// range.
+/// range. Without root it shows less, says so, and fails.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     #[command(flatten)]
@@ -155,16 +156,16 @@ pub(crate) struct Status {
 /// Check the node, and print the command that fixes each problem.
 ///
 /// Each line is ok, warn or fail, with what was found, why it matters, and the command that fixes it. The
-/// exit status is 1 if a check fails. Doctor changes nothing. It
-/// probes the pods' networks with ARP and neighbour discovery, sent from 0.0.0.0 and ::, so that no
-/// neighbour cache changes.
+/// exit status is 1 if a check fails, or without root, which doctor needs to see everything. Doctor changes
+/// nothing. It probes the pods' networks with ARP and neighbour discovery, sent from 0.0.0.0 and ::, so that
+/// no neighbour cache changes.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     #[command(flatten)]
     pub(crate) inspect: Inspect,
     /// The directory with the plugins [default: the directories of the runtimes and of install, else
     /// /opt/cni/bin]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub(crate) bin_dir: Option<PathBuf>,
     /// Send no probes: doctor then does not check whether the VLANs pass or an address is used twice
     #[arg(long)]

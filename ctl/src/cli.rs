@@ -6,6 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::args::{Doctor, Install, Repair, Status, Uninstall};
+use crate::denial::effective_user;
 use crate::output::{OutputWriter, is_output_error, report};
 use crate::{doctor, install, repair, status, uninstall};
 
@@ -30,7 +31,27 @@ enum Verb {
     Repair(Repair),
 }
 
-/// Runs a command line, and returns the exit code: 1 if the verb failed, 2 for a usage error.
+impl Verb {
+    /// Whether it changes nothing. Without root it then shows what it can see.
+    fn only_looks(&self) -> bool {
+        matches!(self, Verb::Status(_) | Verb::Doctor(_))
+    }
+
+    /// What a user other than root is told.
+    fn lacks_root(&self, user: u32) -> String {
+        let (name, effect) = match self {
+            Verb::Install(_) => ("install", "nothing was changed"),
+            Verb::Uninstall(_) => ("uninstall", "nothing was changed"),
+            Verb::Repair(_) => ("repair", "nothing was changed"),
+            Verb::Status(_) => ("status", "what follows is incomplete"),
+            Verb::Doctor(_) => ("doctor", "what follows is incomplete, and may be wrong"),
+        };
+        format!("vlan-bridgectl: {name} needs root, and runs as user {user}: {effect}")
+    }
+}
+
+/// Runs a command line, and returns the exit code: 1 if the verb failed or was not run as root, 2 for a usage
+/// error.
 ///
 /// # Errors
 /// When `out` cannot be written.
@@ -47,6 +68,13 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
             return Ok(MISUSED);
         }
     };
+    let user = effective_user().unwrap_or(0);
+    if user != 0 {
+        report(&cli.verb.lacks_root(user));
+        if !cli.verb.only_looks() {
+            return Ok(FAILED);
+        }
+    }
     let out: &mut dyn Write = &mut OutputWriter(out);
     let outcome = match &cli.verb {
         Verb::Install(call) => install::run(call, out).map(|()| true),
@@ -56,8 +84,8 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
         Verb::Repair(call) => repair::run(call, out),
     };
     match outcome {
-        Ok(true) => Ok(0),
-        Ok(false) => Ok(FAILED),
+        Ok(true) if user == 0 => Ok(0),
+        Ok(_) => Ok(FAILED),
         Err(error) if is_output_error(&error) => error.downcast::<io::Error>().map_or(Ok(FAILED), Err),
         Err(error) => {
             out.flush()?;
@@ -70,6 +98,7 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Directories;
     use clap::CommandFactory;
 
     #[test]
@@ -78,9 +107,41 @@ mod tests {
     }
 
     #[test]
-    fn directories_become_absolute() {
-        let cli = Cli::try_parse_from(["vlan-bridgectl", "install", "--bin-dir", "bin"]).unwrap();
-        let Verb::Install(call) = cli.verb else { panic!("no install") };
-        assert_eq!(call.directories.bin_dir, Some(std::env::current_dir().unwrap().join("bin")));
+    fn who_is_not_root_is_told_so() {
+        for (line, only_looks, effect) in [
+            ("install", false, "install needs root, and runs as user 7: nothing was changed"),
+            ("uninstall", false, "uninstall needs root, and runs as user 7: nothing was changed"),
+            ("repair", false, "repair needs root, and runs as user 7: nothing was changed"),
+            ("status", true, "status needs root, and runs as user 7: what follows is incomplete"),
+            (
+                "doctor",
+                true,
+                "doctor needs root, and runs as user 7: what follows is incomplete, and may be wrong",
+            ),
+        ] {
+            let verb = Cli::try_parse_from(["vlan-bridgectl", line]).unwrap().verb;
+            assert_eq!(verb.lacks_root(7), format!("vlan-bridgectl: {effect}"));
+            assert_eq!(verb.only_looks(), only_looks, "{line}");
+        }
+    }
+
+    #[test]
+    fn paths_that_are_kept_or_printed_become_absolute() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.verb);
+        let expected = Some(std::env::current_dir().unwrap().join("some/dir"));
+        let line = "vlan-bridgectl install --bin-dir some/dir --conf-dir some/dir --from some/dir";
+        let Verb::Install(call) = parse(line).unwrap() else { panic!("no install") };
+        let Directories { bin_dir, conf_dir } = call.directories;
+        assert_eq!([bin_dir, conf_dir, call.from], [(); 3].map(|()| expected.clone()));
+        let line = "vlan-bridgectl doctor --bin-dir some/dir --conf-dir some/dir --network some/dir";
+        let Verb::Doctor(Doctor { inspect, bin_dir, .. }) = parse(line).unwrap() else { panic!("no doctor") };
+        let network = inspect.network.first().cloned();
+        assert_eq!([bin_dir, inspect.conf_dir, network], [(); 3].map(|()| expected.clone()));
+        let Verb::Status(Status { inspect }) = parse("vlan-bridgectl status --conf-dir some/dir").unwrap()
+        else {
+            panic!("no status")
+        };
+        assert_eq!(inspect.conf_dir, expected);
+        assert!(Cli::try_parse_from(["vlan-bridgectl", "install", "--bin-dir", ""]).is_err());
     }
 }

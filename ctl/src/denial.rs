@@ -124,6 +124,11 @@ fn selinux() -> Option<String> {
     (context.matches(':').count() >= 2).then(|| context.to_owned())
 }
 
+/// The effective user of this process.
+pub(crate) fn effective_user() -> Option<u32> {
+    Some(credentials(&fs::read_to_string("/proc/self/status").ok()?)?.user)
+}
+
 fn credentials(status: &str) -> Option<Credentials> {
     let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));
     // Real, effective, saved and file system UID.

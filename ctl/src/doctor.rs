@@ -13,6 +13,8 @@ mod ports;
 mod reverse_path;
 mod routing;
 mod runtimes;
+#[cfg(test)]
+mod tests;
 mod uplink;
 
 use std::io::Write;

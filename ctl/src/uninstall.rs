@@ -6,9 +6,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
+use cni_conf::family::Family;
 use ipnet::IpNet;
 use kernel::link::{Kind, Link};
-use kernel::{Conn, addr, remove};
+use kernel::sysctl::forwards;
+use kernel::{Conn, NetError, addr, remove};
 use serde_json::{Value, json};
 use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
 use vlan_bridge::record::{GuardRecord, NatRecord, Records};
@@ -58,6 +60,7 @@ pub(crate) fn run(args: &Uninstall, out: &mut dyn Write) -> Result<()> {
             report.left.push(format!("rules or routes of pods that no longer exist: {why:#}"));
         }
         remove_interfaces(&conn, &uplinks, &mut report).await?;
+        report.left.extend(forwarding_left(&lists, forwards)?);
         // Last, because a runtime that finds a list starts pods.
         for (list, kept) in &manifest.kept {
             restore(list, kept, &mut report)?;
@@ -111,6 +114,35 @@ fn attached_error(attached: &[&Link]) -> String {
         "{pods} attached ({}{more}): drain the node first, or use --force to delete their interfaces",
         named.join(", ")
     )
+}
+
+/// Whether the plugin switches forwarding on for pods of an entry: it is a gateway, or translates packets.
+fn needs_forwarding(entry: &Value) -> bool {
+    let is_on = |key: &str| entry[key] == true;
+    ["isGateway", "isDefaultGateway", "ipMasq"].into_iter().any(is_on)
+        || entry["capabilities"]["portMappings"] == true
+        || entry.get("serviceCIDRs").is_some()
+}
+
+/// The forwarding that the plugins may have switched on, with the command that switches it off. It stays,
+/// because other programs may have come to need it.
+fn forwarding_left(
+    lists: &[Value],
+    is_on: impl Fn(Family) -> Result<bool, NetError>,
+) -> Result<Vec<String>, NetError> {
+    if !lists.iter().flat_map(lists::entries).any(|entry| needs_forwarding(&entry)) {
+        return Ok(Vec::new());
+    }
+    let mut left = Vec::new();
+    for (family, key) in [(Family::V4, "net.ipv4.ip_forward"), (Family::V6, "net.ipv6.conf.all.forwarding")] {
+        if is_on(family)? {
+            left.push(format!(
+                "{key} = 1, which the plugins switch on for such networks: if nothing else on this node needs it, \
+                 sysctl -w {key}=0"
+            ));
+        }
+    }
+    Ok(left)
 }
 
 /// Every list that may have created something here, earlier ones included.
@@ -313,4 +345,40 @@ fn print(report: &Report, format: Output, out: &mut dyn Write) -> Result<()> {
     }
     report.left.iter().for_each(|left| output::report(&format!("warning: left {left}")));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarding_that_the_plugins_needed_is_named_with_what_switches_it_off() {
+        let left = |entry: Value, v4: bool, v6: bool| {
+            let mut entry = entry;
+            entry["type"] = PLUGIN_TYPE.into();
+            let list = json!({"cniVersion": "1.0.0", "name": "n", "plugins": [entry]});
+            forwarding_left(&[list], |family| Ok(if family == Family::V4 { v4 } else { v6 })).unwrap()
+        };
+        for entry in [
+            json!({"isGateway": true}),
+            json!({"isDefaultGateway": true}),
+            json!({"ipMasq": true}),
+            json!({"capabilities": {"portMappings": true}}),
+            json!({"serviceCIDRs": ["10.96.0.0/12"]}),
+        ] {
+            let told = left(entry.clone(), true, false);
+            assert!(told.len() == 1 && told[0].starts_with("net.ipv4.ip_forward = 1, "), "{entry}: {told:?}");
+            assert!(told[0].ends_with("sysctl -w net.ipv4.ip_forward=0"), "{told:?}");
+            let told = left(entry.clone(), false, true);
+            assert!(
+                told.len() == 1 && told[0].ends_with("sysctl -w net.ipv6.conf.all.forwarding=0"),
+                "{told:?}"
+            );
+            assert_eq!(left(entry.clone(), true, true).len(), 2);
+            assert_eq!(left(entry, false, false), [""; 0]);
+        }
+        let bridged =
+            json!({"uplink": {"master": "bond0"}, "isGateway": false, "capabilities": {"mac": true}});
+        assert_eq!(left(bridged, true, true), [""; 0], "bridged pods need no forwarding");
+    }
 }

@@ -1,5 +1,6 @@
 //! CHECK: compares the attachment with what ADD reported.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 
 use cni_conf::cni::env::Command;
@@ -14,7 +15,8 @@ use crate::delegate::Delegate;
 use crate::nat::BridgedDrop;
 use crate::ownership::Attachment;
 use crate::plan::observed::BridgeAndUplink;
-use crate::plan::{Step, check, uplink};
+use crate::plan::{Step, check, difference, uplink};
+use crate::record::{NatRecord, Records};
 use crate::{boundary, config, guard, host_access, nat, observe, pod, ports, requested_mac};
 
 /// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
@@ -49,6 +51,11 @@ fn failed(why: String) -> CniError {
     CniError::new(code::CHECK_FAILED, why)
 }
 
+/// The difference from what ADD left, which `vlan-bridgectl repair` restores.
+fn repairable(why: impl Display) -> CniError {
+    failed(difference::repairable(why))
+}
+
 /// Checks that an ADD would find bridge and uplink complete.
 fn check_uplink(network: &Network, uplink: &BridgeAndUplink) -> Result<(), CniError> {
     let plan = uplink::plan(network, uplink).map_err(|e| failed(e.msg))?;
@@ -65,8 +72,8 @@ fn check_uplink(network: &Network, uplink: &BridgeAndUplink) -> Result<(), CniEr
         return Ok(());
     }
     let what = if network.uplink.is_some() { " and its uplink are" } else { " is" };
-    Err(failed(format!(
-        "bridge {}{what} not as an ADD leaves it; it would do: {}",
+    Err(repairable(format!(
+        "bridge {}{what} not as an ADD leaves it, which would do: {}",
         network.bridge,
         missing.join("; ")
     )))
@@ -112,15 +119,16 @@ fn check_rules(
     if let Some(mac) = mac
         && let Some(difference) = guard::difference(network, &attachment, mac, addresses)?
     {
-        return Err(failed(format!("{difference}; the next ADD, DEL or GC on this node restores it")));
+        return Err(repairable(difference));
     }
-    if let Some(difference) = nat::difference(&attachment.host_interface(), network.has_nat())? {
-        return Err(failed(format!(
-            "{difference}; after a firewall restart the next ADD or DEL on this node restores all rules"
-        )));
+    let veth = attachment.host_interface();
+    if let Some(difference) = nat::difference(&veth, network.has_nat())? {
+        // The rules are restored from the record.
+        let has_record = Records::<NatRecord>::of_this_node()?.has(&veth);
+        return Err(if has_record { repairable(difference) } else { failed(difference) });
     }
     if let Some(difference) = boundary::difference(network)? {
-        return Err(failed(format!("{difference}; the next ADD, DEL or GC on this node restores it")));
+        return Err(repairable(difference));
     }
     if network.uplink.is_none() {
         return Ok(());
@@ -133,9 +141,7 @@ fn check_rules(
             );
             Ok(())
         }
-        Some(BridgedDrop { what, .. }) => Err(failed(format!(
-            "{what}; the next ADD of a pod on that bridge installs the rules that accept it for all its pods"
-        ))),
+        Some(BridgedDrop { what, .. }) => Err(repairable(what)),
     }
 }
 
@@ -152,13 +158,12 @@ async fn check_port_of_mac(node: &Conn, network: &Network, seen: &check::Attache
             Some(entry) if entry.port != host.index => {
                 let port = link::by_index(node, entry.port).await?;
                 let name = port.map_or_else(|| format!("interface {}", entry.port), |port| port.name);
-                return Err(CniError::new(
-                    code::CHECK_FAILED,
-                    format!(
-                        "bridge {} has the pod's MAC {mac} behind {name}, not behind {}",
-                        bridge.name, host.name
-                    ),
-                ));
+                let why = format!(
+                    "bridge {} has the pod's MAC {mac} behind {name}, not behind {}",
+                    bridge.name, host.name
+                );
+                // Repair leaves the kernel's own entries.
+                return Err(if entry.kind == fdb::Kind::Local { failed(why) } else { repairable(why) });
             }
             // Releases without `sticky` pinned the MAC like this and wrote no record of the port. Nothing
             // can repair that, so CHECK does not fail.
@@ -171,24 +176,17 @@ async fn check_port_of_mac(node: &Conn, network: &Network, seen: &check::Attache
                     );
                     continue;
                 }
-                return Err(CniError::new(
-                    code::CHECK_FAILED,
-                    format!(
-                        "a frame with the pod's MAC {mac} on another port moves the MAC from {} (not sticky); \
-                         vlan-bridgectl repair pins it again",
-                        host.name
-                    ),
-                ));
+                return Err(repairable(format!(
+                    "a frame with the pod's MAC {mac} on another port moves the MAC from {} (not sticky)",
+                    host.name
+                )));
             }
             // A locked port accepts nothing without this entry.
             None if network.mac_spoof_check => {
-                return Err(CniError::new(
-                    code::CHECK_FAILED,
-                    format!(
-                        "bridge {} no longer has the pod's MAC {mac} pinned to {}",
-                        bridge.name, host.name
-                    ),
-                ));
+                return Err(repairable(format!(
+                    "bridge {} no longer has the pod's MAC {mac} pinned to {}",
+                    bridge.name, host.name
+                )));
             }
             _ => {}
         }

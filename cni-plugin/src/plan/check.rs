@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use kernel::link::{Address, Installed, Kind, Link, SourceRule};
 use kernel::port::Memberships;
 
+use super::difference::repairable;
 use super::pod;
 use super::vlan::{of_port, takes_part};
 
@@ -35,7 +36,8 @@ pub struct Attached {
 
 /// Compares the attachment with the result of ADD. The error describes the first difference.
 pub fn compare(network: &Network, ifname: &str, previous: &AddResult, seen: &Attached) -> Result<(), String> {
-    let bridge = seen.bridge.as_ref().ok_or_else(|| format!("bridge {} is gone", network.bridge))?;
+    let bridge =
+        seen.bridge.as_ref().ok_or_else(|| repairable(format_args!("bridge {} is gone", network.bridge)))?;
     if bridge.bridge().is_none() {
         return Err(format!("{} is not a bridge but {}", bridge.name, bridge.kind_name()));
     }
@@ -75,10 +77,12 @@ fn compare_veth(bridge: &Link, host: &Link, container: &Link) -> Result<(), Stri
         ));
     }
     if host.master != Some(bridge.index) {
-        return Err(format!("{} is not a port of bridge {}", host.name, bridge.name));
+        let why = format!("{} is not a port of bridge {}", host.name, bridge.name);
+        // Repair takes no port out of another bridge.
+        return Err(if host.master.is_none() { repairable(why) } else { why });
     }
     if !host.up {
-        return Err(format!("interface {} is down", host.name));
+        return Err(repairable(format_args!("interface {} is down", host.name)));
     }
     Ok(())
 }
@@ -91,11 +95,8 @@ fn compare_limits(network: &Network, host: &Link) -> Result<(), String> {
         ("portIsolation", network.isolated, port.isolated),
     ] {
         if wanted && !is_set {
-            return Err(format!(
-                "{key}: port {} is no longer {}",
-                host.name,
-                if key == "macspoofchk" { "locked" } else { "isolated" }
-            ));
+            let state = if key == "macspoofchk" { "locked" } else { "isolated" };
+            return Err(repairable(format_args!("{key}: port {} is no longer {state}", host.name)));
         }
     }
     Ok(())
@@ -116,20 +117,20 @@ fn compare_vlans(network: &Network, host: &Link, seen: &Attached) -> Result<(), 
     if let (Some(bridge), Some((_, vid)), Some(_)) = (&seen.bridge, network.node_side(), seen.trunk)
         && !takes_part(&seen.vlans, bridge.index, vid)
     {
-        return Err(format!(
+        return Err(repairable(format_args!(
             "bridge {} itself is not in VLAN {vid}, so the node cannot reach it",
             bridge.name
-        ));
+        )));
     }
     for vlan in of_port(wanted) {
         if !takes_part(&seen.vlans, host.index, vlan.vid) {
-            return Err(format!("{} is not in VLAN {}", host.name, vlan.vid));
+            return Err(repairable(format_args!("{} is not in VLAN {}", host.name, vlan.vid)));
         }
         if seen.trunk.is_some_and(|uplink| !takes_part(&seen.vlans, uplink, vlan.vid)) {
-            return Err(format!(
+            return Err(repairable(format_args!(
                 "the uplink of bridge {} no longer carries VLAN {}",
                 network.bridge, vlan.vid
-            ));
+            )));
         }
     }
     Ok(())
@@ -280,7 +281,7 @@ mod tests {
 
     #[test]
     fn each_thing_that_was_tampered_with_is_named() {
-        check(|seen| seen.bridge = None, Err("bridge br136 is gone"));
+        check(|seen| seen.bridge = None, Err("bridge br136 is gone; vlan-bridgectl repair restores it"));
         check(|seen| seen.container = None, Err("interface eth0 is gone from the container"));
         check(|seen| seen.host = None, Err("the node's end of eth0 is gone"));
         check(|seen| seen.addresses.clear(), Err("eth0 has lost its address 172.20.56.16/24"));
@@ -292,12 +293,19 @@ mod tests {
         };
         check(subnet, Err("route 0.0.0.0/0 via 172.20.56.1 is gone from the container"));
         let host = |change: fn(&mut Link)| move |seen: &mut Attached| seen.host.iter_mut().for_each(change);
-        check(host(|host| host.master = None), Err("vethX is not a port of bridge br136"));
+        check(
+            host(|host| host.master = None),
+            Err("vethX is not a port of bridge br136; vlan-bridgectl repair restores it"),
+        );
+        check(host(|host| host.master = Some(99)), Err("vethX is not a port of bridge br136"));
         check(
             host(|host| host.parent = Some(9)),
             Err("eth0 in the container and vethX on the node are not a veth pair"),
         );
-        check(host(|host| host.up = false), Err("interface vethX is down"));
+        check(
+            host(|host| host.up = false),
+            Err("interface vethX is down; vlan-bridgectl repair restores it"),
+        );
         let inside =
             |change: fn(&mut Link)| move |seen: &mut Attached| seen.container.iter_mut().for_each(change);
         check(inside(|eth0| eth0.up = false), Err("interface eth0 is down"));

@@ -14,6 +14,7 @@ use cni_conf::host_access::{HostAccess, HostAddress};
 use cni_conf::network::Network;
 use kernel::link::{Address, Kind, Link};
 
+use super::difference::repairable;
 use super::{Step, Sysctl};
 
 /// The node's addresses and interfaces, as observed.
@@ -158,10 +159,7 @@ pub fn compare(
     let shown = |mac: Option<MacAddr>| mac.map_or("none".to_owned(), |mac| mac.to_string());
     for ToPod { address, interface, mac } in &observed.to_pod {
         if *interface != Some(device.index) {
-            return Err(format!(
-                "the node's route to {address} by {} is gone; the next ADD or DEL on this node restores it",
-                device.name
-            ));
+            return Err(repairable(format_args!("the node's route to {address} by {} is gone", device.name)));
         }
         if *mac != container.mac {
             return Err(format!(

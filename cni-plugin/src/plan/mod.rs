@@ -2,6 +2,7 @@
 
 pub mod boundary;
 pub mod check;
+pub mod difference;
 pub mod guard;
 pub mod host_access;
 pub mod nat;

@@ -91,7 +91,7 @@ impl PortRecord {
     }
 
     pub(super) fn network(&self) -> Result<Network, CniError> {
-        Network::parse(&self.request).map(|(network, _)| network)
+        Network::parse_attached(&self.request)
     }
 }
 
@@ -193,5 +193,31 @@ mod tests {
         keys["netns"] = "/run/netns/p".into();
         keys["hostRoutes"] = false.into();
         assert_eq!(read(&keys).unwrap().to_json(), keys);
+    }
+
+    #[test]
+    fn only_keys_of_the_port_can_keep_it_from_being_restored() {
+        let network = |vlan: u16, ipam: &str| {
+            let ipam: Value = serde_json::from_str(ipam).unwrap();
+            let config = json!({"cniVersion": "1.0.0", "name": "net", "type": "vlan-bridge", "bridge": "br136",
+                "uplink": {"master": "bond0", "vlan": vlan}, "dns": 7, "ipam": ipam});
+            let keys = json!({"containerID": "pod", "ifname": "eth0", "mac": "02:00:00:00:00:2a",
+                "config": config, "ips": []});
+            let record = PortRecord::from_section(&Section::new(keys.as_object().unwrap(), "")).unwrap();
+            record.network().map_err(|error| error.msg)
+        };
+        for ipam in [
+            r#"{"type": "vlan-bridge-ipam", "subnet": "172.20.56.0/24", "gateway": "10.0.0.1"}"#,
+            r#"{"type": "vlan-bridge-ipam", "subnet": 7}"#,
+            r#"{"type": "vlan-bridge-ipam"}"#,
+            r#"{"type": "a/b"}"#,
+            r#"{"subnet": "172.20.56.0/24"}"#,
+            "7",
+        ] {
+            let network = network(136, ipam).unwrap_or_else(|why| panic!("{ipam}: {why}"));
+            assert_eq!(network.uplink.unwrap().port_name(), "bond0.136");
+        }
+        let refused = network(9999, "{}").unwrap_err();
+        assert!(refused.contains("uplink.vlan"), "{refused}");
     }
 }

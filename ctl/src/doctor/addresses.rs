@@ -10,6 +10,7 @@ use vlan_bridge::ownership::Attachment;
 use vlan_bridge_ipam::store::{Holder, Known, StoreError, Usage};
 
 use super::finding::{Finding, counted, shortened};
+use super::uplink::has_no_active_member;
 use crate::facts::{Facts, Network, ProbeResult};
 
 /// The time that an ADD may take from its lease to its interface.
@@ -17,21 +18,13 @@ const MAX_ADD_DURATION: Duration = Duration::from_secs(60);
 
 /// The answers of the gateways, and of other hosts with this node's addresses.
 pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
-    const CHECK: &str = "vlan";
     let mut findings = Vec::new();
     for network in &facts.networks {
         let Some(ProbeResult { from, answers, other_mac_answers }) = &network.probe else { continue };
         let tag = from.tag.map_or(String::new(), |tag| format!(" with tag {tag}"));
         let from = format!("{}{tag}", from.interface);
         match answers {
-            Err(why) => findings.push(
-                Finding::warn(
-                    CHECK,
-                    format!("cannot probe from {from}: {why}"),
-                    "whether the switch carries the VLAN is unknown",
-                )
-                .fix("run as root, with the interface up"),
-            ),
+            Err(why) => findings.push(not_probed(facts, network, &from, why)),
             Ok(answers) => {
                 findings.extend(gateways(facts, network, &from, answers));
                 findings.extend(own_mac_only(network, &from, answers, other_mac_answers));
@@ -40,6 +33,21 @@ pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// A bond without an active member drops the probes, and the kernel says ENOBUFS.
+fn not_probed(facts: &Facts, network: &Network, from: &str, error: &str) -> Finding {
+    const CHECK: &str = "vlan";
+    let unknown = "whether the switch carries the VLAN is unknown";
+    let master = network.config.network.uplink.as_ref().and_then(|uplink| facts.link(&uplink.master));
+    match master.filter(|master| has_no_active_member(facts, master)) {
+        Some(bond) => {
+            let seen = format!("cannot probe from {from}: {} has no member that is up", bond.name);
+            Finding::warn(CHECK, seen, unknown).fix("fix the findings of member first")
+        }
+        None => Finding::warn(CHECK, format!("cannot probe from {from}: {error}"), unknown)
+            .fix("run as root, with the interface up"),
+    }
 }
 
 fn gateways(facts: &Facts, network: &Network, from: &str, answers: &Answers) -> Vec<Finding> {

@@ -271,7 +271,7 @@ pub(super) fn status(facts: &Facts) -> Vec<Finding> {
         Err(why) => {
             let seen = format!("the plugin is not ready for network {name}: {why}");
             Finding::fail(CHECK, seen, "the runtime reports the node as not ready, or ADDs fail")
-                .fix("fix what the plugin reports")
+                .fix(format!("fix this: {why} (docs/errors.md explains the code)"))
         }
     };
     asked.map(judge).collect()

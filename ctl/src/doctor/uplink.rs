@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use cni_conf::uplink::UplinkPort;
 use kernel::link::{Kind, Link};
 
-use super::finding::{Finding, counted};
+use super::finding::Finding;
 use crate::bond::Bond;
 use crate::facts::{Facts, is_bond};
 
@@ -20,6 +20,10 @@ pub(super) fn masters(facts: &Facts) -> Vec<Finding> {
             Finding::fail(CHECK, format!("{name} is down"), "no pod reaches its network")
                 .fix(format!("ip link set {name} up"))
         }
+        Some(link) if has_no_active_member(facts, link) => {
+            let seen = format!("{name} has no member that is up");
+            Finding::fail(CHECK, seen, "no pod reaches its network").fix("see the findings of member")
+        }
         Some(link) if !link.carrier => {
             let seen = format!("{name} has no carrier");
             Finding::fail(CHECK, seen, "no pod reaches its network").fix("look at cables and switch ports")
@@ -27,6 +31,11 @@ pub(super) fn masters(facts: &Facts) -> Vec<Finding> {
         Some(link) => Finding::ok(CHECK, format!("{name}, {}, up", link.kind_name())),
     };
     facts.masters().into_iter().map(judge).collect()
+}
+
+/// Whether this is a bond that cannot send, because no member is up.
+pub(super) fn has_no_active_member(facts: &Facts, link: &Link) -> bool {
+    is_bond(link) && facts.bonds.get(&link.name).is_some_and(|bond| bond.ready().next().is_none())
 }
 
 /// The mode, members and partner of these bonds.
@@ -86,12 +95,18 @@ fn bond(link: &Link, bond: Bond) -> Vec<Finding> {
 fn members(bond_name: &str, bond: &Bond) -> Vec<Finding> {
     const CHECK: &str = "member";
     let mut findings = Vec::new();
-    if bond.members.len() < 2 {
-        let seen = format!("{bond_name} has {}", counted(bond.members.len(), "member"));
-        findings.push(
-            Finding::warn(CHECK, seen, "there is no redundancy")
-                .fix(format!("ip link set NIC master {bond_name}")),
-        );
+    // A bond accepts only a NIC that is down.
+    let add = format!("ip link set NIC down; ip link set NIC master {bond_name}");
+    match bond.members.len() {
+        0 => {
+            let seen = format!("{bond_name} has no member");
+            findings.push(Finding::fail(CHECK, seen, "no pod reaches its network").fix(add));
+        }
+        1 => {
+            let seen = format!("{bond_name} has 1 member");
+            findings.push(Finding::warn(CHECK, seen, "there is no redundancy").fix(add));
+        }
+        _ => {}
     }
     for member in &bond.members {
         let name = &member.name;

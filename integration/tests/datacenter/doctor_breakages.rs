@@ -162,7 +162,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
             scene.ctl.write("/etc/cni/net.d/90-taken.conflist", &list.to_string());
         },
         |scene| fs::remove_file(scene.ctl.path("/etc/cni/net.d/90-taken.conflist")).unwrap(),
-        ["fail", "status", "not ready for network taken: ", "fix what the plugin reports"],
+        ["fail", "status", "not ready for network taken: ", "fix this: "],
     ),
     breakage(
         |scene| scene.ip("link set br136 down"),

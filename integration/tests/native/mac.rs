@@ -81,7 +81,7 @@ fn a_pin_that_frames_can_move_fails_check_where_repair_can_pin_it_again() {
     let (mac, port) = (pod.mac("eth0"), result.host_interface());
     site.node.run(&format!("bridge fdb replace {mac} dev {port} master static")).expect_ok();
     let told = plugin.check(&pod.eth0(), &result);
-    assert!(told.error_text().contains("vlan-bridgectl repair pins it again"), "{told}");
+    assert!(told.error_text().contains("(not sticky); vlan-bridgectl repair restores it"), "{told}");
     let records = format!("/run/vlan-bridge/ports/{}", site.node.cookie());
     std::fs::remove_dir_all(records).unwrap();
     let told = plugin.check(&pod.eth0(), &result).expect_ok();

@@ -69,6 +69,25 @@ fn what_an_operator_has_put_elsewhere_or_detached_stays_where_it_is() {
     assert_eq!(bridge_of(&site.node, own).as_deref(), Some("br136"));
 }
 
+/// A record may be of a release that accepted other keys of IPAM.
+#[test]
+fn a_port_whose_recorded_ipam_would_be_refused_by_now_is_restored() {
+    let (site, pod) = (Site::new(), Pod::new());
+    let plugin = site.node.plugin(&site.list());
+    let result = plugin.add(&pod.eth0()).result();
+    let own = result.host_interface();
+    let path = format!("/run/vlan-bridge/ports/{}/br136/{own}", site.node.cookie());
+    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["config"]["ipam"]["subnet"] = 7.into();
+    record["config"]["ipam"]["gateway"] = "nowhere".into();
+    std::fs::write(&path, record.to_string()).unwrap();
+    site.node.ip(&format!("link set {own} nomaster"));
+    let later = Pod::new();
+    plugin.add(&later.eth0()).expect_ok();
+    assert_eq!(bridge_of(&site.node, own).as_deref(), Some("br136"));
+    plugin.check(&pod.eth0(), &result).expect_ok();
+}
+
 /// A gateway's bridge comes back with the gateway.
 #[test]
 fn a_gateways_bridge_that_was_deleted_is_back_with_its_address() {

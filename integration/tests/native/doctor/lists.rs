@@ -2,9 +2,11 @@
 //! torn ones; and on what else a new node may lack, the right to look included.
 
 use crate::doctor::{LIST, find};
-use integration::{Ctl, Node, not_tried, product, run};
+use integration::{Ctl, Node, Scratch, not_tried, product, run};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 const INSTALL: &str = "install --name local --subnet 10.22.0.0/16";
 
@@ -96,6 +98,38 @@ fn who_may_not_look_is_told_to_be_root() {
     assert!(nat.lines().nth(2).is_some_and(|line| line.ends_with("fix: run as root")), "{told}");
     assert!(!told.stdout.contains("modprobe -a nf_tables"), "{told}");
     assert!(!told.stdout.contains("no chain drops pods' packets"), "{told}");
+}
+
+/// Nor does any verb pretend that there is nothing.
+#[test]
+fn a_user_who_is_not_root_is_told_so_first() {
+    let node = Node::new("node");
+    let ctl = Ctl::new(&node);
+    ctl.run(INSTALL).expect_ok();
+    // Where every user can execute it.
+    let folder = Scratch::new("tool");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let tool = folder.path().join("vlan-bridgectl");
+    // By a process of its own: a file that another test's fork has open for writing cannot be executed.
+    run(Command::new("cp").arg(product().join("vlan-bridgectl")).arg(&tool)).expect_ok();
+    let ids = "--reuid 1000 --regid 1000 --clear-groups";
+    for (line, effect) in [
+        ("install --name other --subnet 10.23.0.0/16", "nothing was changed"),
+        ("uninstall", "nothing was changed"),
+        ("repair", "nothing was changed"),
+        ("status", "what follows is incomplete"),
+        ("doctor --no-probe", "what follows is incomplete"),
+    ] {
+        let told =
+            run(&mut ctl.command_of(Path::new("setpriv"), &format!("{ids} {} {line}", tool.display())));
+        assert_eq!(told.status.code(), Some(1), "{told}");
+        let verb = line.split(' ').next().unwrap_or_default();
+        let first = told.stderr.lines().next().unwrap_or_default();
+        let expected = format!("vlan-bridgectl: {verb} needs root, and runs as user 1000: {effect}");
+        assert!(first.starts_with(&expected), "{told}");
+        assert_eq!(told.stdout.is_empty(), effect == "nothing was changed", "{told}");
+    }
+    assert!(ctl.has(LIST) && !ctl.has("/etc/cni/net.d/10-other.conflist"));
 }
 
 #[test]
