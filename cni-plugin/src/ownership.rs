@@ -118,8 +118,8 @@ impl Attachment<'_> {
     }
 }
 
-/// FNV-1a, 64 bits, over texts without NUL. Written out because names that live in the kernel must not change
-/// with a library.
+/// FNV-1a, 64 bits, over strings without NUL. Written out because names that live in the kernel must not
+/// change with a library.
 pub fn hash(texts: &[&str]) -> u64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;

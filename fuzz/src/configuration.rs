@@ -1,4 +1,4 @@
-//! Whatever comes over stdin and in CNI_ARGS.
+//! Fuzzes stdin and CNI_ARGS of both plugins.
 
 use cni_conf::cni::env::Environment;
 use cni_conf::ipam::IpamConfig;
@@ -6,8 +6,8 @@ use cni_conf::network::{Network, Teardown};
 use cni_conf::range::RangeSet;
 use cni_conf::request::Request;
 
-/// A configuration, and, behind a zero byte, CNI_ARGS: read by both plugins, for each verb. What is accepted
-/// keeps its promises, what is not is refused with an error.
+/// A configuration, a zero byte, and CNI_ARGS. Both plugins read them for each verb. An accepted
+/// configuration must be consistent, and any other must give an error.
 pub fn configuration(input: &[u8]) {
     let (stdin, args) = match input.iter().position(|byte| *byte == 0) {
         Some(end) => (&input[..end], String::from_utf8_lossy(&input[end + 1..]).replace('\0', "")),
@@ -41,7 +41,7 @@ pub fn configuration(input: &[u8]) {
     }
 }
 
-/// Whatever a range says, it is in order, and it gives neither its gateway nor more than it has.
+/// Every accepted range is in order. It never assigns its gateway, or more addresses than it has.
 fn keeps_its_promises(set: &RangeSet) {
     for range in &set.0 {
         assert!(range.first <= range.last && range.contains(range.first) && range.contains(range.last));

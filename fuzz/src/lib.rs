@@ -1,6 +1,6 @@
-//! What is fuzzed: one function a target, which panics when something is wrong.
+//! The fuzz targets: one function for each, which panics if something is wrong.
 //!
-//! `cargo xtask fuzz` runs them with libFuzzer; over the inputs in `corpus/` they run as a normal test.
+//! `cargo xtask fuzz` runs them with libFuzzer. A normal test runs them on the inputs in `corpus/`.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Whatever a power cut, an operator or an intruder leaves in the files of a store.
+//! Fuzzes the files of a store, as a power cut, an operator or an intruder may leave them.
 
 use cni_conf::ipam::IpamConfig;
 use cni_conf::range::RangeSet;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use vlan_bridge_ipam::store::{Claim, Holder, Owner, Pool, Record, Store, StoreError};
 
 const NETWORK: &str = "n";
-/// What the set has: 10.0.0.2 to 10.0.0.6.
+/// The addresses of the set: 10.0.0.2 to 10.0.0.6.
 const CAPACITY: usize = 5;
 
 /// Files of a store, by the first byte of the input.
@@ -25,15 +25,15 @@ const FILES: [&str; 7] = [
     "n/.claim",
 ];
 
-/// The first byte says which file of a store is replaced by the rest. Then addresses are taken until there
-/// are no more: that of the live owner is none of them, none comes twice, and all are had in the end.
+/// The first byte chooses a file of a store, and the rest replaces its content. Then addresses are claimed
+/// until none is left. No address may come twice, the live owner's address may not come, and all others must.
 pub fn store(input: &[u8]) {
     let Some((file, content)) = input.split_first() else { return };
     let case = Case::new();
     case.build();
     let path = case.dir.join(FILES[usize::from(*file) % FILES.len()]);
     fs::write(&path, content).unwrap();
-    // A call that fails is one that says why; what was there stays.
+    // A failed call gives a reason, and the files stay.
     let _ = case.call(|store| case.take(store, "new"));
     assert!(case.is_held_by_live(), "{}", path.display());
     let _ = case.call(|store| store.release(&owner("c1")).map(|_| ()));
@@ -64,7 +64,7 @@ impl Case {
         Case { dir, set: config.ranges.remove(0) }
     }
 
-    /// One who lives, c1, and an address that was given back.
+    /// A live owner, c1, and a released address.
     fn build(&self) {
         for id in ["live", "c1", "back"] {
             self.call(|store| self.take(store, id)).unwrap();

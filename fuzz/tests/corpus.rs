@@ -1,4 +1,4 @@
-//! Every input of the corpus, by every run of the tests.
+//! Runs every target on every input of its corpus.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

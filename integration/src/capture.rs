@@ -14,9 +14,9 @@ use std::time::Duration;
 
 /// Everything that passes an interface, in both directions, from the moment this value exists.
 ///
-/// A sniffer that hears nothing would prove any absence, so this one is heard to hear: a marker frame of our
-/// own is sent through the interface first and waited for, and again before frames are looked at. As frames
-/// keep their order, nothing that passed before the second marker is missing.
+/// A sniffer that does not work would prove any absence. So this one sends a marker frame through the
+/// interface first and waits until it has captured it. It sends another one before frames are read. Frames
+/// keep their order, so no frame before the second marker is missing.
 #[derive(Debug)]
 pub struct Capture {
     sender: PacketSocket,
@@ -58,7 +58,7 @@ impl Capture {
         frames.iter().filter(|frame| !frame.is_marker()).cloned().collect()
     }
 
-    /// Waits until a frame has passed for which `condition` holds, and returns the first such.
+    /// Waits for a frame that `condition` accepts, and returns the first.
     #[track_caller]
     pub fn wait_for(&self, what: &str, condition: impl Fn(&Frame) -> bool) -> Frame {
         let mut found = None;
@@ -86,7 +86,7 @@ impl Capture {
 }
 
 impl Namespace {
-    /// Sends a frame of a test's own making through an interface, from its destination address on.
+    /// Sends a frame that a test has made through an interface. It begins with the destination address.
     #[track_caller]
     pub fn send_frame(&self, interface: &str, frame: &[u8]) {
         let sent = self.enter(|| PacketSocket::open(interface)?.send(frame));

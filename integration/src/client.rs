@@ -8,7 +8,7 @@ use std::process::Command;
 
 /// A runtime's view of one network on one node. The verbs run on the whole list, as in a runtime.
 ///
-/// A failed verb exits with 1 and prints the CNI error as the plugin gave it: see [`Outcome::error_code`].
+/// A failed verb exits with 1 and prints the plugin's CNI error: see [`Outcome::error_code`].
 #[derive(Debug)]
 pub struct Client<'a> {
     node: &'a Node,
@@ -40,8 +40,8 @@ impl<'a> Client<'a> {
         self.on("check", attachment)
     }
 
-    /// GC. `None` says nothing about attachments, which is not the same as an empty list of valid ones.
-    /// libcni itself first sends a DEL for each attachment in its cache that is not valid.
+    /// GC. None sends no list of valid attachments, which differs from an empty list. libcni itself first
+    /// sends a DEL for each attachment in its cache that is not valid.
     #[track_caller]
     pub fn gc(&self, valid: Option<&[&Attachment]>) -> Outcome {
         let mut command = self.command("gc");

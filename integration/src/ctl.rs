@@ -24,7 +24,7 @@ const OWN: [&str; 7] = [
     "/var/snap",
 ];
 
-/// A node's tool. What it finds in the folders `OWN` is the node's own, and empty at first.
+/// A node's tool. The folders `OWN` belong to the node and are empty at first.
 #[derive(Debug)]
 pub struct Ctl<'a> {
     node: &'a Node,
@@ -36,9 +36,9 @@ pub struct Ctl<'a> {
 pub struct Finding {
     /// `ok`, `warn` or `fail`.
     pub verdict: String,
-    /// Which check says so.
+    /// The check.
     pub check: String,
-    /// What it saw.
+    /// The text of the finding.
     pub seen: String,
     /// The commands that fix it.
     pub fixes: Vec<String>,
@@ -57,7 +57,7 @@ impl<'a> Ctl<'a> {
         Ctl { node, root }
     }
 
-    /// Where a path of the node is in the machine's file system.
+    /// The path of a node's file in the machine's file system.
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.path().join(path.trim_start_matches('/'))
     }
@@ -71,15 +71,14 @@ impl<'a> Ctl<'a> {
         fs::write(&path, content).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
     }
 
-    /// Puts a program that says only its version into the node's path: a runtime, as far as the tool asks
-    /// one.
+    /// Puts a program into the node's path that prints only its version. The tool takes it for a runtime.
     pub fn program(&self, name: &str, version: &str) {
         let path = format!("bin/{name}");
         self.write(&path, &format!("#!/bin/sh\necho '{version}'\n"));
         fs::set_permissions(self.path(&path), fs::Permissions::from_mode(0o755)).expect("a file of ours");
     }
 
-    /// Starts such a program with the words of a line; it stays until it is dropped. It sees the node's
+    /// Starts such a program with the words of a line. It runs until the value is dropped. It sees the node's
     /// files, and the tool sees it.
     pub fn running(&self, name: &str, version: &str, line: &str) -> Background {
         self.running_as(0, name, version, line)
@@ -97,12 +96,12 @@ impl<'a> Ctl<'a> {
     /// Starts a program that is in the node's path already.
     pub fn start_as(&self, user: u32, name: &str, line: &str) -> Background {
         let mut command = self.command_of(&self.path(&format!("bin/{name}")), line);
-        // SAFETY: between fork and exec only a system call is made. Not `Command::uid`, which goes before the
-        // mounts.
+        // SAFETY: between fork and exec only a system call is made. `Command::uid` would take effect before
+        // the mounts.
         unsafe { command.pre_exec(move || Ok(setuid(user.into())?)) };
         let process = Background::start(command.stdin(Stdio::piped()));
         let comm = format!("/proc/{}/comm", process.pid());
-        // The kernel keeps fifteen letters.
+        // The kernel truncates the name to 15 bytes.
         let kept = name.get(..15).unwrap_or(name);
         poll(Duration::from_secs(10), "a program that runs", || {
             fs::read_to_string(&comm).is_ok_and(|comm| comm.trim_end() == kept)
@@ -147,7 +146,7 @@ impl<'a> Ctl<'a> {
         command
     }
 
-    /// What `doctor` finds, whatever its exit status.
+    /// The findings of `doctor`. Any exit status is accepted.
     #[track_caller]
     pub fn doctor(&self, words: &str) -> Vec<Finding> {
         let outcome = self.run(&format!("doctor -o json {words}"));
@@ -170,7 +169,7 @@ impl<'a> Ctl<'a> {
         findings
     }
 
-    /// What `doctor --no-probe` calls a failure.
+    /// The failures of `doctor --no-probe`.
     #[track_caller]
     pub fn failures(&self) -> Vec<Finding> {
         let findings = self.doctor("--no-probe").into_iter();

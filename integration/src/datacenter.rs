@@ -23,12 +23,11 @@ use crate::Namespace;
 use std::cell::Cell;
 use switch::Switch;
 
-/// The VLANs that every trunk carries: id and the first three numbers of its /24. Beside it each has
-/// fd00:ID::/64.
+/// The VLANs that every trunk carries: ID and the first three numbers of the /24. Each also has fd00:ID::/64.
 pub const VLANS: [(u16, &str); 4] =
     [(51, "10.51.0"), (52, "10.52.0"), (136, "172.20.56"), (137, "172.20.57")];
 
-/// The network that nodes are plugged into. Add nodes with [`DataCenter::node`].
+/// The network that nodes are connected to. Add nodes with [`DataCenter::node`].
 #[derive(Debug)]
 pub struct DataCenter {
     switches: [Switch; 2],
@@ -66,13 +65,13 @@ impl DataCenter {
         DataCenter { switches, router, plugged: Cell::new(0) }
     }
 
-    /// Plugs in a node and waits until it reaches the router. The first is number 1.
+    /// Connects a node and waits until it reaches the router. The first node is number 1.
     pub fn node(&self, mode: BondMode) -> BondedNode<'_> {
         let [node] = self.nodes([mode]);
         node
     }
 
-    /// Plugs in several nodes, which come up at the same time.
+    /// Connects several nodes at the same time.
     pub fn nodes<const N: usize>(&self, modes: [BondMode; N]) -> [BondedNode<'_>; N] {
         let nodes = modes.map(|mode| {
             self.plugged.set(self.plugged.get() + 1);
@@ -87,8 +86,8 @@ impl DataCenter {
         &self.router
     }
 
-    /// The first switch's namespace: here the router is. Its ports are named by what is plugged into them:
-    /// `peer`, `router`, `lag-<number>`, `n<number>-<member>`.
+    /// The first switch's namespace, which has the router. Its ports are named by what they connect: `peer`,
+    /// `router`, `lag-<number>`, `n<number>-<member>`.
     pub fn tor_a(&self) -> &Namespace {
         self.switches[0].namespace()
     }

@@ -1,5 +1,5 @@
-//! Real exchanges over TCP, UDP and SCTP. A ping is no proof of a path with address translation: it takes an
-//! answer from a wrong address.
+//! Real exchanges over TCP, UDP and SCTP. A ping does not prove a path with address translation, because it
+//! accepts an answer from a wrong address.
 
 mod sctp;
 
@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The IP address that a text is.
+/// Parses an IP address.
 #[track_caller]
 pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text} is no address"))
 }
 
-/// A port of the IP address that a text is.
+/// Parses an IP address and adds a port.
 #[track_caller]
 pub fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip(address), port)
@@ -33,15 +33,15 @@ pub enum Transport {
     Tcp,
     /// UDP
     Udp,
-    /// SCTP, which not every kernel has
+    /// SCTP. Not every kernel has it.
     Sctp,
 }
 
 impl Transport {
-    /// Those that every kernel has.
+    /// The protocols that every kernel has.
     pub const ALL: [Transport; 2] = [Transport::Tcp, Transport::Udp];
 
-    /// As `protocol` of a port mapping has it.
+    /// The value of `protocol` in a port mapping.
     pub fn name(self) -> &'static str {
         match self {
             Transport::Tcp => "tcp",
@@ -51,10 +51,10 @@ impl Transport {
     }
 }
 
-/// A transport protocol, or no more than a question whether somebody is there.
+/// A transport protocol, or a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// One echo request. The kernel answers, and does not say whom it saw.
+    /// One echo request. The kernel's answer does not contain the client's address.
     Ping,
     /// An exchange over TCP.
     Tcp,
@@ -68,7 +68,8 @@ impl Protocol {
 }
 
 impl Namespace {
-    /// Asks a [`Server`] whom it sees, as [`ask`] does. The answer to a ping is the address that was asked.
+    /// Asks a [`Server`] for the client's address, as [`ask`] does. A ping returns the address that was
+    /// asked.
     #[track_caller]
     pub fn asks(&self, protocol: Protocol, to: SocketAddr) -> Option<IpAddr> {
         match protocol {
@@ -101,8 +102,8 @@ impl Server {
         Server::on(namespace, transport, (IpAddr::from([0u16; 8]), port).into())
     }
 
-    /// Listens in a namespace, on one address: over UDP its answers come from there, whatever the routes
-    /// would choose.
+    /// Listens in a namespace, on one address. UDP answers come from that address, not from the one that the
+    /// routes would choose.
     #[track_caller]
     pub fn on(namespace: &Namespace, transport: Transport, address: SocketAddr) -> Server {
         let bound = namespace.enter(|| match transport {
@@ -132,7 +133,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
-        // SAFETY: a system call on a socket that is open; it wakes whoever waits on it.
+        // SAFETY: a system call on a socket that is open; it wakes the thread that waits on it.
         unsafe { libc::shutdown(self.fd(), libc::SHUT_RDWR) };
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -164,7 +165,7 @@ fn serve_udp(socket: Arc<UdpSocket>, over: Arc<AtomicBool>) -> JoinHandle<()> {
     })
 }
 
-/// As over TCP, but that it answers a question.
+/// As over TCP, but it waits for a request.
 fn serve_sctp(socket: Arc<TcpListener>, over: Arc<AtomicBool>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         while !over.load(Ordering::Relaxed) {
@@ -184,14 +185,14 @@ fn told(peer: SocketAddr) -> String {
     peer.ip().to_canonical().to_string()
 }
 
-/// What is sent where the client has to begin.
-const QUESTION: [u8; 8] = *b"who am I";
+/// The request, for protocols in which the client begins.
+const QUESTION: [u8; 8] = *b"my addr?";
 
-/// How long an answer may take.
+/// The time limit of an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Asks a server from within a namespace, and returns the address that it saw. `None` if no answer comes, or
-/// one from another address than the one that was asked.
+/// Asks a server from within a namespace, and returns the address that it saw. None if no answer comes, or if
+/// it comes from another address.
 pub fn ask(from: &Namespace, transport: Transport, to: SocketAddr) -> Option<IpAddr> {
     let answer = from.enter(|| match transport {
         Transport::Tcp => ask_tcp(to),
@@ -228,7 +229,7 @@ fn ask_udp(to: SocketAddr) -> std::io::Result<String> {
     let any = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0u16; 8]) };
     let socket = UdpSocket::bind((any, 0))?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    // A connected socket takes answers from nobody else.
+    // A connected socket accepts answers only from its peer.
     socket.connect(to)?;
     socket.send(&QUESTION)?;
     let mut answer = [0; 64];

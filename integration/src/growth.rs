@@ -1,10 +1,10 @@
-//! What pods that are there cost the next one: the kernel's part of it, and how it is told.
+//! How attached pods slow down the next ADD and DEL, and the kernel's part of that.
 
 use crate::{Namespace, Pod, poll};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Times of the same thing, on three nodes in turn: without a pod, with one, and in a crowd.
+/// Times of one operation on three nodes in turn: without a pod, with one, and with many.
 #[derive(Debug)]
 struct Growth {
     what: &'static str,
@@ -21,7 +21,7 @@ impl Growth {
     }
 }
 
-/// The median of what was measured; panics if that is nothing.
+/// The median of the times. Panics if there are none.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -35,15 +35,14 @@ impl std::fmt::Display for Growth {
     }
 }
 
-/// The median of times, in milliseconds; panics if there are none.
+/// The median of times, in milliseconds. Panics if there are none.
 pub fn median_ms(times: &[Duration]) -> f64 {
     median(times.iter().map(|time| time.as_secs_f64() * 1000.0).collect())
 }
 
-/// Measures ADD and DEL of one pod more by `call`, in turn on nodes without a pod, with one, and with a
-/// crowd, and beside them what the kernel alone takes for a port more on their bridge `cni0`, and returns the
-/// table. DEL waits until the pod has announced itself for the first time, a tick after its ADD: every pod
-/// there gets a copy.
+/// Measures ADD and DEL of one more pod by `call`, in turn on nodes without a pod, with one, and with many.
+/// Also measures the kernel's time for one more port on their bridge `cni0`. Returns the table. DEL waits for
+/// the pod's first announcement, a tick after its ADD, because every attached pod gets a copy.
 pub fn growth(rounds: usize, nodes: [&Namespace; 3], call: impl Fn(usize, &str, &Pod) -> Duration) -> String {
     let pods = [Pod::new(), Pod::new(), Pod::new()];
     let mut of_plugin = ["ADD of ours", "DEL of ours"].map(Growth::new);
@@ -82,10 +81,10 @@ fn await_announcement(pod: &Pod) {
     });
 }
 
-/// Makes a veth between a pod and `bridge` of the node, with both ends up, and then takes it off and away,
-/// all with `ip`. Returns how long it took to come, and to go but for the removal itself, which waits for the
-/// kernel's other readers. The starts of `ip`, three and one, are in it. One at a time, as pods come: the
-/// second of two would find the kernel's lists in the processor's cache.
+/// Makes a veth between a pod and `bridge` of the node, with both ends up, then detaches and deletes it, all
+/// with `ip`. Returns the time to make it, and the time to detach it without the deletion, which waits for
+/// the kernel's other readers. The times include the starts of `ip`: three and one. One veth is made at a
+/// time, as with pods. The second of two would find the kernel's lists in the processor's cache.
 fn bare_port(node: &Namespace, bridge: &str, pod: &Pod) -> [Duration; 2] {
     let start = Instant::now();
     ip(node, &format!("link add bare0 type veth peer name bare0 netns {}", pod.name()));

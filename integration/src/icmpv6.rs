@@ -1,11 +1,12 @@
-//! ICMPv6 messages of a test's own making.
+//! ICMPv6 messages that tests make.
 
 use std::ffi::CString;
 use std::io::{Error, ErrorKind, Result};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// RFC 4861 section 7.1: receivers drop what has another one, as a router has forwarded it.
+/// The hop limit (RFC 4861 section 7.1). Receivers drop messages with another one, because a router has
+/// forwarded them.
 const HOP_LIMIT: i32 = 255;
 
 /// Sends a message out of an interface of the calling thread's namespace, from its link-local address.
@@ -23,7 +24,7 @@ pub(crate) fn send(interface: &str, to: &str, message: &[u8]) -> Result<()> {
     if fd < 0 {
         return Err(Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new, and nothing else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: pointer and length are those of one value that outlives the call.
     let set = unsafe {

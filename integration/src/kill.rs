@@ -8,8 +8,8 @@ use nix::unistd::Pid;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
-/// Runs a program and kills it as it enters its `nth` system call, counted from 0; it may well end before
-/// that. The input has to fit into a pipe, and so has what the program says.
+/// Runs a program and kills it as it enters its `nth` system call, counted from 0. The program may end before
+/// that. Its input and its output must each fit into a pipe.
 #[track_caller]
 pub fn run_killed_at(command: &mut Command, input: &[u8], nth: usize) -> Outcome {
     // SAFETY: between fork and exec this makes one system call and allocates nothing.
@@ -42,7 +42,7 @@ fn follow(pid: Pid, nth: usize) -> nix::Result<ExitStatus> {
             _ => {}
         }
         match ptrace::syscall(pid, signal.take()) {
-            // It was killed, and says so next.
+            // It was killed, and the next wait reports that.
             Ok(()) | Err(nix::Error::ESRCH) => {}
             Err(error) => return Err(error),
         }

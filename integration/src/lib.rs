@@ -1,9 +1,9 @@
 //! A data centre in network namespaces, and the tools to drive CNI plugins in it and to see what they did.
 //!
-//! Everything here stands on the kernel that runs it and on programs that Debian packages (iproute2,
-//! nftables, ping). Nothing touches the machine's own network namespace: only named namespaces are made, and
-//! every value of this crate removes what it made when it is dropped, after a panic too. What a killed run
-//! left behind is swept by the next one.
+//! Everything here uses the running kernel and programs that Debian packages (iproute2, nftables, ping).
+//! Nothing touches the machine's own network namespace: tests make only named namespaces. Every value of this
+//! crate removes what it made when it is dropped, also after a panic. The next run removes what a killed run
+//! left.
 //!
 //! | to have | see |
 //! |---|---|
@@ -17,10 +17,10 @@
 //! | a plugin run with any environment and stdin | [`Node::plugin`], [`Plugin`] |
 //! | `vlan-bridgectl` on a node with files of its own | [`Ctl`] |
 //! | frames on an interface, tags included | [`Capture`] |
-//! | a TCP or UDP exchange, and whom the server saw | [`Server`], [`ask`], [`Namespace::asks`] |
+//! | a TCP or UDP exchange, and the address that the server saw | [`Server`], [`ask`], [`Namespace::asks`] |
 //! | proof that nothing was touched or left | [`Snapshot`] |
 //! | a program killed at one of its system calls | [`run_killed_at`] |
-//! | to take kernel modules away from nobody else | [`ModulesTaken`] |
+//! | to remove kernel modules while no other test needs them | [`ModulesTaken`] |
 //! | to wait for something | [`poll`], the only place that sleeps |
 //!
 //! ```no_run
@@ -37,7 +37,7 @@
 //! client.del(&pod.eth0()).expect_ok();
 //! ```
 //!
-//! A rig that cannot be built is a panic with the reason: there is no test to go on with.
+//! If the test network cannot be built, it panics with the reason, because no test can run.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! MACs: whose they are, and where a bridge knows them.
+//! MACs of interfaces, and their entries in a bridge.
 
 use crate::Namespace;
 
@@ -10,7 +10,7 @@ impl Namespace {
         links[0]["address"].as_str().expect("an interface has a MAC").to_owned()
     }
 
-    /// Where the forwarding database of a bridge has a MAC: the VLAN, if the entry has one, and the port.
+    /// The entries of a MAC in the forwarding database of a bridge: the VLAN, if there is one, and the port.
     #[track_caller]
     pub fn fdb(&self, bridge: &str, mac: &str) -> Vec<(Option<u64>, String)> {
         let entries = self.run(&format!("bridge -json fdb show br {bridge}")).expect_ok().json();
@@ -21,7 +21,7 @@ impl Namespace {
     }
 }
 
-/// A MAC as it is in frames.
+/// The bytes of a MAC.
 pub fn mac_bytes(mac: &str) -> [u8; 6] {
     let bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal digits"));
     bytes.collect::<Vec<u8>>().try_into().expect("six bytes")

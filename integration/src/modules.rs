@@ -1,8 +1,8 @@
-//! The kernel's modules are one machine's, but one test takes some away: while it does, no other has a node.
+//! All tests share the kernel's modules, but one test removes some. While it does, no other test has a node.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// How many nodes there are, and whether modules are taken away.
+/// The number of nodes, and whether modules are removed.
 struct State {
     nodes: usize,
     taken: bool,
@@ -16,7 +16,7 @@ fn when(condition: impl Fn(&State) -> bool) -> MutexGuard<'static, State> {
     CHANGED.wait_while(state, |state| !condition(state)).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A node's need of modules. Waits while some are taken away.
+/// A node's claim on the modules. Waits while some are removed.
 #[derive(Debug)]
 pub(crate) struct InUse(());
 
@@ -34,7 +34,7 @@ impl Drop for InUse {
     }
 }
 
-/// Modules may be taken away until this is dropped.
+/// Modules may be removed until this is dropped.
 #[derive(Debug)]
 pub struct ModulesTaken(());
 

@@ -1,8 +1,8 @@
-//! Names that no two tests share, and whose owner can be told from the name.
+//! Names that no two tests share. Each contains the process ID of its owner.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What every name of ours starts with.
+/// The prefix of every name.
 const PREFIX: &str = "vlbr";
 
 /// A name for a namespace, a container or a folder: `vlbr-<pid>-<count>-<role>`.
@@ -12,7 +12,7 @@ pub(crate) fn unique(role: &str) -> String {
     format!("{PREFIX}-{}-{count}-{role}", std::process::id())
 }
 
-/// Whether the name is one of ours and the process that gave it is gone.
+/// Whether the name has our prefix and the process that chose it is gone.
 pub(crate) fn is_stale(name: &str) -> bool {
     let mut parts = name.split('-');
     parts.next() == Some(PREFIX)

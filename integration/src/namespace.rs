@@ -16,7 +16,7 @@ use std::sync::Once;
 /// Where `ip netns` keeps its names.
 const FOLDER: &str = "/run/netns";
 
-/// A network namespace with a name that `ip -n` knows, gone when dropped. Its `lo` is up.
+/// A network namespace with a name that `ip -n` knows. Dropping it deletes it. Its `lo` is up.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -31,7 +31,7 @@ impl Namespace {
         let name = names::unique(role);
         let path = Path::new(FOLDER).join(&name);
         File::create(&path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
-        // A thread may have a namespace to itself; what outlives the thread is the mount.
+        // A thread can have its own namespace. The mount keeps the namespace after the thread ends.
         let made = std::thread::scope(|scope| {
             let bind = || {
                 unshare(CloneFlags::CLONE_NEWNET)?;
@@ -76,19 +76,19 @@ impl Namespace {
         run_line(line, |program| self.command(program))
     }
 
-    /// Runs lines of `ip` commands in one go; any failure is a panic.
+    /// Runs lines of `ip` commands at once. Panics if one fails.
     #[track_caller]
     pub fn ip(&self, lines: &str) {
         self.batch("ip", lines);
     }
 
-    /// Runs lines of `bridge` commands in one go; any failure is a panic.
+    /// Runs lines of `bridge` commands at once. Panics if one fails.
     #[track_caller]
     pub fn bridge(&self, lines: &str) {
         self.batch("bridge", lines);
     }
 
-    /// Loads an nftables script; a failure is a panic.
+    /// Loads an nftables script. Panics on failure.
     #[track_caller]
     pub fn nft(&self, script: &str) {
         run_with(self.command("nft").args(["-f", "-"]), script.as_bytes()).expect_ok();
@@ -100,12 +100,12 @@ impl Namespace {
         let mut command = Command::new("ip");
         let outcome =
             run(command.args(["-n", &self.name, "-json"]).args(line.split_whitespace())).expect_ok();
-        // An empty answer is an empty text in some versions of iproute2.
+        // Some versions of iproute2 print nothing for an empty answer.
         if outcome.stdout.trim().is_empty() { serde_json::json!([]) } else { outcome.json() }
     }
 
-    /// What `ip -json OPTIONS` prints for each of these commands, run in one go: a program takes longer to
-    /// start than to answer.
+    /// The output of `ip -json OPTIONS` for each of these commands, run at once, because a program takes
+    /// longer to start than to answer.
     #[track_caller]
     pub fn ip_json_each<const N: usize>(&self, options: &str, commands: [&str; N]) -> [serde_json::Value; N] {
         let mut command = Command::new("ip");
@@ -160,8 +160,8 @@ impl Namespace {
         })
     }
 
-    /// Calls `action` on a thread of its own inside the namespace, with the namespace's `/sys`. Sockets made
-    /// and programs started there stay there; namespaces made there are not seen outside.
+    /// Calls `action` on a thread of its own inside the namespace, with the namespace's `/sys`. Its sockets
+    /// and programs stay in the namespace. Namespaces that it makes are not visible outside.
     pub fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let inside = || {
@@ -204,7 +204,7 @@ impl Drop for Namespace {
 fn move_into(file: &File) -> nix::Result<()> {
     setns(file, CloneFlags::CLONE_NEWNET)?;
     unshare(CloneFlags::CLONE_NEWNS)?;
-    // What is mounted from here on stays in the thread's own view.
+    // Mounts from here on are only visible to this thread.
     mount(None::<&str>, c"/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
     mount(Some(c"sysfs"), c"/sys", Some(c"sysfs"), MsFlags::empty(), None::<&str>)
 }
@@ -215,14 +215,13 @@ fn remove(path: &Path) {
     let _ = fs::remove_file(path);
 }
 
-/// Makes what is mounted in a folder later seen by programs that run already in a mount namespace of their
-/// own, a DHCP daemon for one. `ip netns` does the same to this folder; where it never ran and `/` is
-/// private, nobody has.
+/// Makes later mounts in a folder visible to running programs in other mount namespaces, for example a DHCP
+/// daemon. `ip netns` does the same to this folder, but it may never have run on this machine.
 fn share(folder: &Path) -> nix::Result<()> {
     let mark =
         || mount(None::<&str>, folder, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
     mark().or_else(|_| {
-        // Only what is a mount can be marked.
+        // Only a mount point can be marked.
         mount(Some(folder), folder, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
         mark()
     })

@@ -8,8 +8,8 @@ use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::path::PathBuf;
 
-/// A namespace with a runtime's folders: the address store and libcni's cache, both its own, as all nodes of
-/// a test share one file system. Dereferences to its [`Namespace`].
+/// A namespace with its own folders for the address store and libcni's cache, because all nodes of a test
+/// share one file system. Dereferences to its [`Namespace`].
 #[derive(Debug)]
 pub struct Node {
     namespace: Namespace,
@@ -29,7 +29,7 @@ impl Node {
         &self.namespace
     }
 
-    /// Where the IPAM plugin keeps its leases: what goes into `ipam.dataDir`.
+    /// The folder of the IPAM plugin's leases, for `ipam.dataDir`.
     pub fn data_dir(&self) -> PathBuf {
         self.folder.path().join("leases")
     }
@@ -39,23 +39,23 @@ impl Node {
         self.folder.path().join("cache")
     }
 
-    /// Where our plugin keeps its records of this node's attachments; there as long as there are any.
+    /// The folder of our plugin's records of this node's attachments. It exists while there are any.
     pub fn records(&self) -> PathBuf {
         PathBuf::from(format!("/run/vlan-bridge/attachments/{}", self.namespace.cookie()))
     }
 
-    /// A folder for whatever else a test needs.
+    /// A folder for other files of a test.
     pub fn folder(&self) -> &Scratch {
         &self.folder
     }
 
-    /// A network list for this node: `plugins` under `name`, in the newest version of the specification, with
-    /// this node's `dataDir` for every IPAM that names none.
+    /// A network list `name` with these plugins for this node, in the newest version of the specification.
+    /// Every IPAM section without `dataDir` gets this node's.
     pub fn list(&self, name: &str, plugins: &[Value]) -> Value {
         self.with_own_leases(json!({"cniVersion": "1.1.0", "name": name, "plugins": plugins}))
     }
 
-    /// A list of `examples/`, which stays as it is except for this node's `dataDir`.
+    /// A list of `examples/`, unchanged except for this node's `dataDir`.
     #[track_caller]
     pub fn example(&self, text: &str) -> Value {
         self.with_own_leases(serde_json::from_str(text).expect("an example is JSON"))
@@ -87,8 +87,8 @@ impl Node {
         Plugin::new(self, program, conf)
     }
 
-    /// Panics unless an ADD of the first plugin of `list` is refused as a wrong configuration, in words that
-    /// name `named`, with node, pod and leases untouched.
+    /// Panics unless ADD refuses the first plugin of `list` as an invalid configuration. The message must
+    /// contain `named`, and node, pod and leases must be unchanged.
     #[track_caller]
     pub fn assert_refuses(&self, list: &Value, named: &[&str]) {
         let pod = Pod::new();
@@ -105,7 +105,7 @@ impl Node {
         assert_eq!(self.leases(network), held, "{outcome}");
     }
 
-    /// Writes so many leases to the store of a network as host-local would, from `first` on.
+    /// Writes so many leases to the store of a network in host-local's form, from `first` on.
     pub fn hold(&self, network: &str, first: Ipv4Addr, count: u32) {
         let store = self.data_dir().join(network);
         fs::create_dir_all(&store).expect("our own folder is writable");
@@ -116,7 +116,7 @@ impl Node {
         }
     }
 
-    /// The addresses that are held in the store of a network, sorted; bookkeeping files are none.
+    /// The addresses with a lease in the store of a network, sorted.
     pub fn leases(&self, network: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.data_dir().join(network)) else { return Vec::new() };
         let mut held: Vec<String> = entries
@@ -130,7 +130,7 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// Pods that were attached to the end leave their records behind, in folders that all nodes share.
+    /// Pods that are still attached have records, in folders that all nodes share.
     fn drop(&mut self) {
         let node = self.namespace.cookie().to_string();
         for kind in fs::read_dir("/run/vlan-bridge").into_iter().flatten().flatten() {

@@ -1,4 +1,4 @@
-//! Changes of configurations.
+//! Changes configurations.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Pings, one as a question and many as a measurement.
+//! Pings: a single one, and a series that measures loss.
 
 use crate::process::{Background, run};
 use crate::{Namespace, poll};
@@ -19,7 +19,7 @@ impl Namespace {
     }
 }
 
-/// Echo requests at a steady pace in the background: what is lost while something else happens.
+/// Echo requests at a steady rate in the background, to measure loss while something else happens.
 #[derive(Debug)]
 pub struct Pings {
     process: Background,
@@ -38,7 +38,7 @@ impl Pings {
         Pings { process, output }
     }
 
-    /// Waits for the end; how many were sent and how many came back.
+    /// Waits for the end. Returns how many were sent and how many were answered.
     #[track_caller]
     pub fn finish(mut self) -> (u32, u32) {
         poll(Duration::from_secs(120), "the end of the pings", || !self.process.is_alive());

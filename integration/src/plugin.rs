@@ -24,7 +24,7 @@ impl<'a> Plugin<'a> {
         Plugin { node, program, conf }
     }
 
-    /// The same with another value of a top-level key.
+    /// The same plugin with another value of a top-level key.
     pub fn with(mut self, key: &str, value: Value) -> Plugin<'a> {
         self.conf[key] = value;
         self
@@ -66,7 +66,7 @@ impl<'a> Plugin<'a> {
         self.call_without_attachment("VERSION").run()
     }
 
-    /// A call about an attachment, to be changed before it runs.
+    /// A call about an attachment, which a test may change before it runs.
     pub fn call(&self, verb: &str, attachment: &Attachment) -> Call<'a> {
         let mut plugin = self.clone();
         if let Some(capabilities) = attachment.capabilities.as_object().filter(|map| !map.is_empty()) {
@@ -112,7 +112,7 @@ impl Call<'_> {
         self
     }
 
-    /// Takes a variable away altogether.
+    /// Removes a variable.
     pub fn without_env(mut self, name: &str) -> Self {
         self.environment.retain(|(other, _)| other != name);
         self
@@ -151,8 +151,8 @@ impl Call<'_> {
         self.run_under(&[])
     }
 
-    /// The plugin as a command that is not started yet, for who wants to measure it; the [stdin](Call::input)
-    /// is to be written by them. Unlike in [`Call::run`] it starts in the caller's namespace: see
+    /// The plugin as a command that is not started yet, for measurements. The caller writes its
+    /// [stdin](Call::input). Unlike in [`Call::run`] it starts in the caller's namespace: see
     /// [`Namespace::enter`](crate::Namespace::enter).
     pub fn bare_command(&self) -> Command {
         let mut command = Command::new(&self.program);
@@ -160,8 +160,8 @@ impl Call<'_> {
         command
     }
 
-    /// Runs calls at the same time, as [`Call::bare_command`] does, and returns how long that took. Panics
-    /// if one fails.
+    /// Runs calls at the same time, as [`Call::bare_command`] does. Returns the duration. Panics if one
+    /// fails.
     #[track_caller]
     pub fn time_all(calls: &[Call<'_>]) -> Duration {
         let start = Instant::now();
@@ -186,7 +186,7 @@ impl Call<'_> {
         &self.stdin
     }
 
-    /// A plugin's whole environment is what its runtime gives it.
+    /// A plugin has only the environment that its runtime sets.
     fn prepare(&self, command: &mut Command) {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));

@@ -1,4 +1,4 @@
-//! Containers, as far as the network sees them.
+//! Containers: a network namespace and an ID.
 
 use crate::Namespace;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ impl Deref for Pod {
     }
 }
 
-/// `eth0` of a container that has no namespace of its own: IPAM has no use for one.
+/// `eth0` of a container without a namespace of its own, because IPAM does not need one.
 pub fn eth0(id: &str) -> Attachment {
     Attachment {
         id: id.to_owned(),
@@ -64,18 +64,19 @@ pub fn eth0(id: &str) -> Attachment {
     }
 }
 
-/// What a runtime says about one attachment. It outlives its pod, as DEL must work without one.
+/// The values that a runtime passes for one attachment. They outlive the pod, because DEL must work without
+/// it.
 #[derive(Debug, Clone)]
 pub struct Attachment {
     /// `CNI_CONTAINERID`.
     pub id: String,
-    /// `CNI_NETNS`; `None` is an empty one, which is what runtimes say of a pod that is gone.
+    /// `CNI_NETNS`. None passes an empty one, as runtimes do for a pod that is gone.
     pub netns: Option<PathBuf>,
     /// `CNI_IFNAME`.
     pub ifname: String,
     /// `CNI_ARGS`.
     pub args: String,
-    /// Capability arguments by name, which reach a plugin as `runtimeConfig` if it declares them.
+    /// Capability arguments by name. A plugin that declares them gets them as `runtimeConfig`.
     pub capabilities: Value,
 }
 
@@ -98,7 +99,7 @@ impl Attachment {
         self
     }
 
-    /// As GC's list of valid attachments names it.
+    /// The entry for GC's list of valid attachments.
     pub fn valid(&self) -> Value {
         json!({"containerID": self.id, "ifname": self.ifname})
     }

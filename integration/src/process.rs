@@ -1,4 +1,4 @@
-//! Programs run to their end, with everything they said.
+//! Runs programs to their end, and collects their output.
 
 use crate::poll;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll as poll_streams};
@@ -10,10 +10,11 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-/// No program of ours has reason to run longer, not even emulated.
+/// The time limit of any program, also in the emulator.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// After a program's end, its output is at its end too, unless somebody else holds it open.
+/// The time limit for the end of the output after a program's end. Only another process that holds the output
+/// open exceeds it.
 const RELEASE: Duration = Duration::from_secs(5);
 
 /// How a program ended.
@@ -34,21 +35,21 @@ impl Outcome {
         self.status.success()
     }
 
-    /// Returns itself, or panics with what the program said.
+    /// Returns itself, or panics with the program's output.
     #[track_caller]
     pub fn expect_ok(self) -> Outcome {
         assert!(self.ok(), "{self}");
         self
     }
 
-    /// stdout as the one JSON document that it must be.
+    /// The one JSON document on stdout.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("stdout is no JSON: {error}\n{self}"))
     }
 
-    /// The CNI error code of a failed call; panics if it succeeded or printed no CNI error.
+    /// The CNI error code of a failed call. Panics if it succeeded or printed no CNI error.
     #[track_caller]
     pub fn error_code(&self) -> u64 {
         assert!(!self.ok(), "success was not expected\n{self}");
@@ -77,7 +78,7 @@ pub fn run(command: &mut Command) -> Outcome {
     run_with(command, b"")
 }
 
-/// Runs a command line by what `command` makes of its program; the words are split at spaces.
+/// Runs a command line, split at spaces, with the command that `command` makes for its program.
 #[track_caller]
 pub(crate) fn run_line(line: &str, command: impl FnOnce(&str) -> Command) -> Outcome {
     let mut words = line.split_whitespace();
@@ -85,8 +86,8 @@ pub(crate) fn run_line(line: &str, command: impl FnOnce(&str) -> Command) -> Out
     run(command(program).args(words))
 }
 
-/// Runs a program with `input` as its stdin. Panics when it cannot be started, when it does not end, and when
-/// somebody keeps its stdout or stderr open after its end: a runtime that reads to the end would hang.
+/// Runs a program with `input` as its stdin. Panics if it cannot be started, if it does not end, or if
+/// another process keeps its stdout or stderr open after its end. A runtime that reads to the end would hang.
 #[track_caller]
 pub fn run_with(command: &mut Command, input: &[u8]) -> Outcome {
     let shown = shown(command);
@@ -95,7 +96,7 @@ pub fn run_with(command: &mut Command, input: &[u8]) -> Outcome {
     let mut stdin = child.stdin.take().expect("stdin is piped");
     let input = input.to_vec();
     std::thread::spawn(move || {
-        // A program may well exit before it has read everything.
+        // A program may exit before it has read everything.
         let _ = stdin.write_all(&input);
     });
     let stdout = collect(child.stdout.take().expect("stdout is piped"));
@@ -112,8 +113,8 @@ pub fn run_with(command: &mut Command, input: &[u8]) -> Outcome {
     Outcome { status: status.expect("polled for"), stdout: text(stdout), stderr: text(stderr), shown }
 }
 
-/// Runs a program as [`run_with`] does, without threads and pauses: for the thousands of short calls of one
-/// test. The input has to fit into a pipe, and so has what the program says.
+/// Runs a program as [`run_with`] does, but without threads and pauses, for a test with thousands of short
+/// calls. Input and output must each fit into a pipe.
 #[track_caller]
 pub fn run_quickly(command: &mut Command, input: &[u8]) -> Outcome {
     let mut child = start(command, input);
@@ -131,7 +132,7 @@ pub(crate) fn start(command: &mut Command, input: &[u8]) -> Child {
     child
 }
 
-/// What a program said and how it ended, which `end` waits for.
+/// A program's output and exit status. `end` waits for its end.
 #[track_caller]
 pub(crate) fn collected(
     child: &mut Child,
@@ -144,7 +145,7 @@ pub(crate) fn collected(
     Outcome { status: end(child), stdout, stderr, shown }
 }
 
-/// Reads a stream to its end, for as long as any program may take.
+/// Reads a stream to its end, within the time limit of any program.
 #[track_caller]
 fn to_its_end(mut stream: impl Read + AsFd, shown: &str) -> String {
     let limit = PollTimeout::try_from(LIMIT).expect("the limit is no long time");
@@ -161,7 +162,7 @@ fn to_its_end(mut stream: impl Read + AsFd, shown: &str) -> String {
     }
 }
 
-/// Runs programs all at the same time; the outcomes are in the order of the commands.
+/// Runs programs at the same time. The outcomes have the order of the commands.
 #[track_caller]
 pub fn run_all(commands: Vec<Command>) -> Vec<Outcome> {
     std::thread::scope(|scope| {
@@ -191,7 +192,7 @@ impl Background {
         self.child.id()
     }
 
-    /// Its stdout, if that was piped and nobody took it yet.
+    /// Its stdout, if it was piped and not yet taken.
     pub(crate) fn take_stdout(&mut self) -> ChildStdout {
         self.child.stdout.take().expect("stdout is piped")
     }
@@ -209,20 +210,21 @@ impl Drop for Background {
     }
 }
 
-/// Says something in the test log that a reader of a passed run wants to know: a measured loss, a time.
+/// Writes a line to the test log for readers of a passed run, such as a measured loss or time.
 pub fn note(text: &str) {
-    // Past the harness, which shows what a passed test printed to nobody.
+    // Directly to the terminal, because the harness hides the output of a passed test.
     let _ = writeln!(std::io::stderr(), "note: {text}");
 }
 
-/// Says what the running test cannot try here. `cargo xtask test` counts such a test as skipped and not as
+/// Reports what the running test cannot try here. `cargo xtask test` counts such a test as skipped and not as
 /// passed.
 pub fn not_tried(what: &str) {
     static TESTS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let test = std::thread::current().name().unwrap_or("?").to_owned();
     let is_first = TESTS.lock().unwrap_or_else(PoisonError::into_inner).insert(test.clone());
     if is_first {
-        // Past the harness, and on a line of its own: with one thread the harness has begun one.
+        // Directly to the terminal, on a line of its own. With one thread, the harness has already begun a
+        // line.
         let _ = writeln!(std::io::stdout(), "\nnot tried: {test}: {what}");
     } else {
         note(&format!("{test}: {what}, too"));

@@ -1,5 +1,5 @@
-//! Where the programs under test are. `cargo xtask test` builds and fetches them and says so in the
-//! environment.
+//! The paths of the programs under test. `cargo xtask test` builds and fetches them and passes the paths in
+//! the environment.
 
 use std::path::PathBuf;
 
@@ -51,13 +51,13 @@ pub fn peer(name: &str) -> PathBuf {
     peers().join(name)
 }
 
-/// A plugin by its `type`: ours first, then the reference's, as a runtime looks along its path.
+/// A plugin by its `type`: ours first, then the reference's, as a runtime searches its path.
 pub fn plugin(name: &str) -> PathBuf {
     let own = product().join(name);
     if own.exists() { own } else { peer(name) }
 }
 
-/// The folders to look for plugins, as `CNI_PATH` wants them.
+/// The plugin folders, in the form of `CNI_PATH`.
 pub(crate) fn search_path() -> String {
     format!("{}:{}", product().display(), peers().display())
 }

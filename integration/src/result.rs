@@ -1,4 +1,4 @@
-//! The result of an ADD, as a runtime reads it.
+//! Reads the result of an ADD as a runtime does.
 
 use crate::Outcome;
 use ipnet::IpNet;
@@ -15,9 +15,9 @@ use std::path::PathBuf;
 pub struct AddResult {
     /// The interfaces, in the plugin's order. Before 0.3.0 there are none.
     pub interfaces: Vec<Interface>,
-    /// The addresses. Before 0.3.0 these are the one of IPv4, then the one of IPv6.
+    /// The addresses. Before 0.3.0: the IPv4 address, then the IPv6 address.
     pub ips: Vec<Ip>,
-    /// The routes. Before 0.3.0 these are those of IPv4, then those of IPv6.
+    /// The routes. Before 0.3.0: the IPv4 routes, then the IPv6 routes.
     pub routes: Vec<Route>,
     document: Value,
 }
@@ -43,7 +43,7 @@ pub struct Ip {
     pub address: IpNet,
     /// The gateway of its subnet.
     pub gateway: Option<IpAddr>,
-    /// Which of the interfaces has it.
+    /// The index of its interface.
     pub interface: Option<usize>,
 }
 
@@ -145,7 +145,7 @@ impl Serialize for AddResult {
 }
 
 impl Outcome {
-    /// The result of an ADD. Panics with what the plugin said if it failed or printed no result.
+    /// The result of an ADD. Panics with the plugin's output if it failed or printed no result.
     #[track_caller]
     pub fn result(&self) -> AddResult {
         assert!(self.ok(), "{self}");

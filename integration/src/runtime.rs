@@ -1,4 +1,4 @@
-//! Real container runtimes, each on a node that is all its own.
+//! Real container runtimes, each on a node of its own.
 
 mod containerd;
 mod cri;
@@ -21,34 +21,34 @@ use std::time::Duration;
 
 /// The image that every runtime is given: busybox, serving `GREETING` on port 80.
 pub const IMAGE: &str = "localhost/pod:1";
-/// What a container of [`IMAGE`] answers to who asks for `/`.
+/// The answer of a container of [`IMAGE`] to a request for `/`.
 const GREETING: &str = "a pod\n";
 
-/// Where runtimes look for network lists and plugins: `ctr` looks nowhere else.
+/// The folders in which runtimes look for network lists and plugins. `ctr` cannot be configured otherwise.
 const LISTS: &str = "/etc/cni/net.d";
 const PLUGINS: &str = "/opt/cni/bin";
 
-/// How long a runtime may take to start or to end, emulated too.
+/// The time limit of a runtime's start and end, also in the emulator.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The file system, process ids and control groups of a runtime in the network namespace of a node.
-/// Everything that runs in here is gone with it, and so is every file: they are kept in memory.
+/// The file system, process ids and control groups of a runtime in the network namespace of a node. Dropping
+/// it ends all its processes and deletes its files, which are in memory.
 #[derive(Debug)]
 pub struct Host {
     /// Its first process, as seen from outside.
     first: u32,
-    /// Takes away what outlives processes. Its stdin is what keeps the first process.
+    /// Removes what outlives processes. The end of its stdin ends the first process.
     keeper: Child,
     _folder: Scratch,
 }
 
 impl Host {
-    /// A host without a runtime that is at work, for other daemons.
+    /// A host without a running runtime, for other daemons.
     pub fn bare(namespace: &Namespace) -> Host {
         Host::new(namespace, "containerd")
     }
 
-    /// A host with `/etc` and `/usr` of the machine, over which the packages of a runtime are laid.
+    /// A host with `/etc` and `/usr` of the machine, below the packages of a runtime.
     fn new(namespace: &Namespace, packages: &str) -> Host {
         let folder = Scratch::new("host");
         let mut command = namespace.command("bash");
@@ -65,7 +65,7 @@ impl Host {
         host
     }
 
-    /// Puts our plugins where runtimes look, and the two of the reference that CRI and the tests need beside.
+    /// Copies our plugins to the runtimes' folder, with two of the reference that CRI and the tests need.
     fn install(&self) {
         fs::create_dir_all(self.path(PLUGINS)).expect("the host is writable");
         for name in ["vlan-bridge", "vlan-bridge-ipam", "loopback"] {
@@ -89,7 +89,7 @@ impl Host {
         }
     }
 
-    /// Takes our plugins away again, for who wants to see them installed.
+    /// Removes our plugins again, for tests of install.
     pub fn uninstall(&self) {
         for name in ["vlan-bridge", "vlan-bridge-ipam"] {
             fs::remove_file(self.path(PLUGINS).join(name)).expect("it was installed");
@@ -103,18 +103,18 @@ impl Host {
         fs::write(path, text).expect("the host is writable");
     }
 
-    /// Where a file of the host is for everybody else.
+    /// The path of a host's file outside the host.
     pub fn path(&self, absolute: &str) -> PathBuf {
         Path::new(&format!("/proc/{}/root", self.first)).join(absolute.trim_start_matches('/'))
     }
 
-    /// Has `cnitool` in its path.
+    /// Puts `cnitool` into its path.
     pub fn install_cnitool(&self) {
         fs::copy(programs::cnitool(), self.path("/usr/bin/cnitool")).expect("the host is writable");
     }
 
-    /// Has `vlan-bridgectl` in its path, with the plugins beside, and nothing where runtimes look: what an
-    /// operator unpacks.
+    /// Puts `vlan-bridgectl` and the plugins into its path, but not into the runtimes' folder, as after an
+    /// operator has unpacked a release.
     pub fn unpack_product(&self) {
         self.uninstall();
         for name in ["vlan-bridge", "vlan-bridge-ipam", "vlan-bridgectl"] {
@@ -140,12 +140,12 @@ impl Host {
         run_line(line, |program| self.command(program))
     }
 
-    /// Starts a program that stays, under a name by which [`Host::stop`] knows it. It writes to `/NAME.log`.
+    /// Starts a program in the background, with a name for [`Host::stop`]. It writes to `/NAME.log`.
     #[track_caller]
     pub fn start(&self, name: &str, line: &str) {
         let script = format!("echo $$ >/{name}.pid; exec {line} >>/{name}.log 2>&1");
-        // What goes on in the background does not hold the caller's pipes. A setsid that forks by itself is
-        // not in every machine.
+        // Programs in the background do not hold the caller's pipes. Not every machine has a setsid that
+        // forks by itself.
         let detached = format!("setsid bash -c '{script}' </dev/null >/dev/null 2>&1 &");
         run(self.command("bash").args(["-c", &detached])).expect_ok();
     }
@@ -158,12 +158,12 @@ impl Host {
         poll(LIMIT, &format!("the end of {name}"), || !self.path(&format!("/proc/{}", pid.trim())).exists());
     }
 
-    /// What a program that was started has written.
+    /// The output of a started program.
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.path(&format!("/{name}.log"))).unwrap_or_default()
     }
 
-    /// The addresses that are held in the store of a network, at its usual place, sorted.
+    /// The addresses with a lease in the default store of a network, sorted.
     pub fn leases(&self, network: &str) -> Vec<IpAddr> {
         let folder = self.path("/var/lib/cni/networks").join(network);
         let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
@@ -190,7 +190,7 @@ pub fn greets(from: &Namespace, to: SocketAddr) -> bool {
 impl Drop for Host {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // Not killed: it has control groups to remove when all processes are gone.
+        // It is not killed, because it removes control groups after all processes have ended.
         let _ = self.keeper.wait();
     }
 }

@@ -3,10 +3,10 @@
 use crate::{Namespace, Node, merge};
 use serde_json::{Value, json};
 
-/// A router and one node with one plain NIC, `nic0`, and no VLAN: what does not need a bond or a VLAN is
-/// tested here, on the running kernel.
+/// A router and one node with one plain NIC, `nic0`, and no VLAN. Tests without a bond or a VLAN use it on
+/// the running kernel.
 ///
-/// `nic0` carries no address and is up; at its other end 172.20.56.1/24 answers.
+/// `nic0` is up and has no address. The other end has 172.20.56.1/24.
 #[derive(Debug)]
 pub struct Site {
     /// The router: 172.20.56.1 is on its `port`.
@@ -23,7 +23,7 @@ impl Site {
     /// The name of the network of [`Site::list`].
     pub const NETWORK: &str = "vlan136";
 
-    /// Builds both and waits for nothing: a veth is ready at once.
+    /// Builds both. A veth is ready at once, so there is nothing to wait for.
     pub fn new() -> Site {
         let (router, node) = (Namespace::new("router"), Node::new("node"));
         router.ip(&format!(
@@ -69,7 +69,7 @@ impl Site {
         conf
     }
 
-    /// The issue's own configuration of our plugin, without the VLAN: 16 addresses on `br136` over `nic0`.
+    /// The standard configuration of our plugin, without the VLAN: 16 addresses on `br136` over `nic0`.
     pub fn conf(&self) -> Value {
         json!({
             "type": "vlan-bridge", "bridge": "br136", "uplink": {"master": "nic0"},

@@ -1,4 +1,4 @@
-//! What is there in a namespace, as text that can be compared.
+//! The state of a namespace, as text that can be compared.
 
 use crate::Namespace;
 use crate::process::run;
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// All that a plugin could have made or changed in a namespace, one fact a line. Counters, timers, interface
+/// All that a plugin could make or change in a namespace, one fact in each line. Counters, timers, interface
 /// indexes, learned neighbours and IPv6's link-local addresses are left out: they change by themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -44,13 +44,13 @@ impl Snapshot {
             lines.push(format!("sysctl {key} {}", value.trim()));
         }
         lines.sort();
-        // Here the order means something.
+        // Here the order matters.
         let rules = namespace.run("nft list ruleset").expect_ok().stdout;
         lines.extend(rules.lines().map(|line| format!("nft {line}")));
         Snapshot { lines }
     }
 
-    /// What only the other snapshot has (`+`) and what only this one has (`-`).
+    /// The lines that only the other snapshot has (`+`) and those that only this one has (`-`).
     pub fn difference(&self, later: &Snapshot) -> Vec<String> {
         let missing = |from: &[String], other: &[String], sign: char| -> Vec<String> {
             let mut rest = other.to_vec();
@@ -84,10 +84,10 @@ impl std::fmt::Display for Snapshot {
     }
 }
 
-/// The kernel gives every interface that is up a link-local address and its routes, when it gets round to it.
+/// The kernel gives every interface that is up a link-local address and its routes, at any time.
 const BY_ITSELF: [&str; 2] = ["\"fe80:", "\"ff00:"];
 
-/// What is told of a link: where to find it in iproute2's JSON.
+/// The facts about a link, by their path in iproute2's JSON.
 const LINK: [&str; 12] = [
     "/ifname",
     "/link",

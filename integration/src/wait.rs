@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-/// Asks again and again until `condition` holds; panics, naming `what`, when `limit` passes first.
+/// Repeats `condition` until it holds. Panics with `what` after `limit`.
 ///
-/// No test sleeps otherwise: it waits for what it needs, never for a time.
+/// No test sleeps anywhere else. A test waits for a condition, never for a time.
 #[track_caller]
 pub fn poll(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
-    // Short at first for what is nearly there, longer later to leave the processor to those we wait for.
+    // The pause is short at first, for a condition that soon holds. Later it grows, to leave the processor to
+    // others.
     let mut pause = Duration::from_millis(1);
     while !condition() {
         assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");
@@ -17,7 +18,7 @@ pub fn poll(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Waits for a time: for a bench that plays calls with pauses between them.
+/// Waits for a time, for a benchmark with pauses between calls.
 pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }

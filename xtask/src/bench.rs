@@ -34,15 +34,15 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
-/// A copy of the binaries, as an installation makes one. What the linker wrote was seen to start 7 % slower
-/// than a copy of it, the kernel having it in its cache piece by piece, as it was written.
+/// A copy of the binaries, as an installation makes one. The linker's own file started 7 % slower than a copy
+/// in a measurement, because the kernel caches it in the small pieces in which it was written.
 fn installed(product: &Path) -> Result<PathBuf> {
     let folder = workspace::rig().join("installed");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for name in product::BINARIES.into_iter().filter(|name| *name != product::IPAM) {
         let (from, to) = (product.join(name), folder.join(name));
         let bytes = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
-        // A file anew: one that is written over keeps its pieces.
+        // The old file is removed first, because an overwritten file keeps its pieces.
         let _ = fs::remove_file(&to);
         fs::write(&to, bytes).with_context(|| format!("cannot write {}", to.display()))?;
         fs::set_permissions(&to, Permissions::from_mode(0o755))?;

@@ -3,8 +3,7 @@
 use anyhow::{Context, Result, bail};
 use std::process::{Command, ExitCode, Stdio};
 
-/// What a verb does with arguments that ask for nothing it does: prints its usage, on stdout if that was
-/// asked for.
+/// A verb's answer to `--help` or unknown arguments: prints its usage, on stdout if it was requested.
 pub(crate) fn usage(args: &[String], text: &str) -> ExitCode {
     if matches!(args, [help] if help == "--help" || help == "-h") {
         println!("{text}");
@@ -21,7 +20,7 @@ pub(crate) fn shown(command: &Command) -> String {
     words.join(" ")
 }
 
-/// Runs to the end with our own stdout and stderr; anything but success is an error.
+/// Runs to the end with our own stdout and stderr. Any failure is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status =
         command.stdin(Stdio::null()).status().with_context(|| format!("cannot run `{}`", shown(command)))?;
@@ -31,7 +30,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs quietly and returns stdout; on failure the error carries what the command wrote to stderr.
+/// Runs quietly and returns stdout. On failure, the error contains the command's stderr.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot run `{}`", shown(command)))?;

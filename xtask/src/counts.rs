@@ -1,23 +1,22 @@
-//! Adding up what test harnesses say at their end.
+//! Adds up the summaries of test harnesses.
 
 use std::fmt;
 use std::ops::AddAssign;
 
-/// Passed, failed and skipped tests, and from how many summaries that is known.
+/// Passed, failed and skipped tests, and the number of summaries that they come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) passed: u32,
     pub(crate) failed: u32,
     pub(crate) skipped: u32,
     pub(crate) summaries: u32,
-    /// Tests that said what they could not try, until the summary that calls them passed.
+    /// Tests that reported something as not tried, until the summary that counts them as passed.
     not_tried: u32,
 }
 
 impl Counts {
-    /// Takes in a line of a suite's output; all but summaries and what `integration::not_tried` writes say
-    /// nothing. `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in
-    /// 0.00s`
+    /// Counts a line of a suite's output. Only summaries and the lines of `integration::not_tried` matter.
+    /// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.00s`
     pub(crate) fn read(&mut self, line: &str) {
         if line.trim_start().starts_with("not tried: ") {
             self.not_tried += 1;
@@ -32,7 +31,7 @@ impl Counts {
         if let (Some(passed), Some(failed), Some(skipped)) =
             (count("passed"), count("failed"), count("ignored"))
         {
-            // One that failed afterwards is in `failed`; the run has failed with it, whatever else it counts.
+            // A test that failed afterwards is in `failed`. The run has failed in any case.
             let not_tried = std::mem::take(&mut self.not_tried).min(passed);
             let (passed, skipped) = (passed - not_tried, skipped + not_tried);
             *self += Counts { passed, failed, skipped, summaries: 1, not_tried: 0 };

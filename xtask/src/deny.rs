@@ -1,4 +1,4 @@
-//! `cargo xtask deny`: whether the crates that we depend on may be depended on. `deny.toml` has the rules.
+//! `cargo xtask deny`: checks the crates that we depend on. `deny.toml` has the rules.
 
 use crate::command::{output, run, shown};
 use crate::workspace;
@@ -14,10 +14,10 @@ below target/ first, which takes a minute or two.
 
   --advisories   check them against the database of known vulnerabilities too, which is fetched from its git host";
 
-/// A version that the Rust of `rust-version` builds.
+/// A version that the Rust of `rust-version` can build.
 const VERSION: &str = "0.20.2";
 
-/// What cargo-deny writes if the database cannot be had.
+/// The message of cargo-deny if the database cannot be fetched.
 const UNREACHABLE: &str = "failed to fetch advisory database";
 
 /// Runs the verb.
@@ -34,7 +34,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Checks what takes no database.
+/// Checks everything that needs no database.
 pub(crate) fn check() -> Result<()> {
     run(command()?.args(["bans", "licenses", "sources"]))
 }

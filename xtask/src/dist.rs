@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: what is given away.
+//! `cargo xtask dist`: the files of a release.
 
 use crate::command::usage;
 use crate::oci::{self, Content, File, Image};
@@ -19,18 +19,18 @@ Builds the static binaries for x86_64 and aarch64 and puts into target/dist, for
 documents, and an OCI image from scratch for `ctr image import` and `podman load`. A file .cdx.json names the crates in the
 binaries (CycloneDX). SHA256SUMS has the sums of all. The same binaries give the same bytes. An architecture other than this machine's is left out, with the reason, where the toolchain cannot have it.";
 
-/// The architectures that binaries are given away for.
+/// The architectures of a release.
 pub(crate) const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Where the image has the binaries. They find each other by the folder that they are in.
+/// The binaries' folder in the image. They find each other because they share it.
 const IN_IMAGE: &str = "opt/vlan-bridge";
 
-/// Images are pulled by every node, maybe all at once.
+/// Every node pulls the image, maybe all at once.
 const LARGEST_IMAGE: usize = 15 << 20;
 
-/// What the archive has beside the binaries.
+/// The files of the archive beside the binaries.
 const DOCUMENTS: [&str; 6] = ["CHANGELOG.md", "LICENSE", "README.md", "deploy", "docs", "examples"];
 
 /// Runs the verb.
@@ -45,7 +45,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes everything anew and returns what was made.
+/// Makes all files again and returns them.
 fn make() -> Result<Vec<PathBuf>> {
     let dir = workspace::target().join("dist");
     if dir.exists() {
@@ -97,7 +97,7 @@ pub(crate) fn name(version: &str, arch: &str) -> String {
     format!("vlan-bridge-{version}-linux-{arch}")
 }
 
-/// The image of a folder of binaries, as `dist` gives it away.
+/// The image of a folder of binaries, as in a release.
 pub(crate) fn image(arch: &str, folder: &Path) -> Result<Vec<u8>> {
     let image = Image {
         name: &format!("localhost/vlan-bridge:{VERSION}"),

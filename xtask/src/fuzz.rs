@@ -57,7 +57,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One target for so many seconds. What it works with besides the sources is below the target folder.
+/// Runs one target for so many seconds. Its own files are below the target folder.
 fn fuzz(program: &Path, target: &str, seconds: u32) -> Result<()> {
     let root = workspace::root();
     let own = workspace::target().join("fuzz");
@@ -67,8 +67,8 @@ fn fuzz(program: &Path, target: &str, seconds: u32) -> Result<()> {
     }
     let mut command = Command::new(program);
     command.current_dir(&root).args(["fuzz", "run", "--fuzz-dir", "fuzz/libfuzzer"]);
-    // Sanitizers are for nightly toolchains; nearly all of this is safe code, in which a panic is what there
-    // is to find.
+    // Sanitizers need a nightly toolchain. Nearly all of this is safe code, in which only panics can be
+    // found.
     command.args(["--sanitizer", "none", "--target-dir"]).arg(own.join("build")).arg(target);
     command.arg(&grown).arg(root.join("fuzz/corpus").join(target));
     command.args(["--", "-timeout=10", "-rss_limit_mb=1024", "-max_len=8192"]);
@@ -76,7 +76,7 @@ fn fuzz(program: &Path, target: &str, seconds: u32) -> Result<()> {
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()));
     command.env("RUSTC_BOOTSTRAP", "1");
-    // A store is made for each input: in memory, where there is such a place.
+    // Each input gets a new store, in memory if possible.
     if Path::new(MEMORY).is_dir() {
         command.env("TMPDIR", MEMORY);
     }

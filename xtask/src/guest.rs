@@ -1,4 +1,4 @@
-//! A guest kernel for what the running kernel lacks: bonding, 802.1q, VLAN-filtering bridges.
+//! A guest kernel with features that the running kernel may lack: bonding, 802.1q, VLAN-filtering bridges.
 //!
 //! The guest has no disk and no network. Its only file system is an initramfs that is put together for each
 //! boot from the machine's own programs, the kernel's modules and what the caller adds.
@@ -23,20 +23,20 @@ pub(crate) const PEERS: &str = "/opt/cni";
 /// Where the libcni client is in the guest.
 pub(crate) const CLIENT: &str = "/opt/client/cni-client";
 
-/// What one boot is to do.
+/// The task of one boot.
 pub(crate) struct Job {
     /// The command and its arguments; empty for a shell.
     pub(crate) command: Vec<String>,
     /// The command's environment, on top of PATH, HOME and the rig's own variables.
     pub(crate) environment: Vec<(String, String)>,
-    /// Programs of the machine to have there: path here, path in the guest.
+    /// Programs of the machine for the guest: path here, path in the guest.
     pub(crate) programs: Vec<(PathBuf, String)>,
-    /// When to give up.
+    /// The time limit.
     pub(crate) deadline: Duration,
 }
 
 /// Boots a guest, runs the job, hands every line of its output to `line`, and returns the command's exit
-/// code. A guest that ends without a word on that code, or not in time, is an error.
+/// code. It is an error if the guest ends without reporting a code, or not in time.
 pub(crate) fn run(job: &Job, product: &Path, line: &mut dyn FnMut(&str)) -> Result<i32> {
     let kernel = provision::kernel()?;
     let dir = workspace::rig().join(format!("guest-{}", std::process::id()));
@@ -45,7 +45,7 @@ pub(crate) fn run(job: &Job, product: &Path, line: &mut dyn FnMut(&str)) -> Resu
     let outcome = assemble(job, product, &kernel)
         .and_then(|archive| fs::write(&image, archive.finish()).context("cannot write the initramfs"))
         .and_then(|()| qemu::boot(&kernel.image, &image, &dir, job, line));
-    // What is left of a failed boot is its console, and that is in the error.
+    // The error of a failed boot contains its console.
     fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     outcome
 }
@@ -94,7 +94,7 @@ fn script(job: &Job) -> String {
     text
 }
 
-/// One word for a shell.
+/// Quotes one word for a shell.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

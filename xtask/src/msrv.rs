@@ -8,7 +8,7 @@ use std::process::Command;
 /// Cargo's own reading of the manifest.
 pub(crate) const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
 
-/// What a build takes: the shipped programs and this one.
+/// The packages to check: the shipped programs and this one.
 const PACKAGES: [&str; 3] = ["vlan-bridge", "vlan-bridgectl", "xtask"];
 
 /// Checks these packages with that Rust. False if rustup is not there or cannot add it.
@@ -26,6 +26,6 @@ pub(crate) fn check() -> Result<bool> {
     for package in PACKAGES {
         command.args(["--package", package]);
     }
-    // What it builds is of no use to the newer one.
+    // The newer Rust cannot reuse its build.
     run(command.env("CARGO_TARGET_DIR", workspace::target().join("msrv"))).map(|()| true)
 }

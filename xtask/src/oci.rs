@@ -1,5 +1,5 @@
-//! An OCI image of one layer (image-spec 1.0), as the archive of an image layout that runtimes import. It
-//! takes no registry and no daemon, and the same content gives the same bytes.
+//! An OCI image of one layer (image-spec 1.0), as the archive of an image layout that runtimes import. Making
+//! it needs no registry and no daemon, and the same content gives the same bytes.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -7,17 +7,17 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use tar::{Builder, EntryType, Header};
 
-/// A file, its mode and what is in it; paths are relative.
+/// A file: its relative path, its mode and its content.
 pub(crate) struct File {
     pub(crate) path: String,
     pub(crate) mode: u32,
     pub(crate) content: Content,
 }
 
-/// What is in a file.
+/// The content of a file.
 pub(crate) enum Content {
     Bytes(Vec<u8>),
-    /// The same as in another file, which comes before: a hard link.
+    /// A hard link to an earlier file.
     LinkTo(String),
 }
 
@@ -25,7 +25,7 @@ pub(crate) enum Content {
 pub(crate) struct Image<'a> {
     /// Its whole name, tag included.
     pub(crate) name: &'a str,
-    /// As Rust calls the architecture.
+    /// Rust's name of the architecture.
     pub(crate) arch: &'a str,
     pub(crate) entrypoint: &'a [&'a str],
     pub(crate) labels: Value,
@@ -52,7 +52,7 @@ impl Image<'_> {
         });
         let manifest = manifest.to_string().into_bytes();
         let mut entry = descriptor(&kind("manifest.v1+json"), &manifest);
-        // containerd goes by the first; podman and others by the second.
+        // containerd reads the first. podman and others read the second.
         entry["annotations"] = json!({
             "io.containerd.image.name": self.name,
             "org.opencontainers.image.ref.name": self.name,
@@ -74,7 +74,7 @@ impl Image<'_> {
     }
 }
 
-/// A tar archive of files that belong to root and have no age; their folders come by themselves.
+/// A tar archive of files that belong to root and have time 0. Their folders are added automatically.
 pub(crate) fn archive(files: &[File]) -> Result<Vec<u8>> {
     let mut builder = Builder::new(Vec::new());
     let mut folders: Vec<&str> = Vec::new();
@@ -122,7 +122,7 @@ fn append(
 /// SHA-256 in hexadecimal digits.
 pub(crate) fn hex_sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
-        // Writing to a text does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
@@ -136,7 +136,7 @@ fn descriptor(kind: &str, bytes: &[u8]) -> Value {
     json!({"mediaType": kind, "digest": digest(bytes), "size": bytes.len()})
 }
 
-/// As Go, and so OCI, calls an architecture.
+/// The name of an architecture in Go and OCI.
 fn architecture(rust: &str) -> &str {
     match rust {
         "x86_64" => "amd64",

@@ -8,16 +8,16 @@ use std::process::Command;
 
 /// The shipped files that are programs.
 pub(crate) const BINARIES: [&str; 3] = ["vlan-bridge", IPAM, "vlan-bridgectl"];
-/// Both plugins are one program. This is a hard link of the first, which thereby knows that it need not
+/// Both plugins are one program. This name is a hard link to the first, so the first knows that it need not
 /// execute it.
 pub(crate) const IPAM: &str = "vlan-bridge-ipam";
 /// The packages that have a program of their own, of the same name.
 pub(crate) const PACKAGES: [&str; 2] = ["vlan-bridge", "vlan-bridgectl"];
 
-/// Against which C library the static binaries are linked.
+/// The C library of the static binaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Libc {
-    /// The one to ship: starts faster.
+    /// The shipped one, because it starts faster.
     Musl,
     /// Static glibc, for toolchains without the musl target.
     Gnu,
@@ -37,7 +37,7 @@ impl Libc {
         format!("{}-unknown-linux-{libc}", std::env::consts::ARCH)
     }
 
-    /// What it takes to be linked statically.
+    /// The compiler flags for a static binary.
     fn flags(self) -> &'static str {
         match self {
             Libc::Musl => "",
@@ -58,7 +58,7 @@ fn is_installed(triple: &str) -> bool {
         .is_ok_and(|dir| PathBuf::from(dir.trim()).is_dir())
 }
 
-/// The folder with the binaries to try: the one that `VLAN_BRIDGE_BIN` names, or a fresh build.
+/// The folder with the binaries under test: `VLAN_BRIDGE_BIN`, or a fresh build.
 pub(crate) fn ready() -> Result<PathBuf> {
     match std::env::var_os("VLAN_BRIDGE_BIN") {
         Some(folder) => {
@@ -78,14 +78,14 @@ pub(crate) fn build(libc: Libc) -> Result<PathBuf> {
     build_target(&libc.triple(), libc.flags(), Profile::Release, &[])
 }
 
-/// The same against glibc and in the dev profile, to see that it can be linked statically. To optimise it as
-/// well takes minutes.
+/// The same with glibc in the dev profile, as a check that static linking works. Optimising it would take
+/// minutes.
 pub(crate) fn try_fallback() -> Result<PathBuf> {
     build_target(&Libc::Gnu.triple(), Libc::Gnu.flags(), Profile::Dev, &[])
 }
 
-/// The same for another architecture, against musl. The toolchain brings the linker; `compiler` names one for
-/// what is written in C.
+/// The same for another architecture, with musl. The toolchain has the linker. `compiler` names a compiler
+/// for the C code.
 pub(crate) fn cross_build(arch: &str, compiler: &[(String, PathBuf)]) -> Result<PathBuf> {
     let triple = cross_triple(arch);
     ensure!(add_target(&triple), "the toolchain has no target {triple} and cannot add it");
@@ -136,7 +136,7 @@ fn build_target(
     Ok(folder)
 }
 
-/// Makes `vlan-bridge-ipam` a name of the folder's `vlan-bridge`.
+/// Makes `vlan-bridge-ipam` a hard link to the folder's `vlan-bridge`.
 pub(crate) fn link_ipam(folder: &Path) -> Result<()> {
     let (program, ipam) = (folder.join(PACKAGES[0]), folder.join(IPAM));
     let _ = std::fs::remove_file(&ipam);
@@ -144,7 +144,7 @@ pub(crate) fn link_ipam(folder: &Path) -> Result<()> {
         .with_context(|| format!("cannot link {} to {}", ipam.display(), program.display()))
 }
 
-/// Whether a binary asks for no dynamic loader.
+/// Whether a binary needs no dynamic loader.
 fn is_static(binary: &Path) -> Result<bool> {
     const LOADERS: [&[u8]; 2] = [b"/ld-linu", b"/ld-musl"];
     let bytes = std::fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;

@@ -1,8 +1,8 @@
 //! Everything the rig needs that is not in this repository: packages of the machine's own distribution, a
 //! kernel with bonding and VLANs, the reference plugins, and a client built from the packaged libcni.
 //!
-//! Programs are installed with apt. The rest is only unpacked, under the target folder, once: a folder that
-//! exists is complete, because each is filled under another name and renamed.
+//! Programs are installed with apt. The rest is unpacked once, under the target folder. Each folder is filled
+//! under another name and then renamed, so an existing folder is complete.
 
 mod apt;
 mod client;
@@ -36,13 +36,13 @@ pub(crate) struct Kernel {
     pub(crate) modules: PathBuf,
 }
 
-/// Debian's cloud kernel: small, and it has every module that the rig wants.
+/// Debian's cloud kernel. It is small and has every module that the tests need.
 pub(crate) fn kernel() -> Result<Kernel> {
     let dir = once("kernel", |dir| {
         let package = apt::dependency("linux-image-cloud-amd64", "linux-image-")?;
         unpack(&apt::download(&[package], &[])?, dir)?;
         let release = only_entry(&dir.join("lib/modules"))?;
-        // The package leaves this to its postinst.
+        // The package would do this in its postinst.
         run(Command::new("depmod").arg("--basedir").arg(dir).arg(&release))
     })?;
     let release = only_entry(&dir.join("lib/modules"))?;
@@ -81,7 +81,7 @@ pub(crate) fn client() -> Result<PathBuf> {
     client::build()
 }
 
-/// Fails unless the running kernel has what the data centre is built of.
+/// Fails unless the running kernel has the features that the data centre needs.
 pub(crate) fn ensure_native() -> Result<()> {
     let kinds =
         ["add probe type bond", "add link lo probe type vlan id 2", "add probe type bridge vlan_filtering 1"];
@@ -93,11 +93,11 @@ pub(crate) fn ensure_native() -> Result<()> {
     Ok(())
 }
 
-/// Tells a program of the integration crate, by its environment, where everything is.
+/// Passes all paths to a program of the integration crate, in its environment.
 pub(crate) fn tell(command: &mut Command, product: &Path) -> Result<()> {
     command.env("VLAN_BRIDGE_BIN", product).env("CNI_PEERS", peers()?).env("CNI_CLIENT", client()?);
     command.env("CNI_RUNTIMES", runtimes()?).env("IPTABLES_OLD", old_iptables::old_iptables()?);
-    // Built for one verb alone, which has it built first.
+    // Only one verb needs it, and builds it first.
     let kubernetes = workspace::rig().join("kubernetes");
     if kubernetes.is_dir() {
         command.env("CNI_KUBERNETES", kubernetes);

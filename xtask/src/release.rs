@@ -107,7 +107,7 @@ fn ensure_newer(version: Version, current: Version, released: Option<Version>) -
     Ok(())
 }
 
-/// The day at Greenwich, as all logs have it.
+/// The date in UTC, as in all logs.
 fn today() -> Result<String> {
     Ok(output(Command::new("date").args(["-u", "+%F"]))?.trim().to_owned())
 }
@@ -120,7 +120,7 @@ fn members() -> Result<Vec<String>> {
     Ok(packages.iter().filter_map(|package| package["name"].as_str()).map(str::to_owned).collect())
 }
 
-/// Makes the files in a process of its own, built anew: this one has the old version in it. A release has all
+/// Makes the files in a newly built process, because this one contains the old version. A release has all
 /// architectures.
 fn give_away(version: Version) -> Result<()> {
     output(cargo().args(["metadata", "--locked", "--format-version", "1"]))?;

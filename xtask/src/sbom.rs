@@ -1,7 +1,7 @@
 //! The software bill of materials: the crates whose code is in the shipped binaries, in `CycloneDX`'s JSON.
 //!
-//! `cargo tree` says which these are: it alone chooses features as a build does. Their licences and origins
-//! are in `cargo metadata`, their sums in `Cargo.lock`.
+//! `cargo tree` lists them, because only it chooses features as a build does. Their licences and origins are
+//! in `cargo metadata`, their checksums in `Cargo.lock`.
 
 use crate::command::{cargo, output};
 use crate::{product, workspace};
@@ -13,7 +13,7 @@ use std::fs;
 /// A crate and its version.
 type Crate = (String, String);
 
-/// What is linked: each crate, and those that it uses.
+/// The linked crates, each with the crates that it uses.
 type Graph = BTreeMap<Crate, BTreeSet<Crate>>;
 
 /// The document for the shipped binaries of these targets together.
@@ -22,7 +22,7 @@ pub(crate) fn make(version: &str, triples: &[String]) -> Result<Value> {
     for triple in triples {
         let mut command = cargo();
         command.args(["tree", "--locked", "--no-dedupe", "--prefix", "depth", "--format", " {p}"]);
-        // What runs at build time is in no binary.
+        // Build dependencies are not in the binaries.
         command.args(["--edges", "normal,no-proc-macro", "--target", triple]);
         for package in product::PACKAGES {
             command.args(["--package", package]);
@@ -82,7 +82,7 @@ fn document(version: &str, graph: &Graph, metadata: &Value, sums: &BTreeMap<Crat
         components.push(component(found, package, sums.get(found)));
     }
     let uses = |(user, used): (&Crate, &BTreeSet<Crate>)| json!({"ref": reference(user), "dependsOn": used.iter().map(reference).collect::<Vec<_>>()});
-    // The whole is what is given away; it uses the packages that have a program.
+    // The whole release. It uses the packages that have a program.
     let whole = format!("vlan-bridge-{version}");
     let programs: Vec<String> =
         product::PACKAGES.iter().map(|name| reference(&((*name).to_owned(), version.to_owned()))).collect();
@@ -101,7 +101,7 @@ fn document(version: &str, graph: &Graph, metadata: &Value, sums: &BTreeMap<Crat
     }))
 }
 
-/// A crate. One of the workspace is in no registry, and has neither sum nor package URL.
+/// A crate. Crates of the workspace are in no registry, so they have no checksum and no package URL.
 fn component(found: &Crate, package: &Value, sum: Option<&String>) -> Value {
     let (name, version) = found;
     let mut component = json!({
@@ -178,7 +178,7 @@ mod tests {
             })
         );
         assert_eq!(made["components"][2].get("purl"), None, "{}", made["components"][2]);
-        // Every reference is to something that is there, and everything is referred to once.
+        // Every reference has a target, and everything is listed once.
         let texts = |list: &Value, key: &str| -> Vec<String> {
             list.as_array().unwrap().iter().map(|one| one[key].as_str().unwrap().to_owned()).collect()
         };

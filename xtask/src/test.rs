@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every check and every test, and the sum of it in the last line.
+//! `cargo xtask test`: every check and every test, with the totals in the last line.
 
 use crate::command::{cargo, output, run, shown};
 use crate::counts::Counts;
@@ -24,7 +24,7 @@ With FILTER, only tests whose path contains it run, and the checks are left out.
 The last line says how many tests passed, failed and were skipped. A test that this kernel
 lets try nothing or not all is skipped, and a line \"not tried: TEST: WHAT\" names it.";
 
-/// Longer than the guest's suite takes by far, shorter than what CI allows.
+/// Much longer than the guest's suite takes, and shorter than CI allows.
 const GUEST_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// How many tests run at a time. They wait more than they compute, so a few more than there are processors.
@@ -56,8 +56,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Every stage in turn. One that fails does not keep the later ones from running, unless they need what it
-/// makes.
+/// Runs every stage in turn. After a failed stage the later ones still run, unless they need its output.
 fn all(native: bool, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
     ensure_root()?;
     provision::install_programs(!native)?;
@@ -89,7 +88,7 @@ fn all(native: bool, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
     Ok(())
 }
 
-/// Says what is done, and afterwards how long it took.
+/// Prints the name of a stage, and afterwards its duration.
 pub(crate) fn stage<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("== {name}");
     let start = Instant::now();
@@ -111,8 +110,8 @@ fn checks() -> Result<()> {
     tidy::check(&workspace::root())
 }
 
-/// Builds with the oldest Rust that is promised. clippy's `incompatible_msrv` holds the standard library's
-/// functions to it where that Rust cannot be had.
+/// Builds with the oldest Rust that is promised. Without that Rust, clippy's `incompatible_msrv` still checks
+/// the functions of the standard library.
 fn oldest_rust(counts: &mut Counts) -> Result<()> {
     if !msrv::check()? {
         println!("not tried: oldest Rust: rustup cannot add {}", msrv::RUST);
@@ -139,7 +138,8 @@ fn unit_tests(filter: Option<&str>, counts: &mut Counts) -> Result<()> {
     Ok(())
 }
 
-/// Builds what is shipped. What a toolchain without musl would ship, not optimised here, must answer too.
+/// Builds what is shipped. Also builds the glibc variant for toolchains without musl, not optimised, and runs
+/// it.
 fn builds_for_both() -> Result<()> {
     product::build(Libc::best())?;
     let fallback = product::try_fallback()?;
@@ -174,7 +174,7 @@ fn in_guest(product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result
         command,
         environment: vec![
             ("RUST_TEST_THREADS".into(), THREADS.into()),
-            // Whose clock may be set.
+            // Its clock may be set.
             ("VLAN_BRIDGE_GUEST".into(), "1".into()),
             ("CNI_RUNTIMES".into(), runtimes.into()),
             ("CNITOOL".into(), cnitool.into()),
@@ -190,7 +190,7 @@ fn in_guest(product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result
     judge(of_suite, code == 0, counts)
 }
 
-/// A suite has passed when its one summary says so and its exit code agrees.
+/// A suite has passed if its only summary and its exit code say so.
 fn judge(of_suite: Counts, success: bool, counts: &mut Counts) -> Result<()> {
     *counts += of_suite;
     ensure!(of_suite.summaries == 1, "the suite ended without its summary");

@@ -1,4 +1,4 @@
-//! `cargo xtask test-k8s`: the DaemonSet's way onto a real Kubernetes.
+//! `cargo xtask test-k8s`: tests the DaemonSet on a real Kubernetes.
 
 use crate::command::usage;
 use crate::counts::Counts;
@@ -11,7 +11,7 @@ const USAGE: &str = "\
 Usage: cargo xtask test-k8s
 
 Starts a Kubernetes in namespaces of its own, a control plane and two nodes with containerd, kubelet and kube-proxy, applies deploy/base
-to it and tries what a cluster's operator relies on. Nothing of it is left on the machine. The first run builds Kubernetes 1.20 from
+to it and tests what a cluster's operator relies on. It leaves no namespace or process on the machine. The first run builds Kubernetes 1.20 from
 Debian's source package, which takes some minutes and 2 GB below target/; 0.3 GB stay. Not part of `cargo xtask test`.
 
 The last line says how many steps passed, failed and were skipped.";

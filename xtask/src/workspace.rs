@@ -1,4 +1,4 @@
-//! Where things are: the workspace and the one folder that everything fetched or built goes to.
+//! The paths of the workspace and of the folder for everything fetched or built.
 
 use std::path::{Path, PathBuf};
 

@@ -176,7 +176,7 @@ impl Add<'_> {
         Ok(())
     }
 
-    /// Silences the pod before its address is released. A link that is gone needs nothing.
+    /// Sets the pod's link down before its address is released. A link that is gone needs nothing.
     async fn set_down(&self) {
         let name = self.attachment().host_interface();
         let silenced = match link::by_name(&self.node, &name).await {

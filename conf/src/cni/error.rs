@@ -51,7 +51,7 @@ pub mod code {
     pub const INTERNAL: u32 = 999;
 }
 
-/// An error on its way to the runtime.
+/// An error for the runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CniError {
     /// A number of [`code`], or a delegate's own number.

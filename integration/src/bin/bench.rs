@@ -24,14 +24,14 @@ const GROWTH_ROUNDS: usize = 100;
 /// Rounds of [`AT_ONCE`] pods.
 const BURSTS: usize = 5;
 const AT_ONCE: usize = 50;
-/// Pods already there in the crowded case.
+/// Attached pods in the crowded case.
 const CROWD: usize = 250;
 
-/// Pods that start one by one on a node with an uplink, and the pause between them: longer than it is
-/// remembered that nobody uses an address.
+/// Pods that start one by one on a node with an uplink, and the pause between them. The pause is longer than
+/// a probe's result is remembered.
 const NODE_ROUNDS: usize = 5;
 const PAUSE: Duration = Duration::from_secs(15);
-/// How much longer than on a plain bridge an ADD with uplink, guard and host routes may take.
+/// The allowed ratio of an ADD with uplink, guard and host routes to one on a plain bridge.
 const NODE_GOAL: f64 = 1.5;
 /// Peak memory in KiB and size of the program in bytes to reach.
 const MEMORY_GOAL: u64 = 3 * 1024;
@@ -40,7 +40,7 @@ const SIZE_GOAL: u64 = 3_200_000;
 /// Announcements of an address end three seconds after its ADD.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// One of the two contestants, on a node of its own.
+/// One of the two compared plugins, on a node of its own.
 struct Side {
     node: Node,
     list: Value,
@@ -59,8 +59,8 @@ impl Side {
         Side { node, list, _router: None }
     }
 
-    /// Ours on a node as in production: a bridge with an uplink, a network of the node's own, and whatever is
-    /// the default there.
+    /// Our plugin on a node as in production: a bridge with an uplink, a network of the node's own, and the
+    /// default settings.
     fn on_uplink(detection: &str) -> Side {
         let site = Site::new();
         site.give_node_its_own_network();
@@ -83,7 +83,7 @@ impl Side {
     /// The largest resident set of an ADD and of everything it started, in KiB.
     fn peak_memory(&self, pod: &Pod) -> u64 {
         // A child's peak starts at its parent's size, so it needs a small parent: GNU time. busybox's time
-        // shows four times as much, for it takes the kernel's kilobytes for pages.
+        // shows four times as much, because it mistakes the kernel's kilobytes for pages.
         let outcome = self.call("ADD", pod).run_under(&["time", "-f", "peak=%M"]);
         let peak = outcome.stderr.lines().find_map(|line| line.strip_prefix("peak="));
         peak.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{outcome}"))
@@ -94,7 +94,7 @@ impl Side {
 struct Row {
     what: String,
     times: [Vec<Duration>; 2],
-    /// The ratio of the second to the first to reach, as the project has set it.
+    /// The project's goal for the ratio of the second to the first.
     goal: f64,
 }
 
@@ -157,8 +157,8 @@ fn main() {
     on_an_uplink(&empty);
 }
 
-/// What an ADD takes on a node with an uplink, where guard and host routes are the default: beside an ADD on
-/// a plain bridge, and with conflict detection for a pod at a time.
+/// The time of an ADD on a node with an uplink, where guard and host routes are the default. It is compared
+/// with an ADD on a plain bridge, and measured with conflict detection for one pod at a time.
 fn on_an_uplink(plain: &Side) {
     let unprobed = Side::on_uplink("off");
     let pods = [0, 1].map(|_| vec![Pod::new()]);
@@ -208,7 +208,7 @@ fn report(rows: &[Row], [theirs, ours]: [u64; 2]) {
     println!("{:22} {theirs:7} KiB {ours:7} KiB {ratio:7.2} {MEMORY_GOAL:>4} KiB", "peak memory of an ADD");
     let size =
         |programs: &[PathBuf]| -> u64 { programs.iter().map(|path| fs::metadata(path).unwrap().len()).sum() };
-    // Both of ours are names of one file.
+    // Our two plugins are names of one file.
     let (theirs, ours) = (size(&[peer("bridge"), peer("host-local")]), size(&[plugin("vlan-bridge")]));
     println!(
         "{:22} {:7} KiB {:7} KiB {:7.2} {:>4} KiB",

@@ -25,7 +25,7 @@ const THEIR_ROUNDS: usize = 5;
 const BURSTS: usize = 7;
 const AT_ONCE: usize = 50;
 
-/// Ratios to reach, as the project has set them.
+/// The project's goals for the ratios.
 const TO_OWN_EMPTY: f64 = 1.3;
 const TO_THEIRS: f64 = 0.4;
 const BURST_TO_THEIRS: f64 = 0.3;
@@ -59,10 +59,10 @@ impl Side {
     }
 }
 
-/// Two contestants in the same conditions: theirs, ours.
+/// The two compared plugins in the same conditions: host-local, then ours.
 struct Duel {
     sides: [Side; 2],
-    /// Of host-local, which may take its time.
+    /// Rounds of host-local, which is slow.
     their_rounds: usize,
     /// Of each side, ADD and DEL.
     times: [[Vec<Duration>; 2]; 2],
@@ -73,8 +73,7 @@ impl Duel {
         Duel { sides: NAMES.map(|name| Side::new(name, held)), their_rounds, times: Default::default() }
     }
 
-    /// ADD and DEL of so many containers at once. The first round finds what nobody has looked at yet: it
-    /// does not count.
+    /// ADD and DEL of so many containers at once. The first round reads a cold store, so it does not count.
     fn round(&mut self, round: usize, count: usize) {
         for (side, times) in self.sides.iter().zip(&mut self.times) {
             if side.name == NAMES[0] && round > self.their_rounds {
@@ -87,14 +86,14 @@ impl Duel {
         }
     }
 
-    /// Milliseconds: theirs and ours, each ADD and DEL.
+    /// Milliseconds: host-local and ours, each ADD and DEL.
     fn medians(&self) -> [[f64; 2]; 2] {
         self.times.each_ref().map(|side| side.each_ref().map(|times| median_ms(times)))
     }
 }
 
 fn main() {
-    // All of them at once, so that whatever else the machine does falls on all.
+    // All of them in turn, so that other load of the machine affects all.
     let mut duels = HELD.map(|held| Duel::new(held, if held > 0 { THEIR_ROUNDS } else { ROUNDS }));
     for round in 0..=ROUNDS {
         duels.iter_mut().for_each(|duel| duel.round(round, 1));

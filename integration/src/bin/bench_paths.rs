@@ -24,12 +24,12 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 20;
 /// Rounds of the crowded case beside none and one: the difference is small.
 const GROWTH_ROUNDS: usize = 60;
-/// Pods already there in the crowded case, with two ports each.
+/// Attached pods in the crowded case, with two ports each.
 const CROWD: u16 = 250;
-/// Ratios to theirs to reach, as the project has set them: ADD, DEL.
+/// The project's goals for the ratios to the reference: ADD, DEL.
 const GOALS: [f64; 2] = [0.045, 0.12];
 
-/// One of the two contestants, on a node of its own: plugins that are called one after the other, as a
+/// One of the two compared sides, on a node of its own. Its plugins are called one after the other, as a
 /// runtime does.
 struct Side {
     node: Node,
@@ -145,10 +145,10 @@ fn measure(sides: [&Side; 2]) -> [[f64; 2]; 2] {
     times.map(|side| side.map(median))
 }
 
-/// How a client comes to a pod with a server.
+/// The path from a client to a pod with a server.
 #[derive(Clone, Copy)]
 enum Way {
-    /// From a machine on the node's segment that knows a way to the pod; the node has no rule.
+    /// From a machine on the node's segment with a route to the pod. The node has no rule.
     Routed,
     /// The same machine, by a host port.
     HostPort,
@@ -160,11 +160,11 @@ enum Way {
 
 /// A client and where it connects to, and a pod that serves.
 struct Path {
-    /// A pod that is attached to nothing plays the machine.
+    /// A namespace that no plugin attached plays the machine.
     client: Pod,
     to: SocketAddr,
     server: Pod,
-    /// What it leads through.
+    /// The interface that it goes through.
     _through: (Node, Option<Namespace>),
 }
 
@@ -209,7 +209,7 @@ impl Path {
         }
         let own = given(&site.node, &conf, &server.eth0());
         given(&site.node, &conf, &client.eth0());
-        // What kube-proxy does.
+        // A rule of kube-proxy.
         site.node.nft(&format!(
             "table ip proxy {{\n chain pre {{\n type nat hook prerouting priority -100;\n ip daddr 10.96.0.1 dnat to {own}\n }}\n}}"
         ));
@@ -289,7 +289,8 @@ fn given(node: &Node, conf: &Value, attachment: &Attachment) -> IpAddr {
     plugin.add(attachment).result().ips[0].address.addr()
 }
 
-/// A connection by a host port, and one by a service, each beside one between the same two without a rule.
+/// A connection by a host port and one by a service. Each is compared with a connection of the same two
+/// machines without a rule.
 fn connections() {
     compare("machine to pod", "host port", [Way::Routed, Way::HostPort]);
     compare("pod to pod", "service", [Way::Bridged, Way::Service]);

@@ -1,7 +1,7 @@
 //! What `cargo xtask demo` shows: a data centre comes up, pods of two nodes talk, a frame is seen on the
 //! wire.
 //!
-//! Every line shown is also a check: what is not as it should be ends the demo with a panic.
+//! Every line shown is also a check: a wrong result ends the demo with a panic.
 
 #![allow(
     clippy::print_stdout,
@@ -63,7 +63,7 @@ fn main() {
     println!("\nshown in {:.1} s", start.elapsed().as_secs_f64());
 }
 
-/// The bridge and what hangs on it.
+/// The bridge and its ports.
 fn show_bridge(node: &BondedNode) {
     for which in ["dev br136", "master br136"] {
         show(&node.run(&format!("ip -brief link show {which}")).expect_ok().stdout);
@@ -112,11 +112,11 @@ fn attach(node: &BondedNode, name: &str, attachment: &Attachment) -> String {
     result.address()
 }
 
-/// What tcpdump prints of one ping from a pod to the router.
+/// The lines of tcpdump for one ping from a pod to the router.
 fn sniff(datacenter: &DataCenter, pod: &Pod) -> String {
     let (frames, messages) = (pod_file("frames"), pod_file("messages"));
     let mut command = datacenter.tor_a().command("tcpdump");
-    // It would drop to a user that a bare guest does not have, and die without a word.
+    // It would change to a user that a bare guest does not have, and end without a message.
     command.args(["-Z", "root", "-lnne", "-t", "-i", "router", "-c", "2", "icmp or (vlan 136 and icmp)"]);
     command.stdout(fs::File::create(&frames).unwrap()).stderr(fs::File::create(&messages).unwrap());
     let mut sniffer = Background::start(command.stdin(Stdio::null()));

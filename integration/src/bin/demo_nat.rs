@@ -1,7 +1,7 @@
 //! What `cargo xtask demo nat` shows: a node-local network with masquerading and host ports, a firewall's
 //! restart, and what is left.
 //!
-//! Every line shown is also a check: what is not as it should be ends the demo with a panic.
+//! Every line shown is also a check: a wrong result ends the demo with a panic.
 
 #![allow(
     clippy::print_stdout,
@@ -22,12 +22,12 @@ const HOST_PORT: u16 = 8080;
 const POD_PORT: u16 = 80;
 
 fn main() {
-    heading("a node at 192.0.2.1, and a machine at 192.0.2.9 that knows no way to the pods");
+    heading("a node at 192.0.2.1, and a machine at 192.0.2.9 without a route to the pods");
     let (machine, node) = (Namespace::new("machine"), Node::new("node"));
     machine.ip(&format!("link add port type veth peer name nic0 netns {}", node.name()));
     machine.ip(&format!("link set port up\naddr add {MACHINE}/24 dev port"));
     node.ip(&format!("link set nic0 up\naddr add {NODE}/24 dev nic0"));
-    // A node on which Docker has been: what is forwarded is dropped.
+    // A node with Docker's policy: forwarded packets are dropped.
     node.run("iptables -P FORWARD DROP").expect_ok();
 
     heading("the network list (examples/node-local.conflist)");
@@ -54,7 +54,7 @@ fn main() {
         .into_iter()
         .flat_map(|over| hosts.map(|host| Server::start(host, over, POD_PORT)))
         .collect();
-    heading("who reaches pod a's server by its host port, and whom it sees");
+    heading("clients of pod a's host port, and the address that the server sees");
     let localhost = "127.0.0.1";
     for (from, name, to, seen) in [
         (&machine, "the machine", NODE, MACHINE),

@@ -3,7 +3,7 @@
 use crate::mac_bytes;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// IEEE 802 local experimental ethertype 1: nobody else's.
+/// IEEE 802 local experimental EtherType 1. No other program uses it here.
 const MARKER: u16 = 0x88b5;
 const ARP: u16 = 0x0806;
 const IPV4: u16 = 0x0800;
@@ -21,14 +21,14 @@ pub struct Frame {
     pub vlans: Vec<u16>,
     /// The ethertype after all tags.
     pub ethertype: u16,
-    /// What comes after it.
+    /// The bytes after the EtherType.
     pub payload: Vec<u8>,
     /// Whether this side of the interface sent it.
     pub outgoing: bool,
 }
 
 impl Frame {
-    /// Reads a frame; `stripped` is the tag that the kernel took off and told separately.
+    /// Reads a frame. `stripped` is the tag that the kernel removed and passed separately.
     pub(super) fn parse(bytes: &[u8], stripped: Option<u16>, outgoing: bool) -> Option<Frame> {
         let (addresses, mut rest) = bytes.split_at_checked(12)?;
         let mut vlans: Vec<u16> = stripped.into_iter().map(id).collect();
@@ -60,14 +60,14 @@ impl Frame {
         Some((self.address_at(14)?, self.address_at(24)?))
     }
 
-    /// The address that an ARP probe asks for (RFC 5227 section 1.1): a request in nobody's name.
+    /// The address that an ARP probe asks for (RFC 5227 section 1.1): a request without a sender address.
     pub fn arp_probe(&self) -> Option<Ipv4Addr> {
         let (sender, target) = self.arp()?;
         (sender.is_unspecified() && self.payload[6..8] == [0, 1]).then_some(target)
     }
 
-    /// The address that duplicate address detection asks for (RFC 4862 section 5.4): a solicitation from
-    /// nobody.
+    /// The address that duplicate address detection asks for (RFC 4862 section 5.4): a solicitation without a
+    /// source address.
     pub fn detection(&self) -> Option<Ipv6Addr> {
         let address = |start: usize| {
             let bytes: [u8; 16] = self.payload.get(start..start + 16)?.try_into().ok()?;
@@ -92,7 +92,7 @@ impl Frame {
         ends.is_some_and(|(from, to)| Some(from) == address || Some(to) == address)
     }
 
-    /// Whether an address stands anywhere in it, of whatever protocol.
+    /// Whether the frame contains an address anywhere, in any protocol.
     pub fn mentions(&self, address: IpAddr) -> bool {
         let bytes = match address {
             IpAddr::V4(address) => address.octets().to_vec(),
@@ -101,7 +101,7 @@ impl Frame {
         self.payload.windows(bytes.len()).any(|window| window == bytes)
     }
 
-    /// Whether it is one of the sniffer's own.
+    /// Whether it is a marker of the sniffer.
     pub(super) fn is_marker(&self) -> bool {
         self.ethertype == MARKER
     }
@@ -112,7 +112,7 @@ impl Frame {
     }
 }
 
-/// A frame that no bridge forwards (802.1D's reserved addresses) and no host knows.
+/// A frame that no bridge forwards (802.1D's reserved addresses) and no host uses.
 pub(super) fn marker(mark: u32) -> Vec<u8> {
     let mut bytes = vec![0x01, 0x80, 0xc2, 0x00, 0x00, 0x0f, 0x02, 0, 0, 0, 0, 0x01];
     bytes.extend_from_slice(&MARKER.to_be_bytes());
@@ -122,7 +122,7 @@ pub(super) fn marker(mark: u32) -> Vec<u8> {
     bytes
 }
 
-/// A broadcast frame from this MAC, of a protocol that nobody has.
+/// A broadcast frame from this MAC, of a protocol that no machine uses.
 pub fn frame_from(mac: &str) -> Vec<u8> {
     [&[0xff; 6][..], &mac_bytes(mac), &MARKER.to_be_bytes(), &[0; 46]].concat()
 }

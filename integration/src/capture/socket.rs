@@ -30,12 +30,12 @@ impl PacketSocket {
         if fd < 0 {
             return Err(Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new, and nothing else owns it.
         let socket = PacketSocket { fd: unsafe { OwnedFd::from_raw_fd(fd) } };
         socket.set(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
         let patience = libc::timeval { tv_sec: 0, tv_usec: 100_000 };
         socket.set(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &patience)?;
-        // A burst must not be lost: the kernel doubles the value and, for root, takes it whatever the limit.
+        // A burst must not be lost. The kernel doubles the value, and allows root any size.
         socket.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &(16_i32 << 20))?;
         socket.bind(index)?;
         Ok(socket)
@@ -48,7 +48,7 @@ impl PacketSocket {
         if sent < 0 { Err(Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// The next frame; `None` when none came within the time-out.
+    /// The next frame. None if none came within the time-out.
     pub(super) fn receive(&self) -> Option<Frame> {
         let mut bytes = vec![0_u8; FRAME];
         let mut control = [0_u64; 16];

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::ops::Deref;
 use std::time::Duration;
 
-/// How the two NICs of a node are bonded, and where they are plugged in.
+/// The bond mode of a node's two NICs, and their switches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BondMode {
     /// `balance-rr`, to a static LAG on the second switch.
@@ -21,7 +21,7 @@ impl BondMode {
     /// All of them.
     pub const ALL: [BondMode; 3] = [BondMode::RoundRobin, BondMode::ActiveBackup, BondMode::Lacp];
 
-    /// As the kernel calls it.
+    /// The kernel's name of the mode.
     pub fn name(self) -> &'static str {
         match self {
             BondMode::RoundRobin => "balance-rr",
@@ -102,7 +102,7 @@ impl<'a> BondedNode<'a> {
 
     /// The node's side of the bond, and its own address.
     fn configure(&self) {
-        // Before any interface is made, as `default` is what new ones start with.
+        // Before any interface is made, because new ones start with the values of `default`.
         for (key, value) in
             [("conf/all/rp_filter", "1"), ("conf/default/rp_filter", "1"), ("ip_forward", "1")]
         {
@@ -136,7 +136,7 @@ impl<'a> BondedNode<'a> {
         self.node.wait_for("10.51.0.1");
     }
 
-    /// How many NICs carry traffic or stand by, as both ends of the bond see it.
+    /// The number of NICs that carry traffic or stand by, as both ends of the bond see it.
     pub fn active_members(&self) -> usize {
         let members = |of: &Namespace, bond: &str| {
             bonding::ready_members(&of.read(&format!("/proc/thread-self/net/bonding/{bond}")))
@@ -148,7 +148,7 @@ impl<'a> BondedNode<'a> {
         }
     }
 
-    /// The switch's side of the bond, where it has one.
+    /// The switch's side of the bond, if it has one.
     fn lag(&self) -> String {
         format!("lag-{}", self.number)
     }
@@ -174,7 +174,7 @@ impl<'a> BondedNode<'a> {
         format!("fd00:{vlan}::{}", 10 + self.number)
     }
 
-    /// The part of VLAN 136's subnet whose addresses are this node's: 172.20.56.16/28 for the first.
+    /// This node's slice of VLAN 136's subnet: 172.20.56.16/28 for the first node.
     pub fn slice(&self) -> String {
         format!("172.20.56.{}/28", 16 * u16::from(self.number))
     }
@@ -199,7 +199,7 @@ impl<'a> BondedNode<'a> {
         format!("n{}-{}", self.number, member as usize)
     }
 
-    /// The issue's own configuration of our plugin with this node's slice.
+    /// The standard configuration of our plugin with this node's slice.
     pub fn conf(&self) -> Value {
         json!({
             "type": "vlan-bridge", "bridge": "br136", "uplink": {"master": "bond0", "vlan": 136},
@@ -210,7 +210,7 @@ impl<'a> BondedNode<'a> {
         })
     }
 
-    /// The same for pods with an IPv6 address as well: fd00:136::1:0/112 is the first node's slice.
+    /// The same for pods with an IPv6 address too. fd00:136::1:0/112 is the first node's slice.
     pub fn dual_stack_conf(&self) -> Value {
         let mut conf = self.conf();
         let ipam = conf["ipam"].as_object_mut().expect("it has addresses");

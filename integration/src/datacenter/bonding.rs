@@ -1,10 +1,10 @@
-//! What the kernel says of a bond in `/proc/net/bonding`.
+//! The state of a bond in `/proc/net/bonding`.
 
 /// 802.1AX port state: in sync, collecting and distributing, which together mean that frames pass.
 const PASSING: u32 = 0x08 | 0x10 | 0x20;
 
-/// How many members of a bond can carry traffic or stand by to. In an LACP bond these are the ones that both
-/// ends have taken in, in the active aggregate.
+/// The number of a bond's members that can carry traffic or stand by. In an LACP bond these are the members
+/// of the active aggregate that both ends accept.
 pub(super) fn ready_members(text: &str) -> usize {
     let mut sections = text.split("Slave Interface: ");
     let head = sections.next().unwrap_or_default();

@@ -14,7 +14,7 @@ impl Switch {
     /// A switch without ports.
     pub(super) fn new(role: &str) -> Switch {
         let namespace = Namespace::new(role);
-        // Snooping would hold back the multicast that the tests want to see or not to see.
+        // Snooping would hold back multicast that the tests look for.
         namespace.ip(
             "link add tor type bridge vlan_filtering 1 vlan_default_pvid 0 forward_delay 0 mcast_snooping 0\n\
              link set tor up",

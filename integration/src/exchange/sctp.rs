@@ -1,13 +1,13 @@
-//! SCTP as one stream between two (RFC 6458 section 4): what the standard library does with a TCP socket
-//! serves, once there is one.
+//! SCTP as one stream between two sockets (RFC 6458 section 4). Such a socket then works as a TCP socket of
+//! the standard library.
 
 use std::io::Result;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-/// How often a server looks whether it is over: shutting its socket down does not wake it, as it does with
-/// TCP.
+/// The interval at which a server checks whether to stop. Unlike with TCP, a shutdown of its socket does not
+/// wake it.
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// Whether the kernel has it.
@@ -23,7 +23,7 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener> {
     })?;
     // SAFETY: as above.
     succeeded(unsafe { libc::listen(socket.as_raw_fd(), 16) })?;
-    // An accept waits as long as a read would.
+    // accept has the time-out of a read.
     let waiting = TcpStream::from(socket);
     waiting.set_read_timeout(Some(GLANCE))?;
     Ok(TcpListener::from(OwnedFd::from(waiting)))
@@ -45,7 +45,7 @@ fn socket() -> Result<OwnedFd> {
     let fd =
         unsafe { libc::socket(libc::AF_INET6, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, libc::IPPROTO_SCTP) };
     succeeded(fd)?;
-    // SAFETY: it has just been opened, and nobody else knows it.
+    // SAFETY: it has just been opened, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

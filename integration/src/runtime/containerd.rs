@@ -27,8 +27,7 @@ impl Release {
     }
 }
 
-/// A pod's sandbox is of our image. Limits are not asked for: not every kernel has the controllers where we
-/// look.
+/// A pod's sandbox has our image. Limits are off, because not every kernel has the controllers.
 const CONFIGURATION: &str = r#"version = 2
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "localhost/pod:1"
@@ -61,7 +60,7 @@ impl Containerd {
         containerd
     }
 
-    /// Ends the daemon by a signal and starts it again; what it runs goes on.
+    /// Ends the daemon by a signal and starts it again. Its containers go on.
     pub fn restart(&self, signal: &str) {
         self.host.stop("containerd", signal);
         self.launch();
@@ -72,7 +71,7 @@ impl Containerd {
         Cri::new(self.host.path(SOCKET))
     }
 
-    /// Takes a sandbox away as kubelet does it: stopped, and stopped again, before it is removed.
+    /// Removes a sandbox as kubelet does: stops it twice, then removes it.
     #[track_caller]
     pub fn remove(&self, sandbox: &Sandbox) {
         for _ in 0..2 {
@@ -107,7 +106,7 @@ impl Containerd {
     /// ended.
     pub fn run_container(&self, id: &str) -> Background {
         let mut command = self.host.command("ctr");
-        // No share of processors, for the reason that the configuration has.
+        // No CPU share, for the same reason as in the configuration.
         command.args(["run", "--rm", "--cni", "--cpu-shares", "0", IMAGE, id]);
         Background::start(&mut command)
     }

@@ -1,6 +1,6 @@
-//! The Container Runtime Interface of Kubernetes (cri-api `runtime/v1/api.proto`), as much of it as sandboxes
-//! need: gRPC over a Unix socket, one connection a call. The messages have only the fields that are used
-//! here.
+//! The part of Kubernetes' Container Runtime Interface (cri-api `runtime/v1/api.proto`) that sandboxes need.
+//! It is gRPC over a Unix socket, with one connection for each call. The messages have only the fields that
+//! are used here.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::UnixStream;
 
-/// No call has reason to take longer, not even emulated.
+/// The time limit of a call, also in the emulator.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A CRI socket.
@@ -41,10 +41,10 @@ impl Cri {
         Cri { socket }
     }
 
-    /// RunPodSandbox, and the address that PodSandboxStatus tells.
+    /// RunPodSandbox, and the address from PodSandboxStatus.
     ///
     /// # Errors
-    /// What the runtime says.
+    /// The error of the runtime.
     pub fn run(&self, name: &str, ports: &[Port]) -> Result<Sandbox, String> {
         let ports = ports
             .iter()
@@ -69,7 +69,7 @@ impl Cri {
     /// StopPodSandbox.
     ///
     /// # Errors
-    /// What the runtime says.
+    /// The error of the runtime.
     pub fn stop(&self, sandbox: &Sandbox) -> Result<(), String> {
         self.call("StopPodSandbox", &IdRequest { id: sandbox.id.clone() }).map(|Empty {}| ())
     }
@@ -77,15 +77,15 @@ impl Cri {
     /// RemovePodSandbox.
     ///
     /// # Errors
-    /// What the runtime says.
+    /// The error of the runtime.
     pub fn remove(&self, sandbox: &Sandbox) -> Result<(), String> {
         self.call("RemovePodSandbox", &IdRequest { id: sandbox.id.clone() }).map(|Empty {}| ())
     }
 
-    /// Whether the runtime calls its network ready, and what it says about it.
+    /// Whether the runtime reports its network as ready, and its message.
     ///
     /// # Errors
-    /// What the runtime says instead of an answer.
+    /// The error of the runtime.
     pub fn network_ready(&self) -> Result<(bool, String), String> {
         let answer: StatusAnswer = self.call("Status", &Empty {})?;
         let conditions = answer.status.unwrap_or_default().conditions;
@@ -110,7 +110,7 @@ impl Cri {
                 .map_err(|_| told(format!("no answer in {LIMIT:?}")))?
         });
         let bytes = bytes.map_err(told)?;
-        // What comes before the message: a byte on compression, which nobody asked for, and the length.
+        // The prefix of the message: a byte for compression, which is off, and the length.
         A::decode(bytes.get(5..).unwrap_or_default()).map_err(|error| told(error.to_string()))
     }
 }
@@ -125,11 +125,11 @@ fn frame(message: &impl Message) -> Bytes {
     frame.freeze()
 }
 
-/// Sends a request and returns the body of the answer; a gRPC status other than 0 is an error.
+/// Sends a request and returns the body of the answer. A gRPC status other than 0 is an error.
 async fn exchange(socket: &PathBuf, method: &str, request: Bytes) -> Result<Vec<u8>, String> {
     let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
     let (client, connection) = h2::client::handshake(stream).await.map_err(|error| error.to_string())?;
-    // It is driven in the background until the runtime of this call is dropped.
+    // The connection runs in the background until this call's async runtime is dropped.
     tokio::spawn(connection);
     let (bytes, end) = answer(client, method, request).await.map_err(|error| error.to_string())?;
     let field =

@@ -17,7 +17,7 @@ events_logger = "none"
 log_driver = "k8s-file"
 "#;
 
-/// A host with podman; there is no daemon. Dereferences to its [`Host`].
+/// A host with podman, which has no daemon. Dereferences to its [`Host`].
 #[derive(Debug)]
 pub struct Podman {
     host: Host,
@@ -57,7 +57,7 @@ pub struct User<'a> {
 }
 
 impl Podman {
-    /// A new user, who has the image as well.
+    /// A new user. The user's podman has the image too.
     pub fn user(&self, name: &str) -> User<'_> {
         let home = format!("/var/users/{name}");
         let add = |file: &str, line: &str| {

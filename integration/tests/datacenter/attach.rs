@@ -1,4 +1,4 @@
-//! What the tests of this suite do again and again: attach pods and read where they landed.
+//! What most tests of this suite need: attach pods and read their addresses.
 
 use integration::{BondedNode, Pod};
 use serde_json::Value;

@@ -4,7 +4,7 @@ use crate::paths::{dual_stack, set_rp_filter};
 use integration::{BondMode, BondedNode, DataCenter, Namespace, Pod, Server, Transport, ask, at, poll};
 use std::time::Duration;
 
-/// A machine of another network of the node's, which nobody of the pods' VLAN has to reach.
+/// A machine of another network of the node. No machine of the pods' VLAN may reach it.
 const MACHINE: [&str; 2] = ["198.51.100.9", "2001:db8:9::9"];
 const PORT: u16 = 80;
 
@@ -23,8 +23,8 @@ fn machine(node: &BondedNode) -> Namespace {
     machine
 }
 
-/// Has the router, as any machine of the VLAN may, send what is for the machine to the node, which knows the
-/// way back by its side of the VLAN.
+/// Makes the router send packets for that machine to the node, as any machine of the VLAN could. The node can
+/// route the answers back through its interface in the VLAN.
 fn misdirect(datacenter: &DataCenter, node: &BondedNode, side: &str) {
     let mac = node.mac(side);
     datacenter.router().ip(&format!(
@@ -36,7 +36,7 @@ fn misdirect(datacenter: &DataCenter, node: &BondedNode, side: &str) {
     node.ip(&format!("route add 172.20.56.1 dev {side}\nroute add fd00:136::1 dev {side}"));
 }
 
-/// Which of the machine's addresses answer, over TCP and UDP.
+/// The machine's addresses that answer, over TCP and UDP.
 fn crossings(from: &Namespace) -> Vec<String> {
     let asked = MACHINE.iter().flat_map(|to| Transport::ALL.map(|over| (to, over)));
     let answer = |(to, over): (&&str, Transport)| {
@@ -57,7 +57,7 @@ fn nothing_crosses(trunk: bool) {
     let plugin = node.plugin(&dual_stack(&node, trunk));
     let result = plugin.add(&pod.eth0()).result();
     pod.wait_for("172.20.56.1");
-    // Reverse path filtering stops some of it, by luck.
+    // Reverse path filtering would drop some of these packets too.
     set_rp_filter(&node, "0");
     misdirect(&datacenter, &node, if trunk { "br0.136" } else { "br136" });
     pod.ip(&format!(

@@ -1,18 +1,18 @@
-//! A clock that is set while the address store is in use. It is the whole machine's, so only a guest's is
-//! set.
+//! The clock is set while the address store is in use. The clock belongs to the whole machine, so only a
+//! guest's clock is set.
 
 use integration::{Node, Outcome, Plugin, eth0, not_tried};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Said by who boots the guest.
+/// The variable that the boot of the guest sets.
 const IN_GUEST: &str = "VLAN_BRIDGE_GUEST";
 
 /// In seconds since 1970.
 const SOME_TIME: i64 = 1_800_000_000;
 
-/// The clock, right again when dropped.
+/// The clock. Dropping it restores the time.
 struct Clock {
     began: (SystemTime, Instant),
 }
@@ -20,7 +20,7 @@ struct Clock {
 impl Clock {
     fn step(seconds: i64) {
         let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
-        // The kernel takes no time before the boot.
+        // The kernel refuses a time before the boot.
         set((now + seconds).max(3600));
     }
 }
@@ -34,11 +34,11 @@ impl Drop for Clock {
 
 fn set(seconds: i64) {
     let time = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
-    // SAFETY: the kernel reads the structure and keeps nothing of it.
+    // SAFETY: the kernel reads the structure and does not keep a pointer to it.
     assert_eq!(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) }, 0, "{seconds}");
 }
 
-/// Who was given what.
+/// The addresses, and their attachments.
 #[derive(Default)]
 struct Given(BTreeMap<String, String>);
 
@@ -79,7 +79,7 @@ fn a_clock_that_is_set_makes_no_difference() {
     let mut given = Given::default();
     // A guest begins in 1970.
     set(SOME_TIME);
-    // By days, by as much as the mark on the directory is old, and to where a machine without a clock begins.
+    // By days, by the age of the mark on the directory, and to the time of a machine without a clock.
     for (round, seconds) in [86_400, -2 * 86_400, -10, -SOME_TIME].into_iter().enumerate() {
         let id = |role: &str| format!("{role}{round}");
         given.add(&ours, &id("ours"));
@@ -89,16 +89,16 @@ fn a_clock_that_is_set_makes_no_difference() {
         given.add(&theirs, &id("unseen"));
         given.del(&ours, &id("back"));
         Clock::step(seconds);
-        // Neither a change by the other just after the step goes unnoticed,
+        // A change by the other plugin just after the step is noticed,
         given.add(&theirs, &id("after"));
         given.add(&ours, &id("next"));
         for role in ["ours", "seen", "unseen", "after", "next"] {
             ours.check(&eth0(&id(role)), &json!({})).expect_ok();
         }
-        // nor does anybody lose an address for its age,
+        // no attachment loses an address because of its age,
         let usage = by_hand(&node, &["usage", "-o", "json"]).expect_ok().json();
         assert_eq!(usage[0]["used"], given.0.len(), "after {seconds} s: {usage}");
-        // and what was given back just now rests for as long as ever.
+        // and a released address has its usual cooldown.
         assert!(usage[0]["cooling"].as_u64() >= Some(1), "after {seconds} s: {usage}");
         assert_eq!(node.leases("clock").len(), given.0.len());
     }

@@ -1,4 +1,4 @@
-//! Many pods at once, on a node where nothing is there yet.
+//! Many pods at once, on a node without a bridge.
 
 use integration::{BondMode, DataCenter, Outcome, Pod, run_all};
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ fn fifty_first_adds_at_once_build_one_bridge_and_fifty_dels_leave_it() {
     assert!(node.leases("vlan136").is_empty());
 }
 
-/// The names of links, sorted; iproute2 fills up its answer with empty objects.
+/// The names of links, sorted. iproute2's answer also has empty objects.
 fn names(links: &Value) -> Vec<String> {
     let links = links.as_array().unwrap();
     let mut names: Vec<String> =

@@ -1,10 +1,9 @@
-//! Addresses that another machine on the VLAN uses, as the node's side of that VLAN sees them.
+//! Addresses that another machine on the VLAN uses, as the node sees them on its interface in that VLAN.
 
 use integration::{BondMode, Capture, DataCenter, Pod};
 use std::collections::BTreeMap;
 
-/// The probes reach the pods' VLAN and no other, whichever way the bridge hangs on the bond, and what answers
-/// there is heard.
+/// The probes reach only the pods' VLAN, in each topology of bridge and bond, and the node hears the answers.
 #[test]
 fn a_rogue_on_the_vlan_keeps_its_address_in_both_topologies() {
     let datacenter = DataCenter::new();
@@ -15,12 +14,12 @@ fn a_rogue_on_the_vlan_keeps_its_address_in_both_topologies() {
         list["plugins"][0]["ipam"]["conflictDetection"] = serde_json::json!({"intervalMs": 500});
     }
     let router = datacenter.router();
-    // Who is gone answers no more, and the router forgets it while the next is looked at.
+    // A detached pod no longer answers. The router's entry expires while the next case runs.
     let mut pods = Vec::new();
     for (node, list) in nodes.iter().zip(&lists) {
         let first = node.slice().split('/').next().unwrap().to_owned();
         router.ip(&format!("addr add {first}/24 dev trunk.136"));
-        // Whoever answers a probe, or learns from it, is seen in here.
+        // This capture has every machine that answers a probe, or learns from it.
         let neighbours = || {
             let all = router.ip_json("neigh show dev trunk.136");
             let entry = |entry: &serde_json::Value| (entry["dst"].to_string(), entry["lladdr"].to_string());

@@ -1,4 +1,4 @@
-//! `vlan-bridgectl doctor` on a healthy node, and on the same node broken in each way that it checks.
+//! `vlan-bridgectl doctor` on a healthy node, and on the same node after each breakage that it checks.
 
 use crate::doctor_breakages::{BREAKAGES, Breakage, NETPLAN, TRUNK_BREAKAGES};
 use integration::{BondMode, BondedNode, Ctl, DataCenter, Finding, Pod, note, poll};
@@ -46,7 +46,7 @@ impl<'a> Scene<'a> {
         self.node.ip(lines);
     }
 
-    /// Runs what the doctor prints for a check, which has so many findings.
+    /// Runs the commands that the doctor prints for a check. The check must have this number of findings.
     #[track_caller]
     pub(crate) fn apply_fixes(&self, check: &str, count: usize) {
         let findings = self.ctl.doctor("--no-probe");
@@ -95,11 +95,11 @@ fn a_node_is_healthy_until_it_is_broken_and_again_when_it_is_mended() {
     scene.assert_healthy("at the end");
 }
 
-/// Breaks a node in each way, and fixes it when the doctor has named what was done.
+/// Breaks a node in each way, checks the doctor's finding, and fixes the node.
 fn break_and_fix(scene: &Scene<'_>, breakages: &[Breakage]) {
     for Breakage { harm, told: [verdict, check, seen, command], is_repaired, fix } in breakages {
         harm(scene);
-        // Asking the network takes half a second.
+        // Probing the network takes half a second.
         let words = if ["vlan", "duplicates"].contains(check) { "" } else { "--no-probe" };
         let mut findings = Vec::new();
         poll(Duration::from_secs(60), seen, || {

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 pub(crate) use netplan::NETPLAN;
 
-/// One way to break a node, and what the doctor must say: verdict, check, a part of what was seen, a part of
-/// a command.
+/// One way to break a node, and the finding of the doctor: verdict, check, a part of the text, a part of a
+/// command.
 pub(crate) struct Breakage {
     pub(crate) harm: fn(&Scene<'_>),
     pub(crate) told: [&'static str; 4],
-    /// `vlan-bridgectl repair` is enough for the doctor to be content.
+    /// `vlan-bridgectl repair` fixes the finding.
     pub(crate) is_repaired: bool,
-    /// What fixes it, or puts away what is left when it was repaired.
+    /// The commands that fix it, or that remove what is left after repair.
     pub(crate) fix: fn(&Scene<'_>),
 }
 
@@ -88,7 +88,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
         ["warn", "settings", "log_martians is on", "sysctl -w net.ipv4.conf.all.log_martians=0"],
     ),
     Breakage {
-        // Of pods from before the policy there is no rule of ours.
+        // Pods from before the policy have no rule.
         harm: |scene| {
             scene.node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
             scene.node.nft("table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}");
@@ -103,7 +103,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
         fix: |scene| scene.node.nft("delete table ip filter"),
     },
     Breakage {
-        // As iptables up to 1.8.7 leaves a rule of an earlier release when it saves and restores it.
+        // A rule of an earlier release after iptables 1.8.7 or older has saved and restored it.
         harm: |scene| {
             scene.node.nft(
                 "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy accept;\n \
@@ -124,7 +124,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
         ["fail", "forward", "table inet vlan-bridge-uplinks has no rule for br136", "vlan-bridgectl repair"],
     ),
     repaired(
-        // As of pods that were attached by a release without such a table.
+        // The state of pods that a release without such a table attached.
         |scene| {
             scene.node.nft("delete table inet vlan-bridge-uplinks");
             let folder = format!("/run/vlan-bridge/uplinks/{}", scene.node.cookie());
@@ -168,7 +168,7 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
         |scene| scene.ip("link set br136 down"),
         |scene| {
             scene.ip("link set br136 up");
-            // What leads to the pods has gone with it.
+            // The routes to the pods are gone with the interface.
             scene.apply_fixes("hostaccess", 2);
         },
         ["fail", "bridge", "br136 is down", "ip link set br136 up"],
@@ -327,8 +327,8 @@ pub(crate) const BREAKAGES: &[Breakage] = &[
     ),
 ];
 
-/// The same on a trunk with services, where br_netfilter is on. The node's other addresses have a line of
-/// that check as well.
+/// The same on a trunk with services, where br_netfilter is on. That check also has a line for the node's
+/// other addresses.
 pub(crate) const TRUNK_BREAKAGES: &[Breakage] = &[
     breakage(
         |scene| {

@@ -1,5 +1,5 @@
-//! Addresses on dummy interfaces stand for services: a host port takes none, and pods reach those that are
-//! named.
+//! Addresses on dummy interfaces stand for services. A host port does not take them, and pods reach the
+//! configured ones.
 
 use integration::{BondMode, DataCenter, Pod, Server, Transport, ask, at, ip, set_keys};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ fn a_host_port_takes_no_address_of_a_dummy_interface() {
     let _pod = Server::start(&taker, Transport::Udp, 53);
     let _cache = [CACHE, SERVICE].map(|address| Server::on(&node, Transport::Udp, at(address, 53)));
     for address in [CACHE, SERVICE] {
-        // The server of the service sees who asks; the pod would see its gateway.
+        // The service's server sees the client's address. The pod would see its gateway.
         assert_eq!(ask(&node, Transport::Udp, at(address, 53)), Some(ip(address)));
         assert_eq!(ask(&other, Transport::Udp, at(address, 53)), Some(own), "{address}");
     }

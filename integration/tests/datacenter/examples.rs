@@ -1,4 +1,4 @@
-//! The lists of `examples/` with an uplink, as a user finds them.
+//! The lists of `examples/` with an uplink, unchanged.
 
 use crate::attach::attach;
 use integration::{BondMode, BondedNode, Capture, DataCenter, Frame, Snapshot};
@@ -38,7 +38,7 @@ fn pods_of_the_trunk_example_are_hosts_of_the_vlan_of_their_list() {
     );
 }
 
-/// A list, and what its pods get.
+/// A list, and the addresses of its pods.
 struct Network<'a> {
     list: &'a Value,
     vlan: u16,

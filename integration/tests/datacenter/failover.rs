@@ -4,7 +4,7 @@ use crate::attach::attach;
 use integration::{BondMode, DataCenter, Member, Pings, note, poll};
 use std::time::Duration;
 
-/// How long a bond may take to see what happened to it.
+/// The time limit for a bond to notice the loss.
 const NOTICED: Duration = Duration::from_secs(20);
 
 #[test]
@@ -23,8 +23,8 @@ fn pods_keep_talking_when_a_bond_loses_either_member() {
                 "{}: {member:?} member cut, {lost} of {sent} pings at 20 ms lost",
                 node.mode().name()
             ));
-            // How much is lost tells of the machine that emulates; that it ends while the member is still
-            // cut, of the node.
+            // The number of lost packets depends on the emulator. The test requires that the loss ends while
+            // the member is still down.
             attached.pod.wait_for("172.20.56.1");
             assert_eq!(node.active_members(), 1);
             node.restore(member);

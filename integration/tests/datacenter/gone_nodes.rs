@@ -1,10 +1,10 @@
-//! What is written down in `/run` of a node whose network namespace is gone.
+//! Records in `/run` of a node whose network namespace is gone.
 
 use integration::{Ctl, Node, Pod};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// A network with host ports and routes to its pods: an attachment has a record of every kind that a NAT
+/// A network with host ports and routes to its pods. An attachment has every kind of record that a NAT
 /// network needs.
 fn list(node: &Node) -> Value {
     let conf = json!({"type": "vlan-bridge", "bridge": "cni0", "isDefaultGateway": true, "ipMasq": true,
@@ -18,13 +18,13 @@ fn attach(node: &Node, pod: &Pod) {
     node.client(&list(node)).add(&pod.eth0().capabilities(ports)).expect_ok();
 }
 
-/// The folders with something about a node.
+/// The folders that have records of a node.
 fn folders(cookie: u64) -> Vec<PathBuf> {
     let kinds = std::fs::read_dir("/run/vlan-bridge").unwrap().flatten();
     kinds.map(|kind| kind.path().join(cookie.to_string())).filter(|folder| folder.exists()).collect()
 }
 
-/// Takes a node's namespace away, and nothing that is written down of it.
+/// Removes a node's namespace, but none of its records.
 fn end(node: Node, written: &[PathBuf]) {
     let aside = |folder: &PathBuf| folder.with_extension("aside");
     written.iter().for_each(|folder| std::fs::rename(folder, aside(folder)).unwrap());

@@ -1,4 +1,4 @@
-//! What a pod of a trunk may send: tagged frames where `vlanTrunk` lets them, and nothing forged behind a
+//! What a pod of a trunk may send: tagged frames in the VLANs of `vlanTrunk`, and no forged frames behind a
 //! tag.
 
 use crate::attach::attach;
@@ -35,13 +35,13 @@ fn a_tag_hides_nothing_that_is_forged() {
         let mac = mac_bytes(&attached.pod.mac("eth0"));
         let own: std::net::Ipv4Addr = attached.address.parse().unwrap();
         let forged = [2, 0, 0, 0, 0, 0x66];
-        // What is sent, and whether it passes with the guard, in which VLAN.
+        // The frames, and the VLAN in which each passes the guard. None if the guard drops it.
         let cases = [
             ("own address", frame(mac, None, own.octets(), 1), Some(136)),
             ("forged address", frame(mac, None, STRANGER, 2), None),
             ("forged address, own VLAN's tag", frame(mac, Some(136), STRANGER, 3), None),
             ("forged address, no VLAN's tag", frame(mac, Some(0), STRANGER, 4), None),
-            ("a tagged VLAN's own business", frame(mac, Some(137), STRANGER, 5), Some(137)),
+            ("any address in a tagged VLAN", frame(mac, Some(137), STRANGER, 5), Some(137)),
             ("forged MAC in a tagged VLAN", frame(forged, Some(137), STRANGER, 6), None),
             ("a VLAN that is not the port's", frame(mac, Some(51), own.octets(), 7), None),
         ];
@@ -54,7 +54,7 @@ fn a_tag_hides_nothing_that_is_forged() {
             if guard {
                 assert_eq!(heard, vlan.map(|vid| vec![vid]), "{name}");
             } else {
-                // The bridge alone keeps the port in its VLANs.
+                // Here only the bridge restricts the port's VLANs.
                 assert_eq!(heard.is_some(), number != 7, "{name}: the guard proves nothing about it");
             }
         }
@@ -69,7 +69,7 @@ fn with_macspoofchk_a_pod_of_a_trunk_sends_with_its_own_mac_only() {
     let node = datacenter.node(BondMode::ActiveBackup);
     let trunk_port = Capture::start(datacenter.router(), "trunk");
     let forged = |frame: &Frame| frame.source == FORGED && frame.vlans == [136];
-    // With the check first: what is heard afterwards is the control's.
+    // The check comes first. Frames after it belong to the control.
     for check in [true, false] {
         let mut list = node.port_vlan_list136();
         list["plugins"][0]["macspoofchk"] = json!(check);

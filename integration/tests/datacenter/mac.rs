@@ -1,11 +1,11 @@
-//! The forwarding database of a trunk's bridge, by VLAN: nobody moves a pod there, and nobody takes another's
-//! MAC.
+//! The forwarding database of a trunk's bridge, by VLAN. No frame moves a pod's entry, and no pod takes the
+//! MAC of another machine.
 
 use crate::paths::{dual_stack, vlan137};
 use integration::{BondMode, BondedNode, DataCenter, Outcome, Pod, Snapshot, frame_from, set_keys};
 use serde_json::json;
 
-/// A MAC that nobody has.
+/// A MAC that no machine has.
 const FREE: &str = "02:00:00:00:00:07";
 
 /// The VLANs in which the trunk's bridge has a MAC, and behind which port.
@@ -26,16 +26,16 @@ fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod_on_a_trunk() {
         pods[0].wait_for("172.20.56.1");
         datacenter.router().send_frame("trunk.136", &frame_from(&mac));
         pods[1].send_frame("eth0", &frame_from(&mac));
-        // It came through both switches before this answer did.
+        // The frame passed both switches before this answer.
         assert!(pods[1].pings("172.20.56.1"), "{keys}");
         assert_eq!(known(&node, &mac), [(136, port.to_owned())], "{keys}");
-        // The switches have learned what they were told, until the pod speaks again.
+        // The switches keep the wrong entry until the pod sends again.
         assert!(pods[0].pings("172.20.56.1"), "{keys}");
         for from in [datacenter.router(), &*pods[1]] {
             assert!(from.pings(&address), "{keys}");
         }
         plugin.check(&pods[0].eth0(), &result).expect_ok();
-        // So that no frame of the pod's moves it back.
+        // With this, no frame of the pod moves the entry back.
         node.run(&format!("bridge fdb replace {mac} dev bond0 vlan 136 master static sticky")).expect_ok();
         let told = plugin.check(&pods[0].eth0(), &result);
         assert_eq!(told.error_code(), 101, "{keys}: {told}");
@@ -58,7 +58,7 @@ fn a_mac_that_somebody_has_on_a_trunk_is_refused_before_anything_is_touched() {
         );
     };
     let router = datacenter.router().mac("trunk.136");
-    // It has one MAC in all VLANs.
+    // The router has one MAC in all VLANs.
     let gateway = "that of gateway ";
     refused(plugins[0].add(&asked(&router)), &router, gateway);
     for (plugin, pod) in plugins.iter().zip(&pods) {

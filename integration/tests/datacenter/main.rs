@@ -1,4 +1,5 @@
-//! What needs bonds and VLANs: run by `cargo xtask test` in a guest kernel, or natively with `--native`.
+//! Tests that need bonds and VLANs. `cargo xtask test` runs them in a guest kernel, or natively with
+//! `--native`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! NAT mode on a kernel whose modules can be taken away.
+//! NAT mode on a kernel whose modules can be removed.
 
 use integration::{
     Ctl, ModulesTaken, Namespace, Node, Plugin, Pod, Server, Snapshot, Transport, ask, at, has_sctp,
@@ -18,7 +18,8 @@ fn plugin(node: &Node) -> Plugin<'_> {
     node.plugin(&node.list("local", &[conf]))
 }
 
-/// One test, for two that wait for the modules while they have a node each would wait for ever.
+/// This is one test. Two would wait for each other for ever, each with a node, for the removal of the
+/// modules.
 #[test]
 fn a_kernel_that_lacks_a_part_is_told_which_before_anything_is_touched() {
     if !Path::new(MODULES).join("order").exists() {
@@ -76,7 +77,7 @@ fn networks_with_nat_need_the_kernels_parts() {
     plugin(&node).del(&pod.eth0()).expect_ok();
 }
 
-/// Where br_netfilter and a policy of drop have pods without NAT need our rules too, STATUS says no as ADD
+/// With br_netfilter and a policy of drop, pods without NAT need our rules too. STATUS then fails as ADD
 /// does.
 fn bridged_pods_that_need_our_rules_need_the_kernels_parts() {
     let (node, pod) = (Node::new("node"), Pod::new());
@@ -99,7 +100,7 @@ fn bridged_pods_that_need_our_rules_need_the_kernels_parts() {
     bridged.status().expect_ok();
 }
 
-/// The paths are walked natively (`native/nat/paths.rs`); this is the least on another kernel.
+/// `native/nat/paths.rs` tests all paths. This is the minimum on another kernel.
 #[test]
 fn a_host_port_works_on_this_kernel_too() {
     let (machine, node, pod) = (Namespace::new("machine"), Node::new("node"), Pod::new());

@@ -4,7 +4,7 @@ use integration::{Namespace, Scratch, product, run};
 use serde_json::Value;
 use std::process::Command;
 
-/// What the doctor says of the tables in the namespace that the tests themselves run in.
+/// The doctor's findings about the tables, in the namespace of the tests themselves.
 fn told() -> Value {
     let empty = Scratch::new("empty");
     let folder = empty.path().to_str().unwrap();
@@ -22,8 +22,7 @@ fn a_neighbour_table_that_is_nearly_full_is_named_with_its_cure() {
     let limit = std::fs::read_to_string("/proc/sys/net/ipv4/neigh/default/gc_thresh3").unwrap();
     let limit: u32 = limit.trim().parse().unwrap();
     assert!(healthy["seen"].as_str().unwrap().contains(&format!("gc_thresh3 {limit}")), "{healthy:#}");
-    // A pod that talks to so many. What others have at the moment fits beside them, so that nobody is refused
-    // an entry.
+    // A pod that talks to this number of machines. The table has room for the other tests' entries too.
     let pod = Namespace::new("pod");
     let neighbour = |index: u32| {
         let (high, low) = (index / 250, index % 250 + 1);

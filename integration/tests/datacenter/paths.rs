@@ -1,5 +1,5 @@
-//! Every path of a pod on a VLAN: an exchange over each protocol, of each family, under each setting of the
-//! kernel that has been known to break one.
+//! Every path of a pod on a VLAN: an exchange over each protocol and family, under each kernel setting that
+//! is known to break one.
 
 use crate::attach::attach;
 use integration::{
@@ -12,11 +12,11 @@ use std::time::Duration;
 /// Where servers listen.
 const PORT: u16 = 7000;
 
-/// A machine that talks, under its name in the table.
+/// A machine, with its name in the table.
 struct Party<'a> {
     name: &'static str,
     namespace: &'a Namespace,
-    /// One address a family.
+    /// One address of each family.
     addresses: [IpAddr; 2],
 }
 
@@ -34,8 +34,8 @@ impl<'a> Party<'a> {
     }
 }
 
-/// Tries a path with each protocol and family; returns its line of the table and what failed of it. Nobody in
-/// between changes the client's address.
+/// Tries a path with each protocol and family. Returns its line of the table and its failures. The server
+/// must see the client's address.
 fn try_path(from: &Party, to: &Party) -> (String, Vec<String>) {
     let mut line = format!("{:>18} -> {:<22}", from.name, to.name);
     let mut failures = Vec::new();
@@ -62,7 +62,7 @@ pub(crate) fn dropped_by_rp_filter(node: &Namespace) -> u64 {
     value.parse().unwrap()
 }
 
-/// Sets `rp_filter` everywhere on a node but where the plugin needs it loose, on a trunk's bridge.
+/// Sets `rp_filter` on every interface of a node, except a trunk's bridge, where the plugin needs it loose.
 pub(crate) fn set_rp_filter(node: &Namespace, value: &str) {
     let links = node.ip_json("link show");
     let names = links.as_array().unwrap().iter().filter_map(|link| link["ifname"].as_str());
@@ -74,8 +74,8 @@ pub(crate) fn set_rp_filter(node: &Namespace, value: &str) {
     }
 }
 
-/// Gives a node what iptables-nft makes for `iptables -P FORWARD DROP`, or ACCEPT. What is in the chains
-/// stays.
+/// Gives a node the chain that iptables-nft makes for `iptables -P FORWARD DROP`, or ACCEPT. Rules in the
+/// chain stay.
 fn set_forward_policy(node: &Namespace, policy: &str) {
     for family in ["ip", "ip6"] {
         node.nft(&format!(
@@ -123,7 +123,7 @@ fn every_path_of_a_pod_on_a_trunk() {
 /// Settings of the kernel under which a path is tried.
 pub(crate) struct Surroundings {
     rp_filter: &'static str,
-    /// Of the pod's node; the other has the opposite.
+    /// On the pod's node. The other node has the opposite.
     pub(crate) br_netfilter: bool,
     /// The policy of FORWARD.
     forward: &'static str,
@@ -134,7 +134,7 @@ impl Surroundings {
         Surroundings { rp_filter, br_netfilter, forward }
     }
 
-    /// With the two topologies, every pair of values meets on the pod's node.
+    /// With the two topologies, the pod's node has every pair of values.
     pub(crate) fn of(trunk: bool) -> &'static [Surroundings] {
         const SUB_INTERFACE: [Surroundings; 2] =
             [Surroundings::new("0", false, "accept"), Surroundings::new("1", true, "drop")];
@@ -146,8 +146,7 @@ impl Surroundings {
         if trunk { &TRUNK } else { &SUB_INTERFACE }
     }
 
-    /// Where pods are to be attached: they are let through a policy of drop then, and only where br_netfilter
-    /// is on.
+    /// When pods are attached. The plugin then accepts them under a policy of drop, if br_netfilter is on.
     pub(crate) fn before_the_first_pod(nodes: [&Namespace; 2]) {
         for node in nodes {
             set_br_netfilter(node, true);
@@ -155,7 +154,7 @@ impl Surroundings {
         }
     }
 
-    /// Sets them on the pod's node and on the other, and says what they are.
+    /// Sets them on the pod's node and on the other node, and describes them.
     pub(crate) fn set(&self, nodes: [&Namespace; 2], trunk: bool) -> String {
         for (node, br_netfilter) in nodes.into_iter().zip([self.br_netfilter, !self.br_netfilter]) {
             set_rp_filter(node, self.rp_filter);
@@ -249,7 +248,8 @@ fn every_path(trunk: bool) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert_eq!(dropped_by_rp_filter(&node1), before, "reverse path filtering has dropped something");
 
-    // Between the pod and its node nothing is to be seen outside; but what the node says in its own VLAN is.
+    // Outside, no frame between the pod and its node may be seen. Frames of the node in its own VLAN are
+    // seen.
     assert!(node1.pings("10.51.0.1"));
     let of_node1: Vec<IpAddr> = [51, 52]
         .into_iter()
@@ -264,7 +264,8 @@ fn every_path(trunk: bool) {
     assert!(strays.is_empty(), "{strays:?}");
 }
 
-/// The origin's trap, and that it is still one for everybody else.
+/// Without host access, strict filtering drops a pod's packets to its node. With it, only forged packets are
+/// dropped.
 #[test]
 fn without_host_access_strict_filtering_drops_what_a_pod_sends_to_its_node() {
     let datacenter = DataCenter::new();
@@ -288,7 +289,7 @@ fn without_host_access_strict_filtering_drops_what_a_pod_sends_to_its_node() {
     assert_eq!(seen, attached.address.parse().ok());
     assert_eq!(dropped_by_rp_filter(&node), trapped);
 
-    // Somebody outside who says that he is the pod.
+    // A machine outside that uses the pod's address.
     let router = datacenter.router();
     router.ip(&format!("addr add {}/32 dev lo", attached.address));
     poll(Duration::from_secs(20), "the forged packet is dropped", || {

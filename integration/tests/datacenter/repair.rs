@@ -1,12 +1,12 @@
-//! `vlan-bridgectl repair` on a trunk, whose ports and uplink have VLANs. What needs none is tried on any
-//! kernel.
+//! `vlan-bridgectl repair` on a trunk, whose ports and uplink have VLANs. The native suite has the cases
+//! without VLANs.
 
 use crate::paths::{dual_stack, vlan137};
 use integration::{AddResult, BondMode, BondedNode, Ctl, DataCenter, Pod};
 use serde_json::{Value, json};
 
-/// What somebody does to a node, with PORT for the node's end of the first pod's veth, and a part of what
-/// `repair` says of it.
+/// A change of a node, and a part of the line that `repair` prints. PORT stands for the node's end of the
+/// first pod's veth.
 const HARMS: &[(&str, &str)] = &[
     ("ip link set PORT nomaster", "restored as a port of br0"),
     ("bridge vlan del vid 136 dev PORT", "it was not in VLAN 136"),
@@ -51,7 +51,7 @@ fn repair_puts_back_what_was_taken_away_on_a_trunk() {
         node.run(&harm.replace("PORT", port)).expect_ok();
         assert!(
             checks().iter().any(|outcome| !outcome.ok()) || !ctl.failures().is_empty(),
-            "{harm}: nobody minds"
+            "{harm}: CHECK and doctor notice nothing"
         );
         let repaired = ctl.run("repair");
         assert!(repaired.ok() && repaired.stdout.contains(told), "{harm}: {repaired}");

@@ -1,10 +1,9 @@
-//! The rig itself: a test of plugins is worth no more than the network it runs in. Here pods are made by
-//! hand.
+//! The test network itself, because every other test relies on it. Here pods are attached by hand.
 
 use integration::{BondMode, BondedNode, Capture, DataCenter, Member, Pings, Pod, Snapshot, note, poll};
 use std::time::Duration;
 
-/// The node's side of VLAN 136, as the plugin is to build it.
+/// The bridge and interface that the plugin should make for VLAN 136.
 fn bridge136(node: &BondedNode) {
     node.ip("link add link bond0 name bond0.136 type vlan id 136\n\
          link add br136 type bridge forward_delay 0\n\

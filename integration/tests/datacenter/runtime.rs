@@ -1,4 +1,4 @@
-//! Real container runtimes on nodes with bonds. What else they ask of a plugin is tried natively.
+//! Real container runtimes on nodes with bonds. The native suite has the other tests of runtimes.
 
 use integration::{
     BondMode, BondedNode, Capture, Containerd, DataCenter, Host, Podman, Release, Snapshot, VLANS, greets,
@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 const NETWORK: &str = "vlan136";
 
-/// The node's list with leases at their usual place, in a version that every runtime takes.
+/// The node's list with leases in their default folder, in a version that every runtime supports.
 fn list(node: &BondedNode<'_>) -> Value {
     let mut list = node.list136();
     list["cniVersion"] = "1.0.0".into();
@@ -24,7 +24,7 @@ fn list(node: &BondedNode<'_>) -> Value {
     list
 }
 
-/// What each of them serves reaches the router, in frames with the VLAN's tag.
+/// The router reaches the server in each container, in frames with the VLAN's tag.
 #[track_caller]
 fn are_hosts_of_the_vlan(datacenter: &DataCenter, trunk: &Capture, addresses: &[IpAddr]) {
     for ip in addresses {
@@ -34,7 +34,7 @@ fn are_hosts_of_the_vlan(datacenter: &DataCenter, trunk: &Capture, addresses: &[
     }
 }
 
-/// As the README says: what is unpacked is installed by one line, and the next runs a container.
+/// The README's quick start: one line installs the unpacked files, and the next runs a container.
 #[test]
 fn containers_of_podman_are_hosts_of_the_vlan() {
     let datacenter = DataCenter::new();

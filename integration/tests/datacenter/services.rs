@@ -1,5 +1,5 @@
-//! Services, for which a pod's node picks a backend, and host ports: whoever asks gets an answer from whom he
-//! asked.
+//! Services, for which a pod's node picks a backend, and host ports. A client gets its answer from the
+//! address that it asked.
 
 use crate::paths::{Surroundings, dropped_by_rp_filter, dual_stack, machine_beyond, vlan137};
 use integration::{BondMode, BondedNode, DataCenter, Namespace, Pod, Server, Transport, ask, at, note};
@@ -42,7 +42,8 @@ fn serve(namespace: &Namespace, addresses: [IpAddr; 2], port: u16) -> Vec<Server
     addresses.into_iter().flat_map(listen).collect()
 }
 
-/// What kube-proxy does on every node, for one service a backend: 10.96.0.1 and fd96::1 are the first's.
+/// The rules of kube-proxy on every node, with one service for each backend. 10.96.0.1 and fd96::1 lead to
+/// the first backend.
 fn proxy(node: &Namespace, backends: &[[IpAddr; 2]]) {
     let mut rules = String::new();
     for (index, [v4, v6]) in backends.iter().enumerate() {
@@ -57,7 +58,7 @@ fn proxy(node: &Namespace, backends: &[[IpAddr; 2]]) {
     ));
 }
 
-/// One exchange: who asks whom, and whom the server should see.
+/// One exchange: the client, the address it asks, and the client address that the server should see.
 struct Exchange<'a> {
     what: &'static str,
     client: &'a Namespace,
@@ -65,8 +66,8 @@ struct Exchange<'a> {
     seen: [IpAddr; 2],
 }
 
-/// Tries every exchange in both families over both transports; prints a line for each, and returns what
-/// failed.
+/// Tries every exchange in both families over both transports. Prints a line for each, and returns the
+/// failures.
 fn try_all<'a>(title: &str, exchanges: impl IntoIterator<Item = &'a Exchange<'a>>) -> Vec<String> {
     let (mut table, mut failures) = (title.to_owned(), Vec::new());
     for exchange in exchanges {
@@ -104,7 +105,7 @@ fn services_and_host_ports_of_pods_on_a_trunk() {
 fn services_and_host_ports(trunk: bool) {
     let datacenter = DataCenter::new();
     let [node1, node2] = datacenter.nodes([BondMode::Lacp, BondMode::RoundRobin]);
-    // Docker's bridge, whose address the kernel would take where it is not told another.
+    // Docker's bridge. The kernel would use its address as the source if the plugin chose none.
     node1.ip("link add docker0 type bridge\naddr add 172.17.0.1/16 dev docker0\nlink set docker0 up");
     let router = datacenter.router();
     let ports = json!([{"hostPort": HOST_PORT, "containerPort": PORT, "protocol": "tcp"},
@@ -171,8 +172,8 @@ fn services_and_host_ports(trunk: bool) {
     let plugin = node1.client(&list(&node1, trunk));
     plugin.check(&client.pod.eth0()).expect_ok();
     assert_eq!(node1.run("grep -l 1 -r /proc/sys/net/ipv4/conf --include=route_localnet").stdout, "");
-    // All that crossed the node was translated or known; the rest is kept from it on the bridge and on its
-    // side of each VLAN.
+    // The node forwarded only translated packets and those of known connections. Our rules drop all others,
+    // on the bridge and on the node's interface in each VLAN.
     let bridge = list(&node1, trunk)["plugins"][0]["bridge"].as_str().unwrap().to_owned();
     let closed = node1.run("nft list table inet vlan-bridge-uplinks").expect_ok().stdout;
     let sides: &[&str] = if trunk { &["", ".136"] } else { &[""] };

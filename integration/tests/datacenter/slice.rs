@@ -1,4 +1,4 @@
-//! A node's slice of the subnet: every address of it is usable, and not one more.
+//! A node's slice of the subnet: pods get every address of it, and no other.
 
 use crate::attach::attach;
 use integration::{BondMode, DataCenter, Pod, Snapshot};

@@ -1,5 +1,4 @@
-//! Multicast snooping on a trunk's bridge: what a querier in one VLAN finds out is none of the others'
-//! business.
+//! Multicast snooping on a trunk's bridge: a querier in one VLAN must not affect the other VLANs.
 
 use crate::attach::attach;
 use crate::paths::{dual_stack, vlan137};
@@ -13,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 fn query() -> Vec<u8> {
     let from: Ipv6Addr = "fe80::1".parse().unwrap();
     let to: Ipv6Addr = "ff02::1".parse().unwrap();
-    // Answers within a millisecond, about every group.
+    // The query asks for answers within a millisecond, about every group.
     let mut message = vec![130, 0, 0, 0, 0, 1, 0, 0];
     message.extend([0; 16]);
     let summed = [&from.octets()[..], &to.octets(), &[0, 0, 0, 24, 0, 0, 0, 58], &message].concat();
@@ -30,14 +29,14 @@ fn snoops(node: &BondedNode) -> bool {
     node.ip_json("-details link show dev br0")[0]["linkinfo"]["info_data"]["mcast_snooping"] == 1
 }
 
-/// Whether a neighbour that has been forgotten is found again.
+/// Whether a neighbour is found again after its entry was deleted.
 fn finds(pod: &Pod, neighbour: &str) -> bool {
     pod.ip("neigh flush dev eth0");
     pod.pings(neighbour)
 }
 
-/// A pod repeats its first reports for some seconds (RFC 3810 section 6.1): what the bridge has learned of
-/// them would hide the pruning for minutes.
+/// A pod repeats its first reports for some seconds (RFC 3810 section 6.1). If the bridge learned from them,
+/// it would hide the pruning for minutes.
 fn forget_groups(node: &BondedNode) {
     let shown = node.run("bridge -json mdb show dev br0").expect_ok().json();
     let bridges = shown.as_array().into_iter().flatten();
@@ -65,7 +64,8 @@ fn a_querier_in_one_vlan_keeps_no_neighbour_solicitation_from_another() {
     asked();
     assert!(finds(&here.pod, &address));
 
-    // As an earlier release left it. VLAN 136 needs a pod on that bridge, or the query would not come in.
+    // The state that an earlier release left. VLAN 136 needs a pod on that bridge, or the query would not
+    // arrive.
     let other = attach(&nodes[1], &dual_stack(&nodes[1], true));
     nodes[1].ip("link set br0 type bridge mcast_snooping 1 mcast_startup_query_count 0");
     poll(LIMIT, "that the bridge prunes: else nothing is shown", || {

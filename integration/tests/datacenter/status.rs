@@ -1,4 +1,4 @@
-//! `vlan-bridgectl status`: the node on one screen.
+//! `vlan-bridgectl status` on a node with pods.
 
 use integration::{BondMode, Ctl, DataCenter, Pod};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! The second topology: one bridge that filters by VLAN above the bond, each pod's port in a VLAN of its own.
+//! The second topology: one bridge above the bond filters by VLAN, and each pod's port has its own VLAN.
 
 use crate::attach::attach;
 use integration::{BondMode, BondedNode, Ctl, DataCenter, Outcome, Pod, Snapshot, run_all};
@@ -39,8 +39,8 @@ fn bridge_of(list: &Value) -> &str {
     list["plugins"][0]["bridge"].as_str().unwrap()
 }
 
-/// With services the bridge's own device filters loosely and has an address for it. Where the ADD gets no
-/// farther, it has neither.
+/// With services, the bridge's own device has loose `rp_filter` and an address. An ADD that fails leaves
+/// neither.
 #[test]
 fn a_step_that_fails_leaves_the_bridge_as_it_was() {
     let datacenter = DataCenter::new();
@@ -49,7 +49,7 @@ fn a_step_that_fails_leaves_the_bridge_as_it_was() {
     attach(&node, &list_of(&node, 137));
     let mut list = list_of(&node, 136);
     list["plugins"][0]["serviceCIDRs"] = json!(["10.96.0.0/12"]);
-    // Somebody else's, by another name: the kernel has one of each VLAN.
+    // An operator's interface with another name. The kernel allows one for each VLAN.
     node.ip(&format!("link add link {bridge} name other136 type vlan id 136"));
     let rp_filter = format!("net/ipv4/conf/{bridge}/rp_filter");
     let (before, filter) = (Snapshot::of(&node), node.sysctl(&rp_filter));
@@ -92,8 +92,8 @@ fn the_uplink_carries_just_the_vlans_in_use() {
 
 #[test]
 fn the_last_pod_of_a_vlan_leaves_the_node_its_own() {
-    // The node lives on br0.51: an interface that an operator made before the first pod of the VLAN, or ours
-    // that has been given the address.
+    // The node's own address is on br0.51. An operator made that interface before the first pod of the VLAN,
+    // or gave the address to our interface.
     for made_by_operator in [true, false] {
         let datacenter = DataCenter::new();
         let node = datacenter.node(BondMode::Lacp);
@@ -124,13 +124,13 @@ fn the_last_pod_of_a_vlan_leaves_the_node_its_own() {
         assert!(node.pings("10.51.0.1"), "by the operator: {made_by_operator}");
         node.client(&list136).del(&other.pod.eth0()).expect_ok();
         assert_eq!(vlans(&node, "bond0"), BTreeSet::from([51]), "by the operator: {made_by_operator}");
-        // Nor does uninstall take the bridge from beneath it.
+        // uninstall does not remove the bridge below it either.
         Ctl::new(&node).run("uninstall").expect_ok();
         assert!(node.pings("10.51.0.1"), "by the operator: {made_by_operator}");
     }
 }
 
-/// A VLAN that is on the uplink for no pod's sake stays there, with nothing on it that the node could show.
+/// A VLAN that an operator set on the uplink stays there, although no interface of the node uses it.
 #[test]
 fn a_vlan_that_was_on_the_uplink_before_stays() {
     let datacenter = DataCenter::new();

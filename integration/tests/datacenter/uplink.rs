@@ -71,7 +71,7 @@ fn what_an_operator_made_is_adopted_as_it_is() {
 fn what_an_operator_made_is_as_it_was_after_an_uplink_that_the_kernel_refused() {
     let datacenter = DataCenter::new();
     let node = datacenter.node(BondMode::ActiveBackup);
-    // The kernel gives an interface that a macvlan sits on to no bridge.
+    // The kernel refuses to add an interface with a macvlan to a bridge.
     node.ip("link add link bond0 name bond0.136 type vlan id 136\n\
              link add link bond0.136 name other type macvlan mode bridge\n\
              link add br136 type bridge forward_delay 1500\nlink set br136 up");
@@ -88,7 +88,7 @@ fn what_an_operator_made_is_as_it_was_after_an_uplink_that_the_kernel_refused() 
     for key in &settings {
         assert_eq!(node.sysctl(key), "1", "{key}");
     }
-    // Nothing but the macvlan was in the way.
+    // Only the macvlan was the obstacle.
     node.ip("link del other");
     let attached = attach(&node, &sub_interface(&node, "br136", 136));
     attached.pod.wait_for("172.20.56.1");
@@ -99,7 +99,7 @@ fn what_an_operator_made_is_as_it_was_after_an_uplink_that_the_kernel_refused() 
 #[test]
 fn what_would_break_the_node_is_refused_and_nothing_is_touched() {
     let sub_interface = |vlan: u16| json!({"uplink": {"master": "bond0", "vlan": vlan}});
-    // What is there before, and the interfaces in it.
+    // The commands that come first, and the interfaces that the case names.
     let cases: [(&str, &[&str], Value, &str); 9] = [
         ("", &[], json!({"uplink": {"master": "bond7", "vlan": 136}}), "there is no interface bond7"),
         (
@@ -165,7 +165,7 @@ fn an_uplink_or_a_name_that_is_in_use_otherwise_is_refused() {
     let member = list_with(&node, json!({"bridge": "br0", "uplink": {"master": "nic0"}}));
     assert_eq!(node.plugin(&member).status().error_code(), 50);
 
-    // The name of the node's side of the pods' VLAN.
+    // The name of the node's interface in the pods' VLAN.
     node.ip(OPERATORS);
     node.ip("link add link br0 name br0.136 type vlan id 999");
     node.assert_refuses(&trunk(&node, 136), &["br0.136", "VLAN 136"]);
@@ -175,7 +175,7 @@ fn an_uplink_or_a_name_that_is_in_use_otherwise_is_refused() {
     attach(&node, &trunk(&node, 136)).pod.wait_for("172.20.56.1");
     node.ip("link del br0");
 
-    // A bridge that does not filter has VLAN 136 already, until the sub-interface takes it away.
+    // A bridge that does not filter already has VLAN 136, until the sub-interface takes over the VLAN.
     node.ip("link add vms type bridge forward_delay 0\nlink set bond0 master vms\nlink set vms up");
     node.assert_refuses(&sub_interface(&node, "br136", 136), &["bond0", "vms"]);
 }

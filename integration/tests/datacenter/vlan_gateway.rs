@@ -1,5 +1,5 @@
-//! A bridge that is the gateway of its pods' VLAN, beside and after the reference plugin, which gives the
-//! node a veth for that.
+//! A bridge that is the gateway of its pods' VLAN, beside and after the reference plugin. The reference makes
+//! a veth on the node for the gateway.
 
 use integration::{AddResult, Node, Plugin, Pod, set_keys};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ fn the_gateway_that_the_reference_made_is_used_and_listed_as_it_lists_it() {
     ours.add(&pods[2].eth0()).expect_ok();
     gateways.iter().for_each(|gateway| pods[2].wait_for(gateway));
 
-    // Where ours was first it is a sub-interface, which the result lists in the same place.
+    // If our plugin was first, the gateway is on a sub-interface. The result lists it in the same place.
     let own = plugin(&node, "vlan-bridge", 101).add(&pods[3].eth0()).result();
     assert_eq!(names(&own), ["bridge0", "eth0", "bridge0.101"], "{own}");
     pods[3].wait_for("10.22.101.1");

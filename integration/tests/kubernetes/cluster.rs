@@ -5,23 +5,25 @@ use crate::machine::Machine;
 use integration::{Namespace, Node};
 use std::fmt::Write;
 
-/// The network of the pods, untagged here, as not every kernel has VLANs; the controller manager gives each
-/// node a part of it.
+/// The network of the pods. It is untagged because not every kernel has VLANs. The controller manager gives
+/// each node a part of it.
 pub const PODS: &str = "172.20.56.0/24";
 /// The router of the pods' network.
 pub const GATEWAY: &str = "172.20.56.1";
-/// Where services have their addresses.
+/// The subnet of the services' addresses.
 pub const SERVICES: &str = "10.96.0.0/16";
 /// The router of the machines' own network.
 const ROUTER: &str = "10.51.0.1";
 
-/// Everything. Fields are dropped in this order: those who talk before those whom they talk to.
+/// The whole cluster. Fields are dropped in this order, so each program ends before the programs that it
+/// talks to.
 pub struct Cluster {
     /// The two nodes.
     pub nodes: [Machine; 2],
     /// The control plane.
     pub control: Control,
-    /// Between the networks; with an address in each it is also a client from elsewhere.
+    /// The router between the networks. It has an address in each, so it is also a client from another
+    /// network.
     pub router: Namespace,
 }
 
@@ -39,7 +41,7 @@ impl Cluster {
         Cluster { nodes, control, router }
     }
 
-    /// What one wants to see when a step has failed.
+    /// The state to print after a failed step.
     pub fn account(&self) -> String {
         let mut account = String::new();
         let looks =

@@ -15,7 +15,7 @@ pub struct Control {
     _node: Node,
 }
 
-/// Who may do what, by tokens: name, groups.
+/// The users, by token: name and groups.
 const USERS: [(&str, &str); 6] = [
     ("admin", "system:masters"),
     ("system:kube-controller-manager", ""),
@@ -25,11 +25,11 @@ const USERS: [(&str, &str); 6] = [
     ("system:node:n2", "system:nodes"),
 ];
 
-/// How many bits of an address are the node's: 64 addresses for each, so that one node can have 50 pods.
+/// The prefix length of a node's slice: 64 addresses, so that one node can have 50 pods.
 const SLICE: u8 = 26;
 
 impl Control {
-    /// Where the API server is.
+    /// The address of the API server.
     pub const ADDRESS: &str = "10.51.0.10";
 
     /// Starts everything and waits until the API server is ready.
@@ -55,7 +55,7 @@ impl Control {
         control
     }
 
-    /// The file by which a user finds and convinces the API server.
+    /// The kubeconfig of a user.
     pub fn kubeconfig(&self, user: &str) -> String {
         json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "here",
@@ -69,7 +69,7 @@ impl Control {
         .to_string()
     }
 
-    /// The certificate that everybody trusts, the API server's own.
+    /// The API server's certificate, which all clients trust.
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
@@ -116,7 +116,7 @@ impl Control {
     }
 }
 
-/// Known to the two who need it.
+/// A secret that only two programs know.
 fn token(user: &str) -> String {
     format!("token-of-{}", user.replace(':', "-"))
 }

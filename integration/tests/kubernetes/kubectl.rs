@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-/// How long a cluster may take for anything.
+/// The time limit for any change in the cluster.
 pub const LIMIT: Duration = Duration::from_secs(240);
 
 impl Control {
@@ -23,13 +23,13 @@ impl Control {
         run(&mut self.command(line))
     }
 
-    /// What `kubectl get` tells.
+    /// The answer of `kubectl get`.
     #[track_caller]
     pub fn get(&self, line: &str) -> Value {
         self.kubectl(&format!("get -o json {line}")).expect_ok().json()
     }
 
-    /// The items of what `kubectl get` tells.
+    /// The items in the answer of `kubectl get`.
     #[track_caller]
     pub fn items(&self, line: &str) -> Vec<Value> {
         self.get(line)["items"].as_array().expect("a list has items").clone()
@@ -47,10 +47,10 @@ impl Control {
         self.kubectl(&format!("exec {pod} -- /bin/busybox {line}"))
     }
 
-    /// What a server on TCP answers a pod that asks it for `path`, header and all.
+    /// The answer of an HTTP server to a pod that asks for `path`, with its header.
     #[track_caller]
     pub fn fetch(&self, pod: &str, to: SocketAddr, path: &str) -> Outcome {
-        // Not wget, which busybox cannot be where the C library misses its files.
+        // busybox's wget does not work without some files of the C library.
         let (ip, port) = (to.ip(), to.port());
         let script = format!(r"printf 'GET {path} HTTP/1.0\r\n\r\n' | /bin/busybox nc -w 5 {ip} {port}");
         let mut command = self.command(&format!("exec {pod} -- /bin/busybox sh -c"));

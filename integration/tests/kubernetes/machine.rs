@@ -14,14 +14,14 @@ pub struct Machine {
     pub name: &'static str,
     /// Its address on the machines' network.
     pub address: &'static str,
-    /// Its runtime, and with it its file system and processes.
+    /// Its runtime, with its file system and processes.
     pub containerd: Containerd,
     /// Its network.
     pub node: Node,
 }
 
-/// What kubelet wants these settings of the whole machine to be. They are not the cluster's to change, so it
-/// is shown files.
+/// The values that kubelet requires for these settings. They belong to the whole machine, so kubelet sees
+/// files with these values instead.
 pub const SETTINGS: [(&str, &str); 6] = [
     ("vm/overcommit_memory", "1"),
     ("vm/panic_on_oom", "0"),
@@ -34,7 +34,7 @@ pub const SETTINGS: [(&str, &str); 6] = [
 impl Machine {
     /// Starts everything that a node has before its network is installed.
     pub fn start(node: Node, name: &'static str, address: &'static str, control: &Control) -> Machine {
-        // The last that speaks the CRI of this Kubernetes.
+        // The last containerd that supports the CRI version of this Kubernetes.
         let containerd = Containerd::start(&node, Release::Stable);
         containerd.import_product();
         containerd.uninstall();
@@ -57,7 +57,7 @@ impl Machine {
             self.containerd.write(&file, value);
             self.containerd.run(&format!("mount --bind {file} /proc/sys/{key}")).expect_ok();
         }
-        // Kubelet reads there what the kernel says of processes that it ended.
+        // Kubelet reads here which processes the kernel has killed.
         self.containerd.run("mknod /dev/kmsg c 1 11").expect_ok();
     }
 
@@ -86,7 +86,7 @@ impl Machine {
         self.containerd.start(
             "kubelet",
             &format!(
-                // Without the variable it asks an address outside whether this is a machine of a certain
+                // Without the variable, kubelet asks an address outside whether the machine belongs to a
                 // cloud.
                 "env AWS_EC2_METADATA_DISABLED=true /opt/kubernetes/kubelet --hostname-override {name} \
                  --node-ip {address} --kubeconfig /etc/kubernetes/kubelet.conf \
@@ -96,7 +96,7 @@ impl Machine {
         );
     }
 
-    /// Waits until nothing is left of any pod.
+    /// Waits until no trace of a pod is left.
     #[track_caller]
     pub fn await_empty(&self) {
         let is_empty = || self.attachments().is_empty();
@@ -104,8 +104,7 @@ impl Machine {
         poll(LIMIT, &format!("nothing is left on {}, where there was {there:?}", self.name), is_empty);
     }
 
-    /// What there is of attachments, by any of the places that know: leases, ports, rules, routes,
-    /// namespaces.
+    /// All traces of attachments: leases, ports, rules, routes, namespaces.
     pub fn attachments(&self) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
         all.extend(self.containerd.leases("vlan136").iter().map(|ip| format!("lease {ip}")));
@@ -130,7 +129,7 @@ impl Machine {
             all.insert(format!("route {}", route["dst"]));
         }
         let rules = self.node.run("nft list ruleset").expect_ok().stdout;
-        // The guard's and the boundary's tables stay with the bridge, without a word of any pod.
+        // The guard's and the boundary's tables stay with the bridge, but name no pod.
         all.extend(rules.lines().filter(|line| line.contains("veth")).map(str::to_owned));
         all.extend(rules.contains("table inet vlan-bridge {").then(|| "table inet vlan-bridge".to_owned()));
         all
@@ -147,7 +146,8 @@ pub fn install(host: &Host, programs: &[&str]) {
     }
 }
 
-/// Kubelet's configuration. Who is in the network of this cluster may ask it anything: there is nobody else.
+/// Kubelet's configuration. Every machine in the cluster's network may send it any request, because the
+/// network has no other machines.
 fn kubelet() -> String {
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
@@ -156,7 +156,7 @@ fn kubelet() -> String {
         "cgroupDriver": "cgroupfs", "failSwapOn": false, "protectKernelDefaults": true, "oomScoreAdj": 0,
         "resolvConf": "", "kubeAPIQPS": 50, "kubeAPIBurst": 100, "registryPullQPS": 0,
         "evictionHard": {"memory.available": "50Mi"},
-        // How often it looks whether a pod has what it should have, a changed ConfigMap for one.
+        // The interval at which it updates pods, for example after a changed ConfigMap.
         "syncFrequency": "5s",
     })
     .to_string()

@@ -1,5 +1,5 @@
-//! A Kubernetes of one control plane and two nodes, to which the DaemonSet brings our plugins: for `cargo
-//! xtask test-k8s`. Its steps share the cluster and come in the order of an operator's day.
+//! A Kubernetes of one control plane and two nodes, on which the DaemonSet installs our plugins, for `cargo
+//! xtask test-k8s`. The steps share the cluster and run in order.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! The steps about many pods, and about nodes that are emptied and given back.
+//! The steps about many pods, and about nodes that are drained and uncordoned.
 
 use crate::cluster::Cluster;
 use crate::kubectl::LIMIT;
@@ -18,16 +18,16 @@ fn all_fifty(cluster: &Cluster) -> Vec<Value> {
     let control = &cluster.control;
     poll(LIMIT, "fifty pods are ready", || control.get("deployment fifty")["status"]["readyReplicas"] == 50);
     let pods = control.items("pods --selector app=fifty --field-selector status.phase=Running");
-    // One that is on its way out is still listed.
+    // A terminating pod is still listed.
     pods.into_iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect()
 }
 
-/// Those of the pods that are on a node.
+/// The pods on a node.
 fn on<'a>(pods: &'a [Value], machine: &Machine) -> Vec<&'a Value> {
     pods.iter().filter(|pod| pod["spec"]["nodeName"] == machine.name).collect()
 }
 
-/// All answer, each from an address of its own out of its node's slice.
+/// All answer, each from its own address in its node's slice.
 #[track_caller]
 fn all_answer(cluster: &Cluster, pods: &[Value]) {
     for machine in &cluster.nodes {
@@ -63,7 +63,7 @@ pub fn fifty(cluster: &Cluster) {
     all_answer(cluster, &pods);
 }
 
-/// What the second node has goes to the first, which can hold all of it.
+/// The pods of the second node move to the first, which has room for all of them.
 pub fn drain(cluster: &Cluster) {
     let (control, [kept, drained]) = (&cluster.control, &cluster.nodes);
     let name = drained.name;
@@ -80,7 +80,7 @@ pub fn drain(cluster: &Cluster) {
     assert!(greets(&cluster.router, SocketAddr::new(ip, PORT)));
 }
 
-/// Pods know nothing of it, and the next one comes up.
+/// A restart of kubelet and containerd does not affect pods, and the next pod starts.
 pub fn crash(cluster: &Cluster) {
     let (control, machine) = (&cluster.control, &cluster.nodes[0]);
     let before = machine.containerd.leases("vlan136");
@@ -93,7 +93,7 @@ pub fn crash(cluster: &Cluster) {
     assert_eq!(after.collect::<Vec<_>>(), before);
 }
 
-/// The way of a change: kubelet swaps a link in the DaemonSet's volume, whose main container installs again.
+/// Kubelet swaps a link in the DaemonSet's volume, and the main container installs again.
 pub fn change(cluster: &Cluster) {
     const MTU: u32 = 1400;
     let control = &cluster.control;
@@ -103,7 +103,7 @@ pub fn change(cluster: &Cluster) {
         let path = machine.containerd.path("/etc/cni/net.d/10-vlan136.conflist");
         let installed = || fs::read_to_string(&path).unwrap_or_default().contains(&MTU.to_string());
         poll(LIMIT, &format!("the change on {}", machine.name), installed);
-        // containerd watches the folder, but says nowhere what it has read.
+        // containerd watches the folder, but does not report which list it has read.
         let mut count = 0;
         poll(LIMIT, &format!("a pod on {} with the new MTU", machine.name), || {
             count += 1;
@@ -116,7 +116,7 @@ pub fn change(cluster: &Cluster) {
     }
 }
 
-/// README of `deploy/`: the manifests are deleted, then each node is told to take everything back.
+/// README of `deploy/`: the manifests are deleted, then each node is uninstalled.
 pub fn uninstall(cluster: &Cluster) {
     let control = &cluster.control;
     control.kubectl("delete -k /deploy/base --timeout 110s").expect_ok();

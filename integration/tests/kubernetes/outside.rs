@@ -1,13 +1,13 @@
-//! The machine that all of it runs on: it should notice nothing.
+//! The machine that runs the cluster. The cluster must not change it.
 
 use crate::machine::SETTINGS;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// What a run could have left or changed, one fact each.
+/// The state that a run could change, one fact in each line.
 pub fn outside() -> BTreeSet<String> {
-    // What the rig makes, it gives names of this process.
+    // The names of our own things contain the ID of this process.
     let own = format!("vlbr-{}-", std::process::id());
     let mut facts: BTreeSet<String> = BTreeSet::new();
     let groups = names(Path::new("/sys/fs/cgroup")).into_iter().map(|name| format!("/sys/fs/cgroup/{name}"));
@@ -26,7 +26,7 @@ pub fn outside() -> BTreeSet<String> {
     facts
 }
 
-/// What is in a folder; nothing is in one that is none.
+/// The entries of a folder. None if there is no such folder.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()

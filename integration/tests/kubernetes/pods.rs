@@ -4,11 +4,11 @@ use integration::IMAGE;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
-/// The port on which pods serve the greeting, and their name at `/name`; 80 is the sandbox's, which is of the
-/// same image.
+/// The port on which pods serve the greeting, and their name at `/name`. Port 80 belongs to the sandbox,
+/// which has the same image.
 pub const PORT: u16 = 8080;
 
-/// The spec of a pod that serves, and is ready when `path` is there.
+/// The spec of a pod with a server. The pod is ready if it serves `path`.
 pub fn spec(path: &str) -> Value {
     let script = format!("/bin/busybox hostname >/www/name; exec /bin/busybox httpd -f -p {PORT} -h /www");
     json!({

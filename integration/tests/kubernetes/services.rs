@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-/// Kubelet asks over the bridge, and who does not answer as it wants gets no traffic.
+/// Kubelet probes over the bridge. A pod that fails the probe gets no traffic.
 pub fn probes(cluster: &Cluster) {
     let control = &cluster.control;
     control.apply(&pod("late", cluster.nodes[0].name, spec("/ready")));
@@ -47,7 +47,8 @@ fn who_answers(cluster: &Cluster, from: &str, to: SocketAddr) -> Option<String> 
     told.split_once("\r\n\r\n").map(|(_, name)| name.trim().to_owned())
 }
 
-/// Four pods on both nodes behind one address; a pod behind its own service; the API server, which is no pod.
+/// Four pods on both nodes behind one service, a pod behind its own service, and the API server, which is not
+/// a pod.
 pub fn services(cluster: &Cluster) {
     let control = &cluster.control;
     control.apply(&deployment("web", 4));
@@ -62,7 +63,7 @@ pub fn services(cluster: &Cluster) {
     let web = SocketAddr::new(cluster_ip(cluster, "web"), 80);
     for from in ["one", "three"] {
         let mut seen = BTreeSet::new();
-        // kube-proxy takes a moment to hear of them.
+        // kube-proxy learns of them after a moment.
         poll(LIMIT, &format!("answers of {names:?} to {from}"), || {
             seen.extend(who_answers(cluster, from, web));
             seen == names
@@ -79,13 +80,13 @@ pub fn services(cluster: &Cluster) {
     let own = SocketAddr::new(cluster_ip(cluster, "one"), 80);
     poll(LIMIT, "a pod's answer to itself", || who_answers(cluster, "one", own).as_deref() == Some("one"));
     for from in ["one", "three"] {
-        // What a TLS server of Go says to who does not speak it.
+        // The answer of Go's TLS server to a client without TLS.
         let told = control.fetch(from, ([10, 96, 0, 1], 443).into(), "/");
         assert!(told.stdout.contains("400 Bad Request"), "{told}");
     }
 }
 
-/// From another network, the other node, a pod there and one beside, and from the node itself.
+/// From another network, the other node, a pod on each node, and the node itself.
 pub fn host_port(cluster: &Cluster) {
     const HOST_PORT: u16 = 8081;
     let (other, machine) = (&cluster.nodes[0], &cluster.nodes[1]);

@@ -1,4 +1,4 @@
-//! The steps, each with what it leaves for the next.
+//! The steps. Each one leaves state for the next.
 
 use crate::cluster::{Cluster, GATEWAY, PODS, SERVICES};
 use crate::kubectl::LIMIT;

@@ -1,5 +1,5 @@
-//! DEL returns when the kernel has announced that the link is gone, before it is through with it: nothing of
-//! that may be observable.
+//! DEL returns when the kernel has announced that the link is gone, but before the kernel has finished. A
+//! caller must not notice that.
 
 use crate::attached::Clean;
 use integration::{Call, Namespace, Outcome, Pod, Scratch, not_tried, note, poll};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const CYCLES: usize = 20;
 
-/// The processes of our plugin that are alive in a namespace.
+/// The running processes of our plugin in a namespace.
 fn plugins_in(node: &Namespace) -> usize {
     let own = node.enter(|| fs::read_link("/proc/thread-self/ns/net").unwrap());
     let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
@@ -22,7 +22,7 @@ fn plugins_in(node: &Namespace) -> usize {
         .count()
 }
 
-/// Whether nobody has the other end of a pipe open any more.
+/// Whether no process has the other end of a pipe open.
 fn is_at_its_end(mut pipe: impl Read + AsFd) -> bool {
     fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     match pipe.read_to_end(&mut Vec::new()) {
@@ -34,7 +34,7 @@ fn is_at_its_end(mut pipe: impl Read + AsFd) -> bool {
     }
 }
 
-/// Runs a call as a runtime does that waits for the end of the process and then reads what is there.
+/// Runs a call as a runtime does: waits for the end of the process, then reads the available output.
 fn run_and_look_at_pipes(node: &Namespace, call: &Call<'_>) {
     node.enter(|| {
         let mut command = call.bare_command();
@@ -70,7 +70,7 @@ fn name_address_and_pipes_are_free_when_del_returns_and_nobody_of_ours_stays() {
 #[test]
 fn del_does_without_the_child_when_it_dies_or_cannot_be_had() {
     let (clean, pod) = (Clean::new(), Pod::new());
-    // Nobody but the child changes its folder, and it does so before it asks.
+    // Only the child changes its folder, and it does so before it asks.
     let trace = Scratch::new("trace");
     let trace = trace.path().join("calls");
     let rounds =
@@ -83,7 +83,7 @@ fn del_does_without_the_child_when_it_dies_or_cannot_be_had() {
         clean.plugin().call("DEL", &pod.eth0()).run_under(&words).expect_ok();
         clean.assert_nothing_left(&pod);
         if !fs::read_to_string(&trace).unwrap().contains(mark) {
-            // glibc's fork() is another call than musl's.
+            // glibc's fork() makes another system call than musl's.
             not_tried(&format!("this build calls no {call}: the child that cannot be had"));
         }
     }

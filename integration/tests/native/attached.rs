@@ -1,19 +1,19 @@
-//! A site on which nothing is left: what tests of failures start from and come back to.
+//! A site without attachments. Tests of failures start with it and compare with it at the end.
 
 use integration::{Attachment, Call, Outcome, Plugin, Pod, Scratch, Site, Snapshot, peers, product};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-/// A site whose bridge and uplink are complete and which has no attachment, and how it looks then.
+/// A site with a complete bridge and uplink but without attachments, and a snapshot of that state.
 pub struct Clean {
     pub site: Site,
     before: Snapshot,
 }
 
 impl Clean {
-    /// Attaches a pod and detaches it again, on a node with an address of its own to be reached at: what is
-    /// there afterwards belongs to the node.
+    /// Attaches a pod and detaches it again, on a node with an address for pods. What remains belongs to the
+    /// node.
     pub fn new() -> Clean {
         let site = Site::new();
         site.give_node_its_own_network();
@@ -36,12 +36,12 @@ impl Clean {
         self.site.node.plugin(&self.site.node.list(Site::NETWORK, &[conf]))
     }
 
-    /// Takes the bridge away, so that the next ADD is the node's first.
+    /// Deletes the bridge, so that the next ADD is the node's first.
     pub fn make_bare(&self) {
         self.site.node.ip("link del br136");
     }
 
-    /// Panics unless node and pod have no link, address, route, rule or lease but those of bridge and uplink.
+    /// Panics if node or pod has a link, address, route, rule or lease other than those of bridge and uplink.
     #[track_caller]
     pub fn assert_nothing_left(&self, pod: &Pod) {
         self.before.assert_unchanged(&self.site.node);
@@ -51,10 +51,9 @@ impl Clean {
     }
 }
 
-/// An IPAM plugin made of a few lines of shell, which is found before all others.
+/// An IPAM plugin of a few shell lines. The runtime's path finds it before all others.
 ///
-/// The script has `$folder`, a folder of its own, and `$real`, the plugin of that name behind it, if there is
-/// one.
+/// The script has `$folder`, a folder of its own, and `$real`, the real plugin of that name, if there is one.
 pub struct FakeIpam {
     folder: Scratch,
 }
@@ -85,7 +84,7 @@ impl FakeIpam {
         FakeIpam::adding(&format!("cat <<'END'\n{result}\nEND"))
     }
 
-    /// Lets a call find this plugin.
+    /// Makes a call find this plugin.
     pub fn before<'a>(&self, call: Call<'a>) -> Call<'a> {
         let path = [self.folder.path(), &product(), &peers()].map(|folder| folder.display().to_string());
         call.env("CNI_PATH", path.join(":"))
@@ -96,7 +95,7 @@ impl FakeIpam {
         self.read("calls").lines().map(str::to_owned).collect()
     }
 
-    /// What the script wrote to a file of its folder; empty as long as there is none.
+    /// The content of a file in the script's folder. Empty if there is none.
     pub fn read(&self, file: &str) -> String {
         fs::read_to_string(self.folder.path().join(file)).unwrap_or_default()
     }

@@ -1,4 +1,5 @@
-//! Without an uplink, ours does what the reference `bridge` does: every test runs both side by side.
+//! Without an uplink, our plugin does the same as the reference `bridge`. Every test runs both and compares
+//! them.
 
 use integration::{Interface, Node, Outcome, Plugin, Pod, Server, Transport, ask, at, set_keys};
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ fn plugin<'a>(node: &'a Node, kind: &str, keys: &Value) -> Plugin<'a> {
     node.plugin(&node.list("parity", &[conf]))
 }
 
-/// Runs ADD of both plugins, each on a node of its own that `prepare` made ready, and shows each to `look`.
+/// Runs ADD of both plugins, each on its own node after `prepare`, and passes each to `look`.
 fn on_both(keys: &Value, prepare: &str, look: impl Fn(&str, &Node, &Pod, Outcome)) {
     for kind in BOTH {
         let (node, pod) = (Node::new("node"), Pod::new());
@@ -31,7 +32,7 @@ fn on_both(keys: &Value, prepare: &str, look: impl Fn(&str, &Node, &Pod, Outcome
     }
 }
 
-/// The addresses of an interface, link-local ones aside.
+/// The addresses of an interface, without link-local ones.
 fn addresses(node: &Node, name: &str) -> Vec<String> {
     let links = node.ip_json(&format!("address show dev {name}"));
     let infos = links[0]["addr_info"].as_array().cloned().unwrap_or_default();
@@ -71,7 +72,7 @@ fn without_a_gateway_the_bridge_has_no_address_and_nothing_is_forwarded() {
         outcome.expect_ok();
         assert!(addresses(node, "cni0").is_empty(), "{kind}");
         let second = Pod::new();
-        // A namespace may begin with forwarding on, as the machine has it.
+        // A new namespace may have forwarding on, as the machine has.
         let forwarding = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
         forwarding.iter().for_each(|key| node.set_sysctl(key, "0"));
         let result = plugin(node, kind, &json!({})).add(&second.eth0()).result();
@@ -84,7 +85,7 @@ fn without_a_gateway_the_bridge_has_no_address_and_nothing_is_forwarded() {
 
 #[test]
 fn a_bridge_whose_mac_the_kernel_chose_keeps_it_while_pods_come_and_go() {
-    // The second bridge has the MAC of a port by now, the third one of its operator's.
+    // The second bridge now has the MAC of a port, the third one a MAC that its operator set.
     for (prepare, expected) in [
         ("link add cni0 up type bridge", None),
         (
@@ -110,7 +111,7 @@ fn a_bridge_whose_mac_the_kernel_chose_keeps_it_while_pods_come_and_go() {
             plugin.del(&pod.eth0()).expect_ok();
             assert_eq!(mac(), before, "{prepare}");
         }
-        // By the neighbour entry that it has.
+        // By its neighbour entry.
         assert!(pods[0].pings("10.22.0.1"), "{prepare}");
         plugin.del(&pods[0].eth0()).expect_ok();
         assert_eq!(mac(), before, "{prepare}");
@@ -127,7 +128,7 @@ fn another_address_on_the_bridge_is_a_conflict_that_force_replaces() {
         );
         assert_eq!(addresses(node, "cni0"), ["10.99.0.1/24", "2001:db8:99::1/64"], "{kind}");
         assert!(node.leases("parity").is_empty(), "{kind}");
-        // The reference leaves its interface in the pod; ours does not.
+        // The reference leaves its interface in the pod. Our plugin does not.
         assert_eq!(pod.has_link("eth0"), kind == "bridge", "{kind}");
     });
     on_both(&json!({"isGateway": true, "forceAddress": true}), other, |kind, node, _, outcome| {
@@ -153,7 +154,7 @@ fn a_drained_bridge_of_ours_takes_the_gateway_of_another_subnet() {
     let (old, new) = (of_subnet(0), of_subnet(1));
     let [first, second] = [Pod::new(), Pod::new()];
     old.add(&first.eth0()).expect_ok();
-    // Its pod's gateway is not taken away from it.
+    // Its pod keeps its gateway.
     let refused = new.add(&second.eth0());
     assert!(refused.error_text().contains("different from 10.22.1.1/24: 10.22.0.1/24"), "{refused}");
     assert_eq!(addresses(&node, "cni0"), ["10.22.0.1/24"]);
@@ -176,7 +177,7 @@ fn mtu_goes_to_the_pair_and_to_a_bridge_that_is_made() {
         ] {
             assert_eq!(mtu(&links), 1280, "{kind}");
         }
-        // The reference does not tell the MTU.
+        // The reference's result has no MTU.
         let told = |interface: &Interface| kind == "bridge" || interface.mtu == Some(1280);
         assert!(result.interfaces.iter().all(told), "{result}");
     });
@@ -205,7 +206,8 @@ fn hairpin_isolation_and_promiscuity() {
     });
 }
 
-/// With br_netfilter the kernel turns the request round within the bridge, back to the port that it came by.
+/// With br_netfilter the kernel translates the request within the bridge, and sends it back to the port that
+/// it came from.
 #[test]
 fn a_pod_of_a_gateway_reaches_itself_by_its_service() {
     let (node, pod) = (Node::new("node"), Pod::new());
@@ -213,7 +215,7 @@ fn a_pod_of_a_gateway_reaches_itself_by_its_service() {
     plugin.add(&pod.eth0()).expect_ok();
     assert_eq!(port(&node, "hairpin"), true);
     node.set_sysctl("net/bridge/bridge-nf-call-iptables", "1");
-    // As kube-proxy has it.
+    // The rule of kube-proxy.
     node.nft(
         "table ip services {\n\
          chain pre { type nat hook prerouting priority -100; ip daddr 10.96.0.10 tcp dport 80 dnat to 10.22.0.2:8080; }\n\
@@ -271,7 +273,7 @@ fn duplicate_address_detection_has_ended_when_add_returns() {
         outcome.expect_ok();
         let address = pod.run("ip -6 addr show dev eth0 scope global").stdout;
         assert!(address.contains("2001:db8:22::"), "{kind}: {address}");
-        // The reference only switches detection on, and settles for its end where the kernel is quick.
+        // The reference only switches detection on. It waits for its end only if the kernel is quick.
         assert!(kind == "bridge" || !address.contains("tentative"), "{address}");
         assert!(!address.contains("nodad"), "{kind}: {address}");
     });
@@ -309,7 +311,7 @@ fn multicast_is_snooped_where_it_is_asked_for_or_a_router_may_ask_for_members() 
         plugin(&node, "vlan-bridge", &keys).add(&pod.eth0()).expect_ok();
         assert_eq!(snooping(&node, "cni0"), expected, "{keys}");
     }
-    // One that is there keeps its own.
+    // An existing bridge keeps its own.
     let (node, pod) = (Node::new("node"), Pod::new());
     node.ip("link add cni0 type bridge mcast_snooping 1");
     plugin(&node, "vlan-bridge", &json!({})).add(&pod.eth0()).expect_ok();

@@ -1,5 +1,5 @@
-//! Our plugin among others: chained with the reference plugins, beside a second network, above any IPAM, or
-//! none.
+//! Our plugin with others: chained with the reference plugins, beside a second network, with any IPAM plugin
+//! or none.
 
 pub(crate) mod dhcp;
 pub(crate) mod ipam;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 const MAC: &str = "02:00:00:00:00:07";
 
-/// Our plugin, then the reference plugins that a cluster usually chains to it.
+/// Our plugin, then the reference plugins that clusters usually chain to it.
 fn chain(site: &Site) -> Value {
     let tuning = json!({"type": "tuning", "capabilities": {"mac": true}, "sysctl": {"net.ipv4.conf.IFNAME.proxy_arp": "1"}});
     let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}, "backend": "nftables"});
@@ -20,7 +20,7 @@ fn chain(site: &Site) -> Value {
     site.node.list(Site::NETWORK, &[conf, tuning, portmap, bandwidth])
 }
 
-/// What is left in a node's network; nftables aside, where portmap leaves empty chains.
+/// What is left in a node's network, without nftables, where portmap leaves empty chains.
 fn links_and_leases(node: &Node) -> (Vec<String>, Vec<String>) {
     let links = node.ip_json("link show");
     let names = links.as_array().unwrap().iter().map(|link| link["ifname"].as_str().unwrap().to_owned());
@@ -114,7 +114,7 @@ fn a_second_attachment_of_the_same_pod_is_independent() {
     with_eth0.assert_unchanged(&pod);
     assert!(site.node.leases("vlan137").is_empty());
     first.check(&eth0).expect_ok();
-    // The same network twice in one pod works too.
+    // One pod can have the same network twice.
     first.add(&net1).expect_ok();
     assert_eq!(site.node.leases(Site::NETWORK).len(), 2);
     first.check(&net1).expect_ok();
@@ -144,7 +144,7 @@ fn without_ipam_an_attachment_is_layer_2_only() {
                 .iter()
                 .all(|link| link["addr_info"] == json!([]))
         );
-        // What comes later, from DHCP in the pod for one, is the pod's own business.
+        // Later changes in the pod, for example by DHCP, do not fail CHECK.
         pod.ip("addr add 172.20.56.77/24 dev eth0");
         pod.wait_for(Site::GATEWAY);
         client.check(&pod.eth0()).expect_ok();
@@ -204,7 +204,7 @@ fn both_networks_of_a_pod_may_have_the_default_routes() {
     second.add(&net1).expect_ok();
     first.check(&eth0).expect_ok();
     second.check(&net1).expect_ok();
-    // The other network has it by now, as where Multus moves it.
+    // The other network now has the default route, as after a move by Multus.
     pod.ip("route del ::/0 via 2001:db8:56::1");
     first.check(&eth0).expect_ok();
     second.check(&net1).expect_ok();

@@ -1,4 +1,4 @@
-//! CHECK: passes while an attachment is as ADD left it, and names what was tampered with.
+//! CHECK passes while an attachment is as ADD left it. Otherwise it names the difference.
 
 pub(crate) mod gc;
 pub(crate) mod routes;
@@ -8,7 +8,7 @@ use integration::{AddResult, Pod, Site};
 use serde_json::{Value, json};
 use std::fs;
 
-/// A pod that is attached, and what is known of it.
+/// An attached pod and its facts.
 pub(crate) struct Attached {
     site: Site,
     list: Value,
@@ -42,7 +42,7 @@ impl Attached {
     }
 }
 
-/// Something done behind our back, and what CHECK's message must name.
+/// A change without the plugin, and the text that CHECK's message must have.
 pub(crate) type Tampering = (&'static str, fn(&Attached), &'static [&'static str]);
 
 #[track_caller]
@@ -150,7 +150,7 @@ fn a_lease_that_is_gone_is_ipams_to_say() {
     let held = fs::read_to_string(&lease).unwrap();
     assert!(held.contains(attached.pod.id()), "{held}");
     fs::write(&lease, held.replace(attached.pod.id(), "somebody-else")).unwrap();
-    assert!(!attached.check().ok(), "the address is somebody else's");
+    assert!(!attached.check().ok(), "another container has the address");
     fs::remove_file(&lease).unwrap();
     let outcome = attached.check();
     assert!(!outcome.ok(), "{outcome}");

@@ -1,4 +1,4 @@
-//! cnitool, with which people try a plugin before a runtime calls it.
+//! cnitool, with which users try a plugin without a runtime.
 
 use crate::runtimes::{list, nat_site, nothing_left, published};
 use integration::{Host, Outcome, Site, Snapshot, run};
@@ -46,7 +46,7 @@ fn pods_of_cnitool_reach_the_router_and_leave_nothing() {
         host.run(&format!("ip netns exec {name} ping -c 1 -W 5 {}", Site::GATEWAY)).expect_ok();
     }
     assert_eq!(host.leases(Site::NETWORK).len(), names.len());
-    // As on a node where the pod has gone first.
+    // As on a node after the pod's namespace is gone.
     host.run("ip netns del three").expect_ok();
     for name in names {
         call("del", name).expect_ok();

@@ -1,4 +1,4 @@
-//! Addresses that machines which are not ours use: none of them is given to a pod.
+//! Addresses that other machines use. No pod may get one.
 
 use integration::{Capture, Frame, Namespace, Node, Plugin, Pod, Site, note, plugin, poll, run, set_keys};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Long enough to step in between two probes.
+/// Long enough to act between two probes.
 const SLOW: u64 = 300;
 
 /// The site's own network with these keys in its section `ipam`.
@@ -19,7 +19,7 @@ fn with(site: &Site, ipam: Value) -> Plugin<'_> {
     site.node.plugin(&site.node.list(Site::NETWORK, &[conf]))
 }
 
-/// How often each address was asked for in nobody's name.
+/// The number of ARP probes for each address.
 fn asked(capture: &Capture) -> BTreeMap<IpAddr, usize> {
     let mut asked = BTreeMap::new();
     for addr in capture.frames().iter().filter_map(question) {
@@ -29,7 +29,7 @@ fn asked(capture: &Capture) -> BTreeMap<IpAddr, usize> {
 }
 
 fn question(frame: &Frame) -> Option<IpAddr> {
-    // The pods' own link-local addresses are detected by the kernel.
+    // The kernel itself probes for the pods' link-local addresses.
     let of_the_network = |addr: &std::net::Ipv6Addr| !addr.is_unicast_link_local();
     frame.arp_probe().map(IpAddr::from).or_else(|| frame.detection().filter(of_the_network).map(IpAddr::from))
 }
@@ -105,7 +105,8 @@ fn rival(mac: [u8; 6], addr: [u8; 4]) -> Vec<u8> {
     parts.concat()
 }
 
-/// Who only asks for an address has not got it: this ADD takes another, and the next may have it.
+/// A machine that only probes for an address does not have it yet. This ADD takes another address, and the
+/// next ADD may take this one.
 #[test]
 fn what_another_machine_probes_for_is_passed_over_and_not_set_aside() {
     let site = Site::new();
@@ -166,7 +167,7 @@ fn what_another_machine_detects_by_ipv6_is_passed_over_and_not_set_aside() {
     assert_eq!(plugin.add(&pods[1].eth0()).result().addresses(), ["172.20.56.17", "2001:db8::10"]);
 }
 
-/// A machine that nobody guards asks for every address of the slice all the time.
+/// An unguarded machine probes for every address of the slice all the time.
 #[test]
 fn probes_for_every_address_keep_nobody_from_one() {
     let site = Site::new();
@@ -191,7 +192,7 @@ fn probes_for_every_address_keep_nobody_from_one() {
     assert!(listed(&site, "quarantined").is_empty());
 }
 
-/// Two nodes that were given the same slice by mistake, and begin at the same moment.
+/// Two nodes with the same slice by mistake, which start at the same moment.
 #[test]
 fn two_nodes_that_probe_for_one_address_at_once_do_not_both_take_it() {
     const ROUNDS: usize = 6;
@@ -259,7 +260,7 @@ fn probing_changes_no_neighbours_cache() {
     let asked: BTreeSet<IpAddr> = asked(&heard).into_keys().collect();
     assert!(asked.contains(&"172.20.56.17".parse().unwrap()), "they were asked for: {asked:?}");
     let mut after = seen();
-    // The pod has told the segment of its own.
+    // The pod has announced its own address.
     after.retain(|addr, _| before.contains_key(addr));
     assert_eq!(after, before);
 }
@@ -327,7 +328,7 @@ fn a_plugin_that_is_killed_while_it_probes_takes_its_ipam_along() {
     adding.kill().unwrap();
     adding.wait().unwrap();
     plugin.del(&pod.eth0()).expect_ok();
-    // Whoever waits for the turn to probe would wait for the orphan.
+    // Processes that wait for their turn to probe would wait for the orphan.
     let next = Pod::new();
     let quick = with(&site, json!({}));
     assert_eq!(quick.add(&next.eth0()).result().addresses(), ["172.20.56.16"]);
@@ -343,7 +344,7 @@ fn an_interface_to_probe_from_that_is_not_there_is_an_error_where_it_was_asked_f
     assert!(refused.error_text().contains("no interface nowhere to probe from"), "{refused}");
 }
 
-/// What is set aside comes again, though it was found in windows whose ADD took something else.
+/// A quarantined address is used again later, even if an ADD found it that took another address.
 #[test]
 fn what_was_in_conflict_keeps_its_place_in_the_queue() {
     let site = Site::new();

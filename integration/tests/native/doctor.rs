@@ -1,5 +1,5 @@
-//! `vlan-bridgectl` on a node in NAT mode: what the doctor says of the packet filter, what status tells of
-//! ports, and what a forced removal leaves.
+//! `vlan-bridgectl` on a node in NAT mode: the doctor's findings about the packet filter, the ports in
+//! status, and the rest after a forced removal.
 
 pub(crate) mod bridge;
 pub(crate) mod definitions;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub(crate) const LIST: &str = "/etc/cni/net.d/10-local.conflist";
 
-/// A node with one pod that has a host port, made by what `install` put there.
+/// A node with one pod that has a host port. The installed plugin attached it.
 pub(crate) fn with_pod(node: &Node, ctl: &Ctl<'_>) -> (Pod, Value) {
     ctl.run("install --name local --subnet 10.22.0.0/16").expect_ok();
     let mut list: Value = serde_json::from_str(&ctl.read(LIST)).unwrap();
@@ -59,7 +59,7 @@ fn rules_that_a_firewall_took_are_missed() {
     drop(pod);
 }
 
-/// The line of a check, after its commands have been run on the node.
+/// Runs the commands of a check on the node, and returns its new line.
 #[track_caller]
 pub(crate) fn after_fixes(
     node: &Namespace,
@@ -79,7 +79,7 @@ pub(crate) fn after_fixes(
     left.map_or("ok".to_owned(), |finding| finding.verdict.clone())
 }
 
-/// A node on two networks with one pod that is bridged to one of them, made by what `install` put there and
+/// A node on two networks with one pod that is bridged to one of them. The installed plugin attached it with
 /// these keys.
 pub(crate) fn with_bridged_pod(site: &Site, ctl: &Ctl<'_>, keys: &Value) -> (Pod, Value, AddResult) {
     site.give_node_its_own_network();
@@ -129,7 +129,7 @@ fn what_a_bridged_pod_has_lost_is_named_with_what_mends_it() {
         finding.seen.contains(&format!("table ip filter drops what bridge {bridge} forwards")),
         "{findings:#?}"
     );
-    // An operator's own rule may meet it, and does.
+    // An operator's own rule may accept these packets, and here it does.
     node.run("iptables -A FORWARD -m physdev --physdev-is-bridged -j ACCEPT").expect_ok();
     assert!(pod.pings(Site::GATEWAY));
     assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "warn");
@@ -139,7 +139,7 @@ fn what_a_bridged_pod_has_lost_is_named_with_what_mends_it() {
     assert_eq!(find(&ctl.doctor("--no-probe"), "forward").verdict, "ok");
 }
 
-/// Without a guard only the record of services tells the pod's MAC.
+/// Without a guard, only the record of services has the pod's MAC.
 #[test]
 fn the_way_to_a_pod_without_a_guard_and_to_its_services_is_mended_too() {
     let site = Site::new();
@@ -181,7 +181,7 @@ fn forwarding_of_ipv6_is_judged_where_pods_have_it() {
 #[test]
 fn status_tells_host_ports_and_force_takes_rules_and_leases_along() {
     let node = Node::new("node");
-    // What an ADD switches on and leaves on.
+    // The sysctls that an ADD switches on and leaves on.
     node.set_sysctl("net/ipv4/ip_forward", "1");
     let ctl = Ctl::new(&node);
     let before = Snapshot::of(&node);
@@ -248,7 +248,7 @@ fn an_address_in_quarantine_is_named_with_the_machine_that_has_it() {
     list["plugins"][0]["ipam"]["dataDir"] = json!(node.data_dir());
     ctl.write("/etc/cni/net.d/10-flat.conflist", &list.to_string());
     router.ip("addr add 172.20.56.16/24 dev port");
-    // Stays: an address whose pod is gone is a finding too.
+    // This stays, because an address whose pod is gone is a finding too.
     let pod = Pod::new();
     node.client(&list).add(&pod.eth0()).expect_ok();
     let findings = ctl.doctor("--no-probe");
@@ -264,7 +264,7 @@ fn a_plugin_of_another_version_tells_of_an_upgrade_that_was_left_half_done() {
     let ctl = Ctl::new(&node);
     ctl.run("install --name local --subnet 10.22.0.0/16").expect_ok();
     assert_eq!(find(&ctl.doctor(""), "plugins").verdict, "ok");
-    // Beside it and renamed, as a program that runs cannot be written to.
+    // The copy is renamed over it, because a running program cannot be overwritten.
     ctl.write("/opt/cni/bin/other", "#!/bin/sh\necho vlan-bridge-ipam 9.9.9\n");
     fs::set_permissions(ctl.path("/opt/cni/bin/other"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::rename(ctl.path("/opt/cni/bin/other"), ctl.path("/opt/cni/bin/vlan-bridge-ipam")).unwrap();

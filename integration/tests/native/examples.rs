@@ -1,4 +1,4 @@
-//! The node-local list of `examples/`, as a user finds it.
+//! The node-local list of `examples/`, unchanged.
 
 use integration::{Namespace, Node, Pod, Server, Snapshot, Transport, ask};
 use serde_json::json;

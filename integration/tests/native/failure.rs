@@ -1,10 +1,10 @@
-//! A failed ADD leaves nothing of its own: each step made to fail in turn.
+//! A failed ADD removes everything that it made. Each step is made to fail in turn.
 
 use crate::attached::{Clean, FakeIpam, add_through};
 use integration::{Outcome, Pod, Site, Snapshot};
 use serde_json::{Value, json};
 
-/// An ADD that must fail with `code`, and leave node and pod as they were.
+/// Runs an ADD that must fail with `code` and leave node and pod unchanged.
 #[track_caller]
 fn fails(clean: &Clean, ipam: &FakeIpam, code: u64) -> Outcome {
     let pod = Pod::new();
@@ -17,7 +17,7 @@ fn fails(clean: &Clean, ipam: &FakeIpam, code: u64) -> Outcome {
     outcome
 }
 
-/// The same, and IPAM was told to take its lease back.
+/// The same, and IPAM must have released its lease.
 #[track_caller]
 fn fails_and_gives_back(clean: &Clean, ipam: &FakeIpam, code: u64) -> Outcome {
     let outcome = fails(clean, ipam, code);
@@ -84,12 +84,12 @@ fn addresses_and_routes_that_the_kernel_refuses_are_taken_back() {
     let clean = Clean::new();
     let good = "172.20.56.9/24";
     for (addresses, routes) in [
-        // The same address twice; one that no interface may have.
+        // The same address twice, and an address that no interface may have.
         (vec![good, good], json!([])),
         (vec![good, "ff02::5/64"], json!([])),
         (vec![good, "::1/128"], json!([])),
-        // The same route twice; one through a router of the other family; a scope that is wider
-        // than its router's.
+        // The same route twice, a route through a router of the other family, and a scope that is wider than
+        // its router's scope.
         (
             vec![good],
             json!([{"dst": "10.0.0.0/8", "gw": "172.20.56.1"}, {"dst": "10.0.0.0/8", "gw": "172.20.56.1"}]),
@@ -168,14 +168,14 @@ fn a_namespace_that_is_not_there_is_an_error_that_names_it() {
     clean.assert_nothing_left(&pod);
 }
 
-/// A script that waits until it is told to go on.
+/// A script that waits for a file before it goes on.
 fn slow(answer: &Value) -> FakeIpam {
     FakeIpam::adding(&format!(
         "touch \"$folder/asked\"\nwhile [ ! -e \"$folder/go\" ]; do sleep 0.01; done\ncat <<'END'\n{answer}\nEND"
     ))
 }
 
-/// An ADD during which `meanwhile` happens while IPAM is thinking.
+/// An ADD during which `meanwhile` runs while IPAM works.
 fn add_while(clean: &Clean, ipam: &FakeIpam, pod: &Pod, meanwhile: impl FnOnce()) -> Outcome {
     let plugin = clean.plugin_with_ipam(json!({"type": "fake"}));
     let eth0 = pod.eth0();
@@ -215,7 +215,7 @@ fn an_interface_that_goes_meanwhile_fails_the_add() {
     clean.assert_nothing_left(&pod);
 }
 
-/// The namespace lives on as long as the plugin holds it open, and the runtime that removed it sends a DEL.
+/// The namespace exists while the plugin holds it open. The runtime that removed it sends a DEL.
 #[test]
 fn a_namespace_that_goes_meanwhile_leaves_nothing_once_it_is_detached() {
     let clean = Clean::new();

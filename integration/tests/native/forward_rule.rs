@@ -1,12 +1,13 @@
-//! Our one rule in iptables' FORWARD, while others save and restore that chain with an iptables of their own.
+//! Our one rule in iptables' FORWARD, while other programs save and restore that chain with their own
+//! iptables.
 
 use crate::nat::{Nat, with_ports};
 use integration::{Ctl, Outcome, Pod, old_iptables, run_with};
 
-/// Which iptables a program of the node brings.
+/// The iptables of a program on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Iptables {
-    /// 1.8.7, Debian 11's, k3s' and kube-router's for long.
+    /// 1.8.7, which Debian 11 has, and k3s and kube-router had for a long time.
     Old,
     /// The machine's own.
     New,
@@ -31,7 +32,7 @@ fn run(nat: &Nat, version: Iptables, program: &str, words: &[&str], input: &str)
     run_with(command.args(words), input.as_bytes())
 }
 
-/// What a reload of rules does: everything is saved and restored, by the same iptables or by two.
+/// Saves and restores all rules, as a reload does, with one iptables or with two.
 fn round_trip(nat: &Nat, save: Iptables, restore: Iptables) {
     for program in ["iptables", "ip6tables"] {
         let saved = run(nat, save, &format!("{program}-save"), &["-t", "filter"], "").expect_ok().stdout;
@@ -56,7 +57,7 @@ fn theirs(nat: &Nat) -> Vec<String> {
     chain(nat).into_iter().filter(|line| !line.contains("vlan-bridge")).collect()
 }
 
-/// One rule a family, which lets pass what is marked and nothing else.
+/// One rule for each family, which accepts only marked packets.
 const RIGHT: &str =
     "-A FORWARD -m mark --mark 0x1000/0x1000 -m comment --comment \"vlan-bridge: pods\" -j ACCEPT";
 
@@ -79,7 +80,8 @@ fn our_rule_survives_every_iptables_that_saves_and_restores_it() {
     let pods: Vec<Pod> = (0..4).map(|_| Pod::new()).collect();
     for ((save, restore), pod) in EACH.iter().flat_map(|save| EACH.map(|restore| (*save, restore))).zip(&pods)
     {
-        // Each also after one by the machine's own, which writes the mark as nf_tables does.
+        // Each is also tried after a restore by the machine's own iptables, which writes the mark as an
+        // nf_tables expression.
         for first in [None, Some(Iptables::New)] {
             first.into_iter().for_each(|version| round_trip(&nat, version, version));
             nat.local().check(&eth0, &result).expect_ok();
@@ -100,7 +102,7 @@ fn our_rule_survives_every_iptables_that_saves_and_restores_it() {
     assert_eq!(theirs(&nat), before);
 }
 
-/// As releases before this one made it; a save by 1.8.7 leaves the mark out.
+/// The rule of earlier releases. A save by 1.8.7 loses the mark.
 const FORMER: &str = "add rule ip filter FORWARD meta mark and 0x1000 == 0x1000 counter accept comment \"vlan-bridge: pods\"\n\
                       add rule ip6 filter FORWARD meta mark and 0x1000 == 0x1000 counter accept comment \"vlan-bridge: pods\"";
 
@@ -110,7 +112,7 @@ fn what_earlier_releases_left_is_made_anew_or_removed() {
     let (nat, one, two) = (with_policy_of_drop(), Pod::new(), Pod::new());
     let ctl = Ctl::new(&nat.node);
     ctl.run("install --name local --subnet 10.22.0.0/24").expect_ok();
-    // With a pod on the node, whose call makes it right; several of a kind too.
+    // With a pod on the node, its next call repairs the rule, or several of them.
     let eth0 = with_ports(&one, &[(8080, "tcp", 80, "")]);
     let result = nat.local().add(&eth0).result();
     for by_add in [true, false] {
@@ -130,7 +132,7 @@ fn what_earlier_releases_left_is_made_anew_or_removed() {
         nat.local().check(&eth0, &result).expect_ok();
     }
     nat.local().del(&eth0).expect_ok();
-    // And with nobody left, at uninstall; whosever the other rules are, they stay.
+    // Without pods, uninstall removes it. Rules of other programs stay.
     nat.node.nft(FORMER);
     round_trip(&nat, Iptables::Old, Iptables::Old);
     assert_eq!(ours(&nat), [OPEN, OPEN]);

@@ -1,4 +1,4 @@
-//! What the router sees of a pod: announcements, and its own MAC only.
+//! The frames of a pod at the router: announcements, and only its own MAC.
 
 use crate::attached::Clean;
 use integration::{Capture, Frame, Node, Plugin, Pod, Site, mac_bytes, poll};
@@ -71,7 +71,7 @@ fn each_of_two_addresses_of_a_subnet_is_announced_as_its_own() {
         let what = format!("an announcement of {address}");
         capture.wait_for(&what, |frame| frame.arp() == Some((address, address)));
     }
-    // One that asks for the other would tell a router nothing. Who asks in nobody's name probes.
+    // A request for another address would not update a router. A request without a sender address is a probe.
     let asks =
         |(from, to): (Ipv4Addr, Ipv4Addr)| from != to && !from.is_unspecified() && addresses.contains(&to);
     let crossed: Vec<_> =
@@ -85,7 +85,7 @@ fn a_router_that_remembers_the_last_holder_of_an_address_reaches_the_new_one_at_
     let router = &clean.site.router;
     router.ip("addr add 2001:db8:56::1/64 dev port nodad");
     for address in ["172.20.56.20", "2001:db8:56::20"] {
-        // For as long as no frame tells otherwise.
+        // The entry stays until another frame changes it.
         router.ip(&format!("neigh replace {address} lladdr 02:00:00:00:00:66 dev port nud reachable"));
     }
     let pod = Pod::new();
@@ -93,7 +93,7 @@ fn a_router_that_remembers_the_last_holder_of_an_address_reaches_the_new_one_at_
     assert!(router.pings("172.20.56.20") && router.pings("2001:db8:56::20"));
 }
 
-/// Takes another MAC in the pod, and asks the router for something under it.
+/// Sets another MAC in the pod, and sends the router a request from it.
 fn send_as(pod: &Pod, mac: &str) -> bool {
     pod.ip(&format!("link set eth0 address {mac}\nneigh flush dev eth0"));
     pod.pings(Site::GATEWAY)
@@ -124,7 +124,7 @@ fn with_macspoofchk_a_pod_sends_with_its_own_mac_only() {
     }
 }
 
-/// The reference has the check as nftables rules; ours is a locked bridge port.
+/// The reference checks with nftables rules, our plugin with a locked bridge port.
 #[test]
 fn macspoofchk_needs_no_rules() {
     let (clean, pod) = (Clean::new(), Pod::new());

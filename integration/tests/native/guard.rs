@@ -1,5 +1,5 @@
-//! What a pod may send: nothing forged is seen at the switch or at another pod, and all that is the pod's own
-//! passes.
+//! What a pod may send: forged frames reach neither the switch nor another pod, and the pod's own frames
+//! pass.
 
 pub(crate) mod frames;
 pub(crate) mod repair;
@@ -28,7 +28,7 @@ impl Scene {
         let site = Site::new();
         site.give_node_its_own_network();
         site.router.ip(&format!("addr add {ROUTER6}/64 dev port nodad"));
-        // With br_netfilter the kernel would put bridged fragments together, and keep a later one that comes
+        // With br_netfilter the kernel would reassemble bridged fragments, and hold back a later fragment
         // without its first.
         for key in ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"] {
             if Path::new("/proc/sys").join(key).exists() {
@@ -52,13 +52,13 @@ impl Scene {
     }
 }
 
-/// Which of the cases the capture has heard: each is sent with its number at the end.
+/// The cases that the capture has. Each frame ends with the number of its case.
 fn heard(capture: &Capture, cases: &[Case]) -> Vec<bool> {
     let frames: Vec<Frame> = capture.frames();
     (0..cases.len()).map(|number| frames.iter().any(|frame| frame.payload.ends_with(&mark(number)))).collect()
 }
 
-/// Sends every case from the pod and says which of them the router and the neighbour heard.
+/// Sends every case from the pod. Returns the cases that the router and the neighbour received.
 fn send_all(scene: &Scene, cases: impl Fn([u8; 6]) -> Vec<Case>) -> (Vec<Case>, [Vec<bool>; 2]) {
     let (router, neighbour) =
         (Capture::start(&scene.site.router, "port"), Capture::start(&scene.neighbour, "eth0"));
@@ -70,7 +70,7 @@ fn send_all(scene: &Scene, cases: impl Fn([u8; 6]) -> Vec<Case>) -> (Vec<Case>, 
     (cases, heard)
 }
 
-/// The router and the neighbour hear what may pass, and nothing else.
+/// The router and the neighbour receive exactly the allowed frames.
 fn assert_guarded(scene: &Scene, cases: impl Fn([u8; 6]) -> Vec<Case>) {
     let (cases, heard) = send_all(scene, cases);
     for (who, heard) in ["router", "neighbour"].iter().zip(heard) {
@@ -125,7 +125,7 @@ fn without_known_addresses_the_mac_alone_counts_and_the_log_says_so() {
         let list = site.node.list(Site::NETWORK, &[conf]);
         let pod = Pod::new();
         if ipam["type"] == "dhcp" {
-            // Nobody to ask, so the ADD fails, but the log has been written.
+            // No DHCP server answers, so the ADD fails, but the log is written.
             let outcome = site.node.plugin(&list).add(&pod.eth0());
             assert!(outcome.stderr.contains("guard: ipam dhcp may change"), "{outcome}");
             continue;

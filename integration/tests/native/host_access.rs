@@ -1,4 +1,4 @@
-//! A pod and its own node: what an ADD gives them, what CHECK sees of it, and that nothing of it is left.
+//! A pod and its own node: the routes and entries of an ADD, their CHECK, and their removal.
 
 pub(crate) mod beside;
 pub(crate) mod repair;
@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 const PORT: u16 = 7000;
 
-/// A site whose node has a network of its own beside the pods'.
+/// A site whose node has its own network beside the pods' network.
 pub(crate) fn site() -> Site {
     let site = Site::new();
     site.give_node_its_own_network();
@@ -23,7 +23,7 @@ pub(crate) fn dual_stack(site: &Site) -> Value {
     site.node.list(Site::NETWORK, &[site.dual_stack_conf()])
 }
 
-/// Both directions, both families, over TCP and UDP, and neither changes the client's address.
+/// Both directions and families, over TCP and UDP. The server sees the client's address.
 #[track_caller]
 pub(crate) fn talk(node: &Namespace, pod: &Pod, of_pod: &[impl AsRef<str>]) {
     for (of_pod, of_node) in of_pod.iter().zip(Site::NODE.map(ip)) {
@@ -52,13 +52,13 @@ fn a_pod_and_its_node_talk_and_nobody_else_hears_it() {
     assert!(pod.pings(Site::GATEWAY));
     assert!(router.frames().iter().any(|frame| frame.concerns(Site::GATEWAY)), "the capture is deaf");
 
-    // The bridge does not forget the pod, or it would send what is for it to every port.
+    // The bridge keeps the pod's entry. Otherwise it would flood frames for the pod to every port.
     let mac = pod.mac("eth0");
     let known = site.node.run("bridge fdb show br br136").expect_ok().stdout;
     assert!(known.lines().any(|line| line.starts_with(&mac) && line.contains("static")), "{known}");
 }
 
-/// As kubelet does it: the old sandbox is gone, the new one has its address and another MAC.
+/// As kubelet does: the old sandbox is gone, and the new one has its address and another MAC.
 #[test]
 fn the_node_reaches_a_pod_that_was_made_anew() {
     let site = site();
@@ -70,7 +70,7 @@ fn the_node_reaches_a_pod_that_was_made_anew() {
     let (first, second) = (Pod::new(), Pod::new());
     client.add(&first.eth0().capabilities(ips.clone())).expect_ok();
     talk(&site.node, &first, &["172.20.56.20", "fd00:136::1:20"]);
-    // Nobody says DEL before its namespace is gone.
+    // No DEL comes before its namespace is gone.
     let eth0 = first.eth0().without_netns();
     drop(first);
     client.del(&eth0).expect_ok();
@@ -95,8 +95,8 @@ fn nothing_is_left_however_a_pod_goes() {
         assert_ne!(before, Snapshot::of(&site.node));
         pod
     };
-    // By the runtime's memory of the result; without it, which leaves the metric; with nothing else left of
-    // the pod.
+    // DEL with the cached result, DEL without it, which has only the metric, and DEL after the rest of the
+    // pod is gone.
     let pod = added();
     client.del(&pod.eth0()).expect_ok();
     before.assert_unchanged(&site.node);
@@ -108,18 +108,17 @@ fn nothing_is_left_however_a_pod_goes() {
     drop(pod);
     plugin.del(&eth0).expect_ok();
     before.assert_unchanged(&site.node);
-    // With an address, the node's routes that have it for their source are gone, and nothing else is. An
-    // operator's entry stays.
+    // When an address goes, only the node's routes with that source go. An operator's entry stays.
     let [v4, v6] = Site::NODE;
     let operators = "172.20.56.250 dev br136 lladdr 02:00:00:00:00:66 nud permanent";
     let permanent = || site.node.run("ip neigh show dev br136 nud permanent").expect_ok().stdout;
     let ends: [&dyn Fn(&Pod); 3] = [
         &|pod| drop(client.del(&pod.eth0()).expect_ok()),
-        // As `uninstall --force` does, without a result.
+        // As `uninstall --force` does, without a cached result.
         &|pod| drop(plugin.del(&pod.eth0()).expect_ok()),
         &|_| drop(plugin.clone().with("cni.dev/valid-attachments", json!([])).gc().expect_ok()),
     ];
-    // Kernels before 4.20, and builds before this one, do not say whose an entry is.
+    // Kernels before 4.20, and earlier builds, do not mark an entry's owner.
     let unsigned = [false, true].into_iter().flat_map(|unsigned| ends.map(|end| (unsigned, end)));
     for (unsigned, end) in unsigned {
         let pod = added();
@@ -127,8 +126,8 @@ fn nothing_is_left_however_a_pod_goes() {
             for entry in permanent().lines() {
                 let words: Vec<&str> = entry.split_whitespace().collect();
                 let [address, _, mac, ..] = words[..] else { panic!("{entry}") };
-                let anew = format!("{address} lladdr {mac} dev br136 nud permanent");
-                site.node.ip(&format!("neigh del {address} dev br136\nneigh add {anew}"));
+                let unsigned_entry = format!("{address} lladdr {mac} dev br136 nud permanent");
+                site.node.ip(&format!("neigh del {address} dev br136\nneigh add {unsigned_entry}"));
             }
             assert!(!permanent().contains("proto"), "{}", permanent());
         }
@@ -144,7 +143,7 @@ fn nothing_is_left_however_a_pod_goes() {
         before.assert_unchanged(&site.node);
         client.del(&pod.eth0()).expect_ok();
     }
-    // GC takes what belongs to nobody and leaves the rest, other networks' too.
+    // GC removes entries without an attachment, and leaves all others, also those of other networks.
     let (stays, goes) = (added(), added());
     let mut other = list.clone();
     other["name"] = json!("other");
@@ -224,7 +223,7 @@ fn a_nodes_main_address_may_be_on_a_bridge() {
     assert_eq!(client.check(&pod.eth0()).error_code(), 101);
 }
 
-/// Two VLANs may use the same addresses. The node can reach but one of the two pods, and goes on reaching the
+/// Two VLANs may use the same addresses. The node can only reach one of the two pods, and stays with the
 /// first.
 #[test]
 fn the_way_to_a_live_pod_of_another_vlan_is_not_taken() {
@@ -251,7 +250,7 @@ fn the_way_to_a_live_pod_of_another_vlan_is_not_taken() {
     site.node.client(&apart).add(of_other).expect_ok();
     talk(&site.node, &first, address);
     site.node.client(&apart).del(of_other).expect_ok();
-    // What a dead one left is taken over.
+    // The route of a dead pod is taken over.
     let route = format!("route show {} proto 117", address[0]);
     let left = site.node.ip_json(&route)[0]["metric"].clone();
     here.del(&first.eth0()).expect_ok();
@@ -276,7 +275,7 @@ fn a_second_attachment_leaves_the_first_ones_way() {
     assert_eq!(way(), "eth0");
     node.client(&first).check(&pod.eth0()).expect_ok();
     node.client(&second).check(&pod.interface("net1")).expect_ok();
-    // The second has one of its own for when the first goes.
+    // The second pod has its own route, for the time after the first.
     node.client(&first).del(&pod.eth0()).expect_ok();
     assert_eq!(way(), "net1");
     assert!(pod.pings(Site::NODE[0]));
@@ -334,7 +333,7 @@ fn arp_request(sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
-/// Without reverse path filtering, the kernel answers for any of its addresses on any interface.
+/// By default, the kernel answers on any interface for any of its addresses.
 #[test]
 fn the_node_answers_for_no_address_but_the_bridges_own_whatever_rp_filter_is() {
     for host_access in [false, true] {
@@ -357,7 +356,7 @@ fn the_node_answers_for_no_address_but_the_bridges_own_whatever_rp_filter_is() {
             site.router.send_frame("port", &arp_request("172.20.56.1".parse().unwrap(), address));
             is_answer
         };
-        // Asked for last, so that its answer comes last.
+        // Requested last, so that its answer comes last.
         let (own, bridges) = (answer_for(Site::NODE[0]), answer_for("172.20.56.9"));
         port.wait_for("the answer for the bridge's own address", bridges);
         assert_eq!(port.frames().iter().any(own), !host_access, "hostAccess: {host_access}");
@@ -366,7 +365,7 @@ fn the_node_answers_for_no_address_but_the_bridges_own_whatever_rp_filter_is() {
 }
 
 /// NodeLocal DNSCache has a link-local address without a subnet, and the cluster's DNS address, on a dummy
-/// interface, which this kernel has none of.
+/// interface. This kernel has no dummy interfaces.
 #[test]
 fn a_local_dns_cache_is_reached_by_whoever_names_it() {
     for (keys, cache, service) in [

@@ -1,5 +1,5 @@
-//! Bad input is refused with the right code and a message that names key and value, and nothing is touched:
-//! the means, and what both plugins are told by everybody.
+//! Bad input is refused with the right code and a message with key and value, and nothing is touched. This
+//! file has the helpers and the cases that both plugins share.
 
 pub(crate) mod bridge;
 pub(crate) mod environment;
@@ -10,11 +10,11 @@ pub(crate) mod tolerated;
 use integration::{Call, Pod, Site, Snapshot, merge};
 use serde_json::{Value, json};
 
-/// A change of the good configuration (a JSON merge patch, RFC 7396: null removes a key), the code that it is
-/// to be refused with, and what the message must name.
+/// A change of the good configuration (a JSON merge patch, RFC 7396: null removes a key), the expected error
+/// code, and the parts that the message must have.
 pub(crate) type Row = (Value, u64, &'static [&'static str]);
 
-/// A node and a pod that nothing may touch.
+/// A node and a pod that a refused call must not touch.
 pub(crate) struct Untouched {
     pub(crate) site: Site,
     pub(crate) pod: Pod,
@@ -26,7 +26,7 @@ impl Untouched {
         Untouched::with(|_| {})
     }
 
-    /// With a node that something is done to first.
+    /// With a node that `prepare` changes first.
     pub(crate) fn with(prepare: impl FnOnce(&Site)) -> Untouched {
         let (site, pod) = (Site::new(), Pod::new());
         prepare(&site);
@@ -48,7 +48,7 @@ impl Untouched {
         self.site.node.plugin(&list).call(verb, &self.pod.eth0())
     }
 
-    /// What is wrong with how a call is refused, if anything.
+    /// The fault in the refusal of a call, if any.
     pub(crate) fn complaint(&self, what: &str, call: &Call<'_>, code: u64, parts: &[&str]) -> Option<String> {
         let outcome = call.run();
         let document: Value = match serde_json::from_str(&outcome.stdout) {
@@ -72,7 +72,7 @@ impl Untouched {
         (!difference.is_empty()).then(|| format!("{what}: this was touched:\n{}", difference.join("\n")))
     }
 
-    /// Tries every row with ADD, and panics at the first that is not as it should be.
+    /// Tries every row with ADD, and panics at the first fault.
     #[track_caller]
     pub(crate) fn refuses(&self, plugin: &str, rows: &[Row]) {
         let complaint = rows.iter().find_map(|(patch, code, parts)| {

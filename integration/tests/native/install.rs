@@ -1,4 +1,4 @@
-//! `vlan-bridgectl install` and `uninstall`: what goes where, what is refused, and what comes back.
+//! `vlan-bridgectl install` and `uninstall`: the installed files, the refusals, and the restored files.
 
 pub(crate) mod at_once;
 pub(crate) mod denied;
@@ -18,7 +18,7 @@ const BY_HAND: &str = "{\"name\": \"by hand\"}";
 const PREVIOUS_OURS: &str = "/var/lib/vlan-bridge/previous/ours/10-vlan136.conflist";
 const PREVIOUS: &str = "/var/lib/vlan-bridge/previous/10-vlan136.conflist";
 
-/// A template as all nodes share it, at `/etc/10-vlan136.conflist`.
+/// A template for all nodes, at `/etc/10-vlan136.conflist`.
 fn with_template(ctl: &Ctl, list: &Value) -> String {
     ctl.write("/etc/10-vlan136.conflist", &list.to_string());
     "install --network /etc/10-vlan136.conflist".into()
@@ -62,7 +62,7 @@ fn a_node_gets_plugins_and_list_and_gives_them_back() {
     }
     let inode = |name: &str| fs::metadata(ctl.path(&format!("/opt/cni/bin/{name}"))).unwrap().ino();
     assert_eq!(inode("vlan-bridge"), inode("vlan-bridge-ipam"), "both are one program");
-    // A copy is linked again, and what is linked stays.
+    // A copy becomes a link again, and a link stays.
     let ipam = ctl.path("/opt/cni/bin/vlan-bridge-ipam");
     fs::remove_file(&ipam).unwrap();
     fs::copy(ctl.path("/opt/cni/bin/vlan-bridge"), &ipam).unwrap();
@@ -75,12 +75,12 @@ fn a_node_gets_plugins_and_list_and_gives_them_back() {
         let names = fs::read_dir(ctl.path("/opt/cni/bin")).unwrap().count();
         assert_eq!(names, 2, "no temporary file is left");
     }
-    // No runtime was found, so the list is one that every runtime takes.
+    // No runtime was found, so the list has a version that every runtime supports.
     assert_eq!(installed(&ctl)["cniVersion"], "1.0.0");
     assert!(told.stderr.contains("cniVersion: 1.0.0 instead of 1.1.0: no runtime was found"), "{told}");
     assert_eq!(installed(&ctl)["plugins"][0]["ipam"]["slice"], "172.20.56.16/28");
 
-    // The list works as it is.
+    // The list works unchanged.
     let before = Snapshot::of(&site.node);
     let (client, pod) = (site.node.client(&installed(&ctl)), Pod::new());
     let result = client.add(&pod.eth0()).result();
@@ -120,7 +120,7 @@ fn force_takes_attached_pods_away_and_nothing_of_others() {
     assert!(told.stderr.contains("left br136: tap0 is a port of it"), "{told}");
     assert!(!pod.has_link("eth0") && site.node.has_link("br136"));
     assert_eq!(site.node.leases(Site::NETWORK), ["172.20.56.17"], "the plugin's own DEL was called");
-    // Nor of one that died without a word, though the bridge on which its host routes hang is there.
+    // A pod that ended without DEL leaves no trace either, although the bridge of its host routes is there.
     for what in ["route show proto 117", "neigh show nud permanent dev br136"] {
         assert_eq!(site.node.run(&format!("ip {what}")).expect_ok().stdout, "", "{what}");
     }
@@ -144,7 +144,7 @@ fn a_list_is_replaced_in_one_step_and_the_old_one_kept() {
     let told = ctl.run(&format!("{line} --slice 172.20.56.32/28")).expect_ok();
     assert!(told.stdout.contains("unchanged /opt/cni/bin/vlan-bridge"), "{told}");
     assert_eq!((ctl.read(PREVIOUS).as_str(), ctl.read(PREVIOUS_OURS)), (BY_HAND, first.clone()));
-    // Once more changes nothing, the one that is kept included.
+    // A second install changes nothing, also not the kept list.
     let told = ctl.run(&format!("{line} --slice 172.20.56.32/28")).expect_ok();
     assert!(told.stdout.contains("unchanged /etc/cni"), "{told}");
     assert_eq!((ctl.read(PREVIOUS).as_str(), ctl.read(PREVIOUS_OURS)), (BY_HAND, first));
@@ -167,7 +167,7 @@ fn uninstall_gives_the_list_of_others_back_and_takes_none() {
     assert_eq!(fs::metadata(ctl.path(LIST)).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(!ctl.has(PREVIOUS) && ctl.has(PREVIOUS_OURS), "what is given back is kept no longer");
 
-    // Somebody has another one in its place by now: it stays there, and the first one is kept.
+    // An operator has put another list there. It stays, and the first one is kept.
     ctl.run(&line).expect_ok();
     ctl.write(LIST, SECOND);
     let told = ctl.run("uninstall -o json").expect_ok();
@@ -175,13 +175,13 @@ fn uninstall_gives_the_list_of_others_back_and_takes_none() {
     assert!(told.json()["left"].to_string().contains("is another list now"), "{told}");
     assert_eq!((ctl.read(LIST).as_str(), ctl.read(PREVIOUS).as_str()), (SECOND, BY_HAND));
 
-    // Nor does the next one to be kept take the place of that.
+    // The next kept list does not replace that one either.
     ctl.run(&line).expect_ok();
     assert_eq!(ctl.read(PREVIOUS), BY_HAND);
     ctl.run("uninstall").expect_ok();
     assert_eq!((ctl.read(LIST).as_str(), ctl.read(PREVIOUS).as_str()), (SECOND, BY_HAND));
 
-    // One with our own plugin would have none.
+    // A list with our own plugin would not be restored.
     ctl.write(LIST, &template().to_string());
     ctl.run(&line).expect_ok();
     let told = ctl.run("uninstall").expect_ok();
@@ -256,7 +256,11 @@ fn what_is_wrong_leaves_the_node_as_it_is() {
         (template(), "--mapping /etc/slices".into(), &["--mapping /etc/slices needs a network list"]),
         (template(), both("--slice 10.0.0.0/28"), &["10.0.0.0/28", "--slice", "172.20.56.0/24"]),
         (template(), both("--slice 172.20.56.17/28"), &["ipam.slice", "host bits", "172.20.56.16/28"]),
-        (template(), both("--node who --mapping /etc/slices"), &["node who", "/etc/slices has no line"]),
+        (
+            template(),
+            both("--node stranger --mapping /etc/slices"),
+            &["node stranger", "/etc/slices has no line"],
+        ),
         (template(), both("--mapping /etc/none --node n"), &["/etc/none", "file not found"]),
         (
             template(),
@@ -322,7 +326,7 @@ fn runtimes_say_where_things_go_and_which_version_is_spoken() {
         "ipam": {"type": "vlan-bridge-ipam", "subnet": "172.20.56.0/24", "slice": "172.20.56.16/28",
             "gateway": "172.20.56.1", "exclude": ["172.20.56.17"], "routes": [{"dst": "0.0.0.0/0"}]}}]});
     assert_eq!(list, expected);
-    // A second, older runtime takes the list back to what both know.
+    // With a second, older runtime, the list gets a version that both support.
     ctl.program("podman", "podman version 4.3.1");
     let told = ctl.run(&format!("{line} --conf-dir /etc/cni/net.d")).expect_ok();
     assert!(told.stdout.contains("found     podman 4.3.1, up to CNI 1.0.0"), "{told}");

@@ -1,4 +1,4 @@
-//! The IPAM plugin by itself, on a store of its own, and host-local on the same store.
+//! The IPAM plugin alone, with its own store, and host-local on the same store.
 
 pub(crate) mod choice;
 pub(crate) mod damage;
@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 pub const NETWORK: &str = "vlan136";
 
-/// A node on which nothing but IPAM plugins run.
+/// A node that only runs IPAM plugins.
 pub struct Ipam {
     pub node: Node,
     ipam: Value,
@@ -47,12 +47,12 @@ impl Ipam {
         Ipam { ipam, ..self }
     }
 
-    /// Ours.
+    /// A call of our plugin.
     pub fn plugin(&self) -> Plugin<'_> {
         self.of("vlan-bridge-ipam")
     }
 
-    /// The reference's, for the same network.
+    /// A call of host-local, for the same network.
     pub fn host_local(&self) -> Plugin<'_> {
         self.of("host-local")
     }
@@ -63,17 +63,17 @@ impl Ipam {
         self.node.plugin(&self.node.list(NETWORK, &[json!({"type": name, "ipam": ipam})]))
     }
 
-    /// Where the leases are.
+    /// The folder of the leases.
     pub fn store(&self) -> PathBuf {
         self.node.data_dir().join(NETWORK)
     }
 
-    /// Where our records and tables are.
+    /// The folder of our records and tables.
     pub fn side(&self) -> PathBuf {
         self.node.data_dir().join(".vlan-bridge").join(NETWORK)
     }
 
-    /// Whose lease is of which address.
+    /// The holder of each address.
     #[track_caller]
     pub fn leases(&self) -> BTreeMap<String, String> {
         let read = |addr: &String| fs::read_to_string(self.store().join(addr)).unwrap();
@@ -89,14 +89,13 @@ impl Ipam {
         names
     }
 
-    /// Writes so many leases as host-local would, from 10.1.0.2 on.
+    /// Writes so many leases in host-local's form, from 10.1.0.2 on.
     pub fn crowd(&self, count: u32) {
         self.node.hold(NETWORK, Ipv4Addr::new(10, 1, 0, 2), count);
     }
 }
 
-/// Runs a call in our own mount namespace, as a runtime runs all of its calls; [`Call::run`] gives each one
-/// of its own.
+/// Runs a call in our own mount namespace, as a runtime does. [`Call::run`] gives each call its own.
 #[track_caller]
 pub fn here(call: &Call<'_>) -> Outcome {
     run_with(&mut call.bare_command(), call.input())

@@ -1,46 +1,46 @@
-//! SIGKILL at each system call that changes something: an ADD that is repeated succeeds, or a DEL cleans up,
-//! and nothing is ever left.
+//! SIGKILL at each system call that changes something. A repeated ADD succeeds, or a DEL cleans up, and
+//! nothing is left.
 
 use crate::attached::{Clean, FakeIpam};
 use integration::{Call, Outcome, Pod, Site, note};
 use std::os::unix::process::ExitStatusExt;
 
-/// What changes anything: netlink, files, processes. (A call that the kernel does not know under this name,
-/// or that is never made, ends its round at once.)
+/// The system calls that change something: netlink, files, processes. A call that the kernel does not know by
+/// this name, or that is never made, ends its round at once.
 const CHANGING: [&str; 9] =
     ["sendto", "sendmsg", "write", "writev", "clone", "fork", "vfork", "mkdir", "setns"];
 
-/// What an IPAM plugin changes its store with.
+/// The system calls with which an IPAM plugin changes its store.
 const STORING: [&str; 12] = [
     "open", "openat", "write", "link", "linkat", "rename", "renameat", "unlink", "unlinkat", "mkdir",
     "fsync", "flock",
 ];
 
-/// No call here makes so many of one system call: the rounds have an end.
+/// More than any call here makes of one system call, so that the rounds end.
 const FAR: usize = 200;
 
 const SIGKILL: i32 = 9;
 
-/// Which of the plugin's threads are killed at a system call of theirs. Its IPAM plugin never is.
+/// The threads of the plugin that are killed at a system call. Its IPAM plugin is never killed.
 #[derive(Clone, Copy)]
 pub enum Threads {
     Main,
     All,
 }
 
-/// Runs a call and kills it as it enters its `nth` call of `syscall`. None if it came to its end unharmed.
+/// Runs a call and kills it as it enters its `nth` call of `syscall`. None if it ended before that.
 fn killed(call: &Call<'_>, syscall: &str, nth: usize, threads: Threads) -> Option<Outcome> {
     let inject = format!("inject={syscall}:signal=KILL:when={nth}");
     let mut words = vec!["strace", "-qq", "-o", "/dev/null", "-e", "signal=none", "-e", &inject];
     if matches!(threads, Threads::All) {
-        // Children of the plugin's own too, but not what they execute.
+        // Also the plugin's own children, but not the programs that they execute.
         words.extend(["-f", "-b", "execve"]);
     }
     let outcome = call.run_under(&words);
     if outcome.status.signal() == Some(SIGKILL) {
         return Some(outcome);
     }
-    // A child of the plugin's may have been the one that was killed: then its parent says so.
+    // If a child of the plugin was killed, its parent reports that.
     (!outcome.ok()).then_some(outcome)
 }
 
@@ -69,8 +69,8 @@ pub fn at_every_point(
     assert!(points > 3, "killed at {points} points only");
 }
 
-/// Repeats an ADD that was killed. Only where the kill came after its last change is it refused, as for any
-/// attachment that is finished; then a DEL comes first, as from a runtime that has seen an ADD fail.
+/// Repeats a killed ADD. It is only refused if the kill came after the last change, because the attachment is
+/// then complete. Then a DEL comes first, as from a runtime after a failed ADD.
 fn add_again(clean: &Clean, pod: &Pod) {
     let again = clean.plugin().add(&pod.eth0());
     if !again.ok() {
@@ -88,7 +88,7 @@ fn is_finished(clean: &Clean, pod: &Pod) -> bool {
     links.as_array().unwrap().iter().any(|link| link["ifalias"] == finished.as_str())
 }
 
-/// On a bare node, so that making bridge and uplink is among what is cut short.
+/// On a bare node, so that the kill also interrupts the steps that make bridge and uplink.
 fn killed_and_repeated(threads: Threads) {
     let (clean, pod) = (Clean::new(), Pod::new());
     let add = clean.plugin().call("ADD", &pod.eth0());
@@ -147,7 +147,8 @@ fn a_del_that_was_killed_succeeds_when_repeated() {
 /// Our IPAM plugin behind a script that kills it as it enters its `nth` call of `syscall` on `verb`.
 fn killed_ipam(verb: &str, syscall: &str, nth: usize, first: &str) -> FakeIpam {
     let inject = format!("inject={syscall}:signal=KILL:when={nth}");
-    // The configuration is read first: who is killed before it has written it would leave IPAM without.
+    // The configuration is read first. A plugin that is killed before it has written it would leave IPAM
+    // without one.
     let script = format!(
         "[ \"$CNI_COMMAND\" = {verb} ] || exec \"$real\"\n\
          cat > \"$folder/config\"\n\
@@ -160,8 +161,8 @@ fn killed_ipam(verb: &str, syscall: &str, nth: usize, first: &str) -> FakeIpam {
     FakeIpam::new("vlan-bridge-ipam", &script)
 }
 
-/// Whether IPAM was. Where the plugin is dead already, an unharmed one fails all the same: nobody reads its
-/// answer.
+/// Whether IPAM was killed. If the plugin is already dead, IPAM fails without a kill, because no process
+/// reads its answer.
 fn was_killed(ipam: &FakeIpam) -> bool {
     ipam.read("status").trim() == "137"
 }
@@ -215,11 +216,11 @@ fn a_del_whose_ipam_was_killed_succeeds_when_repeated() {
     });
 }
 
-/// As when a container engine's whole control group is killed.
+/// As if a container engine's whole control group was killed.
 #[test]
 fn an_add_killed_with_its_ipam_succeeds_when_repeated() {
     let (clean, pod) = (Clean::new(), Pod::new());
-    // An IPAM plugin that knew would not even begin.
+    // An IPAM plugin that knows of the death would not even begin.
     ipam_at_every_point("ADD", "kill -9 $PPID; unset VLAN_BRIDGE_PID", |ipam| {
         let outcome = ipam.before(clean.plugin().call("ADD", &pod.eth0())).run();
         assert_eq!(outcome.status.signal(), Some(SIGKILL), "{outcome}");

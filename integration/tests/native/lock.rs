@@ -1,4 +1,4 @@
-//! The lock of the node: an ADD waits for it, though not for ever. CHECK and STATUS take none.
+//! The lock of the node. An ADD waits for it within a time limit. CHECK and STATUS do not take it.
 
 use crate::attached::Clean;
 use integration::{Call, Outcome, Pod, Scratch, Site, Snapshot, poll};
@@ -7,10 +7,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-/// Less than an ADD waits for the lock.
+/// Less than an ADD's time limit for the lock.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// A node without a bridge, whose lock is its own, unlike that of the other tests' nodes, and taken.
+/// A node without a bridge. Its lock is held, and is not the lock of other tests' nodes.
 struct Locked {
     clean: Clean,
     folder: Scratch,
@@ -26,13 +26,13 @@ impl Locked {
         Locked { clean, folder, held }
     }
 
-    /// An ADD that finds this lock in the lock's place.
+    /// An ADD that uses this file as its lock.
     fn add(&self, pod: &Pod) -> Outcome {
         let mount = format!("mount --bind {} /run/vlan-bridge && exec \"$0\"", self.folder.path().display());
         self.clean.plugin().call("ADD", &pod.eth0()).run_under(&["sh", "-c", &mount])
     }
 
-    /// Whether the kernel has somebody wait for the lock: in /proc/locks, an arrow marks who does.
+    /// Whether a process waits for the lock: in /proc/locks, an arrow marks it.
     fn somebody_waits(&self) -> bool {
         let inode = fs::metadata(self.folder.path().join("node.lock")).unwrap().ino();
         let locks = fs::read_to_string("/proc/locks").unwrap();
@@ -64,7 +64,7 @@ fn an_add_does_not_wait_for_ever() {
     before[1].assert_unchanged(&pod);
 }
 
-/// Runs a verb in a view of its own of the folder of the node's lock. `holder` runs the plugin.
+/// Runs a verb with its own folder for the node's lock. `holder` runs the plugin.
 fn run_with_own_lock(call: &Call, holder: &str) -> Outcome {
     let script = format!(
         "mkdir -p /run/vlan-bridge && mount -t tmpfs none /run/vlan-bridge || exit 99\n\
@@ -73,7 +73,7 @@ fn run_with_own_lock(call: &Call, holder: &str) -> Outcome {
     call.run_under(&["sh", "-c", &script])
 }
 
-/// Runs a verb while somebody else holds the lock, and then where there is no lock yet.
+/// Runs a verb while another process holds the lock, and then without a lock file.
 #[track_caller]
 fn needs_no_lock(call: &Call, judge: impl Fn(&Outcome)) {
     judge(&run_with_own_lock(call, "flock /run/vlan-bridge/node.lock"));
@@ -89,7 +89,7 @@ fn status_and_check_take_no_lock_and_make_none() {
     let status = plugin.call_without_attachment("STATUS");
     let passes = |outcome: &Outcome| assert!(outcome.ok(), "{outcome}");
     let fails_with = |code| move |outcome: &Outcome| assert_eq!(outcome.error_code(), code, "{outcome}");
-    // The control: an ADD needs it, and waits.
+    // The control: an ADD needs the lock, and waits.
     let waiting = run_with_own_lock(&plugin.call("ADD", &pod.eth0()), "flock /run/vlan-bridge/node.lock");
     assert!(!waiting.ok() && waiting.stdout.is_empty(), "{waiting}");
 

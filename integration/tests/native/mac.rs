@@ -1,14 +1,14 @@
-//! The bridge's forwarding database: whose frames go to which port, and nobody takes another's.
+//! The bridge's forwarding database: the port of each MAC, and no pod takes the MAC of another machine.
 
 use integration::{Attachment, Node, Outcome, Pod, Site, Snapshot, frame_from, poll, set_keys};
 use serde_json::json;
 use std::thread;
 use std::time::Duration;
 
-/// A MAC that nobody has.
+/// A MAC that no machine has.
 const FREE: &str = "02:00:00:00:00:07";
 
-/// The interfaces that the node's bridge has a MAC behind.
+/// The ports at which the node's bridge has a MAC.
 fn behind(node: &Node, bridge: &str, mac: &str) -> Vec<String> {
     let mut names: Vec<String> = node.fdb(bridge, mac).into_iter().map(|(_, port)| port).collect();
     names.dedup();
@@ -30,8 +30,8 @@ fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod() {
         let plugin = site.node.plugin(&list);
         let results = [0, 1].map(|index| plugin.add(&pods[index].eth0()).result());
         let (mac, own) = (pods[0].mac("eth0"), results[0].host_interface());
-        // A loop, a reflecting hypervisor, or anybody in the VLAN; and a neighbour on the bridge, which a
-        // guard stops before.
+        // A loop, a reflecting hypervisor, or any machine in the VLAN. Also a neighbour on the bridge, which
+        // a guard would stop.
         site.router.send_frame("port", &frame_from(&mac));
         pods[1].send_frame("eth0", &frame_from(&mac));
         assert_eq!(behind(&site.node, "br136", &mac), std::slice::from_ref(&own), "{keys}");
@@ -40,8 +40,8 @@ fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod() {
         }
         assert!(pods[0].pings(Site::GATEWAY), "{keys}");
         plugin.check(&pods[0].eth0(), &results[0]).expect_ok();
-        // Only somebody on the node moves it, which CHECK tells. A late announcement of the pod moves such an
-        // entry back: it is not sticky.
+        // Only a command on the node moves it, which CHECK reports. A late announcement of the pod moves such
+        // an entry back, because it is not sticky.
         poll(Duration::from_secs(20), "CHECK finds the MAC elsewhere", || {
             site.node.run(&format!("bridge fdb replace {mac} dev nic0 master static")).expect_ok();
             let told = plugin.check(&pods[0].eth0(), &results[0]);
@@ -51,7 +51,7 @@ fn a_frame_with_a_pods_mac_from_elsewhere_does_not_move_the_pod() {
     }
 }
 
-/// A router that is silent for a moment would lose its MAC to the pod, and for as long as the pod lives.
+/// A router that is silent for a moment would lose its MAC to the pod, for the pod's whole life.
 #[test]
 fn a_mac_is_not_given_while_the_gateway_that_may_have_it_is_silent() {
     let (site, pod) = (Site::new(), Pod::new());
@@ -71,8 +71,8 @@ fn a_mac_is_not_given_while_the_gateway_that_may_have_it_is_silent() {
     plugin.add(&pod.eth0().args(&format!("MAC={FREE}"))).expect_ok();
 }
 
-/// Releases without `sticky` wrote no record of a port either: for their pods CHECK only warns, since
-/// `repair` has nothing to go by.
+/// Releases without `sticky` did not write a port's record either. CHECK only warns about their pods, because
+/// `repair` has no record to use.
 #[test]
 fn a_pin_that_frames_can_move_fails_check_where_repair_can_pin_it_again() {
     let (site, pod) = (Site::new(), Pod::new());
@@ -88,7 +88,7 @@ fn a_pin_that_frames_can_move_fails_check_where_repair_can_pin_it_again() {
     assert!(told.stderr.contains("restart the pod to pin its MAC"), "{told}");
 }
 
-/// The three ways to ask for a MAC, and the key that an error names.
+/// The three keys for a requested MAC, as errors name them.
 fn asking(pod: &Pod, mac: &str) -> [(Attachment, &'static str); 2] {
     [
         (pod.eth0().capabilities(json!({"mac": mac})), "runtimeConfig.mac"),
@@ -108,7 +108,7 @@ fn a_mac_that_somebody_has_is_refused_before_anything_is_touched() {
     let (site, first, second) = (Site::new(), Pod::new(), Pod::new());
     site.give_node_its_own_network();
     let plugin = site.node.plugin(&site.list());
-    // Before there is a bridge, too. The router has said nothing yet.
+    // Also before there is a bridge. The router has not sent a frame yet.
     let router = site.router.mac("port");
     for (asked, key) in asking(&second, &router) {
         let before = Snapshot::of(&site.node);
@@ -174,7 +174,7 @@ fn the_gateways_own_mac_is_refused_on_a_bridge_without_uplink() {
     assert!(first.pings("10.22.0.1"));
 }
 
-/// As a virtual machine does that moves from another node, where it runs until it has moved.
+/// Like a virtual machine that moves from another node and still runs there.
 #[test]
 fn a_mac_that_is_heard_from_another_machine_moves_here() {
     let (site, pod) = (Site::new(), Pod::new());
@@ -183,7 +183,7 @@ fn a_mac_that_is_heard_from_another_machine_moves_here() {
     site.router.send_frame("port", &frame_from(FREE));
     assert_eq!(behind(&site.node, "br136", FREE), ["nic0"]);
     let [(asked, key), _] = asking(&pod, FREE);
-    // Nobody is there to say whose it is.
+    // No gateway answers, so the owner of the MAC is unknown.
     site.router.ip("addr del 172.20.56.1/24 dev port");
     assert_taken(&plugin.add(&asked), key, FREE, "no gateway answers");
     site.router.ip("addr add 172.20.56.1/24 dev port");

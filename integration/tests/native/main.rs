@@ -1,4 +1,4 @@
-//! What any kernel with network namespaces can show: no bond, no VLAN.
+//! Tests for any kernel with network namespaces, without bonds and VLANs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! A node goes over from the reference plugins to ours, and back, with a real runtime and with pods that run
-//! all the time.
+//! A node changes from the reference plugins to ours, and back, with a real runtime and with pods that keep
+//! running.
 
 use integration::{Containerd, Release, Sandbox, Site, Snapshot, greets, peers, poll, product};
 use serde_json::{Value, json};
@@ -9,17 +9,17 @@ use std::net::IpAddr;
 use std::slice;
 use std::time::Duration;
 
-/// How long a runtime may take to notice something.
+/// The time limit for a runtime to notice a change.
 const LIMIT: Duration = Duration::from_secs(30);
-/// The network as the reference plugins have it, and as ours have it. Both lists are of the same name.
+/// The network for the reference plugins, and for ours. Both lists have the same name.
 const OLD: &str = "/etc/cni/net.d/00-vlan136.conflist";
 const NEW: &str = "/etc/cni/net.d/10-vlan136.conflist";
-/// The list for all nodes that `install` is given.
+/// The list for all nodes, for `install`.
 const TEMPLATE: &str = "/etc/10-vlan136.conflist";
-/// What takes away the host routes of pods of ours that the reference plugins detached.
+/// The commands that remove the host routes of our pods after the reference plugins have detached them.
 const LEFT: [&str; 3] =
     ["ip route flush proto 117", "ip -6 route flush proto 117", "ip neigh flush dev br136 nud permanent"];
-/// Where the release was unpacked.
+/// The folder of the unpacked release.
 const UNPACKED: &str = "/opt/vlan-bridge";
 
 fn reference() -> Value {
@@ -33,12 +33,11 @@ fn reference() -> Value {
     json!({"cniVersion": "1.0.0", "name": Site::NETWORK, "plugins": [bridge]})
 }
 
-/// A node whose uplink is a port of a bridge that its scripts made, with the reference plugins and what is to
-/// replace them.
+/// A node whose uplink is a port of a bridge that its scripts made, with the reference plugins and ours.
 fn node_of_old(site: &Site, release: Release) -> Containerd {
     site.give_node_its_own_network();
-    // With a MAC of its own: one that the kernel chose is pinned by the first ADD of ours (`bridge.rs`),
-    // which a snapshot would tell.
+    // The bridge has its own MAC. Our first ADD would pin a MAC that the kernel chose (`bridge.rs`), which
+    // would change the snapshot.
     let mac = "02:00:00:00:01:36";
     site.node.ip(&format!(
         "link add br136 address {mac} type bridge\nlink set br136 up\nlink set nic0 master br136"
@@ -60,14 +59,14 @@ fn node_of_old(site: &Site, release: Release) -> Containerd {
     containerd
 }
 
-/// The list of the reference plugins is the only one.
+/// The reference plugins' list is the only list.
 fn back(containerd: &Containerd) {
     containerd.set_lists(slice::from_ref(&reference()));
     assert!(containerd.path(OLD).exists() && !containerd.path(NEW).exists());
     reread(containerd);
 }
 
-/// A restart, after which the runtime knows the list that is there, without a guess at when it has noticed.
+/// A restart, after which the runtime certainly knows the current list.
 fn reread(containerd: &Containerd) {
     containerd.restart("TERM");
     poll(LIMIT, "the network is ready", || containerd.cri().network_ready().is_ok_and(|(ready, _)| ready));
@@ -78,7 +77,7 @@ fn run(containerd: &Containerd, name: &str) -> Sandbox {
     containerd.cri().run(name, &[]).expect("RunPodSandbox")
 }
 
-/// These are the pods that hold addresses, each one of its own, and each answers there.
+/// Exactly these pods have addresses, each its own, and each answers.
 #[track_caller]
 fn alive(site: &Site, containerd: &Containerd, pods: &[&Sandbox]) {
     let ips: BTreeSet<IpAddr> = pods.iter().map(|pod| pod.ip).collect();
@@ -120,7 +119,7 @@ fn a_node_with_running_pods_goes_over_to_ours_and_back() {
         alive(&site, &containerd, &[]);
         containerd.run(&format!("{UNPACKED}/vlan-bridgectl uninstall")).expect_ok();
         assert!(!containerd.path("/opt/cni/bin/vlan-bridge").exists());
-        // What the reference plugins do not know of goes as docs/operations.md says.
+        // The reference plugins do not remove our host routes, so the commands of docs/operations.md do.
         for line in LEFT {
             containerd.run(line).expect_ok();
         }

@@ -1,5 +1,4 @@
-//! A node in NAT mode, and what its packet filter says: what the tests of host ports and masquerading start
-//! from.
+//! A node in NAT mode and its packet filter, for the tests of host ports and masquerading.
 
 pub(crate) mod closed;
 pub(crate) mod kill;
@@ -13,8 +12,8 @@ pub(crate) mod siblings;
 use integration::{Attachment, Namespace, Node, Plugin, Pod, Snapshot, merge};
 use serde_json::{Value, json};
 
-/// A node with two addresses of each family on `nic0`, and a machine on the same segment, which knows no way
-/// to the pods.
+/// A node with two addresses of each family on `nic0`, and a machine on the same segment without a route to
+/// the pods.
 pub struct Nat {
     pub machine: Namespace,
     pub node: Node,
@@ -34,7 +33,7 @@ pub const GATEWAY: [&str; 2] = ["10.22.0.1", "fd00:22::1"];
 pub const TABLE: &str = "table inet vlan-bridge";
 
 impl Nat {
-    /// With the bridges there and forwarding on, which stay, and nobody attached.
+    /// The node without pods, with the bridges and forwarding, which stay.
     pub fn new() -> Nat {
         let (machine, node) = (Namespace::new("machine"), Node::new("node"));
         machine.ip(&format!("link add port type veth peer name nic0 netns {}", node.name()));
@@ -53,7 +52,7 @@ impl Nat {
         nat
     }
 
-    /// Attaches and detaches a pod of each network: what is there afterwards belongs to the node.
+    /// Attaches and detaches a pod of each network. What remains belongs to the node.
     fn settle(&mut self) {
         let pod = Pod::new();
         for plugin in [self.local(), self.other()] {
@@ -97,13 +96,13 @@ impl Nat {
         self.node.run("nft list ruleset").expect_ok().stdout
     }
 
-    /// How often a text occurs in our table.
+    /// The number of times that a string occurs in our table.
     pub fn count(&self, text: &str) -> usize {
         self.node.run(&format!("nft list {TABLE}")).stdout.matches(text).count()
     }
 
-    /// Panics unless the node is as it was without pods: no rule, no link, no record, no lease, nothing of
-    /// 127.0.0.0/8 let in.
+    /// Panics unless the node is as without pods: no rule, link, record or lease, and no way in for packets
+    /// from 127.0.0.0/8.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         self.before.assert_unchanged(&self.node);

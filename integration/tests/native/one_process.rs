@@ -1,5 +1,5 @@
-//! Where `vlan-bridge-ipam` is another name of `vlan-bridge`, its work is a call within the same process. As
-//! a file of its own it is executed. Nobody sees another difference.
+//! If `vlan-bridge-ipam` is another name of `vlan-bridge`, it runs within the same process. If it is a file
+//! of its own, it is executed. There is no other difference.
 
 use crate::attached::Clean;
 use integration::{Call, Outcome, Pod, Scratch, peers, plugin};
@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-/// How the IPAM plugin lies beside the other.
+/// The form of the IPAM plugin beside the other plugin.
 #[derive(Clone, Copy, Debug)]
 enum Ipam {
     Linked,
@@ -39,8 +39,8 @@ impl Ipam {
     }
 }
 
-/// Copies a program. Another process does it: a child that another test starts meanwhile would inherit our
-/// open file, and the kernel executes none that is open for writing.
+/// Copies a program in another process. In this process, a child of another test could inherit the open file,
+/// and the kernel does not execute a file that is open for writing.
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").args([from, to]).status().unwrap().success(), "{}", to.display());
 }
@@ -50,7 +50,7 @@ fn of<'a>(folder: &Scratch, call: Call<'a>) -> Call<'a> {
     call.env("CNI_PATH", folder.path().as_os_str()).program(folder.path().join("vlan-bridge"))
 }
 
-/// Runs a call, and how many programs were executed for it.
+/// Runs a call. Returns the number of executed programs too.
 fn run_and_count(call: &Call<'_>) -> (Outcome, usize) {
     let scratch = Scratch::new("execve");
     let log = scratch.path().join("log");
@@ -60,7 +60,7 @@ fn run_and_count(call: &Call<'_>) -> (Outcome, usize) {
     (outcome, text.lines().filter(|line| line.contains("execve(") && line.ends_with("= 0")).count())
 }
 
-/// A result without what differs from pod to pod and from ADD to ADD.
+/// A result without the values that differ between pods and ADDs.
 fn shape(result: &Value, pod: &Pod) -> String {
     let netns = pod.eth0().netns.expect("a pod is alive").display().to_string();
     let mut result = result.clone();
@@ -81,7 +81,7 @@ fn every_verb_takes_one_process_and_answers_the_same_as_with_two() {
             assert_eq!(processes, ipam.processes(), "{verb} with IPAM {ipam:?}: {outcome}");
             outcome.expect_ok()
         };
-        // Its lease is named by the attachment alone, so that both rounds have the same.
+        // Its lease only contains the attachment, so that both rounds have the same lease.
         let eth0 = pod.eth0().args("IP=172.20.56.20");
         let added = run(plugin.call("ADD", &eth0), "ADD").json();
         run(plugin.clone().with("prevResult", added.clone()).call("CHECK", &eth0), "CHECK");
@@ -177,7 +177,7 @@ fn the_program_is_ipam_under_any_name_that_ipam_type_says() {
 #[test]
 fn the_program_is_ipam_behind_a_script_and_for_another_main_plugin() {
     let (clean, pod, folder) = (Clean::new(), Pod::new(), Ipam::Linked.folder());
-    // Whatever the program behind the script is called.
+    // The program behind the script may have any name.
     copy(&folder.path().join("vlan-bridge"), &folder.path().join("real"));
     fs::remove_file(folder.path().join("vlan-bridge-ipam")).unwrap();
     let script = format!("#!/bin/sh\nexec {}/real\n", folder.path().display());

@@ -1,5 +1,5 @@
-//! Pods' ports, after somebody has taken them out of their bridge, or the bridge away: any later call puts
-//! them back.
+//! Pods' ports after a program has taken them out of their bridge, or has deleted the bridge. Any later call
+//! restores them.
 
 use integration::{Node, Outcome, Pod, Site, set_keys};
 use serde_json::json;
@@ -9,7 +9,7 @@ fn bridge_of(node: &Node, port: &str) -> Option<String> {
     node.ip_json(&format!("link show dev {port}"))[0]["master"].as_str().map(str::to_owned)
 }
 
-/// As NetworkManager, nmstate and ifreload do, and as the folklore says.
+/// Changes that NetworkManager, nmstate and ifreload make, and common manual ones.
 #[test]
 fn a_port_that_was_taken_out_or_lost_its_bridge_is_back_with_the_next_call_of_any() {
     for harm in ["link set PORT nomaster", "link del br136"] {
@@ -19,7 +19,7 @@ fn a_port_that_was_taken_out_or_lost_its_bridge_is_back_with_the_next_call_of_an
             let mut list = site.list();
             set_keys(&mut list["plugins"][0], &keys);
             let plugin = site.node.plugin(&list);
-            // Another network of the node, whose calls put it back too.
+            // Another network of the node. Its calls restore the port too.
             let local = json!({"type": "vlan-bridge", "bridge": "cni0",
                 "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.22.0.0/24"}});
             let local = site.node.plugin(&site.node.list("local", &[local]));
@@ -88,7 +88,7 @@ fn a_port_whose_recorded_ipam_would_be_refused_by_now_is_restored() {
     plugin.check(&pod.eth0(), &result).expect_ok();
 }
 
-/// A gateway's bridge comes back with the gateway.
+/// A gateway's bridge is restored with its gateway address.
 #[test]
 fn a_gateways_bridge_that_was_deleted_is_back_with_its_address() {
     let (node, pods) = (Node::new("node"), [Pod::new(), Pod::new()]);
@@ -103,14 +103,14 @@ fn a_gateways_bridge_that_was_deleted_is_back_with_its_address() {
     ));
     node.ip("link del cni0");
     other.add(&pods[1].eth0()).expect_ok();
-    // The pod knows its gateway by the MAC that it had.
+    // The pod still has the gateway's former MAC.
     pods[0].ip("neigh flush dev eth0");
     for gateway in ["10.22.0.1", "fd00:22::1"] {
         pods[0].wait_for(gateway);
     }
 }
 
-/// Nothing is written down of what is gone.
+/// The record of a port is deleted with its attachment.
 #[test]
 fn a_record_goes_with_its_attachment() {
     let (site, pods) = (Site::new(), [Pod::new(), Pod::new()]);
@@ -126,7 +126,7 @@ fn a_record_goes_with_its_attachment() {
     let [_, dead] = pods;
     let eth0 = dead.eth0();
     drop(dead);
-    // By whichever call comes first: its DEL, or another pod's.
+    // The first call removes it: its own DEL, or a call of another pod.
     plugin.add(&Pod::new().eth0()).expect_ok();
     plugin.del(&eth0).expect_ok();
     plugin.clone().with("cni.dev/valid-attachments", json!([])).gc().expect_ok();

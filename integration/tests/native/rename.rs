@@ -1,5 +1,5 @@
-//! A network that has another name since its pods were attached: their DEL comes under the new one, and takes
-//! everything along.
+//! A network that was renamed after its pods were attached. Their DEL has the new name, and removes
+//! everything.
 
 use crate::attached::Clean;
 use crate::doctor::{LIST, with_pod};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// The same network under a name of before or after.
+/// The same network with its old or new name.
 fn named<'a>(clean: &'a Clean, name: &str) -> Plugin<'a> {
     clean.plugin().with("name", json!(name)).with("guard", json!(true))
 }
@@ -62,7 +62,7 @@ fn so_do_host_ports_and_a_network_without_records() {
     nat.local().with("name", json!("new")).del(&eth0).expect_ok();
     assert_eq!(nat.count("8080"), 0);
     nat.assert_nothing_left();
-    // Of this one only its port's record tells, once the veth is gone.
+    // After the veth is gone, only the port's record names this attachment.
     let plain =
         nat.local().with("name", json!("plain")).with("ipMasq", json!(false)).with("bridge", json!("br9"));
     let plain = plain.with("isDefaultGateway", json!(false));
@@ -75,7 +75,7 @@ fn so_do_host_ports_and_a_network_without_records() {
     assert!(nat.node.leases("plain").is_empty());
 }
 
-/// An ADD is refused for whatever reason, and its DEL must not reach what another network attached.
+/// An ADD is refused for any reason, and its DEL must not touch the attachment of another network.
 #[test]
 fn a_refused_adds_del_leaves_the_other_networks_attachment() {
     let clean = Clean::new();
@@ -100,7 +100,7 @@ fn a_refused_adds_del_leaves_the_other_networks_attachment() {
     clean.assert_nothing_left(&pod);
 }
 
-/// Names that are as long as the plugin takes them, each in a way that the kernel could not hold as they are.
+/// The longest names that the plugin accepts. The kernel could not store them unchanged.
 #[test]
 fn the_longest_names_are_attached_and_detached() {
     let nat = Nat::new();

@@ -1,5 +1,5 @@
-//! `vlan-bridgectl repair` after each way of taking something away from attached pods: one call, and CHECK
-//! and doctor are content.
+//! `vlan-bridgectl repair` after the loss of each part of attached pods. After one call, CHECK and doctor
+//! have no finding.
 
 use crate::nat::with_ports;
 use integration::{AddResult, Attachment, Ctl, Plugin, Pod, Server, Site, Transport, ask, at};
@@ -8,7 +8,7 @@ use serde_json::json;
 /// A node with pods of an uplink's network, one of them with a host port, and with a pod behind NAT.
 struct Scene<'a> {
     site: &'a Site,
-    /// The node's ends of the veths of the former.
+    /// The node's ends of the pods' veths.
     ports: [String; 2],
     /// Their MACs.
     macs: [String; 2],
@@ -28,7 +28,7 @@ impl Scene<'_> {
     }
 }
 
-/// What somebody does to a node, and a part of what `repair` says of it.
+/// A change of a node, and a part of the line that `repair` prints.
 struct Harm {
     what: &'static str,
     harm: fn(&Scene<'_>),
@@ -132,7 +132,7 @@ const HARMS: &[Harm] = &[
         told: "forwarding of IPv4 was off",
     },
     Harm {
-        // The flush above has taken the policy along.
+        // The flush above has also removed the policy.
         what: "a FORWARD policy without our rule",
         harm: |scene| scene.run("iptables -P FORWARD DROP"),
         told: "chain FORWARD of table ip filter drops",
@@ -196,7 +196,7 @@ fn repair_puts_back_what_was_taken_away_and_doctor_finds_no_failure() {
     }
 }
 
-/// What the operator has to fix is named, and the exit status tells.
+/// repair names the faults that the operator must fix, and its exit status shows them.
 #[test]
 fn repair_says_what_is_left() {
     let (site, pod) = (Site::new(), Pod::new());
@@ -209,7 +209,7 @@ fn repair_says_what_is_left() {
     assert!(!told.ok() && told.stdout.contains("nic0"), "{told}");
 }
 
-/// What could not be put back is told with its reason, and what can be is put back all the same.
+/// repair reports each part that it could not restore, with the reason, and restores the others.
 #[test]
 fn repair_says_what_it_could_not_do() {
     let (site, pod, local) = (Site::new(), Pod::new(), Pod::new());

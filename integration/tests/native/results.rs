@@ -1,4 +1,4 @@
-//! What ADD answers is what the kernel has, and what was asked for is what comes.
+//! ADD's result matches the kernel, and the request.
 
 use integration::{Attachment, Pod, Site};
 use serde_json::{Value, json};
@@ -117,7 +117,7 @@ fn a_mac_is_asked_for_in_three_ways_of_falling_rank() {
         assert_eq!(reported, pod.mac("eth0"));
         match [runtime, config, args].into_iter().find(|mac| !mac.is_empty()) {
             Some(first) => assert_eq!(reported, first),
-            // Locally administered and no group.
+            // Locally administered, and not multicast.
             None => assert!(["2", "6", "a", "e"].contains(&&reported[1..2]), "{reported}"),
         }
         client.check(&attachment).expect_ok();
@@ -125,7 +125,7 @@ fn a_mac_is_asked_for_in_three_ways_of_falling_rank() {
     }
 }
 
-/// A request for an address in each of the three ways.
+/// A request for an address by each of the three keys.
 fn requests(pod: &Pod, wanted: &str) -> [(Attachment, Value); 3] {
     [
         (pod.eth0().args(&format!("IP={wanted}")), json!({})),
@@ -138,7 +138,7 @@ fn requests(pod: &Pod, wanted: &str) -> [(Attachment, Value); 3] {
 fn an_address_is_asked_for_in_three_ways() {
     let site = Site::new();
     let pod = Pod::new();
-    // A prefix length is ignored: the pod's is the subnet's.
+    // A prefix length is ignored. The pod gets the subnet's prefix length.
     for wanted in ["172.20.56.25", "172.20.56.25/32"] {
         for (attachment, args) in requests(&pod, wanted) {
             let mut list = site.list();

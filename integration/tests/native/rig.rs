@@ -1,4 +1,5 @@
-//! The rig itself on the running kernel, tried out with the reference plugins: what it says of them is known.
+//! The test network itself on the running kernel, tested with the reference plugins, whose behaviour is
+//! known.
 
 use integration::{Capture, Namespace, Pod, Site, Snapshot, run};
 use serde_json::{Value, json};
@@ -33,7 +34,7 @@ fn the_client_runs_every_verb_of_a_chain() {
     pod.ip("addr flush dev eth0");
     assert!(!client.check(&eth0).ok());
 
-    // GC first deletes what the cache holds and nobody calls valid.
+    // GC first deletes the cached attachments that are not listed as valid.
     client.gc(Some(&[&eth0])).expect_ok();
     assert!(pod.has_link("eth0"));
     client.gc(Some(&[])).expect_ok();

@@ -1,5 +1,5 @@
-//! Real container runtimes on one node: what they ask of a plugin, and that nothing is left when they have
-//! finished.
+//! Real container runtimes on one node: their requirements for a plugin, and the removal of everything at the
+//! end.
 
 use integration::{Background, Containerd, Host, IMAGE, Podman, Port, Release, Site, Snapshot, greets, poll};
 use serde_json::{Value, json};
@@ -8,21 +8,21 @@ use std::net::IpAddr;
 use std::slice;
 use std::time::Duration;
 
-/// How long a runtime may take to notice something.
+/// The time limit for a runtime to notice a change.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The site's network, with leases where a node has them, in the newest version that everybody takes.
+/// The site's network with leases in the default folder, in the newest version that all runtimes support.
 pub fn list(site: &Site) -> Value {
     json!({"cniVersion": "1.0.0", "name": Site::NETWORK, "plugins": [site.conf()]})
 }
 
-/// The container answers the router, which is a machine of the network like any other.
+/// The container answers the router, which stands for any machine of the network.
 #[track_caller]
 fn answers(site: &Site, ip: IpAddr) {
     poll(LIMIT, &format!("an answer from {ip}"), || greets(&site.router, (ip, 80).into()));
 }
 
-/// Nothing is held, nothing is running, and the node is as it was.
+/// No address is held, no container runs, and the node is unchanged.
 #[track_caller]
 pub fn nothing_left(site: &Site, host: &Host, before: &Snapshot) {
     assert!(host.leases(Site::NETWORK).is_empty(), "{:?}", host.leases(Site::NETWORK));
@@ -33,7 +33,7 @@ pub fn nothing_left(site: &Site, host: &Host, before: &Snapshot) {
     before.assert_unchanged(&site.node);
 }
 
-/// A containerd that has had a sandbox, so that the bridge is there, and what the node is like then.
+/// A containerd after its first sandbox, so that the bridge exists, and a snapshot of the node.
 fn settled(site: &Site, release: Release, list: &Value) -> (Containerd, Snapshot) {
     let containerd = Containerd::start(&site.node, release);
     containerd.set_lists(slice::from_ref(list));
@@ -70,7 +70,7 @@ fn sandboxes_of_containerd_come_and_go_and_outlive_its_restarts() {
         containerd
             .ctr(&format!("--namespace k8s.io task kill --signal KILL {}", sandboxes[2].id))
             .expect_ok();
-        // While its shim is going, containerd may fail; kubelet asks until it is stopped.
+        // While its shim ends, containerd may fail. kubelet repeats the stop until it succeeds.
         poll(LIMIT, "the end of a killed sandbox", || containerd.cri().stop(&sandboxes[2]).is_ok());
         containerd.remove(&sandboxes[2]);
         nothing_left(&site, &containerd, &before);
@@ -87,7 +87,7 @@ fn containers_of_ctr_reach_the_router_and_leave_nothing() {
         containerd.leases(Site::NETWORK).into_iter().for_each(|ip| answers(&site, ip));
         for (id, process) in &mut running {
             containerd.ctr(&format!("task kill --signal KILL {id}")).expect_ok();
-            // It takes the network away, with an empty CNI_NETNS, before it ends.
+            // containerd removes the network with an empty CNI_NETNS before it ends.
             poll(LIMIT, "the end of ctr", || !process.is_alive());
         }
         nothing_left(&site, &containerd, &before);
@@ -162,7 +162,7 @@ fn a_user_other_than_root_is_told_that_podman_cannot_reach_the_uplink() {
     );
 }
 
-/// The node's address, to which the host ports belong.
+/// The node's address for host ports.
 const NODE: &str = "192.0.2.1";
 
 /// A site whose node has a network in NAT mode.
@@ -179,7 +179,7 @@ pub fn nat_site() -> (Site, Value) {
     (site, list)
 }
 
-/// The host port leads to a container, from another machine.
+/// The host port leads to a container, for another machine.
 #[track_caller]
 pub fn published(site: &Site, port: u16) {
     let to = format!("{NODE}:{port}").parse().unwrap();
@@ -216,8 +216,7 @@ fn host_ports_of_podman_lead_to_its_containers_until_they_go() {
     nothing_left(&site, &podman, &before);
 }
 
-/// What the DaemonSet says of its containers: the arguments after `vlan-bridgectl`, and the folders of the
-/// node with their places.
+/// The DaemonSet's containers: the arguments after `vlan-bridgectl`, and the mounted folders of the node.
 fn daemonset(name: &str) -> (String, Vec<String>) {
     let text = include_str!("../../../deploy/base/daemonset.yaml");
     let daemonset: Value = serde_yaml_ng::from_str(text).unwrap();
@@ -282,7 +281,7 @@ fn the_image_installs_as_the_daemonset_says_and_again_when_the_network_changes()
     poll(LIMIT, "the list changes", || installed().contains("1400"));
 }
 
-/// As k3s starts its own, for one: nobody reads `/etc/containerd/config.toml`.
+/// As k3s starts its own containerd, which does not read `/etc/containerd/config.toml`.
 #[test]
 fn a_containerd_with_its_configuration_elsewhere_gets_everything_where_it_looks() {
     for release in Release::ALL {

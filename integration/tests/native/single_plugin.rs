@@ -1,5 +1,5 @@
-//! The configuration of a single plugin, in a `.conf`, is a list of one to runtimes, and so it is to
-//! `vlan-bridgectl`. And what stands in a list for the sake of several runtimes.
+//! Runtimes read the configuration of a single plugin, in a `.conf`, as a list with one plugin, and so does
+//! `vlan-bridgectl`. Also tests keys of lists that only some runtimes use.
 
 use crate::doctor::find;
 use integration::{Ctl, Node, Pod};
@@ -8,7 +8,7 @@ use std::fs;
 
 const CONF: &str = "/etc/cni/net.d/11-crio-ipv4-bridge.conf";
 
-/// As CRI-O's package has it.
+/// The list of CRI-O's package.
 fn single(node: &Node) -> Value {
     json!({"cniVersion": "1.0.0", "name": "crio", "type": "vlan-bridge", "bridge": "cni0", "isGateway": true,
         "ipMasq": true, "hairpinMode": true,
@@ -41,7 +41,7 @@ fn a_single_plugin_is_a_list_of_one() {
     let told = ctl.run("status").expect_ok();
     assert!(told.stdout.starts_with("NETWORK  crio: bridge cni0 up"), "{told}");
     assert!(told.stdout.contains("\n10.85.0.2 "), "{told}");
-    // Its own DEL is called, as a list's is.
+    // Its own DEL is called, as for a list.
     ctl.run("uninstall --force").expect_ok();
     assert!(node.leases("crio").is_empty() && !ctl.has("/opt/cni/bin/vlan-bridge"));
     assert!(!pod.has_link("eth0"));
@@ -110,7 +110,7 @@ fn a_list_that_runtimes_share_has_no_gc() {
     let (told, list) = install(line);
     assert_eq!(list["disableGC"], true);
     assert!(told.contains("disableGC: true: containerd and crio share this network"), "{told}");
-    // Who says otherwise has their reasons.
+    // An explicit setting is kept.
     let mut own = list;
     own["disableGC"] = json!(false);
     ctl.write("/etc/10-local.conflist", &own.to_string());

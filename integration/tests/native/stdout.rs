@@ -1,11 +1,11 @@
-//! A result that nobody can receive: the ADD fails, and nothing of it stays.
+//! A result that no process can read: the ADD fails, and everything is removed.
 
 use crate::attached::Clean;
 use crate::ipam::Ipam;
 use integration::{Call, Outcome, Pod, eth0, plugin, run};
 use std::process::Command;
 
-/// What a shell does with the stdout of a call whose plugin is `"$0"`.
+/// The shell lines that run the plugin `"$0"` and treat its stdout.
 const LOST: [(&str, &str); 3] = [
     ("closed", "exec \"$0\" >&-"),
     ("full", "exec \"$0\" >/dev/full"),
@@ -42,7 +42,7 @@ fn so_does_that_of_the_ipam_plugin() {
         fails(&ipam.plugin().call("ADD", &eth0("c1")), what, script);
         assert!(ipam.leases().is_empty() && ipam.records().is_empty(), "{what}");
     }
-    // DEL says nothing, so nothing of it is lost.
+    // DEL prints nothing, so no output is lost.
     ipam.plugin().add(&eth0("c1")).expect_ok();
     let outcome = ipam.plugin().call("DEL", &eth0("c1")).run_under(&["sh", "-c", LOST[0].1]);
     assert!(outcome.ok() && ipam.leases().is_empty(), "{outcome}");

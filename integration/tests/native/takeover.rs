@@ -1,4 +1,4 @@
-//! Changing `type` with pods running: attachments that the reference plugins made, and the way back.
+//! Changing `type` with running pods: attachments that the reference plugins made, and the change back.
 
 use crate::attached::Clean;
 use integration::{Plugin, Pod, Site};
@@ -33,7 +33,7 @@ fn ours_detaches_what_the_reference_plugins_attached() {
 
     clean.plugin().del(&pod.eth0()).expect_ok();
     assert!(!pod.has_link("eth0"));
-    // With the pod's namespace goes the veth.
+    // The veth is deleted with the pod's namespace.
     let eth0 = gone.eth0();
     drop(gone);
     clean.plugin().del(&eth0.clone().without_netns()).expect_ok();
@@ -50,7 +50,7 @@ fn the_reference_plugins_detach_what_ours_attached() {
     clean.plugin().add(&pod.eth0()).expect_ok();
     reference(&clean).del(&pod.eth0()).expect_ok();
     assert!(!pod.has_link("eth0"));
-    // It knows nothing of the node's route to the pod.
+    // The reference does not know the node's route to the pod.
     clean.plugin().with("cni.dev/valid-attachments", json!([])).gc().expect_ok();
     clean.assert_nothing_left(&pod);
     clean.plugin().del(&pod.eth0()).expect_ok();

@@ -1,10 +1,10 @@
-//! DEL: whatever is gone or broken by then, all that is ours goes, and it says so as often as it is asked.
+//! DEL removes everything of an attachment, even if parts are gone or broken, and a repeated DEL succeeds.
 
 use crate::attached::{Clean, FakeIpam, add_through};
 use integration::{Attachment, Pod, Site, Snapshot};
 use serde_json::{Value, json};
 
-/// Attaches a pod, spoils something, detaches it twice, and looks that nothing is left.
+/// Attaches a pod, breaks something, detaches the pod twice, and checks that nothing is left.
 #[track_caller]
 fn goes_after(spoil: impl FnOnce(&Clean, &Pod, &str)) {
     let (clean, pod) = (Clean::new(), Pod::new());
@@ -145,7 +145,7 @@ fn the_link_is_down_before_its_address_is_free_for_others() {
     clean.assert_nothing_left(&pod);
 }
 
-/// Notes how the pod's interface is when IPAM is called.
+/// Records the state of the pod's interface when IPAM is called.
 const LOOK: &str = "ip -n \"${CNI_NETNS##*/}\" -o link show dev eth0 > \"$folder/at-$CNI_COMMAND\" 2>&1";
 
 /// With carrier on the pod's end, frames pass.
@@ -188,7 +188,7 @@ fn what_a_killed_add_left_is_silent_before_its_address_is_free_for_others() {
 fn a_second_interface_of_the_same_pod_outlives_the_first() {
     let (clean, pod) = (Clean::new(), Pod::new());
     let net1 = pod.interface("net1");
-    // Without routes: two default routes are one too many.
+    // Without routes, because a second default route would fail.
     let mut list = clean.site.list();
     list["plugins"][0]["ipam"]["routes"] = json!([]);
     let second = clean.site.node.plugin(&list);
@@ -232,7 +232,7 @@ fn an_interface_of_somebody_elses_survives_the_del_of_a_refused_add() {
     let clean = Clean::new();
     let node = &clean.site.node;
     node.ip("link add other type bridge\nlink set other up");
-    // Where its peer is: in the pod, on the node, in a bridge that is not this network's.
+    // The peer is in the pod, on the node, or in a bridge of another network.
     for (netns, master) in [("POD", ""), ("NODE", ""), ("NODE", "master other")] {
         let pod = Pod::new();
         let netns = netns.replace("POD", pod.name()).replace("NODE", node.name());
@@ -275,8 +275,8 @@ fn an_attachment_to_one_network_survives_the_del_from_another() {
 fn an_interface_index_of_another_namespace_proves_nothing() {
     let (clean, theirs, pod, elsewhere) = (Clean::new(), Pod::new(), Pod::new(), Pod::new());
     let node = &clean.site.node;
-    // As the reference plugin attaches a pod. Another has an `eth0` of the same number as that pod's, and its
-    // peer, in a third namespace, that of the port.
+    // An attachment of the reference plugin. Another pod has an `eth0` with the same index. Its peer, in a
+    // third namespace, has the same index as the port.
     node.ip(&format!(
         "link add ref type veth peer name eth0 netns {}\nlink set ref master br136 up",
         theirs.name()

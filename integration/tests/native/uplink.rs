@@ -1,4 +1,5 @@
-//! A plain NIC as the uplink: what is refused before anything is touched, and what of an operator's is kept.
+//! A plain NIC as the uplink: the refusals before anything is touched, and the operator's settings that are
+//! kept.
 
 pub(crate) mod boundary;
 
@@ -50,7 +51,7 @@ fn a_bridge_has_one_uplink() {
     site.node.assert_refuses(&second, &["nic0", "nic1", "br136"]);
     assert_eq!(site.node.plugin(&second).status().error_code(), 50);
     assert!(pod.pings(Site::GATEWAY));
-    // What is no uplink is no obstacle: a virtual machine's port, say.
+    // A port that is not an uplink, such as a virtual machine's, is not an obstacle.
     site.node.ip("link set port1 master br136");
     site.node.plugin(&first).add(&Pod::new().eth0()).expect_ok();
 }
@@ -139,7 +140,7 @@ fn a_bridge_that_we_make_has_the_uplinks_mac_and_mtu_and_no_forward_delay() {
     assert_eq!(bridge["linkinfo"]["info_data"]["forward_delay"], 0);
     assert_eq!(pod.ip_json("link show dev eth0")[0]["mtu"], 1400);
     assert_eq!(site.node.sysctl("net/ipv6/conf/br136/accept_ra"), "0");
-    // Pinned: not the lowest of its ports' MACs, as they come and go.
+    // The bridge's MAC is pinned. It does not follow the lowest MAC of its ports.
     let low = Pod::new();
     let eth0 = low.eth0().capabilities(json!({"mac": "02:00:00:00:00:01"}));
     site.node.plugin(&site.list()).add(&eth0).expect_ok();
@@ -160,7 +161,7 @@ fn a_smaller_mtu_of_one_network_does_not_shrink_the_bridge_of_all() {
         pod
     };
     let eth0 = |pod: &Pod| pod.ip_json("link show dev eth0")[0]["mtu"].clone();
-    // An operator's, complete with its uplink; then one of ours.
+    // First an operator's bridge with its uplink, then a bridge that the plugin made.
     site.node.ip("link add br136 type bridge forward_delay 0\nlink set nic0 master br136\n\
                   link set br136 up");
     let pod = attached(&narrow);
@@ -181,7 +182,7 @@ struct Monitor {
 }
 
 impl Monitor {
-    /// Starts one and waits until it is heard to hear.
+    /// Starts one and waits until it prints a test change.
     fn start(node: &Node) -> Monitor {
         let output = node.folder().path().join("monitor");
         let mut command = node.command("ip");
@@ -192,11 +193,11 @@ impl Monitor {
         monitor
     }
 
-    /// What it has printed until now.
+    /// Its output until now.
     fn text(&mut self, node: &Node) -> String {
         let mut text = String::new();
         poll(Duration::from_secs(10), "ip monitor hears a change of ours", || {
-            // Another value each time, for no change is no news.
+            // Another value each time, because only a change is announced.
             self.mtu += 1;
             node.ip(&format!("link set lo mtu {}", self.mtu));
             text = std::fs::read_to_string(&self.output).unwrap();
@@ -241,7 +242,7 @@ fn advertise(site: &Site) {
 fn router_advertisements_configure_neither_bridge_nor_pod() {
     let (clean, pod, control) = (Clean::new(), Pod::new(), Pod::new());
     clean.plugin().add(&pod.eth0()).expect_ok();
-    // What hears them too, and takes them: an interface of nobody's on the same bridge.
+    // The control: an interface without an attachment on the same bridge, which accepts them.
     clean.site.node.ip(&format!(
         "link add control type veth peer name eth0 netns {}\nlink set control master br136 up",
         control.name()
@@ -268,8 +269,8 @@ fn router_advertisements_configure_neither_bridge_nor_pod() {
     }
 }
 
-/// DHCP for IPv4 with SLAAC, as with the reference: only a pod with IPv6 addresses of its own, or a guard
-/// that knows no others, takes none.
+/// DHCP for IPv4 with SLAAC, as with the reference. A pod ignores advertisements only if it has assigned IPv6
+/// addresses, or a guard that allows no others.
 #[test]
 fn router_advertisements_configure_a_pod_where_nobody_else_gives_it_ipv6() {
     let v4 = json!([[{"subnet": "172.20.56.0/24"}]]);

@@ -1,4 +1,4 @@
-//! Every version of the specification: which verbs it has, and the exact shape of its results.
+//! Every version of the specification: its verbs, and the exact shape of its results.
 
 use integration::{Pod, Site, Snapshot, product};
 use serde_json::{Value, json};
@@ -89,8 +89,8 @@ fn version_names_all_of_them() {
         list["plugins"][0]["type"] = json!(name);
         let answer = site.node.plugin(&list).version().expect_ok().json();
         assert_eq!(answer, json!({"cniVersion": "1.1.0", "supportedVersions": VERSIONS}), "{name}");
-        // Runtimes ask with nothing but a version on stdin, or with nothing at all, and with no other
-        // variable.
+        // Runtimes send VERSION with only a version on stdin, or with empty stdin, and without other
+        // variables.
         for stdin in ["", "{}", r#"{"cniVersion": "0.4.0"}"#] {
             let call = site.node.plugin(&list).call_without_attachment("VERSION").without_env("CNI_PATH");
             let answer = call.stdin(stdin).run().expect_ok().json();

@@ -50,9 +50,9 @@ impl fmt::Display for Usage {
 }
 
 impl Store {
-    /// The next address of a set: one that was never assigned, otherwise the one that has been free the
-    /// longest, which has also cooled down the longest. `None` if all are held. The address stays the next
-    /// one until it is [claimed](Store::claim).
+    /// The next address of a set: an address that was never assigned, otherwise the address that has been
+    /// free the longest. That address has also cooled down the longest. `None` if all are held. The address
+    /// stays the next one until it is [claimed](Store::claim).
     ///
     /// # Errors
     /// If a table cannot be read or created.

@@ -154,7 +154,7 @@ impl Table {
         head.last_freed = free.last().map_or(0, |(_, position)| position + 1);
         head.free = u32::try_from(free.len()).unwrap_or(u32::MAX);
         bytes[..HEAD as usize].copy_from_slice(&head.encode());
-        // Any existing file is removed, even one that is no regular file or of unknown size.
+        // Any existing file is removed, even if it is not a regular file or its size is unknown.
         let _ = std::fs::remove_file(path);
         let file = open::options().read(true).write(true).create_new(true).open(path)?;
         file.write_all_at(&bytes, 0)?;

@@ -8,7 +8,7 @@ const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_000;
 
-/// An archive in memory. Paths are relative to the guest's root; their parent folders come by themselves.
+/// An archive in memory. Paths are relative to the guest's root. Parent folders are added automatically.
 pub(crate) struct Archive {
     bytes: Vec<u8>,
     seen: HashSet<String>,
@@ -30,7 +30,7 @@ impl Archive {
         self.entry(path, DIRECTORY | 0o755, &[]);
     }
 
-    /// Adds a file; one that is there already stays.
+    /// Adds a file. An existing one stays.
     pub(crate) fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
         self.entry(path, REGULAR | mode, content);
     }
@@ -58,7 +58,7 @@ impl Archive {
     }
 
     fn record(&mut self, name: &str, mode: u32, content: &[u8]) {
-        // The inode tells hard links apart; files with one link each need none.
+        // Inodes identify hard links. Files with a single link need none.
         let (inode, uid, gid, links, mtime, device, checksum) = (0, 0, 0, 1, 0, [0; 4], 0);
         let head = [inode, mode as usize, uid, gid, links, mtime, content.len()];
         self.bytes.extend_from_slice(b"070701");

@@ -1,4 +1,4 @@
-//! The kernel modules that the guest loads, in an order in which each finds what it needs.
+//! The kernel modules that the guest loads. Each comes after the modules that it needs.
 
 use super::archive::Archive;
 use crate::provision::Kernel;
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::fs;
 
-/// What the data centre, the plugins and their peers need of the kernel.
+/// The modules that the data centre, the plugins and the reference plugins need.
 const WANTED: [&str; 37] = [
     "8021q",
     "act_mirred",
@@ -47,11 +47,11 @@ const WANTED: [&str; 37] = [
     "xt_mark",
 ];
 
-/// What a module is told so that loading it makes no interface.
+/// The parameters that keep a module from making an interface.
 const OPTIONS: [(&str, &str); 3] =
     [("bonding", "max_bonds=0"), ("dummy", "numdummies=0"), ("ifb", "numifbs=0")];
 
-/// Adds the modules and `order`, the list that init goes through.
+/// Adds the modules and `order`, the list that init loads.
 pub(super) fn add(archive: &mut Archive, kernel: &Kernel) -> Result<()> {
     let read = |name: &str| {
         let path = kernel.modules.join(name);

@@ -9,9 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// Kernel parameters: quiet; anything that would make a verdict worthless ends the guest at once; and
-/// libraries at the same addresses in every process, which the emulator then translates once: programs start
-/// in less than half the time.
+/// Kernel parameters. Errors that would make a verdict worthless end the guest at once. Libraries have the
+/// same addresses in every process, so the emulator translates them once, and programs start in less than
+/// half the time.
 const PARAMETERS: &str =
     "console=ttyS0 quiet panic=-1 oops=panic mitigations=off norandmaps random.trust_cpu=on";
 
@@ -28,11 +28,11 @@ pub(super) fn boot(
 ) -> Result<i32> {
     let (console, verdict) = (dir.join("console"), dir.join("verdict"));
     let interactive = job.command.is_empty();
-    // Whatever ends us ends the guest.
+    // The guest ends with this process, however it ends.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
-    // Emulation, not KVM: nested guests that hang are worse than slow ones. The host's real CPU count is what
-    // the emulator's threads can use. Four levels of page tables are walked sooner than five.
+    // Emulation instead of KVM, because nested guests that hang are worse than slow ones. The emulator's
+    // threads can use all CPUs of the host. Four levels of page tables are faster than five.
     command.args([
         "-M",
         "pc",
@@ -69,10 +69,10 @@ pub(super) fn boot(
         .ok_or_else(|| anyhow!("the guest died without a verdict\n{}", tail(&console)))
 }
 
-/// Forwards output until the emulator closes it; false when the deadline came first.
+/// Forwards output until the emulator closes it. False if the deadline came first.
 fn forward(child: &mut Child, deadline: Duration, line: &mut dyn FnMut(&str)) -> bool {
     let Some(stdout) = child.stdout.take() else {
-        // A person sits at the guest's terminal: no deadline, and nothing to forward.
+        // A person uses the guest's terminal, so there is no deadline and nothing to forward.
         return child.wait().is_ok();
     };
     let (sender, receiver) = mpsc::channel();

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Real programs; whatever else a script calls is busybox's.
+/// Real programs. busybox provides all others.
 const PROGRAMS: [&str; 11] =
     ["bash", "bridge", "busybox", "ip", "nft", "nsenter", "ping", "strace", "tc", "tcpdump", "unshare"];
 
@@ -19,7 +19,7 @@ pub(super) fn add_base(archive: &mut Archive) -> Result<()> {
     {
         archive.dir(dir);
     }
-    // One folder of programs by every name it has on real systems.
+    // One folder of programs, by every name that real systems use.
     for (link, to) in [
         ("bin", "usr/bin"),
         ("sbin", "usr/bin"),
@@ -50,7 +50,7 @@ pub(super) fn add_base(archive: &mut Archive) -> Result<()> {
 pub(super) fn add_program(archive: &mut Archive, here: &Path, there: &str) -> Result<()> {
     let content = fs::read(here).with_context(|| format!("cannot read {}", here.display()))?;
     archive.file(there, 0o755, &content);
-    // ldd fails on static binaries and on scripts, which is an answer too.
+    // ldd fails on static binaries and scripts, which need no library.
     let listed = output(Command::new("ldd").arg(here)).unwrap_or_default();
     for library in libraries(&listed) {
         let target = library.strip_prefix("/usr").unwrap_or(library);

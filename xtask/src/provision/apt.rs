@@ -1,4 +1,4 @@
-//! apt, for the machine's own release and, by a configuration of our own, for another one.
+//! apt, for the machine's own release, and with our own configuration for another release.
 
 use crate::command::{output, run};
 use crate::workspace;
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the rig calls, and the package that brings it. A program that is there is left alone.
+/// The programs that the tests call, and their packages. Installed programs are left alone.
 const PROGRAMS: [(&str, &str); 10] = [
     ("bash", "bash"),
     ("busybox", "busybox-static"),
@@ -48,7 +48,7 @@ pub(crate) fn install_programs(with_emulator: bool) -> Result<()> {
     Ok(())
 }
 
-/// Where a program is; like `which`, but with the folders for administrators.
+/// The path of a program. Unlike `which`, this also looks in the folders for administrators.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')
@@ -57,8 +57,8 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// The first package that `package` depends on whose name starts with `prefix`: what a metapackage stands
-/// for.
+/// The first package that `package` depends on whose name starts with `prefix`: the package behind a
+/// metapackage.
 pub(super) fn dependency(package: &str, prefix: &str) -> Result<String> {
     dependency_with(package, prefix, &[])
 }
@@ -85,7 +85,7 @@ pub(super) fn download_missing(packages: &[&str]) -> Result<PathBuf> {
         let mut command = Command::new("apt-get");
         command.arg("-o").arg(format!("Dir::Cache::Archives={}", dir.display()));
         command.args(["-o", "APT::Sandbox::User=root", "--no-install-recommends", "-y"]);
-        // A package that is installed is fetched all the same.
+        // An installed package is fetched too.
         command.args(["--download-only", "--reinstall", "install"]).args(packages);
         output(&mut command)
     })?;
@@ -98,7 +98,7 @@ pub(super) fn download(packages: &[String], options: &[String]) -> Result<PathBu
     with_fresh_lists(options, || {
         let mut command = Command::new("apt-get");
         command.current_dir(&dir).args(options);
-        // Our folder need not be readable for apt's own user, and that is no news to anyone.
+        // apt's own user may be unable to read our folder, so its warning about that is dropped.
         command.args(["-o", "APT::Sandbox::User=root", "download"]).args(packages);
         output(&mut command)
     })?;
@@ -125,8 +125,8 @@ fn folder() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Does `action`, and when it fails does it once more after `apt-get update`: a new machine has no lists, an
-/// old one has lists whose packages are gone.
+/// Runs `action`. If it fails, runs it again after `apt-get update`: a new machine has no lists, and an old
+/// one may have outdated lists.
 fn with_fresh_lists<T>(options: &[String], action: impl Fn() -> Result<T>) -> Result<T> {
     action().or_else(|_| {
         run(Command::new("apt-get").args(options).args(["-qq", "update"]))?;

@@ -1,5 +1,5 @@
-//! What drives plugins through libcni: our small driver (`integration/client`) and cnitool, both built over
-//! the packaged library with the packaged Go toolchain, all from sid and all only unpacked.
+//! The programs that call plugins through libcni: our small client (`integration/client`) and cnitool. Both
+//! are built with Debian sid's packaged library and Go toolchain, which are only unpacked.
 
 use super::{apt, once, only_entry, release, sid, unpack};
 use crate::command::run;
@@ -24,7 +24,7 @@ pub(super) fn build() -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// cnitool, which is in the source of the packaged library and in no package.
+/// cnitool. It is in the source of the packaged library, but in no binary package.
 pub(crate) fn cnitool() -> Result<PathBuf> {
     let built = once("cnitool", |dir| {
         let downloads = apt::download_source("golang-github-appc-cni", &release::sid_sources()?)?;

@@ -5,7 +5,7 @@ use super::{apt, once, unpack};
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 
-/// What a build's environment has to say for the compiler of Debian's cross packages to be used.
+/// The environment variables that make a build use the compiler of Debian's cross packages.
 pub(crate) fn cross_compiler(arch: &str) -> Result<[(String, PathBuf); 2]> {
     let (compiler, library) = match arch {
         "aarch64" => ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
@@ -16,7 +16,7 @@ pub(crate) fn cross_compiler(arch: &str) -> Result<[(String, PathBuf); 2]> {
         once(&format!("cross-{arch}"), |dir| unpack(&apt::download_missing(&[compiler, library])?, dir))?;
     Ok([
         (format!("CC_{arch}_unknown_linux_musl"), dir.join(format!("usr/bin/{arch}-linux-gnu-gcc"))),
-        // Its own libraries are not where the loader looks.
+        // The loader does not look in the folder of its libraries.
         ("LD_LIBRARY_PATH".into(), dir.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH))),
     ])
 }

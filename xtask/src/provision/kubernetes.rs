@@ -1,6 +1,5 @@
-//! Kubernetes, built from Debian's source package, which has all that it depends on, with the Go of the same
-//! release; and etcd, which is packaged. It is years old: what the plugins have to do with, it does as a new
-//! one.
+//! Kubernetes, built with Debian's Go from Debian's source package, which contains all its dependencies. etcd
+//! comes as a package. This Kubernetes is years old, but it uses CNI plugins as a new one does.
 
 use super::{apt, once, only_entry, release, unpack};
 use crate::command::{output, run};
@@ -31,7 +30,7 @@ pub(crate) fn kubernetes() -> Result<PathBuf> {
         let build = Build::prepare(workspace::rig().join("kubernetes.build"))?;
         build.describe()?;
         build.programs(dir)?;
-        // Source, toolchain and what the compiler remembers are a gigabyte and more.
+        // Source, toolchain and the compiler's cache take more than a gigabyte.
         fs::remove_dir_all(&build.dir).with_context(|| format!("cannot remove {}", build.dir.display()))
     })
 }
@@ -53,8 +52,7 @@ impl Build {
         let libraries = dir.join("go/usr/lib");
         let go = libraries.join(only_entry(&libraries)?);
         let package = apt::download_source("kubernetes", &release::own_sources()?)?;
-        // Debian's own changes are to what kubectl prints, and would need more of dpkg than this machine may
-        // have.
+        // Debian's patches only change kubectl's output, and need parts of dpkg that this machine may lack.
         let archive = with_ending(&package, ".orig.tar.gz")?;
         let mut tar = Command::new("tar");
         run(tar.arg("-xzf").arg(archive).arg("-C").arg(&source).arg("--strip-components=1"))?;
@@ -75,7 +73,7 @@ impl Build {
         command
     }
 
-    /// Generates the one package that is not in the source: what the API's types look like.
+    /// Generates the one package that is not in the source: the schema of the API's types.
     fn describe(&self) -> Result<()> {
         let generator = self.dir.join("openapi-gen");
         let package = "k8s.io/kubernetes/vendor/k8s.io/kube-openapi/cmd/openapi-gen";
@@ -89,7 +87,8 @@ impl Build {
         output(command.arg(self.dir.join("violations"))).map(|_| ())
     }
 
-    /// The folders whose types say that they want to be described, as the package's own Makefile finds them.
+    /// The folders whose types have the tag for this schema. The package's Makefile finds them in the same
+    /// way.
     fn described(&self) -> Result<BTreeSet<String>> {
         let mut folders = BTreeSet::new();
         for (root, prefix) in [("", ""), ("staging/src/", "vendor/")] {
@@ -100,7 +99,7 @@ impl Build {
                 folders.insert(format!("{prefix}{folder}"));
             }
         }
-        // Examples, and what speaks of the tag itself.
+        // Examples, and code about the tag itself.
         folders.retain(|folder| {
             !["code-generator", "sample-apiserver", "generat"].iter().any(|part| folder.contains(part))
         });
@@ -122,7 +121,7 @@ impl Build {
     }
 }
 
-/// The one file of a folder whose name ends so.
+/// The only file of a folder with this ending.
 fn with_ending(dir: &Path, ending: &str) -> Result<PathBuf> {
     for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
         let path = entry?.path();

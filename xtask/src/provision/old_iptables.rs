@@ -1,5 +1,5 @@
-//! iptables 1.8.7 of Debian 11, only unpacked: others on a node bring versions of their own, and what one
-//! writes another reads.
+//! iptables 1.8.7 of Debian 11, only unpacked. Programs on a node may bring their own iptables, and each
+//! reads the rules of the others.
 
 use super::{apt, once, release, unpack};
 use anyhow::Result;
@@ -22,7 +22,7 @@ const PACKAGES: [&str; 8] = [
 pub(super) fn old_iptables() -> Result<PathBuf> {
     const RELEASE: &str = "bullseye";
     once("iptables-1.8.7", |dir| {
-        // Named with its release, for this machine's own packages are known too.
+        // Named with its release, because apt also knows this machine's own packages.
         let packages: Vec<String> = PACKAGES.iter().map(|name| format!("{name}/{RELEASE}")).collect();
         unpack(&apt::download(&packages, &release::options(RELEASE, "deb", RELEASE)?)?, dir)
     })

@@ -45,8 +45,7 @@ pub(super) fn options(folder: &str, types: &str, suite: &str) -> Result<Vec<Stri
     Ok(settings.into_iter().flat_map(|setting| ["-o".to_owned(), setting]).collect())
 }
 
-/// The mirror this machine takes its own release from. apt is asked, as it alone reads every form of its
-/// sources.
+/// The mirror of this machine's own release. apt is asked, because only apt reads every form of its sources.
 fn mirror() -> Result<String> {
     let mut command = Command::new("apt-get");
     command.args(["indextargets", "--format", "$(REPO_URI) $(CODENAME) $(SUITE) $(COMPONENT)"]);

@@ -8,7 +8,7 @@ use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The folder with one folder of unpacked packages a runtime, and the image for all of them.
+/// The folder with the unpacked packages of each runtime in its own folder, and the image for all of them.
 ///
 /// | folder | what |
 /// |---|---|
@@ -25,7 +25,7 @@ pub(crate) fn runtimes() -> Result<PathBuf> {
     })
 }
 
-/// What of each a guest needs to have it as a runtime; all files would make the guest's memory too small.
+/// The files of each runtime that a guest needs. All files would not fit into the guest's memory.
 const FOR_GUEST: [(&str, &[&str]); 3] = [
     ("containerd", &CONTAINERD_FOR_GUEST),
     ("containerd-sid", &CONTAINERD_FOR_GUEST),
@@ -64,7 +64,7 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Unpacks what was downloaded over what is there.
+/// Unpacks the downloads over the existing files.
 fn fill(dir: &Path, name: &str, packages: &Path) -> Result<()> {
     let dir = dir.join(name);
     for part in ["etc", "usr"] {
@@ -73,7 +73,7 @@ fn fill(dir: &Path, name: &str, packages: &Path) -> Result<()> {
     unpack(packages, &dir)
 }
 
-/// What the runtimes run: busybox, serving a greeting on port 80.
+/// The image for the runtimes: busybox, serving a greeting on port 80.
 fn image() -> Result<Vec<u8>> {
     let busybox = apt::find("busybox").ok_or_else(|| anyhow!("busybox is not on this machine"))?;
     let content = fs::read(&busybox).with_context(|| format!("cannot read {}", busybox.display()))?;

@@ -1,4 +1,4 @@
-//! What a release does to `CHANGELOG.md`.
+//! Changes `CHANGELOG.md` for a release.
 
 use super::version::Version;
 use anyhow::{Context, Result, ensure};
@@ -10,7 +10,7 @@ pub(super) fn newest(text: &str) -> Option<Version> {
     text.lines().filter_map(|line| line.strip_prefix("## [")?.split_once(']')?.0.parse().ok()).max()
 }
 
-/// Gives what is unreleased to a version, and leaves an empty section above it.
+/// Gives the unreleased section to a version, and adds an empty section above it.
 pub(super) fn dated(text: &str, version: Version, date: &str) -> Result<String> {
     let heading = format!("\n{UNRELEASED}\n");
     let (before, after) =
@@ -38,7 +38,7 @@ mod tests {
         let once = dated(text, VERSION, "2026-03-04").unwrap();
         assert_eq!(once, expected);
         assert_eq!((newest(text), newest(&once)), (Some(Version([0, 1, 0])), Some(VERSION)));
-        // Now there is nothing more to release.
+        // There is nothing to release.
         assert!(dated(&once, Version([0, 3, 0]), "2026-03-05").is_err());
     }
 

@@ -1,4 +1,4 @@
-//! Versions, of three numbers, and where cargo's files have them.
+//! Versions of three numbers, and their places in cargo's files.
 
 use anyhow::{Context, Result, anyhow};
 use std::fmt;
@@ -39,7 +39,7 @@ pub(super) fn in_manifest(text: &str, version: Version) -> Result<String> {
     Ok(format!("{before}[workspace.package]\n{section}"))
 }
 
-/// A `Cargo.lock` with another version of these packages, as far as they come from no registry.
+/// A `Cargo.lock` with another version of these packages, unless they come from a registry.
 pub(super) fn in_lock(text: &str, names: &[String], version: Version) -> String {
     let changed = |block: &str| {
         let name = block.lines().find_map(|line| line.strip_prefix("name = "));

@@ -1,5 +1,5 @@
-//! Files of a crate that import each other in a circle: none of them can be read first. A module and what it
-//! contains are one thing here, so what passes between the two does not count.
+//! Files of a crate that import each other in a circle, so that none of them can be read first. Imports
+//! between a module and its own submodules do not count.
 
 use super::Finding;
 use anyhow::{Context, Result};
@@ -8,7 +8,7 @@ use std::path::Path;
 use syn::visit::Visit;
 use syn::{Attribute, ItemMod, ItemUse, UseTree};
 
-/// The crates that are looked at.
+/// The crates to check.
 const CRATES: [&str; 7] = ["conf", "skel", "kernel", "ipam", "cni-plugin", "ctl", "xtask"];
 
 /// A module's path from the root of its crate; the root's is empty.
@@ -69,7 +69,7 @@ fn circles(files: &BTreeMap<Module, (String, String)>) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// The file that has what a path names: that of the longest module in it.
+/// The file of the longest module that a path names.
 fn file_of<'a>(files: &'a BTreeMap<Module, (String, String)>, path: &[String]) -> Option<&'a Module> {
     (0..=path.len()).rev().find_map(|end| files.get_key_value(&path[..end]).map(|(module, _)| module))
 }
@@ -177,7 +177,7 @@ mod tests {
     fn a_module_and_its_parts_are_one_thing() {
         let inner = "use super::A;";
         assert_eq!(found(&[("a.rs", "mod b;\nuse b::B;"), ("a/b.rs", inner)]), Vec::<String>::new());
-        // But not what its parts have with others.
+        // Imports between the parts and other files do count.
         let apart = [("a.rs", "mod b;"), ("a/b.rs", "use crate::c;"), ("c.rs", "use crate::a::b;")];
         assert_eq!(found(&apart), ["these files import each other in a circle: a::b, c"]);
     }

@@ -4,21 +4,20 @@ use super::Finding;
 use serde_json::Value;
 use std::path::Path;
 
-/// Where a reader starts to ask whether a file is still one room.
+/// The length from which a file should be split.
 const LONG: usize = 400;
 
-/// So wide, in characters, a comment and a line of a document may be: what does not fit beside another window
-/// is not read.
+/// The widest comment and line of a document, in characters, so that they fit beside another window.
 const WIDEST_COMMENT: usize = 110;
 const WIDEST_LINE: usize = 120;
 
-/// How the names of package registries and mirrors begin, and in which domains they are. No build of ours
-/// names one: which is reached is the machine's own setting.
+/// How the names of package registries and mirrors begin, and their domains. No file names one, because the
+/// machine's settings choose the registry.
 const REGISTRIES: [&str; 10] =
     ["archive", "crates", "deb", "files", "index", "mirror", "npm", "proxy", "pypi", "registry"];
 const DOMAINS: [&str; 4] = ["com", "io", "net", "org"];
 
-/// Folders that only exist on somebody's own machine.
+/// Folders that only exist on one machine.
 const HOMES: [&str; 2] = ["/home/", "/Users/"];
 
 /// Applies every rule to a file. `own_root` is this clone's folder, which no file may name.
@@ -55,8 +54,7 @@ pub(super) fn check(root: &Path, path: &str, text: &str, own_root: &str) -> Vec<
     findings
 }
 
-/// Comments of Rust and paragraphs of documents that are too wide. Tables and code are as wide as they have
-/// to be.
+/// Comments of Rust and paragraphs of documents that are too wide. Tables and code may have any width.
 fn too_wide(path: &str, text: &str) -> Vec<(usize, String)> {
     let mut is_code = false;
     let judge = |(index, line): (usize, &str)| {
@@ -76,10 +74,10 @@ fn too_wide(path: &str, text: &str) -> Vec<(usize, String)> {
     text.lines().enumerate().filter_map(judge).collect()
 }
 
-/// A word on files that are long, which is a question and no breach.
+/// A warning about a long file, which is not a breach.
 pub(super) fn length(path: &str, text: &str) -> Option<String> {
     let lines = text.lines().count();
-    (path.ends_with(".rs") && lines > LONG).then(|| format!("{lines} lines; is it still one room?"))
+    (path.ends_with(".rs") && lines > LONG).then(|| format!("{lines} lines; should it be split?"))
 }
 
 /// The first word of a line that looks like the host of a registry.

@@ -1,8 +1,9 @@
-//! The manifests against Kubernetes' published OpenAPI schema: every key known, of its type, and none
-//! missing.
+//! Checks the manifests against Kubernetes' published OpenAPI schema: every key is known and of its type, and
+//! none is missing.
 //!
-//! `data/kubernetes-1.25.json` is the part of that schema (Kubernetes 1.25, Apache License 2.0) which our
-//! kinds reach, without its texts. An older release's is the better: what it knows, later ones know too.
+//! `data/kubernetes-1.25.json` is the part of that schema (Kubernetes 1.25, Apache License 2.0) that our
+//! kinds use, without its descriptions. An older release's schema is better, because later releases know its
+//! keys too.
 
 use super::Finding;
 use anyhow::{Context, Result};
@@ -44,8 +45,8 @@ pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// The patches for special nodes: each a folder that its kustomization names the file of, and that the base's
-/// names in a comment.
+/// The patches for special nodes. Each is a folder whose kustomization names its file. A comment in the
+/// base's kustomization names the folder.
 fn components(root: &Path, schema: &Map<String, Value>, base: &str) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for entry in fs::read_dir(root.join(COMPONENTS)).with_context(|| format!("cannot read {COMPONENTS}"))? {
@@ -69,7 +70,7 @@ fn components(root: &Path, schema: &Map<String, Value>, base: &str) -> Result<Ve
     Ok(findings)
 }
 
-/// The same for a patch, which leaves out what stays, and says with a key of its own what goes.
+/// The same for a patch. It leaves out unchanged keys, and deletes others with a special key.
 fn patch_complaints(schema: &Map<String, Value>, text: &str) -> Vec<String> {
     let mut said = complaints(schema, text);
     said.retain(|message| !message.ends_with(": missing") && !message.ends_with(".$patch: no such key"));
@@ -88,7 +89,7 @@ fn complaints(schema: &Map<String, Value>, text: &str) -> Vec<String> {
             Ok(document) => document,
             Err(error) => {
                 found.push(format!("document {}: {error}", index + 1));
-                // Where the next one begins cannot be told.
+                // The beginning of the next document is unknown.
                 break;
             }
         };
@@ -110,7 +111,8 @@ fn definition<'a>(schema: &'a Map<String, Value>, kind: &str, version: &str) -> 
     schema.values().find(|wanted| says(wanted, "kind", kind) && says(wanted, "apiVersion", version))
 }
 
-/// Compares a value with its schema. Stricter than the server: a null is nobody's intention.
+/// Compares a value with its schema. Stricter than the server: a null is an error, because it is never
+/// intended.
 fn compare(schema: &Map<String, Value>, wanted: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
     if let Some(target) = wanted["$ref"].as_str() {
         let name = target.rsplit('/').next().unwrap_or(target);
@@ -188,7 +190,7 @@ fn has_type(wanted: &Value, value: &Value) -> bool {
 mod tests {
     use super::*;
 
-    /// What is said of the DaemonSet with one text replaced.
+    /// The findings about the DaemonSet after one replacement.
     fn said(from: &str, to: &str) -> String {
         let path = crate::workspace::root().join(FOLDER).join("daemonset.yaml");
         let text = fs::read_to_string(path).unwrap_or_default();

@@ -4,7 +4,7 @@ use super::Finding;
 
 /// A rule about the lines of some files.
 struct Rule {
-    /// What is said of a breach.
+    /// The message about a breach.
     message: &'static str,
     /// Which files it is about.
     about: fn(&str) -> bool,
@@ -15,7 +15,7 @@ struct Rule {
 }
 
 const RULES: [Rule; 8] = [
-    // rtnetlink and its kin break their interfaces often: one crate has to change.
+    // rtnetlink and related crates often break their API. With this rule, only one crate has to change.
     Rule {
         message: "only the crate kernel talks to the kernel",
         about: |path| is_product(path) && !path.starts_with("kernel/"),
@@ -30,7 +30,7 @@ const RULES: [Rule; 8] = [
             "rtnetlink",
         ],
     },
-    // What decides can then be tested without a kernel.
+    // Decisions can then be tested without a kernel.
     Rule {
         message: "plans and the doctor's checks do no I/O",
         about: |path| path.starts_with("cni-plugin/src/plan") || path.starts_with("ctl/src/doctor/"),
@@ -49,7 +49,7 @@ const RULES: [Rule; 8] = [
             "tokio",
         ],
     },
-    // Parsing can then be fuzzed, and used by programs that are no plugins.
+    // Parsing can then be fuzzed, and used by programs that are not plugins.
     Rule {
         message: "conf does no I/O",
         about: |path| path.starts_with("conf/src/"),
@@ -72,7 +72,7 @@ const RULES: [Rule; 8] = [
             "ToSocketAddrs",
         ],
     },
-    // A runtime reads one JSON document from stdout: a second voice breaks it.
+    // A runtime reads one JSON document from stdout. Any other output breaks it.
     Rule {
         message: "only skel writes to stdout",
         about: |path| is_product(path) && !path.starts_with("skel/"),

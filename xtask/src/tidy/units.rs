@@ -1,5 +1,5 @@
-//! The drop-ins for units of others: systemd only warns in its log of what it does not know, and goes on
-//! without.
+//! The drop-ins for units of other packages. systemd only logs a warning about unknown keys, and ignores
+//! them.
 
 use super::Finding;
 use anyhow::{Context, Result};
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 const FOLDER: &str = "deploy/systemd";
-/// What drop-ins of ours may have, of systemd.service(5) and systemd.unit(5).
+/// The keys of systemd.service(5) and systemd.unit(5) that our drop-ins may have.
 const KNOWN: [(&str, &[&str]); 2] =
     [("Unit", &["After", "Before", "Wants"]), ("Service", &["ExecReload", "ExecStartPost"])];
 
@@ -64,7 +64,7 @@ fn wrong(keys: &[&str], line: &str) -> Option<String> {
     if !keys.contains(&key) {
         return Some(format!("{key}: no such key"));
     }
-    // Without a command the key takes away what the unit has.
+    // Without a command, the key removes the unit's own commands.
     let is_command =
         !key.starts_with("Exec") || value.is_empty() || value.trim_start_matches('-').starts_with('/');
     (!is_command).then(|| format!("{key}: {value}: a command begins with its full path"))

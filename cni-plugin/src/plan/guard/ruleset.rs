@@ -65,7 +65,7 @@ const IPV6: &str = "ipv6";
 const NEIGHBOURS: &str = "neighbours";
 const PROBES: &str = "probes";
 
-/// Makes the table anew. An existing table of that name is deleted in the same transaction.
+/// Makes a new table. An existing table of that name is deleted in the same transaction.
 pub fn base_ruleset() -> Vec<Change> {
     let mut changes = vec![Change::AddTable(TABLE), Change::DeleteTable(TABLE), Change::AddTable(TABLE)];
     changes.extend(SETS.map(|set| Change::AddSet { table: TABLE, set }));

@@ -85,7 +85,7 @@ mod tests {
         let exact = ours(1, &["match", "match", "counter", "immediate"], &[mark()]);
         let native = ours(2, &["meta", "bitwise", "cmp", "match", "counter", "immediate"], &[]);
         let open = ours(3, &["match", "counter", "immediate"], &[]);
-        let foreign = Rule { comment: "somebody's".into(), ..open.clone() };
+        let foreign = Rule { comment: "of another program".into(), ..open.clone() };
         assert_eq!(find(std::slice::from_ref(&foreign)), Present::default());
         assert_eq!(find(&[foreign.clone(), exact.clone()]), present(&[1], true, true, false));
         assert_eq!(find(std::slice::from_ref(&native)), present(&[2], false, true, false));

@@ -1,4 +1,4 @@
-//! Files of netplan that harm a network of the plugin.
+//! netplan files that break a network of the plugin.
 
 use super::{Breakage, breakage};
 

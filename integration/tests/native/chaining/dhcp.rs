@@ -1,5 +1,4 @@
-//! The reference dhcp plugin as IPAM: it talks over the pod's interface, so that must be there and up in
-//! time.
+//! The reference dhcp plugin as IPAM. It uses the pod's interface, which must be up in time.
 
 use integration::{Background, Pod, Site, peer, poll};
 use serde_json::json;

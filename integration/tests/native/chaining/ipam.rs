@@ -1,4 +1,4 @@
-//! IPAM plugins that do what they like: what ours makes of it, with small scripts in their place.
+//! How our plugin handles any behaviour of an IPAM plugin. Small scripts play the IPAM plugin.
 
 use integration::{Call, Outcome, Pod, Scratch, Site, Snapshot, peers, product};
 use serde_json::json;
@@ -13,7 +13,7 @@ struct Delegated {
 }
 
 impl Delegated {
-    /// `on_add` is what the script does for ADD, after noting the verb; every other verb succeeds.
+    /// For ADD, the script notes the verb and runs `on_add`. Every other verb succeeds.
     fn new(on_add: &str) -> Delegated {
         let delegated = Delegated { site: Site::new(), pod: Pod::new(), folder: Scratch::new("bin") };
         let path = delegated.folder.path().join("fake");
@@ -53,18 +53,18 @@ const ADDRESS: &str = r#"{"address": "172.20.56.20/24", "gateway": "172.20.56.1"
 #[test]
 fn an_ipam_plugin_that_fails_is_quoted_and_called_to_clean_up() {
     let documents = [
-        // Code and message come through as they are.
+        // The code and the message are passed on unchanged.
         (
             r#"echo '{"cniVersion": "1.1.0", "code": 42, "msg": "No more. Ask Bob", "details": "d"}'; exit 1"#,
             42,
             "No more. Ask Bob: d",
         ),
         (r#"echo '{"code": 11, "msg": "later"}'; exit 7"#, 11, "later: "),
-        // It says nothing that can be quoted.
+        // It prints no error document.
         ("exit 3", 103, "exit status: 3"),
         ("echo oops; exit 1", 103, "oops"),
         ("kill -9 $$", 103, "signal: 9"),
-        // It succeeds, and there is nothing to work with.
+        // It succeeds without a usable result.
         ("exit 0", 103, "fake"),
         ("echo oops", 103, "fake"),
         (r#"echo '{"cniVersion": "1.1.0"}'"#, 103, "no address"),
@@ -201,7 +201,7 @@ fn an_ipam_plugin_need_not_read_its_stdin() {
 #[test]
 fn an_ipam_plugin_is_a_file_that_can_be_executed_in_an_absolute_folder() {
     let delegated = Delegated::new(&format!("echo '{{\"cniVersion\": \"1.1.0\", \"ips\": [{ADDRESS}]}}'"));
-    // In the working folder; as a plain file; as a folder.
+    // In the working folder, as a plain file, and as a folder.
     let elsewhere = Scratch::new("elsewhere");
     fs::write(elsewhere.path().join("fake"), "").unwrap();
     fs::create_dir_all(elsewhere.path().join("sub/fake")).unwrap();
@@ -272,6 +272,6 @@ fn every_verb_is_passed_on_and_comes_back_as_it_was_said() {
         assert_eq!((outcome.error_code(), outcome.error_text()), (57, "not now: ".into()), "{verb}");
     }
     assert_eq!(delegated.calls(), ["ADD", "CHECK", "STATUS", "GC", "CHECK", "STATUS", "GC", "DEL"]);
-    // The link goes although the address could not be given back.
+    // The link is deleted although the address could not be released.
     assert!(!delegated.pod.has_link("eth0"));
 }

@@ -1,4 +1,4 @@
-//! GC: what is not listed as valid goes, of this network and no other.
+//! GC removes the attachments of this network that are not listed as valid, and those of no other network.
 
 use integration::{Attachment, Pod, Site};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ impl Gc {
         list
     }
 
-    /// Sends GC by hand: libcni would DEL what its cache holds first.
+    /// Sends GC directly. libcni would first DEL the attachments in its cache.
     fn collect(&self, keys: &[(&str, Value)]) -> integration::Outcome {
         let plugin = self.site.node.plugin(&self.site.list());
         keys.iter().fold(plugin, |plugin, (key, value)| plugin.with(key, value.clone())).gc()
@@ -46,7 +46,7 @@ impl Gc {
         assert_eq!(there, [first, second], "eth0 of the two pods");
         let leases = self.site.node.leases(Site::NETWORK);
         assert_eq!(leases.len(), usize::from(first) + usize::from(second), "{leases:?}");
-        assert!(self.pods[0].has_link("net1"), "the other network is nobody's business");
+        assert!(self.pods[0].has_link("net1"), "GC must not touch the other network");
         assert_eq!(self.site.node.leases(OTHER).len(), 1);
     }
 }
@@ -72,7 +72,7 @@ fn an_empty_list_says_that_all_of_the_network_goes() {
         gc.expect(false, false);
         assert!(gc.site.node.has_link("br136"), "bridge and uplink stay");
         assert_eq!(gc.site.node.ip_json("link show dev nic0")[0]["master"], "br136");
-        // What was collected can be attached again.
+        // A collected pod can be attached again.
         gc.site.node.plugin(&gc.site.list()).add(&gc.pods[0].eth0()).expect_ok();
         gc.expect(true, false);
     }
@@ -92,7 +92,7 @@ fn what_is_listed_stays() {
     gc.expect(true, false);
     gc.collect(&[(key, json!([first.valid()])), ("cni.dev/attachments", json!([]))]).expect_ok();
     gc.expect(true, false);
-    // Twice is no error.
+    // A second GC succeeds too.
     gc.collect(&[(key, json!([]))]).expect_ok();
     gc.collect(&[(key, json!([]))]).expect_ok();
     gc.expect(false, false);
@@ -132,8 +132,8 @@ fn a_list_that_cannot_be_read_removes_nothing() {
 fn leases_without_a_link_and_links_without_a_lease_go_too() {
     let gc = Gc::new();
     let leases = gc.site.node.data_dir().join(Site::NETWORK);
-    // What a crash or an older release left: a lease of nobody's, the id alone, and a veth whose lease is
-    // lost.
+    // The remains of a crash or an older release: a lease without an owner, a lease with only an ID, and a
+    // veth without its lease.
     std::fs::write(leases.join("172.20.56.30"), "long-gone\r\neth0").unwrap();
     std::fs::write(leases.join("172.20.56.31"), "very-old").unwrap();
     std::fs::remove_file(leases.join(&gc.site.node.leases(Site::NETWORK)[0])).unwrap();

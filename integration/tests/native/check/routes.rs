@@ -1,4 +1,4 @@
-//! CHECK of routes: each is looked for where it was put, by whichever table and priority.
+//! CHECK of routes: it looks for each in its own table and with its own priority.
 
 use crate::check::{Attached, Tampering, fails_after};
 use integration::{Pod, Site};
@@ -44,7 +44,7 @@ fn a_route_whose_table_or_priority_is_the_kernels_choice_passes() {
         ]);
     })
     .passes();
-    // IPv6 has a priority of its own where none is asked for.
+    // IPv6 routes get a default priority if none is requested.
     Attached::new(|conf| {
         let ipam = &mut conf["ipam"];
         ipam["subnet"] = json!("2001:db8:56::/64");
@@ -58,7 +58,7 @@ fn a_route_whose_table_or_priority_is_the_kernels_choice_passes() {
     .passes();
 }
 
-/// As the reference's sbr plugin leaves it, chained behind ours.
+/// The routes that the reference's sbr plugin leaves, chained after ours.
 #[test]
 fn a_route_in_a_table_that_a_rule_names_passes() {
     let attached = Attached::new(|_| {});

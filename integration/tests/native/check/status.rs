@@ -1,4 +1,4 @@
-//! STATUS: could an ADD work now? And the ADD onto an uplink that is down, which still does.
+//! STATUS says whether an ADD would work now. An ADD onto an uplink that is down still works.
 
 use integration::{Pod, Site, Snapshot, merge};
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ fn an_uplink_that_does_not_carry_cuts_off_those_attached_too() {
     let site = Site::new();
     let list = site.list();
     let pod = Pod::new();
-    // Before the first pod and after: it makes no difference.
+    // Before the first pod and after it, the answer is the same.
     for attached in [false, true] {
         if attached {
             site.node.plugin(&list).add(&pod.eth0()).expect_ok();

@@ -1,4 +1,4 @@
-//! What the doctor says of bridges beneath attached pods.
+//! The doctor's findings about bridges of attached pods.
 
 use crate::doctor::{after_fixes, find, with_bridged_pod};
 use integration::{Ctl, Pod, Site};
@@ -24,7 +24,7 @@ fn a_bridge_that_is_gone_beneath_attached_pods_is_a_failure() {
     assert_eq!(find(&findings, "bridge").seen, "br136 of network flat is created with the first pod");
 }
 
-/// Half a minute of listening and learning is the longest that the kernel takes for each.
+/// The kernel listens and learns for at most half a minute each.
 const SPANNING_TREE: &str = "link set br136 type bridge forward_delay 3000 stp_state 1";
 
 #[test]
@@ -33,7 +33,7 @@ fn spanning_tree_on_a_bridge_of_ours_is_named_and_its_cure_mends_it() {
     let (node, ctl) = (&site.node, Ctl::new(&site.node));
     let (pod, ..) = with_bridged_pod(&site, &ctl, &json!({"bridge": "br136"}));
     node.ip(SPANNING_TREE);
-    // The ports that are there go on.
+    // Existing ports go on.
     assert!(pod.pings(Site::GATEWAY));
     assert_eq!(after_fixes(node, &ctl, "bridge", ["warn", "br136 runs spanning tree"]), "ok");
     node.ip(SPANNING_TREE);

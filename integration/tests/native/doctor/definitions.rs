@@ -1,4 +1,4 @@
-//! The doctor on files of systemd-networkd and NetworkManager that are about interfaces of ours.
+//! The doctor on files of systemd-networkd and NetworkManager that configure our interfaces.
 
 use integration::{Ctl, Finding, Node, Site, run};
 use std::fs;
@@ -11,7 +11,7 @@ fn told(ctl: &Ctl<'_>) -> Vec<Finding> {
     all.into_iter().filter(|finding| finding.check == "definitions").collect()
 }
 
-/// What is said of one interface.
+/// The findings about one interface.
 fn about<'a>(findings: &'a [Finding], seen: &str) -> Option<&'a Finding> {
     findings.iter().find(|finding| finding.seen.starts_with(seen))
 }
@@ -39,11 +39,11 @@ fn the_file_that_networkd_would_take_is_judged_wherever_it_is() {
         ctl.write(VENDOR, &format!("[Match]\n{conditions}\n[Network]\nDHCP=yes\n"));
         assert_eq!(about(&told(&ctl), &gives), None, "{conditions}");
     }
-    // What pods' interfaces are is known before the first.
+    // The names of pods' interfaces are known before the first pod.
     ctl.write(VENDOR, "[Match]\nKind=veth\n[Network]\nDHCP=yes\n");
     let pods = "systemd-networkd gives pods' interfaces on the node addresses";
     assert_eq!(about(&told(&ctl), pods).unwrap().verdict, "fail");
-    // A file of the same name in a folder that counts more, and one that sorts before it.
+    // A file of the same name in a folder with precedence, and a file that sorts before it.
     ctl.write(VENDOR, "[Match]\nName=*\n[Network]\nDHCP=yes\n");
     let mask = "/etc/systemd/network/80-all.network";
     ctl.write(mask, "");
@@ -60,7 +60,7 @@ fn the_file_that_networkd_would_take_is_judged_wherever_it_is() {
     let drop_in = "/etc/systemd/network/80-all.network.d/dhcp.conf";
     ctl.write(drop_in, "[Network]\nDHCP=ipv4\n");
     assert_eq!(about(&told(&ctl), &gives).unwrap().verdict, "fail");
-    // What the doctor prints, in its order, leaves nothing that fights.
+    // After the doctor's commands, in order, no conflict is left.
     ctl.write(VENDOR, "[Match]\nName=*\n[Network]\nDHCP=yes\n");
     for finding in told(&ctl) {
         for line in &finding.fixes {
@@ -108,8 +108,8 @@ fn networkd_that_runs_and_removes_what_others_configured_is_named() {
     assert_eq!(told(), None);
 }
 
-/// What `ip` adds is gone when the program that has the interface starts again, so doctor prints that
-/// program's own form too.
+/// An address that `ip` adds is lost when the program that manages the interface restarts. So doctor also
+/// prints the setting for that program.
 #[test]
 fn the_cure_of_an_address_without_a_way_back_is_in_the_form_of_the_program_that_has_it() {
     let site = Site::new();

@@ -33,7 +33,7 @@ fn pods_whose_interfaces_are_gone_are_one_line_with_their_count() {
     assert!(told[0].seen.ends_with(", 2 more"), "{told:#?}");
 }
 
-/// Whoever gave them their addresses: what is written down of an attachment tells.
+/// Works with any IPAM plugin, because the attachment's records have the addresses.
 #[test]
 fn pods_of_another_ipam_whose_interfaces_are_gone_are_named() {
     let node = Node::new("node");
@@ -54,12 +54,12 @@ fn pods_of_another_ipam_whose_interfaces_are_gone_are_named() {
     node.ip(&format!("link del {}", veths.split(['@', ' ']).next().unwrap()));
     let seen = format!("1 pod without an interface here: {} eth0 of fixed", pod.id());
     assert_eq!((ports().verdict.as_str(), ports().seen), ("fail", seen.clone()));
-    // The next call does not forget it.
+    // The next call keeps the finding.
     client.add(&next.eth0()).expect_ok();
     assert_eq!((ports().verdict.as_str(), ports().seen), ("fail", seen));
     client.del(&pod.eth0()).expect_ok();
     assert_eq!(ports().verdict, "ok");
-    // Nor is one told of whose pod is gone.
+    // A record of a deleted pod is not a finding.
     drop(next);
     poll(Duration::from_secs(10), "the veth goes with the pod", || {
         node.run("ip -br link show type veth").stdout.is_empty()

@@ -1,4 +1,5 @@
-//! The doctor on the packet filter: chains of others in a pod's way, and parts of ours that are gone.
+//! The doctor on the packet filter: chains of other programs that drop pods' packets, and missing rules of
+//! ours.
 
 use crate::doctor::{LIST, after_fixes, find, with_bridged_pod, with_pod};
 use integration::{Ctl, Node, Pod, Site, not_tried};
@@ -18,7 +19,7 @@ fn chains_of_others_that_drop_what_pods_send_are_named_with_what_mends_it() {
     chain("inet other", "drop");
     let told = ["warn", "chain forward of table inet other drops, and has no rule for cni0"];
     assert_eq!(after_fixes(&node, &ctl, "forward", told), "ok");
-    // What firewalld refuses it refuses by a rule.
+    // firewalld refuses packets by a rule, not by a policy.
     chain("inet firewalld", "accept");
     let findings = ctl.doctor("--no-probe");
     let finding = find(&findings, "forward");
@@ -36,7 +37,7 @@ fn chains_of_others_that_drop_what_pods_send_are_named_with_what_mends_it() {
     }
 }
 
-/// The next of its pods has a rule of ours, whatever pods of other networks have.
+/// The network's next pod gets our rule, independent of pods of other networks.
 #[test]
 fn pods_of_a_gateway_without_nat_from_before_a_policy_are_cut_off_beside_a_network_that_has_it() {
     let node = Node::new("node");
@@ -90,7 +91,8 @@ fn a_guard_that_lost_rules_or_sets_is_no_guard() {
     }
 }
 
-/// As firewalld writes it for `IPv6_rpfilter=yes`, iptables for the same, and a firewall whose policy drops.
+/// The rules of firewalld for `IPv6_rpfilter=yes`, of iptables for the same, and of a firewall with policy
+/// drop.
 const REVERSE_PATH_FILTERS: [(&str, &str); 4] = [
     (
         "table inet firewalld {\n chain filter_PREROUTING {\n type filter hook prerouting priority filter + 10; policy accept;\n \
@@ -125,7 +127,7 @@ fn a_filter_of_reverse_paths_that_bridged_ipv6_meets_is_named() {
     if !std::path::Path::new("/proc/sys/net/bridge").exists() {
         return not_tried("no br_netfilter in this kernel");
     }
-    // By default both are on: rules for both families are then named for both.
+    // By default both are on. Rules for both families are then reported for both.
     node.set_sysctl("net/bridge/bridge-nf-call-iptables", "0");
     let ok = |when: &str| {
         let findings = ctl.doctor("--no-probe");
@@ -153,7 +155,7 @@ fn a_filter_of_reverse_paths_that_bridged_ipv6_meets_is_named() {
         ok(seen);
         node.set_sysctl("net/bridge/bridge-nf-call-ip6tables", "1");
         if finding.fixes[0].contains("firewalld.conf") {
-            // What `IPv6_rpfilter=no` makes of it at the next reload.
+            // The state after a reload with `IPv6_rpfilter=no`.
             node.nft("delete table inet firewalld");
         } else {
             assert_eq!(after_fixes(node, &ctl, "forward", ["fail", seen]), "ok");

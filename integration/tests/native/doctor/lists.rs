@@ -1,5 +1,5 @@
-//! The doctor and `status` on lists and plugins: those in folders that install was given, none at all, and
-//! torn ones; and on what else a new node may lack, the right to look included.
+//! The doctor and `status` on lists and plugins: in other folders, missing, and torn. Also on other things
+//! that a new node may lack, such as permission to read.
 
 use crate::doctor::{LIST, find};
 use integration::{Ctl, Node, Scratch, not_tried, product, run};
@@ -21,7 +21,7 @@ fn folders_that_install_was_given_are_looked_into() {
     assert_eq!(find(&findings, "status").verdict, "ok", "{findings:#?}");
     let told = ctl.run("status").expect_ok();
     assert!(told.stdout.starts_with("NETWORK  local: bridge cni0"), "{told}");
-    // A flag goes before what install noted.
+    // A flag has precedence over the folder that install noted.
     let findings = ctl.doctor("--no-probe --conf-dir /etc/cni/net.d");
     assert_eq!(
         find(&findings, "lists").seen,
@@ -84,7 +84,7 @@ fn a_torn_list_is_named_as_such_with_the_one_before_it() {
     assert!(finding.fixes[0].starts_with(&command), "{finding:#?}");
 }
 
-/// Without the right to look nothing is known, and no module is missing.
+/// Without permission to look, nothing is known, and no module is reported as missing.
 #[test]
 fn who_may_not_look_is_told_to_be_root() {
     let node = Node::new("node");

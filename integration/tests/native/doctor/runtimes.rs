@@ -1,5 +1,5 @@
-//! What the doctor, and `install`, say of the runtimes that they find: one that looks elsewhere than
-//! configurations say, a podman without CNI, and one without the plugin `loopback`.
+//! The findings of doctor and `install` about runtimes: a runtime with other folders than its configuration,
+//! a podman without CNI, and a runtime without the plugin `loopback`.
 
 use crate::doctor::find;
 use crate::install::runtimes::{INSTALL, VERSION, with_loopback};
@@ -12,7 +12,7 @@ fn attached_pods_weigh_more_than_configurations() {
     let node = Node::new("node");
     let ctl = Ctl::new(&node);
     with_loopback(&ctl, "/opt/cni/bin");
-    // Leases where they are by default, which are the tool's to see.
+    // Leases in the default folder, where the tool looks for them.
     let mut list = node.list(
         "local",
         &[json!({"type": "vlan-bridge", "bridge": "cni0", "isGateway": true,
@@ -41,7 +41,7 @@ fn attached_pods_weigh_more_than_configurations() {
         fs::copy(integration::product().join(name), ctl.path("/var/lib/bin").join(name)).unwrap();
     }
     let findings = || ctl.doctor("--no-probe --conf-dir /etc/lists --bin-dir /var/lib/bin");
-    // Of a folder that has one of ours more is known.
+    // More is known about a folder that has our list.
     let ipam = ctl.path("/var/lib/bin/vlan-bridge-ipam");
     fs::rename(&ipam, ipam.with_extension("kept")).unwrap();
     let found = findings();
@@ -71,7 +71,7 @@ fn a_podman_with_netavark_is_told_to_see_no_list() {
         let findings = ctl.doctor("--no-probe");
         let runtime = find(&findings, "runtimes");
         assert_eq!((runtime.verdict == "ok", runtime.seen == words), (sees, !sees), "{findings:#?}");
-        // It does not hold the version back for others.
+        // It does not lower the list's version for other runtimes.
         ctl.program("containerd", VERSION);
         ctl.run(INSTALL).expect_ok();
         let list: Value = serde_json::from_str(&ctl.read("/etc/cni/net.d/10-local.conflist")).unwrap();
@@ -79,7 +79,7 @@ fn a_podman_with_netavark_is_told_to_see_no_list() {
     }
 }
 
-/// It is asked where nothing is written.
+/// The program is asked if no configuration exists.
 #[test]
 fn a_podman_4_is_asked_for_its_backend() {
     let node = Node::new("node");
@@ -94,7 +94,7 @@ fn a_podman_4_is_asked_for_its_backend() {
         );
         let told = ctl.run(INSTALL).expect_ok();
         assert_eq!(told.stderr.contains("podman 4.9.3 uses netavark"), !sees, "{told}");
-        // What it has chosen at its first start goes before what it would choose.
+        // Its choice at its first start has precedence over its default.
         ctl.write("/var/lib/containers/storage/defaultNetworkBackend", if sees { "netavark" } else { "cni" });
         let told = ctl.run(INSTALL).expect_ok();
         assert_eq!(told.stderr.contains("podman 4.9.3 uses netavark"), sees, "{told}");
@@ -115,7 +115,7 @@ fn a_runtime_without_its_loopback_plugin_fails() {
             false,
         ),
         ("crio", "crio version 1.18.4", "", true),
-        // It has set lo up by itself since 1.19.
+        // CRI-O itself sets lo up since 1.19.
         ("crio", "crio version 1.31.2", "", false),
     ] {
         let node = Node::new("node");

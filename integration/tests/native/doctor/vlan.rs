@@ -1,18 +1,18 @@
-//! The doctor on what lies between a node and its router.
+//! The doctor on the network between a node and its router.
 
 use crate::doctor::{find, with_bridged_pod};
 use integration::{Ctl, Finding, Site};
 use serde_json::json;
 
-/// What is wrong with the way to the router.
+/// The fault between the node and the router.
 fn wrong(ctl: &Ctl<'_>) -> Vec<Finding> {
     let findings = ctl.doctor("");
     assert!(find(&findings, "vlan").seen.contains("172.20.56.1 answers"), "{findings:#?}");
     findings.into_iter().filter(|finding| finding.check == "vlan" && finding.verdict != "ok").collect()
 }
 
-/// As a hypervisor does that forbids forged transmits, and a switch with port security: it lets no frame pass
-/// but the machine's own.
+/// Like a hypervisor that forbids forged transmits, or a switch with port security. It passes only frames
+/// with the machine's own MAC.
 #[test]
 fn a_machine_that_may_send_under_its_own_mac_only_is_found_out() {
     let site = Site::new();

@@ -3,7 +3,7 @@
 use integration::Site;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The pod's address, a neighbour's, the router's and nobody's.
+/// The addresses of the pod, a neighbour and the router, and an unused one.
 pub const OWN: &str = "172.20.56.20";
 pub const OWN6: &str = "fd00:136::1:20";
 pub const NEIGHBOUR: &str = "172.20.56.21";
@@ -34,12 +34,12 @@ pub fn arp(operation: u8, sender_mac: [u8; 6], sender: &str, target: &str) -> Ve
     [&head[..], &sender_mac, &v4(sender).octets(), &[0; 6], &v4(target).octets()].concat()
 }
 
-/// RARP without addresses, as QEMU tells switches where a machine is.
+/// RARP without addresses, with which QEMU announces a machine to switches.
 fn announcement(operation: u8, sender: [u8; 6], target: [u8; 6]) -> Vec<u8> {
     [&[0, 1, 8, 0, 6, 4, 0, operation], &sender[..], &[0; 4], &target, &[0; 4]].concat()
 }
 
-/// RFC 791 and RFC 768. Length and sum come with the mark.
+/// RFC 791 and RFC 768. Length and checksum are set with the mark.
 pub fn udp(from: &str, ports: [u16; 2]) -> Vec<u8> {
     let mut packet = vec![0x45, 0, 0, 36, 0, 0, 0, 0, 64, 17, 0, 0];
     packet.extend(v4(from).octets());
@@ -68,7 +68,7 @@ pub fn ipv6(next: u8, from: &str, body: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// RFC 4861: type, and the target where it has one.
+/// RFC 4861: the type, and the target if it has one.
 pub fn icmpv6(from: &str, kind: u8, target: &str) -> Vec<u8> {
     ipv6(58, from, &[&[kind, 0, 0, 0, 0x20, 0, 0, 0][..], &v6(target).octets()].concat())
 }
@@ -81,12 +81,12 @@ fn udp_body(ports: [u16; 2]) -> Vec<u8> {
     [&ports.map(u16::to_be_bytes).concat()[..], &[0, 12, 0, 0, 1, 2, 3, 4]].concat()
 }
 
-/// What is behind the IPv6 header of a packet.
+/// The bytes after the IPv6 header of a packet.
 fn body(packet: &[u8]) -> &[u8] {
     &packet[40..]
 }
 
-/// RFC 8200 section 4.6: options that say nothing, before what is of the `next` protocol.
+/// RFC 8200 section 4.6: padding options, before the header of the `next` protocol.
 fn options(next: u8) -> [u8; 8] {
     [next, 0, 1, 4, 0, 0, 0, 0]
 }
@@ -102,7 +102,7 @@ fn fragment(next: u8, offset: u16, more: bool) -> [u8; 8] {
     [next, 0, high, low, 0xca, 0x5e, 0, 1]
 }
 
-/// Packets with extension headers, which must not hide what is not allowed without (RFC 7113).
+/// Packets with extension headers, which must not hide forbidden packets (RFC 7113).
 fn extended(mine: &str) -> Vec<(&'static str, Vec<u8>, bool)> {
     const FRAGMENT: u8 = 44;
     const ICMPV6: u8 = 58;
@@ -145,8 +145,7 @@ fn extended(mine: &str) -> Vec<(&'static str, Vec<u8>, bool)> {
     ]
 }
 
-/// What a virtual machine sends whose link-local address is made of a secret (RFC 7217): all that one of its
-/// MAC might, if any is allowed.
+/// The frames of a virtual machine whose link-local address comes from a secret (RFC 7217).
 pub fn link_local_cases(own: [u8; 6]) -> Vec<Case> {
     const SECRET: &str = "fe80::1c3b:9f2e:7a54:d801";
     let ip6 = |packet: Vec<u8>| frame(ALL_NODES, own, 0x86dd, &packet);
@@ -172,10 +171,10 @@ pub fn link_local_cases(own: [u8; 6]) -> Vec<Case> {
     ]
 }
 
-/// A frame that a pod sends, and whether it may.
+/// A frame that a pod sends, and whether it is allowed.
 pub type Case = (&'static str, Vec<u8>, bool);
 
-/// Everything that is tried. `own` is the pod's MAC.
+/// All cases. `own` is the pod's MAC.
 pub fn cases(own: [u8; 6]) -> Vec<Case> {
     let link_local = |mac: [u8; 6]| {
         let [a, b, c, d, e, f] = mac.map(u16::from);
@@ -200,7 +199,7 @@ pub fn cases(own: [u8; 6]) -> Vec<Case> {
         ("ARP announcement of an allowed address", own_frame(arps, arp(1, own, ALLOWED, ALLOWED)), true),
         ("ARP probe", own_frame(arps, arp(1, own, "0.0.0.0", OWN)), true),
         ("ARP probe for a neighbour's address", own_frame(arps, arp(1, own, "0.0.0.0", NEIGHBOUR)), false),
-        ("ARP probe for nobody's address", own_frame(arps, arp(1, own, "0.0.0.0", STRANGER)), false),
+        ("ARP probe for an unused address", own_frame(arps, arp(1, own, "0.0.0.0", STRANGER)), false),
         ("ARP probe for an allowed address", own_frame(arps, arp(1, own, "0.0.0.0", ALLOWED)), true),
         ("ARP probe in another's name", own_frame(arps, arp(1, FORGED, "0.0.0.0", OWN)), false),
         ("RARP announcement", own_frame(rarp, announcement(3, own, own)), true),
@@ -258,8 +257,8 @@ pub fn mark(number: usize) -> [u8; 6] {
     [0xca, 0x5e, 0xca, 0x5e, 0, number as u8]
 }
 
-/// A frame with its mark at the end, within the packet: a bridge cuts off what comes after it, and drops what
-/// is no packet.
+/// A frame with its mark at the end of the packet. A bridge truncates bytes after the packet, and drops
+/// invalid packets.
 pub fn marked(bytes: &[u8], number: usize) -> Vec<u8> {
     let mut frame = [bytes, &mark(number)[..]].concat();
     let tag = if matches!(frame[12..14], [0x81, 0x00] | [0x88, 0xa8]) { 4 } else { 0 };

@@ -1,5 +1,5 @@
-//! The guard from a pod's first moment to its last: it is there at once, is put back when somebody takes it,
-//! and goes with the pod.
+//! The guard during a pod's whole life. It is there from the start, is restored after a removal, and ends
+//! with the pod.
 
 use crate::attached::Clean;
 use crate::guard::Scene;
@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// As many rules for ARP as there are, and a pod may probe for any address: what a former version made.
+/// The rules for ARP of an earlier version, which let a pod probe for any address.
 const FORMER: &str = "flush chain bridge vlan-bridge arp-senders
 add rule bridge vlan-bridge arp-senders iifname . arp saddr ether . arp saddr ip @addresses4 accept
 add rule bridge vlan-bridge arp-senders iifname . arp saddr ether @macs arp saddr ip 0.0.0.0 accept
@@ -50,7 +50,7 @@ fn what_a_firewalls_restart_took_is_noticed_and_put_back_for_all() {
         client.del(&other.eth0()).expect_ok();
         assert_eq!(sorted(listed()), before, "{damage}");
     }
-    // A DEL puts it back too.
+    // A DEL restores it too.
     for damage in damages {
         let other = Pod::new();
         client.add(&other.eth0()).expect_ok();
@@ -61,7 +61,7 @@ fn what_a_firewalls_restart_took_is_noticed_and_put_back_for_all() {
     }
 }
 
-/// Whoever's call it is: a network without a guard, behind NAT.
+/// The call may be one of another network, without a guard and behind NAT.
 #[test]
 fn calls_for_a_pod_without_a_guard_put_it_back_too() {
     let scene = Scene::new(json!({}));
@@ -94,7 +94,7 @@ fn calls_for_a_pod_without_a_guard_put_it_back_too() {
     }
 }
 
-/// Else each ADD would look for what has gone with the dead pod, and find it missing.
+/// Otherwise each ADD would look for the dead pod's rules, and find them missing.
 #[test]
 fn the_record_of_a_dead_pod_goes_with_the_repair() {
     let (clean, dead, lives) = (Clean::new(), Pod::new(), Pod::new());
@@ -121,7 +121,7 @@ fn a_mac_that_has_been_changed_is_named_by_check() {
     scene.pod.ip("link set eth0 address 02:00:00:00:00:66");
     let outcome = client.check(&scene.eth0());
     assert_eq!(outcome.error_code(), 101, "{outcome}");
-    // What ADD reported of the MAC is of no interest to the guard.
+    // The guard does not need the MAC in ADD's result.
     let result = json!({"cniVersion": "1.1.0", "ips": [{"address": format!("{OWN}/24")}]});
     let mut list = scene.list.clone();
     list["plugins"][0]["hostAccess"] = json!(false);
@@ -169,15 +169,14 @@ fn nothing_of_the_guard_is_left_however_a_pod_goes() {
     clean.assert_nothing_left(&stays);
 }
 
-/// Takes a guard's record away, of whichever node.
+/// Removes a guard's record of any node.
 fn remove_record(veth: &str) {
     let folders = std::fs::read_dir("/run/vlan-bridge/guards").unwrap().flatten();
     let removed = folders.filter(|folder| std::fs::remove_file(folder.path().join(veth)).is_ok()).count();
     assert_eq!(removed, 1, "the record of {veth}");
 }
 
-/// The pod's end is its own to bring up, as soon as it is there: if an ADD is killed, for as long as nobody
-/// calls DEL.
+/// A pod can set its own end up as soon as it exists, and after a killed ADD until the DEL.
 #[test]
 fn a_pod_that_is_quicker_than_its_guard_sends_nothing() {
     let (clean, pod) = (Clean::new(), Pod::new());
@@ -215,7 +214,7 @@ fn a_pod_that_is_quicker_than_its_guard_sends_nothing() {
     assert_eq!(forged, 0, "of {}", sent.get());
 }
 
-/// A pod that forges without a pause while it is attached is never heard.
+/// A pod that sends forged frames without a pause during its ADD is never heard.
 #[test]
 fn there_is_no_moment_without_the_guard() {
     let clean = Clean::new();

@@ -1,12 +1,12 @@
-//! A network with an uplink as the second one of a pod, beside one of another plugin: the node is left to
-//! that.
+//! A network with an uplink as a pod's second network, beside one of another plugin. The node uses the other
+//! network.
 
 use crate::host_access::site;
 use integration::{Ctl, Pod};
 use serde_json::json;
 
-/// As Multus' second network beside one in Calico's manner, of which the node has a route to the pod:
-/// kubelet's probes go there, and their answers must come from there.
+/// A second network of Multus beside a network like Calico's, through which the node has a route to the pod.
+/// kubelet's probes use that route, and their answers must too.
 #[test]
 fn beside_another_network_the_node_is_left_to_that_unless_it_is_asked_for() {
     let (site, pod) = (site(), Pod::new());
@@ -31,14 +31,14 @@ fn beside_another_network_the_node_is_left_to_that_unless_it_is_asked_for() {
     assert!(site.router.pings(&result.address()) && !lost());
     site.node.plugin(&list).check(&net1, &result).expect_ok();
     site.node.plugin(&list).del(&net1).expect_ok();
-    // Whoever asks for it has it.
+    // A configuration can request host access.
     list["plugins"][0]["hostAccess"] = json!(true);
     let result = site.node.plugin(&list).add(&net1).result();
     assert!(site.node.pings(&result.address()));
     site.node.plugin(&list).check(&net1, &result).expect_ok();
 }
 
-/// Either is enough for the node to speak to the pod by the other network.
+/// Either is enough to make the node use the other network.
 #[test]
 fn an_address_or_a_default_route_of_another_network_is_enough() {
     for (other, is_left) in [

@@ -1,11 +1,11 @@
-//! A pod and its own node after the bridge was down: the kernel has removed the host routes.
+//! A pod and its own node after the bridge was down. The kernel then removes the host routes.
 
 use crate::host_access::{dual_stack, site, talk};
 use integration::{Capture, Frame, Outcome, Pod, Site, Snapshot, ip};
 use serde_json::json;
 use std::path::PathBuf;
 
-/// As an operator, or a network manager that starts again, does it.
+/// As an operator or a restarted network manager does.
 #[test]
 fn a_bridge_that_was_down_has_its_pods_ways_again_with_the_next_call_of_any() {
     for guard in [true, false] {
@@ -20,7 +20,7 @@ fn a_bridge_that_was_down_has_its_pods_ways_again_with_the_next_call_of_any() {
         let records = PathBuf::from(format!("/run/vlan-bridge/ways/{}", site.node.cookie()));
         assert!(!records.exists());
         let results = pods.each_ref().map(|pod| client.add(&pod.eth0()).result());
-        // Another network of the node, whose calls fix it too.
+        // Another network of the node. Its calls fix it too.
         let mut nat = site.node.list(
             "local",
             &[json!({"type": "vlan-bridge", "bridge": "cni0", "ipam": {
@@ -65,13 +65,13 @@ fn a_bridge_that_was_down_has_its_pods_ways_again_with_the_next_call_of_any() {
     }
 }
 
-/// How many routes of ours the node has.
+/// The number of our routes on the node.
 fn routes(site: &Site) -> usize {
     site.node.ip_json("route show proto 117").as_array().map_or(0, Vec::len)
 }
 
-/// An interface that is configured anew, by DHCP for one, while a pod starts: the pods from before are all
-/// reached again, not one of each device.
+/// An interface is configured again while a pod starts, for example by DHCP. All earlier pods are then
+/// reachable again, not only one of each device.
 #[test]
 fn an_address_of_the_node_that_was_gone_leads_to_every_pod_again() {
     let (site, pods) = (site(), [Pod::new(), Pod::new(), Pod::new(), Pod::new()]);
@@ -88,7 +88,7 @@ fn an_address_of_the_node_that_was_gone_leads_to_every_pod_again() {
     site.node.ip(&format!("addr add {v4}/24 dev nic1\nroute add default via 10.51.0.1"));
     add(&pods[3]);
     assert_eq!(routes(&site), 4);
-    // The third knows the node by the address that it had then.
+    // The third pod has the node's former address.
     for index in [0, 1, 3] {
         talk(&site.node, &pods[index], &results[index].addresses());
     }
@@ -97,7 +97,7 @@ fn an_address_of_the_node_that_was_gone_leads_to_every_pod_again() {
     }
 }
 
-/// Each call looks, and none says anything or does it again.
+/// Each call checks, and none logs or repairs again.
 #[test]
 fn a_node_with_another_address_for_good_repairs_once() {
     let (site, pod, second) = (site(), Pod::new(), Pod::new());
@@ -112,7 +112,7 @@ fn a_node_with_another_address_for_good_repairs_once() {
     assert_eq!(routes(&site), 2);
     let told = client.del(&second.eth0()).expect_ok();
     assert!(!told.stderr.contains("routes to"), "{told}");
-    // Nothing leads from here to a pod, and nobody is told so with each call.
+    // The node has no route to a pod, and the calls do not log that each time.
     site.node.ip("addr del 10.51.0.99/24 dev nic1");
     for outcome in [client.add(&second.eth0()), client.del(&second.eth0())] {
         assert!(outcome.ok() && !outcome.stderr.contains("routes to"), "{outcome}");

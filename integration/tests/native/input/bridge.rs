@@ -1,4 +1,4 @@
-//! Every key of `vlan-bridge`: wrong type, out of range, contradictory.
+//! Every key of `vlan-bridge`: wrong types, values out of range, and contradictions.
 
 use crate::input::{Row, Untouched};
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ fn names_that_no_interface_can_have() {
             7,
             &["uplink.name", "sixteen-bytes-xx"],
         ),
-        // The name that is made of both is too long.
+        // The name derived from both is too long.
         (
             json!({"uplink": {"master": "twelve-bytes", "vlan": 1000}}),
             7,
@@ -134,7 +134,7 @@ fn keys_that_contradict_each_other() {
         (json!({"disableContainerInterface": true}), 7, &["disableContainerInterface", "ipam"]),
         (json!({"bridge": "nic0"}), 7, &["bridge", "nic0", "uplink"]),
         (json!({"bridge": "nic0.136", "uplink": {"vlan": 136}}), 7, &["bridge", "nic0.136"]),
-        // The node's side of the VLAN would be called brvlans-long.136.
+        // The node's interface in the VLAN would be called brvlans-long.136.
         (json!({"bridge": "brvlans-long", "vlan": 136}), 7, &["bridge", "brvlans-long.136", "15"]),
     ];
     Untouched::new().refuses("vlan-bridge", &rows);

@@ -3,7 +3,7 @@
 use crate::input::{Row, Untouched};
 use serde_json::json;
 
-/// By the IPAM plugin alone and as the delegate.
+/// Called directly, and as the delegate.
 #[track_caller]
 fn refused(rows: &[Row]) {
     let untouched = Untouched::new();

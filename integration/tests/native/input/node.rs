@@ -1,10 +1,10 @@
-//! A node that does not fit the configuration: refused, naming what was found, before anything is touched.
+//! A node that does not fit the configuration. ADD names the obstacle before it touches anything.
 
 use crate::input::{Row, Untouched};
 use integration::Site;
 use serde_json::{Value, json};
 
-/// What is done to the node first, and a row of the table.
+/// The commands on the node, and a row of the table.
 type Found = (&'static str, fn(&Site), Value, &'static [&'static str]);
 
 #[test]

@@ -1,5 +1,4 @@
-//! What is odd and no error: unknown keys and what the log does with them, other spellings, values without
-//! effect.
+//! Input that is odd but accepted: unknown keys and their warnings, other spellings, values without effect.
 
 use integration::{Outcome, Pod, Site, merge};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! `vlan-bridgectl install` and `uninstall` at the same time, as two DaemonSets do it: what one notes, the
-//! other does not lose.
+//! `vlan-bridgectl install` and `uninstall` at the same time, as two DaemonSets do. Neither loses the notes
+//! of the other.
 
 use integration::{Ctl, Node, Outcome, poll, run};
 use serde_json::Value;
@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-/// Less than an install waits for the lock.
+/// Less than install's time limit for the lock.
 const LIMIT: Duration = Duration::from_secs(45);
 const MANIFEST: &str = "/var/lib/vlan-bridge/installed.json";
 
@@ -15,7 +15,7 @@ fn line(name: &str) -> String {
     format!("install --name {name} --master up0 --subnet 172.20.56.0/24 --slice 172.20.56.16/28")
 }
 
-/// How many the kernel has wait for the lock: in /proc/locks, an arrow marks who does.
+/// The number of processes that wait for the lock: in /proc/locks, an arrow marks each.
 fn waiting(folder: &File) -> usize {
     let inode = folder.metadata().unwrap().ino();
     let locks = fs::read_to_string("/proc/locks").unwrap();

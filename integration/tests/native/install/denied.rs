@@ -1,5 +1,5 @@
-//! `vlan-bridgectl install` where it may not write: owner, mode, label and mount are named with what would be
-//! right, and nothing is touched.
+//! `vlan-bridgectl install` without write permission. The message names owner, mode, label and mount with the
+//! right values, and nothing is touched.
 
 use integration::{Ctl, Node, Outcome, not_tried, product, run};
 use nix::errno::Errno;
@@ -47,7 +47,7 @@ fn a_folder_of_somebody_else_is_named_with_its_owner_and_mode() {
     chown(&folder, Some(0), Some(0)).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).unwrap();
     refused(&ctl, &install_bare(&ctl), &["owner 0, group 0, mode 0555", "chmod u+rwx /opt/cni/bin"]);
-    // Root as we know it may do all this.
+    // Normal root may do all this.
     ctl.run(INSTALL).expect_ok();
     assert!(ctl.has("/opt/cni/bin/vlan-bridge"));
 }
@@ -70,7 +70,7 @@ fn a_label_is_named_too() {
     fs::create_dir_all(&folder).unwrap();
     chown(&folder, Some(1999), None).unwrap();
     let (path, label) = (CString::new(folder.as_os_str().as_bytes()).unwrap(), b"system_u:object_r:usr_t:s0");
-    // SAFETY: both texts end in NUL, and the value is as long as is said.
+    // SAFETY: both strings end in NUL, and the length of the value is right.
     let set = unsafe {
         libc::setxattr(path.as_ptr(), c"security.selinux".as_ptr(), label.as_ptr().cast(), label.len(), 0)
     };

@@ -1,4 +1,4 @@
-//! `vlan-bridgectl install` within a pod: the Kubernetes API says which slice is this node's.
+//! `vlan-bridgectl install` within a pod: it gets this node's slice from the Kubernetes API.
 
 use integration::{Background, Ctl, Node, Outcome, poll, run};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -16,7 +16,7 @@ const HOST: &str = "127.0.0.1";
 const TOKEN: &str = "the-pods-token";
 const LIST: &str = "/etc/cni/net.d/10-vlan136.conflist";
 
-/// An API server of a few Nodes, over TLS, on a node's loopback. It answers who shows the token.
+/// An API server with a few Nodes, over TLS, on a node's loopback. It answers clients with the token.
 struct ApiServer {
     port: u16,
     certificate: String,
@@ -49,7 +49,7 @@ impl ApiServer {
         server.thread = Some(std::thread::spawn(move || {
             poll(Duration::from_secs(600), "the end of the API server", || {
                 while let Ok((stream, _)) = listener.accept() {
-                    // A client that distrusts the certificate breaks off; that is its business.
+                    // A client that distrusts the certificate closes the connection.
                     let _ = answer(stream, &config, &nodes, may_list.load(Ordering::SeqCst));
                 }
                 stopped.load(Ordering::SeqCst)
@@ -58,7 +58,7 @@ impl ApiServer {
         server
     }
 
-    /// What a pod of the node sees of the server: variables and the service account's files.
+    /// The server's settings in a pod of the node: variables and the service account's files.
     fn install(&self, ctl: &Ctl, words: &str) -> Outcome {
         run(&mut self.command(ctl, words))
     }
@@ -117,7 +117,7 @@ fn answer(
     stream.flush()
 }
 
-/// As the API server pages: one Node a page, to see the pages followed.
+/// Pages as an API server does, with one Node in each page, so that the client must follow them.
 fn respond(request: &str, path: &str, nodes: &[Value], may_list: bool) -> (u16, Value) {
     let shown =
         request.lines().any(|line| line.eq_ignore_ascii_case(&format!("authorization: Bearer {TOKEN}")));
@@ -229,7 +229,7 @@ fn what_the_cluster_says_wrong_leaves_the_old_list() {
         }
         assert!(ctl.read(LIST) == "as it was" && !ctl.has("/opt/cni/bin"), "{outcome}");
     }
-    // An account that may read its own Node alone, as it should be, learns nothing of others' slices.
+    // An account that may only read its own Node, as recommended, does not learn other slices.
     server.nodes.lock().unwrap()[0] = node("n1", None, &["172.20.56.16/28"]);
     server.may_list.store(false, Ordering::SeqCst);
     let told = server.install(&ctl, "").expect_ok();
@@ -269,7 +269,7 @@ fn a_watch_installs_again_when_the_nodes_annotation_or_pod_cidr_changes() {
     reaches("172.20.56.64/28");
 }
 
-/// As in the DaemonSet on k3s: of the node there are its folders, and what its kubelet says of the runtime.
+/// As in the DaemonSet on k3s: the container sees the node's folders, and kubelet's report of the runtime.
 #[test]
 fn what_kubelet_says_is_of_the_distribution_whose_folders_are_there() {
     let node = Node::new("node");

@@ -1,5 +1,5 @@
-//! `vlan-bridgectl` asks what runs: a runtime that is told another configuration looks elsewhere, and a
-//! distribution brings one along.
+//! `vlan-bridgectl` looks at the running runtimes. A runtime with another configuration has other folders,
+//! and so has a distribution's own runtime.
 
 use crate::doctor::find;
 use integration::{Ctl, Finding, Node};
@@ -30,8 +30,7 @@ pub(crate) fn with_loopback(ctl: &Ctl<'_>, dir: &str) {
     fs::set_permissions(ctl.path(&path), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Install puts everything into these folders and nothing elsewhere, the doctor is content, and uninstall
-/// takes all of it back.
+/// Install writes only to these folders, the doctor has no finding, and uninstall removes everything.
 #[track_caller]
 fn goes_to(ctl: &Ctl<'_>, shown: &str, bin_dir: &str, conf_dir: &str) {
     with_loopback(ctl, bin_dir);
@@ -65,7 +64,7 @@ fn a_containerd_that_runs_says_where_its_configuration_is() {
     ] {
         let node = Node::new("node");
         let ctl = Ctl::new(&node);
-        // What nobody reads.
+        // A file that no runtime reads.
         ctl.write("/etc/containerd/config.toml", &configuration(3, "/var/lib/other/bin", "/etc/other"));
         ctl.write("/etc/own/c.toml", &configuration(version, "/var/lib/own/bin", "/etc/own/net.d"));
         let _containerd = ctl.running("containerd", VERSION, words);
@@ -120,7 +119,7 @@ fn crio_is_asked_for_its_files_folders_and_options() {
     }
 }
 
-/// Whoever is not root may call a process of theirs as they like.
+/// A user other than root may give a process any name.
 #[test]
 fn a_process_of_somebody_else_decides_nothing() {
     let node = Node::new("node");
@@ -128,7 +127,7 @@ fn a_process_of_somebody_else_decides_nothing() {
     ctl.write("/etc/own/c.toml", &configuration(2, "/var/lib/own/bin", "/etc/own/net.d"));
     let other = Node::new("other");
     let elsewhere = Ctl::new(&other);
-    // A runtime of another machine, as far as networks go.
+    // For networks, this is the runtime of another machine.
     let _containerd = elsewhere.running(
         "containerd",
         VERSION,
@@ -142,7 +141,7 @@ fn a_process_of_somebody_else_decides_nothing() {
     ctl.run(INSTALL).expect_ok();
     assert!(ctl.has("/opt/cni/bin/vlan-bridge") && !ctl.has("/var/lib/own"));
     drop(users);
-    // Nor who calls a program that is set to root: its words are theirs.
+    // A setuid program does not count either, because its caller chooses the arguments.
     fs::copy("/bin/sh", ctl.path("/bin/set")).unwrap();
     fs::rename(ctl.path("/bin/set"), ctl.path("/bin/containerd")).unwrap();
     fs::set_permissions(ctl.path("/bin/containerd"), fs::Permissions::from_mode(0o4755)).unwrap();
@@ -166,7 +165,7 @@ fn distributions_are_found_by_their_folders() {
             "/var/lib/rancher/k3s/data/cni",
             net_d,
         ),
-        // Its first start is yet to come.
+        // It has not started before.
         (
             "k3s (containerd)",
             &[("/var/lib/rancher/k3s/server/token", "")],
@@ -202,7 +201,7 @@ fn distributions_are_found_by_their_folders() {
         files.iter().for_each(|(path, text)| ctl.write(path, text));
         goes_to(&ctl, shown, bin_dir, conf_dir);
     }
-    // A snap keeps its data in a folder for each revision, filled from the last one's.
+    // A snap keeps its data in a folder for each revision, copied from the previous folder.
     let node = Node::new("node");
     let ctl = Ctl::new(&node);
     let snap = "/var/snap/microk8s/current";
@@ -235,8 +234,8 @@ fn distributions_are_found_by_their_folders() {
     assert!(ctl.has(&format!("{K3S}/data/abc123/bin/vlan-bridge")));
 }
 
-/// Docker's package switches CRI off: that containerd says nothing of where Kubernetes' looks, nor of what it
-/// speaks.
+/// Docker's package switches CRI off. Its containerd does not show the folders or versions of Kubernetes'
+/// runtime.
 #[test]
 fn a_containerd_without_cri_decides_nothing() {
     let node = Node::new("node");
@@ -253,7 +252,7 @@ fn a_containerd_without_cri_decides_nothing() {
         "/var/lib/own/bin",
         "/etc/own/net.d",
     );
-    // The same with its configuration in the usual place: it is told of once.
+    // The same with its configuration in the usual place. It is reported once.
     drop(docker);
     ctl.write("/etc/containerd/config.toml", "disabled_plugins = ['cri']\n");
     let _docker = ctl.running("containerd", "containerd c 1.6.20 0", "");
@@ -287,7 +286,7 @@ fn a_configuration_that_nobody_understands_stops_install_alone() {
     assert!(told.stderr.contains("config.toml") && !ctl.has("/opt/cni/bin/vlan-bridge"), "{told}");
 }
 
-/// Where a program cannot be asked, as k3s' before its first start on a node, its configuration tells.
+/// If a program cannot be asked, such as k3s before its first start on a node, its configuration is read.
 #[test]
 fn a_configuration_of_version_3_is_a_containerd_2s() {
     let node = Node::new("node");

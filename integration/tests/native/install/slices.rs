@@ -1,4 +1,4 @@
-//! Which range of a list gets which slice.
+//! The assignment of slices to the ranges of a list.
 
 use super::{installed, refused, template, with_template};
 use integration::{Ctl, Node};
@@ -50,7 +50,7 @@ fn a_slice_that_a_list_has_already_stays() {
         assert!(told.stderr.is_empty(), "{told}");
         assert_eq!(installed(&ctl), list);
     }
-    // A range of the slice is no other part of the subnet.
+    // A range within the slice is not another part of the subnet.
     let ipam = list["plugins"][0]["ipam"].as_object_mut().unwrap();
     ipam.remove("slice");
     ipam.insert("rangeStart".into(), json!("172.20.56.17"));
@@ -58,7 +58,7 @@ fn a_slice_that_a_list_has_already_stays() {
     with_template(&ctl, &list);
     ctl.run(&format!("{line} --slice 172.20.56.16/28 --cni-version 1.1.0")).expect_ok();
     assert_eq!(installed(&ctl), list);
-    // A bridge of this node alone needs none, and takes the one that is given.
+    // A bridge of this node alone needs no slice, but accepts one.
     let ipam = json!({"type": "vlan-bridge-ipam", "subnet": "172.20.56.0/24"});
     list["plugins"][0] = json!({"type": "vlan-bridge", "bridge": "cni0", "isGateway": true, "ipam": ipam});
     with_template(&ctl, &list);

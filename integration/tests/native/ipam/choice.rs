@@ -1,11 +1,11 @@
-//! Which addresses are given, which never, and what is said when none is left.
+//! The choice of addresses, the addresses that are never assigned, and the error if none is left.
 
 use crate::ipam::Ipam;
 use integration::eth0;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Everything that can be had, until it is used up.
+/// ADDs until no address is left. Returns all addresses.
 fn all(ipam: &Ipam) -> BTreeSet<String> {
     let mut given = BTreeSet::new();
     loop {
@@ -80,7 +80,7 @@ fn a_range_that_is_moved_keeps_nobody_from_giving_back() {
     moved.plugin().check(&eth0("all0"), &json!({})).expect_ok();
     assert_eq!(moved.plugin().add(&eth0("m2")).result().address(), "10.1.0.7");
     assert_eq!(moved.plugin().add(&eth0("m3")).result().address(), "10.1.0.5");
-    // And back: what the other configuration gave is known here.
+    // And back: this configuration knows the addresses that the other one assigned.
     let back = moved.with(json!({"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.2", "rangeEnd": "10.1.0.5"}));
     assert_eq!(back.plugin().add(&eth0("b1")).error_code(), 11);
     back.plugin().del(&eth0("m3")).expect_ok();
@@ -101,6 +101,6 @@ fn exhaustion_tells_how_each_range_is_used() {
     assert_eq!((outcome.error_code(), outcome.json()["msg"].as_str().unwrap()), (50, expected));
     ipam.plugin().del(&eth0("all0")).expect_ok();
     ipam.plugin().status().expect_ok();
-    // Cooling is no reason to refuse.
+    // An ADD does not fail because of the cooldown.
     ipam.plugin().add(&eth0("more")).expect_ok();
 }

@@ -1,5 +1,5 @@
-//! Every kind of file of a store, damaged in every way, before every verb: the call works or says why not, no
-//! live lease is lost, and no address is given twice.
+//! Every kind of file of a store, damaged in every way, before every verb. The call works or gives a reason,
+//! no live lease is lost, and no address is assigned twice.
 
 use crate::ipam::{Ipam, NETWORK};
 use integration::{Outcome, eth0, plugin, run_quickly};
@@ -14,19 +14,20 @@ use std::process::Command;
 
 /// 10.1.0.2 and so on.
 const CAPACITY: usize = 5;
-/// Where 10.1.0.2 is in the table's file, and its head: cursor, left, longest free, last freed, free.
+/// The offset of 10.1.0.2 in the table's file, and the fields of its head: cursor, left, longest free, last
+/// freed, free.
 const TABLE: &str = "ranges/10.1.0.1-10.1.0.6";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// c1's, which the calls are about.
+    /// The lease of c1, which the calls are about.
     Lease,
     Record,
     Table,
     Index,
     Last,
     Lock,
-    /// Where the next lease is written.
+    /// The place of the next lease.
     Draft,
     Verdicts,
     Owners,
@@ -53,14 +54,14 @@ enum Damage {
     /// The first half.
     Torn,
     Binary,
-    /// A gibibyte, of which nothing is on the disk.
+    /// A sparse file of a gibibyte.
     Huge,
-    /// Another store's, sound by itself.
+    /// A valid file of another store.
     Foreign,
     Directory,
-    /// Whoever opens it waits for who writes.
+    /// A FIFO: opening it waits for a writer.
     Pipe,
-    /// To a file outside.
+    /// A link to a file outside.
     Link,
 }
 
@@ -78,7 +79,7 @@ const DAMAGES: [Damage; 9] = [
 
 const VERBS: [&str; 8] = ["ADD", "ADD again", "CHECK", "DEL", "GC", "STATUS", "list", "check"];
 
-/// A store with a live owner, one that the calls are about, and an address given back.
+/// A store with a live owner, the owner that the calls are about, and a released address.
 struct Case<'a> {
     ipam: &'a Ipam,
     outside: PathBuf,
@@ -148,7 +149,7 @@ impl Case<'_> {
         if path.is_dir() {
             fs::remove_dir_all(&path).unwrap();
         } else if matches!(damage, Damage::Missing | Damage::Directory | Damage::Pipe | Damage::Link) {
-            // Anything else is written over it, so that the directory does not change.
+            // Other damage overwrites the file, so that the directory does not change.
             let _ = fs::remove_file(&path);
         }
         match damage {
@@ -167,13 +168,13 @@ impl Case<'_> {
         }
     }
 
-    /// What is nobody's file is removed by hand, as the message asks for.
+    /// Removes a foreign file by hand, as the message says.
     fn remove_by_hand(&self, kind: Kind, damage: Damage) {
         let path = self.path(kind);
         match damage {
             Damage::Directory if path.is_dir() => fs::remove_dir_all(&path).unwrap(),
             Damage::Pipe | Damage::Link if is_special(&path) => fs::remove_file(&path).unwrap(),
-            // A directory's place that is taken.
+            // A file in the place of a directory.
             _ if matches!(kind, Kind::Owners | Kind::Ranges) && path.is_file() => {
                 fs::remove_file(&path).unwrap();
             }
@@ -181,7 +182,7 @@ impl Case<'_> {
         }
     }
 
-    /// Who has which address by now, and that nobody has that of another.
+    /// Returns the holder of each address. No address may have two.
     fn holders(&self) -> BTreeMap<String, String> {
         let held = self.ipam.node.leases(NETWORK).into_iter();
         let read = |addr: &String| {
@@ -201,12 +202,12 @@ fn is_special(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
-/// What a file of that kind could be in another store.
+/// A valid file of that kind from another store.
 fn foreign(kind: Kind, sound: &[u8]) -> Vec<u8> {
     match kind {
         Kind::Lease | Kind::Draft => b"other\r\neth0".to_vec(),
         Kind::Record => br#"{"addresses":["10.1.0.2","10.1.0.5"],"boot":"another","since":7}"#.to_vec(),
-        // All is held, or was passed by the search, and nothing is free.
+        // Every address is held or was passed by the search, and none is free.
         Kind::Table => {
             let mut table = sound[..32].to_vec();
             table[8..28].fill(0);
@@ -222,7 +223,7 @@ fn foreign(kind: Kind, sound: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A call on a damaged store, and what holds whatever it was.
+/// A call on a damaged store, and the checks that always hold.
 fn judge(ipam: &Ipam, kind: Kind, damage: Damage, verb: &str) {
     let case = Case::new(ipam);
     let what = format!("{verb} with {kind:?} {damage:?}");
@@ -239,7 +240,7 @@ fn judge(ipam: &Ipam, kind: Kind, damage: Damage, verb: &str) {
     let c1_is_there = held.get("10.1.0.3").is_some_and(|lease| lease == "c1\r\neth0");
     let is_given_up = matches!(verb, "DEL" | "GC") || kind == Kind::Lease;
     assert!(c1_is_there || is_given_up, "{what}: {held:?}\n{outcome}");
-    // A record that was lost and not missed is found by GC alone.
+    // If a record was lost without a trace, only GC notices.
     let is_lost = matches!(
         (kind, damage),
         (Kind::Record, Damage::Missing | Damage::Foreign) | (Kind::Owners, Damage::Directory)
@@ -251,7 +252,7 @@ fn judge(ipam: &Ipam, kind: Kind, damage: Damage, verb: &str) {
         assert_eq!(text, "c1\r\neth0", "{what} wrote through the link");
     }
 
-    // From here on all is right: nobody's address is given, and all that are free are.
+    // From here on the store is right. No held address is assigned, and every free address is.
     case.remove_by_hand(kind, damage);
     case.call("CHECK", "live").expect_ok();
     let mut held = case.holders();

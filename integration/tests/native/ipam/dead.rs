@@ -1,4 +1,4 @@
-//! What dead owners hold is given back before anybody is refused; what live ones hold never is.
+//! Addresses of dead owners are released before an ADD is refused. Those of live owners never are.
 
 use crate::ipam::{Ipam, here};
 use integration::{Attachment, Pod, Scratch, eth0};
@@ -14,7 +14,7 @@ fn an_exhausted_range_takes_from_those_whose_namespace_is_gone() {
     let (live, dead) = (Pod::new(), Pod::new());
     assert_eq!(add(&ipam, &live.eth0()).result().address(), "10.1.0.2");
     assert_eq!(add(&ipam, &dead.eth0()).result().address(), "10.1.0.3");
-    // Its namespace cannot be seen: nobody can say that it is gone.
+    // Its namespace cannot be seen, so it cannot be called gone.
     assert_eq!(add(&ipam, &eth0("unknown")).result().address(), "10.1.0.4");
     assert_eq!(add(&ipam, &eth0("more")).error_code(), 11);
     let gone = dead.eth0();
@@ -22,7 +22,7 @@ fn an_exhausted_range_takes_from_those_whose_namespace_is_gone() {
     let outcome = add(&ipam, &eth0("more")).expect_ok();
     assert!(outcome.stderr.contains("released 10.1.0.3") && outcome.stderr.contains("is gone"), "{outcome}");
     assert_eq!(outcome.result().address(), "10.1.0.3");
-    // The late DEL frees nothing of anybody's.
+    // The late DEL releases no address of another pod.
     here(&ipam.plugin().call("DEL", &gone.without_netns())).expect_ok();
     assert_eq!(ipam.leases()["10.1.0.3"], "more\r\neth0");
     assert_eq!(add(&ipam, &eth0("one-more")).error_code(), 11);

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const CAPACITY: usize = 6;
-/// More pages or inodes than an ADD needs, with everything that a first one makes.
+/// More pages or inodes than a first ADD needs.
 const PLENTY: u32 = 14;
 
 struct Disk<'a> {
@@ -41,7 +41,7 @@ impl Disk<'_> {
         self.ipam.node.data_dir().join("ballast")
     }
 
-    /// Leaves so many pages.
+    /// Fills the disk except for so many pages.
     fn fill(&self, pages: u32) {
         let mut file = File::create(self.ballast()).unwrap();
         while file.write_all(&[1; 4096]).is_ok() {}
@@ -49,7 +49,7 @@ impl Disk<'_> {
         file.set_len(len - u64::from(pages) * 4096).unwrap();
     }
 
-    /// Leaves so many inodes.
+    /// Uses the inodes except for so many.
     fn use_up(&self, inodes: u32) {
         fs::create_dir(self.ballast()).unwrap();
         let mut made = Vec::new();
@@ -61,7 +61,7 @@ impl Disk<'_> {
         }
     }
 
-    /// Everything can be had, once, and given back.
+    /// Every address can be assigned once, and released.
     fn is_right(&self) {
         let mut held: BTreeSet<String> = self.ipam.leases().into_keys().collect();
         for i in held.len()..CAPACITY {
@@ -75,7 +75,7 @@ impl Disk<'_> {
     }
 }
 
-/// With a disk that has these limits.
+/// A store on a disk with these limits.
 fn on_a_disk(options: &str, work: impl FnOnce(&Disk<'_>) + Send) {
     let end = json!(format!("10.1.0.{}", 1 + CAPACITY));
     let ipam = Ipam::new(json!({"subnet": "10.1.0.0/24", "rangeEnd": end}));
@@ -88,7 +88,7 @@ fn on_a_disk(options: &str, work: impl FnOnce(&Disk<'_>) + Send) {
     });
 }
 
-/// However little is left: an ADD works, or fails and says why, with nothing claimed.
+/// With any little space, an ADD works, or fails with a reason and claims nothing.
 fn however_little_is_left(options: &str, scarce: &str, leave: fn(&Disk<'_>, u32)) {
     let failures = AtomicU32::new(0);
     for left in 0..=PLENTY {

@@ -1,12 +1,12 @@
-//! Each system call of an ADD and of a DEL refused, once, twice in a row and from then on, as a full or
-//! broken disk would: a DEL on a healthy disk leaves nothing, and whoever comes next gets what is free.
+//! Each system call of an ADD and a DEL fails once, twice in a row, or from then on, as with a full or broken
+//! disk. A later DEL on a healthy disk leaves nothing, and the next ADDs get every free address.
 
 use crate::ipam::Ipam;
 use integration::{Call, Outcome, eth0, note};
 use serde_json::json;
 use std::collections::BTreeSet;
 
-/// Whatever a store is changed with, by the names of either C library, and what a disk answers.
+/// All system calls that change a store, by their names in either C library, and the errors of a disk.
 const REFUSED: [(&str, &str); 12] = [
     ("open", "ENOSPC"),
     ("openat", "ENOSPC"),
@@ -21,7 +21,7 @@ const REFUSED: [(&str, &str); 12] = [
     ("ftruncate", "EIO"),
     ("utimensat", "EIO"),
 ];
-/// No call here makes so many of one system call: the rounds have an end.
+/// More than any call here makes of one system call, so that the rounds end.
 const FAR: usize = 60;
 const CAPACITY: usize = 3;
 
@@ -51,7 +51,7 @@ fn refused(call: &Call<'_>, syscall: &str, error: &str, when: &str) -> (Outcome,
     (outcome, was)
 }
 
-/// Refuses each system call of a verb in turn, and `judge`s what that leaves.
+/// Fails each system call of a verb in turn, and calls `judge` on the store.
 fn at_every_point(verb: &str, ipam: &Ipam, prepare: impl Fn(), judge: impl Fn(&str, &Outcome)) {
     let (mut points, mut failures) = (0, 0);
     for (syscall, error) in REFUSED {
@@ -77,7 +77,7 @@ fn at_every_point(verb: &str, ipam: &Ipam, prepare: impl Fn(), judge: impl Fn(&s
     assert!(points > 30 && failures > 5, "{points} points, {failures} failures");
 }
 
-/// Everything can be had, once, and given back.
+/// Every address can be assigned once, and released.
 fn is_right(ipam: &Ipam, point: &str) {
     assert_eq!(
         ipam.records(),

@@ -1,4 +1,4 @@
-//! The cost of a call does not depend on how many addresses are held: counted in system calls, not in time.
+//! The cost of a call does not depend on the number of leases. It is counted in system calls, not in time.
 
 use crate::ipam::Ipam;
 use integration::{Call, Scratch, eth0};
@@ -8,7 +8,7 @@ use std::fs;
 
 const CROWD: u32 = 20_000;
 
-/// How many times a call made which system call. Those about memory do not count: its allocator makes them.
+/// The number of each system call. Those of the memory allocator do not count.
 fn counted(call: &Call<'_>) -> BTreeMap<String, u32> {
     let scratch = Scratch::new("strace");
     let log = scratch.path().join("log");
@@ -22,7 +22,7 @@ fn counted(call: &Call<'_>) -> BTreeMap<String, u32> {
     counts
 }
 
-/// ADD, CHECK and DEL, once everything about the crowd is known.
+/// ADD, CHECK and DEL, after a first call has read all leases.
 fn costs(ipam: &Ipam, id: &str) -> [BTreeMap<String, u32>; 3] {
     ipam.plugin().add(&eth0("first")).expect_ok();
     ipam.plugin().del(&eth0("first")).expect_ok();
@@ -73,7 +73,7 @@ fn the_longest_free_address_comes_first() {
     for id in ["c3", "c2", "c4"] {
         ipam.plugin().del(&eth0(id)).expect_ok();
     }
-    // What was never used is rested best, and the rest comes in the order in which it was given back.
+    // Unused addresses come first, then released ones in the order of their release.
     for addr in ["10.1.0.5", "10.1.0.3", "10.1.0.2", "10.1.0.4"] {
         assert_eq!(ipam.plugin().add(&eth0(&format!("d{}", &addr[7..]))).result().address(), addr);
     }

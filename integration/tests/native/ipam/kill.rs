@@ -1,12 +1,11 @@
-//! SIGKILL at each system call of an ADD and of a DEL: the next call is right, whichever it is and whoever
-//! makes it.
+//! SIGKILL at each system call of an ADD and a DEL. The next call is right, for any verb and any caller.
 
 use crate::ipam::Ipam;
 use integration::{Call, eth0, note};
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 
-/// Whatever a store is read or changed with, by the names of either C library.
+/// All system calls that read or change a store, by their names in either C library.
 const SYSCALLS: [&str; 17] = [
     "open",
     "openat",
@@ -27,7 +26,7 @@ const SYSCALLS: [&str; 17] = [
     "lstat",
 ];
 
-/// No call here makes so many of one system call: the rounds have an end.
+/// More than any call here makes of one system call, so that the rounds end.
 const FAR: usize = 200;
 
 /// Kills a call as it enters each of its system calls in turn, with `prepare` before and `judge` after each.
@@ -51,7 +50,7 @@ fn at_every_point(call: &Call<'_>, mut prepare: impl FnMut(), mut judge: impl Fn
     assert!(points > 40, "killed at {points} points only");
 }
 
-/// Takes what is left of the range and expects that all of it can be had, and once only.
+/// Takes the rest of the range, and expects every address exactly once.
 fn fill(ipam: &Ipam, size: usize) {
     let mut held: BTreeSet<String> = ipam.leases().into_keys().collect();
     for i in held.len()..size {
@@ -64,7 +63,7 @@ fn fill(ipam: &Ipam, size: usize) {
     }
 }
 
-/// What holds at the end of each round: the neighbour alone is there, and everything about it is known.
+/// The state after each round: only the neighbour is there, and its lease is known.
 fn only_the_neighbour(ipam: &Ipam) {
     assert_eq!(ipam.leases().into_values().collect::<Vec<_>>(), ["neighbour\r\neth0"]);
     ipam.plugin().check(&eth0("neighbour"), &serde_json::json!({})).expect_ok();
@@ -112,7 +111,7 @@ fn others_after_an_add_that_was_killed() {
         &add,
         || (),
         |_| {
-            // c1 has an address or has none; the others get the rest.
+            // c1 has an address or has none, and the others get the rest.
             fill(&ipam, 4);
             ipam.plugin().del(&eth0("c1")).expect_ok();
             only_the_neighbour(&ipam);
@@ -139,7 +138,7 @@ fn after_a_del_that_was_killed() {
 fn after_the_look_at_everything_was_killed() {
     let ipam = with_neighbour();
     let add = ipam.plugin().call("ADD", &eth0("c1"));
-    // Somebody else was here, so that the killed ADD is the one to see it.
+    // host-local has changed the store, so that the killed ADD notices the change.
     let prepare = || {
         ipam.host_local().add(&eth0("theirs")).expect_ok();
         std::fs::write(ipam.store().join("10.1.0.200"), "").unwrap();

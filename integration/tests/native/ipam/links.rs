@@ -1,5 +1,4 @@
-//! Nothing outside of `dataDir` is read, written or removed: neither through links planted inside nor through
-//! names.
+//! No file outside of `dataDir` is read, written or removed, neither through links inside nor through names.
 
 use crate::ipam::Ipam;
 use integration::{Outcome, eth0, plugin, run_quickly};
@@ -59,7 +58,7 @@ fn a_link_in_the_place_of_a_directory_is_refused() {
     let ipam = with_a_lease();
     let outside = ipam.node.folder().path().join("outside");
     for path in directories(&ipam) {
-        // What is there looks like the store itself.
+        // The link's target looks like the store itself.
         fs::rename(&path, &outside).unwrap();
         symlink(&outside, &path).unwrap();
         let before = tree(&outside);
@@ -70,7 +69,7 @@ fn a_link_in_the_place_of_a_directory_is_refused() {
             assert!(text.contains(path.to_str().unwrap()), "{outcome}");
             assert_eq!(tree(&outside), before, "{verb} with {}", path.display());
         }
-        // One that leads nowhere yet is not followed to make what is missing.
+        // A dangling link is not followed to make its target.
         let away = outside.with_extension("away");
         fs::rename(&outside, &away).unwrap();
         for verb in VERBS {
@@ -88,7 +87,7 @@ fn everything_is_its_owners_alone_and_must_be() {
     let ipam = with_a_lease();
     for (path, (mode, _)) in tree(&ipam.node.data_dir()) {
         let expected = if path.is_dir() { 0o700 } else { 0o600 };
-        // The directory of leases is made with those above it when there is none: as host-local makes it.
+        // The directory of leases is made with its parents, as host-local does.
         let expected = if path == ipam.store() { 0o755 } else { expected };
         assert_eq!(mode, expected, "{}: {mode:o}", path.display());
     }

@@ -1,5 +1,5 @@
-//! The lock of the address store, held by somebody who does not let go: nobody waits for ever, and all say
-//! who it is.
+//! The lock of the address store, held by a process that does not release it. No call waits for ever, and
+//! each names the process.
 
 use crate::doctor::{find, with_pod};
 use crate::ipam::{Ipam, here};
@@ -11,10 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Less than two waits of a call.
+/// Less than two of a call's time limits.
 const LIMIT: Duration = Duration::from_secs(35);
 
-/// A process that has inherited a lock from one that has ended, as a shell's `flock 9` leaves it.
+/// A process that has inherited a lock from an ended process, as after a shell's `flock 9`.
 struct Heir(Child);
 
 impl Heir {
@@ -32,7 +32,7 @@ impl Heir {
         fs::read_to_string(format!("/proc/{}/comm", self.0.id())).unwrap()
     }
 
-    /// How a message names it.
+    /// Its name in messages.
     fn named(&self) -> String {
         format!("process {} (sleep: sleep 300)", self.0.id())
     }

@@ -1,6 +1,6 @@
-//! A `dataDir` that two machines share, or that was copied: what another machine holds is left alone and
-//! never given. A machine is a bind mount over `/etc/machine-id` and the boot id, in the mount namespace of
-//! each call.
+//! A `dataDir` that two machines share, or that was copied. The leases of another machine stay, and their
+//! addresses are never assigned. A machine is a bind mount over `/etc/machine-id` and the boot ID, in the
+//! mount namespace of each call.
 
 use crate::ipam::{Ipam, NETWORK};
 use integration::{Attachment, Outcome, Plugin, Pod, eth0, plugin, run};
@@ -61,11 +61,11 @@ const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\n";
 
 #[test]
 fn what_another_machine_holds_is_left_alone_and_never_given() {
-    // With boots of their own, and with one: containers that play nodes.
+    // With their own boots, and with a common one, as with containers that play nodes.
     for boot in [2, 1] {
         let ipam = Ipam::until(3);
         let (a, b) = (Machine::new(&ipam, A, 1), Machine::new(&ipam, B, boot));
-        // A namespace that is gone for who looks from here.
+        // From this machine, the namespace looks gone.
         let gone = Pod::new();
         let held = a.run_of(&ipam.plugin(), "ADD", &gone.eth0()).result().address();
         let id = gone.eth0().id;
@@ -84,7 +84,7 @@ fn what_another_machine_holds_is_left_alone_and_never_given() {
         assert!(again.error_text().contains(A.trim()), "{again}");
         a.call("CHECK", &id).expect_ok();
         assert_eq!(b.call("CHECK", &id).error_code(), 101);
-        // Its own machine has it back as ever.
+        // Its own machine releases it as usual.
         a.call("DEL", &id).expect_ok();
         assert!(ipam.leases().is_empty());
     }
@@ -158,7 +158,7 @@ fn a_backup_that_brought_the_time_of_the_mark_back_is_found_out() {
     ipam.plugin().add(&eth0("c1")).expect_ok();
     let dir = ipam.store();
     let mark = fs::metadata(&dir).unwrap().modified().unwrap();
-    // What a restore in place does: files come and go, and the directory's time is set back.
+    // A restore in place: files come and go, and the directory's time is set back.
     fs::write(dir.join("10.1.0.3"), "restored\r\neth0").unwrap();
     let handle = File::open(&dir).unwrap();
     handle.set_modified(mark).unwrap();

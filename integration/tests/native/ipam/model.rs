@@ -1,7 +1,7 @@
-//! Random sequences of calls against a model of the store: after each one the files say what the model says.
+//! Random sequences of calls, compared with a model of the store: after each call the files match the model.
 //!
-//! A sequence is made of [`Step`]s by proptest, which also shortens one that fails. The seed of all is
-//! printed then; [`SEED`] repeats it.
+//! proptest makes sequences of [`Step`]s, and shortens a failing one. It then prints the seed, and [`SEED`]
+//! repeats the run.
 
 mod calls;
 mod expected;
@@ -16,21 +16,21 @@ use rig::Rig;
 use std::io::Read;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How many steps are taken, in sequences of up to so many; the variable of this name says how many else.
+/// The number of steps, and the longest sequence. The variable of this name changes the number.
 const STEPS: u32 = 10_000;
 const STEPS_VARIABLE: &str = "IPAM_MODEL_STEPS";
 const SEQUENCE: usize = 80;
-/// How often a failing sequence is tried to be made shorter.
+/// The number of attempts to shorten a failing sequence.
 const SHORTER: u32 = 2000;
-/// The variable that holds the seed of a run to be repeated.
+/// The variable with the seed of a run to repeat.
 const SEED: &str = "IPAM_MODEL_SEED";
 
 /// Attachments there are: `eth0` and `net1` of each container.
 const OWNERS: u8 = 8;
-/// An ADD makes fewer system calls, even one that looks at everything.
+/// More system calls than any ADD makes.
 const SYSCALLS: usize = 260;
 
-/// Which plugin is called.
+/// The called plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Us,
@@ -43,11 +43,11 @@ enum Verb {
     Add,
     Del,
     Check,
-    /// GC that keeps the owners of these bits.
+    /// GC that keeps the owners with these bits.
     Gc(u8),
 }
 
-/// What happens to a store. Addresses asked for are numbered over both sets.
+/// The events of a store. Requested addresses are numbered over both sets.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Add {
@@ -76,12 +76,12 @@ enum Step {
         ask: Option<usize>,
         at: usize,
     },
-    /// DEL and ADD by host-local without a call of ours between them: the container is started again.
+    /// DEL and ADD by host-local, without our plugin between them: a restarted container.
     Restart {
         owner: u8,
         ask: Option<usize>,
     },
-    /// The owner's process ends, and with it what its ADD named as the namespace.
+    /// The owner's process ends, and with it the namespace that its ADD named.
     Die {
         owner: u8,
     },
@@ -130,7 +130,7 @@ fn whatever_happens_no_address_has_two_owners_and_none_is_lost() {
     let taken = AtomicU32::new(0);
     let outcome = rig.on_a_machine_of_its_own(|machine| {
         let mut source = TestRunner::new_with_rng(config.clone(), rng);
-        // Of any length, so that one that fails can be shortened.
+        // Of any length, so that a failing one can be shortened.
         let sequences = vec(step(), 0..=SEQUENCE);
         while taken.load(Ordering::Relaxed) < steps {
             let mut runner = TestRunner::new_with_rng(config.clone(), source.new_rng());
@@ -156,7 +156,7 @@ fn whatever_happens_no_address_has_two_owners_and_none_is_lost() {
     }
 }
 
-/// The one to repeat, or a new one.
+/// The seed to repeat, or a new one.
 fn seed() -> [u8; 32] {
     let mut seed = [0; 32];
     match std::env::var(SEED) {

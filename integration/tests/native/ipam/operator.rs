@@ -1,4 +1,4 @@
-//! What an operator asks by hand.
+//! The commands of an operator.
 
 use crate::ipam::{Ipam, NETWORK, here};
 use integration::{Attachment, Outcome, Pod, eth0, plugin, run, run_with};
@@ -16,8 +16,8 @@ fn ask(ipam: &Ipam, line: &str) -> Outcome {
     run(&mut command(ipam, line))
 }
 
-/// A pod that lives, one whose namespace is gone, one that nobody can tell of, host-local's, and one given
-/// back.
+/// A running pod, a pod whose namespace is gone, a pod whose state is unknown, a lease of host-local, and a
+/// released address.
 fn crowd() -> (Ipam, Pod) {
     let ipam = Ipam::until(20);
     let (live, dead) = (Pod::new(), Pod::new());

@@ -1,4 +1,5 @@
-//! A reboot gives everything back. It is a bind mount over the boot id, in the mount namespace of each call.
+//! A reboot releases every lease. Here it is a bind mount over the boot ID, in the mount namespace of each
+//! call.
 
 use crate::ipam::Ipam;
 use integration::{Attachment, Outcome, eth0};
@@ -53,7 +54,7 @@ fn addresses_of_the_last_boot_are_free_at_once() {
     }
     assert_eq!(one.add("c1").error_code(), 110);
     assert_eq!(one.add("c4").error_code(), 11);
-    // The same id too: podman has them again.
+    // Also with the same ID, which podman uses again.
     for i in (0..4).rev() {
         two.add(&format!("c{i}")).expect_ok();
     }
@@ -77,7 +78,7 @@ fn check_after_a_reboot_fails_and_a_late_del_frees_nothing_of_others() {
 fn what_host_local_wrote_is_stamped_when_it_is_seen_first() {
     let ipam = Ipam::until(5);
     let (one, two, three) = (Boot::new(&ipam, 1), Boot::new(&ipam, 2), Boot::new(&ipam, 3));
-    // Neither a clock that was set back nor one that was set forward makes a difference.
+    // A clock that was set back or forward makes no difference.
     ipam.host_local().add(&eth0("seen")).expect_ok();
     written(&ipam, "10.1.0.2", SystemTime::now() + DAY);
     one.add("c1").expect_ok();
@@ -112,7 +113,7 @@ fn what_host_local_left_over_does_not_block_an_add_for_the_same_container() {
     for addr in ["10.1.0.3", "10.2.0.3"] {
         written(&ipam, addr, SystemTime::UNIX_EPOCH + DAY);
     }
-    // Nobody else may have them: the clock may be wrong.
+    // No other pod may get them, because the clock may be wrong.
     let result = ipam.plugin().add(&eth0("c1")).result();
     assert_eq!(
         result.ips.iter().map(|ip| ip.address.to_string()).collect::<Vec<_>>(),
@@ -123,7 +124,7 @@ fn what_host_local_left_over_does_not_block_an_add_for_the_same_container() {
     assert_eq!(ipam.leases().len(), 2);
 }
 
-/// Puts other content into a file as a power cut does: its times, written with its name, stay.
+/// Replaces a file's content as a power cut may do: its name and times stay.
 fn tear(path: &Path, content: &[u8]) {
     let written = fs::metadata(path).unwrap().modified().unwrap();
     fs::write(path, content).unwrap();
@@ -149,8 +150,8 @@ fn a_power_cut_leaves_anything() {
         for path in &torn {
             tear(path, content);
         }
-        // c0's lease is repaired or gone with its boot; c1's has no record any more and is kept; c2's is
-        // free.
+        // c0's lease is repaired, or gone with its boot. c1's lease has lost its record and is kept. c2's
+        // lease is released.
         let outcome = two.add("c0").expect_ok();
         assert!(outcome.stderr.contains("owners/c1:eth0: not a record"), "{number}: {outcome}");
         assert_eq!(ipam.leases()["10.1.0.3"], "c1\r\neth0", "{number}");

@@ -1,11 +1,11 @@
-//! host-local and back with pods running: `"type"` is all that changes.
+//! To host-local and back with running pods. Only `"type"` changes.
 
 use crate::ipam::Ipam;
 use integration::eth0;
 use serde_json::json;
 use std::collections::BTreeSet;
 
-/// Adds these containers and expects that nobody else has their addresses.
+/// Adds these containers, and expects addresses that no other container has.
 #[track_caller]
 fn add(ipam: &Ipam, plugin: &integration::Plugin<'_>, ids: &[&str], held: &mut BTreeSet<String>) {
     for id in ids {
@@ -104,12 +104,12 @@ fn everything_of_ours_lies_outside_of_host_locals_directory() {
     names.sort();
     assert_eq!(names, ["10.1.0.2", "last_reserved_ip.0", "lock"]);
     assert!(ipam.side().starts_with(ipam.node.data_dir()));
-    // No network can have its name.
+    // No network can have this name.
     let outcome = ipam.plugin().with("name", json!(".vlan-bridge")).add(&eth0("c2"));
     assert_eq!(outcome.error_code(), 7, "{outcome}");
 }
 
-/// Addresses go on behind host-local's last one, in whichever range of the set that is, and around.
+/// The next address follows host-local's last one, in any range of the set, and then wraps around.
 #[test]
 fn the_last_address_of_host_local_counts_in_later_ranges_too() {
     for held in [true, false] {
@@ -119,7 +119,7 @@ fn the_last_address_of_host_local_counts_in_later_ranges_too() {
             (0..7).map(|i| ipam.host_local().add(&eth0(&format!("h{i}"))).result().address()).collect();
         assert_eq!(given.last().unwrap(), "10.1.1.3", "{given:?}");
         if held {
-            // With the leases there, those are passed over.
+            // Held addresses are passed over.
             let next: Vec<String> =
                 (0..8).map(|i| ipam.plugin().add(&eth0(&format!("o{i}"))).result().address()).collect();
             assert_eq!(next[..3], ["10.1.1.4", "10.1.1.5", "10.1.1.6"], "{next:?}");
@@ -135,7 +135,7 @@ fn the_last_address_of_host_local_counts_in_later_ranges_too() {
     }
 }
 
-/// A lease that names its container alone is that of the attachment whose record names it.
+/// A lease that only names its container belongs to the attachment whose record names the lease.
 #[test]
 fn a_lease_that_was_written_over_in_place_is_released() {
     for text in ["c1", "c1\n", "c1\r\n"] {
@@ -147,7 +147,7 @@ fn a_lease_that_was_written_over_in_place_is_released() {
         ipam.plugin().del(&eth0("c1")).expect_ok();
         assert_eq!(ipam.leases().into_keys().collect::<Vec<_>>(), [other], "{text:?}");
         assert_eq!(ipam.records(), ["c12:eth0"]);
-        // Another container's now: it stays.
+        // The lease now belongs to another container, so it stays.
         let held = ipam.plugin().add(&eth0("c1")).result().address();
         std::fs::write(ipam.store().join(&held), "c9").unwrap();
         ipam.plugin().del(&eth0("c1")).expect_ok();

@@ -1,5 +1,5 @@
-//! Two hundred callers at the same time, of whom one in ten is killed: no address is ever given twice, and
-//! none is lost.
+//! Two hundred callers at the same time, and one in ten is killed. No address is assigned twice, and none is
+//! lost.
 
 use crate::ipam::Ipam;
 use integration::{Call, Outcome, eth0, note, run_killed_at, run_quickly};
@@ -12,30 +12,30 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long it lasts, and the variable that says how long else, in seconds.
+/// The duration in seconds, and the variable that changes it.
 const LASTS: u64 = 20;
 const LASTS_VARIABLE: &str = "IPAM_STORM_SECONDS";
 const CALLERS: u32 = 200;
 const ADDRESSES: u32 = 250;
-/// One call in so many is killed at any of so many system calls, if it makes as many.
+/// One call in so many is killed, at one of the first so many system calls.
 const CHOSEN: u32 = 7;
 const SYSCALLS: u32 = 100;
-/// One in so many must have been.
+/// At least one in so many must have been killed.
 const KILLED: u32 = 10;
-/// Others have tests to run.
+/// Runs at low priority, for the other tests.
 const NICENESS: i32 = 19;
 
-/// Everything the callers share.
+/// The callers' shared state.
 struct Storm<'a> {
     ipam: &'a Ipam,
     end: Instant,
-    /// Whose each address is, from the end of its ADD to the beginning of its DEL.
+    /// The holder of each address, from the end of its ADD to the beginning of its DEL.
     owners: Mutex<BTreeMap<String, String>>,
     calls: AtomicU32,
     kills: AtomicU32,
 }
 
-/// Numbers that are any, the same for the same seed (xorshift).
+/// Random numbers, the same for the same seed (xorshift).
 struct Dice(u32);
 
 impl Dice {
@@ -48,7 +48,7 @@ impl Dice {
 }
 
 impl Storm<'_> {
-    /// Who is killed says nothing, and neither does who would have been.
+    /// None for a call that was to be killed, because a killed call has no output.
     fn run(&self, call: &Call<'_>, dice: &mut Dice) -> Option<Outcome> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         if dice.roll(CHOSEN) > 0 {
@@ -59,16 +59,16 @@ impl Storm<'_> {
         None
     }
 
-    /// A container after another, each with an address for as long as it takes to look at it.
+    /// Adds one container after another, checks its address, and deletes it.
     fn call(&self, number: u32, seed: u32) {
-        // SAFETY: it changes the niceness of this thread, and of what it starts, and touches no memory.
+        // SAFETY: it changes the niceness of this thread and its children, and touches no memory.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
         let mut dice = Dice(seed.wrapping_add(number.wrapping_mul(0x9e37_79b9)) | 1);
         for round in 0.. {
             let attachment = eth0(&format!("c{number}x{round}"));
             let verb = |verb| self.ipam.plugin().call(verb, &attachment);
             if let Some(outcome) = self.run(&verb("ADD"), &mut dice) {
-                // There are more addresses than callers, and each has one at the most.
+                // There are more addresses than callers, and each caller has one at most.
                 self.hold(&outcome.expect_ok(), &attachment.id);
             }
             if Instant::now() >= self.end {
@@ -113,8 +113,8 @@ fn two_hundred_at_once_never_share_an_address_and_lose_none() {
     note(&format!("{calls} calls in {seconds} s, {kills} of them killed"));
     assert!(kills > calls / KILLED, "{kills} of {calls} calls were killed");
 
-    // What was given last is held, and beyond that only what killed calls have; the runtime knows of none of
-    // those.
+    // The last assigned addresses are held. Otherwise only killed calls hold addresses, which the runtime
+    // does not know.
     let owners = storm.owners.into_inner().unwrap();
     let held = ipam.leases();
     for (addr, owner) in &owners {

@@ -1,4 +1,4 @@
-//! Behind masquerading nobody is reached who has published nothing.
+//! Masqueraded pods are only reachable from outside at published ports.
 
 use crate::nat::{GATEWAY, MACHINE, NODE, Nat, with_ports};
 use integration::{AddResult, Namespace, Pod, Server, Transport, ask, at};
@@ -7,14 +7,14 @@ use serde_json::json;
 const SERVED: u16 = 80;
 const MAPPED: u16 = 8080;
 
-/// As iptables-nft makes them for `iptables -P FORWARD ACCEPT` and DROP.
+/// The chains that iptables-nft makes for `iptables -P FORWARD ACCEPT` and DROP.
 fn policy(policy: &str) -> String {
     ["ip", "ip6"]
         .map(|family| format!("table {family} filter {{\n chain FORWARD {{\n type filter hook forward priority 0; policy {policy};\n }}\n}}"))
         .join("\n")
 }
 
-/// A node with pods, and a machine beside it that has a route to their subnets by the node.
+/// A node with pods, and a machine beside it with a route to their subnets through the node.
 fn scene() -> Nat {
     let nat = Nat::new();
     for third in [22, 33] {
@@ -30,7 +30,7 @@ fn serve(at: &Namespace) -> [Server; 2] {
     Transport::ALL.map(|over| Server::start(at, over, SERVED))
 }
 
-/// Over which transport and to which of the addresses there is an answer.
+/// The transports and addresses that answer.
 fn answers(from: &Namespace, to: &[impl AsRef<str> + Sync], port: u16) -> Vec<String> {
     let asked = to.iter().flat_map(|to| Transport::ALL.map(|over| (to.as_ref(), over)));
     let ask = |(to, over): (&str, Transport)| ask(from, over, at(to, port)).map(|_| format!("{over:?} {to}"));
@@ -61,7 +61,7 @@ fn what_nobody_has_published_is_not_reached_from_outside() {
     }
 }
 
-/// As between two networks of Docker's.
+/// As between two Docker networks.
 #[test]
 fn pods_of_two_networks_with_nat_reach_each_other_by_host_ports_alone() {
     let (nat, one, other) = (scene(), Pod::new(), Pod::new());
@@ -87,10 +87,10 @@ fn a_route_leads_to_pods_without_nat_and_where_it_is_asked_for() {
     assert_eq!(reached(&routed, &result), 4, "without NAT");
     let result = nat.node.plugin(&asks_for_it).add(&open.eth0()).result();
     assert_eq!(reached(&open, &result), 4, "allowDirectRouting");
-    // It is the pod's own: one that comes without it is closed.
+    // Each pod has its own key. A pod without the key is closed.
     let result = nat.local().add(&closed.eth0()).result();
     assert_eq!(reached(&closed, &result), 0);
-    // The rules of a pod that asks for it are put back as they were.
+    // The rules of a pod with the key are restored unchanged.
     nat.node.nft("flush ruleset");
     nat.other().del(&routed.eth0()).expect_ok();
     assert_eq!(reached(&closed, &result), 0, "after a repair");
@@ -115,7 +115,7 @@ fn after_a_flush_the_next_call_closes_it_and_check_says_so_before() {
         assert_eq!(answers(&nat.machine, &own, SERVED).len(), 4, "{damage}: nothing is shown");
         assert_eq!(nat.local().check(&eth0, &result).error_code(), 101, "{damage}");
         if damage.starts_with("flush set") {
-            // Elements of one pod are that pod's to put back.
+            // Another pod's calls restore the whole rule set, but not single elements.
             nat.node.nft("flush ruleset");
         }
         nat.other().add(&other.eth0()).expect_ok();

@@ -7,10 +7,10 @@ use integration::{Attachment, Pod};
 const PORTS: [(u16, &str, u16, &str); 3] =
     [(8080, "tcp", 80, ""), (8080, "udp", 80, ""), (8081, "tcp", 80, "192.0.2.2")];
 
-/// What NAT changes beside netlink: records.
+/// The system calls with which NAT changes its records.
 const CHANGING: [&str; 8] = ["sendto", "sendmsg", "write", "mkdir", "openat", "rename", "unlink", "rmdir"];
 
-/// Kills an ADD at each of its changes, and has `after` clean up each time.
+/// Kills an ADD at each of its changes, and calls `after` to clean up each time.
 fn after_killed_adds(after: impl Fn(&Nat, &Pod, &Attachment, usize)) {
     let (nat, pod) = (Nat::new(), Pod::new());
     let eth0 = with_ports(&pod, &PORTS);

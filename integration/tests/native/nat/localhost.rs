@@ -1,4 +1,4 @@
-//! Host ports at 127.0.0.1: they work for the node, and nothing of 127.0.0.0/8 is anybody else's.
+//! Host ports at 127.0.0.1: they work for the node, and 127.0.0.0/8 stays closed to all other machines.
 
 use crate::nat::{GATEWAY, MACHINE, NODE, Nat, with_ports};
 use integration::{Namespace, Pod, Server, Site, Transport, ask};
@@ -7,31 +7,31 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// The port in the pod, and the node's.
+/// The port in the pod, and the node's port.
 const SERVED: u16 = 80;
 const MAPPED: u16 = 8080;
-/// What listens on the node, at 127.0.0.1 alone.
+/// The port of a server on the node, at 127.0.0.1 only.
 const PRIVATE: u16 = 5353;
-/// More than any limit of an exchange on a loaded machine.
+/// Longer than the limit of any exchange.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn localhost(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-/// Has a machine send what is for 127.0.0.1 to a neighbour.
+/// Makes a machine send packets for 127.0.0.1 to a neighbour.
 fn send_localhost_to(machine: &Namespace, device: &str, neighbour: &str, from: &str) {
     machine.set_sysctl(&format!("net/ipv4/conf/{device}/route_localnet"), "1");
     machine.ip("addr del 127.0.0.1/8 dev lo");
     machine.ip(&format!("route add 127.0.0.1 via {neighbour} dev {device} src {from} onlink"));
 }
 
-/// The devices of a node that take packets of 127.0.0.0/8.
+/// The devices of a node that accept packets from 127.0.0.0/8.
 fn taking_localhost(node: &Namespace) -> String {
     node.run("grep -l 1 -r /proc/sys/net/ipv4/conf --include=route_localnet").stdout
 }
 
-/// The kernel looks for martians only after a packet's destination has become the pod's.
+/// The kernel checks for martians only after a packet's destination has become the pod's address.
 #[test]
 fn a_port_of_localhost_is_the_nodes_alone() {
     let (nat, pod) = (Nat::new(), Pod::new());
@@ -40,7 +40,7 @@ fn a_port_of_localhost_is_the_nodes_alone() {
     let _servers = Transport::ALL.map(|over| Server::start(&pod, over, SERVED));
     send_localhost_to(&nat.machine, "port", "192.0.2.1", "192.0.2.9");
     let asks = |from: &Namespace| Transport::ALL.map(|over| ask(from, over, localhost(MAPPED)));
-    // As kube-proxy sets it.
+    // The setting of kube-proxy.
     for all in ["0", "1"] {
         nat.node.set_sysctl("net/ipv4/conf/all/route_localnet", all);
         assert_eq!(asks(&nat.node), [Some(GATEWAY[0].parse().unwrap()); 2], "all.route_localnet {all}");
@@ -56,7 +56,8 @@ fn a_port_of_localhost_is_the_nodes_alone() {
     assert_eq!(asks(&nat.machine), [None; 2]);
 }
 
-/// No device takes packets of 127.0.0.0/8 for a host port, so nothing depends on a rule that can be flushed.
+/// No device accepts packets from 127.0.0.0/8 for a host port, so safety does not depend on a rule that can
+/// be flushed.
 #[test]
 fn what_listens_on_localhost_is_the_nodes_alone_after_a_flush_too() {
     let (nat, pod) = (Nat::new(), Pod::new());
@@ -80,8 +81,8 @@ fn what_listens_on_localhost_is_the_nodes_alone_after_a_flush_too() {
     nat.node.set_sysctl("net/ipv4/conf/cni0/route_localnet", "0");
 }
 
-/// Programs on the node trust 127.0.0.1, and some settings have the kernel take it from outside, as those of
-/// load balancers do.
+/// Programs on the node trust 127.0.0.1. With some settings, such as those of load balancers, the kernel
+/// accepts it from outside.
 #[test]
 fn nobody_outside_passes_for_the_node_at_localhost() {
     let (nat, pod) = (Nat::new(), Pod::new());
@@ -97,7 +98,7 @@ fn nobody_outside_passes_for_the_node_at_localhost() {
     let (trusting, forger) = (bound(&nat.node, listens), bound(&nat.machine, localhost(0)));
     let honest = bound(&nat.machine, (MACHINE[0].parse::<IpAddr>().unwrap(), 0).into());
     trusting.set_read_timeout(Some(PATIENCE)).unwrap();
-    // Both by one cable: what comes first has not been dropped.
+    // Both use one cable, so a packet that comes first was not dropped.
     let passes = || {
         for from in [&forger, &honest] {
             from.send_to(b"?", listens).unwrap();
@@ -113,7 +114,7 @@ fn nobody_outside_passes_for_the_node_at_localhost() {
     assert!(passes(), "without the rule it would not either");
 }
 
-/// On a network with an uplink it is the node's address that the pod sees.
+/// On a network with an uplink, the pod sees the node's address.
 #[test]
 fn a_pod_with_an_uplink_is_reached_at_localhost() {
     let (site, pod) = (Site::new(), Pod::new());
@@ -130,8 +131,7 @@ fn a_pod_with_an_uplink_is_reached_at_localhost() {
     assert_eq!(taking_localhost(&site.node), "");
 }
 
-/// What is sent at once is more than a packet: the kernel leaves checksums and segments to what comes after
-/// our rules.
+/// One send is more than a packet: the kernel leaves checksums and segments to later stages.
 #[test]
 fn localhost_carries_as_much_as_any_address() {
     const SIZE: usize = 8 << 20;
@@ -181,8 +181,8 @@ fn localhost_carries_as_much_as_any_address() {
     });
 }
 
-/// A refusal comes at once, by TCP and, in a message of ICMP, by UDP; so it does to an address from which
-/// nothing can leave the node.
+/// A refusal comes at once: by TCP itself, for UDP by ICMP. The same holds for an address that can send
+/// nothing outside the node.
 #[test]
 fn a_refusal_comes_back_to_localhost() {
     let (nat, pod) = (Nat::new(), Pod::new());
@@ -201,8 +201,8 @@ fn a_refusal_comes_back_to_localhost() {
     }
 }
 
-/// Versions before switched `route_localnet` on: it goes with what they left in the packet filter, and their
-/// pods' ports stay.
+/// Earlier versions switched `route_localnet` on. It is reset with their old rules, and their pods' ports
+/// stay.
 #[test]
 fn what_an_older_version_switched_on_is_switched_off() {
     let (nat, old, new) = (Nat::new(), Pod::new(), Pod::new());
@@ -236,7 +236,7 @@ fn what_an_older_version_switched_on_is_switched_off() {
     nat.assert_nothing_left();
 }
 
-/// Nothing waits for an answer that cannot come.
+/// No client waits for an answer that cannot come.
 #[test]
 fn a_port_of_another_address_does_not_lead_from_localhost() {
     let (nat, pod) = (Nat::new(), Pod::new());

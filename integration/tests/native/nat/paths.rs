@@ -1,4 +1,5 @@
-//! Every path to and from a pod in NAT mode: who asks whom over what, and whom the server sees.
+//! Every path to and from a pod in NAT mode: client, server, transport, and the client address that the
+//! server sees.
 
 use crate::attached::{FakeIpam, add_through};
 use crate::nat::{GATEWAY, MACHINE, NODE, Nat, OTHER, with_ports};
@@ -8,12 +9,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-/// The port in the pod, the port of all of the node's addresses, and the one of [`OTHER`] alone.
+/// The port in the pod, the port at all of the node's addresses, and the port at [`OTHER`] only.
 const SERVED: u16 = 80;
 const MAPPED: u16 = 8080;
 const MAPPED_OF_OTHER: u16 = 8081;
 
-/// One path: a name, who asks, where, and whom the server must see. `None`: there must be no answer.
+/// One path: its name, the client, the address it asks, and the client address that the server must see. None
+/// if there must be no answer.
 struct Path4And6<'a> {
     name: &'static str,
     from: &'a Namespace,
@@ -22,7 +24,7 @@ struct Path4And6<'a> {
     seen: [Option<&'a str>; 2],
 }
 
-/// What may be on a node, and makes a difference to forwarded packets.
+/// Settings of a node that affect forwarded packets.
 #[derive(Clone, Copy)]
 struct Surroundings {
     forward_drops: bool,
@@ -30,7 +32,7 @@ struct Surroundings {
     strict_rp_filter: bool,
 }
 
-/// As iptables-nft makes them for `iptables -P FORWARD DROP`.
+/// The chains that iptables-nft makes for `iptables -P FORWARD DROP`.
 const DROP: &str = "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}\n\
                     table ip6 filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}";
 
@@ -44,7 +46,7 @@ fn every_path_of_a_pod_works() {
                 not_tried("no br_netfilter in this kernel: half of the table");
                 continue;
             }
-            // So that every pair of the three meets.
+            // These cover every pair of the three settings.
             let strict_rp_filter = forward_drops != bridges_call_iptables;
             failures.extend(try_all(Surroundings { forward_drops, bridges_call_iptables, strict_rp_filter }));
         }
@@ -52,7 +54,7 @@ fn every_path_of_a_pod_works() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Tries every path in some surroundings, notes the table, and returns what was not as it should be.
+/// Tries every path with some settings, logs the table, and returns the failures.
 fn try_all(surroundings: Surroundings) -> Vec<String> {
     let nat = Nat::new();
     for key in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
@@ -121,7 +123,7 @@ fn own(addresses: &[String]) -> [Option<&str>; 2] {
     [0, 1].map(|index| Some(addresses[index].as_str()))
 }
 
-/// Walks the paths over both transports and families; notes whom each server saw.
+/// Tries the paths over both transports and families. Logs the address that each server saw.
 fn walk(paths: &[Path4And6<'_>], surroundings: Surroundings) -> Vec<String> {
     let header = format!(
         "FORWARD {}, bridge-nf-call-iptables {}, rp_filter {}",
@@ -167,8 +169,8 @@ fn has_accept_rule(node: &Node) -> bool {
     ["iptables", "ip6tables"].iter().any(|program| has(program))
 }
 
-/// A policy that comes when pods are there cuts them off. The next pod, of a network with NAT too, lets their
-/// bridge pass, and what does so stays for as long as there are any.
+/// A later policy cuts existing pods off. The next pod, also of a network with NAT, makes a rule for their
+/// bridge, which stays while there are pods.
 #[test]
 fn bridged_pods_from_before_a_forward_policy_of_drop_pass_with_the_next() {
     if !Path::new("/proc/sys/net/bridge").exists() {
@@ -209,14 +211,14 @@ fn bridged_pods_from_before_a_forward_policy_of_drop_pass_with_the_next() {
         assert!(!has_rules() && !has_table());
         site.node.nft("delete table ip filter\ndelete table ip6 filter");
     }
-    // The policy of a family that br_netfilter does not show it is none of a bridged pod's.
+    // A policy does not affect bridged pods if br_netfilter does not pass that family to it.
     let pod = Pod::new();
     site.node.nft(&DROP[DROP.find("table ip6").unwrap()..]);
     client.add(&pod.eth0()).expect_ok();
     assert!(!has_table());
 }
 
-/// Each of them is still there when the other one looks whether it was the last.
+/// Each DEL still sees the other pod when it checks whether it is the last.
 #[test]
 fn bridged_pods_that_go_at_the_same_time_leave_nothing_in_the_packet_filter() {
     if !Path::new("/proc/sys/net/bridge").exists() {
@@ -252,8 +254,8 @@ fn bridged_pods_that_go_at_the_same_time_leave_nothing_in_the_packet_filter() {
     assert!(!site.node.records().exists());
 }
 
-/// Docker's policy and br_netfilter together would cut pods off that are only bridged. They pass, and nothing
-/// else of the node changes.
+/// Docker's policy and br_netfilter together would cut off bridged pods. Their packets pass, and the node
+/// does not change otherwise.
 #[test]
 fn bridged_pods_pass_a_forward_policy_of_drop() {
     if !Path::new("/proc/sys/net/bridge").exists() {

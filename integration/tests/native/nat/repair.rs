@@ -1,5 +1,5 @@
-//! A firewall's restart takes our rules along: CHECK says so, and the next call of any pod puts all of them
-//! back.
+//! A firewall's restart removes our rules. CHECK reports that, and the next call of any pod restores all of
+//! them.
 
 use crate::nat::{MACHINE, NODE, Nat, with_ports};
 use integration::{Pod, Server, Site, Transport, ask, at, not_tried};
@@ -7,7 +7,7 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// The comments in the rules of the node, which tell whose each element is.
+/// The comments in the node's rules, which name the owner of each element.
 fn elements(nat: &Nat) -> Vec<String> {
     let rules = nat.rules();
     let mut comments: Vec<String> = rules
@@ -37,7 +37,7 @@ fn after_a_flush_the_next_add_and_the_next_del_put_back_everybodys_rules() {
     };
     assert!(reaches());
 
-    // By a pod with NAT and by one without.
+    // By a pod with NAT and by a pod without.
     let plain = nat.node.plugin(&nat.list("plain", "cni1", &json!({"capabilities": null})));
     for (by_add, plugin) in
         [(true, nat.local()), (false, nat.local()), (true, plain.clone()), (false, plain.clone())]
@@ -64,7 +64,7 @@ fn after_a_flush_the_next_add_and_the_next_del_put_back_everybodys_rules() {
         assert!(reaches());
     }
 
-    // Rules alone: the elements stay, and so does the table.
+    // Only rules go. The elements and the table stay.
     for damage in ["flush chain inet vlan-bridge postrouting", "flush table inet vlan-bridge"] {
         for by_add in [true, false] {
             if !by_add {
@@ -83,7 +83,7 @@ fn after_a_flush_the_next_add_and_the_next_del_put_back_everybodys_rules() {
         }
     }
 
-    // Part of it is enough to be missed.
+    // One missing part is enough for CHECK to fail.
     nat.node.nft("delete element inet vlan-bridge ports4 { tcp . 8080 }");
     let outcome = nat.local().check(&eth0, &result);
     assert!(outcome.error_text().contains("host port 8080/tcp is gone"), "{outcome}");
@@ -98,7 +98,7 @@ fn after_a_flush_the_next_add_and_the_next_del_put_back_everybodys_rules() {
     nat.assert_nothing_left();
 }
 
-/// What is restored is what lives: not a pod that has gone without a word.
+/// Only the rules of existing pods are restored, not those of a pod that ended without DEL.
 #[test]
 fn the_dead_are_not_put_back() {
     let (nat, dead, lives) = (Nat::new(), Pod::new(), Pod::new());
@@ -115,23 +115,22 @@ fn the_dead_are_not_put_back() {
     nat.assert_nothing_left();
 }
 
-/// As Docker and ufw leave it: the policy is met by one rule of ours, which goes with the last pod, and their
-/// own rules stay.
+/// A chain of Docker or ufw with policy drop. One rule of ours accepts the pods' packets and goes with the
+/// last pod. The other rules stay.
 #[test]
 fn a_forward_policy_of_drop_has_one_rule_of_ours_for_as_long_as_there_are_pods() {
     let (nat, one, two) = (Nat::new(), Pod::new(), Pod::new());
     nat.node.run("iptables -P FORWARD DROP").expect_ok();
     nat.node.run("iptables -A FORWARD -i docker0 -j ACCEPT").expect_ok();
     let theirs = nat.rules();
-    // What iptables cannot read, it refuses to print.
+    // iptables refuses to print a chain that it cannot read.
     let ours = || nat.node.run("iptables -S FORWARD").expect_ok().stdout.matches("vlan-bridge").count();
     let eth0 = with_ports(&one, &[(8080, "tcp", 80, "")]);
     let result = nat.local().add(&eth0).result();
     nat.local().add(&two.eth0()).expect_ok();
     assert_eq!(ours(), 1, "{}", nat.rules());
     nat.local().del(&two.eth0()).expect_ok();
-    // Whoever loads his own rules again has ours gone. By an ADD and by a DEL, of a pod with NAT and of one
-    // without.
+    // An operator who reloads rules removes ours. An ADD or DEL restores them, of a pod with NAT or without.
     let plain = nat.node.plugin(&nat.list("plain", "cni1", &json!({"capabilities": null})));
     let damages = [
         "flush chain ip filter FORWARD\nadd rule ip filter FORWARD iifname \"docker0\" counter accept",
@@ -156,7 +155,7 @@ fn a_forward_policy_of_drop_has_one_rule_of_ours_for_as_long_as_there_are_pods()
     assert_eq!(nat.rules(), theirs);
 }
 
-/// What it sends is forwarded by its node, without NAT as with it: the machine beyond has a way back.
+/// Its node forwards its packets, with NAT or without. The machine beyond has a route back.
 #[test]
 fn a_gateway_without_nat_passes_a_forward_policy_of_drop() {
     let (nat, one, two, early) = (Nat::new(), Pod::new(), Pod::new(), Pod::new());
@@ -168,7 +167,7 @@ fn a_gateway_without_nat_passes_a_forward_policy_of_drop() {
         let sees = |over, index: usize| one_way(over, MACHINE[index]) == Some(own[index].parse().unwrap());
         Transport::ALL.into_iter().flat_map(|over| [sees(over, 0), sees(over, 1)]).all(|seen| seen)
     };
-    // Without such a policy there is nothing of it in the packet filter.
+    // Without such a policy, the packet filter has no such rule.
     let first = plain.add(&early.eth0()).result().addresses();
     assert!(reaches(&early, &first) && !nat.rules().contains("vlan-bridge"), "{}", nat.rules());
     for program in ["iptables", "ip6tables"] {
@@ -181,7 +180,7 @@ fn a_gateway_without_nat_passes_a_forward_policy_of_drop() {
     for (pod, own) in [(&one, &result.addresses()), (&two, &second), (&early, &first)] {
         assert!(reaches(pod, own), "{own:?}: {}", nat.rules());
     }
-    // Nobody begins a connection to it, as with NAT.
+    // No machine can open a connection to it, as with NAT.
     let _pods = Server::start(&one, Transport::Tcp, 80);
     let to = SocketAddr::new(result.address().parse().unwrap(), 80);
     assert_eq!(ask(&nat.machine, Transport::Tcp, to), None);
@@ -197,7 +196,7 @@ fn a_gateway_without_nat_passes_a_forward_policy_of_drop() {
     assert!(!nat.node.records().exists());
 }
 
-/// Where we cannot write, an operator has to: the log says what.
+/// If the plugin cannot write the rule, the operator must. The log has the command.
 #[test]
 fn legacy_iptables_is_the_operators() {
     let (nat, pod) = (Nat::new(), Pod::new());
@@ -214,7 +213,7 @@ fn legacy_iptables_is_the_operators() {
     assert!(plain.stderr.contains(&command.replace("cni0", "cni1")), "{plain}");
 }
 
-/// With br_netfilter that is so of pods without any NAT too.
+/// With br_netfilter, pods without NAT need the rule too.
 #[test]
 fn legacy_iptables_is_the_operators_for_bridged_pods_too() {
     let (site, pod) = (Site::new(), Pod::new());
@@ -235,7 +234,7 @@ fn legacy_iptables_is_the_operators_for_bridged_pods_too() {
     }
 }
 
-/// STATUS needs no rules to be there, only a kernel that could take them.
+/// STATUS does not require the rules, only a kernel that supports them.
 #[test]
 fn status_is_good_before_the_first_pod_and_after_a_flush() {
     let (nat, pod) = (Nat::new(), Pod::new());

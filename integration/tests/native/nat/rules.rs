@@ -1,4 +1,4 @@
-//! What NAT mode leaves in the packet filter, and to whom it says no.
+//! The rules of NAT mode in the packet filter, and the refused configurations.
 
 use crate::nat::{NODE, Nat, TABLE, with_ports};
 use integration::{Pod, Server, Transport, ask, at, run_all};
@@ -24,7 +24,7 @@ fn an_attachment_leaves_nothing_however_it_is_detached() {
         }
         nat.assert_nothing_left();
     }
-    // With its namespace gone, and the runtime knowing nothing but the id.
+    // With its namespace gone, and a runtime that only knows the ID.
     let pod = Pod::new();
     let eth0 = pod.eth0().without_netns();
     nat.local().add(&with_ports(&pod, &PORTS)).expect_ok();
@@ -63,13 +63,13 @@ fn gc_removes_what_nobody_knows_of_and_leaves_the_rest() {
     let gc = |valid| nat.local().with("cni.dev/valid-attachments", valid).gc().expect_ok();
     gc(json!([kept.eth0().valid()]));
     assert_eq!((nat.count(pod.id()), nat.count(kept.id())), (0, 9), "{}", nat.rules());
-    // One whose record is gone as well.
+    // A pod whose record is gone too.
     for record in fs::read_dir(nat.node.records()).unwrap().flatten() {
         if fs::read_to_string(record.path()).unwrap().contains(kept.id()) {
             fs::remove_file(record.path()).unwrap();
         }
     }
-    // And what was killed while it wrote one.
+    // And the temporary file of a killed call.
     fs::write(nat.node.records().join(".veth0123456789a"), "{").unwrap();
     gc(json!([]));
     assert_eq!(nat.count(kept.id()), 0, "{}", nat.rules());
@@ -121,7 +121,7 @@ fn a_port_that_is_mapped_is_refused_with_its_holders_name() {
         assert_eq!(nat.count("9999"), 0, "{}", nat.rules());
         assert_eq!(held(), before, "the holder keeps what it has: {}", nat.rules());
     }
-    // Another protocol and another address are other ports.
+    // The same port of another protocol or address is free.
     let free = [(8080, "sctp", 81, "192.0.2.1"), (8081, "tcp", 81, "")];
     nat.other().add(&with_ports(&second, &free)).expect_ok();
     nat.local().del(&holder.eth0()).expect_ok();
@@ -163,8 +163,8 @@ fn what_cannot_be_mapped_is_refused_and_leaves_nothing() {
     }
 }
 
-/// A plain configuration has no business there, and each system call counts. The ADD of a gateway has to ask
-/// for policies of drop.
+/// A plain configuration must not touch the packet filter, because each system call costs time. The ADD of a
+/// gateway must look for policies of drop.
 #[test]
 fn without_nat_no_rule_is_looked_at_and_no_record_is_kept() {
     let (nat, pod) = (Nat::new(), Pod::new());
@@ -214,7 +214,7 @@ fn many_at_once() {
     }
 }
 
-/// The reference plugin in a list whose entry of ours does not declare the capability.
+/// The reference plugin in a list in which our entry does not declare the capability.
 #[test]
 fn a_chained_portmap_still_does_the_ports() {
     let (nat, pod) = (Nat::new(), Pod::new());
@@ -232,8 +232,8 @@ fn a_chained_portmap_still_does_the_ports() {
     client.del(&eth0).expect_ok();
 }
 
-/// A UDP conversation that goes on while the port changes hands must go to the new pod, and to nobody when
-/// there is none.
+/// A UDP conversation that goes on while the port moves must reach the new pod. Without a pod, its packets
+/// reach no pod.
 #[test]
 fn udp_conversations_follow_the_port() {
     let nat = Nat::new();
@@ -245,10 +245,10 @@ fn udp_conversations_follow_the_port() {
         socket
     });
     let answer = || {
-        client.send(b"who am I").ok();
+        client.send(b"my addr?").ok();
         client.recv(&mut [0; 64]).is_ok()
     };
-    // Before there is a pod, the node remembers that the conversation is its own.
+    // Before there is a pod, conntrack assigns the conversation to the node.
     assert!(!answer());
     let mut seen = Vec::new();
     for _ in 0..2 {
@@ -256,7 +256,7 @@ fn udp_conversations_follow_the_port() {
         let eth0 = with_ports(&pod, &[(8080, "udp", 80, "")]);
         let own = nat.local().add(&eth0).result().addresses();
         let server = Server::start(&pod, Transport::Udp, 80);
-        // The refusal of a packet that met no server may still be waiting to be read.
+        // The refusal of an earlier packet may still be in the socket's queue.
         integration::poll(std::time::Duration::from_secs(5), "the conversation reaches the pod", answer);
         seen.push(own[0].clone());
         nat.local().del(&pod.eth0()).expect_ok();
@@ -268,8 +268,7 @@ fn udp_conversations_follow_the_port() {
     assert_ne!(seen[0], seen[1], "both pods had one address: this shows nothing");
 }
 
-/// A node that takes router advertisements goes on doing so where it has heard one, and takes none from its
-/// pods.
+/// A node that accepts router advertisements still does so on its uplink, but accepts none from its pods.
 #[test]
 fn a_node_that_begins_to_forward_takes_no_pod_for_its_router() {
     let (nat, pod) = (Nat::new(), Pod::new());
@@ -282,8 +281,8 @@ fn a_node_that_begins_to_forward_takes_no_pod_for_its_router() {
     nat.local().del(&pod.eth0()).expect_ok();
 }
 
-/// podman publishes a container's ports on each of its networks: they lead to the first, and to the other
-/// when that goes.
+/// podman publishes a container's ports on each of its networks. They lead to the first network, and to the
+/// other one after the first is gone.
 #[test]
 fn a_container_on_two_networks_has_its_ports_once_and_keeps_them_with_either() {
     let (nat, pod, other) = (Nat::new(), Pod::new(), Pod::new());
@@ -301,12 +300,12 @@ fn a_container_on_two_networks_has_its_ports_once_and_keeps_them_with_either() {
         assert!(is_reached());
         first.check(&eth0, &results[0]).expect_ok();
         second.check(&eth1, &results[1]).expect_ok();
-        // It is another's all the same.
+        // The port still belongs to the other container.
         let taken = first.add(&other.eth0().capabilities(ports.clone()));
         assert_eq!(taken.error_code(), 104, "{taken}");
         if from_first {
             first.del(&eth0).expect_ok();
-            // What the pod says leaves by the way that is left.
+            // The pod's packets leave through the remaining network.
             pod.ip("route replace default via 10.33.0.1");
             second.check(&eth1, &results[1]).expect_ok();
         } else {

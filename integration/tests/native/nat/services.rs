@@ -1,14 +1,14 @@
-//! A host port of all of the node's addresses is none of the addresses that stand for services.
+//! A host port at all of the node's addresses is not open at the addresses of services.
 
 use crate::nat::{MACHINE, NODE, Nat, with_ports};
 use integration::{Ctl, Pod, Server, Site, Transport, ask, at, ip};
 use serde_json::json;
 
-/// kube-proxy in IPVS mode gives the node the addresses of all services, on an interface of its own.
+/// kube-proxy in IPVS mode gives the node the addresses of all services, on its own interface.
 #[test]
 fn a_host_port_takes_no_service_from_kube_proxy_in_ipvs_mode() {
     let (nat, taker, other) = (Nat::new(), Pod::new(), Pod::new());
-    // This kernel has no dummy interfaces; the name is kube-proxy's.
+    // This kernel has no dummy interfaces. The name is the one that kube-proxy uses.
     nat.node.ip("link add kube-ipvs0 up type bridge\naddr add 10.96.0.1/32 dev kube-ipvs0\naddr add fd00:96::1/128 dev kube-ipvs0 nodad");
     let _services =
         [at("10.96.0.1", 443), at("fd00:96::1", 443)].map(|to| Server::on(&nat.node, Transport::Tcp, to));
@@ -18,7 +18,7 @@ fn a_host_port_takes_no_service_from_kube_proxy_in_ipvs_mode() {
     let _pod = Server::start(&taker, Transport::Tcp, 443);
     let services = || {
         for (service, pod) in [("10.96.0.1", &own[0]), ("fd00:96::1", &own[1])] {
-            // The server of the service sees who asks; the pod would see its gateway.
+            // The service's server sees the client's address. The pod would see its gateway.
             assert_eq!(ask(&nat.node, Transport::Tcp, at(service, 443)), Some(ip(service)));
             assert_eq!(ask(&other, Transport::Tcp, at(service, 443)), Some(ip(pod)));
         }
@@ -31,14 +31,14 @@ fn a_host_port_takes_no_service_from_kube_proxy_in_ipvs_mode() {
             "the port leads to the pod"
         );
     }
-    // A service that came later is known with the next such pod, or by repair; one that is gone is the node's
-    // address no more.
+    // The next such pod, or repair, adds the address of a later service. The address of a deleted service no
+    // longer belongs to the node.
     nat.node.ip("addr add 10.96.0.2/32 dev kube-ipvs0\naddr del 10.96.0.1/32 dev kube-ipvs0");
     let _later = Server::on(&nat.node, Transport::Tcp, at("10.96.0.2", 443));
     let _ = Ctl::new(&nat.node).run("repair");
     assert_eq!(ask(&nat.node, Transport::Tcp, at("10.96.0.2", 443)), Some(ip("10.96.0.2")));
     assert!(!nat.rules().contains("10.96.0.1"), "{}", nat.rules());
-    // Whoever names it gets it.
+    // A port with this `hostIP` is open there.
     let third = Pod::new();
     nat.local().add(&with_ports(&third, &[(443, "tcp", 443, "10.96.0.2")])).expect_ok();
     let _third = Server::start(&third, Transport::Tcp, 443);
@@ -50,7 +50,7 @@ fn a_host_port_takes_no_service_from_kube_proxy_in_ipvs_mode() {
     services();
 }
 
-/// What `serviceCIDRs` names needs no call to be known.
+/// The subnets in `serviceCIDRs` are known without a call.
 #[test]
 fn a_host_port_takes_no_address_within_service_cidrs() {
     let (site, pod) = (Site::new(), Pod::new());
@@ -70,9 +70,9 @@ fn a_host_port_takes_no_address_within_service_cidrs() {
     );
 }
 
-/// CRI-O publishes host ports by rules of its own. On an uplink's network the pod's answer has to come back
-/// through the node: with `serviceCIDRs` it does, whatever br_netfilter is told; without, only where bridged
-/// packets go through iptables.
+/// CRI-O publishes host ports by its own rules. On an uplink's network, the pod's answer must come back
+/// through the node. With `serviceCIDRs` it always does. Without them, it only does if bridged packets go
+/// through iptables.
 #[test]
 fn host_ports_that_a_runtime_makes_itself_work_with_service_cidrs() {
     for called in ["0", "1"] {

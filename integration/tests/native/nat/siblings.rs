@@ -1,5 +1,5 @@
-//! One container on several networks with the same host ports, as podman asks for it: a port leads to the
-//! network that had it first.
+//! One container on several networks with the same host ports, as podman does. A port leads to the network
+//! that had it first.
 
 use crate::nat::{GATEWAY, MACHINE, NODE, Nat, with_ports};
 use integration::{Attachment, Ctl, Plugin, Pod, Server, Transport, ask, at};
@@ -20,8 +20,8 @@ fn other(nat: &Nat) -> Plugin<'_> {
     nat.node.plugin(&nat.list("other", "cni1", &json!({"isDefaultGateway": false, "isGateway": true})))
 }
 
-/// Panics unless every port leads by the network of this gateway: the node's address there is what the pod
-/// sees.
+/// Panics unless every port leads through the network of this gateway. The pod then sees the gateway's
+/// address.
 #[track_caller]
 fn assert_leads_by(nat: &Nat, gateway: &str) {
     let expected: Option<IpAddr> = gateway.parse().ok();
@@ -70,7 +70,7 @@ fn the_second_network_gets_the_ports_when_the_first_goes() {
     assert_leads_by(&nat, OTHER_GATEWAY);
     assert_refused_to_strangers(&nat, &pod);
 
-    // The first comes back, and is second now.
+    // The first network comes back, and is now the second.
     nat.local().add(&first).expect_ok();
     assert_leads_by(&nat, OTHER_GATEWAY);
     other(&nat).del(&second).expect_ok();
@@ -94,8 +94,8 @@ fn the_first_keeps_the_ports_when_the_second_goes() {
     nat.assert_nothing_left();
 }
 
-/// Whoever follows is followed by those behind it. GC is a DEL as any other, and a veth that is gone keeps no
-/// port from a sibling.
+/// After the first network, the ports move to the next one each time. GC counts as a DEL, and an attachment
+/// whose veth is gone does not keep a port.
 #[test]
 fn of_three_each_gets_the_ports_in_turn() {
     let (nat, pod) = (Nat::new(), Pod::new());
@@ -122,7 +122,7 @@ fn of_three_each_gets_the_ports_in_turn() {
     nat.assert_nothing_left();
 }
 
-/// Two containers of two runtimes may have one id.
+/// Two containers of two runtimes may have the same ID.
 #[test]
 fn another_container_of_the_same_id_is_a_stranger() {
     let (nat, pod, namesake) = (Nat::new(), Pod::new(), Pod::new());

@@ -1,4 +1,5 @@
-//! The node is no router between the network of an uplink and its own, whoever has switched forwarding on.
+//! The node does not forward between the network of an uplink and its own networks, even if another program
+//! has switched forwarding on.
 
 use integration::{
     AddResult, Capture, Frame, Namespace, Pod, Server, Site, Transport, ask, at, mac_bytes, merge, poll,
@@ -6,18 +7,17 @@ use integration::{
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// A machine of the node's management network, which nobody of the pods' network has to reach.
+/// A machine of the node's management network. No machine of the pods' network may reach it.
 const MACHINE: [&str; 2] = ["192.0.2.9", "2001:db8:2::9"];
-/// A machine of the pods' network that is no pod of ours.
+/// A machine of the pods' network that is not a pod of this node.
 const STRANGER: [&str; 2] = [Site::GATEWAY, "fd00:136::1"];
 const PORT: u16 = 80;
 
-/// As iptables-nft makes them for `iptables -P FORWARD DROP`.
+/// The chains that iptables-nft makes for `iptables -P FORWARD DROP`.
 const DROP: &str = "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}\n\
                     table ip6 filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}";
 
-/// A node that forwards, as every node of Kubernetes does, and the ways by which others try to have it
-/// forward for them.
+/// A node with forwarding on, as every Kubernetes node has, and machines that try to send packets through it.
 struct Scene {
     site: Site,
     machine: Namespace,
@@ -40,7 +40,7 @@ impl Scene {
         for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
             site.node.set_sysctl(key, "1");
         }
-        // Reverse path filtering stops some of it, by luck.
+        // Reverse path filtering would drop some of these packets too.
         for setting in ["all", "default", "nic1"] {
             site.node.set_sysctl(&format!("net/ipv4/conf/{setting}/rp_filter"), "0");
         }
@@ -57,7 +57,7 @@ impl Scene {
         self.site.node.list(name, &[conf])
     }
 
-    /// Has a machine of the VLAN send what is for the management network to the node, which knows the way
+    /// Makes a machine of the VLAN send packets for the management network to the node, which has a route
     /// back.
     fn misdirect_stranger(&self) {
         let mac = self.site.node.mac("br136");
@@ -72,7 +72,7 @@ impl Scene {
             .ip(&format!("route add {} dev br136\nroute add {} dev br136", STRANGER[0], STRANGER[1]));
     }
 
-    /// The same for a pod, which has the node's address on the link.
+    /// The same for a pod, which can reach the node's address on the link.
     fn misdirect(&self, pod: &Pod) {
         let [v4, v6] = Site::NODE;
         pod.ip(&format!(
@@ -80,7 +80,7 @@ impl Scene {
         ));
     }
 
-    /// Which of the machine's addresses answer, over TCP and UDP.
+    /// The machine's addresses that answer, over TCP and UDP.
     fn crossings(&self, from: &Namespace) -> Vec<String> {
         let asked = MACHINE.into_iter().flat_map(|to| Transport::ALL.map(|over| (to, over)));
         let ask = |(to, over): (&str, Transport)| {
@@ -93,12 +93,12 @@ impl Scene {
         })
     }
 
-    /// Over both families and transports. A bridge that is new knows nobody's address at first.
+    /// Over both families and transports. A new bridge has no entries at first.
     fn wait_until_open(&self, from: &Namespace) {
         poll(Duration::from_secs(20), "everything crosses the node", || self.crossings(from).len() == 4);
     }
 
-    /// Panics if anything of the pods' network crosses the node, but for answers.
+    /// Panics if a packet of the pods' network crosses the node, except answers.
     #[track_caller]
     fn assert_closed(&self, pod: &Pod, result: &AddResult, when: &str) {
         assert_eq!(self.crossings(pod), [""; 0], "a pod, {when}");
@@ -128,7 +128,7 @@ fn nothing_crosses_the_node_from_an_uplinks_network() {
             scene.assert_closed(&pod, &result, &when);
             if !policy {
                 scene.site.node.nft("delete table inet vlan-bridge-uplinks");
-                // Else nothing is shown.
+                // Otherwise the test would prove nothing.
                 scene.wait_until_open(&pod);
                 scene.wait_until_open(&scene.site.router);
             }
@@ -136,7 +136,7 @@ fn nothing_crosses_the_node_from_an_uplinks_network() {
     }
 }
 
-/// Neither host routes nor a guard are what keeps it from being a router; nor is a pod that is there.
+/// The boundary works without host routes, without a guard and without a pod.
 #[test]
 fn strangers_do_not_cross_without_host_access_guard_and_pods() {
     let (scene, pod) = (Scene::new(), Pod::new());
@@ -160,7 +160,7 @@ fn packet(from: &str, protocol: u8, body: &[u8]) -> Vec<u8> {
     [&header[..], body].concat()
 }
 
-/// What connection tracking finds invalid has no connection, and so no `ct status` that a rule could ask for.
+/// A packet that conntrack calls invalid has no connection, and so no `ct status` for a rule to match.
 #[test]
 fn what_belongs_to_no_connection_does_not_cross_either() {
     let (scene, pod) = (Scene::new(), Pod::new());
@@ -170,7 +170,7 @@ fn what_belongs_to_no_connection_does_not_cross_either() {
     let capture = Capture::start(&scene.machine, "port");
     let send = |mark: u8| {
         let mark = [mark; 8];
-        // An echo reply, a TCP reset and one without any flag, with the mark behind.
+        // An echo reply, a TCP reset, and a TCP packet without flags, with the mark at the end.
         let reset = |flags: u8| {
             [&[0, 80, 0, 81, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0][..], &mark].concat()
         };
@@ -184,7 +184,7 @@ fn what_belongs_to_no_connection_does_not_cross_either() {
     send(0xb1);
     scene.site.node.nft("delete table inet vlan-bridge-uplinks");
     send(0xb2);
-    // Else nothing is shown; and what was sent before would have come before.
+    // Otherwise the test would prove nothing. Packets that were sent before would have come before.
     capture.wait_for("what the table kept out", has(0xb2));
     assert!(!capture.frames().iter().any(has(0xb1)));
 }
@@ -204,7 +204,7 @@ fn what_was_sent_elsewhere_than_it_was_meant_for_crosses() {
     }
 }
 
-/// By an ADD, a DEL and a GC of whichever network; CHECK says until then what is wrong.
+/// An ADD, DEL or GC of any network restores it. Until then CHECK reports the fault.
 #[test]
 fn a_firewalls_restart_opens_the_node_until_the_next_call() {
     let (scene, pod, other) = (Scene::new(), Pod::new(), Pod::new());
@@ -246,7 +246,7 @@ fn elsewhere_gc(scene: &Scene) -> integration::Outcome {
     scene.site.node.plugin(&list).with("cni.dev/valid-attachments", json!([])).gc()
 }
 
-/// The key opens it, and closes it again; a bridge that has no uplink any more is not closed for good.
+/// The key opens the boundary, and its removal closes it again. A bridge that loses its uplink is opened too.
 #[test]
 fn the_node_routes_where_it_is_asked_to() {
     let (scene, pod, second) = (Scene::new(), Pod::new(), Pod::new());
@@ -280,7 +280,7 @@ fn the_node_routes_where_it_is_asked_to() {
     assert!(!table());
 }
 
-/// Where the rules that drop are gone, a FORWARD policy is still not overridden for strangers.
+/// Even after the dropping rules are gone, our rule does not override a FORWARD policy for other machines.
 #[test]
 fn a_policy_of_drop_holds_for_strangers_beside_pods_with_services() {
     let (scene, pod) = (Scene::new(), Pod::new());

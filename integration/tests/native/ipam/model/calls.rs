@@ -36,7 +36,7 @@ impl<'a> Run<'a> {
         command
     }
 
-    /// An ADD names the namespace by a process of the owner's own.
+    /// An ADD names the namespace by the owner's own process.
     pub(super) fn attachment_of(&mut self, verb: &str, owner: u8, ask: Option<IpAddr>) -> Attachment {
         let (id, ifname) = names(owner);
         if verb != "ADD" {

@@ -1,9 +1,9 @@
-//! What a store must hold, without files.
+//! The model: the expected content of a store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// One lease's file, and not another of the same name: its inode and when it was written.
+/// The identity of a lease's file: its inode and its time.
 pub(super) type Paper = (u64, i64, i64);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(super) struct Lease {
     pub(super) paper: Paper,
 }
 
-/// What the store knows of an owner beyond its leases.
+/// The store's facts about an owner, besides its leases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Known {
     pub(super) boot: u32,
@@ -21,7 +21,7 @@ pub(super) struct Known {
     pub(super) papers: BTreeSet<Paper>,
 }
 
-/// Why an ADD is refused, as its error code.
+/// The error code of a refused ADD.
 pub(super) const HOLDS_ALREADY: u64 = 110;
 pub(super) const UNAVAILABLE: u64 = 111;
 pub(super) const EXHAUSTED: u64 = 11;
@@ -31,7 +31,7 @@ pub(super) struct Model {
     pub(super) boot: u32,
     pub(super) leases: BTreeMap<IpAddr, Lease>,
     pub(super) known: BTreeMap<u8, Known>,
-    /// Processes that live, by the owner they are of.
+    /// The running processes, by owner.
     pub(super) alive: BTreeMap<u8, u32>,
 }
 
@@ -50,8 +50,8 @@ impl Model {
         self.known.remove(&owner);
     }
 
-    /// What every call of ours does first, if there is any need to: whatever is of an earlier boot is free,
-    /// and what was not seen before is noted.
+    /// The first part of every call of our plugin: it releases leases of an earlier boot, and records new
+    /// leases.
     pub(super) fn look(&mut self) {
         let known = std::mem::take(&mut self.known);
         self.leases.retain(|_, lease| {
@@ -64,7 +64,7 @@ impl Model {
             let papers = self.papers(owner);
             let known = match known.get(&owner) {
                 Some(known) if papers.is_subset(&known.papers) => Known { papers, ..known.clone() },
-                // It was somebody else who gave them, or some of them.
+                // host-local wrote them, or some of them.
                 _ => Known { boot: self.boot, process: None, papers },
             };
             self.known.insert(owner, known);
@@ -77,7 +77,7 @@ impl Model {
         process.is_some_and(|process| !self.alive.values().any(|alive| *alive == process))
     }
 
-    /// Dead owners give back.
+    /// Releases the addresses of dead owners.
     pub(super) fn reclaim(&mut self) {
         let owners: Vec<u8> = self.known.keys().copied().collect();
         for owner in owners {
@@ -91,7 +91,7 @@ impl Model {
         set.iter().filter(|addr| !self.leases.contains_key(addr)).count()
     }
 
-    /// Whether an ADD of ours is refused; the model is as that ADD finds it, after whatever it takes back.
+    /// Whether our plugin refuses an ADD. The model is in the state after the ADD has released leases.
     pub(super) fn refuses(
         &mut self,
         owner: u8,
@@ -118,7 +118,7 @@ impl Model {
         None
     }
 
-    /// How many ADDs will still find an address of each set.
+    /// The number of ADDs that will still find an address in each set.
     pub(super) fn capacity(&self, sets: &[BTreeSet<IpAddr>]) -> usize {
         sets.iter().map(|set| self.free(set)).min().unwrap_or(0)
     }

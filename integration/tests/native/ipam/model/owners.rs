@@ -4,7 +4,7 @@ use super::OWNERS;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// How many addresses there are in both sets.
+/// The number of addresses in both sets.
 pub(super) const ADDRESSES: usize = 11;
 /// 10.1.0.2 and so on, then 2001:db8::2.
 pub(super) const V4: usize = 5;
@@ -21,7 +21,7 @@ pub(super) fn sets() -> [BTreeSet<IpAddr>; 2] {
     [(0..V4).map(address).collect(), (V4..ADDRESSES).map(address).collect()]
 }
 
-/// Two of a container have its id in common.
+/// Two owners of one container share its ID.
 pub(super) fn names(owner: u8) -> (String, &'static str) {
     (format!("c{}", owner / 2), if owner.is_multiple_of(2) { "eth0" } else { "net1" })
 }

@@ -1,4 +1,4 @@
-//! Takes the steps with the real binaries, and compares.
+//! Runs the steps with the real binaries, and compares the store with the model.
 
 use super::calls::quickly;
 use super::expected::{Known, Lease, Model};
@@ -29,7 +29,7 @@ impl Rig {
         self.ipam.node.folder().path().join("boot")
     }
 
-    /// Where the boot id is a file of ours, so that writing it is a reboot.
+    /// A file in place of the boot ID, so that writing it is a reboot.
     pub(super) fn on_a_machine_of_its_own<T: Send>(&self, work: impl FnOnce(&Rig) -> T + Send) -> T {
         fs::write(self.boot_file(), "0").unwrap();
         self.ipam.node.enter(|| {
@@ -54,7 +54,7 @@ pub(super) struct Run<'a> {
     pub(super) processes: BTreeMap<u8, Background>,
 }
 
-/// What a step that went wrong is told with.
+/// The context of a failed step.
 type Judged = Result<(), String>;
 
 impl<'a> Run<'a> {
@@ -93,7 +93,7 @@ impl<'a> Run<'a> {
         outcome.and_then(|()| self.compare()).map_err(|why| format!("{why}\nat {step:?}\n{:?}", self.model))
     }
 
-    /// Takes what is left and gives everything back.
+    /// Assigns every free address, then releases all.
     pub(super) fn end(&mut self) -> Judged {
         self.model.look();
         self.model.reclaim();
@@ -137,7 +137,8 @@ impl<'a> Run<'a> {
         self.compare_records()
     }
 
-    /// It knows no other boot and no dead owners, and when it fails it takes back all that the owner has.
+    /// host-local ignores other boots and dead owners. If its ADD fails, it releases all addresses of the
+    /// owner.
     fn add_by_host_local(&mut self, owner: u8, ask: Option<IpAddr>) -> Judged {
         let plugin = self.rig.ipam.host_local();
         let (id, ifname) = names(owner);
@@ -246,7 +247,7 @@ impl<'a> Run<'a> {
         let (before, after) = (self.model.clone(), self.leases()?);
         let mut looked = before.clone();
         looked.look();
-        // Whether somebody may have lost an address.
+        // Whether an owner may have lost an address.
         let may_lose = |addr: &IpAddr, holder: u8| match verb {
             _ if !looked.leases.contains_key(addr) => true,
             Verb::Add => holder == owner && !before.leases.contains_key(addr) || looked.is_dead(holder),
@@ -267,7 +268,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// After a kill the records alone say how far it came.
+    /// After a kill, only the records show how far the call came.
     fn known_by_the_records(&mut self) {
         self.model.known.clear();
         for owner in 0..super::OWNERS {
@@ -286,7 +287,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether the leases are the model's.
+    /// Whether the leases match the model.
     fn compare(&self) -> Judged {
         let leases = self.leases()?;
         expect(leases == self.model.leases, || {
@@ -294,7 +295,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Whether the records are, which must be after a call of ours that came to its end.
+    /// Whether the records match the model, as they must after a completed call of our plugin.
     fn compare_records(&self) -> Judged {
         self.compare()?;
         let expected: Vec<String> = self.model.known.keys().map(|owner| record(*owner)).collect();
@@ -302,7 +303,7 @@ impl<'a> Run<'a> {
         expect(records == expected, || format!("records {records:?} instead of {expected:?}"))
     }
 
-    /// What the directory says.
+    /// The content of the directory.
     fn leases(&self) -> Result<BTreeMap<IpAddr, Lease>, String> {
         let mut leases = BTreeMap::new();
         for name in self.rig.ipam.node.leases(NETWORK) {
@@ -315,7 +316,7 @@ impl<'a> Run<'a> {
         Ok(leases)
     }
 
-    /// Notes what an ADD says that it gave.
+    /// Records the addresses in an ADD's result.
     fn insert(&mut self, owner: u8, given: &[IpAddr]) -> Judged {
         let leases = self.leases()?;
         for addr in given {
