@@ -1,9 +1,9 @@
-//! `cargo xtask tidy`: the house rules that a program can check. Why each stands is in
-//! `docs/architecture.md`.
+//! `cargo xtask tidy`: the house rules that a program can check. `docs/architecture.md` gives their reasons.
 
 mod circles;
 mod documents;
 mod manifests;
+mod prose;
 mod source;
 mod units;
 
@@ -47,6 +47,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let mut git = Command::new("git");
     git.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root);
     let mut findings = Vec::new();
+    let prose = prose::Prose::new()?;
     let own_root = root.display().to_string();
     let listed = output(&mut git)?;
     let paths: Vec<&str> = listed.lines().filter(|path| root.join(path).is_file()).collect();
@@ -57,6 +58,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         let Ok(text) = String::from_utf8(bytes) else { continue };
         findings.extend(source::check(path, &text));
         findings.extend(documents::check(root, path, &text, &own_root));
+        findings.extend(prose.check(path, &text));
         if let Some(warning) = documents::length(path, &text) {
             eprintln!("{path}: warning: {warning}");
         }
