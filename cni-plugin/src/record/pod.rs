@@ -68,7 +68,7 @@ impl PodInterface {
     }
 }
 
-/// The items of a list as texts.
+/// The items of a list as strings.
 pub(super) fn texts<T: ToString>(items: &[T]) -> Value {
     items.iter().map(T::to_string).collect()
 }
