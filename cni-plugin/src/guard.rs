@@ -20,6 +20,7 @@ use kernel::nft::{Nft, Refusal, explain};
 
 use crate::lock::RecordLock;
 use crate::ownership::Attachment;
+use crate::plan::guard::damage::{self, Count};
 use crate::plan::guard::ruleset::{self, MACS, PORTS, TABLE};
 use crate::plan::guard::{Limits, Port, describe_element, elements};
 use crate::plan::nat::element_comment;
@@ -198,21 +199,15 @@ impl Guard {
         Ok(false)
     }
 
-    /// A chain of the table that is missing or changed. Elements refer to entry chains, so for those only
-    /// the rules are counted.
+    /// A chain of the table that is missing or changed.
     fn broken_chain(&self) -> Result<Option<String>, CniError> {
-        for (name, rules, uses) in ruleset::uses() {
-            let is_entry = ruleset::ENTRIES.contains(&name.as_str());
-            let is_whole = match self.nft.chain(TABLE, &name)? {
-                Some(_) if is_entry => self.nft.rules(TABLE, &name)?.len() == rules,
-                Some(chain) => chain.uses as usize == uses,
-                None => false,
-            };
-            if !is_whole {
-                return Ok(Some(name));
-            }
-        }
-        Ok(None)
+        damage::broken_chain(|name, count| {
+            let Some(chain) = self.nft.chain(TABLE, name)? else { return Ok(None) };
+            Ok(Some(match count {
+                Count::Rules => self.nft.rules(TABLE, name)?.len(),
+                Count::Uses => chain.uses as usize,
+            }))
+        })
     }
 
     /// Describes what is missing or changed in an attachment's guard.

@@ -144,12 +144,7 @@ impl Nat {
 
     /// A chain of the base rule set that is missing or changed.
     fn broken_chain(&self) -> Result<Option<String>, CniError> {
-        for (name, uses) in ruleset::uses() {
-            if self.nft.chain(TABLE, &name)?.is_none_or(|chain| chain.uses < uses) {
-                return Ok(Some(name));
-            }
-        }
-        Ok(None)
+        ruleset::broken_chain(|name| Ok(self.nft.chain(TABLE, name)?.map(|chain| chain.uses)))
     }
 
     /// Describes what is missing or changed in an attachment's rules. `expected`: its configuration

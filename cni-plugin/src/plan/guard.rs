@@ -5,6 +5,7 @@
 //! MAC and address in a few sets, with an element per pod or address. So the cost of a frame does not grow
 //! with the number of pods.
 
+pub mod damage;
 pub mod ruleset;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_base_ruleset_has_an_entry_for_each_kind_of_port() {
-        let chains: Vec<String> = ruleset::uses().into_iter().map(|(name, ..)| name).collect();
+        let chains: Vec<String> = damage::uses().into_iter().map(|(name, ..)| name).collect();
         for by_address in [true, false] {
             for trunk in [true, false] {
                 assert!(chains.contains(&entry(by_address, trunk).to_owned()));

@@ -1,9 +1,12 @@
 //! Helpers for the tests of the plans.
 
+use std::collections::BTreeMap;
+
 use cni_conf::cni::env::Environment;
 use cni_conf::network::Network;
 use cni_conf::request::Request;
 use kernel::link::{Address, Kind, Link};
+use kernel::nft::{Change, Expr, Verdict};
 
 /// A configuration with these keys, parsed as the binary does.
 pub fn network(keys: &str) -> Network {
@@ -47,5 +50,32 @@ pub fn address(interface: u32, net: &str) -> Address {
         secondary: false,
         deprecated: false,
         dynamic: false,
+    }
+}
+
+/// What the kernel would show after these changes: of each chain the number of its rules, and its use count.
+#[derive(Debug, Default)]
+pub struct Chains(pub BTreeMap<String, (usize, usize)>);
+
+impl Chains {
+    /// The chains that these changes make.
+    pub fn of(changes: &[Change]) -> Chains {
+        let mut chains = Chains::default();
+        for change in changes {
+            match change {
+                Change::AddChain { name, .. } => drop(chains.0.insert(name.clone(), (0, 0))),
+                Change::AddRule { chain, exprs, .. } => {
+                    let own = chains.0.entry(chain.clone()).or_default();
+                    *own = (own.0 + 1, own.1 + 1);
+                    for expr in exprs {
+                        if let Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) = expr {
+                            chains.0.entry(to.clone()).or_default().1 += 1;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        chains
     }
 }

@@ -103,30 +103,6 @@ fn rule(chain: &str, exprs: Vec<Expr>) -> Change {
 /// The chains that [`PORTS`] leads to.
 pub const ENTRIES: [&str; 4] = ["pod", "pod-by-mac", "trunk", "trunk-by-mac"];
 
-/// Each chain, the number of its rules, and the kernel's use count without elements: own rules plus rules
-/// that jump to it.
-pub fn uses() -> Vec<(String, usize, usize)> {
-    let changes = base_ruleset();
-    let refers_to = |name: &str, expr: &Expr| matches!(expr, Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) if to == name);
-    let rules = || {
-        changes.iter().filter_map(|change| match change {
-            Change::AddRule { chain, exprs, .. } => Some((chain, exprs)),
-            _ => None,
-        })
-    };
-    let names = changes.iter().filter_map(|change| match change {
-        Change::AddChain { name, .. } => Some(name),
-        _ => None,
-    });
-    names
-        .map(|name| {
-            let own = rules().filter(|(chain, _)| *chain == name).count();
-            let referring = rules().flat_map(|(_, exprs)| exprs).filter(|expr| refers_to(name, expr)).count();
-            (name.clone(), own, own + referring)
-        })
-        .collect()
-}
-
 fn entry_rules(by_address: bool, trunk: bool) -> Vec<Vec<Expr>> {
     let mut rules = vec![vec![Expr::Verdict(Verdict::Jump(MAC_CHAIN.into()))]];
     let of_tagged = if trunk { Verdict::Goto(TAGGED.into()) } else { Verdict::Drop };

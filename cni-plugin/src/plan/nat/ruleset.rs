@@ -301,6 +301,18 @@ pub const IPTABLES_TABLES: [Table; 2] = [
 /// The chain in these tables.
 pub const IPTABLES_FORWARD: &str = "FORWARD";
 
+/// The first chain that is missing or has lost rules, so that the base rule set is made again. `look` returns
+/// the kernel's use count of a chain; none without such a chain. Chains of subnets and rules of services come
+/// on top.
+pub fn broken_chain<E>(look: impl Fn(&str) -> Result<Option<u32>, E>) -> Result<Option<String>, E> {
+    for (name, least) in uses() {
+        if look(&name)?.is_none_or(|there| there < least) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
 /// Each chain of the base rule set, and the least use count that the kernel must show: the chain's own
 /// rules plus rules that jump to it.
 pub fn uses() -> Vec<(String, u32)> {
@@ -318,3 +330,6 @@ pub fn uses() -> Vec<(String, u32)> {
     });
     names.map(|name| (name.clone(), changes.iter().map(|change| in_or_to(&name, change)).sum())).collect()
 }
+
+#[cfg(test)]
+mod tests;
