@@ -5,14 +5,14 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
 };
 
-use super::{NetError, Result};
+use super::{NetError, Result, header};
 
 /// A refusal that counts as success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,13 +105,8 @@ impl Batch {
 fn serialized(requests: &[Request]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for request in requests {
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_ACK | request.flags;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request.message.clone()));
-        message.finalize();
-        let start = bytes.len();
-        bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
-        message.serialize(&mut bytes[start..start + message.buffer_len()]);
+        let flags = NLM_F_REQUEST | NLM_F_ACK | request.flags;
+        header::append_request(&mut bytes, request.message.clone(), flags);
     }
     bytes
 }

@@ -1,14 +1,12 @@
 //! One rtnetlink socket in one network namespace.
 
 use futures_util::StreamExt;
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 use rtnetlink::Handle;
 
-use super::{NetError, Result};
+use super::{NetError, Result, header};
 
 /// A connection to rtnetlink. It stays in the namespace that it was opened in. Clones share the socket.
 #[derive(Clone, Debug)]
@@ -83,10 +81,7 @@ impl Conn {
         flags: u16,
         action: impl FnOnce() -> String,
     ) -> Result<Answer> {
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        let request = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        let Ok(mut answers) = self.handle.clone().request(request) else {
+        let Ok(mut answers) = self.handle.clone().request(header::request(message, flags)) else {
             return Err(NetError::NoAnswer { action: action() });
         };
         let mut result = Answer::default();

@@ -4,10 +4,15 @@ use std::collections::BTreeSet;
 use std::ffi::c_char;
 use std::io;
 use std::mem;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 
 use cni_conf::cni::mac::MacAddr;
+use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
+use nix::libc;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, socket};
 
 /// An interface that can send frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +26,10 @@ pub struct Interface {
 impl Interface {
     /// Looks up an interface by name. `None` if there is none.
     pub fn find(name: &str) -> io::Result<Option<Interface>> {
-        let Some(found) = ask(name, libc::SIOCGIFINDEX)? else { return Ok(None) };
-        // SAFETY: the kernel has filled in this member of the union.
-        let index = unsafe { found.ifr_ifru.ifru_ifindex };
+        let index = match if_nametoindex(name) {
+            Err(Errno::ENODEV) => return Ok(None),
+            index => index?.cast_signed(),
+        };
         let Some(found) = ask(name, libc::SIOCGIFHWADDR)? else { return Ok(None) };
         // SAFETY: the kernel has filled in this member of the union.
         let [a, b, c, d, e, f, ..] = unsafe { found.ifr_ifru.ifru_hwaddr.sa_data };
@@ -42,41 +48,17 @@ pub fn has_carrier(name: &str) -> io::Result<Option<bool>> {
 
 /// Every address of the node (getifaddrs(3)).
 pub fn node_addresses() -> io::Result<BTreeSet<IpAddr>> {
-    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
-    // SAFETY: the call fills in a pointer to a list that it allocates.
-    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let (mut addresses, mut next) = (BTreeSet::new(), first);
-    // SAFETY: the list is valid until it is freed. An address is null or of the family that it names.
-    unsafe {
-        while let Some(entry) = next.as_ref() {
-            match entry.ifa_addr.as_ref().map(|address| i32::from(address.sa_family)) {
-                Some(libc::AF_INET) => {
-                    let address = entry.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();
-                    addresses.insert(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into());
-                }
-                Some(libc::AF_INET6) => {
-                    let address = entry.ifa_addr.cast::<libc::sockaddr_in6>().read_unaligned();
-                    addresses.insert(Ipv6Addr::from(address.sin6_addr.s6_addr).into());
-                }
-                _ => {}
-            }
-            next = entry.ifa_next;
-        }
-        libc::freeifaddrs(first);
-    }
-    Ok(addresses)
+    let addresses = getifaddrs()?.filter_map(|interface| interface.address);
+    Ok(addresses.filter_map(|address| ip(&address)).collect())
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
 }
 
 fn ask(name: &str, request: libc::c_ulong) -> io::Result<Option<libc::ifreq>> {
-    // SAFETY: a plain system call; the result is checked.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new, and nothing else owns it.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: all-zero is a valid value of this plain C structure.
     let mut question: libc::ifreq = unsafe { mem::zeroed() };
     // The last byte remains the closing NUL.
@@ -86,11 +68,9 @@ fn ask(name: &str, request: libc::c_ulong) -> io::Result<Option<libc::ifreq>> {
     }
     // SAFETY: these requests take a pointer to such a structure, which outlives the call. The type of the
     // request differs between C libraries.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), request as _, &raw mut question) } {
-        0.. => Ok(Some(question)),
-        _ => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            error => Err(error),
-        },
+    match Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), request as _, &raw mut question) }) {
+        Ok(_) => Ok(Some(question)),
+        Err(Errno::ENODEV) => Ok(None),
+        Err(errno) => Err(errno.into()),
     }
 }

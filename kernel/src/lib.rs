@@ -12,6 +12,7 @@ mod batch;
 mod conn;
 pub mod conntrack;
 pub mod fdb;
+mod header;
 mod interface;
 pub mod link;
 pub mod neigh;

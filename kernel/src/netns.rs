@@ -13,7 +13,8 @@ use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::sockopt::GetStruct;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::sys::statfs::{FsType, fstatfs};
 
 use super::{Conn, NetError, Result};
@@ -21,6 +22,14 @@ use super::{Conn, NetError, Result};
 /// `NSFS_MAGIC` of linux/magic.h: the file system of namespace files.
 const NSFS: FsType = FsType(0x6e73_6673);
 const OWN: &str = "/proc/thread-self/ns/net";
+
+/// `SO_NETNS_COOKIE` of asm-generic/socket.h
+const COOKIE: libc::c_int = 71;
+
+#[derive(Clone, Copy)]
+struct NetnsCookie;
+
+nix::getsockopt_impl!(NetnsCookie, libc::SOL_SOCKET, COOKIE, u64, GetStruct<u64>);
 
 /// A network namespace, held open by its file.
 #[derive(Debug)]
@@ -115,17 +124,10 @@ pub async fn id_of(conn: &Conn, namespace: &Namespace) -> Result<Option<i32>> {
 /// A name for the namespace of the calling thread that is unique in this boot: its cookie (`SO_NETNS_COOKIE`,
 /// Linux 5.14). On older kernels it is the inode number of its file, which a later namespace may reuse.
 pub fn identity() -> Result<String> {
-    const COOKIE: libc::c_int = 71;
     let failed = |e| NetError::new("look up our own network namespace", e);
     let any =
         socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
-    let mut cookie = 0u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes to a number of that size.
-    let result = unsafe {
-        libc::getsockopt(any.as_raw_fd(), libc::SOL_SOCKET, COOKIE, (&raw mut cookie).cast(), &raw mut length)
-    };
-    if result == 0 {
+    if let Ok(cookie) = getsockopt(&any, NetnsCookie) {
         return Ok(cookie.to_string());
     }
     let own = std::fs::metadata(OWN).map_err(|e| NetError::io("look up our own network namespace", &e))?;

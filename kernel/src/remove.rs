@@ -18,25 +18,21 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
 };
-use nix::unistd::{ForkResult, fork, pipe2};
+use nix::unistd::{ForkResult, chdir, fork, pipe2, write};
 
+use super::header::{self, NLMSG_ERROR, received};
 use super::nft::Nft;
 use super::{Conn, NetError, Result};
 
 const RTM_DELLINK: u16 = 17;
 /// `RTMGRP_LINK` of linux/rtnetlink.h: announcements about interfaces.
 const GROUP_LINK: u32 = 1;
-const NLMSG_ERROR: u16 = 2;
 
 /// `ip link del` by index. Waits until the kernel is done. A missing interface is no error.
 pub async fn link(conn: &Conn, index: u32, name: &str) -> Result<()> {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    let removed =
-        conn.change(RouteNetlinkMessage::DelLink(message), 0, || format!("remove interface {name}")).await;
-    match removed {
+    match conn.change(about(index), 0, || format!("remove interface {name}")).await {
         Err(e) if e.not_found() => Ok(()),
         other => other,
     }
@@ -77,16 +73,15 @@ impl Remover {
     pub fn remove(self, index: u32, name: &str, sockets: &DeferredClose) -> Result<()> {
         let failed = |e| NetError::new(format!("remove interface {name}"), e);
         let (verdict, child_end) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
-        let request = delete_request(index);
+        let mut request = Vec::new();
+        header::append_request(&mut request, about(index), NLM_F_REQUEST | NLM_F_ACK);
         let mut kept = vec![self.request.as_raw_fd(), child_end.as_raw_fd()];
         kept.extend(sockets.0.iter().map(AsRawFd::as_raw_fd));
         kept.sort_unstable();
         // SAFETY: the child makes system calls on memory prepared above and exits. It takes no lock,
         // allocates nothing and runs none of the parent's destructors.
         let reported = match unsafe { fork() } {
-            Ok(ForkResult::Child) => {
-                run_child(self.request.as_raw_fd(), child_end.as_raw_fd(), &kept, &request)
-            }
+            Ok(ForkResult::Child) => run_child(&self.request, &child_end, &kept, &request),
             Ok(ForkResult::Parent { .. }) => {
                 drop(child_end);
                 wait(&self.announcements, verdict, index).map_err(failed)?
@@ -97,63 +92,47 @@ impl Remover {
         // Without a report from a child, this process makes the request and waits for the kernel. If a child
         // was killed after its request, the kernel's answer to it is still in the shared socket, and is read
         // as the answer to this request.
-        match reported.unwrap_or_else(|| ask(self.request.as_raw_fd(), &request)) {
+        match reported.unwrap_or_else(|| ask(&self.request, &request)) {
             0 | libc::ENODEV => Ok(()),
             errno => Err(failed(Errno::from_raw(errno))),
         }
     }
 }
 
-/// `struct nlmsghdr` + `struct ifinfomsg`, native byte order.
-fn delete_request(index: u32) -> [u8; 32] {
-    const LENGTH: u32 = 32;
-    let mut message = [0; LENGTH as usize];
-    message[0..4].copy_from_slice(&LENGTH.to_ne_bytes());
-    message[4..6].copy_from_slice(&RTM_DELLINK.to_ne_bytes());
-    message[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
-    message[20..24].copy_from_slice(&index.to_ne_bytes());
-    message
+fn about(index: u32) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    RouteNetlinkMessage::DelLink(message)
 }
 
 /// The child: closes every descriptor that a runtime may wait for, except those in `kept` (in ascending
 /// order), makes the request and reports the kernel's error number.
-fn run_child(netlink: RawFd, verdict: RawFd, kept: &[RawFd], request: &[u8]) -> ! {
-    // SAFETY: system calls on this process's descriptors and on buffers of this stack frame. Every other
-    // descriptor of this process is closed and not used afterwards.
-    unsafe {
-        let mut next = 0;
-        for fd in kept {
-            close_range(next, fd - 1);
-            next = fd + 1;
-        }
-        close_range(next, RawFd::MAX);
-        libc::chdir(c"/".as_ptr());
-        let errno = ask(netlink, request);
-        libc::write(verdict, (&raw const errno).cast(), size_of::<i32>());
-        libc::_exit(0)
+fn run_child(netlink: &OwnedFd, verdict: &OwnedFd, kept: &[RawFd], request: &[u8]) -> ! {
+    let mut next = 0;
+    for fd in kept {
+        // SAFETY: nothing in this process uses a descriptor afterwards that is not in `kept`.
+        unsafe { close_range(next, fd - 1) };
+        next = fd + 1;
     }
+    // SAFETY: the same.
+    unsafe { close_range(next, RawFd::MAX) };
+    let _ = chdir(c"/");
+    let _ = write(verdict, &ask(netlink, request).to_ne_bytes());
+    // SAFETY: a plain system call, which runs nothing of this process.
+    unsafe { libc::_exit(0) }
 }
 
 /// Sends the request and returns the error number in the kernel's answer, 0 for success. Async-signal-safe.
-fn ask(netlink: RawFd, request: &[u8]) -> i32 {
-    /// `struct nlmsghdr` and the error number after it.
-    const SHORTEST: isize = 20;
+fn ask(netlink: &OwnedFd, request: &[u8]) -> i32 {
     let mut answer = [0u8; 64];
-    // SAFETY: system calls on local buffers with their lengths. errno belongs to this thread.
-    unsafe {
-        if libc::send(netlink, request.as_ptr().cast(), request.len(), 0) < 0 {
-            return *libc::__errno_location();
-        }
-        match libc::recv(netlink, answer.as_mut_ptr().cast(), answer.len(), 0) {
-            ..0 => return *libc::__errno_location(),
-            0..SHORTEST => return libc::EIO,
-            _ => {}
-        }
-    }
-    if u16::from_ne_bytes([answer[4], answer[5]]) != NLMSG_ERROR {
-        return libc::EIO;
-    }
-    -i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]])
+    let exchanged = send(netlink.as_raw_fd(), request, MsgFlags::empty())
+        .and_then(|_| recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty()));
+    let length = match exchanged {
+        Ok(length) => length,
+        Err(errno) => return errno as i32,
+    };
+    let verdict = received(&answer[..length]).next().filter(|message| message.kind == NLMSG_ERROR);
+    verdict.and_then(|message| message.errno()).unwrap_or(libc::EIO)
 }
 
 /// close_range(2), with a plain loop for kernels before 5.9. Async-signal-safe.
@@ -204,22 +183,14 @@ fn wait(announcements: &OwnedFd, verdict: OwnedFd, index: u32) -> Result<Option<
 /// that the interface has left its bridge. If messages are lost to a full buffer (ENOBUFS), the child's
 /// report takes their place.
 fn announced(announcements: &OwnedFd, index: u32) -> bool {
-    const HEADER: usize = 16;
     let mut buffer = [0u8; 16384];
     let Ok(length) = recv(announcements.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) else {
         return false;
     };
-    let mut rest = &buffer[..length];
-    while rest.len() >= HEADER + 8 {
-        let size = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-        let kind = u16::from_ne_bytes([rest[4], rest[5]]);
-        let family = rest[HEADER];
-        let about =
-            u32::from_ne_bytes([rest[HEADER + 4], rest[HEADER + 5], rest[HEADER + 6], rest[HEADER + 7]]);
-        if kind == RTM_DELLINK && family == libc::AF_UNSPEC as u8 && about == index {
-            return true;
-        }
-        rest = rest.get(size.max(HEADER).next_multiple_of(4)..).unwrap_or_default();
-    }
-    false
+    received(&buffer[..length]).any(|message| {
+        // `ifi_family` and `ifi_index` of `struct ifinfomsg`.
+        let family = message.body.first().copied().map(i32::from);
+        let about = message.body.get(4..8) == Some(&index.to_ne_bytes());
+        message.kind == RTM_DELLINK && family == Some(libc::AF_UNSPEC) && about
+    })
 }

@@ -1,10 +1,12 @@
 //! Netlink messages of netfilter: `struct nlmsghdr`, `struct nfgenmsg`, attributes. `netconf` uses them too,
 //! because its header is also a family in four bytes.
 
+use netlink_packet_core::NLM_F_DUMP_INTR;
 use nix::errno::Errno;
 
-/// `struct nlmsghdr` and `struct nfgenmsg`.
-const HEADER: usize = 16;
+use crate::header::{self, NLMSG_ERROR, received};
+
+/// `struct nfgenmsg`
 const GENERIC: usize = 4;
 /// `struct nlattr`
 const ATTRIBUTE: usize = 4;
@@ -13,10 +15,6 @@ const NLA_F_NESTED: u16 = 0x8000;
 /// The bits of an attribute's type that are not flags.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
-/// `NLM_F_DUMP_INTR`
-const INTERRUPTED: u16 = 0x10;
-
-const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// Lower numbers are netlink's control messages.
 const NLMSG_MIN_TYPE: u16 = 0x10;
@@ -32,11 +30,7 @@ impl Message {
     /// type. Only batches use `resource`.
     pub fn new(kind: u16, flags: u16, sequence: u32, family: u8, resource: u16) -> Message {
         let mut bytes = Vec::with_capacity(256);
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&kind.to_ne_bytes());
-        bytes.extend_from_slice(&flags.to_ne_bytes());
-        bytes.extend_from_slice(&sequence.to_ne_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        header::append(&mut bytes, kind, flags, sequence);
         bytes.extend_from_slice(&[family, 0]);
         bytes.extend_from_slice(&resource.to_be_bytes());
         Message { bytes }
@@ -83,8 +77,7 @@ impl Message {
 
     /// The complete message with its length.
     pub fn finish(mut self) -> Vec<u8> {
-        let length = self.bytes.len() as u32;
-        self.bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        header::set_length(&mut self.bytes);
         self.bytes
     }
 
@@ -107,26 +100,23 @@ pub struct Answer {
 }
 
 /// Splits received bytes into messages.
-pub fn answers(received: &[u8]) -> Vec<Answer> {
+pub fn answers(bytes: &[u8]) -> Vec<Answer> {
     let mut parsed = Vec::new();
-    let mut rest = received;
-    while let (Some(size), Some(kind), Some(flags), Some(sequence)) =
-        (u32_at(rest, 0), u16_at(rest, 4), u16_at(rest, 6), u32_at(rest, 8))
-    {
-        let interrupted = flags & INTERRUPTED != 0;
-        let size = (size as usize).max(HEADER);
-        let body = rest.get(HEADER..size).unwrap_or_default();
-        let answer =
-            |error, payload: &[u8]| Answer { sequence, error, interrupted, payload: payload.to_vec() };
-        match kind {
+    for message in received(bytes) {
+        let answer = |error, payload: &[u8]| Answer {
+            sequence: message.sequence,
+            error,
+            interrupted: message.flags & NLM_F_DUMP_INTR != 0,
+            payload: payload.to_vec(),
+        };
+        match message.kind {
             NLMSG_ERROR | NLMSG_DONE => {
-                let code = u32_at(body, 0).unwrap_or_default() as i32;
-                parsed.push(answer((code != 0).then(|| Errno::from_raw(-code)), &[]));
+                let errno = message.errno().filter(|errno| *errno != 0);
+                parsed.push(answer(errno.map(Errno::from_raw), &[]));
             }
-            NLMSG_MIN_TYPE.. => parsed.push(answer(None, body.get(GENERIC..).unwrap_or_default())),
+            NLMSG_MIN_TYPE.. => parsed.push(answer(None, message.body.get(GENERIC..).unwrap_or_default())),
             _ => {}
         }
-        rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
     }
     parsed
 }
@@ -161,10 +151,6 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +162,7 @@ mod tests {
             inner.number(1, 0xfffe).bytes(3, &[9, 8, 7]);
         });
         let bytes = message.finish();
-        assert_eq!(u32_at(&bytes, 0), Some(bytes.len() as u32));
+        assert_eq!(bytes[..4], (bytes.len() as u32).to_ne_bytes());
         let parsed = answers(&bytes);
         assert_eq!((parsed.len(), parsed[0].sequence, parsed[0].error), (1, 7, None));
         let payload = &parsed[0].payload;
