@@ -109,7 +109,7 @@ async fn apply_step<'a>(conn: &'a Conn, step: &Step, undo: &mut UndoLog<'a>) -> 
         Step::CreateBridge { name, mac, mtu, vlan_filtering, multicast_snooping } => {
             let bridge = link::NewBridge {
                 name: name.clone(),
-                mac: Some(mac.unwrap_or_else(random::mac)),
+                mac: Some(mac.map_or_else(random::mac, Ok)?),
                 mtu: *mtu,
                 vlan_filtering: vlan_filtering.is_some(),
                 default_pvid: vlan_filtering.unwrap_or_default(),

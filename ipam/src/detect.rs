@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use cni_conf::cni::mac::MacAddr;
 use cni_conf::detection::Detection;
 use cni_conf::ipam::IpamConfig;
 use kernel::probe::{claim, ethertype, question};
-use kernel::{Interface, PacketSocket, has_carrier, node_addresses, wait};
+use kernel::{Interface, PacketSocket, has_carrier, node_addresses, random, wait};
 
 use heard::Heard;
 
@@ -154,8 +153,9 @@ impl Detector<'_> {
     }
 
     /// A random one of these addresses, so that two machines with the same candidates pick different ones.
+    /// None if there are none, or if the kernel has no random bytes.
     pub(crate) fn random_of(addrs: &[IpAddr]) -> Option<IpAddr> {
-        let index = random().checked_rem(addrs.len() as u64)?;
+        let index = u64::from_ne_bytes(random().ok()?).checked_rem(addrs.len() as u64)?;
         addrs.get(usize::try_from(index).ok()?).copied()
     }
 
@@ -195,7 +195,7 @@ impl Detector<'_> {
         let start = Instant::now();
         for round in 0..self.settings.count {
             let begin = start + interval * round;
-            self.listen(begin + jitter(interval / 2), batch, &mut heard)?;
+            self.listen(begin + jitter(interval / 2)?, batch, &mut heard)?;
             for addr in batch {
                 let heard_by = self.sockets.iter().filter(|(known, _)| *known == ethertype(*addr));
                 for (_, socket) in heard_by {
@@ -239,11 +239,6 @@ fn failure(settings: &Detection, error: &io::Error) -> CniError {
 
 /// A random part of a duration, so that machines that start at the same moment do not probe at the same
 /// moment.
-fn jitter(most: Duration) -> Duration {
-    most.mul_f64(random() as f64 / u64::MAX as f64)
-}
-
-/// The standard library seeds each process's hash keys from the kernel and changes them with every state.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
+fn jitter(most: Duration) -> io::Result<Duration> {
+    Ok(most.mul_f64(u64::from_ne_bytes(random()?) as f64 / u64::MAX as f64))
 }

@@ -25,6 +25,7 @@ mod packet;
 mod parent;
 pub mod port;
 pub mod probe;
+mod random;
 pub mod remove;
 pub mod route;
 pub mod rule;
@@ -36,6 +37,7 @@ pub use interface::{Interface, has_carrier, node_addresses};
 pub use netns::Namespace;
 pub use packet::{PacketSocket, wait};
 pub use parent::die_with_parent;
+pub use random::random;
 
 use cni_conf::cni::error::{CniError, code};
 use nix::errno::Errno;

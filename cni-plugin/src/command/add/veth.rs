@@ -25,7 +25,7 @@ impl Add<'_> {
             host_name: &host_name,
             host_mac: attachment.host_mac(),
             pod_name: &self.request.env.ifname,
-            pod_mac: self.network.mac.unwrap_or_else(random::mac),
+            pod_mac: self.network.mac.map_or_else(random::mac, Ok)?,
             mtu,
             master: bridge.index,
         };
