@@ -1,11 +1,13 @@
 //! Writes files atomically, and reads files and directories.
 
+use std::convert::identity;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use cni_skel::draft;
 
 use crate::denial;
 
@@ -41,12 +43,7 @@ fn replace_atomically(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -
     };
     create_dir(folder)?;
     let beside = folder.join(format!(".{}.{}.new", name.to_string_lossy(), std::process::id()));
-    let outcome = make(&beside).and_then(|()| fs::rename(&beside, path));
-    if let Err(error) = outcome {
-        // Remove what a failed write left.
-        let _ = fs::remove_file(&beside);
-        return Err(failed(path, "write", &error));
-    }
+    draft::replace(path, &beside, make, identity).map_err(|error| failed(path, "write", &error))?;
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(|error| failed(folder, "sync", &error))
 }
@@ -72,9 +69,7 @@ fn failed(path: &Path, action: &str, error: &io::Error) -> anyhow::Error {
 }
 
 fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    // Left by a killed process that had the same process ID.
-    let _ = fs::remove_file(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let mut file = draft::create(path, OpenOptions::new().mode(mode))?;
     file.write_all(content)?;
     // Regardless of the umask.
     file.set_permissions(fs::Permissions::from_mode(mode))?;

@@ -15,6 +15,7 @@ use cni_conf::cni::version::Version;
 use cni_conf::request::Request;
 use serde_json::{Value, json};
 
+pub mod draft;
 pub mod lock;
 mod logger;
 mod stdout;

@@ -1,11 +1,12 @@
 //! The files in a directory of leases: reads, creates and removes them.
 
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::fs::{self, DirBuilder, Metadata};
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use cni_skel::draft;
 use kernel::open;
 
 use super::error::{StoreError, at};
@@ -110,20 +111,9 @@ pub(super) fn make_private(dir: &Path) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at("create", dir))
 }
 
-/// Creates a file, which must not exist.
-pub(super) fn open_new(path: &Path) -> Result<File, StoreError> {
-    open::options().write(true).create_new(true).open(path).map_err(at("create", path))
-}
-
 /// Creates a file with this content and returns its stamp. Removes a file that was left behind there.
 pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<Stamp, StoreError> {
-    let mut file = match open_new(path) {
-        Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
-            remove(path)?;
-            open_new(path)?
-        }
-        file => file?,
-    };
+    let mut file = draft::create(path, &mut open::options()).map_err(at("create", path))?;
     let written = file.write_all(content).and_then(|()| file.metadata());
     written.map(|found| Stamp::of(&found)).map_err(|error| {
         // The disk is full. If the remove fails as well, the leftover is harmless, and the next call removes
@@ -136,11 +126,7 @@ pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<Stamp, StoreError
 /// Replaces the file at a path. If this fails, the old file stays. The new file is not synced.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let draft = path.with_file_name(DRAFT);
-    write_new(&draft, content)?;
-    fs::rename(&draft, path).map_err(|error| {
-        let _ = fs::remove_file(&draft);
-        at("write", path)(error)
-    })
+    draft::replace(path, &draft, |draft| write_new(draft, content), at("write", path)).map(drop)
 }
 
 /// Removes a file. A missing file is no error.

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::path::Path;
+
+use cni_skel::draft;
 
 use super::boot_time::clock;
 use super::error::{StoreError, at};
@@ -102,14 +105,17 @@ impl Store {
                 && (lease.holder.names_no_holder() || is_of(records.get(&record::of_owner(owner)), &lease))
             {
                 log::warn!("{}: torn, it belongs to {owner}", lease.path.display());
-                let draft = self.dir.join(CLAIM);
-                lease.stamp = write_new(&draft, owner.record().as_bytes())?;
                 let name = record::of_owner(owner);
-                if let Some(Some(record)) = records.get_mut(&name) {
-                    record.add(lease.addr, lease.stamp);
-                    record.write(&self.side.owners.join(name))?;
-                }
-                fs::rename(&draft, &lease.path).map_err(at("write", &lease.path))?;
+                let make = |draft: &Path| {
+                    let stamp = write_new(draft, owner.record().as_bytes())?;
+                    if let Some(Some(record)) = records.get_mut(&name) {
+                        record.add(lease.addr, stamp);
+                        record.write(&self.side.owners.join(&name))?;
+                    }
+                    Ok(stamp)
+                };
+                lease.stamp =
+                    draft::replace(&lease.path, &self.dir.join(CLAIM), make, at("write", &lease.path))?;
                 lease.holder = Holder::Attachment(owner.clone());
             }
             if lease.holder == Holder::Empty {
