@@ -13,6 +13,7 @@
 use cni_conf::cni::error::CniError;
 use cni_conf::cni::result::AddResult;
 use kernel::Conn;
+use kernel::link::Link;
 use kernel::remove::DeferredClose;
 
 use crate::ownership::Attachment;
@@ -83,7 +84,7 @@ pub async fn detach(
 pub async fn repair_and_log(node: &Conn, already_repaired: AlreadyRepaired, gone: Option<&str>) {
     repair_rules_and_log(node, already_repaired, gone).await;
     boundary::repair_and_log();
-    repair_links_and_log(node).await;
+    repair_links_and_log(node, None).await;
 }
 
 /// The part of [`repair_and_log`] that needs no bridge: rules in the packet filter.
@@ -96,9 +97,10 @@ pub async fn repair_rules_and_log(node: &Conn, already_repaired: AlreadyRepaired
     }
 }
 
-/// The part of [`repair_and_log`] that hangs on bridges, which have to be up by then.
-pub async fn repair_links_and_log(node: &Conn) {
-    ports::repair_missing(node).await;
+/// The part of [`repair_and_log`] that hangs on bridges, which have to be up by then. `seen` is a bridge that
+/// the caller has just looked up.
+pub async fn repair_links_and_log(node: &Conn, seen: Option<&Link>) {
+    ports::repair_missing(node, seen).await;
     // Host routes need their bridge up, which the steps above ensure.
     host_access::repair_and_log(node).await;
 }
@@ -119,7 +121,7 @@ pub async fn repair_all() -> Result<(Vec<String>, Vec<CniError>), CniError> {
     // The order matters: routes need their bridge, and rules refer to ports and devices by name.
     note(guard::repair(&node).await);
     note(boundary::repair().map(|what| what.into_iter().collect()));
-    match ports::repair(&node, true).await {
+    match ports::repair(&node).await {
         Ok((what, errors)) => {
             note(Ok(what));
             errors.into_iter().for_each(|e| note(Err(e)));

@@ -13,7 +13,7 @@ use cni_conf::host_access::HostAccess;
 use ipnet::IpNet;
 use kernel::link::{HostRoute, Link};
 use kernel::sysctl::InterfaceSysctls;
-use kernel::{Batch, Conn, Request, Result, addr, link, neigh, route};
+use kernel::{Conn, Request, Result, addr, link, neigh, route};
 
 use crate::ownership::{is_attachment, metric_of};
 use crate::plan::host_access::{self as plan, NodeAddresses};
@@ -180,13 +180,13 @@ pub struct VethPair<'a> {
 
 /// Installs routes and permanent neighbour entries: in the pod for the node's addresses, on the node for
 /// the pod's addresses.
-pub async fn install(
-    node: &Conn,
+pub async fn install<'a>(
+    node: &'a Conn,
     pod: &Pod,
     veth: &VethPair<'_>,
     routes: &HostRoutes,
     recorded: &PodInterface,
-    undo: &mut UndoLog<'_>,
+    undo: &mut UndoLog<'a>,
 ) -> std::result::Result<(), CniError> {
     let (Some(node_mac), Some(pod_mac)) = (veth.device.mac, veth.container.mac) else { return Ok(()) };
     if routes.to_pod.is_empty() {
@@ -197,7 +197,7 @@ pub async fn install(
     let on_link_route = |ip: &IpAddr| [neigh::permanent(inside, *ip, node_mac), route::on_link(inside, *ip)];
     let mut of_pod: Vec<Request> = routes.to_node.iter().flat_map(on_link_route).collect();
     of_pod.extend(routes.services.iter().map(|(net, node)| route::through_node(inside, *net, *node)));
-    pod.batch.send(&of_pod)?;
+    pod.conn.batch(&of_pod)?;
     if routes.to_pod.iter().any(|(pod, _)| pod.is_ipv6()) {
         let now = link::by_index(node, veth.device.index).await?;
         if now.is_none_or(|device| device.disable_ipv6 != Some(0)) {
@@ -222,9 +222,9 @@ pub async fn install(
     let name = veth.host.name.clone();
     undo.push(format!("host routes to {name}"), async move {
         let deleted = delete_record(&name);
-        remove(&installed)?;
+        remove(node, &installed)?;
         deleted.outcome
     });
     records::write_record(recorded, veth, routes)?;
-    Ok(Batch::open()?.send(&of_node)?)
+    Ok(node.batch(&of_node)?)
 }

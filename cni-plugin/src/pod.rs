@@ -10,7 +10,7 @@ use cni_conf::network::Network;
 use kernel::announce::{AdvertisementSocket, gratuitous_arp, renew_mac};
 use kernel::link::Link;
 use kernel::sysctl::InterfaceSysctls;
-use kernel::{Batch, Conn, Namespace, NetError, addr, link, route};
+use kernel::{Conn, Namespace, NetError, addr, link, route};
 
 use crate::plan::pod;
 
@@ -64,8 +64,6 @@ pub fn required_namespace(env: &Environment, code: u32) -> Result<Namespace, Cni
 pub struct Pod {
     /// Netlink in the pod.
     pub conn: Conn,
-    /// The same for several requests at once.
-    pub batch: Batch,
     ipv4: InterfaceSysctls,
     ipv6: InterfaceSysctls,
     /// None where the kernel has no IPv6.
@@ -78,7 +76,6 @@ impl Pod {
         namespace.enter(|| {
             Ok(Pod {
                 conn: Conn::open()?,
-                batch: Batch::open()?,
                 ipv4: InterfaceSysctls::ipv4(),
                 ipv6: InterfaceSysctls::ipv6(),
                 advertisements: AdvertisementSocket::open().ok(),

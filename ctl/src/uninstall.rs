@@ -93,7 +93,7 @@ async fn delete_state_of_dead_pods(conn: &Conn, lists: &[Value]) -> Result<()> {
     ports::delete_all_records()?;
     host_access::delete_stale_records(conn, &host_access::recorded_veths()?, &[]).await?;
     // These routes use the bridge, which stays if something else uses it.
-    host_access::remove_stale(&host_access::OwnRoutes::look(conn).await?, &[])?;
+    host_access::remove_stale(conn, &host_access::OwnRoutes::look(conn).await?, &[])?;
     Ok(())
 }
 

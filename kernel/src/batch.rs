@@ -3,16 +3,11 @@
 //! The kernel executes all of them before the call returns. A SIGKILL therefore comes before all of them or
 //! after all of them. The requests also cost one exchange instead of one each.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
-};
 
-use super::{NetError, Result, header};
+use super::conn::Refusal;
+use super::{Conn, Result, header};
 
 /// A refusal that counts as success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +20,7 @@ pub(super) enum Tolerate {
     NotFound,
 }
 
-/// One request. The module of its object builds it, and [`Batch::send`] sends it.
+/// One request. The module of its object builds it, and [`Conn::batch`] sends it.
 #[derive(Clone, Debug)]
 pub struct Request {
     message: RouteNetlinkMessage,
@@ -45,11 +40,11 @@ impl Request {
         Request { message, flags, tolerated, action }
     }
 
-    fn judge(&self, code: i32) -> Result<()> {
-        if code == 0 {
-            return Ok(());
-        }
-        let refusal = NetError::new(self.action.clone(), Errno::from_raw(-code));
+    fn judge(&self, outcome: std::result::Result<(), Refusal>) -> Result<()> {
+        let refusal = match outcome {
+            Ok(()) => return Ok(()),
+            Err(refusal) => refusal.of(self.action.clone()),
+        };
         match self.tolerated {
             Tolerate::AlreadyExists if refusal.exists() => Ok(()),
             Tolerate::NotFound if refusal.not_found() => Ok(()),
@@ -58,47 +53,20 @@ impl Request {
     }
 }
 
-/// A socket for batches. It stays in the namespace that it was opened in.
-#[derive(Debug)]
-pub struct Batch(OwnedFd);
-
-impl Batch {
-    /// Opens a socket in the namespace of the calling thread.
-    pub fn open() -> Result<Batch> {
-        let failed = |e| NetError::new("open a netlink socket", e);
-        let socket =
-            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
-                .map_err(failed)?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed)?;
-        Ok(Batch(socket))
-    }
-
+impl Conn {
     /// Sends every request, even after the kernel refused one. Returns the first refusal.
-    pub fn send(&self, requests: &[Request]) -> Result<()> {
+    pub fn batch(&self, requests: &[Request]) -> Result<()> {
         // The socket's receive buffer holds the answers to this many requests.
         const MOST: usize = 64;
         let mut outcome = Ok(());
         for requests in requests.chunks(MOST) {
-            let failed = |e| NetError::new(requests[0].action.clone(), e);
-            send(self.0.as_raw_fd(), &serialized(requests), MsgFlags::empty()).map_err(failed)?;
+            self.send(&serialized(requests)).map_err(|refusal| refusal.of(requests[0].action.clone()))?;
+            // In the order of the requests.
             for request in requests {
-                outcome = outcome.and(self.answer(request));
+                outcome = outcome.and(request.judge(self.receive().map(drop)));
             }
         }
         outcome
-    }
-
-    /// The answer to the next request. The kernel answers all requests during send, in order.
-    fn answer(&self, request: &Request) -> Result<()> {
-        let mut buffer = [0u8; 4096];
-        let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)
-            .map_err(|e| NetError::new(request.action.clone(), e))?;
-        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&buffer[..length])
-            .map(|answer| answer.payload)
-        {
-            Ok(NetlinkPayload::Error(answer)) => request.judge(answer.raw_code()),
-            _ => Err(NetError::NoAnswer { action: request.action.clone() }),
-        }
     }
 }
 

@@ -1,42 +1,68 @@
-//! One rtnetlink socket in one network namespace.
+//! A conversation with rtnetlink in one network namespace.
+//!
+//! The kernel answers a request while it is being sent. So a request for one object, or for a change, is one
+//! send and one receive. A list has several parts, of which the kernel makes the next when one is read.
+//! rtnetlink reads lists, from a socket of their own: no part of a list is taken for another answer.
+
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::StreamExt;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
+use nix::libc;
 use rtnetlink::Handle;
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{Socket, TokioSocket};
 
 use super::{NetError, Result, header};
 
-/// A connection to rtnetlink. It stays in the namespace that it was opened in. Clones share the socket.
+/// The longest answer to one request, in bytes. An interface has 2 KiB.
+const LONGEST_ANSWER: usize = 32 << 10;
+
+/// A connection to rtnetlink. It stays in the namespace that it was opened in. Clones share the sockets.
 #[derive(Clone, Debug)]
 pub struct Conn {
-    handle: Handle,
+    sockets: Arc<Sockets>,
 }
 
-/// The kernel's answer.
+#[derive(Debug)]
+struct Sockets {
+    /// For requests that have one answer.
+    single: Socket,
+    /// For lists.
+    lists: Socket,
+    /// Reads lists, once there was one to read.
+    reader: OnceLock<Handle>,
+}
+
+/// The kernel's answer to the request for a list.
 #[derive(Debug, Default)]
-struct Answer {
+struct List {
     objects: Vec<RouteNetlinkMessage>,
     /// The list may lack objects or repeat some (`NLM_F_DUMP_INTR`).
     interrupted: bool,
 }
 
 impl Conn {
-    /// Opens a socket in the namespace of the calling thread and drives it on the current runtime.
+    /// Opens sockets in the namespace of the calling thread.
     pub fn open() -> Result<Conn> {
-        // With strict checks, the kernel applies the filters of a list. Kernels before 4.20 do not support
-        // them.
-        let (mut driver, handle, _unsolicited) = rtnetlink::new_connection_with_strict_check()
-            .or_else(|_| rtnetlink::new_connection())
-            .map_err(|e| NetError::io("open a netlink socket", &e))?;
-        // The message that ends a list may carry an error.
-        driver.set_forward_done(true);
-        tokio::spawn(driver);
-        Ok(Conn { handle })
+        let open = || {
+            let socket = Socket::new(NETLINK_ROUTE).map_err(|e| NetError::io("open a netlink socket", &e))?;
+            // With strict checks, the kernel applies the filters of a list. Kernels before 4.20 do not
+            // support them.
+            let _ = socket.set_netlink_get_strict_chk(true);
+            Ok(socket)
+        };
+        let sockets = Sockets { single: open()?, lists: open()?, reader: OnceLock::new() };
+        Ok(Conn { sockets: Arc::new(sockets) })
     }
 
-    /// Sends a request that changes something and waits for its acknowledgement. `flags` are added to REQUEST
+    /// Sends a request that changes something and receives its acknowledgement. `flags` are added to REQUEST
     /// and ACK. `action` names the request in an error.
     pub(super) async fn change(
         &self,
@@ -44,17 +70,42 @@ impl Conn {
         flags: u16,
         action: impl FnOnce() -> String,
     ) -> Result<()> {
-        self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags, action).await.map(drop)
+        let mut bytes = Vec::new();
+        header::append_request(&mut bytes, message, NLM_F_REQUEST | NLM_F_ACK | flags);
+        let answer = self.send(&bytes).and_then(|()| self.receive());
+        answer.map(drop).map_err(|refusal| refusal.of(action()))
     }
 
-    /// Requests one object. The request asks for an acknowledgement as well, so that the wait ends even if
-    /// the answer cannot be decoded.
+    /// Requests one object.
     pub(super) async fn get(
         &self,
         message: RouteNetlinkMessage,
         action: impl FnOnce() -> String,
-    ) -> Result<Vec<RouteNetlinkMessage>> {
-        Ok(self.exchange(message, NLM_F_REQUEST | NLM_F_ACK, action).await?.objects)
+    ) -> Result<RouteNetlinkMessage> {
+        let mut bytes = Vec::new();
+        header::append_request(&mut bytes, message, NLM_F_REQUEST);
+        let answer = self.send(&bytes).and_then(|()| self.receive());
+        answer.and_then(|object| object.ok_or(Refusal::Unreadable)).map_err(|refusal| refusal.of(action()))
+    }
+
+    /// Sends bytes that hold one request or several.
+    pub(super) fn send(&self, requests: &[u8]) -> std::result::Result<(), Refusal> {
+        self.sockets.single.send(requests, 0).map(drop).map_err(Refusal::from)
+    }
+
+    /// Receives the next answer, which the kernel has queued during send: an object, or none for an
+    /// acknowledgement.
+    pub(super) fn receive(&self) -> std::result::Result<Option<RouteNetlinkMessage>, Refusal> {
+        let mut buffer = Vec::with_capacity(LONGEST_ANSWER);
+        self.sockets.single.recv(&mut buffer, libc::MSG_DONTWAIT)?;
+        match NetlinkMessage::deserialize(&buffer).map(|answer| answer.payload) {
+            Ok(NetlinkPayload::InnerMessage(object)) => Ok(Some(object)),
+            Ok(NetlinkPayload::Error(answer)) => match answer.raw_code() {
+                0 => Ok(None),
+                code => Err(Refusal::Errno(Errno::from_raw(-code))),
+            },
+            _ => Err(Refusal::Unreadable),
+        }
     }
 
     /// Requests all objects of a kind. Repeats the request if the objects changed while the kernel listed
@@ -65,41 +116,75 @@ impl Conn {
         action: impl Fn() -> String,
     ) -> Result<Vec<RouteNetlinkMessage>> {
         const ATTEMPTS: usize = 10;
-        let mut answer = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &action).await?;
+        let mut list = self.list(message.clone()).await.map_err(|refusal| refusal.of(action()))?;
         for _ in 1..ATTEMPTS {
-            if !answer.interrupted {
+            if !list.interrupted {
                 break;
             }
-            answer = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &action).await?;
+            list = self.list(message.clone()).await.map_err(|refusal| refusal.of(action()))?;
         }
-        Ok(answer.objects)
+        Ok(list.objects)
     }
 
-    async fn exchange(
-        &self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-        action: impl FnOnce() -> String,
-    ) -> Result<Answer> {
-        let Ok(mut answers) = self.handle.clone().request(header::request(message, flags)) else {
-            return Err(NetError::NoAnswer { action: action() });
-        };
-        let mut result = Answer::default();
+    async fn list(&self, message: RouteNetlinkMessage) -> std::result::Result<List, Refusal> {
+        let request = header::request(message, NLM_F_REQUEST | NLM_F_DUMP);
+        let mut answers = self.reader()?.request(request).map_err(|_| Refusal::Unreadable)?;
+        let mut list = List::default();
         while let Some(answer) = answers.next().await {
-            result.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+            list.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             match answer.payload {
-                NetlinkPayload::InnerMessage(object) => result.objects.push(object),
+                NetlinkPayload::InnerMessage(object) => list.objects.push(object),
                 NetlinkPayload::Error(refusal) if refusal.code.is_some() => {
-                    return Err(NetError::new(action(), Errno::from_raw(-refusal.raw_code())));
+                    return Err(Refusal::Errno(Errno::from_raw(-refusal.raw_code())));
                 }
                 // The kernel refused the list, at once or half way. This is not an empty list.
                 NetlinkPayload::Done(end) if end.code < 0 => {
-                    return Err(NetError::new(action(), Errno::from_raw(-end.code)));
+                    return Err(Refusal::Errno(Errno::from_raw(-end.code)));
                 }
                 _ => {}
             }
         }
-        Ok(result)
+        Ok(list)
+    }
+
+    /// The reader of lists. It runs on the current runtime from the first list on.
+    fn reader(&self) -> io::Result<Handle> {
+        if let Some(reader) = self.sockets.reader.get() {
+            return Ok(reader.clone());
+        }
+        let socket = self.sockets.lists.as_fd().try_clone_to_owned()?;
+        // SAFETY: the file descriptor is this call's own, and nothing else closes it.
+        let socket = unsafe { TokioSocket::from_raw_fd(socket.into_raw_fd()) };
+        let (mut driver, reader, _unsolicited) = rtnetlink::from_socket(socket);
+        // The message that ends a list may carry an error.
+        driver.set_forward_done(true);
+        tokio::spawn(driver);
+        Ok(self.sockets.reader.get_or_init(|| reader).clone())
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The kernel's error number.
+    Errno(Errno),
+    /// There is no answer, or it cannot be decoded.
+    Unreadable,
+}
+
+impl Refusal {
+    /// The error of a request. `action` names it.
+    pub(super) fn of(self, action: String) -> NetError {
+        match self {
+            Refusal::Errno(errno) => NetError::new(action, errno),
+            Refusal::Unreadable => NetError::NoAnswer { action },
+        }
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Refusal {
+        Refusal::Errno(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
     }
 }
 
@@ -119,5 +204,26 @@ mod tests {
             Conn::open().unwrap().dump(RouteNetlinkMessage::GetLink(message), || "list links".into()).await
         });
         assert_eq!(refused.unwrap_err().to_string(), "list links: Invalid argument");
+    }
+
+    #[test]
+    fn a_list_between_two_requests_takes_no_answer_of_theirs() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let conn = Conn::open().unwrap();
+            let mut lo = LinkMessage::default();
+            lo.header.index = 1;
+            let lo = || conn.get(RouteNetlinkMessage::GetLink(lo.clone()), || "lo".into());
+            let all = || conn.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), || "all".into());
+            let (first, list, second) = (lo().await, all().await, lo().await);
+            assert!(matches!(first.unwrap(), RouteNetlinkMessage::NewLink(lo) if lo.header.index == 1));
+            assert!(!list.unwrap().is_empty());
+            assert!(matches!(second.unwrap(), RouteNetlinkMessage::NewLink(lo) if lo.header.index == 1));
+            let mut nothing = LinkMessage::default();
+            nothing.header.index = u32::MAX >> 1;
+            let refused = conn.get(RouteNetlinkMessage::GetLink(nothing), || "look up".into()).await;
+            assert_eq!(refused.unwrap_err().to_string(), "look up: No such device");
+            assert!(lo().await.is_ok());
+        });
     }
 }

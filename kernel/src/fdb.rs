@@ -72,20 +72,18 @@ pub async fn entry(conn: &Conn, bridge: u32, mac: MacAddr, vid: Option<u16>) -> 
     message.attributes.extend(vid.map(NeighbourAttribute::Vlan));
     let result =
         conn.get(RouteNetlinkMessage::GetNeighbour(message), || format!("bridge fdb get {mac}")).await;
-    let answers = match result {
+    let answer = match result {
         Err(NetError::Kernel { errno: Errno::ENOENT | Errno::EOPNOTSUPP, .. }) => return Ok(None),
         other => other?,
     };
-    Ok(answers.into_iter().find_map(|answer| {
-        let RouteNetlinkMessage::NewNeighbour(message) = answer else { return None };
-        let kind = match message.header.state {
-            NeighbourState::Permanent => Kind::Local,
-            NeighbourState::Noarp => Kind::Static,
-            _ => Kind::Learned,
-        };
-        let sticky = message.header.flags.contains(NeighbourFlags::Sticky);
-        Some(Entry { port: message.header.ifindex, kind, sticky })
-    }))
+    let RouteNetlinkMessage::NewNeighbour(message) = answer else { return Ok(None) };
+    let kind = match message.header.state {
+        NeighbourState::Permanent => Kind::Local,
+        NeighbourState::Noarp => Kind::Static,
+        _ => Kind::Learned,
+    };
+    let sticky = message.header.flags.contains(NeighbourFlags::Sticky);
+    Ok(Some(Entry { port: message.header.ifindex, kind, sticky }))
 }
 
 fn of(mac: MacAddr) -> NeighbourMessage {

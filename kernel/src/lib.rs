@@ -31,7 +31,7 @@ pub mod route;
 pub mod rule;
 pub mod sysctl;
 
-pub use batch::{Batch, Request};
+pub use batch::Request;
 pub use conn::Conn;
 pub use interface::{Interface, has_carrier, node_addresses};
 pub use netns::Namespace;

@@ -34,7 +34,7 @@ pub async fn by_index(conn: &Conn, index: u32) -> Result<Option<Link>> {
 async fn get(conn: &Conn, mut message: LinkMessage, action: impl Fn() -> String) -> Result<Option<Link>> {
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     match conn.get(RouteNetlinkMessage::GetLink(message), &action).await {
-        Ok(answers) => match answers.into_iter().find_map(new_link) {
+        Ok(answer) => match new_link(answer) {
             Some(message) => Ok(Some(from_message(message))),
             None => Err(NetError::NoAnswer { action: action() }),
         },

@@ -64,19 +64,17 @@ pub async fn all_ours(conn: &Conn) -> Result<Vec<(u32, IpAddr)>> {
 /// kernel learned it.
 pub async fn permanent_mac(conn: &Conn, interface: u32, address: IpAddr) -> Result<Option<MacAddr>> {
     let message = RouteNetlinkMessage::GetNeighbour(neighbour(interface, address));
-    let answers = match conn.get(message, || format!("look up neighbour {address} of {interface}")).await {
+    let answer = match conn.get(message, || format!("look up neighbour {address} of {interface}")).await {
         Err(e) if e.not_found() => return Ok(None),
         other => other?,
     };
-    Ok(answers.into_iter().find_map(|answer| {
-        let RouteNetlinkMessage::NewNeighbour(message) = answer else { return None };
-        if message.header.state != NeighbourState::Permanent {
-            return None;
-        }
-        message.attributes.into_iter().find_map(|attribute| match attribute {
-            NeighbourAttribute::LinkLayerAddress(mac) => <[u8; 6]>::try_from(mac).ok().map(MacAddr),
-            _ => None,
-        })
+    let RouteNetlinkMessage::NewNeighbour(message) = answer else { return Ok(None) };
+    if message.header.state != NeighbourState::Permanent {
+        return Ok(None);
+    }
+    Ok(message.attributes.into_iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(mac) => <[u8; 6]>::try_from(mac).ok().map(MacAddr),
+        _ => None,
     }))
 }
 

@@ -108,14 +108,10 @@ pub async fn id_of(conn: &Conn, namespace: &Namespace) -> Result<Option<i32>> {
     let mut message = NsidMessage::default();
     message.attributes.push(NsidAttribute::Fd(namespace.as_raw_fd() as u32));
     let action = || format!("look up the id of namespace {}", namespace.path);
-    let answers = conn.get(RouteNetlinkMessage::GetNsId(message), action).await?;
-    let id = answers.into_iter().find_map(|answer| match answer {
-        RouteNetlinkMessage::NewNsId(message) => {
-            message.attributes.into_iter().find_map(|attribute| match attribute {
-                NsidAttribute::Id(id) => Some(id),
-                _ => None,
-            })
-        }
+    let answer = conn.get(RouteNetlinkMessage::GetNsId(message), action).await?;
+    let RouteNetlinkMessage::NewNsId(message) = answer else { return Ok(None) };
+    let id = message.attributes.into_iter().find_map(|attribute| match attribute {
+        NsidAttribute::Id(id) => Some(id),
         _ => None,
     });
     Ok(id.filter(|id| *id >= 0))

@@ -6,6 +6,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+/// The bytes that one read asks for, unless the file is longer: a page and its end.
+const ROOM: usize = 4096 + 1;
+
 /// Options to open a file. If the file is created, only its owner has access.
 pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -25,7 +28,8 @@ pub fn directory(path: &Path) -> io::Result<File> {
 
 /// The content of a file, up to `most` bytes.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // Room for most files whole. Without it, the first reads are of 32 bytes.
+    let mut bytes = Vec::with_capacity(ROOM);
     options().read(true).open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -241,10 +241,8 @@ fn lookup_of(to: IpAddr) -> RouteMessage {
 /// None if no route leads there.
 async fn get(conn: &Conn, message: RouteMessage) -> Result<Option<RouteMessage>> {
     match conn.get(RouteNetlinkMessage::GetRoute(message), || "look up a route".into()).await {
-        Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(message) => Some(message),
-            _ => None,
-        })),
+        Ok(RouteNetlinkMessage::NewRoute(message)) => Ok(Some(message)),
+        Ok(_) => Ok(None),
         Err(e) if e.unreachable() => Ok(None),
         Err(e) => Err(e),
     }

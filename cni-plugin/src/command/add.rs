@@ -100,7 +100,7 @@ impl Add<'_> {
         self.clear_leftovers().await?;
         let seen = apply::ensure_uplink(&self.node, &self.network).await?;
         boundary::ensure(&self.node, &self.network).await?;
-        features::repair_links_and_log(&self.node).await;
+        features::repair_links_and_log(&self.node, seen.bridge.as_ref()).await;
         let mut undo = UndoLog::default();
         let attached = self.attach(&seen, &mut undo).await;
         if attached.is_err() {

@@ -40,7 +40,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     }
     outcome = outcome.and(guarded.and_then(|guarded| guard::remove_stale(&guarded, &rest)));
     outcome = outcome.and(host_access::delete_stale_records(&node, &recorded, &rest).await);
-    outcome = outcome.and(host_access::remove_stale(&routes, &rest).map_err(CniError::from));
+    outcome = outcome.and(host_access::remove_stale(&node, &routes, &rest).map_err(CniError::from));
     features::repair_and_log(&node, AlreadyRepaired::default(), None).await;
     if let Err(e) = record::prune() {
         // Such records do no harm.

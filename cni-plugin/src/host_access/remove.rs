@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use cni_conf::cni::error::CniError;
 use cni_conf::cni::result::AddResult;
 use kernel::link::{HostRoute, Link};
-use kernel::{Batch, Conn, Request, Result, link, neigh, route};
+use kernel::{Conn, Request, Result, link, neigh, route};
 
 use super::records::{Deleted, delete_record, leftovers_of};
 use crate::ownership::{Attachment, is_attachment, metric_of};
@@ -25,7 +25,7 @@ pub async fn detach(
     let recorded = if previous.ips.is_empty() { records } else { Vec::new() };
     let Some(device) = device else { return outcome };
     let routes = routes_of(node, device, attachment.metric(), previous, &recorded).await;
-    outcome.and(routes.and_then(|routes| remove(&routes)).map_err(CniError::from))
+    outcome.and(routes.and_then(|routes| remove(node, &routes)).map_err(CniError::from))
 }
 
 /// The node's routes and neighbour entries to pods.
@@ -90,7 +90,7 @@ async fn routes_of(
 }
 
 /// Removes routes to pods, each with its neighbour entry.
-pub fn remove(routes: &[HostRoute]) -> Result<()> {
+pub fn remove(node: &Conn, routes: &[HostRoute]) -> Result<()> {
     if routes.is_empty() {
         return Ok(());
     }
@@ -98,12 +98,12 @@ pub fn remove(routes: &[HostRoute]) -> Result<()> {
         .iter()
         .flat_map(|found| [route::removal(found), neigh::removal(found.interface, found.address)])
         .collect();
-    Batch::open()?.send(&requests)
+    node.batch(&requests)
 }
 
 /// Removes routes to pods whose veth is not among `links`, and neighbour entries without a route. The
 /// caller must list the links after the routes, because ADD makes the veth first.
-pub fn remove_stale(ours: &OwnRoutes, links: &[&Link]) -> Result<()> {
+pub fn remove_stale(node: &Conn, ours: &OwnRoutes, links: &[&Link]) -> Result<()> {
     let attached = links.iter().filter(|link| is_attachment(link));
     let alive: BTreeSet<u32> = attached.filter_map(|link| metric_of(&link.name)).collect();
     let stale: Vec<HostRoute> =
@@ -111,10 +111,10 @@ pub fn remove_stale(ours: &OwnRoutes, links: &[&Link]) -> Result<()> {
     for route in &stale {
         log::info!("removing the route to {}: its pod is gone", route.address);
     }
-    remove(&stale)?;
+    remove(node, &stale)?;
     let strays: Vec<Request> =
         ours.strays().map(|(interface, address)| neigh::removal(interface, address)).collect();
-    if strays.is_empty() { Ok(()) } else { Batch::open()?.send(&strays) }
+    if strays.is_empty() { Ok(()) } else { node.batch(&strays) }
 }
 
 /// Deletes the records in `recorded` whose veth is not among `links`, and removes the leftovers of their
@@ -128,7 +128,7 @@ pub async fn delete_stale_records(
     for veth in recorded.iter().filter(|veth| !is_there(veth)) {
         let Deleted { records: recorded, outcome } = delete_record(veth);
         outcome?;
-        remove(&leftovers_of(node, &recorded).await?)?;
+        remove(node, &leftovers_of(node, &recorded).await?)?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use cni_conf::cni::error::CniError;
 use cni_conf::family::Family;
 use ipnet::IpNet;
 use kernel::link::{HostRoute, Link};
-use kernel::{Batch, Conn, NetError, Request, addr, link, neigh, route};
+use kernel::{Conn, NetError, Request, addr, link, neigh, route};
 
 use crate::lock::RecordLock;
 use crate::ownership::{Progress, metric_of};
@@ -47,7 +47,7 @@ pub async fn repair(node: &Conn, neighbours: bool) -> Result<Vec<String>, CniErr
                 pods += 1;
             }
         }
-        Batch::open()?.send(&requests)?;
+        node.batch(&requests)?;
         if pods > 0 {
             let what = format!("restored the node's missing routes to {pods} pods behind {name}");
             log::warn!("{what}");

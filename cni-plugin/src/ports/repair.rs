@@ -16,23 +16,34 @@ use crate::record::Records;
 use crate::{apply, gateway, requested_mac, trunk};
 
 /// Restores ports of any network that are in no bridge any more. Errors are logged and do not fail the
-/// call.
-pub async fn repair_missing(node: &Conn) {
-    match repair(node, false).await {
+/// call. `seen` is a bridge that the caller has just looked up.
+pub async fn repair_missing(node: &Conn, seen: Option<&Link>) {
+    match restore(node, false, seen).await {
         Ok((_, failed)) => failed.iter().for_each(|e| log::error!("{e}")),
         Err(e) => log::error!("could not restore the ports of other pods: {e}"),
     }
 }
 
-/// The same. Returns descriptions of the repairs, and the errors. `all` also checks each port's settings,
-/// the bridge and its uplink.
-pub async fn repair(node: &Conn, all: bool) -> Result<(Vec<String>, Vec<CniError>), CniError> {
+/// The same with each port's settings, the bridge and its uplink. Returns descriptions of the repairs, and
+/// the errors.
+pub async fn repair(node: &Conn) -> Result<(Vec<String>, Vec<CniError>), CniError> {
+    restore(node, true, None).await
+}
+
+async fn restore(
+    node: &Conn,
+    all: bool,
+    seen: Option<&Link>,
+) -> Result<(Vec<String>, Vec<CniError>), CniError> {
     let (mut repaired, mut failed) = (Vec::new(), Vec::new());
     let not_restored =
         |what: &str, e: CniError| CniError { msg: format!("{what} was not restored: {}", e.msg), ..e };
     for (name, records) in by_bridge()? {
         let recorded = BTreeSet::from_iter(records.names());
-        let bridge = link::by_name(node, &name).await?;
+        let bridge = match seen.filter(|seen| seen.name == name) {
+            Some(seen) => Some(seen.clone()),
+            None => link::by_name(node, &name).await?,
+        };
         let ports = match &bridge {
             Some(bridge) => port::names(node, bridge).await?,
             None => BTreeSet::new(),

@@ -1,7 +1,10 @@
 //! The boot of the machine, and the time since it began.
 
-use std::fs;
+use std::io;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use kernel::open;
 
 /// The boot's identity and the time since it began. Durations use this time, so setting the clock, or a start
 /// in 1970, has no effect.
@@ -17,11 +20,11 @@ pub(crate) struct BootTime {
 impl BootTime {
     /// The current time.
     pub(crate) fn now() -> BootTime {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|error| {
+        let boot = read("/proc/sys/kernel/random/boot_id").unwrap_or_else(|error| {
             log::warn!("cannot read the boot id: {error}; addresses of an earlier boot are kept");
             String::new()
         });
-        let uptime = fs::read_to_string("/proc/uptime").ok().and_then(|text| tenths(&text)).unwrap_or(0);
+        let uptime = read("/proc/uptime").ok().and_then(|text| tenths(&text)).unwrap_or(0);
         BootTime { boot: boot.trim().to_owned(), uptime }
     }
 
@@ -29,6 +32,11 @@ impl BootTime {
     pub(crate) fn is_after(&self, boot: &str) -> bool {
         !self.boot.is_empty() && !boot.is_empty() && self.boot != boot
     }
+}
+
+fn read(path: &str) -> io::Result<String> {
+    const MOST: u64 = 4096;
+    Ok(String::from_utf8_lossy(&open::read(Path::new(path), MOST)?).into_owned())
 }
 
 /// Seconds since 1970 by the machine's clock, only for display.
