@@ -4,9 +4,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-/// Lets `make` write the draft of a file, and renames the draft to `path`. Whoever reads `path` sees the whole
+/// Lets `make` write the draft of a file, and renames the draft to `path`. A reader of `path` sees the whole
 /// old file or the whole new one. If this fails, the old file stays, and the draft is removed. Only `make` can
-/// sync the file. `failed` is the error of a rename that the kernel refused.
+/// sync the file. `failed` makes the error of a rename that the kernel refused.
 pub fn replace<T, E>(
     path: &Path,
     draft: &Path,
@@ -78,8 +78,10 @@ mod tests {
         assert_eq!(replace(&path, &draft, full, identity).unwrap_err().kind(), ErrorKind::StorageFull);
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         assert!(!draft.exists());
-        // A folder, which no file replaces.
-        let error = replace(&folder, &draft, write, identity).unwrap_err();
+        // No file replaces a folder.
+        let other = folder.join("other");
+        fs::create_dir(&other).unwrap();
+        let error = replace(&other, &draft, write, identity).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::IsADirectory);
         assert!(!draft.exists());
         fs::remove_dir_all(folder).unwrap();
