@@ -25,7 +25,7 @@ pub fn set_length(message: &mut [u8]) {
     NetlinkBuffer::new(message).set_length(length);
 }
 
-/// A request of rtnetlink. Type and length are still missing: whoever serializes it knows them.
+/// A request of rtnetlink. Type and length are still missing: the serialization adds them.
 pub fn request(message: RouteNetlinkMessage, flags: u16) -> NetlinkMessage<RouteNetlinkMessage> {
     NetlinkMessage::new(header(flags), NetlinkPayload::from(message))
 }

@@ -118,7 +118,7 @@ fn run_child(netlink: &OwnedFd, verdict: &OwnedFd, kept: &[RawFd], request: &[u8
     unsafe { close_range(next, RawFd::MAX) };
     let _ = chdir(c"/");
     let _ = write(verdict, &ask(netlink, request).to_ne_bytes());
-    // SAFETY: a plain system call, which runs nothing of this process.
+    // SAFETY: a plain system call, which runs no code of this process.
     unsafe { libc::_exit(0) }
 }
 

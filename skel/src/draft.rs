@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 /// Lets `make` write the draft of a file, and renames the draft to `path`. A reader of `path` sees the whole
-/// old file or the whole new one. If this fails, the old file stays, and the draft is removed. Only `make` can
-/// sync the file. `failed` makes the error of a rename that the kernel refused.
+/// old file or the whole new one. If this fails, the old file stays, and the draft is removed. Only `make`
+/// can sync the file. `failed` makes the error of a rename that the kernel refused.
 pub fn replace<T, E>(
     path: &Path,
     draft: &Path,
