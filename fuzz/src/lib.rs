@@ -9,14 +9,23 @@
     reason = "a target fails by panicking"
 )]
 
+mod announcements;
 mod configuration;
+mod frames;
 mod store;
 
+pub use announcements::announcements;
 pub use configuration::configuration;
+pub use frames::frames;
 pub use store::store;
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// Every target, with the name of its program and of its folder in `corpus/`.
-pub const TARGETS: [(&str, Target); 2] = [("configuration", configuration), ("store", store)];
+pub const TARGETS: [(&str, Target); 4] = [
+    ("announcements", announcements),
+    ("configuration", configuration),
+    ("frames", frames),
+    ("store", store),
+];

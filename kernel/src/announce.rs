@@ -2,10 +2,11 @@
 //! unsolicited neighbour advertisements (RFC 4861 section 7.2.6). Without them, neighbour caches that
 //! remember the address's last holder keep sending to it.
 //!
-//! No packet socket is used. Closing one waits for RCU readers, which takes longer (10 ms) than the rest of
-//! an ADD.
+//! An ADD uses no packet socket. Closing one waits for RCU readers, which takes longer (10 ms) than the rest
+//! of an ADD.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use cni_conf::cni::mac::MacAddr;
@@ -20,7 +21,9 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, sendto, setsockopt, socket,
 };
 
-use super::{Conn, NetError, Result, link};
+use super::probe::ndisc::{ALL_NODES, advertisement};
+use super::probe::{announcement, tagged};
+use super::{Conn, Interface, NetError, PacketSocket, Result, link};
 
 /// `ip neigh replace ADDRESS lladdr ff:ff:ff:ff:ff:ff dev INTERFACE nud probe`, for an address of the
 /// interface itself. The kernel then broadcasts an ARP request for its own address, which is a gratuitous ARP
@@ -60,7 +63,6 @@ pub struct AdvertisementSocket(OwnedFd);
 
 /// RFC 4861 section 7.1.2: receivers drop an advertisement whose hop limit shows that a router forwarded it.
 const HOP_LIMIT: i32 = 255;
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 impl AdvertisementSocket {
     /// Opens a socket in the namespace of the calling thread.
@@ -81,18 +83,28 @@ impl AdvertisementSocket {
         let to = SockaddrIn6::from(SocketAddrV6::new(ALL_NODES, 0, 0, interface));
         bind(self.0.as_raw_fd(), &from).map_err(failed)?;
         for _ in 0..ROUNDS {
-            sendto(self.0.as_raw_fd(), &advertisement(mac, address), &to, MsgFlags::empty())
+            sendto(self.0.as_raw_fd(), &advertisement(address, mac), &to, MsgFlags::empty())
                 .map_err(failed)?;
         }
         Ok(())
     }
 }
 
-/// A neighbour advertisement with the override flag (RFC 4861 section 4.4). The kernel fills in the checksum.
-fn advertisement(mac: MacAddr, address: Ipv6Addr) -> Vec<u8> {
-    const TYPE: u8 = 136;
-    const OVERRIDE: u8 = 0x20;
-    const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
-    [&[TYPE, 0, 0, 0][..], &[OVERRIDE, 0, 0, 0], &address.octets(), &TARGET_LINK_LAYER_ADDRESS, &mac.0]
-        .concat()
+/// Announces addresses from any MAC, not only the interface's, as a pod behind it does. For a program that
+/// keeps its socket: closing it takes the kernel about 10 ms.
+#[derive(Debug)]
+pub struct FrameAnnouncer(PacketSocket);
+
+impl FrameAnnouncer {
+    /// Opens a socket, which receives nothing.
+    pub fn open(interface: Interface) -> io::Result<FrameAnnouncer> {
+        const NOTHING: u16 = 0;
+        Ok(FrameAnnouncer(PacketSocket::open(interface, NOTHING)?))
+    }
+
+    /// Sends an ARP announcement or an unsolicited neighbour advertisement, once, with an 802.1q tag if there
+    /// is one. Sent because another host claims the address, it is a defence.
+    pub fn announce(&self, mac: MacAddr, address: IpAddr, tag: Option<u16>) -> io::Result<()> {
+        self.0.send(&tagged(announcement(address, mac), tag))
+    }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use cni_conf::cni::mac::MacAddr;
 
-use crate::probe::{ARP, Claim, IPV6, Stance, claim, ethertype, question};
+use crate::probe::{ARP, Claim, IPV6, Stance, claim, ethertype, question, tagged};
 use crate::{Interface, PacketSocket, wait};
 
 /// The number of probes for each address. The time from one probe to the next follows.
@@ -109,16 +109,6 @@ fn exchange(
     Ok(answers)
 }
 
-/// Inserts an 802.1q tag after the addresses of the frame.
-fn tagged(mut frame: Vec<u8>, tag: Option<u16>) -> Vec<u8> {
-    const ADDRESSES: usize = 12;
-    if let Some(tag) = tag {
-        let [high, low] = tag.to_be_bytes();
-        frame.splice(ADDRESSES..ADDRESSES, [0x81, 0x00, high, low]);
-    }
-    frame
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,12 +120,5 @@ mod tests {
         {
             assert_eq!(another(MacAddr(own)), MacAddr([expected, 1, 2, 3, 4, 5]));
         }
-    }
-
-    #[test]
-    fn a_tag_follows_the_addresses() {
-        let frame: Vec<u8> = (0..14).collect();
-        assert_eq!(tagged(frame.clone(), None), frame);
-        assert_eq!(tagged(frame, Some(136))[10..], [10, 11, 0x81, 0, 0, 136, 12, 13]);
     }
 }

@@ -54,6 +54,8 @@ pub struct Received<'a> {
     pub flags: u16,
     /// The sequence number of the request.
     pub sequence: u32,
+    /// The port id of the socket whose request caused the message. 0 for the kernel.
+    pub port: u32,
     /// What follows the header. Empty if the message is cut.
     pub body: &'a [u8],
 }
@@ -74,6 +76,7 @@ pub fn received(mut rest: &[u8]) -> impl Iterator<Item = Received<'_>> {
             kind: header.message_type(),
             flags: header.flags(),
             sequence: header.sequence_number(),
+            port: header.port_number(),
             body: rest.get(HEADER..size).unwrap_or_default(),
         };
         rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();

@@ -9,7 +9,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::SetStruct;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, bind, recv, send, setsockopt, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, recv, send, setsockopt, socket,
 };
 
 use super::Interface;
@@ -35,10 +35,8 @@ pub struct PacketSocket(OwnedFd);
 impl PacketSocket {
     /// Opens a socket, which receives frames from now on.
     pub fn open(interface: Interface, ethertype: u16) -> io::Result<PacketSocket> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        // Protocol 0: nothing is queued before the socket is bound to its interface.
-        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
-        bind(socket.as_raw_fd(), &address(interface, ethertype)?)?;
+        let socket = unbound()?;
+        bind(&socket, interface.index, ethertype)?;
         Ok(PacketSocket(socket))
     }
 
@@ -69,12 +67,24 @@ impl PacketSocket {
     }
 }
 
+/// A socket that receives nothing before it is bound to its interface: its protocol is 0.
+pub(crate) fn unbound() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket(AddressFamily::Packet, SockType::Raw, flags, None)?)
+}
+
+/// Receives the frames of one EtherType from now on. With `ETH_P_ALL` these are all frames, also those that
+/// leave the interface.
+pub(crate) fn bind(socket: &OwnedFd, interface: i32, ethertype: u16) -> io::Result<()> {
+    Ok(nix::sys::socket::bind(socket.as_raw_fd(), &address(interface, ethertype)?)?)
+}
+
 /// `struct sockaddr_ll`, which nix only makes of a pointer.
-fn address(interface: Interface, ethertype: u16) -> io::Result<LinkAddr> {
+fn address(interface: i32, ethertype: u16) -> io::Result<LinkAddr> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
         sll_protocol: ethertype.to_be(),
-        sll_ifindex: interface.index,
+        sll_ifindex: interface,
         sll_hatype: 0,
         sll_pkttype: 0,
         sll_halen: 0,

@@ -1,4 +1,4 @@
-//! Frames that probe for the use of an address, and the claims in received frames. Nothing here does I/O.
+//! Frames that probe for an address or announce it, and the claims in received frames. Nothing here does I/O.
 //!
 //! IPv4: ARP probes and conflicts according to RFC 5227 section 2.1. IPv6: the neighbour solicitations of
 //! duplicate address detection and their answers, RFC 4862 section 5.4. Both have the unspecified address as
@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use cni_conf::cni::mac::MacAddr;
 
-mod arp;
-mod ndisc;
+pub(crate) mod arp;
+pub(crate) mod ndisc;
 
 /// EtherType of ARP.
 pub const ARP: u16 = 0x0806;
@@ -17,7 +17,7 @@ pub const ARP: u16 = 0x0806;
 pub const IPV6: u16 = 0x86dd;
 
 /// Length of the Ethernet header: destination, source and EtherType.
-const ETHERNET: usize = 14;
+pub(crate) const ETHERNET: usize = 14;
 
 /// The EtherType of answers about an address.
 pub fn ethertype(addr: IpAddr) -> u16 {
@@ -29,6 +29,15 @@ pub fn question(addr: IpAddr, own: MacAddr) -> Vec<u8> {
     match addr {
         IpAddr::V4(addr) => arp::probe(addr, own),
         IpAddr::V6(addr) => ndisc::solicitation(addr, own),
+    }
+}
+
+/// The whole frame by which a MAC announces that it has an address, or defends it (RFC 5227 sections 2.3 and
+/// 2.4, RFC 4861 section 7.2.6).
+pub fn announcement(addr: IpAddr, own: MacAddr) -> Vec<u8> {
+    match addr {
+        IpAddr::V4(addr) => arp::announcement(addr, own),
+        IpAddr::V6(addr) => ndisc::announcement(addr, own),
     }
 }
 
@@ -62,6 +71,16 @@ pub fn claim(frame: &[u8], own: MacAddr) -> Option<Claim> {
         _ => return None,
     };
     (from != own && claim.mac != own).then_some(claim)
+}
+
+/// Inserts an 802.1q tag after the addresses of the frame.
+pub fn tagged(mut frame: Vec<u8>, tag: Option<u16>) -> Vec<u8> {
+    const ADDRESSES: usize = 12;
+    if let Some(tag) = tag {
+        let [high, low] = tag.to_be_bytes();
+        frame.splice(ADDRESSES..ADDRESSES, [0x81, 0x00, high, low]);
+    }
+    frame
 }
 
 fn ethernet(to: [u8; 6], from: MacAddr, ethertype: u16) -> Vec<u8> {
@@ -102,6 +121,22 @@ mod tests {
             let mut other = whole;
             other[12] = 0x88;
             assert_eq!(claim(&other, OWN), None);
+        }
+    }
+
+    #[test]
+    fn a_tag_follows_the_addresses() {
+        let frame: Vec<u8> = (0..14).collect();
+        assert_eq!(tagged(frame.clone(), None), frame);
+        assert_eq!(tagged(frame, Some(136))[10..], [10, 11, 0x81, 0, 0, 136, 12, 13]);
+    }
+
+    #[test]
+    fn an_announcement_is_a_claim_of_its_sender() {
+        for addr in ["10.0.0.5", "2001:db8::5"] {
+            let addr: IpAddr = addr.parse().unwrap();
+            let expected = Claim { addr, mac: OTHER, stance: Stance::Uses };
+            assert_eq!(claim(&announcement(addr, OTHER), OWN), Some(expected));
         }
     }
 }

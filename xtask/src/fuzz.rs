@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// The targets: programs of `fuzz/libfuzzer`, folders of `fuzz/corpus`.
-const TARGETS: [&str; 2] = ["configuration", "store"];
+const TARGETS: [&str; 4] = ["announcements", "configuration", "frames", "store"];
 const SECONDS: u32 = 60;
 const MEMORY: &str = "/dev/shm";
 
 const USAGE: &str = "\
 Usage: cargo xtask fuzz [TARGET] [--seconds N]
 
-Fuzzes the configuration (target configuration) and the files of the address store (target store), each for 60 s or for N,
-beginning with the inputs in fuzz/corpus, on the toolchain that runs this. Installs cargo-fuzz below target/ if there is
+Fuzzes what the kernel announces (target announcements), the configuration (target configuration), frames of other hosts
+(target frames) and the files of the address store (target store), each for 60 s or for N, beginning with the inputs in
+fuzz/corpus, on the toolchain that runs this. Installs cargo-fuzz below target/ if there is
 none; libFuzzer takes a C++ compiler. What is found new goes to target/fuzz/corpus, an input that fails to
 target/fuzz/artifacts: put the latter into fuzz/corpus, where every run of the tests tries it.";
 

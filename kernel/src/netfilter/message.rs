@@ -99,7 +99,7 @@ pub struct Answer {
     pub payload: Vec<u8>,
 }
 
-/// Splits received bytes into messages.
+/// Splits received bytes into the kernel's answers.
 pub fn answers(bytes: &[u8]) -> Vec<Answer> {
     let mut parsed = Vec::new();
     for message in received(bytes) {
@@ -147,8 +147,14 @@ pub fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+/// A number in the machine's byte order.
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+/// A number in the machine's byte order.
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 #[cfg(test)]
