@@ -190,7 +190,7 @@ fn of_neighbour_discovery(source: Ipv6Addr, message: &[u8], from: MacAddr) -> Op
     })
 }
 
-/// The options of a message (RFC 4861 section 4.6), up to one that is truncated: each with its type and
+/// The options of a message (RFC 4861 section 4.6), up to a truncated one: each with its type and
 /// length.
 fn options(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {

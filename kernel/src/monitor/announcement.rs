@@ -39,7 +39,7 @@ pub enum Announcement {
         prefix_length: u8,
         /// Index of the outgoing interface. None for multipath and blackhole routes.
         oif: Option<u32>,
-        /// Who set it (`RTPROT_*`).
+        /// The program that set it (`RTPROT_*`).
         protocol: u8,
         /// It was removed.
         gone: bool,
