@@ -2,7 +2,7 @@
 
 /// The state of a bond as the bonding driver prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Bond {
+pub(crate) struct BondState {
     /// Milliseconds between two checks of the members' carrier (miimon); 0 if off.
     pub(crate) mii_interval: u32,
     /// The same for ARP monitoring.
@@ -12,12 +12,12 @@ pub(crate) struct Bond {
     /// In LACP mode: the ID of the active aggregator.
     pub(crate) aggregator: Option<String>,
     /// The member NICs.
-    pub(crate) members: Vec<Member>,
+    pub(crate) members: Vec<BondMember>,
 }
 
 /// A NIC of a bond.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Member {
+pub(crate) struct BondMember {
     /// Interface name.
     pub(crate) name: String,
     /// MII status up.
@@ -33,21 +33,21 @@ pub(crate) struct Member {
 /// The partner's MAC if no switch answers LACP.
 const NO_PARTNER: &str = "00:00:00:00:00:00";
 
-impl Bond {
+impl BondState {
     /// Parses the driver's text.
-    pub(crate) fn parse(text: &str) -> Bond {
+    pub(crate) fn parse(text: &str) -> BondState {
         let mut sections = text.split("Slave Interface: ");
         let head = sections.next().unwrap_or_default();
         let number = |key: &str| value(head, key).and_then(|text| text.parse().ok()).unwrap_or(0);
         let text = |section: &str, key: &str| value(section, key).unwrap_or_default().to_owned();
-        let members = sections.map(|section| Member {
+        let members = sections.map(|section| BondMember {
             name: section.lines().next().unwrap_or_default().trim().to_owned(),
             up: value(section, "MII Status:") == Some("up"),
             speed: text(section, "Speed:"),
             duplex: text(section, "Duplex:"),
             aggregator: value(section, "Aggregator ID:").map(str::to_owned),
         });
-        Bond {
+        BondState {
             mii_interval: number("MII Polling Interval (ms):"),
             arp_interval: number("ARP Polling Interval (ms):"),
             partner: value(head, "Partner Mac Address:").map(str::to_owned),
@@ -57,7 +57,7 @@ impl Bond {
     }
 
     /// The members whose link is up.
-    pub(crate) fn ready(&self) -> impl Iterator<Item = &Member> {
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &BondMember> {
         self.members.iter().filter(|member| member.up)
     }
 
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_drivers_text_is_read() {
-        let bond = Bond::parse(TEXT);
+        let bond = BondState::parse(TEXT);
         assert_eq!((bond.mii_interval, bond.arp_interval, bond.lacks_partner()), (50, 0, false));
         assert_eq!(bond.aggregator.as_deref(), Some("1"));
         assert_eq!(bond.ready().map(|member| member.name.as_str()).collect::<Vec<_>>(), ["nic0"]);
@@ -91,7 +91,7 @@ mod tests {
             (bond.members[1].speed.as_str(), bond.members[1].aggregator.as_deref()),
             ("Unknown", Some("2"))
         );
-        assert!(Bond::parse(&TEXT.replace("02:00:00:00:00:07", NO_PARTNER)).lacks_partner());
-        assert_eq!(Bond::parse("Bonding Mode: x\n"), Bond::default());
+        assert!(BondState::parse(&TEXT.replace("02:00:00:00:00:07", NO_PARTNER)).lacks_partner());
+        assert_eq!(BondState::parse("Bonding Mode: x\n"), BondState::default());
     }
 }

@@ -16,7 +16,7 @@ use crate::files;
 use network_manager::DeviceSpec;
 
 pub(crate) use definition::{Definition, Management};
-pub(crate) use device::{Device, Match};
+pub(crate) use device::{Applies, Device};
 pub(crate) use networkd::ForeignRouting;
 
 /// The definitions of all programs.
@@ -85,17 +85,17 @@ pub(crate) fn find() -> Result<Definitions> {
 impl Definitions {
     /// The definitions in effect for an interface. Of systemd-networkd's .network files these are the first
     /// that matches, and those before it that may match.
-    pub(crate) fn matching(&self, device: &Device) -> Vec<(&Definition, Match)> {
+    pub(crate) fn matching(&self, device: &Device) -> Vec<(&Definition, Applies)> {
         let is_unmanaged = self.unmanaged.iter().any(|spec| spec.matches(device));
         let (mut found, mut has_match) = (Vec::new(), false);
         for definition in &self.all {
             let matched = definition.matches(device);
             let is_ignored = has_match && definition.is_networkd_network()
                 || is_unmanaged && definition.program == network_manager::PROGRAM;
-            if matched == Match::No || is_ignored {
+            if matched == Applies::No || is_ignored {
                 continue;
             }
-            has_match |= definition.is_networkd_network() && matched == Match::Yes;
+            has_match |= definition.is_networkd_network() && matched == Applies::Yes;
             if definition.management != Management::None {
                 found.push((definition, matched));
             }

@@ -26,7 +26,7 @@ use crate::args::{Doctor, Output};
 use crate::facts::Facts;
 use crate::observe;
 pub(crate) use finding::Finding;
-use finding::{Verdict, counted};
+use finding::{Severity, counted};
 
 /// Every check, in the order in which one would debug.
 const CHECKS: [fn(&Facts) -> Vec<Finding>; 24] = [
@@ -59,7 +59,7 @@ const CHECKS: [fn(&Facts) -> Vec<Finding>; 24] = [
 /// The failures, without probing.
 pub(crate) fn failures(facts: &Facts) -> Vec<Finding> {
     let findings = CHECKS.iter().flat_map(|check| check(facts));
-    findings.filter(|finding| finding.verdict == Verdict::Fail).collect()
+    findings.filter(|finding| finding.severity == Severity::Fail).collect()
 }
 
 /// Runs the verb. Returns false if a check fails.
@@ -70,8 +70,8 @@ pub(crate) fn run(args: &Doctor, out: &mut dyn Write) -> Result<bool> {
         observe::probe(&mut facts);
     }
     let findings: Vec<Finding> = CHECKS.iter().flat_map(|check| check(&facts)).collect();
-    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
-    let failures = count(Verdict::Fail);
+    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let failures = count(Severity::Fail);
     if args.inspect.output == Output::Json {
         writeln!(out, "{:#}", Value::from_iter(findings.iter().map(Finding::to_json)))?;
         return Ok(failures == 0);
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Doctor, out: &mut dyn Write) -> Result<bool> {
     for finding in &findings {
         writeln!(out, "{finding}")?;
     }
-    let (warnings, failed) = (counted(count(Verdict::Warn), "warning"), counted(failures, "failure"));
-    writeln!(out, "{} ok, {warnings}, {failed}", count(Verdict::Ok))?;
+    let (warnings, failed) = (counted(count(Severity::Warn), "warning"), counted(failures, "failure"));
+    writeln!(out, "{} ok, {warnings}, {failed}", count(Severity::Ok))?;
     Ok(failures == 0)
 }

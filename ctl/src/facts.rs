@@ -18,7 +18,7 @@ use vlan_bridge::ports::AttachmentId;
 use vlan_bridge::record::NatRecord;
 use vlan_bridge_ipam::store::{Known, StoreError, Usage};
 
-use crate::bond::Bond;
+use crate::bond::BondState;
 use crate::definitions::{Definitions, Device};
 use crate::lists::{ListFile, NetworkConfig};
 use crate::neighbours::NeighbourTable;
@@ -34,7 +34,7 @@ pub(crate) struct Facts {
     pub(crate) routes: Vec<Installed>,
     pub(crate) rules: Vec<SourceRule>,
     /// By the bond's name.
-    pub(crate) bonds: BTreeMap<String, Bond>,
+    pub(crate) bonds: BTreeMap<String, BondState>,
     pub(crate) sysctls: Sysctls,
     pub(crate) modules: Modules,
     pub(crate) runtimes: Vec<Runtime>,

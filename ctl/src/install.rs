@@ -32,7 +32,7 @@ use crate::runtimes::{self, Runtime};
 use binaries::Binary;
 
 /// What install writes, and its warnings.
-struct Plan {
+struct InstallPlan {
     runtimes: Vec<Runtime>,
     binaries: Vec<Binary>,
     lists: Vec<NewList>,
@@ -51,7 +51,7 @@ struct NewList {
     kept: Option<PathBuf>,
 }
 
-impl Plan {
+impl InstallPlan {
     /// Checks every target directory, so that either everything is written or nothing.
     fn check_folders(&mut self) -> Result<()> {
         let bin_dirs = self.binaries.iter().filter_map(|binary| binary.target.parent());
@@ -144,7 +144,7 @@ fn missing_masters(configs: &[NetworkConfig]) -> Result<Vec<String>> {
 }
 
 /// Decides everything, and writes nothing.
-fn plan(args: &Install) -> Result<Plan> {
+fn plan(args: &Install) -> Result<InstallPlan> {
     let cluster = slice::Cluster::find(args)?;
     let runtimes = runtimes::find(cluster.as_ref().and_then(slice::Cluster::runtime))?;
     let chosen_dirs = |asked: &Option<PathBuf>, found: fn(&[Runtime]) -> Vec<PathBuf>| match asked {
@@ -154,7 +154,7 @@ fn plan(args: &Install) -> Result<Plan> {
     let bin_dirs = chosen_dirs(&args.directories.bin_dir, runtimes::bin_dirs);
     let conf_dirs = chosen_dirs(&args.directories.conf_dir, runtimes::conf_dirs);
     let version = args.cni_version.as_deref().map(Version::parse).transpose()?;
-    let mut plan = Plan {
+    let mut plan = InstallPlan {
         binaries: binaries::plan(args.from.as_deref(), &bin_dirs)?,
         runtimes,
         lists: Vec::new(),
@@ -204,7 +204,7 @@ fn plan(args: &Install) -> Result<Plan> {
     Ok(plan)
 }
 
-fn print(plan: &Plan, format: Output, out: &mut dyn Write) -> Result<()> {
+fn print(plan: &InstallPlan, format: Output, out: &mut dyn Write) -> Result<()> {
     if format == Output::Json {
         let lists: Vec<Value> = plan.lists.iter().map(list_json).collect();
         let runtimes: Vec<Value> = plan.runtimes.iter().map(Runtime::to_json).collect();

@@ -24,7 +24,7 @@ use vlan_bridge::ownership::attachment_of;
 use vlan_bridge::ports::{self, AttachmentId};
 use vlan_bridge_ipam::store::{Store, StoreError};
 
-use crate::bond::Bond;
+use crate::bond::BondState;
 use crate::facts::{Facts, Leases, Network, Plugin, ProbeResult, is_bond};
 use crate::install::binaries::{self, PLUGINS};
 use crate::lists::{self, NetworkConfig, PLUGIN_TYPE};
@@ -112,7 +112,7 @@ async fn interfaces() -> Result<Facts> {
     for bond in links.iter().filter(|link| is_bond(link)) {
         // The file is missing if the bond was deleted meanwhile.
         let text = fs::read_to_string(Path::new("/proc/net/bonding").join(&bond.name)).unwrap_or_default();
-        bonds.insert(bond.name.clone(), Bond::parse(&text));
+        bonds.insert(bond.name.clone(), BondState::parse(&text));
     }
     Ok(Facts {
         now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),

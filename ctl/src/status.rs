@@ -71,7 +71,7 @@ fn uplink(facts: &Facts, name: &str) -> Value {
         let bond = facts.bonds.get(name).cloned().unwrap_or_default();
         value["mode"] = options.mode.as_str().into();
         value["partner"] = bond.partner.clone().into();
-        let member = |member: &crate::bond::Member| json!({"name": member.name, "up": member.up, "speed": member.speed, "duplex": member.duplex});
+        let member = |member: &crate::bond::BondMember| json!({"name": member.name, "up": member.up, "speed": member.speed, "duplex": member.duplex});
         value["members"] = bond.members.iter().map(member).collect();
     }
     value

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::device::{Condition, Device, Match, Property};
+use super::device::{Applies, Condition, Device, Property};
 
 /// The name of systemd-networkd in [`Definition::program`].
 pub(super) const NETWORKD: &str = "systemd-networkd";
@@ -49,8 +49,8 @@ impl Definition {
     }
 
     /// Whether it applies to an interface.
-    pub(crate) fn matches(&self, device: &Device) -> Match {
-        self.conditions.iter().map(|condition| condition.evaluate(device)).min().unwrap_or(Match::No)
+    pub(crate) fn matches(&self, device: &Device) -> Applies {
+        self.conditions.iter().map(|condition| condition.evaluate(device)).min().unwrap_or(Applies::No)
     }
 
     /// Whether it names an interface without a pattern.

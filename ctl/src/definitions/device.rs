@@ -16,16 +16,16 @@ pub(crate) struct Device {
 
 /// Whether a definition applies to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Match {
+pub(crate) enum Applies {
     No,
     /// The known conditions hold, and the others cannot be evaluated here.
     Maybe,
     Yes,
 }
 
-impl From<bool> for Match {
-    fn from(yes: bool) -> Match {
-        if yes { Match::Yes } else { Match::No }
+impl From<bool> for Applies {
+    fn from(yes: bool) -> Applies {
+        if yes { Applies::Yes } else { Applies::No }
     }
 }
 
@@ -51,19 +51,19 @@ pub(super) struct Condition {
 }
 
 impl Condition {
-    pub(super) fn evaluate(&self, device: &Device) -> Match {
+    pub(super) fn evaluate(&self, device: &Device) -> Applies {
         let known = |value: &Option<String>| value.as_deref().map(|value| self.admits(Some(value)).into());
         match self.property {
             Property::Name => self.admits(Some(&device.name)).into(),
             Property::Kind => self.admits(device.kind.as_deref()).into(),
-            Property::Type => device.type_.map_or(Match::Maybe, |of| self.admits(Some(of)).into()),
-            Property::Driver => known(&device.driver).unwrap_or(Match::Maybe),
-            Property::Mac => known(&device.mac.as_deref().map(digits)).unwrap_or(Match::Maybe),
+            Property::Type => device.type_.map_or(Applies::Maybe, |of| self.admits(Some(of)).into()),
+            Property::Driver => known(&device.driver).unwrap_or(Applies::Maybe),
+            Property::Mac => known(&device.mac.as_deref().map(digits)).unwrap_or(Applies::Maybe),
             // Virtual interfaces have none.
             Property::PermanentMac => {
                 self.admits(device.permanent_mac.as_deref().map(digits).as_deref()).into()
             }
-            Property::Unknown => Match::Maybe,
+            Property::Unknown => Applies::Maybe,
         }
     }
 
@@ -125,7 +125,7 @@ fn class(text: &[u8], byte: u8) -> Option<(bool, &[u8])> {
 mod tests {
     use super::*;
 
-    fn judge(property: Property, patterns: &str, device: &Device) -> Match {
+    fn judge(property: Property, patterns: &str, device: &Device) -> Applies {
         Condition { property, patterns: patterns.split_whitespace().map(str::to_owned).collect() }
             .evaluate(device)
     }
@@ -148,19 +148,19 @@ mod tests {
             ("nic* !nic0", "nic1", true),
         ] {
             let device = Device { name: name.into(), ..Device::default() };
-            assert_eq!(judge(Property::Name, pattern, &device), Match::from(expected), "{pattern} {name}");
+            assert_eq!(judge(Property::Name, pattern, &device), Applies::from(expected), "{pattern} {name}");
         }
     }
 
     #[test]
     fn kinds_drivers_and_macs_match_as_far_as_they_are_known() {
         let mut nic = Device { name: "nic0".into(), type_: Some("ether"), ..Device::default() };
-        assert_eq!(judge(Property::Kind, "!*", &nic), Match::Yes, "hardware has no kind");
-        assert_eq!(judge(Property::Kind, "bridge", &nic), Match::No);
-        assert_eq!(judge(Property::Driver, "virtio_net", &nic), Match::Maybe);
-        assert_eq!(judge(Property::Unknown, "pci-*", &nic), Match::Maybe);
+        assert_eq!(judge(Property::Kind, "!*", &nic), Applies::Yes, "hardware has no kind");
+        assert_eq!(judge(Property::Kind, "bridge", &nic), Applies::No);
+        assert_eq!(judge(Property::Driver, "virtio_net", &nic), Applies::Maybe);
+        assert_eq!(judge(Property::Unknown, "pci-*", &nic), Applies::Maybe);
         nic.mac = Some("02:00:00:00:00:0a".into());
-        assert_eq!(judge(Property::Mac, "02-00-00-00-00-0A", &nic), Match::Yes);
-        assert_eq!(judge(Property::PermanentMac, "02:00:00:00:00:0a", &nic), Match::No);
+        assert_eq!(judge(Property::Mac, "02-00-00-00-00-0A", &nic), Applies::Yes);
+        assert_eq!(judge(Property::PermanentMac, "02:00:00:00:00:0a", &nic), Applies::No);
     }
 }

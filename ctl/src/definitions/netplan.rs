@@ -95,7 +95,7 @@ fn is_true(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::device::{Device, Match};
+    use super::super::device::{Applies, Device};
     use super::*;
 
     fn parsed(text: &str) -> Vec<Definition> {
@@ -144,13 +144,13 @@ mod tests {
         };
         let found = |settings: &str| parsed(&format!("network: {{ethernets: {{a: {settings}}}}}"))[0].clone();
         let by_name = found("{match: {name: \"en*\"}}");
-        assert_eq!(by_name.matches(&device("eno1", "ixgbe", "")), Match::Yes);
-        assert_eq!(by_name.matches(&device("a", "ixgbe", "")), Match::No);
+        assert_eq!(by_name.matches(&device("eno1", "ixgbe", "")), Applies::Yes);
+        assert_eq!(by_name.matches(&device("a", "ixgbe", "")), Applies::No);
         let both = found("{match: {macaddress: \"02:00:00:00:00:0A\", driver: [ixgbe, ice]}}");
-        assert_eq!(both.matches(&device("x", "ice", "02:00:00:00:00:0a")), Match::Yes);
-        assert_eq!(both.matches(&device("x", "e1000", "02:00:00:00:00:0a")), Match::No);
+        assert_eq!(both.matches(&device("x", "ice", "02:00:00:00:00:0a")), Applies::Yes);
+        assert_eq!(both.matches(&device("x", "e1000", "02:00:00:00:00:0a")), Applies::No);
         let renamed = found("{match: {macaddress: \"02:00:00:00:00:0a\"}, set-name: lan0}");
-        assert_eq!(renamed.matches(&device("lan0", "ice", "")), Match::Yes);
+        assert_eq!(renamed.matches(&device("lan0", "ice", "")), Applies::Yes);
         assert!(parse(Path::new("a"), b"network: [\n").is_err());
     }
 }

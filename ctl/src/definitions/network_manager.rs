@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::definition::{Definition, Management};
-use super::device::{Condition, Device, Match, Property};
+use super::device::{Applies, Condition, Device, Property};
 use super::ini;
 
 pub(super) const PROGRAM: &str = "NetworkManager";
@@ -174,7 +174,7 @@ impl DeviceSpec {
     }
 
     pub(super) fn matches(&self, device: &Device) -> bool {
-        let fits = |test: &Condition| test.evaluate(device) == Match::Yes;
+        let fits = |test: &Condition| test.evaluate(device) == Applies::Yes;
         let mut positive = self.0.iter().filter(|(excepted, _)| !excepted).peekable();
         let is_meant = positive.peek().is_none() || positive.any(|(_, test)| fits(test));
         is_meant && !self.0.iter().any(|(excepted, test)| *excepted && fits(test))
@@ -201,10 +201,10 @@ mod conditions {
             read("[connection]\ntype=ethernet\nid=Wired\n[match]\ninterface-name=nic*;!nic1;\n").unwrap();
         assert_eq!(
             [device("nic0"), device("nic1"), device("eth0")].map(|it| any.matches(&it)),
-            [true, false, false].map(Match::from)
+            [true, false, false].map(Applies::from)
         );
         let all = read("[connection]\ntype=ethernet\n").unwrap();
-        assert_eq!(all.matches(&device("nic0")), Match::Yes);
+        assert_eq!(all.matches(&device("nic0")), Applies::Yes);
     }
 
     #[test]

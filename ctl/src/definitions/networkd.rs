@@ -140,7 +140,7 @@ fn runs() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::definitions::device::{Device, Match};
+    use crate::definitions::device::{Applies, Device};
 
     fn read(text: &str) -> Definition {
         network(Path::new("a.network"), text).unwrap()
@@ -168,10 +168,10 @@ mod tests {
         ] {
             let about = read(&format!("[Match]\n{conditions}\n[Network]\nDHCP=yes\n"));
             let seen = [&nic, &bridge, &veth].map(|device| about.matches(device));
-            assert_eq!(seen, expected.map(Match::from), "{conditions}");
+            assert_eq!(seen, expected.map(Applies::from), "{conditions}");
         }
-        assert_eq!(read("[Match]\nName=nic*\nPath=pci-*\n").matches(&nic), Match::Maybe);
-        assert_eq!(read("[Match]\nName=nic*\nPath=pci-*\n").matches(&bridge), Match::No);
+        assert_eq!(read("[Match]\nName=nic*\nPath=pci-*\n").matches(&nic), Applies::Maybe);
+        assert_eq!(read("[Match]\nName=nic*\nPath=pci-*\n").matches(&bridge), Applies::No);
         assert_eq!(network(Path::new("a"), "[Network]\nDHCP=yes\n"), None);
     }
 

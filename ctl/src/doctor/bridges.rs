@@ -3,7 +3,7 @@
 use kernel::link::Link;
 use vlan_bridge::ownership::belongs_to;
 
-use super::finding::{Finding, Verdict, counted};
+use super::finding::{Finding, Severity, counted};
 use crate::facts::{Facts, Network};
 
 const CHECK: &str = "bridge";
@@ -40,7 +40,7 @@ fn bridge(facts: &Facts, network: &Network) -> Finding {
         Some(uplink) => port(facts, bridge, uplink.port_name(), pods),
         None => Finding::ok(CHECK, format!("{shown}, without uplink")),
     };
-    if finding.verdict == Verdict::Ok { spanning_tree(bridge).unwrap_or(finding) } else { finding }
+    if finding.severity == Severity::Ok { spanning_tree(bridge).unwrap_or(finding) } else { finding }
 }
 
 /// Spanning tree: existing ports keep forwarding when it is enabled, but ports of new pods listen first.

@@ -7,7 +7,7 @@ use cni_conf::uplink::UplinkPort;
 use vlan_bridge::ownership::is_ours;
 
 use super::finding::{Finding, counted};
-use crate::definitions::{Definition, Management, Match};
+use crate::definitions::{Applies, Definition, Management};
 use crate::facts::Facts;
 
 const CHECK: &str = "definitions";
@@ -89,7 +89,7 @@ fn invalid((path, error): &(PathBuf, String)) -> Finding {
     Finding::warn(CHECK, seen, "nobody knows which interfaces it configures").fix("netplan generate")
 }
 
-fn conflict(interface: &str, role: Role, definition: &Definition, matching: Match) -> Option<Finding> {
+fn conflict(interface: &str, role: Role, definition: &Definition, matching: Applies) -> Option<Finding> {
     let Definition { program, path, .. } = definition;
     let path = path.display();
     let shown = if role == Role::Veth { "pods' interfaces on the node" } else { interface };
@@ -105,7 +105,7 @@ fn conflict(interface: &str, role: Role, definition: &Definition, matching: Matc
             _ => "it must have none: the node would answer on the pods' VLAN",
         };
         match matching {
-            Match::Yes => Finding::fail(CHECK, seen, why),
+            Applies::Yes => Finding::fail(CHECK, seen, why),
             _ => Finding::warn(CHECK, format!("{seen}, if its [Match] applies"), why),
         }
     } else if definition.is_networkd_network()

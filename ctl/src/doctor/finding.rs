@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 /// The severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Severity {
     /// No problem.
     Ok,
     /// It works now, and may fail later.
@@ -15,12 +15,12 @@ pub(super) enum Verdict {
     Fail,
 }
 
-impl Verdict {
+impl Severity {
     fn name(self) -> &'static str {
         match self {
-            Verdict::Ok => "ok",
-            Verdict::Warn => "warn",
-            Verdict::Fail => "fail",
+            Severity::Ok => "ok",
+            Severity::Warn => "warn",
+            Severity::Fail => "fail",
         }
     }
 }
@@ -28,7 +28,7 @@ impl Verdict {
 /// What was found, why it matters, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
-    pub(super) verdict: Verdict,
+    pub(super) severity: Severity,
     /// The name of the check.
     check: &'static str,
     seen: String,
@@ -55,17 +55,17 @@ pub(super) fn shortened(names: &[impl AsRef<str>]) -> String {
 impl Finding {
     /// No problem.
     pub(super) fn ok(check: &'static str, seen: impl Display) -> Finding {
-        Finding { verdict: Verdict::Ok, check, seen: seen.to_string(), why: None, fixes: Vec::new() }
+        Finding { severity: Severity::Ok, check, seen: seen.to_string(), why: None, fixes: Vec::new() }
     }
 
     /// A warning.
     pub(super) fn warn(check: &'static str, seen: impl Display, why: impl Display) -> Finding {
-        Finding { verdict: Verdict::Warn, why: Some(why.to_string()), ..Finding::ok(check, seen) }
+        Finding { severity: Severity::Warn, why: Some(why.to_string()), ..Finding::ok(check, seen) }
     }
 
     /// A failure.
     pub(super) fn fail(check: &'static str, seen: impl Display, why: impl Display) -> Finding {
-        Finding { verdict: Verdict::Fail, ..Finding::warn(check, seen, why) }
+        Finding { severity: Severity::Fail, ..Finding::warn(check, seen, why) }
     }
 
     /// Adds a command or advice that fixes it.
@@ -76,14 +76,14 @@ impl Finding {
 
     /// For `-o json`.
     pub(crate) fn to_json(&self) -> Value {
-        json!({"check": self.check, "verdict": self.verdict.name(), "seen": self.seen, "why": self.why,
+        json!({"check": self.check, "verdict": self.severity.name(), "seen": self.seen, "why": self.why,
             "fix": self.fixes})
     }
 }
 
 impl Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:4}  {:13} {}", self.verdict.name(), self.check, self.seen)?;
+        write!(f, "{:4}  {:13} {}", self.severity.name(), self.check, self.seen)?;
         if let Some(why) = &self.why {
             write!(f, "\n      why: {why}")?;
         }

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use vlan_bridge::ownership::{Attachment, NODE_ALIAS};
 use vlan_bridge_ipam::store::Usage;
 
-use super::{CHECKS, Finding, Verdict};
-use crate::bond::{Bond, Member};
+use super::{CHECKS, Finding, Severity};
+use crate::bond::{BondMember, BondState};
 use crate::facts::{Facts, Leases, Modules, Network, Plugin, ProbeResult, Sysctls};
 use crate::lists::{self as network_lists, ListFile};
 use crate::neighbours::NeighbourTable;
@@ -115,15 +115,15 @@ fn default_route(interface: u32) -> Installed {
     Installed { interface: Some(interface), route }
 }
 
-fn bond() -> Bond {
-    let member = |name: &str| Member {
+fn bond() -> BondState {
+    let member = |name: &str| BondMember {
         name: name.into(),
         up: true,
         speed: "10000 Mbps".into(),
         duplex: "full".into(),
         aggregator: Some("1".into()),
     };
-    Bond {
+    BondState {
         mii_interval: 100,
         arp_interval: 0,
         partner: Some("02:00:00:00:00:07".into()),
@@ -198,16 +198,16 @@ type Check = fn(&Facts) -> Vec<Finding>;
 fn complaints(check: Check, change: impl FnOnce(&mut Facts)) -> Vec<String> {
     let mut facts = healthy();
     change(&mut facts);
-    let found = check(&facts).into_iter().filter(|finding| finding.verdict != Verdict::Ok);
+    let found = check(&facts).into_iter().filter(|finding| finding.severity != Severity::Ok);
     found.map(|finding| finding.to_string()).collect()
 }
 
-/// A change leads to one complaint, with this verdict and all these words.
+/// A change leads to one complaint, with this severity and all these words.
 #[track_caller]
-fn told(check: Check, change: impl FnOnce(&mut Facts), verdict: &str, words: &[&str]) {
+fn told(check: Check, change: impl FnOnce(&mut Facts), severity: &str, words: &[&str]) {
     let found = complaints(check, change);
     assert_eq!(found.len(), 1, "{words:?}: {found:#?}");
-    assert!(found[0].starts_with(verdict), "{}", found[0]);
+    assert!(found[0].starts_with(severity), "{}", found[0]);
     for word in words {
         assert!(found[0].contains(word), "no {word:?} in {}", found[0]);
     }
@@ -224,7 +224,7 @@ fn a_healthy_node_has_no_complaint() {
     let mut spoke = BTreeSet::new();
     for check in CHECKS {
         for finding in check(&facts) {
-            assert_eq!(finding.verdict, Verdict::Ok, "{finding}");
+            assert_eq!(finding.severity, Severity::Ok, "{finding}");
             spoke.insert(finding.to_json()["check"].as_str().unwrap_or_default().to_owned());
         }
     }

@@ -7,7 +7,7 @@ use cni_conf::uplink::UplinkPort;
 use kernel::link::{Kind, Link};
 
 use super::finding::Finding;
-use crate::bond::Bond;
+use crate::bond::BondState;
 use crate::facts::{Facts, is_bond};
 
 /// The bonds and NICs that are uplinks of networks.
@@ -44,7 +44,7 @@ pub(super) fn bonds(facts: &Facts) -> Vec<Finding> {
     links.flat_map(|link| bond(link, facts.bonds.get(&link.name).cloned().unwrap_or_default())).collect()
 }
 
-fn bond(link: &Link, bond: Bond) -> Vec<Finding> {
+fn bond(link: &Link, bond: BondState) -> Vec<Finding> {
     const CHECK: &str = "bond";
     let (name, mut findings) = (&link.name, Vec::new());
     let Kind::Bond(options) = &link.kind else { return findings };
@@ -92,7 +92,7 @@ fn bond(link: &Link, bond: Bond) -> Vec<Finding> {
     findings
 }
 
-fn members(bond_name: &str, bond: &Bond) -> Vec<Finding> {
+fn members(bond_name: &str, bond: &BondState) -> Vec<Finding> {
     const CHECK: &str = "member";
     let mut findings = Vec::new();
     // A bond accepts only a NIC that is down.
@@ -242,9 +242,9 @@ pub(super) fn misplaced_addresses(facts: &Facts) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Verdict;
+    use super::super::finding::Severity;
     use super::*;
-    use crate::bond::Member;
+    use crate::bond::BondMember;
     use kernel::link;
 
     fn bond_link(mode: &str, fail_over_mac: &str) -> Link {
@@ -260,15 +260,15 @@ mod tests {
         }
     }
 
-    fn healthy() -> Bond {
-        let member = |name: &str| Member {
+    fn healthy() -> BondState {
+        let member = |name: &str| BondMember {
             name: name.into(),
             up: true,
             speed: "10000 Mbps".into(),
             duplex: "full".into(),
             aggregator: Some("1".into()),
         };
-        Bond {
+        BondState {
             mii_interval: 100,
             arp_interval: 0,
             partner: Some("02:00:00:00:00:07".into()),
@@ -279,16 +279,18 @@ mod tests {
 
     #[test]
     fn each_fault_of_a_bond_is_named() {
-        let check = |mode: &str, policy: &str, change: fn(&mut Bond), expected: Option<(Verdict, &str)>| {
-            let mut seen = healthy();
-            change(&mut seen);
-            let findings = bond(&bond_link(mode, policy), seen);
-            let (verdict, text) = expected.unwrap_or((Verdict::Ok, "bond0: 802.3ad, nic0 10000 Mbps full"));
-            assert_eq!(findings.len(), 1, "{findings:?}");
-            assert_eq!(findings[0].verdict, verdict, "{findings:?}");
-            assert!(findings[0].to_string().contains(text), "{findings:?}");
-        };
-        use Verdict::{Fail, Warn};
+        let check =
+            |mode: &str, policy: &str, change: fn(&mut BondState), expected: Option<(Severity, &str)>| {
+                let mut seen = healthy();
+                change(&mut seen);
+                let findings = bond(&bond_link(mode, policy), seen);
+                let (severity, text) =
+                    expected.unwrap_or((Severity::Ok, "bond0: 802.3ad, nic0 10000 Mbps full"));
+                assert_eq!(findings.len(), 1, "{findings:?}");
+                assert_eq!(findings[0].severity, severity, "{findings:?}");
+                assert!(findings[0].to_string().contains(text), "{findings:?}");
+            };
+        use Severity::{Fail, Warn};
         check("802.3ad", "none", |_| {}, None);
         check("balance-alb", "none", |_| {}, Some((Fail, "mode balance-alb")));
         check("active-backup", "active", |_| {}, Some((Warn, "fail_over_mac active")));

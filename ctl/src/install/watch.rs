@@ -16,10 +16,10 @@ const PERIOD: Duration = Duration::from_secs(5);
 const NODE_PERIOD: Duration = Duration::from_secs(30);
 
 /// Installs once.
-type Run = fn(&Install, &mut dyn Write) -> Result<()>;
+type InstallOnce = fn(&Install, &mut dyn Write) -> Result<()>;
 
 /// Returns only if stdout cannot be written. A failed install keeps the current list, and is tried again.
-pub(super) fn watch(args: &Install, install: Run, out: &mut dyn Write) -> Result<()> {
+pub(super) fn watch(args: &Install, install: InstallOnce, out: &mut dyn Write) -> Result<()> {
     let mut installed = None;
     let mut reported = String::new();
     let mut node = NodeSource::default();

@@ -4,12 +4,12 @@ use kernel::link::{self, Kind};
 
 use super::super::{bridges, kernel as kernel_checks, ports, routing, uplink};
 use super::{address, at, bond, default_route, pod, told, web};
-use crate::bond::Bond;
+use crate::bond::BondState;
 use crate::facts::{Facts, MissingRoute};
 use vlan_bridge::host_access::Missing;
 use vlan_bridge::ports::AttachmentId;
 
-fn with_bond(change: impl FnOnce(&mut Bond)) -> impl FnOnce(&mut Facts) {
+fn with_bond(change: impl FnOnce(&mut BondState)) -> impl FnOnce(&mut Facts) {
     move |facts| {
         let mut there = bond();
         change(&mut there);
