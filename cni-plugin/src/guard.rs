@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use kernel::Conn;
 use kernel::link::Link;
 use kernel::nft::{self, Change, Element};
-use kernel::nft::{Nft, Refusal, explain};
+use kernel::nft::{Nft, RefusedChange, explain};
 
 use crate::lock::RecordLock;
 use crate::ownership::Attachment;
@@ -31,7 +31,7 @@ const ATTEMPTS: usize = 20;
 
 /// The node's packet filter and the records of the guards in it.
 #[derive(Debug)]
-pub struct Guard {
+pub struct GuardTable {
     nft: Nft,
     records: Records<GuardRecord>,
 }
@@ -49,10 +49,10 @@ pub fn limits(network: &Network) -> Option<Limits> {
     })
 }
 
-impl Guard {
+impl GuardTable {
     /// Opens a socket in the namespace of the calling thread.
-    pub fn open() -> Result<Guard, CniError> {
-        Ok(Guard { nft: Nft::open()?, records: Records::of_this_node()? })
+    pub fn open() -> Result<GuardTable, CniError> {
+        Ok(GuardTable { nft: Nft::open()?, records: Records::of_this_node()? })
     }
 
     /// Fails and names the module if the kernel lacks one. Changes nothing. If our table exists, the kernel
@@ -96,7 +96,7 @@ impl Guard {
                 }
                 match self.nft.try_commit(&changes)? {
                     Ok(()) => return Ok(()),
-                    Err(refusals) if refusals.iter().any(Refusal::not_found) => {}
+                    Err(refusals) if refusals.iter().any(RefusedChange::not_found) => {}
                     Err(refusals) => return Err(explain(&changes, &refusals).into()),
                 }
             }
@@ -115,7 +115,7 @@ impl Guard {
                 Some(record) => elements_of(&record).iter().rev().map(delete).collect(),
                 None => self.leftovers_of(veth)?,
             };
-            let had_all = self.nft.commit_tolerating(there, Refusal::not_found)?;
+            let had_all = self.nft.commit_tolerating(there, RefusedChange::not_found)?;
             self.records.remove(veth)?;
             had_all
         };
@@ -237,7 +237,7 @@ pub async fn detach(node: &Conn, veth: &str, may_have: bool) -> Result<Option<Nf
         return Ok(None);
     }
     let removed = async {
-        let guard = Guard::open()?;
+        let guard = GuardTable::open()?;
         guard.remove(node, veth).await?;
         Ok(Some(guard.nft))
     };
@@ -262,7 +262,7 @@ pub fn difference(
 ) -> Result<Option<String>, CniError> {
     let Some(limits) = limits(network) else { return Ok(None) };
     let veth = attachment.host_interface();
-    Guard::open()?.difference(&Port { veth: &veth, mac, addresses, limits: &limits, comment: "" })
+    GuardTable::open()?.difference(&Port { veth: &veth, mac, addresses, limits: &limits, comment: "" })
 }
 
 /// The guarded ports, by veth name.
@@ -274,7 +274,7 @@ pub fn ports() -> Result<Vec<String>, CniError> {
 /// The veths among these whose guard is damaged, each with a description of what is missing. Without a
 /// record, the elements of a veth are unknown.
 pub fn broken<'a>(veths: impl Iterator<Item = &'a str>) -> Result<Vec<(String, String)>, CniError> {
-    let guard = Guard::open()?;
+    let guard = GuardTable::open()?;
     let chain = guard.broken_chain()?;
     let mut broken = Vec::new();
     for veth in veths {
@@ -299,7 +299,7 @@ pub async fn repair_and_log(node: &Conn) {
         if records.is_empty() {
             Ok(())
         } else {
-            Guard { nft: Nft::open()?, records }.restore(node, false).await
+            GuardTable { nft: Nft::open()?, records }.restore(node, false).await
         }
     };
     let repaired: Result<(), CniError> = repaired.await;
@@ -317,7 +317,7 @@ pub async fn repair(node: &Conn) -> Result<Vec<String>, CniError> {
     let veths = records.veths();
     let lost = broken(veths.iter().map(String::as_str))?;
     if !lost.is_empty() {
-        Guard { nft: Nft::open()?, records }.rebuild(node, false).await?;
+        GuardTable { nft: Nft::open()?, records }.rebuild(node, false).await?;
     }
     Ok(lost.into_iter().map(|(veth, what)| format!("{veth}: {what}")).collect())
 }
@@ -338,11 +338,11 @@ pub fn remove_stale(ports: &[String], links: &[&Link]) -> Result<(), CniError> {
     if ports.is_empty() {
         return Ok(());
     }
-    let guard = Guard::open()?;
+    let guard = GuardTable::open()?;
     for veth in ports.iter().filter(|veth| !links.iter().any(|link| link.name == **veth)) {
         log::info!("removing the guard of {veth}: the veth is gone");
         let _lock = RecordLock::shared()?;
-        guard.nft.commit_tolerating(guard.leftovers_of(veth)?, Refusal::not_found)?;
+        guard.nft.commit_tolerating(guard.leftovers_of(veth)?, RefusedChange::not_found)?;
         guard.records.remove(veth)?;
     }
     Ok(())

@@ -13,7 +13,7 @@ use cni_conf::host_access::HostAccess;
 use ipnet::IpNet;
 use kernel::link::{HostRoute, Link};
 use kernel::sysctl::InterfaceSysctls;
-use kernel::{Conn, Request, Result, addr, link, neigh, route};
+use kernel::{Conn, NetlinkRequest, Result, addr, link, neigh, route};
 
 use crate::ownership::{is_attachment, metric_of};
 use crate::plan::host_access::{self as plan, NodeAddresses};
@@ -195,7 +195,7 @@ pub async fn install<'a>(
     log::debug!("host access: {routes:?}");
     let inside = veth.container.index;
     let on_link_route = |ip: &IpAddr| [neigh::permanent(inside, *ip, node_mac), route::on_link(inside, *ip)];
-    let mut of_pod: Vec<Request> = routes.to_node.iter().flat_map(on_link_route).collect();
+    let mut of_pod: Vec<NetlinkRequest> = routes.to_node.iter().flat_map(on_link_route).collect();
     of_pod.extend(routes.services.iter().map(|(net, node)| route::through_node(inside, *net, *node)));
     pod.conn.batch(&of_pod)?;
     if routes.to_pod.iter().any(|(pod, _)| pod.is_ipv6()) {

@@ -24,7 +24,7 @@ use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
 use kernel::Conn;
 use kernel::nft::{Change, Element, Table};
-use kernel::nft::{Nft, Refusal};
+use kernel::nft::{Nft, RefusedChange};
 use kernel::sysctl::InterfaceSysctls;
 
 use crate::lock::RecordLock;
@@ -158,7 +158,7 @@ impl Nat {
         if deletions.is_empty() {
             return Ok(());
         }
-        self.commit_tolerating(deletions, Refusal::not_found)?;
+        self.commit_tolerating(deletions, RefusedChange::not_found)?;
         self.delete_unused(self.nft.chains(TABLE)?.iter().filter_map(|name| {
             let (_, rules) = SUBNET_CHAINS.iter().find(|(prefix, _)| name.starts_with(prefix))?;
             Some((name.as_str(), *rules))
@@ -174,7 +174,7 @@ impl Nat {
                 deletions.push(Change::DeleteChain { table: TABLE, name: name.to_owned() });
             }
         }
-        let in_use = |refusal: &Refusal| refusal.not_found() || refusal.exists();
+        let in_use = |refusal: &RefusedChange| refusal.not_found() || refusal.exists();
         self.commit_tolerating(deletions, in_use).map(drop)
     }
 
@@ -183,7 +183,7 @@ impl Nat {
     fn commit_tolerating(
         &self,
         changes: Vec<Change>,
-        does_not_matter: impl Fn(&Refusal) -> bool,
+        does_not_matter: impl Fn(&RefusedChange) -> bool,
     ) -> Result<bool, CniError> {
         Ok(self.nft.commit_tolerating(changes, does_not_matter)?)
     }
@@ -219,7 +219,7 @@ impl Nat {
             let table = self.nft.has_table(TABLE)?.then_some(Change::DeleteTable(TABLE));
             rules.into_iter().chain(table).collect()
         };
-        self.commit_tolerating(changes, Refusal::not_found).map(drop)
+        self.commit_tolerating(changes, RefusedChange::not_found).map(drop)
     }
 
     /// Older versions enabled `route_localnet` and listed the devices in a set. It is disabled again for

@@ -10,7 +10,7 @@ use cni_conf::network::Network;
 use cni_conf::request::Request;
 use cni_conf::uplink::UplinkPort;
 use kernel::ask::{self, Vantage};
-use kernel::fdb::{self, Kind};
+use kernel::fdb;
 use kernel::link::Link;
 use kernel::{Conn, NetError, link, neigh, route};
 use serde_json::Value;
@@ -47,13 +47,13 @@ pub fn taken(asked: &str, holder: &str) -> CniError {
 }
 
 /// Describes the holder of a MAC for the error, by the port behind which the bridge knows it.
-pub fn behind(port: Option<&Link>, kind: Kind) -> String {
+pub fn behind(port: Option<&Link>, kind: fdb::Kind) -> String {
     match port {
         Some(port) => match attachment_of(port) {
             Some(Attachment { network, container_id, ifname, .. }) => {
                 format!("that of container {container_id}, interface {ifname}, network {network}")
             }
-            None if kind == Kind::Local => format!("that of interface {} of this node", port.name),
+            None if kind == fdb::Kind::Local => format!("that of interface {} of this node", port.name),
             None => format!("that of a machine behind port {} of the bridge", port.name),
         },
         None => "behind another port of the bridge".into(),
@@ -80,7 +80,7 @@ fn of_an_attachment(
     for (veth, pod) in record::pods()? {
         let port = links.iter().find(|link| link.name == veth).filter(|_| veth != own);
         if port.is_some() && pod.mac == Some(mac) && is_here(&pod) {
-            return Ok(Some(behind(port, Kind::Static)));
+            return Ok(Some(behind(port, fdb::Kind::Static)));
         }
     }
     Ok(None)
@@ -106,7 +106,7 @@ async fn beyond(
         return Ok(known.map(|(port, kind)| behind(port, kind)));
     };
     if let Some((port, kind)) = known
-        && !(kind == Kind::Learned && port.is_some_and(|port| port.name == uplink.port_name()))
+        && !(kind == fdb::Kind::Learned && port.is_some_and(|port| port.name == uplink.port_name()))
     {
         return Ok(Some(behind(port, kind)));
     }
@@ -137,7 +137,7 @@ async fn known_behind<'a>(
     links: &'a [Link],
     own: &str,
     mac: MacAddr,
-) -> Result<Option<(Option<&'a Link>, Kind)>, NetError> {
+) -> Result<Option<(Option<&'a Link>, fdb::Kind)>, NetError> {
     let Some(bridge) = links.iter().find(|link| link.name == network.bridge) else { return Ok(None) };
     for vid in vids(network, bridge) {
         if let Some(entry) = fdb::entry(node, bridge.index, mac, vid).await? {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::cni::error::CniError;
 use crate::ifname;
 use crate::section::Section;
-use crate::vlans::Vantage;
+use crate::vlans::NodeInterfaces;
 
 const KEY: &str = "conflictDetection";
 /// The default `count`: RFC 5227's PROBE_NUM.
@@ -59,8 +59,8 @@ impl Detection {
             Some(Value::Object(_)) => ipam.section(KEY)?,
             Some(other) => return Err(ipam.wrong(KEY, other, "\"on\", \"off\" or an object of settings")),
         };
-        let vantage = Vantage::parse(root)?;
-        if value.is_none() && vantage.uplink.is_none() {
+        let node = NodeInterfaces::parse(root)?;
+        if value.is_none() && node.uplink.is_none() {
             return Ok(None);
         }
         let number = |key: &str, bounds, default| match &settings {
@@ -75,7 +75,7 @@ impl Detection {
             None => None,
         };
         warnings.extend(settings.iter().flat_map(Section::unknown_in_words));
-        let Some(interface) = named.or(vantage.interface) else {
+        let Some(interface) = named.or(node.interface) else {
             let why = "pods' ports have VLANs, and the node has no interface in them: set \"interface\", or conflictDetection to \"off\"";
             if value.is_some() {
                 return Err(ipam.error(KEY, why));
@@ -85,7 +85,7 @@ impl Detection {
         };
         Ok(Some(Detection {
             interface,
-            uplink: vantage.uplink,
+            uplink: node.uplink,
             asked_for: value.is_some(),
             count: u32::try_from(count).unwrap_or(u32::MAX),
             interval: Duration::from_millis(interval),

@@ -32,7 +32,7 @@ pub(crate) fn node_side_name(bridge: &str, vid: u16) -> String {
 
 /// The interfaces through which the node reaches the pods' network. An IPAM plugin derives them from the
 /// configuration.
-pub(crate) struct Vantage {
+pub(crate) struct NodeInterfaces {
     /// The bridge, or its interface in the pods' VLAN. None if pods' ports have VLANs and the node has no
     /// interface in them.
     pub(crate) interface: Option<String>,
@@ -40,9 +40,9 @@ pub(crate) struct Vantage {
     pub(crate) uplink: Option<String>,
 }
 
-impl Vantage {
+impl NodeInterfaces {
     /// Reads these interfaces from a whole configuration.
-    pub(crate) fn parse(root: &Section<'_>) -> Result<Vantage, CniError> {
+    pub(crate) fn parse(root: &Section<'_>) -> Result<NodeInterfaces, CniError> {
         let port_vlans = parse_port_vlans(root, &mut Vec::new())?;
         let uplink = match root.section("uplink")? {
             Some(keys) => Some(Uplink::parse(&keys, port_vlans.is_some())?.port_name().to_owned()),
@@ -57,7 +57,7 @@ impl Vantage {
                 .map(|vid| node_side_name(&bridge, vid)),
             None => Some(bridge),
         };
-        Ok(Vantage { interface, uplink })
+        Ok(NodeInterfaces { interface, uplink })
     }
 }
 

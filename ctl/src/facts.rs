@@ -51,7 +51,7 @@ pub(crate) struct Facts {
     /// first.
     pub(crate) kept: Vec<PathBuf>,
     /// Every vlan-bridge network in those lists.
-    pub(crate) networks: Vec<Network>,
+    pub(crate) networks: Vec<NetworkState>,
     /// The leases of attached pods whose network is in no list, by the network's name.
     pub(crate) unlisted: Vec<(String, Leases)>,
     /// Networks with leases in a known data directory but without a list: the lease directory, and the
@@ -138,7 +138,7 @@ pub(crate) struct MissingRoute {
 
 /// A vlan-bridge network and its state on this node.
 #[derive(Debug)]
-pub(crate) struct Network {
+pub(crate) struct NetworkState {
     pub(crate) config: NetworkConfig,
     /// The file of its list.
     pub(crate) path: PathBuf,
@@ -149,7 +149,7 @@ pub(crate) struct Network {
     pub(crate) probe: Option<ProbeResult>,
 }
 
-impl Network {
+impl NetworkState {
     /// Whether pods have addresses of a family. With another IPAM plugin, IPv4 is assumed.
     pub(crate) fn has_family(&self, family: Family) -> bool {
         let ranges = self.config.network.addresses.as_ref().map(|ipam| &ipam.ranges);

@@ -25,7 +25,7 @@ use vlan_bridge::ports::{self, AttachmentId};
 use vlan_bridge_ipam::store::{Store, StoreError};
 
 use crate::bond::BondState;
-use crate::facts::{Facts, Leases, Network, Plugin, ProbeResult, is_bond};
+use crate::facts::{Facts, Leases, NetworkState, Plugin, ProbeResult, is_bond};
 use crate::install::binaries::{self, PLUGINS};
 use crate::lists::{self, NetworkConfig, PLUGIN_TYPE};
 use crate::manifest::{self, Manifest};
@@ -150,7 +150,7 @@ fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
             Ok(checked) => facts.networks.extend(checked.into_iter().zip(lists::entries(&content)).map(
                 |(config, entry)| {
                     let (leases, status) = (leases(&config), status(&facts.bin_dirs, entry));
-                    Network { leases, config, path: path.clone(), status, probe: None }
+                    NetworkState { leases, config, path: path.clone(), status, probe: None }
                 },
             )),
         }
@@ -267,7 +267,7 @@ pub(crate) fn probe(facts: &mut Facts) {
 }
 
 /// The gateways, the leased addresses, and the addresses that this node may lease.
-fn probe_targets(network: &Network) -> Vec<IpAddr> {
+fn probe_targets(network: &NetworkState) -> Vec<IpAddr> {
     let mut addrs: BTreeSet<IpAddr> = network.leases.held.iter().map(|(addr, _)| *addr).collect();
     let sets = network.config.network.addresses.iter().flat_map(|ipam| &ipam.ranges);
     for (set, range) in sets.flat_map(|set| set.0.iter().map(move |range| (set, range))) {

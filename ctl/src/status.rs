@@ -11,7 +11,7 @@ use vlan_bridge::ownership::{Attachment, Progress, attachment_of, is_ours};
 use vlan_bridge_ipam::store::{Holder, Known};
 
 use crate::args::{Output, Status};
-use crate::facts::{Facts, Network};
+use crate::facts::{Facts, NetworkState};
 use crate::{observe, output};
 
 /// Runs the verb.
@@ -103,7 +103,7 @@ fn state(link: &Link) -> &'static str {
 }
 
 /// A network: its bridge, the bridge's uplink port, and the usage of its ranges.
-fn network(facts: &Facts, seen: &Network) -> Value {
+fn network(facts: &Facts, seen: &NetworkState) -> Value {
     let bridge = facts.link(&seen.config.network.bridge);
     let port = seen.config.network.uplink.as_ref().map(|uplink| uplink.port_name());
     let usage = seen.leases.usage.iter().map(|usage| {
@@ -121,7 +121,7 @@ fn network(facts: &Facts, seen: &Network) -> Value {
     })
 }
 
-fn network_line(facts: &Facts, seen: &Network) -> String {
+fn network_line(facts: &Facts, seen: &NetworkState) -> String {
     let network = &seen.config.network;
     let bridge = facts.link(&network.bridge);
     let mut line =

@@ -8,7 +8,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use vlan_bridge_ipam::store::{Claim, Holder, Owner, Pool, Record, Store, StoreError};
+use vlan_bridge_ipam::store::{ClaimOutcome, Holder, HolderRecord, Owner, Pool, Store, StoreError};
 
 const NETWORK: &str = "n";
 /// The addresses of the set: 10.0.0.2 to 10.0.0.6.
@@ -90,9 +90,9 @@ impl Case {
                 return Ok(());
             };
             let before = self.held();
-            match store.claim(addr, &owner(id), &mut Record::default())? {
-                Claim::Taken => {}
-                Claim::Won | Claim::AlreadyMine => {
+            match store.claim(addr, &owner(id), &mut HolderRecord::default())? {
+                ClaimOutcome::Taken => {}
+                ClaimOutcome::Won | ClaimOutcome::AlreadyMine => {
                     let was = before.contains(&addr) && fs::metadata(self.lease(addr)).unwrap().len() > 0;
                     assert!(!was || self.reads(addr, id), "{addr} was given twice");
                     return store.set_last_reserved(0, addr);

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::allocate::{assign, prefer_held};
 use crate::detect::{BATCH, Detector};
 use crate::resolv_conf;
-use crate::store::{Claim, Netns, Owner, Pool, Record, Store, StoreError, Usage, clock};
+use crate::store::{ClaimOutcome, HolderRecord, Netns, Owner, Pool, Store, StoreError, Usage, clock};
 
 /// The parameters of one ADD.
 struct AddressRequest<'a> {
@@ -21,7 +21,7 @@ struct AddressRequest<'a> {
     owner: Owner,
     /// The requested address of each set.
     requested: Vec<Option<IpAddr>>,
-    record: Record,
+    record: HolderRecord,
 }
 
 /// The outcome of one attempt to lease addresses.
@@ -197,7 +197,7 @@ fn claim_all(
 ) -> Result<Option<Vec<IpConfig>>, CniError> {
     let (mut ips, mut record) = (Vec::new(), ask.record.clone());
     for (i, (set, addr)) in ask.config.ranges.iter().zip(chosen).enumerate() {
-        if store.claim(*addr, &ask.owner, &mut record)? == Claim::Taken {
+        if store.claim(*addr, &ask.owner, &mut record)? == ClaimOutcome::Taken {
             if ask.requested[i].is_some() {
                 return Err(unavailable(*addr, set, "in use"));
             }
@@ -251,12 +251,12 @@ pub(crate) fn next(store: &mut Store, pool: &Pool<'_>) -> Result<Option<IpAddr>,
 }
 
 /// The attachment's record without its addresses. The namespace is not opened.
-fn describe(request: &Request) -> Record {
+fn describe(request: &Request) -> HolderRecord {
     let args = &request.env.args;
-    Record {
+    HolderRecord {
         since: clock(),
         netns: Netns::see(&request.env.netns),
         pod: args.k8s_pod_namespace.clone().zip(args.k8s_pod_name.clone()),
-        ..Record::default()
+        ..HolderRecord::default()
     }
 }

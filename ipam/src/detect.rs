@@ -16,9 +16,9 @@ use cni_conf::cni::mac::MacAddr;
 use cni_conf::detection::Detection;
 use cni_conf::ipam::IpamConfig;
 use kernel::probe::{claim, ethertype, question};
-use kernel::{Interface, PacketSocket, has_carrier, node_addresses, random, wait};
+use kernel::{PacketInterface, PacketSocket, has_carrier, node_addresses, random, wait};
 
-use heard::Heard;
+use heard::HeardClaims;
 
 use crate::store::{Owner, Store, Window};
 
@@ -43,7 +43,7 @@ pub(crate) struct Detector<'a> {
     config: &'a IpamConfig,
     network: &'a str,
     settings: &'a Detection,
-    interface: Interface,
+    interface: PacketInterface,
     /// The probing lock, held from the first address on that has not been probed.
     turn: Option<File>,
     /// The sockets with their EtherTypes. They stay open until the end, because the ADDs that wait for the
@@ -76,7 +76,7 @@ impl Detector<'_> {
             );
             return Ok(None);
         }
-        let Some(interface) = Interface::find(&settings.interface).map_err(failed)? else {
+        let Some(interface) = PacketInterface::find(&settings.interface).map_err(failed)? else {
             let msg = format!("there is no interface {} to probe from", settings.interface);
             if settings.asked_for {
                 return Err(CniError::config(format!("ipam.conflictDetection: {msg}")));
@@ -130,7 +130,7 @@ impl Detector<'_> {
 
     /// The addresses that other machines probe for. After the first window with such probes, only MACs that
     /// probe for few addresses count, see [`heard`].
-    fn contested_by(&mut self, heard: &Heard) -> BTreeSet<IpAddr> {
+    fn contested_by(&mut self, heard: &HeardClaims) -> BTreeSet<IpAddr> {
         let serious_only = !self.contested.is_empty();
         if let Some(mac) = heard.ignored_prober().filter(|_| serious_only && !self.has_warned) {
             self.has_warned = true;
@@ -179,7 +179,7 @@ impl Detector<'_> {
     }
 
     /// One window: sends all probes of all addresses and collects the claims to them.
-    fn probe(&mut self, batch: &[IpAddr]) -> io::Result<Heard> {
+    fn probe(&mut self, batch: &[IpAddr]) -> io::Result<HeardClaims> {
         let (own, interval) = (self.interface.mac, self.settings.interval);
         for addr in batch {
             let wanted = ethertype(*addr);
@@ -191,7 +191,7 @@ impl Detector<'_> {
         let of_the_node = node_addresses()?;
         let used: BTreeMap<IpAddr, MacAddr> =
             batch.iter().filter(|addr| of_the_node.contains(addr)).map(|addr| (*addr, own)).collect();
-        let mut heard = Heard::of_uses(used);
+        let mut heard = HeardClaims::of_uses(used);
         let start = Instant::now();
         for round in 0..self.settings.count {
             let begin = start + interval * round;
@@ -208,7 +208,7 @@ impl Detector<'_> {
     }
 
     /// Collects claims until `until`.
-    fn listen(&self, until: Instant, batch: &[IpAddr], heard: &mut Heard) -> io::Result<()> {
+    fn listen(&self, until: Instant, batch: &[IpAddr], heard: &mut HeardClaims) -> io::Result<()> {
         let mut buffer = [0; FRAME];
         loop {
             for (_, socket) in &self.sockets {

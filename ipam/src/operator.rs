@@ -41,7 +41,7 @@ const MISUSED: u8 = 2;
 /// The parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 struct Call {
-    command: Command,
+    command: OperatorCommand,
     data_dir: PathBuf,
     conf_dir: PathBuf,
     network: Option<String>,
@@ -52,7 +52,7 @@ struct Call {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Command {
+enum OperatorCommand {
     Help,
     List,
     Show(IpAddr),
@@ -113,13 +113,13 @@ fn report(text: &str) {
 
 fn perform(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
     match call.command {
-        Command::Help => writeln!(out, "{USAGE}").map_err(Failure::Output),
-        Command::List => show::list(call, out),
-        Command::Show(addr) => show::one(call, addr, out),
-        Command::Usage => show::usage(call, out),
-        Command::Check => check(call, out),
-        Command::Release(addr) => release(call, addr, out),
-        Command::ReleaseMachine => release_machine(call, out),
+        OperatorCommand::Help => writeln!(out, "{USAGE}").map_err(Failure::Output),
+        OperatorCommand::List => show::list(call, out),
+        OperatorCommand::Show(addr) => show::one(call, addr, out),
+        OperatorCommand::Usage => show::usage(call, out),
+        OperatorCommand::Check => check(call, out),
+        OperatorCommand::Release(addr) => release(call, addr, out),
+        OperatorCommand::ReleaseMachine => release_machine(call, out),
     }
 }
 
@@ -239,7 +239,7 @@ fn release(call: &Call, addr: IpAddr, out: &mut dyn Write) -> Result<(), Failure
 
 fn parse(words: &[String]) -> Result<Call, String> {
     let mut call = Call {
-        command: Command::Help,
+        command: OperatorCommand::Help,
         data_dir: DEFAULT_DATA_DIR.into(),
         conf_dir: DEFAULT_CONF_DIR.into(),
         network: None,
@@ -268,13 +268,13 @@ fn parse(words: &[String]) -> Result<Call, String> {
     }
     let address = |text: &str| text.parse().map_err(|_| format!("{text:?} is not an address"));
     call.command = match plain[..] {
-        ["help", ..] => Command::Help,
-        ["list"] => Command::List,
-        ["usage"] => Command::Usage,
-        ["check"] => Command::Check,
-        ["show", text] => Command::Show(address(text)?),
-        ["release"] if call.machine.is_some() => Command::ReleaseMachine,
-        ["release", text] if call.machine.is_none() => Command::Release(address(text)?),
+        ["help", ..] => OperatorCommand::Help,
+        ["list"] => OperatorCommand::List,
+        ["usage"] => OperatorCommand::Usage,
+        ["check"] => OperatorCommand::Check,
+        ["show", text] => OperatorCommand::Show(address(text)?),
+        ["release"] if call.machine.is_some() => OperatorCommand::ReleaseMachine,
+        ["release", text] if call.machine.is_none() => OperatorCommand::Release(address(text)?),
         _ => return Err(format!("not a command: {}", plain.join(" "))),
     };
     Ok(call)
@@ -291,15 +291,15 @@ mod tests {
     #[test]
     fn understands_its_words_in_any_order() {
         let call = read("release --yes 10.0.0.5 --network vlan136 -o json --data-dir /x").unwrap();
-        assert_eq!(call.command, Command::Release("10.0.0.5".parse().unwrap()));
+        assert_eq!(call.command, OperatorCommand::Release("10.0.0.5".parse().unwrap()));
         assert_eq!(
             (call.network.as_deref(), call.json, call.yes, call.force),
             (Some("vlan136"), true, true, false)
         );
         assert_eq!(call.data_dir, PathBuf::from("/x"));
-        assert_eq!(read("list --help").unwrap().command, Command::Help);
+        assert_eq!(read("list --help").unwrap().command, OperatorCommand::Help);
         let call = read("release --machine m1").unwrap();
-        assert_eq!((call.command, call.machine.as_deref()), (Command::ReleaseMachine, Some("m1")));
+        assert_eq!((call.command, call.machine.as_deref()), (OperatorCommand::ReleaseMachine, Some("m1")));
         for wrong in [
             "release",
             "release 10.0.0.5 --machine m1",

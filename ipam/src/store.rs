@@ -5,10 +5,10 @@
 //! file `lock` with flock(2), as host-local does. These files decide who holds an address.
 //!
 //! `<dataDir>/.vlan-bridge/<network>/` is the plugin's own folder. No network's name can begin with a dot.
-//! The folder has a [`Record`] for each holder, a `table` for each range, and an `index` that says whether
-//! both still describe the leases. They no longer do after host-local has changed a lease, or after a plugin
-//! process was killed. They are then rebuilt from the leases (`reconcile`). With them, a verb reads only the
-//! files of its own holder, however many others there are.
+//! The folder has a [`HolderRecord`] for each holder, a `table` for each range, and an `index` that says
+//! whether both still describe the leases. They no longer do after host-local has changed a lease, or after a
+//! plugin process was killed. They are then rebuilt from the leases (`reconcile`). With them, a verb reads
+//! only the files of its own holder, however many others there are.
 //!
 //! `docs/ipam.md` has the order of all steps, and the state after a kill between any two of them.
 
@@ -45,7 +45,7 @@ mod turn;
 mod verdict;
 
 pub(crate) use boot_time::{BootTime, clock};
-pub use claim::Claim;
+pub use claim::ClaimOutcome;
 pub use error::StoreError;
 use error::at;
 use files::{holder_at, remove, write_new};
@@ -55,9 +55,9 @@ pub use inspect::{Cooling, Inspector, Known};
 use machine::ThisMachine;
 pub use netns::Netns;
 pub use ranges::{Pool, Usage};
-use record::Found;
-pub use record::Record;
-use table::Table;
+pub use record::HolderRecord;
+use record::RecordFile;
+use table::RangeTable;
 use verdict::Verdicts;
 pub use verdict::{Quarantined, Window};
 
@@ -81,7 +81,7 @@ pub struct Store {
     boot_time: BootTime,
     here: ThisMachine,
     index: Index,
-    tables: BTreeMap<String, Table>,
+    tables: BTreeMap<String, RangeTable>,
     /// The probing verdicts, read on first use.
     verdicts: Option<Verdicts>,
     /// Whether records and tables describe the leases. If they could not be updated, for example because the
@@ -238,16 +238,16 @@ impl Store {
     }
 
     /// A holder's record. If the record is torn, its content is unknown, so every lease is read.
-    fn record(&mut self, name: &str) -> Result<Option<Record>, StoreError> {
+    fn record(&mut self, name: &str) -> Result<Option<HolderRecord>, StoreError> {
         let path = self.side.owners.join(name);
-        match Record::read(&path) {
-            Found::Record(record) => return Ok(Some(record)),
-            Found::Nothing => return Ok(None),
-            Found::Torn => self.reconcile()?,
+        match HolderRecord::read(&path) {
+            RecordFile::Readable(record) => return Ok(Some(record)),
+            RecordFile::Nothing => return Ok(None),
+            RecordFile::Torn => self.reconcile()?,
         }
-        match Record::read(&path) {
-            Found::Record(record) => Ok(Some(record)),
-            Found::Nothing | Found::Torn => Ok(None),
+        match HolderRecord::read(&path) {
+            RecordFile::Readable(record) => Ok(Some(record)),
+            RecordFile::Nothing | RecordFile::Torn => Ok(None),
         }
     }
 
@@ -296,7 +296,7 @@ impl Store {
             self.index.machine.clone_from(&self.here.id);
         }
         let flushed =
-            self.tables.values_mut().try_for_each(Table::flush).map_err(at("write", &self.side.ranges));
+            self.tables.values_mut().try_for_each(RangeTable::flush).map_err(at("write", &self.side.ranges));
         let marked = flushed.and_then(|()| self.index.mark(&self.side.index, &self.dir, &self.handle));
         if let Err(error) = marked {
             log::warn!("{error}; the next call reads every lease");

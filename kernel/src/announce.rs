@@ -23,7 +23,7 @@ use nix::sys::socket::{
 
 use super::probe::ndisc::{ALL_NODES, advertisement};
 use super::probe::{announcement, tagged};
-use super::{Conn, Interface, NetError, PacketSocket, Result, link};
+use super::{Conn, NetError, PacketInterface, PacketSocket, Result, link};
 
 /// `ip neigh replace ADDRESS lladdr ff:ff:ff:ff:ff:ff dev INTERFACE nud probe`, for an address of the
 /// interface itself. The kernel then broadcasts an ARP request for its own address, which is a gratuitous ARP
@@ -97,7 +97,7 @@ pub struct FrameAnnouncer(PacketSocket);
 
 impl FrameAnnouncer {
     /// Opens a socket, which receives nothing.
-    pub fn open(interface: Interface) -> io::Result<FrameAnnouncer> {
+    pub fn open(interface: PacketInterface) -> io::Result<FrameAnnouncer> {
         const NOTHING: u16 = 0;
         Ok(FrameAnnouncer(PacketSocket::open(interface, NOTHING)?))
     }

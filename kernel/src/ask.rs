@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cni_conf::cni::mac::MacAddr;
 
 use crate::probe::{ARP, Claim, IPV6, Stance, claim, ethertype, question, tagged};
-use crate::{Interface, PacketSocket, wait};
+use crate::{PacketInterface, PacketSocket, wait};
 
 /// The number of probes for each address. The time from one probe to the next follows.
 const ROUNDS: u32 = 3;
@@ -41,7 +41,7 @@ pub fn ask_until(
     addrs: &[IpAddr],
     is_enough: impl Fn(&Answers) -> bool,
 ) -> io::Result<Option<Answers>> {
-    let Some(interface) = Interface::find(&from.interface)? else { return Ok(None) };
+    let Some(interface) = PacketInterface::find(&from.interface)? else { return Ok(None) };
     let sockets = open(interface)?;
     exchange(&sockets, from, interface.mac, addrs, is_enough).map(Some)
 }
@@ -50,7 +50,7 @@ pub fn ask_until(
 /// the interface's, as those of pods behind it do. The interface is promiscuous meanwhile, like the port of a
 /// bridge.
 pub fn ask_from_another_mac(from: &Vantage, addrs: &[IpAddr]) -> io::Result<Option<Answers>> {
-    let Some(interface) = Interface::find(&from.interface)? else { return Ok(None) };
+    let Some(interface) = PacketInterface::find(&from.interface)? else { return Ok(None) };
     let sockets = open(interface)?;
     sockets.iter().try_for_each(|socket| socket.set_promiscuous(interface))?;
     let all_answer = |answers: &Answers| answers.len() == addrs.len();
@@ -67,7 +67,7 @@ fn another(mac: MacAddr) -> MacAddr {
     MacAddr([(first ^ DIFFERS) | LOCAL, b, c, d, e, f])
 }
 
-fn open(interface: Interface) -> io::Result<[PacketSocket; 2]> {
+fn open(interface: PacketInterface) -> io::Result<[PacketSocket; 2]> {
     Ok([PacketSocket::open(interface, ARP)?, PacketSocket::open(interface, IPV6)?])
 }
 

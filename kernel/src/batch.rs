@@ -22,22 +22,22 @@ pub(super) enum Tolerate {
 
 /// One request. The module of its object builds it, and [`Conn::batch`] sends it.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct NetlinkRequest {
     message: RouteNetlinkMessage,
     flags: u16,
     tolerated: Tolerate,
     action: String,
 }
 
-impl Request {
+impl NetlinkRequest {
     /// `flags` are added to REQUEST and ACK. `action` names the request in an error.
     pub(super) fn new(
         message: RouteNetlinkMessage,
         flags: u16,
         tolerated: Tolerate,
         action: String,
-    ) -> Request {
-        Request { message, flags, tolerated, action }
+    ) -> NetlinkRequest {
+        NetlinkRequest { message, flags, tolerated, action }
     }
 
     fn judge(&self, outcome: std::result::Result<(), Refusal>) -> Result<()> {
@@ -55,7 +55,7 @@ impl Request {
 
 impl Conn {
     /// Sends every request, even after the kernel refused one. Returns the first refusal.
-    pub fn batch(&self, requests: &[Request]) -> Result<()> {
+    pub fn batch(&self, requests: &[NetlinkRequest]) -> Result<()> {
         // The socket's receive buffer holds the answers to this many requests.
         const MOST: usize = 64;
         let mut outcome = Ok(());
@@ -70,7 +70,7 @@ impl Conn {
     }
 }
 
-fn serialized(requests: &[Request]) -> Vec<u8> {
+fn serialized(requests: &[NetlinkRequest]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for request in requests {
         let flags = NLM_F_REQUEST | NLM_F_ACK | request.flags;

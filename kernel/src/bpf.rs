@@ -41,13 +41,13 @@ enum Instruction {
 /// A program under construction. Loading from behind the end of a message ends the program: the message is
 /// dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Program {
+pub(crate) struct FilterProgram {
     instructions: Vec<Instruction>,
     /// For each label the index of the instruction that it stands before.
     places: Vec<Option<usize>>,
 }
 
-impl Program {
+impl FilterProgram {
     /// A label that is placed later.
     pub(crate) fn label(&mut self) -> Label {
         self.places.push(None);
@@ -178,7 +178,7 @@ sockopt_impl!(
 
 /// What of a message is left by a program, run by this kernel: a local socket is filtered as others are.
 #[cfg(test)]
-pub(crate) fn run(program: &Program, message: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn run(program: &FilterProgram, message: &[u8]) -> Option<Vec<u8>> {
     let (from, to) = std::os::unix::net::UnixDatagram::pair().unwrap();
     to.set_nonblocking(true).unwrap();
     program.attach(&to).unwrap();
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_program_jumps_computes_and_truncates() {
-        let mut program = Program::default();
+        let mut program = FilterProgram::default();
         let (second, good) = (program.label(), program.label());
         program.load(Size::Byte, 0);
         program.go_to_if(Test::Equals(7), second);
@@ -222,12 +222,12 @@ mod tests {
 
     #[test]
     fn a_jump_that_leads_nowhere_or_back_is_refused() {
-        let mut nowhere = Program::default();
+        let mut nowhere = FilterProgram::default();
         let label = nowhere.label();
         nowhere.go_to(label);
         nowhere.accept(1);
         assert!(nowhere.assemble().is_none());
-        let mut back = Program::default();
+        let mut back = FilterProgram::default();
         let label = back.label();
         back.place(label);
         back.go_to_if(Test::HasBits(1), label);

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 
 use super::Result;
-use super::netfilter::message::{Message, attribute, attributes};
+use super::netfilter::message::{MessageBuilder, attribute, attributes};
 use super::netfilter::{CTNETLINK, NetfilterSocket};
 use crate::netconf::number;
 use cni_conf::family::Family;
@@ -30,7 +30,7 @@ const DESTINATION_PORT: u16 = 3;
 
 /// A tracked connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct Connection {
     /// The destination of its first packet.
     pub destination: IpAddr,
     /// The address that answers. It differs from the destination after DNAT.
@@ -78,8 +78,8 @@ fn statistics() -> Option<usize> {
 
 /// `conntrack -L -p PROTOCOL --orig-port-dst PORT` of one family. Linux 5.8 filters the list itself. Older
 /// kernels send all entries.
-pub fn to_port(socket: &NetfilterSocket, family: Family, protocol: u8, port: u16) -> Result<Vec<Entry>> {
-    let mut message = Message::new(GET, NLM_F_REQUEST | NLM_F_DUMP, 1, number(family), 0);
+pub fn to_port(socket: &NetfilterSocket, family: Family, protocol: u8, port: u16) -> Result<Vec<Connection>> {
+    let mut message = MessageBuilder::new(GET, NLM_F_REQUEST | NLM_F_DUMP, 1, number(family), 0);
     message.nested(TUPLE_ORIGINAL, |tuple| {
         tuple.nested(TUPLE_PROTOCOL, |part| {
             part.bytes(PROTOCOL_NUMBER, &[protocol]).bytes(DESTINATION_PORT, &port.to_be_bytes());
@@ -104,9 +104,9 @@ pub fn to_port(socket: &NetfilterSocket, family: Family, protocol: u8, port: u16
     Ok(entries.iter().filter(wanted).filter_map(|entry| decode(entry, family)).collect())
 }
 
-fn decode(entry: &[u8], family: Family) -> Option<Entry> {
+fn decode(entry: &[u8], family: Family) -> Option<Connection> {
     let original = attribute(entry, TUPLE_ORIGINAL)?;
-    Some(Entry {
+    Some(Connection {
         destination: address(original, Side::Destination)?,
         answers: address(attribute(entry, TUPLE_REPLY)?, Side::Source)?,
         family,
@@ -134,8 +134,8 @@ fn address(tuple: &[u8], side: Side) -> Option<IpAddr> {
 }
 
 /// `conntrack -D`. A missing entry is no error.
-pub fn delete(socket: &NetfilterSocket, entry: &Entry) -> Result<()> {
-    let mut message = Message::new(DELETE, NLM_F_REQUEST | NLM_F_ACK, 1, number(entry.family), 0);
+pub fn delete(socket: &NetfilterSocket, entry: &Connection) -> Result<()> {
+    let mut message = MessageBuilder::new(DELETE, NLM_F_REQUEST | NLM_F_ACK, 1, number(entry.family), 0);
     message.nested(TUPLE_ORIGINAL, |tuple| {
         tuple.raw(&entry.original);
     });

@@ -10,7 +10,7 @@ use super::{Conn, NetError, Result};
 
 /// A bridge's entry for a MAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct FdbEntry {
     /// Interface index of the port that the MAC is behind, or of the bridge itself.
     pub port: u32,
     /// The origin of the entry.
@@ -66,7 +66,7 @@ pub async fn remove(conn: &Conn, port: u32, mac: MacAddr) -> Result<()> {
 
 /// `bridge fdb get MAC br BRIDGE [vlan VID]`, with `vid` on a bridge that filters VLANs. None if the bridge
 /// does not know the MAC, or the kernel does not support the request (before Linux 5.0).
-pub async fn entry(conn: &Conn, bridge: u32, mac: MacAddr, vid: Option<u16>) -> Result<Option<Entry>> {
+pub async fn entry(conn: &Conn, bridge: u32, mac: MacAddr, vid: Option<u16>) -> Result<Option<FdbEntry>> {
     let mut message = of(mac);
     message.attributes.push(NeighbourAttribute::Controller(bridge));
     message.attributes.extend(vid.map(NeighbourAttribute::Vlan));
@@ -83,7 +83,7 @@ pub async fn entry(conn: &Conn, bridge: u32, mac: MacAddr, vid: Option<u16>) -> 
         _ => Kind::Learned,
     };
     let sticky = message.header.flags.contains(NeighbourFlags::Sticky);
-    Ok(Some(Entry { port: message.header.ifindex, kind, sticky }))
+    Ok(Some(FdbEntry { port: message.header.ifindex, kind, sticky }))
 }
 
 fn of(mac: MacAddr) -> NeighbourMessage {

@@ -16,16 +16,16 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, socke
 
 /// An interface that can send frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Interface {
+pub struct PacketInterface {
     /// Interface index.
     pub index: i32,
     /// Ethernet address.
     pub mac: MacAddr,
 }
 
-impl Interface {
+impl PacketInterface {
     /// Looks up an interface by name. `None` if there is none.
-    pub fn find(name: &str) -> io::Result<Option<Interface>> {
+    pub fn find(name: &str) -> io::Result<Option<PacketInterface>> {
         let index = match if_nametoindex(name) {
             Err(Errno::ENODEV) => return Ok(None),
             index => index?.cast_signed(),
@@ -33,7 +33,7 @@ impl Interface {
         let Some(found) = ask(name, libc::SIOCGIFHWADDR)? else { return Ok(None) };
         // SAFETY: the kernel has filled in this member of the union.
         let [a, b, c, d, e, f, ..] = unsafe { found.ifr_ifru.ifru_hwaddr.sa_data };
-        Ok(Some(Interface { index, mac: MacAddr([a, b, c, d, e, f].map(|byte| byte as u8)) }))
+        Ok(Some(PacketInterface { index, mac: MacAddr([a, b, c, d, e, f].map(|byte| byte as u8)) }))
     }
 }
 

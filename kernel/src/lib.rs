@@ -35,9 +35,9 @@ pub mod rule;
 pub mod sysctl;
 mod watch;
 
-pub use batch::Request;
+pub use batch::NetlinkRequest;
 pub use conn::Conn;
-pub use interface::{Interface, has_carrier, node_addresses};
+pub use interface::{PacketInterface, has_carrier, node_addresses};
 pub use netns::Namespace;
 pub use packet::{PacketSocket, wait};
 pub use parent::die_with_parent;

@@ -20,7 +20,7 @@ use nix::sys::socket::{
 use nix::{setsockopt_impl, sockopt_impl};
 use tokio::io::unix::AsyncFd;
 
-pub use announcement::{Announcement, Link, NftObject, Subsystem};
+pub use announcement::{Announcement, LinkState, NftObject, Subsystem};
 
 use crate::header::received;
 use crate::watch::watch;

@@ -9,20 +9,20 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::batch::{Request, Tolerate};
+use super::batch::{NetlinkRequest, Tolerate};
 use super::route::OURS;
 use super::{Conn, Result};
 
 /// `ip neigh replace ADDRESS lladdr MAC dev INTERFACE nud permanent proto 117`: the kernel sends no ARP
 /// request or neighbour solicitation for the address.
-pub fn permanent(interface: u32, address: IpAddr, mac: MacAddr) -> Request {
+pub fn permanent(interface: u32, address: IpAddr, mac: MacAddr) -> NetlinkRequest {
     let mut message = neighbour(interface, address);
     message.header.state = NeighbourState::Permanent;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
     // Kernels before 4.20 ignore it.
     message.attributes.push(NeighbourAttribute::Protocol(OURS));
     let action = format!("ip neigh replace {address} lladdr {mac} dev {interface} nud permanent");
-    Request::new(
+    NetlinkRequest::new(
         RouteNetlinkMessage::NewNeighbour(message),
         NLM_F_CREATE | NLM_F_REPLACE,
         Tolerate::Nothing,
@@ -31,9 +31,9 @@ pub fn permanent(interface: u32, address: IpAddr, mac: MacAddr) -> Request {
 }
 
 /// `ip neigh del ADDRESS dev INTERFACE`. A missing entry is no error.
-pub fn removal(interface: u32, address: IpAddr) -> Request {
+pub fn removal(interface: u32, address: IpAddr) -> NetlinkRequest {
     let message = RouteNetlinkMessage::DelNeighbour(neighbour(interface, address));
-    Request::new(message, 0, Tolerate::NotFound, format!("ip neigh del {address} dev {interface}"))
+    NetlinkRequest::new(message, 0, Tolerate::NotFound, format!("ip neigh del {address} dev {interface}"))
 }
 
 /// `ip neigh show nud permanent proto 117`: the interface and address of every entry that this plugin added.

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
-use super::netfilter::message::{Message, answers, attribute};
+use super::netfilter::message::{MessageBuilder, answers, attribute};
 use super::{NetError, Result};
 
 /// From linux/rtnetlink.h and linux/netconf.h.
@@ -35,7 +35,7 @@ pub(super) fn number(family: Family) -> u8 {
 fn ask(family: u8) -> Result<Option<i32>, Errno> {
     let socket =
         socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-    let mut message = Message::new(RTM_GETNETCONF, NLM_F_REQUEST, 1, family, 0);
+    let mut message = MessageBuilder::new(RTM_GETNETCONF, NLM_F_REQUEST, 1, family, 0);
     message.bytes(NETCONFA_IFINDEX, &NETCONFA_IFINDEX_ALL.to_ne_bytes());
     send(socket.as_raw_fd(), &message.finish(), MsgFlags::empty())?;
     let mut buffer = [0; 4096];

@@ -16,7 +16,7 @@ use nix::sys::socket::{
 };
 
 use super::{NetError, Result};
-use message::{Answer, Message, answers};
+use message::{Answer, MessageBuilder, answers};
 
 /// Longer than any portion of a list (`NLMSG_GOODSIZE`, or the size of the buffer that is read into).
 const PORTION: usize = 32 * 1024;
@@ -72,7 +72,7 @@ impl NetfilterSocket {
 
     /// Sends one request and returns the attributes of the objects in the answer. Repeats the request if the
     /// objects changed while the kernel listed them. `action` names the request in an error.
-    pub fn request(&self, message: Message, action: impl Fn() -> String) -> Result<Vec<Vec<u8>>> {
+    pub fn request(&self, message: MessageBuilder, action: impl Fn() -> String) -> Result<Vec<Vec<u8>>> {
         const ATTEMPTS: usize = 10;
         let message = message.finish();
         for attempt in 1.. {

@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use nix::errno::Errno;
 
-use super::netfilter::message::{Message, attribute, attributes, number, text};
+use super::netfilter::message::{MessageBuilder, attribute, attributes, number, text};
 use super::netfilter::{NFTABLES, NetfilterSocket, UNSPEC};
 use super::{NetError, Result};
 use encode::{attr, encode, kind};
@@ -33,14 +33,14 @@ pub struct Nft {
 
 /// A change of a transaction that the kernel refused. The kernel then made none of the transaction's changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RefusedChange {
     /// Its index in the transaction. None if the kernel refused the transaction as a whole.
     pub change: Option<usize>,
     /// The kernel's reason.
     pub errno: Errno,
 }
 
-impl Refusal {
+impl RefusedChange {
     /// True if the object of the change does not exist.
     pub fn not_found(&self) -> bool {
         self.errno == Errno::ENOENT
@@ -72,7 +72,7 @@ pub struct ListedElement {
 
 /// A chain at a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hooked {
+pub struct BaseChain {
     /// The family of its table.
     pub family: TableFamily,
     /// The table's name.
@@ -97,7 +97,7 @@ impl Nft {
 
     /// Makes all changes or none. The outer error is a failure of the socket, the inner one lists the refused
     /// changes.
-    pub fn try_commit(&self, changes: &[Change]) -> Result<Result<(), Vec<Refusal>>> {
+    pub fn try_commit(&self, changes: &[Change]) -> Result<Result<(), Vec<RefusedChange>>> {
         self.send(changes, true)
     }
 
@@ -111,7 +111,7 @@ impl Nft {
     pub fn commit_tolerating(
         &self,
         mut changes: Vec<Change>,
-        does_not_matter: impl Fn(&Refusal) -> bool,
+        does_not_matter: impl Fn(&RefusedChange) -> bool,
     ) -> Result<bool> {
         let mut all = true;
         while !changes.is_empty() {
@@ -134,8 +134,8 @@ impl Nft {
     }
 
     /// The kernel checks a batch without its end message, and then drops it.
-    fn send(&self, changes: &[Change], for_good: bool) -> Result<Result<(), Vec<Refusal>>> {
-        let begin = |kind| Message::new(kind, NLM_F_REQUEST, OF_THE_BATCH, UNSPEC, NFTABLES).finish();
+    fn send(&self, changes: &[Change], for_good: bool) -> Result<Result<(), Vec<RefusedChange>>> {
+        let begin = |kind| MessageBuilder::new(kind, NLM_F_REQUEST, OF_THE_BATCH, UNSPEC, NFTABLES).finish();
         let mut batch = begin(BATCH_BEGIN);
         for (index, change) in changes.iter().enumerate() {
             batch.extend(encode(change, index as u32 + 1));
@@ -145,11 +145,11 @@ impl Nft {
         }
         let answers =
             self.socket.exchange(&batch).map_err(|e| NetError::new("nft: send a transaction", e))?;
-        let refusals: Vec<Refusal> = answers
+        let refusals: Vec<RefusedChange> = answers
             .iter()
             .filter_map(|answer| {
                 let change = (answer.sequence as usize).checked_sub(1);
-                answer.error.map(|errno| Refusal { change, errno })
+                answer.error.map(|errno| RefusedChange { change, errno })
             })
             .collect();
         Ok(if refusals.is_empty() { Ok(()) } else { Err(refusals) })
@@ -200,17 +200,18 @@ impl Nft {
     }
 
     /// Every chain at a hook, from any program.
-    pub fn hooked(&self, point: HookPoint) -> Result<Vec<Hooked>> {
+    pub fn hooked(&self, point: HookPoint) -> Result<Vec<BaseChain>> {
         let mut chains = Vec::new();
         for family in [TableFamily::Inet, TableFamily::Ipv4, TableFamily::Ipv6] {
-            let message = Message::new(kind::GET_CHAIN, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
+            let message =
+                MessageBuilder::new(kind::GET_CHAIN, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
             let answers = self.socket.request(message, || format!("nft list chains {}", family.name()))?;
             let is_hooked = |chain: &&Vec<u8>| {
                 let hook =
                     attribute(chain, attr::CHAIN_HOOK).and_then(|hook| attribute(hook, attr::HOOK_NUMBER));
                 hook.and_then(number) == Some(point as u32)
             };
-            chains.extend(answers.iter().filter(is_hooked).map(|chain| Hooked {
+            chains.extend(answers.iter().filter(is_hooked).map(|chain| BaseChain {
                 family,
                 table: attribute(chain, attr::CHAIN_TABLE).map(text).unwrap_or_default(),
                 chain: attribute(chain, attr::CHAIN_NAME).map(text).unwrap_or_default(),
@@ -222,7 +223,7 @@ impl Nft {
 
     /// Whether a rule of a table names an interface, or uses a match of iptables, by the name of either.
     pub fn mentions(&self, family: TableFamily, table: &str, name: &str) -> Result<bool> {
-        let message = Message::new(kind::GET_RULE, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
+        let message = MessageBuilder::new(kind::GET_RULE, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
         let answers = self.socket.request(message, || format!("nft list table {} {table}", family.name()))?;
         let name = [name.as_bytes(), &[0]].concat();
         let of_table =
@@ -273,7 +274,11 @@ impl Nft {
         Ok(answers.into_iter().next())
     }
 
-    fn list_elements(&self, message: Message, action: impl Fn() -> String) -> Result<Vec<ListedElement>> {
+    fn list_elements(
+        &self,
+        message: MessageBuilder,
+        action: impl Fn() -> String,
+    ) -> Result<Vec<ListedElement>> {
         let answers = match self.socket.request(message, action) {
             Err(e) if e.not_found() => return Ok(Vec::new()),
             other => other?,
@@ -303,12 +308,12 @@ fn decode_element(element: &[u8]) -> Option<ListedElement> {
     Some(ListedElement { key: key.to_vec(), comment: comment.unwrap_or_default() })
 }
 
-fn get(kind: u16, table: Table, flags: u16) -> Message {
-    Message::new(kind, NLM_F_REQUEST | flags, 1, table.family as u8, 0)
+fn get(kind: u16, table: Table, flags: u16) -> MessageBuilder {
+    MessageBuilder::new(kind, NLM_F_REQUEST | flags, 1, table.family as u8, 0)
 }
 
 /// The error for the first refusal, with its usual cause. The later refusals follow from the first.
-pub fn explain(changes: &[Change], refusals: &[Refusal]) -> NetError {
+pub fn explain(changes: &[Change], refusals: &[RefusedChange]) -> NetError {
     let Some(first) = refusals.iter().min_by_key(|refusal| refusal.change) else {
         return NetError::NoAnswer { action: "nft: transaction".into() };
     };

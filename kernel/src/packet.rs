@@ -12,7 +12,7 @@ use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, recv, send, setsockopt, socket,
 };
 
-use super::Interface;
+use super::PacketInterface;
 
 /// `PACKET_ADD_MEMBERSHIP`
 #[derive(Clone, Copy)]
@@ -34,14 +34,14 @@ pub struct PacketSocket(OwnedFd);
 
 impl PacketSocket {
     /// Opens a socket, which receives frames from now on.
-    pub fn open(interface: Interface, ethertype: u16) -> io::Result<PacketSocket> {
+    pub fn open(interface: PacketInterface, ethertype: u16) -> io::Result<PacketSocket> {
         let socket = unbound()?;
         bind(&socket, interface.index, ethertype)?;
         Ok(PacketSocket(socket))
     }
 
     /// Receives frames for other MACs as well: the interface is promiscuous while the socket is open.
-    pub fn set_promiscuous(&self, interface: Interface) -> io::Result<()> {
+    pub fn set_promiscuous(&self, interface: PacketInterface) -> io::Result<()> {
         let request = libc::packet_mreq {
             mr_ifindex: interface.index,
             mr_type: libc::PACKET_MR_PROMISC as u16,

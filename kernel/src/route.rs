@@ -13,7 +13,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::batch::{Request, Tolerate};
+use super::batch::{NetlinkRequest, Tolerate};
 use super::{Conn, Result};
 use crate::link::{HostRoute, Installed};
 
@@ -45,12 +45,12 @@ pub async fn add(conn: &Conn, interface: u32, route: &Route, onlink: bool) -> Re
 /// `ip route add ADDRESS dev INTERFACE metric INTERFACE proto 117`, in a pod: the address is on the link,
 /// whatever route the gateway has. The metric is the interface's index, so the kernel prefers the route of
 /// the network that was attached first.
-pub fn on_link(interface: u32, address: IpAddr) -> Request {
+pub fn on_link(interface: u32, address: IpAddr) -> NetlinkRequest {
     let mut message = message(interface, &Route::to(address.into(), None), false);
     message.header.protocol = OURS;
     message.attributes.push(RouteAttribute::Priority(interface));
     let action = format!("ip route add {address} dev {interface} in the container");
-    Request::new(
+    NetlinkRequest::new(
         RouteNetlinkMessage::NewRoute(message),
         NLM_F_CREATE | NLM_F_EXCL,
         Tolerate::AlreadyExists,
@@ -60,12 +60,12 @@ pub fn on_link(interface: u32, address: IpAddr) -> Request {
 
 /// `ip route add NET via NODE dev INTERFACE onlink metric INTERFACE proto 117`, in a pod: for destinations
 /// that the node reaches and the gateway may not.
-pub fn through_node(interface: u32, net: IpNet, node: IpAddr) -> Request {
+pub fn through_node(interface: u32, net: IpNet, node: IpAddr) -> NetlinkRequest {
     let mut message = message(interface, &Route::to(net, Some(node)), true);
     message.header.protocol = OURS;
     message.attributes.push(RouteAttribute::Priority(interface));
     let action = format!("ip route add {net} via {node} dev {interface} onlink in the container");
-    Request::new(
+    NetlinkRequest::new(
         RouteNetlinkMessage::NewRoute(message),
         NLM_F_CREATE | NLM_F_EXCL,
         Tolerate::AlreadyExists,
@@ -74,14 +74,14 @@ pub fn through_node(interface: u32, net: IpNet, node: IpAddr) -> Request {
 }
 
 /// `ip route replace ADDRESS dev INTERFACE src SOURCE metric METRIC proto 117`, on the node.
-pub fn to_pod(route: &HostRoute, source: IpAddr) -> Request {
+pub fn to_pod(route: &HostRoute, source: IpAddr) -> NetlinkRequest {
     let HostRoute { address: pod, interface, metric } = *route;
     let mut message = message(interface, &Route::to(pod.into(), None), false);
     message.header.protocol = OURS;
     message.attributes.push(RouteAttribute::PrefSource(address(source)));
     message.attributes.push(RouteAttribute::Priority(metric));
     let action = format!("ip route replace {pod} dev {interface} src {source} metric {metric}");
-    Request::new(
+    NetlinkRequest::new(
         RouteNetlinkMessage::NewRoute(message),
         NLM_F_CREATE | NLM_F_REPLACE,
         Tolerate::Nothing,
@@ -90,12 +90,12 @@ pub fn to_pod(route: &HostRoute, source: IpAddr) -> Request {
 }
 
 /// `ip route del ADDRESS proto 117`, for any attachment. A missing route is no error.
-pub fn removal_of_any(pod: IpAddr) -> Request {
+pub fn removal_of_any(pod: IpAddr) -> NetlinkRequest {
     removal_by(pod, Vec::new())
 }
 
 /// `ip route del ADDRESS dev INTERFACE metric METRIC proto 117`. A missing route is no error.
-pub fn removal(route: &HostRoute) -> Request {
+pub fn removal(route: &HostRoute) -> NetlinkRequest {
     let by = vec![RouteAttribute::Oif(route.interface), RouteAttribute::Priority(route.metric)];
     removal_by(route.address, by)
 }
@@ -119,13 +119,13 @@ pub async fn delete_multicast_route(conn: &Conn, interface: u32) -> Result<()> {
     }
 }
 
-fn removal_by(pod: IpAddr, mut by: Vec<RouteAttribute>) -> Request {
+fn removal_by(pod: IpAddr, mut by: Vec<RouteAttribute>) -> NetlinkRequest {
     let mut message = lookup_of(pod);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = OURS;
     message.header.scope = RouteScope::NoWhere;
     message.attributes.append(&mut by);
-    Request::new(
+    NetlinkRequest::new(
         RouteNetlinkMessage::DelRoute(message),
         0,
         Tolerate::NotFound,

@@ -38,10 +38,10 @@ pub type Run = fn(&Request) -> Result<Option<Value>, CniError>;
 pub type CommandLine = fn(words: &[String], out: &mut dyn Write) -> io::Result<u8>;
 
 /// An error, and the CNI version to report it in.
-type Failure = (CniError, Version);
+type VersionedError = (CniError, Version);
 
 /// The document to print, and the ADD request that it answers.
-type Answer = (Option<Value>, Option<Request>);
+type Answered = (Option<Value>, Option<Request>);
 
 /// The version of the configuration, once it is known. The panic hook uses it.
 static VERSION: OnceLock<Version> = OnceLock::new();
@@ -89,7 +89,11 @@ fn stdin() -> Box<dyn Read> {
 }
 
 /// Runs one call: from the environment and stdin to the document to print.
-fn answer(get: impl Fn(&str) -> Option<OsString>, stdin: impl Read, run: Run) -> Result<Answer, Failure> {
+fn answer(
+    get: impl Fn(&str) -> Option<OsString>,
+    stdin: impl Read,
+    run: Run,
+) -> Result<Answered, VersionedError> {
     let env = Environment::parse(get);
     let stdin = match (read_config(stdin), &env) {
         (Ok(stdin), _) => stdin,
@@ -149,7 +153,7 @@ fn start_log(request: &Request) -> Result<(), CniError> {
 
 /// Prints the document, if there is one, and returns the exit code. If the result of an ADD cannot be
 /// printed, the ADD is undone.
-fn finish(outcome: Result<Answer, Failure>, run: Run) -> ExitCode {
+fn finish(outcome: Result<Answered, VersionedError>, run: Run) -> ExitCode {
     let (document, added, success) = match outcome {
         Ok((document, added)) => (document, added, true),
         Err((error, version)) => (Some(error.to_json(version.as_str())), None, false),
@@ -235,7 +239,7 @@ mod tests {
     const CONFIG: &str = r#"{"cniVersion": "1.0.0", "name": "n"}"#;
 
     /// Calls a plugin that answers ADD with its network's name and refuses everything else.
-    fn call(verb: &str, stdin: impl Read) -> Result<Option<Value>, Failure> {
+    fn call(verb: &str, stdin: impl Read) -> Result<Option<Value>, VersionedError> {
         let get = |name: &str| match name {
             "CNI_COMMAND" => Some(verb.into()),
             "CNI_CONTAINERID" => Some("c1".into()),

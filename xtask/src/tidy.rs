@@ -3,6 +3,7 @@
 mod circles;
 mod documents;
 mod manifests;
+mod names;
 mod prose;
 mod source;
 mod units;
@@ -46,7 +47,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
 pub(crate) fn check(root: &Path) -> Result<()> {
     let mut git = Command::new("git");
     git.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root);
-    let mut findings = Vec::new();
+    let (mut findings, mut types) = (Vec::new(), names::Types::default());
     let prose = prose::Prose::new()?;
     let own_root = root.display().to_string();
     let listed = output(&mut git)?;
@@ -59,10 +60,12 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         findings.extend(source::check(path, &text));
         findings.extend(documents::check(root, path, &text, &own_root));
         findings.extend(prose.check(path, &text));
+        types.add(path, &text);
         if let Some(warning) = documents::length(path, &text) {
             eprintln!("{path}: warning: {warning}");
         }
     }
+    findings.extend(types.check());
     findings.extend(manifests::check(root)?);
     findings.extend(units::check(root)?);
     findings.extend(circles::check(root, &paths)?);

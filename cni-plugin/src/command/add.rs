@@ -16,7 +16,7 @@ use super::set_down;
 use crate::apply;
 use crate::delegate::{Delegate, Running};
 use crate::features::{self, AlreadyRepaired, PossibleFeatures};
-use crate::guard::{self, Guard};
+use crate::guard::{self, GuardTable};
 use crate::host_access::{self, HostRoutes, VethPair};
 use crate::nat::{self, Nat};
 use crate::ownership::{Attachment, Progress};
@@ -56,7 +56,7 @@ async fn add(request: &Request) -> Result<Option<Value>, CniError> {
     let node = Conn::open()?;
     let pod = Pod::open(&namespace)?;
     let nat = Nat::needed_by(&network)?;
-    let guard = network.guard.is_some().then(Guard::open).transpose()?;
+    let guard = network.guard.is_some().then(GuardTable::open).transpose()?;
     if let Some(guard) = &guard {
         guard.probe()?;
     }
@@ -87,7 +87,7 @@ struct Add<'a> {
     /// None if the configuration needs no packet filter rules.
     nat: Option<Nat>,
     /// None if the pod's traffic is not restricted.
-    guard: Option<Guard>,
+    guard: Option<GuardTable>,
 }
 
 impl Add<'_> {

@@ -7,7 +7,7 @@ use kernel::Conn;
 use serde_json::Value;
 
 use crate::delegate::Delegate;
-use crate::guard::Guard;
+use crate::guard::GuardTable;
 use crate::nat::Nat;
 use crate::plan::{status, uplink};
 use crate::{config, observe};
@@ -22,7 +22,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
         nat.probe().map_err(unavailable)?;
     }
     if network.guard.is_some() {
-        Guard::open().and_then(|guard| guard.probe()).map_err(unavailable)?;
+        GuardTable::open().and_then(|guard| guard.probe()).map_err(unavailable)?;
     }
     let seen = observe::uplink(&node, &network).await.map_err(CniError::from).map_err(unavailable)?;
     status::uplink_carries(&network, &seen)?;

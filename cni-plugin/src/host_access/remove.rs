@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use cni_conf::cni::error::CniError;
 use cni_conf::cni::result::AddResult;
 use kernel::link::{HostRoute, Link};
-use kernel::{Conn, Request, Result, link, neigh, route};
+use kernel::{Conn, NetlinkRequest, Result, link, neigh, route};
 
 use super::records::{Deleted, delete_record, leftovers_of};
 use crate::ownership::{Attachment, is_attachment, metric_of};
@@ -94,7 +94,7 @@ pub fn remove(node: &Conn, routes: &[HostRoute]) -> Result<()> {
     if routes.is_empty() {
         return Ok(());
     }
-    let requests: Vec<Request> = routes
+    let requests: Vec<NetlinkRequest> = routes
         .iter()
         .flat_map(|found| [route::removal(found), neigh::removal(found.interface, found.address)])
         .collect();
@@ -112,7 +112,7 @@ pub fn remove_stale(node: &Conn, ours: &OwnRoutes, links: &[&Link]) -> Result<()
         log::info!("removing the route to {}: its pod is gone", route.address);
     }
     remove(node, &stale)?;
-    let strays: Vec<Request> =
+    let strays: Vec<NetlinkRequest> =
         ours.strays().map(|(interface, address)| neigh::removal(interface, address)).collect();
     if strays.is_empty() { Ok(()) } else { node.batch(&strays) }
 }

@@ -12,7 +12,7 @@ use cni_conf::cni::error::CniError;
 use cni_conf::family::Family;
 use ipnet::IpNet;
 use kernel::link::{HostRoute, Link};
-use kernel::{Conn, NetError, Request, addr, link, neigh, route};
+use kernel::{Conn, NetError, NetlinkRequest, addr, link, neigh, route};
 
 use crate::lock::RecordLock;
 use crate::ownership::{Progress, metric_of};
@@ -160,7 +160,7 @@ async fn is_behind(node: &Conn, record: &HostRoutesRecord, device: &Link) -> Res
 }
 
 /// The same routes and neighbour entries that [`super::install`] installs, for these addresses.
-fn of_node(record: &HostRoutesRecord, addresses: &[IpAddr], device: &Link) -> Vec<Request> {
+fn of_node(record: &HostRoutesRecord, addresses: &[IpAddr], device: &Link) -> Vec<NetlinkRequest> {
     let Some(mac) = record.pod.mac else { return Vec::new() };
     let metric = record.pod.attachment().metric();
     let route_and_neighbour = |address: &IpAddr| {

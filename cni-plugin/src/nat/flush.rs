@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use cni_conf::family::Family;
 use cni_conf::ports::{PortMapping, Protocol};
-use kernel::conntrack::{self, Entry};
+use kernel::conntrack::{self, Connection};
 use kernel::{Conn, NetError, addr};
 
 use super::Nat;
@@ -50,7 +50,7 @@ impl Nat {
     }
 
     /// The entries to a host port in the family of the pod's address.
-    fn entries(&self, mapping: &PortMapping, target: IpAddr) -> Result<Vec<Entry>, NetError> {
+    fn entries(&self, mapping: &PortMapping, target: IpAddr) -> Result<Vec<Connection>, NetError> {
         let protocol = mapping.protocol.number();
         let mut entries =
             conntrack::to_port(self.nft.socket(), Family::of(target), protocol, mapping.host_port)?;
@@ -60,7 +60,7 @@ impl Nat {
         Ok(entries)
     }
 
-    fn delete_entries(&self, entries: &[Entry]) -> Result<(), NetError> {
+    fn delete_entries(&self, entries: &[Connection]) -> Result<(), NetError> {
         entries.iter().try_for_each(|entry| conntrack::delete(self.nft.socket(), entry))
     }
 }

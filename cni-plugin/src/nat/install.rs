@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::family::Family;
 use kernel::nft::{Change, Element};
-use kernel::nft::{Refusal, explain};
+use kernel::nft::{RefusedChange, explain};
 use kernel::sysctl::enable_forwarding;
 use kernel::{Conn, NetError, link, route};
 
@@ -98,7 +98,7 @@ impl Nat {
         changes.extend(elements.map(create));
         changes.extend(device_changes([record]));
         let Err(refusals) = self.nft.try_commit(&changes)? else { return Ok(None) };
-        if refusals.iter().any(Refusal::not_found) {
+        if refusals.iter().any(RefusedChange::not_found) {
             return Ok(Some(Obstacle::Missing));
         }
         let own = plan::element_comment(&record.pod.attachment());

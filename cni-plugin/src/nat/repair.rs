@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use cni_conf::cni::error::CniError;
 use cni_conf::family::Family;
 use kernel::nft::Change;
-use kernel::nft::Refusal;
+use kernel::nft::RefusedChange;
 use kernel::{Conn, sysctl};
 
 use super::Nat;
@@ -132,7 +132,7 @@ impl Nat {
         changes.extend(self.share(&mut live)?.into_iter().map(create));
         changes.extend(device_changes(&live));
         // An ADD in progress may want an element of a finished attachment. The kernel will refuse it there.
-        self.commit_tolerating(changes, Refusal::exists)?;
+        self.commit_tolerating(changes, RefusedChange::exists)?;
         Ok(live)
     }
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use cni_conf::cni::error::CniError;
 use ipnet::IpNet;
-use kernel::nft::Refusal;
+use kernel::nft::RefusedChange;
 use kernel::nft::{self, Change, Element};
 use kernel::{Conn, NetError, addr, link};
 
@@ -47,7 +47,7 @@ impl Nat {
         if changes.is_empty() {
             Ok(())
         } else {
-            self.commit_tolerating(changes, Refusal::not_found).map(drop)
+            self.commit_tolerating(changes, RefusedChange::not_found).map(drop)
         }
     }
 

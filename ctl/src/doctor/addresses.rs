@@ -11,7 +11,7 @@ use vlan_bridge_ipam::store::{Holder, Known, StoreError, Usage};
 
 use super::finding::{Finding, counted, shortened};
 use super::uplink::has_no_active_member;
-use crate::facts::{Facts, Network, ProbeResult};
+use crate::facts::{Facts, NetworkState, ProbeResult};
 
 /// The time that an ADD may take from its lease to its interface.
 const MAX_ADD_DURATION: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
 }
 
 /// A bond without an active member drops the probes, and the kernel says ENOBUFS.
-fn not_probed(facts: &Facts, network: &Network, from: &str, error: &str) -> Finding {
+fn not_probed(facts: &Facts, network: &NetworkState, from: &str, error: &str) -> Finding {
     const CHECK: &str = "vlan";
     let unknown = "whether the switch carries the VLAN is unknown";
     let master = network.config.network.uplink.as_ref().and_then(|uplink| facts.link(&uplink.master));
@@ -50,7 +50,7 @@ fn not_probed(facts: &Facts, network: &Network, from: &str, error: &str) -> Find
     }
 }
 
-fn gateways(facts: &Facts, network: &Network, from: &str, answers: &Answers) -> Vec<Finding> {
+fn gateways(facts: &Facts, network: &NetworkState, from: &str, answers: &Answers) -> Vec<Finding> {
     const CHECK: &str = "vlan";
     let judge = |gateway: IpAddr| match answers.get(&gateway) {
         Some(macs) => Finding::ok(CHECK, format!("{gateway} answers {from}: {}", listed(macs))),
@@ -73,7 +73,7 @@ fn gateways(facts: &Facts, network: &Network, from: &str, answers: &Answers) -> 
 /// Gateways that answer probes with this machine's MAC, and not those with another MAC: something in
 /// between filters MACs, and no pod gets through.
 fn own_mac_only(
-    network: &Network,
+    network: &NetworkState,
     from: &str,
     answers: &Answers,
     other_mac_answers: &Result<Answers, String>,
@@ -103,7 +103,7 @@ fn own_mac_only(
 }
 
 /// Other hosts that use addresses of this node's ranges.
-fn duplicates(network: &Network, answers: &Answers) -> Vec<Finding> {
+fn duplicates(network: &NetworkState, answers: &Answers) -> Vec<Finding> {
     const CHECK: &str = "duplicates";
     let sets = || network.config.network.addresses.iter().flat_map(|ipam| &ipam.ranges);
     let mut findings = Vec::new();
@@ -181,7 +181,7 @@ pub(super) fn leases(facts: &Facts) -> Vec<Finding> {
 }
 
 /// Leases of other machines in this data directory: a finding for each machine.
-fn of_other_machines(network: &Network) -> Vec<Finding> {
+fn of_other_machines(network: &NetworkState) -> Vec<Finding> {
     const CHECK: &str = "ipam";
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for machine in network.leases.held.iter().filter_map(|(_, known)| known.elsewhere.as_deref()) {
@@ -227,7 +227,7 @@ enum Cause {
 }
 
 /// Leases whose holders have no interface on this node: a finding for each cause.
-fn leaks(facts: &Facts, network: &Network) -> Vec<Finding> {
+fn leaks(facts: &Facts, network: &NetworkState) -> Vec<Finding> {
     let mut causes: BTreeMap<Cause, Vec<(IpAddr, String)>> = BTreeMap::new();
     for (addr, known) in &network.leases.held {
         if let Some(cause) = leak_cause(facts, &network.config.name, known) {

@@ -4,7 +4,7 @@ use kernel::link::Link;
 use vlan_bridge::ownership::belongs_to;
 
 use super::finding::{Finding, Severity, counted};
-use crate::facts::{Facts, Network};
+use crate::facts::{Facts, NetworkState};
 
 const CHECK: &str = "bridge";
 const REPAIR: &str = "vlan-bridgectl repair";
@@ -14,7 +14,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     facts.networks.iter().map(|network| bridge(facts, network)).collect()
 }
 
-fn bridge(facts: &Facts, network: &Network) -> Finding {
+fn bridge(facts: &Facts, network: &NetworkState) -> Finding {
     let (name, network) = (&network.config.name, &network.config.network);
     let pods = facts.attachments().filter(|link| belongs_to(link, name)).count();
     let shown = &network.bridge;

@@ -6,7 +6,7 @@ use std::path::Path;
 use cni_conf::cni::version::Version;
 
 use super::finding::Finding;
-use crate::facts::{Facts, Network, Plugin};
+use crate::facts::{Facts, NetworkState, Plugin};
 use crate::lists::ListFile;
 use crate::runtimes::{self, Runtime};
 
@@ -262,8 +262,9 @@ fn broken_plugin(facts: &Facts, plugin: &Plugin) -> Option<Finding> {
 pub(super) fn status(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "status";
     // STATUS does not check for kernel modules. The check `modules` reports a missing one.
-    let is_shown =
-        |network: &&Network| !(facts.lacks_vlan_module(&network.config) && network.status == Some(Ok(())));
+    let is_shown = |network: &&NetworkState| {
+        !(facts.lacks_vlan_module(&network.config) && network.status == Some(Ok(())))
+    };
     let networks = facts.networks.iter().filter(is_shown);
     let asked = networks.filter_map(|network| Some((&network.config.name, network.status.as_ref()?)));
     let judge = |(name, status): (&String, &Result<(), String>)| match status {

@@ -10,7 +10,7 @@ use vlan_bridge::ownership::{Progress, attachment_of};
 
 use super::finding::{Finding, counted, shortened};
 use super::reverse_path;
-use crate::facts::{Facts, ForwardChain, Legacy, Network};
+use crate::facts::{Facts, ForwardChain, Legacy, NetworkState};
 
 const FORWARD: &str = "forward";
 
@@ -75,7 +75,7 @@ fn accepts_all(table: &str) -> Finding {
 
 /// A gateway network without NAT whose pods are older than the chain's policy: the plugin has no rule for
 /// them. The ADD of the next pod inserts one.
-fn older_than_policy<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Finding> + 'a {
+fn older_than_policy<'a>(facts: &'a Facts, network: &'a NetworkState) -> impl Iterator<Item = Finding> + 'a {
     let of = &network.config.network;
     let device = of.node_device();
     let is_attached = |link: &Link| attachment_of(link).is_some_and(|pod| pod.network == network.config.name);

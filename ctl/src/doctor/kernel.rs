@@ -7,7 +7,7 @@ use vlan_bridge::ownership::{attachment_of, is_ours};
 use vlan_bridge::record::NatRecord;
 
 use super::finding::Finding;
-use crate::facts::{Facts, Network, is_bond};
+use crate::facts::{Facts, NetworkState, is_bond};
 
 /// The modules that the networks need, now and at the next boot.
 pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
@@ -89,7 +89,7 @@ pub(super) fn settings(facts: &Facts) -> Vec<Finding> {
 
 /// A family with attached pods that need forwarding, which is off. Before the first pod this is fine: its
 /// ADD turns forwarding on.
-fn not_forwarded(facts: &Facts, network: &Network, family: Family) -> Option<Finding> {
+fn not_forwarded(facts: &Facts, network: &NetworkState, family: Family) -> Option<Finding> {
     let (key, path) = match family {
         Family::V4 => ("net.ipv4.ip_forward", "ipv4/ip_forward"),
         Family::V6 => ("net.ipv6.conf.all.forwarding", "ipv6/conf/all/forwarding"),
@@ -167,7 +167,7 @@ mod tests {
             "uplink": {"master": "bond0", "vlan": 136}}]});
         let config = crate::lists::check(&list).unwrap().remove(0);
         let network =
-            Network { config, path: "n".into(), leases: Leases::default(), status: None, probe: None };
+            NetworkState { config, path: "n".into(), leases: Leases::default(), status: None, probe: None };
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         let mut facts = Facts { networks: vec![network], ..Facts::default() };
         let mut judge = |built_in: &[&str], loadable: Option<&[&str]>| {

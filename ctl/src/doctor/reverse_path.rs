@@ -7,10 +7,10 @@ use kernel::nft::ReversePathFilter;
 use kernel::nft::TableFamily;
 
 use super::finding::Finding;
-use crate::facts::{Facts, Network};
+use crate::facts::{Facts, NetworkState};
 
 /// The chains that drop packets on the bridge of a network with an uplink.
-pub(super) fn dropped<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Finding> + 'a {
+pub(super) fn dropped<'a>(facts: &'a Facts, network: &'a NetworkState) -> impl Iterator<Item = Finding> + 'a {
     let bridge = network.config.network.bridge.as_str();
     let filters = facts.reverse_path_filters.iter();
     let affecting =

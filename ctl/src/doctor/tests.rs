@@ -18,7 +18,7 @@ use vlan_bridge_ipam::store::Usage;
 
 use super::{CHECKS, Finding, Severity};
 use crate::bond::{BondMember, BondState};
-use crate::facts::{Facts, Leases, Modules, Network, Plugin, ProbeResult, Sysctls};
+use crate::facts::{Facts, Leases, Modules, NetworkState, Plugin, ProbeResult, Sysctls};
 use crate::lists::{self as network_lists, ListFile};
 use crate::neighbours::NeighbourTable;
 use crate::runtimes::Runtime;
@@ -42,11 +42,11 @@ fn gateway_list() -> Value {
     ]})
 }
 
-fn network(list: &Value) -> Network {
+fn network(list: &Value) -> NetworkState {
     let config = network_lists::check(list).unwrap().remove(0);
     let usage = Usage { range: "a range".into(), used: 1, cooling: 0, quarantined: 0, total: 16 };
     let leases = Leases { usage: vec![usage], ..Leases::default() };
-    Network { config, path: LIST.into(), leases, status: Some(Ok(())), probe: None }
+    NetworkState { config, path: LIST.into(), leases, status: Some(Ok(())), probe: None }
 }
 
 fn link(index: u32, name: &str, kind: Kind) -> Link {
@@ -173,7 +173,7 @@ fn healthy() -> Facts {
     let modules = named(&["bridge", "veth", "bonding", "8021q"]);
     let sysctls = [("ipv4/ip_forward", 1), ("ipv6/conf/all/forwarding", 1), ("ipv4/conf/all/rp_filter", 1)];
     let table = |family| NeighbourTable { family, entries: 3, limit: 4096, fulls: 0 };
-    let both = vec![Network { probe: Some(probed()), ..network(&list()) }, network(&gateway_list())];
+    let both = vec![NetworkState { probe: Some(probed()), ..network(&list()) }, network(&gateway_list())];
     Facts {
         links: links(),
         addresses: vec![address(10, "10.52.0.10/24"), address(7, "10.22.0.1/16")],

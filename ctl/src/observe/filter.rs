@@ -7,10 +7,10 @@ use std::process::Command;
 
 use anyhow::Result;
 use kernel::NetError;
+use kernel::nft::{BaseChain, Nft, ReversePathFilter};
 use kernel::nft::{HookPoint, TableFamily};
-use kernel::nft::{Hooked, Nft, ReversePathFilter};
 use vlan_bridge::boundary;
-use vlan_bridge::guard::{self, Guard};
+use vlan_bridge::guard::{self, GuardTable};
 use vlan_bridge::nat::{self, BridgedDrop, Nat};
 use vlan_bridge::record::{NatRecord, Records};
 
@@ -35,7 +35,7 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
         lacks = Nat::open().and_then(|nat| nat.probe());
     }
     if networks().any(|network| guard::limits(network).is_some()) {
-        lacks = lacks.and_then(|()| Guard::open()?.probe());
+        lacks = lacks.and_then(|()| GuardTable::open()?.probe());
     }
     facts.filter_lacks = lacks.err().map(|error| error.to_string());
     facts.guarded = guard::ports().ok();
@@ -63,7 +63,7 @@ fn forward_chains(
     devices: &BTreeSet<String>,
 ) -> Result<(Vec<ForwardChain>, Vec<ForwardChain>), NetError> {
     let (mut drops, mut others) = (Vec::new(), Vec::new());
-    for Hooked { family, table, chain, drops: is_dropping } in nft.hooked(HookPoint::Forward)? {
+    for BaseChain { family, table, chain, drops: is_dropping } in nft.hooked(HookPoint::Forward)? {
         let is_iptables = family != TableFamily::Inet && table == "filter" && chain == "FORWARD";
         // firewalld drops by its last rule, not by policy, if an interface has no zone.
         if !is_dropping && table != "firewalld" {

@@ -10,7 +10,7 @@ use vlan_bridge::record::{GuardRecord, Records};
 use vlan_bridge::{host_access, ports};
 use vlan_bridge_ipam::store::Holder;
 
-use crate::facts::{Facts, MissingRoute, Network};
+use crate::facts::{Facts, MissingRoute, NetworkState};
 
 /// Checks every complete attachment whose addresses vlan-bridge-ipam manages.
 pub(super) async fn missing(facts: &Facts) -> Result<Vec<MissingRoute>> {
@@ -50,11 +50,11 @@ pub(super) async fn missing(facts: &Facts) -> Result<Vec<MissingRoute>> {
     Ok(lost)
 }
 
-fn device<'a>(facts: &'a Facts, network: &Network) -> Option<&'a Link> {
+fn device<'a>(facts: &'a Facts, network: &NetworkState) -> Option<&'a Link> {
     facts.link(&network.config.network.node_device())
 }
 
-fn addresses(network: &Network, attachment: &Attachment<'_>) -> Vec<IpAddr> {
+fn addresses(network: &NetworkState, attachment: &Attachment<'_>) -> Vec<IpAddr> {
     let is_its = |holder: &Holder| match holder {
         Holder::Attachment(owner) => {
             owner.container_id == attachment.container_id && owner.ifname == attachment.ifname

@@ -23,7 +23,7 @@ const OTHER_MACS: MacAddr = MacAddr([0; 6]);
 
 /// The claims of one window.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct HeardClaims {
     uses: BTreeMap<IpAddr, MacAddr>,
     probes: BTreeMap<MacAddr, Probed>,
 }
@@ -42,10 +42,10 @@ impl Probed {
     }
 }
 
-impl Heard {
+impl HeardClaims {
     /// Starts with addresses that are known to be in use.
-    pub(super) fn of_uses(uses: BTreeMap<IpAddr, MacAddr>) -> Heard {
-        Heard { uses, ..Heard::default() }
+    pub(super) fn of_uses(uses: BTreeMap<IpAddr, MacAddr>) -> HeardClaims {
+        HeardClaims { uses, ..HeardClaims::default() }
     }
 
     /// Records a claim, in a window that probes for the addresses of `batch`.
@@ -93,8 +93,8 @@ mod tests {
         [10, 0, 0, last].into()
     }
 
-    fn heard(claims: &[(u8, u8, Stance)], batch: &[IpAddr]) -> Heard {
-        let mut heard = Heard::default();
+    fn heard(claims: &[(u8, u8, Stance)], batch: &[IpAddr]) -> HeardClaims {
+        let mut heard = HeardClaims::default();
         for (mac, last, stance) in claims {
             heard.note(
                 Claim { addr: addr(*last), mac: MacAddr([2, 0, 0, 0, 0, *mac]), stance: *stance },
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut heard = Heard::default();
+        let mut heard = HeardClaims::default();
         for number in 0..5_000_u32 {
             let [_, a, b, c] = number.to_be_bytes();
             let mac = MacAddr([2, 0, 0, a, b, c]);

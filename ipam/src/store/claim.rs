@@ -9,12 +9,12 @@ use std::path::Path;
 use super::error::{StoreError, at};
 use super::files::{Stamp, holder_at, remove, write_new};
 use super::holder::{Holder, Owner};
-use super::record::{self, Record};
+use super::record::{self, HolderRecord};
 use super::{CLAIM, Store, clock};
 
 /// The outcome of [`Store::claim`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
+pub enum ClaimOutcome {
     /// The address was free and belongs to the claimant now.
     Won,
     /// It belonged to the claimant already.
@@ -29,7 +29,12 @@ impl Store {
     ///
     /// # Errors
     /// If record or lease cannot be written.
-    pub fn claim(&mut self, addr: IpAddr, owner: &Owner, record: &mut Record) -> Result<Claim, StoreError> {
+    pub fn claim(
+        &mut self,
+        addr: IpAddr,
+        owner: &Owner,
+        record: &mut HolderRecord,
+    ) -> Result<ClaimOutcome, StoreError> {
         let outcome = self.take(addr, owner, record);
         match outcome {
             Ok(_) => self.note_held(addr),
@@ -40,7 +45,12 @@ impl Store {
         outcome
     }
 
-    fn take(&mut self, addr: IpAddr, owner: &Owner, record: &mut Record) -> Result<Claim, StoreError> {
+    fn take(
+        &mut self,
+        addr: IpAddr,
+        owner: &Owner,
+        record: &mut HolderRecord,
+    ) -> Result<ClaimOutcome, StoreError> {
         let path = self.side.owners.join(record::of_owner(owner));
         let draft = self.dir.join(CLAIM);
         self.changed = true;
@@ -51,14 +61,14 @@ impl Store {
         let outcome = record.write(&path).and_then(|()| self.link(&draft, addr, owner));
         remove(&draft)?;
         match outcome {
-            Ok(Claim::Won) => {}
-            Ok(Claim::AlreadyMine) => {
+            Ok(ClaimOutcome::Won) => {}
+            Ok(ClaimOutcome::AlreadyMine) => {
                 let lease = self.lease(addr);
                 let found = fs::symlink_metadata(&lease).map_err(at("read", &lease))?;
                 record.add(addr, Stamp::of(&found));
                 record.write(&path)?;
             }
-            Ok(Claim::Taken) | Err(_) => {
+            Ok(ClaimOutcome::Taken) | Err(_) => {
                 record.take(addr);
                 let undone = if record.addresses.is_empty() { remove(&path) } else { record.write(&path) };
                 return outcome.and_then(|claim| undone.map(|()| claim));
@@ -83,14 +93,14 @@ impl Store {
         }))
     }
 
-    fn link(&self, draft: &Path, addr: IpAddr, owner: &Owner) -> Result<Claim, StoreError> {
+    fn link(&self, draft: &Path, addr: IpAddr, owner: &Owner) -> Result<ClaimOutcome, StoreError> {
         let path = self.lease(addr);
         let mut linked = fs::hard_link(draft, &path);
         if let Err(error) = &linked
             && error.kind() == ErrorKind::AlreadyExists
         {
             match holder_at(&path)? {
-                Some(Holder::Attachment(holder)) if holder == *owner => return Ok(Claim::AlreadyMine),
+                Some(Holder::Attachment(holder)) if holder == *owner => return Ok(ClaimOutcome::AlreadyMine),
                 // While this process holds the lock, no other process can be writing it.
                 Some(Holder::Empty) => {
                     log::warn!("{}: removed an empty lease", path.display());
@@ -101,8 +111,8 @@ impl Store {
             }
         }
         match linked {
-            Ok(()) => Ok(Claim::Won),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Claim::Taken),
+            Ok(()) => Ok(ClaimOutcome::Won),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(ClaimOutcome::Taken),
             Err(error) => Err(at("create", &path)(error)),
         }
     }

@@ -26,7 +26,7 @@ const VERSION: u64 = 1;
 /// Device, inode, modification and change time of a directory. The change time cannot be set, so a directory
 /// that a backup restored with the time of its mark differs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct State {
+pub(super) struct DirectoryState {
     device: u64,
     inode: u64,
     modified: (i64, i64),
@@ -41,7 +41,7 @@ pub(super) struct Index {
     /// The machine that wrote it.
     pub(super) machine: String,
     /// The directory and its state.
-    pub(super) directory: State,
+    pub(super) directory: DirectoryState,
     /// Names of the ranges that have a table.
     pub(super) ranges: Vec<String>,
 }
@@ -65,7 +65,7 @@ impl Index {
         Some(Index {
             boot: value.get("boot")?.as_str()?.to_owned(),
             machine: value.get("machine").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            directory: State {
+            directory: DirectoryState {
                 device: number("device")?,
                 inode: number("inode")?,
                 modified: time("seconds", "nanoseconds")?,
@@ -78,7 +78,7 @@ impl Index {
 
     /// Whether the directory is unchanged since the index was written.
     pub(super) fn describes(&self, directory: &Metadata) -> bool {
-        self.directory == State::of(directory)
+        self.directory == DirectoryState::of(directory)
     }
 
     /// Marks the directory and records the mark.
@@ -86,7 +86,7 @@ impl Index {
         let mark = SystemTime::now() - AGE;
         handle.set_times(FileTimes::new().set_modified(mark)).map_err(at("mark", dir))?;
         // Read back, because some file systems do not store nanoseconds.
-        self.directory = State::of(&handle.metadata().map_err(at("read", dir))?);
+        self.directory = DirectoryState::of(&handle.metadata().map_err(at("read", dir))?);
         let value = json!({"version": VERSION, "boot": self.boot, "machine": self.machine, "ranges": self.ranges,
             "directory": self.directory.to_json()});
         let mut text = value.to_string().into_bytes();
@@ -95,9 +95,9 @@ impl Index {
     }
 }
 
-impl State {
-    fn of(directory: &Metadata) -> State {
-        State {
+impl DirectoryState {
+    fn of(directory: &Metadata) -> DirectoryState {
+        DirectoryState {
             device: directory.dev(),
             inode: directory.ino(),
             modified: (directory.mtime(), directory.mtime_nsec()),

@@ -14,7 +14,7 @@ use super::files::{self, holder_at};
 use super::holder::{Holder, Owner};
 use super::machine::{Age, ThisMachine};
 use super::ranges::Usage;
-use super::record::{self, Found, Record};
+use super::record::{self, HolderRecord, RecordFile};
 use super::table::AddressRange;
 use super::{StateDir, Store, remove};
 
@@ -24,7 +24,7 @@ pub struct Known {
     /// Its holder.
     pub holder: Holder,
     /// The holder's record.
-    pub record: Option<Record>,
+    pub record: Option<HolderRecord>,
     /// The machine that assigned it, if it is another machine.
     pub elsewhere: Option<String>,
 }
@@ -64,11 +64,11 @@ impl Inspector {
     /// If the lease cannot be read.
     pub fn look(&self, addr: IpAddr) -> Result<Option<Known>, StoreError> {
         let Some(holder) = holder_at(&self.dir.join(addr.to_string()))? else { return Ok(None) };
-        let record = match Record::read(&self.owners.join(record::file_name(&holder, addr))) {
-            Found::Record(record) => Some(record),
-            Found::Nothing | Found::Torn => None,
+        let record = match HolderRecord::read(&self.owners.join(record::file_name(&holder, addr))) {
+            RecordFile::Readable(record) => Some(record),
+            RecordFile::Nothing | RecordFile::Torn => None,
         };
-        let anothers = |record: &&Record| self.here.age(&self.boot_time, record) == Age::Elsewhere;
+        let anothers = |record: &&HolderRecord| self.here.age(&self.boot_time, record) == Age::Elsewhere;
         let elsewhere = record.as_ref().filter(anothers).map(|record| record.machine.clone());
         Ok(Some(Known { holder, record, elsewhere }))
     }
@@ -191,7 +191,7 @@ impl Store {
     pub fn elsewhere(&self) -> Result<BTreeMap<String, usize>, StoreError> {
         let mut elsewhere: BTreeMap<String, usize> = BTreeMap::new();
         for name in files::names(&self.side.owners)? {
-            if let Found::Record(record) = Record::read(&self.side.owners.join(&name))
+            if let RecordFile::Readable(record) = HolderRecord::read(&self.side.owners.join(&name))
                 && self.is_elsewhere(&record)
             {
                 *elsewhere.entry(record.machine).or_default() += record.addresses.len();

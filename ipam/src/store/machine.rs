@@ -16,7 +16,7 @@ use kernel::open;
 use super::boot_time::BootTime;
 use super::error::StoreError;
 use super::files::{self, remove, replace};
-use super::record::Record;
+use super::record::HolderRecord;
 
 /// Files that identify hardware: of a PC or a virtual machine, and of a board with a device tree.
 const HARDWARE: [&str; 4] = [
@@ -74,7 +74,7 @@ impl ThisMachine {
     /// The machine and boot of a record. A record without a machine is older than this field, or was written
     /// on a machine without an identity. It counts as this machine's. Two identities in one boot are two
     /// nodes, for example containers that act as nodes.
-    pub(super) fn age(&self, boot_time: &BootTime, record: &Record) -> Age {
+    pub(super) fn age(&self, boot_time: &BootTime, record: &HolderRecord) -> Age {
         let past = boot_time.is_after(&record.boot);
         // This process may have no identity, for example in a container with the node's folders. A record of
         // this boot then comes from the same kernel at least.
@@ -189,7 +189,8 @@ mod tests {
             ThisMachine { id: id.into(), dir: dir.clone(), former: OnceLock::from(former) }
         };
         let age = |here: &ThisMachine, machine: &str, boot: &str| {
-            let record = Record { machine: machine.into(), boot: boot.into(), ..Record::default() };
+            let record =
+                HolderRecord { machine: machine.into(), boot: boot.into(), ..HolderRecord::default() };
             here.age(&boot_time, &record)
         };
         let me = here("me", &[]);

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use cni_conf::range::{Range, RangeSet};
 
 use super::error::{StoreError, at};
-use super::table::{AddressRange, FreedAddress, Table, WINDOW};
+use super::table::{AddressRange, FreedAddress, RangeTable, WINDOW};
 use super::{Store, files};
 use crate::allocate::offer;
 
@@ -200,7 +200,7 @@ impl Store {
 
     /// Updates every table of an address. If a table cannot be changed, this is no error, because it is
     /// rebuilt later. Until then it would offer the same address again and again.
-    fn note(&mut self, addr: IpAddr, change: impl Fn(&mut Table) -> io::Result<()>) {
+    fn note(&mut self, addr: IpAddr, change: impl Fn(&mut RangeTable) -> io::Result<()>) {
         if !self.known {
             return;
         }
@@ -222,7 +222,7 @@ impl Store {
     }
 
     /// The table of a range of the configuration. It is created if it does not exist.
-    fn table(&mut self, range: &Range, set: usize) -> Result<&mut Table, StoreError> {
+    fn table(&mut self, range: &Range, set: usize) -> Result<&mut RangeTable, StoreError> {
         let span = AddressRange { first: range.first, last: range.last };
         let name = span.name();
         if !self.index.ranges.contains(&name) || self.opened(span).is_none() {
@@ -230,7 +230,7 @@ impl Store {
             let path = self.side.ranges.join(&name);
             // An existing file is out of date.
             files::remove(&path)?;
-            let table = Table::make(&path, span, &held, self.last_reserved(set), self.boot_time.uptime);
+            let table = RangeTable::make(&path, span, &held, self.last_reserved(set), self.boot_time.uptime);
             self.tables.insert(name.clone(), table.map_err(at("write", &path))?);
             self.changed = true;
             if !self.index.ranges.contains(&name) {
@@ -243,10 +243,10 @@ impl Store {
         self.opened(span).ok_or_else(|| at("read", &path)(io::Error::other("not a table")))
     }
 
-    pub(super) fn opened(&mut self, span: AddressRange) -> Option<&mut Table> {
+    pub(super) fn opened(&mut self, span: AddressRange) -> Option<&mut RangeTable> {
         let name = span.name();
         if !self.tables.contains_key(&name) {
-            let table = Table::open(&self.side.ranges.join(&name), span)?;
+            let table = RangeTable::open(&self.side.ranges.join(&name), span)?;
             self.tables.insert(name.clone(), table);
         }
         self.tables.get_mut(&name)

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::error::StoreError;
 use super::holder::Owner;
-use super::record::{self, Found, Record};
+use super::record::{self, HolderRecord, RecordFile};
 use super::{Store, files};
 
 impl Store {
@@ -50,7 +50,9 @@ impl Store {
 
     /// The namespace of a record's owner, if it is certainly gone.
     fn dead(&self, name: &str) -> Option<String> {
-        let Found::Record(record) = Record::read(&self.side.owners.join(name)) else { return None };
+        let RecordFile::Readable(record) = HolderRecord::read(&self.side.owners.join(name)) else {
+            return None;
+        };
         let netns = record.netns.as_ref()?;
         let is_dead = !self.is_elsewhere(&record) && netns.is_alive() == Some(false);
         is_dead.then(|| netns.path.clone())

@@ -14,8 +14,8 @@ use super::error::{StoreError, at};
 use super::files::{self, Lease, remove, write_new};
 use super::holder::{Holder, Owner};
 use super::machine::Age;
-use super::record::{self, Found, Record};
-use super::table::{AddressRange, Table};
+use super::record::{self, HolderRecord, RecordFile};
+use super::table::{AddressRange, RangeTable};
 use super::{CLAIM, Index, Store};
 
 impl Store {
@@ -73,14 +73,14 @@ impl Store {
     }
 
     /// Every record by its file name. A file that is no record has only the name.
-    fn records(&self) -> Result<BTreeMap<String, Option<Record>>, StoreError> {
+    fn records(&self) -> Result<BTreeMap<String, Option<HolderRecord>>, StoreError> {
         let mut records = BTreeMap::new();
         for entry in fs::read_dir(&self.side.owners).map_err(at("read", &self.side.owners))? {
             let entry = entry.map_err(at("read", &self.side.owners))?;
             if let Ok(name) = entry.file_name().into_string() {
-                let record = match Record::read(&entry.path()) {
-                    Found::Record(record) => Some(record),
-                    Found::Nothing | Found::Torn => None,
+                let record = match HolderRecord::read(&entry.path()) {
+                    RecordFile::Readable(record) => Some(record),
+                    RecordFile::Nothing | RecordFile::Torn => None,
                 };
                 records.insert(name, record);
             }
@@ -92,7 +92,7 @@ impl Store {
     fn repaired(
         &self,
         mut leases: Vec<Lease>,
-        records: &mut BTreeMap<String, Option<Record>>,
+        records: &mut BTreeMap<String, Option<HolderRecord>>,
     ) -> Result<Vec<Lease>, StoreError> {
         let mut owners: Option<BTreeMap<IpAddr, Owner>> = None;
         let mut kept = Vec::new();
@@ -132,7 +132,7 @@ impl Store {
     }
 
     /// The owner of each address according to the records.
-    fn owners(&self, records: &BTreeMap<String, Option<Record>>) -> BTreeMap<IpAddr, Owner> {
+    fn owners(&self, records: &BTreeMap<String, Option<HolderRecord>>) -> BTreeMap<IpAddr, Owner> {
         let mut owners = BTreeMap::new();
         for (name, record) in records {
             if let (Some(Holder::Attachment(owner)), Some(record)) = (record::holder_of(name), record) {
@@ -160,7 +160,7 @@ impl Store {
 
     /// Updates the record of a holder. Leases that the record does not describe get this boot, and nothing
     /// more: the old record may describe another container of the same name.
-    fn keep(&self, name: &str, leases: &[Lease], record: Option<Record>) -> Result<(), StoreError> {
+    fn keep(&self, name: &str, leases: &[Lease], record: Option<HolderRecord>) -> Result<(), StoreError> {
         let path = self.side.owners.join(name);
         if leases.is_empty() {
             return remove(&path);
@@ -169,14 +169,15 @@ impl Store {
         if old.as_ref().is_some_and(|record| record.addresses.len() == leases.len()) {
             return Ok(());
         }
-        let unseen = Record {
+        let unseen = HolderRecord {
             boot: self.boot_time.boot.clone(),
             machine: self.here.id.clone(),
             since: clock(),
             adopted: true,
-            ..Record::default()
+            ..HolderRecord::default()
         };
-        let mut record = Record { addresses: Vec::new(), stamps: BTreeMap::new(), ..old.unwrap_or(unseen) };
+        let mut record =
+            HolderRecord { addresses: Vec::new(), stamps: BTreeMap::new(), ..old.unwrap_or(unseen) };
         for lease in leases {
             record.add(lease.addr, lease.stamp);
         }
@@ -192,8 +193,8 @@ impl Store {
         for name in self.index.ranges.clone() {
             let path = self.side.ranges.join(&name);
             let Some(span) = AddressRange::parse(&name) else { continue };
-            let table =
-                Table::make(&path, span, held, None, self.boot_time.uptime).map_err(at("write", &path))?;
+            let table = RangeTable::make(&path, span, held, None, self.boot_time.uptime)
+                .map_err(at("write", &path))?;
             self.tables.insert(name, table);
         }
         Ok(())
@@ -201,6 +202,6 @@ impl Store {
 }
 
 /// Whether a record describes this very file. A readable lease may be a complete one of another holder.
-fn is_of(record: Option<&Option<Record>>, lease: &Lease) -> bool {
+fn is_of(record: Option<&Option<HolderRecord>>, lease: &Lease) -> bool {
     record.and_then(Option::as_ref).is_some_and(|record| record.is_of(lease))
 }

@@ -22,7 +22,7 @@ const MAX_RECORD: u64 = 16 << 10;
 
 /// The record of one holder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Record {
+pub struct HolderRecord {
     /// Its addresses. If its ADD was killed, some of them may have no lease. Only the lease decides.
     pub addresses: Vec<IpAddr>,
     /// The stamp of each lease's file. If another program has assigned the address again to a holder of the
@@ -36,7 +36,7 @@ pub struct Record {
     /// Seconds since 1970, by the clock at that time.
     pub since: u64,
     /// Whether the plugin did not see the ADD: host-local wrote the lease, or the record was lost. The lease
-    /// existed in [`Record::boot`], and no more is known.
+    /// existed in [`HolderRecord::boot`], and no more is known.
     pub adopted: bool,
     /// The container's network namespace, if the ADD had one.
     pub netns: Option<Netns>,
@@ -47,13 +47,13 @@ pub struct Record {
 /// The result of reading a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "one at a time, and never kept")]
-pub(super) enum Found {
+pub(super) enum RecordFile {
     Nothing,
     Torn,
-    Record(Record),
+    Readable(HolderRecord),
 }
 
-impl Record {
+impl HolderRecord {
     /// Adds an address and its lease.
     pub(super) fn add(&mut self, addr: IpAddr, stamp: Stamp) {
         if self.stamps.insert(addr, stamp).is_none() {
@@ -78,20 +78,20 @@ impl Record {
     }
 
     /// Reads a record: none, one, or a torn one, which is logged.
-    pub(super) fn read(path: &Path) -> Found {
+    pub(super) fn read(path: &Path) -> RecordFile {
         let bytes = match open::read(path, MAX_RECORD) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Found::Nothing,
+            Err(error) if error.kind() == ErrorKind::NotFound => return RecordFile::Nothing,
             Err(error) => {
                 log::warn!("cannot read {}: {error}", path.display());
-                return Found::Torn;
+                return RecordFile::Torn;
             }
         };
-        if let Some(record) = Record::parse(&bytes) {
-            return Found::Record(record);
+        if let Some(record) = HolderRecord::parse(&bytes) {
+            return RecordFile::Readable(record);
         }
         log::warn!("{}: not a record, it will be rewritten", path.display());
-        Found::Torn
+        RecordFile::Torn
     }
 
     /// Replaces the record. If this fails, the old record stays, which names the leases at that time.
@@ -100,7 +100,7 @@ impl Record {
     }
 
     /// Parses the content of a record.
-    pub fn parse(bytes: &[u8]) -> Option<Record> {
+    pub fn parse(bytes: &[u8]) -> Option<HolderRecord> {
         let value: Value = serde_json::from_slice(bytes).ok()?;
         let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
         let number = |value: &Value, key: &str| value.get(key).and_then(Value::as_u64);
@@ -119,7 +119,7 @@ impl Record {
             let (seconds, nanoseconds) = (whole("seconds")?, whole("nanoseconds")?);
             Some((addr.parse().ok()?, Stamp { inode: number(stamp, "inode")?, seconds, nanoseconds }))
         });
-        Some(Record {
+        Some(HolderRecord {
             addresses: addresses.collect::<Option<_>>()?,
             stamps: stamps.collect::<Option<_>>()?,
             boot: text(&value, "boot")?,
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn comes_back_as_it_was_written() {
         let stamp = Stamp { inode: u64::MAX, seconds: -1, nanoseconds: 999_999_999 };
-        let record = Record {
+        let record = HolderRecord {
             addresses: vec!["10.0.0.2".parse().unwrap(), "2001:db8::2".parse().unwrap()],
             stamps: BTreeMap::from([("10.0.0.2".parse().unwrap(), stamp)]),
             boot: "b1".into(),
@@ -218,20 +218,20 @@ mod tests {
             }),
             pod: Some(("default".into(), "web-0".into())),
         };
-        for record in [record, Record { boot: "b".into(), ..Record::default() }] {
-            assert_eq!(Record::parse(record.to_json().to_string().as_bytes()), Some(record));
+        for record in [record, HolderRecord { boot: "b".into(), ..HolderRecord::default() }] {
+            assert_eq!(HolderRecord::parse(record.to_json().to_string().as_bytes()), Some(record));
         }
     }
 
     #[test]
     fn what_is_cut_off_or_foreign_is_no_record() {
         let whole = br#"{"addresses":["10.0.0.2"],"boot":"b1","since":7}"#;
-        assert!(Record::parse(whole).is_some());
+        assert!(HolderRecord::parse(whole).is_some());
         for end in 0..whole.len() {
-            assert_eq!(Record::parse(&whole[..end]), None, "{end}");
+            assert_eq!(HolderRecord::parse(&whole[..end]), None, "{end}");
         }
         for bytes in [&b"\xff\xfe"[..], b"[]", b"{}", br#"{"addresses":["x"],"boot":"b"}"#, b"c1\r\neth0"] {
-            assert_eq!(Record::parse(bytes), None);
+            assert_eq!(HolderRecord::parse(bytes), None);
         }
     }
 

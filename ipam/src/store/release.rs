@@ -7,7 +7,7 @@ use super::error::StoreError;
 use super::files::{self, Lease, Stamp, holder_at, remove};
 use super::holder::{Holder, Owner};
 use super::machine::Age;
-use super::record::{Found, Record};
+use super::record::{HolderRecord, RecordFile};
 use super::{Store, record};
 
 impl Store {
@@ -61,7 +61,12 @@ impl Store {
         self.release_all_of(name, &record, released)
     }
 
-    fn release_all_of(&mut self, name: &str, record: &Record, released: &mut Vec<IpAddr>) -> Vec<StoreError> {
+    fn release_all_of(
+        &mut self,
+        name: &str,
+        record: &HolderRecord,
+        released: &mut Vec<IpAddr>,
+    ) -> Vec<StoreError> {
         let path = self.side.owners.join(name);
         let mut errors = Vec::new();
         for addr in record.addresses.iter().copied() {
@@ -112,7 +117,7 @@ impl Store {
     pub fn release_machine(&mut self, machine: &str) -> Result<Vec<IpAddr>, StoreError> {
         let (mut released, mut errors) = (Vec::new(), Vec::new());
         for name in files::names(&self.side.owners)? {
-            if let Found::Record(record) = Record::read(&self.side.owners.join(&name))
+            if let RecordFile::Readable(record) = HolderRecord::read(&self.side.owners.join(&name))
                 && record.machine == machine
                 && self.is_elsewhere(&record)
             {
@@ -124,14 +129,14 @@ impl Store {
     }
 
     /// Whether a record belongs to another machine, which alone knows the state of the holder.
-    pub(super) fn is_elsewhere(&self, record: &Record) -> bool {
+    pub(super) fn is_elsewhere(&self, record: &HolderRecord) -> bool {
         self.here.age(&self.boot_time, record) == Age::Elsewhere
     }
 
     /// The same for the holder of a lease, if only the leases are known.
     pub(super) fn is_lease_elsewhere(&self, lease: &Lease) -> bool {
         let name = record::file_name(&lease.holder, lease.addr);
-        matches!(Record::read(&self.side.owners.join(name)), Found::Record(record) if self.is_elsewhere(&record))
+        matches!(HolderRecord::read(&self.side.owners.join(name)), RecordFile::Readable(record) if self.is_elsewhere(&record))
     }
 
     /// Whether a lease that names only this container can belong only to this attachment's record. Another
@@ -143,7 +148,9 @@ impl Store {
 
     /// Whether a record describes the current file of an address's lease.
     fn is_the_file(&self, name: &str, addr: IpAddr) -> bool {
-        let Found::Record(record) = Record::read(&self.side.owners.join(name)) else { return false };
+        let RecordFile::Readable(record) = HolderRecord::read(&self.side.owners.join(name)) else {
+            return false;
+        };
         let found = fs::symlink_metadata(self.lease(addr));
         found.is_ok_and(|found| record.stamp_of(addr) == Some(Stamp::of(&found)))
     }

@@ -19,7 +19,7 @@ use cni_conf::family::Family;
 use kernel::open;
 
 use crate::allocate::Offer;
-use layout::{ENTRY, Entry, HEAD, Head, State, offset};
+use layout::{AddressState, ENTRY, Entry, HEAD, Head, offset};
 
 mod layout;
 #[cfg(test)]
@@ -40,7 +40,7 @@ pub(super) struct AddressRange {
 
 /// The open table of a range.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct RangeTable {
     file: File,
     span: AddressRange,
     head: Head,
@@ -99,14 +99,14 @@ impl AddressRange {
     }
 }
 
-impl Table {
+impl RangeTable {
     /// Opens a table. `None` if there is none, or if the file is no table.
-    pub(super) fn open(path: &Path, span: AddressRange) -> Option<Table> {
+    pub(super) fn open(path: &Path, span: AddressRange) -> Option<RangeTable> {
         let file = open::options().read(true).write(true).open(path).ok()?;
         let mut bytes = [0; HEAD as usize];
         file.read_exact_at(&mut bytes, 0).ok()?;
         let head = Head::decode(&bytes, span.window())?;
-        Some(Table { file, span, head, changed: false })
+        Some(RangeTable { file, span, head, changed: false })
     }
 
     /// Builds a table and replaces an existing one. The held addresses are given. How long the other
@@ -118,7 +118,7 @@ impl Table {
         held: &BTreeSet<IpAddr>,
         last: Option<IpAddr>,
         now: u32,
-    ) -> io::Result<Table> {
+    ) -> io::Result<RangeTable> {
         let held: BTreeSet<u32> = held.iter().filter_map(|addr| span.position(*addr)).collect();
         let window = span.window();
         let old = open::read(path, offset(window)).ok().and_then(|bytes| Old::read(&bytes, window));
@@ -143,12 +143,12 @@ impl Table {
         let mut run_end = 0;
         for position in held.iter().rev() {
             run_end = if held.contains(&(position + 1)) { run_end } else { position + 1 };
-            put(*position, Entry { state: State::Held, next: run_end, ..Entry::default() });
+            put(*position, Entry { state: AddressState::Held, next: run_end, ..Entry::default() });
         }
         for (i, (at, position)) in free.iter().enumerate() {
             let neighbour = |i: Option<usize>| i.and_then(|i| free.get(i)).map_or(0, |(_, p)| p + 1);
             let (next, previous) = (neighbour(Some(i + 1)), neighbour(i.checked_sub(1)));
-            put(*position, Entry { state: State::Free, at: *at, next, previous });
+            put(*position, Entry { state: AddressState::Free, at: *at, next, previous });
         }
         head.longest_free = free.first().map_or(0, |(_, position)| position + 1);
         head.last_freed = free.last().map_or(0, |(_, position)| position + 1);
@@ -158,7 +158,7 @@ impl Table {
         let _ = std::fs::remove_file(path);
         let file = open::options().read(true).write(true).create_new(true).open(path)?;
         file.write_all_at(&bytes, 0)?;
-        Ok(Table { file, span, head, changed: false })
+        Ok(RangeTable { file, span, head, changed: false })
     }
 
     /// The next address that was never assigned. It stays the next one until it is held.
@@ -182,8 +182,8 @@ impl Table {
         let window = self.span.window();
         let entry = self.entry(position)?;
         let end = match (entry.state, offered(self.span.address(position))) {
-            (State::Fresh, Offer::Yes) => return Ok(None),
-            (State::Held, _) => entry.next.max(position + 1),
+            (AddressState::Fresh, Offer::Yes) => return Ok(None),
+            (AddressState::Held, _) => entry.next.max(position + 1),
             (_, Offer::NotUntil(last)) => self.span.position(last).map_or(window, |last| last + 1),
             _ => position + 1,
         };
@@ -222,7 +222,7 @@ impl Table {
         for _ in 0..self.head.free {
             let Some(position) = next.checked_sub(1).filter(|_| found.len() < most) else { break };
             let (entry, addr) = (self.entry(position)?, self.span.address(position));
-            if entry.state == State::Free && offered(addr) == Offer::Yes {
+            if entry.state == AddressState::Free && offered(addr) == Offer::Yes {
                 found.push(FreedAddress { addr, at: entry.at });
             }
             next = entry.next;
@@ -237,7 +237,7 @@ impl Table {
         for _ in 0..self.head.free {
             let Some(position) = next.checked_sub(1) else { break };
             let (entry, addr) = (self.entry(position)?, self.span.address(position));
-            if entry.state == State::Free && offered(addr) == Offer::Yes {
+            if entry.state == AddressState::Free && offered(addr) == Offer::Yes {
                 return Ok(Some(FreedAddress { addr, at: entry.at }));
             }
             next = entry.next;
@@ -252,7 +252,7 @@ impl Table {
             && let Some(position) = next.checked_sub(1)
         {
             let entry = self.entry(position)?;
-            if entry.state != State::Free || entry.at <= since {
+            if entry.state != AddressState::Free || entry.at <= since {
                 break;
             }
             freed.push(FreedAddress { addr: self.span.address(position), at: entry.at });
@@ -282,11 +282,11 @@ impl Table {
     pub(super) fn hold(&mut self, addr: IpAddr) -> io::Result<()> {
         let Some(position) = self.span.position(addr) else { return Ok(()) };
         let entry = self.entry(position)?;
-        if entry.state == State::Free {
+        if entry.state == AddressState::Free {
             self.unlink(entry)?;
         }
-        if entry.state != State::Held {
-            self.put(position, Entry { state: State::Held, ..Entry::default() })?;
+        if entry.state != AddressState::Held {
+            self.put(position, Entry { state: AddressState::Held, ..Entry::default() })?;
         }
         Ok(())
     }
@@ -294,11 +294,11 @@ impl Table {
     /// Records that an address is free since `now`.
     pub(super) fn free(&mut self, addr: IpAddr, now: u32) -> io::Result<()> {
         let Some(position) = self.span.position(addr) else { return Ok(()) };
-        if self.entry(position)?.state == State::Free {
+        if self.entry(position)?.state == AddressState::Free {
             return Ok(());
         }
         let previous = self.head.last_freed;
-        self.put(position, Entry { state: State::Free, at: now, next: 0, previous })?;
+        self.put(position, Entry { state: AddressState::Free, at: now, next: 0, previous })?;
         match previous.checked_sub(1) {
             Some(last) => {
                 let entry = self.entry(last)?;
@@ -315,7 +315,7 @@ impl Table {
     /// Whether an address was never assigned.
     pub(super) fn is_fresh(&self, addr: IpAddr) -> io::Result<bool> {
         let Some(position) = self.span.position(addr) else { return Ok(false) };
-        Ok(self.entry(position)?.state == State::Fresh)
+        Ok(self.entry(position)?.state == AddressState::Fresh)
     }
 
     /// Writes the head, if it has changed.
@@ -383,9 +383,9 @@ impl Old {
         for (position, bytes) in (0..window).zip(entries.chunks_exact(ENTRY as usize)) {
             let entry = Entry::decode(bytes.try_into().ok()?);
             match entry.state {
-                State::Fresh => {}
-                State::Held => free.push((u32::MAX, position)),
-                State::Free => free.push((entry.at, position)),
+                AddressState::Fresh => {}
+                AddressState::Held => free.push((u32::MAX, position)),
+                AddressState::Free => free.push((entry.at, position)),
             }
         }
         Some(Old { head, free })

@@ -33,10 +33,11 @@ impl DataDir {
         outcome
     }
 
-    fn claim(&self, addr: &str, id: &str, ifname: &str) -> Claim {
+    fn claim(&self, addr: &str, id: &str, ifname: &str) -> ClaimOutcome {
         let owner = owner(id, ifname);
         self.call(|store| {
-            let mut record = Record { addresses: store.held_by(&owner).unwrap(), ..Record::default() };
+            let mut record =
+                HolderRecord { addresses: store.held_by(&owner).unwrap(), ..HolderRecord::default() };
             store.claim(ip(addr), &owner, &mut record).unwrap()
         })
     }
@@ -92,10 +93,10 @@ fn ip(text: &str) -> IpAddr {
 #[test]
 fn one_address_has_one_holder() {
     let dir = DataDir::new();
-    assert_eq!(dir.claim("10.0.0.2", "c1", "eth0"), Claim::Won);
-    assert_eq!(dir.claim("10.0.0.2", "c1", "eth0"), Claim::AlreadyMine);
-    assert_eq!(dir.claim("10.0.0.2", "c2", "eth0"), Claim::Taken);
-    assert_eq!(dir.claim("10.0.0.2", "c1", "net1"), Claim::Taken);
+    assert_eq!(dir.claim("10.0.0.2", "c1", "eth0"), ClaimOutcome::Won);
+    assert_eq!(dir.claim("10.0.0.2", "c1", "eth0"), ClaimOutcome::AlreadyMine);
+    assert_eq!(dir.claim("10.0.0.2", "c2", "eth0"), ClaimOutcome::Taken);
+    assert_eq!(dir.claim("10.0.0.2", "c1", "net1"), ClaimOutcome::Taken);
     let path = dir.path("10.0.0.2");
     assert_eq!(fs::read(&path).unwrap(), b"c1\r\neth0");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -114,8 +115,11 @@ fn an_empty_lease_is_free() {
     let dir = DataDir::new();
     dir.call(|store| {
         fs::write(dir.path("10.0.0.2"), b"").unwrap();
-        let mut record = Record::default();
-        assert_eq!(store.claim(ip("10.0.0.2"), &owner("c1", "eth0"), &mut record).unwrap(), Claim::Won);
+        let mut record = HolderRecord::default();
+        assert_eq!(
+            store.claim(ip("10.0.0.2"), &owner("c1", "eth0"), &mut record).unwrap(),
+            ClaimOutcome::Won
+        );
     });
     assert_eq!(fs::read(dir.path("10.0.0.2")).unwrap(), b"c1\r\neth0");
     fs::write(dir.path("10.0.0.3"), b"").unwrap();
@@ -249,7 +253,7 @@ fn what_nobody_can_read_is_kept_from_use() {
     fs::write(dir.path("10.0.0.3"), b"../../etc/passwd\r\neth0").unwrap();
     dir.call(|_| ());
     assert_eq!(dir.records(), ["@10.0.0.2", "@10.0.0.3"]);
-    assert_eq!(dir.claim("10.0.0.2", "c1", "eth0"), Claim::Taken);
+    assert_eq!(dir.claim("10.0.0.2", "c1", "eth0"), ClaimOutcome::Taken);
 }
 
 #[test]
@@ -299,7 +303,7 @@ fn what_is_no_file_is_taken() {
     fs::create_dir(dir.path("10.0.0.2")).unwrap();
     std::os::unix::fs::symlink("/etc/hostname", dir.path("10.0.0.3")).unwrap();
     for addr in ["10.0.0.2", "10.0.0.3"] {
-        assert_eq!(dir.claim(addr, "c1", "eth0"), Claim::Taken);
+        assert_eq!(dir.claim(addr, "c1", "eth0"), ClaimOutcome::Taken);
     }
 }
 

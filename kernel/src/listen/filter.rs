@@ -1,7 +1,7 @@
 //! Which frames the socket receives. A listener on an uplink would otherwise be woken up for all of its
 //! traffic.
 
-use crate::bpf::{Label, Program, Size, Test};
+use crate::bpf::{FilterProgram, Label, Size, Test};
 use crate::listen::SNAPSHOT;
 use crate::listen::message::{
     DHCPV4_SERVER, DHCPV6_SERVER, ETHERTYPE, IPV4, ROUTER_SOLICITATION, TAG, TAGS, UDP,
@@ -21,8 +21,8 @@ const REDIRECT: u32 = 137;
 
 /// Passes ARP, neighbour discovery and what comes from the ports of DHCP servers; each untagged, or behind
 /// one tag. The index is the length of the tag.
-pub(super) fn program() -> Program {
-    let mut program = Program::default();
+pub(super) fn program() -> FilterProgram {
+    let mut program = FilterProgram::default();
     let (tagged, untagged, by_type) = (program.label(), program.label(), program.label());
     let (ipv4, ipv6) = (program.label(), program.label());
     let (accept, drop) = (program.label(), program.label());
@@ -54,7 +54,7 @@ pub(super) fn program() -> Program {
 }
 
 /// UDP from a DHCP server, and no later fragment.
-fn of_ipv4(program: &mut Program, accept: Label, drop: Label) {
+fn of_ipv4(program: &mut FilterProgram, accept: Label, drop: Label) {
     const OFFSET: u32 = 0x1fff;
     const WORDS: u32 = 0x0f;
     let udp = program.label();
@@ -75,7 +75,7 @@ fn of_ipv4(program: &mut Program, accept: Label, drop: Label) {
 }
 
 /// Neighbour discovery or UDP from a DHCP server, without extension headers.
-fn of_ipv6(program: &mut Program, accept: Label, drop: Label) {
+fn of_ipv6(program: &mut FilterProgram, accept: Label, drop: Label) {
     let (icmp, udp) = (program.label(), program.label());
     program.load_behind_index(Size::Byte, IPV6_NEXT_HEADER);
     program.go_to_if(Test::Equals(ICMPV6.into()), icmp);

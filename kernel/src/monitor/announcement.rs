@@ -11,7 +11,7 @@ use ipnet::IpNet;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Announcement {
     /// A link.
-    Link(Link),
+    Link(LinkState),
     /// A port of a bridge: its state, its options or its VLANs.
     Port {
         /// Index of the interface, which still exists if the port is gone. The bridge announces itself too.
@@ -128,7 +128,7 @@ pub enum Subsystem {
 
 /// The state of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct LinkState {
     /// Interface index.
     pub index: u32,
     /// Interface name.

@@ -1,7 +1,7 @@
 //! What the rtnetlink socket does not receive. A router with the whole routing table of the Internet has
 //! millions of routes, and nobody is to be woken up for each.
 
-use crate::bpf::{Program, Size, Test};
+use crate::bpf::{FilterProgram, Size, Test};
 use crate::monitor::route::{RTM_DELROUTE, RTM_NEWROUTE};
 
 /// Offsets of `nlmsghdr.nlmsg_type`, and behind that header of `rtmsg.rtm_dst_len`, `rtm_protocol` and
@@ -19,8 +19,8 @@ const OF_ADDRESSES: [u8; 4] = [libc::RTN_LOCAL, libc::RTN_BROADCAST, libc::RTN_A
 
 /// Drops the routes of routing daemons except default routes, and the routes of the kernel that are announced
 /// as addresses too.
-pub(super) fn routes() -> Program {
-    let mut program = Program::default();
+pub(super) fn routes() -> FilterProgram {
+    let mut program = FilterProgram::default();
     let (route, of_kernel) = (program.label(), program.label());
     let (accept, drop) = (program.label(), program.label());
     program.load(Size::Half, MESSAGE_TYPE);
@@ -59,7 +59,7 @@ fn loaded(number: u16) -> u32 {
 mod tests {
     use super::*;
     use crate::bpf::run;
-    use crate::netfilter::message::Message;
+    use crate::netfilter::message::MessageBuilder;
 
     const BGP: u8 = 186;
     const STATIC: u8 = libc::RTPROT_STATIC;
@@ -67,7 +67,7 @@ mod tests {
 
     /// Whether a route is received.
     fn passes(message_type: u16, prefix_length: u8, protocol: u8, route_type: u8) -> bool {
-        let mut message = Message::new(message_type, 0, 0, libc::AF_INET as u8, 0).finish();
+        let mut message = MessageBuilder::new(message_type, 0, 0, libc::AF_INET as u8, 0).finish();
         message[17] = prefix_length;
         message.extend([254, protocol, 0, route_type, 0, 0, 0, 0]);
         let received = run(&routes(), &message);

@@ -69,7 +69,7 @@ fn generation(port: u32, rest: &[u8]) -> Option<Announcement> {
 mod tests {
     use super::*;
     use crate::monitor::{Subsystem, read as read_all};
-    use crate::netfilter::message::Message;
+    use crate::netfilter::message::MessageBuilder;
 
     fn announced(datagram: &[u8]) -> Vec<Announcement> {
         let mut announcements = Default::default();
@@ -77,8 +77,8 @@ mod tests {
         announcements.into()
     }
 
-    fn message(kind: u16, fill: impl FnOnce(&mut Message)) -> Vec<u8> {
-        let mut message = Message::new(NFTABLES << 8 | kind, 0, 0, 1, 0);
+    fn message(kind: u16, fill: impl FnOnce(&mut MessageBuilder)) -> Vec<u8> {
+        let mut message = MessageBuilder::new(NFTABLES << 8 | kind, 0, 0, 1, 0);
         fill(&mut message);
         let mut bytes = message.finish();
         bytes[12..16].copy_from_slice(&4711u32.to_ne_bytes());

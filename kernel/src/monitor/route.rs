@@ -8,7 +8,7 @@ use cni_conf::family::Family;
 use ipnet::IpNet;
 
 use crate::header::Received;
-use crate::monitor::announcement::{Announcement, Link};
+use crate::monitor::announcement::{Announcement, LinkState};
 use crate::netfilter::message::{attribute, attributes, text, u16_at, u32_at};
 
 pub(super) const RTM_NEWROUTE: u16 = 24;
@@ -86,7 +86,7 @@ fn link(body: &[u8], gone: bool) -> Option<Announcement> {
         }
         _ => return None,
     }
-    let mut link = Link {
+    let mut link = LinkState {
         index,
         name: String::new(),
         gone,

@@ -21,23 +21,23 @@ const NLMSG_MIN_TYPE: u16 = 0x10;
 
 /// A message under construction.
 #[derive(Debug)]
-pub struct Message {
+pub struct MessageBuilder {
     bytes: Vec<u8>,
 }
 
-impl Message {
+impl MessageBuilder {
     /// A message of a subsystem. The upper byte of `kind` is the subsystem, the lower byte is the message
     /// type. Only batches use `resource`.
-    pub fn new(kind: u16, flags: u16, sequence: u32, family: u8, resource: u16) -> Message {
+    pub fn new(kind: u16, flags: u16, sequence: u32, family: u8, resource: u16) -> MessageBuilder {
         let mut bytes = Vec::with_capacity(256);
         header::append(&mut bytes, kind, flags, sequence);
         bytes.extend_from_slice(&[family, 0]);
         bytes.extend_from_slice(&resource.to_be_bytes());
-        Message { bytes }
+        MessageBuilder { bytes }
     }
 
     /// An attribute of plain bytes.
-    pub fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Message {
+    pub fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut MessageBuilder {
         let length = (ATTRIBUTE + value.len()) as u16;
         self.bytes.extend_from_slice(&length.to_ne_bytes());
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
@@ -47,19 +47,19 @@ impl Message {
     }
 
     /// A number in network byte order, as netfilter uses it.
-    pub fn number(&mut self, kind: u16, value: u32) -> &mut Message {
+    pub fn number(&mut self, kind: u16, value: u32) -> &mut MessageBuilder {
         self.bytes(kind, &value.to_be_bytes())
     }
 
     /// A string with its closing NUL.
-    pub fn text(&mut self, kind: u16, value: &str) -> &mut Message {
+    pub fn text(&mut self, kind: u16, value: &str) -> &mut MessageBuilder {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.bytes(kind, &bytes)
     }
 
     /// An attribute that contains attributes.
-    pub fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Message)) -> &mut Message {
+    pub fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut MessageBuilder)) -> &mut MessageBuilder {
         let start = self.bytes.len();
         self.bytes(kind | NLA_F_NESTED, &[]);
         fill(self);
@@ -69,7 +69,7 @@ impl Message {
     }
 
     /// Attributes from the kernel, unchanged.
-    pub fn raw(&mut self, attributes: &[u8]) -> &mut Message {
+    pub fn raw(&mut self, attributes: &[u8]) -> &mut MessageBuilder {
         self.bytes.extend_from_slice(attributes);
         self.pad();
         self
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_message_reads_back() {
-        let mut message = Message::new(0x0a03, 5, 7, 1, 0);
+        let mut message = MessageBuilder::new(0x0a03, 5, 7, 1, 0);
         message.text(1, "abc").nested(2, |inner| {
             inner.number(1, 0xfffe).bytes(3, &[9, 8, 7]);
         });
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn truncated_bytes_yield_no_attributes() {
-        let mut message = Message::new(0x0a03, 5, 7, 1, 0);
+        let mut message = MessageBuilder::new(0x0a03, 5, 7, 1, 0);
         message.bytes(1, &[1; 40]);
         let bytes = message.finish();
         for length in 0..bytes.len() {

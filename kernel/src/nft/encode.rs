@@ -7,7 +7,7 @@ pub(super) use expr::decode as decode_expressions;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
 use crate::netfilter::NFTABLES;
-use crate::netfilter::message::{Message, text};
+use crate::netfilter::message::{MessageBuilder, text};
 use crate::nft::{Change, Element, Expr, Hook, MapOf, Set, Table, Type, Value};
 
 /// `NFT_MSG_*`, with the subsystem's number in the upper byte.
@@ -73,7 +73,7 @@ pub(super) mod attr {
 pub(super) fn encode(change: &Change, sequence: u32) -> Vec<u8> {
     let table = change.table();
     let (kind, flags) = request(change);
-    let mut message = Message::new(kind, NLM_F_REQUEST | flags, sequence, table.family as u8, 0);
+    let mut message = MessageBuilder::new(kind, NLM_F_REQUEST | flags, sequence, table.family as u8, 0);
     match change {
         Change::AddTable(_) | Change::DeleteTable(_) => {
             message.text(attr::TABLE_NAME, table.name);
@@ -124,7 +124,7 @@ fn request(change: &Change) -> (u16, u16) {
     }
 }
 
-fn add_rule(message: &mut Message, exprs: &[Expr], comment: &str) {
+fn add_rule(message: &mut MessageBuilder, exprs: &[Expr], comment: &str) {
     message.nested(attr::RULE_EXPRESSIONS, |list| {
         for expr in exprs {
             list.nested(attr::LIST_ITEM, |item| expr::encode(item, expr));
@@ -135,7 +135,7 @@ fn add_rule(message: &mut Message, exprs: &[Expr], comment: &str) {
     }
 }
 
-fn base_chain(message: &mut Message, hook: &Hook) {
+fn base_chain(message: &mut MessageBuilder, hook: &Hook) {
     message.nested(attr::CHAIN_HOOK, |nested| {
         nested.number(attr::HOOK_NUMBER, hook.point as u32);
         nested.number(attr::HOOK_PRIORITY, hook.priority as u32);
@@ -143,7 +143,7 @@ fn base_chain(message: &mut Message, hook: &Hook) {
     message.text(attr::CHAIN_TYPE, hook.kind);
 }
 
-fn add_set(message: &mut Message, table: Table, set: &Set, id: u32) {
+fn add_set(message: &mut MessageBuilder, table: Table, set: &Set, id: u32) {
     const NFT_SET_MAP: u32 = 8;
     /// `NFT_DATA_VERDICT`
     const VERDICT: u32 = 0xffff_ff00;
@@ -180,7 +180,7 @@ fn size(types: &[Type]) -> u32 {
     types.iter().map(|one| one.size()).sum()
 }
 
-fn add_element(message: &mut Message, table: Table, what: &Element) {
+fn add_element(message: &mut MessageBuilder, table: Table, what: &Element) {
     message.text(attr::ELEMENTS_TABLE, table.name).text(attr::ELEMENTS_SET, what.set);
     elements(message, |element| {
         key(element, &what.key);
@@ -202,14 +202,14 @@ fn add_element(message: &mut Message, table: Table, what: &Element) {
 }
 
 /// A list of one element.
-pub(super) fn elements(message: &mut Message, fill: impl FnOnce(&mut Message)) {
+pub(super) fn elements(message: &mut MessageBuilder, fill: impl FnOnce(&mut MessageBuilder)) {
     message.nested(attr::ELEMENTS_LIST, |list| {
         list.nested(attr::LIST_ITEM, fill);
     });
 }
 
 /// The key of an element.
-pub(super) fn key(element: &mut Message, bytes: &[u8]) {
+pub(super) fn key(element: &mut MessageBuilder, bytes: &[u8]) {
     element.nested(attr::ELEMENT_KEY, |key| {
         key.bytes(attr::DATA_VALUE, bytes);
     });

@@ -3,8 +3,8 @@
 //! iif oif missing drop` and iptables' `-m rpfilter --invert -j DROP`.
 
 use super::encode::{attr, kind};
-use super::{Hooked, Nft, Result};
-use crate::netfilter::message::{Message, attribute, attributes, number, text};
+use super::{BaseChain, Nft, Result};
+use crate::netfilter::message::{MessageBuilder, attribute, attributes, number, text};
 use crate::nft::{HookPoint, TableFamily};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 
@@ -48,7 +48,7 @@ impl Nft {
     /// interfaces are ignored, and chains that other chains jump to.
     pub fn reverse_path_filters(&self) -> Result<Vec<ReversePathFilter>> {
         let mut found = Vec::new();
-        for Hooked { family, table, chain, drops } in self.hooked(HookPoint::Prerouting)? {
+        for BaseChain { family, table, chain, drops } in self.hooked(HookPoint::Prerouting)? {
             let filters = self.filters(family, &table, &chain)?;
             // A jump or goto counts as a drop: the other chain drops the packet, for example after it has
             // logged it.
@@ -69,7 +69,7 @@ impl Nft {
     }
 
     fn filters(&self, family: TableFamily, table: &str, chain: &str) -> Result<Vec<Filter>> {
-        let mut message = Message::new(kind::GET_RULE, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
+        let mut message = MessageBuilder::new(kind::GET_RULE, NLM_F_REQUEST | NLM_F_DUMP, 1, family as u8, 0);
         message.text(attr::RULE_TABLE, table).text(attr::RULE_CHAIN, chain);
         let action = || format!("nft list chain {} {table} {chain}", family.name());
         let answers = self.socket.request(message, action)?;

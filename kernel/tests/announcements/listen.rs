@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use vlan_bridge_kernel::announce::FrameAnnouncer;
 use vlan_bridge_kernel::listen::{Frame, Heard, Listener, Message};
 use vlan_bridge_kernel::probe::{announcement, question, tagged};
-use vlan_bridge_kernel::{Interface, PacketSocket};
+use vlan_bridge_kernel::{PacketInterface, PacketSocket};
 
 use crate::{in_namespace, index, ip, run};
 
@@ -42,7 +42,7 @@ async fn settle(listener: &mut Listener, from: &PacketSocket, own: bool) {
 }
 
 fn socket(name: &str) -> PacketSocket {
-    PacketSocket::open(Interface::find(name).unwrap().unwrap(), 0).unwrap()
+    PacketSocket::open(PacketInterface::find(name).unwrap().unwrap(), 0).unwrap()
 }
 
 async fn heard(listener: &mut Listener) -> Frame {
@@ -73,7 +73,7 @@ fn announcements_of_any_mac_are_heard_with_their_vlan() {
     in_namespace(|| async {
         let (mut listener, _) = segment().await;
         let [there, here] =
-            ["b", "a"].map(|end| FrameAnnouncer::open(Interface::find(end).unwrap().unwrap()).unwrap());
+            ["b", "a"].map(|end| FrameAnnouncer::open(PacketInterface::find(end).unwrap().unwrap()).unwrap());
         for address in ["10.0.0.5", "2001:db8::5"] {
             let address = address.parse().unwrap();
             for tag in [None, Some(100)] {

@@ -48,5 +48,5 @@ fn ip(lines: &str) {
 }
 
 fn index(name: &str) -> u32 {
-    vlan_bridge_kernel::Interface::find(name).unwrap().unwrap().index as u32
+    vlan_bridge_kernel::PacketInterface::find(name).unwrap().unwrap().index as u32
 }

@@ -1,6 +1,6 @@
 //! What the kernel announces.
 
-use vlan_bridge_kernel::monitor::{Announcement, Link, Monitor, NftObject, Subsystem};
+use vlan_bridge_kernel::monitor::{Announcement, LinkState, Monitor, NftObject, Subsystem};
 
 use crate::{in_namespace, index, ip, run};
 
@@ -15,7 +15,7 @@ async fn until(monitor: &mut Monitor, wanted: impl Fn(&Announcement) -> bool) ->
     }
 }
 
-fn link(announcement: &Announcement) -> Option<&Link> {
+fn link(announcement: &Announcement) -> Option<&LinkState> {
     match announcement {
         Announcement::Link(link) => Some(link),
         _ => None,
@@ -36,7 +36,7 @@ fn a_bridge_and_its_port_are_announced() {
             link set dev br up\nlink set dev q up",
         );
         let (port, bridge) = (index("p"), index("br"));
-        let enslaved = |link: &Link| link.index == port && link.master == Some(bridge) && link.carrier;
+        let enslaved = |link: &LinkState| link.index == port && link.master == Some(bridge) && link.carrier;
         let seen = until(&mut monitor, |found| link(found).is_some_and(enslaved)).await;
         let last = link(seen.last().unwrap()).unwrap();
         assert_eq!((&*last.name, &*last.kind, last.up, last.mtu), ("p", "veth", true, 1500));
@@ -47,7 +47,7 @@ fn a_bridge_and_its_port_are_announced() {
         let left = Announcement::Port { index: port, bridge: Some(bridge), gone: true };
         until(&mut monitor, |found| *found == left).await;
         run("ip link del dev p");
-        let removed = |link: &Link| link.index == port && link.gone;
+        let removed = |link: &LinkState| link.index == port && link.gone;
         let seen = until(&mut monitor, |found| link(found).is_some_and(removed)).await;
         // The end of the port is not the end of a link.
         assert_eq!(seen.iter().filter_map(link).filter(|link| link.gone).count(), 1, "{seen:#?}");

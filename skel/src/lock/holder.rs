@@ -13,10 +13,10 @@ const MAX_COMMAND_LINE: usize = 120;
 
 /// The processes that hold a lock, as far as this PID namespace shows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holders(Vec<Holder>);
+pub struct Holders(Vec<HolderProcess>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Holder {
+struct HolderProcess {
     pid: u32,
     name: String,
     command: String,
@@ -31,7 +31,7 @@ impl Holders {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let holders = pids.filter(|pid| holds(*pid, wanted)).take(MAX_NAMED);
-        Holders(holders.map(Holder::of).collect())
+        Holders(holders.map(HolderProcess::of).collect())
     }
 }
 
@@ -51,10 +51,10 @@ fn is_locked(about: &str) -> bool {
     about.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK"))
 }
 
-impl Holder {
-    fn of(pid: u32) -> Holder {
+impl HolderProcess {
+    fn of(pid: u32) -> HolderProcess {
         let read = |what: &str| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
-        Holder { pid, name: printable(&read("comm")), command: printable(&read("cmdline")) }
+        HolderProcess { pid, name: printable(&read("comm")), command: printable(&read("cmdline")) }
     }
 }
 
@@ -100,8 +100,8 @@ mod tests {
     fn a_message_is_one_line_and_names_the_process_or_says_why_not() {
         assert_eq!(printable(b"sh\0-c\0a\x1b[1m\nb\0"), "sh -c a [1m b");
         assert_eq!(printable(&[b'x'; 500]).len(), MAX_COMMAND_LINE);
-        let sleep = Holder { pid: 7, name: "sleep".into(), command: "sleep 300".into() };
-        let kernel = Holder { pid: 8, name: "kworker".into(), command: String::new() };
+        let sleep = HolderProcess { pid: 7, name: "sleep".into(), command: "sleep 300".into() };
+        let kernel = HolderProcess { pid: 8, name: "kworker".into(), command: String::new() };
         assert_eq!(
             Holders(vec![sleep, kernel]).to_string(),
             "process 7 (sleep: sleep 300), process 8 (kworker)"

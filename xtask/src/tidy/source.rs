@@ -133,14 +133,14 @@ fn is_rust(path: &str) -> bool {
     path.ends_with(".rs")
 }
 
-fn is_product(path: &str) -> bool {
+pub(super) fn is_product(path: &str) -> bool {
     is_rust(path)
         && ["cni-plugin/src/", "conf/src/", "ctl/src/", "ipam/src/", "kernel/src/", "skel/src/"]
             .iter()
             .any(|dir| path.starts_with(dir))
 }
 
-fn is_test_file(path: &str) -> bool {
+pub(super) fn is_test_file(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.contains("/tests/")
 }
 

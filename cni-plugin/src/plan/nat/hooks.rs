@@ -17,7 +17,7 @@ pub(super) const BEFORE_SNAT: i32 = SNAT - 1;
 pub(crate) const BEFORE_FILTER: i32 = -1;
 
 /// A chain at a hook, with its rules.
-pub(super) struct Hooked {
+pub(super) struct ChainWithRules {
     pub name: &'static str,
     pub hook: Hook,
     pub rules: Vec<Vec<Expr>>,

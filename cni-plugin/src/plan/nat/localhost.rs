@@ -12,7 +12,7 @@ use kernel::nft::{
     Base, Ct, Expr, Field, Hook, HookPoint, MapOf, Meta, Reg, Set, TableFamily, Type, Verdict,
 };
 
-use super::hooks::{DNATED, Hooked, RAW, SNAT};
+use super::hooks::{ChainWithRules, DNATED, RAW, SNAT};
 use super::matches::{address, connection, family, from_outside, outside, protocol, set_address, within};
 
 /// Maps a host port of all addresses to the node's source address for connections to it at 127.0.0.0/8.
@@ -42,9 +42,9 @@ fn net() -> IpNet {
 
 /// Drops packets from and to 127.0.0.0/8 that arrive on a device, whatever the sysctls are. The kernel
 /// would detect such a martian only after its destination has become a pod's address.
-pub(super) fn drop_external() -> Hooked {
+pub(super) fn drop_external() -> ChainWithRules {
     let rule = |field| [from_outside(), within(field, &net()), vec![Expr::Verdict(Verdict::Drop)]].concat();
-    Hooked {
+    ChainWithRules {
         name: "raw",
         hook: Hook { kind: "filter", point: HookPoint::Prerouting, priority: RAW },
         rules: vec![rule(Field::Destination), rule(Field::Source)],
@@ -52,7 +52,7 @@ pub(super) fn drop_external() -> Hooked {
 }
 
 /// Changes the source of packets to such a port, before connection tracking.
-pub(super) fn outgoing() -> Hooked {
+pub(super) fn outgoing() -> ChainWithRules {
     let one = IpNet::from(IpAddr::from([127, 0, 0, 1]));
     let key = |first| {
         [
@@ -68,7 +68,7 @@ pub(super) fn outgoing() -> Hooked {
     let mut all_addresses = [within(Field::Source, &one), within(Field::Destination, &net())].concat();
     all_addresses.extend(key(0));
     all_addresses.extend(look_up(PORTS));
-    Hooked {
+    ChainWithRules {
         name: "from-localhost",
         hook: Hook { kind: "filter", point: HookPoint::Output, priority: RAW },
         rules: vec![one_address, all_addresses],
@@ -82,7 +82,7 @@ pub(super) fn not_translated() -> Vec<Expr> {
 
 /// Changes the destination of answers after connection tracking has restored their source. In ICMP errors
 /// about packets to such a port, changes the source of the quoted packet.
-pub(super) fn incoming() -> Hooked {
+pub(super) fn incoming() -> ChainWithRules {
     let localhost = || Expr::Load { value: vec![127, 0, 0, 1], to: Reg(0) };
     let mut answer =
         vec![Expr::Ct { key: Ct::Direction, to: Reg(0) }, Expr::Equal { reg: Reg(0), value: vec![REPLY] }];
@@ -110,7 +110,7 @@ pub(super) fn incoming() -> Hooked {
             pseudo_header: false,
         },
     ]);
-    Hooked {
+    ChainWithRules {
         name: "to-localhost",
         hook: Hook { kind: "filter", point: HookPoint::Input, priority: SNAT + 1 },
         rules: vec![answer, about],

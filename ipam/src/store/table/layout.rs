@@ -9,7 +9,7 @@ pub(super) const ENTRY: u64 = 16;
 
 /// The state of one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum State {
+pub(super) enum AddressState {
     /// Never assigned.
     #[default]
     Fresh,
@@ -19,7 +19,7 @@ pub(super) enum State {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Entry {
-    pub(super) state: State,
+    pub(super) state: AddressState,
     /// When it became free, in tenths of a second since the boot.
     pub(super) at: u32,
     /// Free: the next address in the queue. Held: the end of its run of held addresses when the table was
@@ -72,18 +72,18 @@ impl Head {
 impl Entry {
     pub(super) fn decode(bytes: &[u8; ENTRY as usize]) -> Entry {
         let state = match bytes[0] {
-            1 => State::Held,
-            2 => State::Free,
-            _ => State::Fresh,
+            1 => AddressState::Held,
+            2 => AddressState::Free,
+            _ => AddressState::Fresh,
         };
         Entry { state, at: word(bytes, 1), next: word(bytes, 2), previous: word(bytes, 3) }
     }
 
     pub(super) fn encode(&self) -> [u8; ENTRY as usize] {
         let state = match self.state {
-            State::Fresh => 0,
-            State::Held => 1,
-            State::Free => 2,
+            AddressState::Fresh => 0,
+            AddressState::Held => 1,
+            AddressState::Free => 2,
         };
         let mut bytes = [0; ENTRY as usize];
         bytes

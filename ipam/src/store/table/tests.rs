@@ -1,4 +1,4 @@
-//! Tests of [`Table`], each with its own file.
+//! Tests of [`RangeTable`], each with its own file.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,9 +14,9 @@ impl Place {
         Place(std::env::temp_dir().join(format!("ipam-table-{}-{next}", std::process::id())))
     }
 
-    fn make(&self, span: &str, held: &[&str], last: Option<&str>, now: u32) -> Table {
+    fn make(&self, span: &str, held: &[&str], last: Option<&str>, now: u32) -> RangeTable {
         let held = held.iter().map(|addr| ip(addr)).collect();
-        Table::make(&self.0, AddressRange::parse(span).unwrap(), &held, last.map(ip), now).unwrap()
+        RangeTable::make(&self.0, AddressRange::parse(span).unwrap(), &held, last.map(ip), now).unwrap()
     }
 }
 
@@ -31,7 +31,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// Takes addresses until there is none left, as claims do.
-fn take_all(table: &mut Table, refused: &str) -> Vec<String> {
+fn take_all(table: &mut RangeTable, refused: &str) -> Vec<String> {
     let offered = |addr| if refused.parse() == Ok(addr) { Offer::NotUntil(addr) } else { Offer::Yes };
     let mut taken = Vec::new();
     loop {
@@ -55,7 +55,7 @@ fn fresh_ones_first_and_then_the_longest_free() {
     table.hold(ip("10.0.0.1")).unwrap();
     table.free(ip("10.0.0.1"), 40).unwrap();
     table.flush().unwrap();
-    let mut table = Table::open(&place.0, AddressRange::parse("10.0.0.1-10.0.0.6").unwrap()).unwrap();
+    let mut table = RangeTable::open(&place.0, AddressRange::parse("10.0.0.1-10.0.0.6").unwrap()).unwrap();
     assert_eq!(take_all(&mut table, ""), ["5", "4", "1"], "3 was passed");
 }
 
@@ -92,7 +92,7 @@ fn a_long_run_of_held_addresses_is_passed_in_one_step() {
     let held: BTreeSet<IpAddr> =
         (0..60_000u32).map(|i| Ipv4Addr::from_bits(0x0a00_0001 + i).into()).collect();
     let span = AddressRange::parse("10.0.0.1-10.0.255.254").unwrap();
-    let mut table = Table::make(&place.0, span, &held, None, 0).unwrap();
+    let mut table = RangeTable::make(&place.0, span, &held, None, 0).unwrap();
     let asked = std::cell::Cell::new(0);
     let first = table.fresh(|_| {
         asked.set(asked.get() + 1);
@@ -119,10 +119,10 @@ fn a_huge_range_costs_little() {
 fn what_is_no_table_is_none() {
     let place = Place::new();
     let span = AddressRange::parse("10.0.0.1-10.0.0.6").unwrap();
-    assert!(Table::open(&place.0, span).is_none());
+    assert!(RangeTable::open(&place.0, span).is_none());
     for bytes in [&b""[..], b"vbrange1", &[0; 200], &[0xff; 200]] {
         std::fs::write(&place.0, bytes).unwrap();
-        assert!(Table::open(&place.0, span).is_none());
+        assert!(RangeTable::open(&place.0, span).is_none());
         assert_eq!(take_all(&mut place.make("10.0.0.1-10.0.0.6", &[], None, 0), "").len(), 6);
     }
     for name in ["", "a-b", "10.0.0.1", "10.0.0.1-2001:db8::1", "10.0.0.2-10.0.0.1"] {

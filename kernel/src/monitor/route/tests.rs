@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::monitor::{Subsystem, read as read_all};
-use crate::netfilter::message::Message;
+use crate::netfilter::message::MessageBuilder;
 
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 
 /// A message whose fixed header begins with the family. The header's other bytes follow.
-fn message(kind: u16, family: u8, header: &[u8], fill: impl FnOnce(&mut Message)) -> Vec<u8> {
-    let mut message = Message::new(kind, 0, 0, family, 0);
+fn message(kind: u16, family: u8, header: &[u8], fill: impl FnOnce(&mut MessageBuilder)) -> Vec<u8> {
+    let mut message = MessageBuilder::new(kind, 0, 0, family, 0);
     message.raw(header);
     fill(&mut message);
     message.finish()
@@ -41,8 +41,8 @@ fn bond(family: u8) -> Vec<u8> {
     })
 }
 
-fn bond0() -> Link {
-    Link {
+fn bond0() -> LinkState {
+    LinkState {
         index: 7,
         name: "bond0".into(),
         gone: false,
@@ -73,7 +73,7 @@ fn a_parent_in_another_namespace_is_no_parent_here() {
             });
         });
     });
-    let expected = Link {
+    let expected = LinkState {
         index: 8,
         name: "v".into(),
         gone: true,

@@ -1,6 +1,6 @@
 //! Encodes expressions of rules as netlink attributes.
 
-use crate::netfilter::message::{Message, attribute, attributes, number, text};
+use crate::netfilter::message::{MessageBuilder, attribute, attributes, number, text};
 use crate::nft::{Expr, Field, Match, Meta, Reg, Verdict};
 
 const NAME: u16 = 1;
@@ -17,10 +17,10 @@ fn number_of(reg: Reg) -> u32 {
     FIRST_REGISTER + reg.0
 }
 
-type Fill<'a> = Box<dyn FnOnce(&mut Message) + 'a>;
+type Fill<'a> = Box<dyn FnOnce(&mut MessageBuilder) + 'a>;
 
 /// Name and attributes of an expression (`NFTA_EXPR_*`).
-pub(super) fn encode(item: &mut Message, expr: &Expr) {
+pub(super) fn encode(item: &mut MessageBuilder, expr: &Expr) {
     let (name, fill): (&str, Fill<'_>) = match expr {
         Expr::Meta { key, to } => ("meta", Box::new(|m| load(m, *key as u32, *to))),
         Expr::Ct { key, to } => ("ct", Box::new(|m| load_ct(m, *key as u32, *to))),
@@ -58,28 +58,28 @@ pub(super) fn encode(item: &mut Message, expr: &Expr) {
 }
 
 /// `NFTA_META_DREG`, `_KEY`
-fn load(m: &mut Message, key: u32, to: Reg) {
+fn load(m: &mut MessageBuilder, key: u32, to: Reg) {
     m.number(1, number_of(to)).number(2, key);
 }
 
 /// `NFTA_CT_DREG`, `_KEY`
-fn load_ct(m: &mut Message, key: u32, to: Reg) {
+fn load_ct(m: &mut MessageBuilder, key: u32, to: Reg) {
     m.number(1, number_of(to)).number(2, key);
 }
 
 /// `NFTA_META_KEY`, `_SREG`
-fn set_mark(m: &mut Message, from: Reg) {
+fn set_mark(m: &mut MessageBuilder, from: Reg) {
     m.number(2, Meta::Mark as u32).number(3, number_of(from));
 }
 
 /// `NFTA_PAYLOAD_DREG`, `_BASE`, `_OFFSET`, `_LEN`
-fn payload(m: &mut Message, base: u32, offset: u32, length: u32, to: Reg) {
+fn payload(m: &mut MessageBuilder, base: u32, offset: u32, length: u32, to: Reg) {
     m.number(1, number_of(to)).number(2, base).number(3, offset).number(4, length);
 }
 
 /// `NFTA_PAYLOAD_BASE`, `_OFFSET`, `_LEN`, `_SREG`, `_CSUM_TYPE`, `_CSUM_OFFSET`, `_CSUM_FLAGS`
 fn set_payload(
-    m: &mut Message,
+    m: &mut MessageBuilder,
     base: u32,
     [offset, length]: [u32; 2],
     from: Reg,
@@ -94,12 +94,12 @@ fn set_payload(
 }
 
 /// `NFTA_EXTHDR_DREG`, `_TYPE`, `_OFFSET`, `_LEN`
-fn extension(m: &mut Message, header: u8, offset: u32, length: u32, to: Reg) {
+fn extension(m: &mut MessageBuilder, header: u8, offset: u32, length: u32, to: Reg) {
     m.number(1, number_of(to)).bytes(2, &[header]).number(3, offset).number(4, length);
 }
 
 /// `NFTA_FIB_DREG`, `_RESULT`, `_FLAGS`
-fn address_type(m: &mut Message, of: Field, to: Reg) {
+fn address_type(m: &mut MessageBuilder, of: Field, to: Reg) {
     const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
     let flag = match of {
         Field::Source => 1,
@@ -109,18 +109,18 @@ fn address_type(m: &mut Message, of: Field, to: Reg) {
 }
 
 /// `NFTA_BITWISE_SREG`, `_DREG`, `_LEN`, `_MASK`, `_XOR`
-fn bitwise(m: &mut Message, reg: Reg, mask: &[u8], xor: &[u8]) {
+fn bitwise(m: &mut MessageBuilder, reg: Reg, mask: &[u8], xor: &[u8]) {
     m.number(1, number_of(reg)).number(2, number_of(reg)).number(3, mask.len() as u32);
     m.nested(4, |data| value(data, mask)).nested(5, |data| value(data, xor));
 }
 
 /// `NFTA_CMP_SREG`, `_OP`, `_DATA`
-fn compare(m: &mut Message, reg: Reg, differs: bool, with: &[u8]) {
+fn compare(m: &mut MessageBuilder, reg: Reg, differs: bool, with: &[u8]) {
     m.number(1, number_of(reg)).number(2, u32::from(differs)).nested(3, |data| value(data, with));
 }
 
 /// `NFTA_LOOKUP_SET`, `_SREG`, `_DREG`
-fn lookup(m: &mut Message, key: Reg, set: &str, to: Option<u32>) {
+fn lookup(m: &mut MessageBuilder, key: Reg, set: &str, to: Option<u32>) {
     m.text(1, set).number(2, number_of(key));
     if let Some(to) = to {
         m.number(3, to);
@@ -128,29 +128,29 @@ fn lookup(m: &mut Message, key: Reg, set: &str, to: Option<u32>) {
 }
 
 /// `NFTA_IMMEDIATE_DREG`, `_DATA`
-fn immediate(m: &mut Message, what: &Verdict) {
+fn immediate(m: &mut MessageBuilder, what: &Verdict) {
     m.number(1, VERDICT_REGISTER).nested(2, |data| verdict(data, what));
 }
 
 /// `NFTA_IMMEDIATE_DREG`, `_DATA`
-fn load_value(m: &mut Message, bytes: &[u8], to: Reg) {
+fn load_value(m: &mut MessageBuilder, bytes: &[u8], to: Reg) {
     m.number(1, number_of(to)).nested(2, |data| value(data, bytes));
 }
 
 /// `NFTA_NAT_TYPE`, `_FAMILY`, `_REG_ADDR_MIN`, `_REG_PROTO_MIN`
-fn dnat(m: &mut Message, family: u32, address: Reg, port: Reg) {
+fn dnat(m: &mut MessageBuilder, family: u32, address: Reg, port: Reg) {
     const NFT_NAT_DNAT: u32 = 1;
     m.number(1, NFT_NAT_DNAT).number(2, family).number(3, number_of(address)).number(5, number_of(port));
 }
 
 /// The same without a port.
-fn snat(m: &mut Message, family: u32, address: Reg) {
+fn snat(m: &mut MessageBuilder, family: u32, address: Reg) {
     const NFT_NAT_SNAT: u32 = 0;
     m.number(1, NFT_NAT_SNAT).number(2, family).number(3, number_of(address));
 }
 
 /// `NFTA_MATCH_NAME`, `_REV`, `_INFO`
-fn put_match(m: &mut Message, what: &Match) {
+fn put_match(m: &mut MessageBuilder, what: &Match) {
     m.text(1, &what.name).number(2, what.revision).bytes(3, &what.info);
 }
 
@@ -170,12 +170,12 @@ pub(in crate::nft) fn decode(list: &[u8]) -> (Vec<String>, Vec<Match>) {
 }
 
 /// `NFTA_DATA_VALUE`
-fn value(data: &mut Message, bytes: &[u8]) {
+fn value(data: &mut MessageBuilder, bytes: &[u8]) {
     data.bytes(super::attr::DATA_VALUE, bytes);
 }
 
 /// `NFTA_DATA_VERDICT` with `NFTA_VERDICT_CODE`, `_CHAIN`
-pub(super) fn verdict(data: &mut Message, what: &Verdict) {
+pub(super) fn verdict(data: &mut MessageBuilder, what: &Verdict) {
     let (code, chain): (i32, Option<&str>) = match what {
         Verdict::Drop => (0, None),
         Verdict::Accept => (1, None),
