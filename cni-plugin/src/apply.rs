@@ -37,6 +37,11 @@ pub async fn ensure_uplink(conn: &Conn, network: &Network) -> Result<BridgeAndUp
     Ok(observe::uplink(conn, network).await?)
 }
 
+/// The steps that [`ensure_uplink`] would apply. Changes nothing and takes no lock.
+pub async fn missing(conn: &Conn, network: &Network) -> Result<Vec<Step>, CniError> {
+    Ok(uplink::plan(network, &observe::uplink_and_surroundings(conn, network).await?)?.steps)
+}
+
 /// The same, but always observes in detail. Returns the applied steps.
 pub async fn ensure_uplink_and_report(conn: &Conn, network: &Network) -> Result<Vec<Step>, CniError> {
     let _lock = NodeLock::acquire()?;

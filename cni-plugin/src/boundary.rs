@@ -17,6 +17,7 @@ use kernel::{Conn, NetError, link};
 use crate::lock::RecordLock;
 use crate::plan::boundary::{self as plan, FORWARD, TABLE};
 use crate::record::{create_folder, node_folder, remove_file_if_any};
+use crate::repairs::{Repairs, Subject};
 
 /// Called before a pod of this network is attached. Makes sure that the node forwards nothing from the
 /// network, or forwards again if the configuration now wants that. Restores missing rules.
@@ -65,24 +66,26 @@ pub async fn remove_absent(node: &Conn, network: &Network) -> Result<(), CniErro
 
 /// Restores rules that a firewall restart removed. Errors are logged and do not fail the call.
 pub fn repair_and_log() {
-    if let Err(e) = repair() {
-        log::error!("{e}");
-    }
+    let mut repairs = Repairs::of_everything();
+    let outcome = repair(&mut repairs);
+    repairs.note(Subject::Boundary, outcome);
+    repairs.log_failures();
 }
 
-/// The same. Returns a description of the repair.
-pub fn repair() -> Result<Option<String>, CniError> {
+/// The same.
+pub fn repair(repairs: &mut Repairs<'_>) -> Result<(), CniError> {
     let devices = Devices::of_this_node()?;
     let all = devices.all();
     if all.is_empty() || plan::is_whole(&rule_comments(&Nft::open()?)?, &all) {
-        return Ok(None);
+        return Ok(());
     }
-    let _lock = RecordLock::exclusive()?;
-    let what =
-        "rules that keep the node from routing for its uplinks' networks were missing from the packet filter";
-    log::warn!("{what}: restoring them");
-    rebuild(&devices)?;
-    Ok(Some(what.to_owned()))
+    let lost = vec![format!("rules were missing from table {TABLE}")];
+    if repairs.permits(&Subject::Boundary, &lost) {
+        let _lock = RecordLock::exclusive()?;
+        rebuild(&devices)?;
+        repairs.restored(&Subject::Boundary, lost);
+    }
+    Ok(())
 }
 
 /// Rewrites the table for all devices. The rule of a device that is gone matches nothing. The caller holds

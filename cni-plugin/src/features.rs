@@ -8,7 +8,7 @@
 //! | `detach` | DEL, and an ADD that finds leftovers: removes what one attachment has |
 //! | `collect`, `remove_stale` | GC: removes leftovers of attachments that are gone |
 //! | `repair_and_log` | every ADD, DEL and GC: restores what other programs removed, of any attachment |
-//! | `repair` | `vlan-bridgectl repair`: the same with more checks; returns descriptions |
+//! | `repair` | `vlan-bridgectl repair` and the agent: the same with more checks, see [`Repairs`] |
 
 use cni_conf::cni::error::CniError;
 use cni_conf::cni::result::AddResult;
@@ -17,6 +17,7 @@ use kernel::link::Link;
 use kernel::remove::DeferredClose;
 
 use crate::ownership::Attachment;
+use crate::repairs::{Repairs, Subject};
 use crate::{boundary, guard, host_access, nat, ports, record};
 
 /// The features that an attachment may have according to its configuration. Its records may show more.
@@ -105,31 +106,24 @@ pub async fn repair_links_and_log(node: &Conn, seen: Option<&Link>) {
     host_access::repair_and_log(node).await;
 }
 
-/// Restores everything that a CHECK of any of the node's attachments would report, except inside the pods'
-/// network namespaces. Returns descriptions of the repairs, and the errors. Takes the same locks as ADD and
-/// DEL.
+/// Restores what `repairs` permits of everything that a CHECK of any of the node's attachments would report,
+/// except inside the pods' network namespaces. Takes the same locks as ADD and DEL.
 ///
 /// # Errors
 /// No netlink socket could be opened.
-pub async fn repair_all() -> Result<(Vec<String>, Vec<CniError>), CniError> {
+pub async fn repair(repairs: &mut Repairs<'_>) -> Result<(), CniError> {
     let node = Conn::open()?;
-    let (mut repaired, mut failed) = (Vec::new(), Vec::new());
-    let mut note = |outcome: Result<Vec<String>, CniError>| match outcome {
-        Ok(what) => repaired.extend(what),
-        Err(e) => failed.push(e),
-    };
     // The order matters: routes need their bridge, and rules refer to ports and devices by name.
-    note(guard::repair(&node).await);
-    note(boundary::repair().map(|what| what.into_iter().collect()));
-    match ports::repair(&node).await {
-        Ok((what, errors)) => {
-            note(Ok(what));
-            errors.into_iter().for_each(|e| note(Err(e)));
-        }
-        Err(e) => note(Err(e)),
-    }
-    note(host_access::repair(&node, true).await);
-    note(nat::repair(&node).await);
-    note(record::prune().map(|()| Vec::new()));
-    Ok((repaired, failed))
+    let outcome = guard::repair(&node, repairs).await;
+    repairs.note(Subject::Guards, outcome);
+    let outcome = boundary::repair(repairs);
+    repairs.note(Subject::Boundary, outcome);
+    let outcome = ports::repair(&node, repairs).await;
+    repairs.note(Subject::Ports, outcome);
+    let outcome = host_access::repair(&node, true, repairs).await;
+    repairs.note(Subject::AllHostRoutes, outcome);
+    let outcome = nat::repair(&node, repairs).await;
+    repairs.note(Subject::Nat, outcome);
+    repairs.note(Subject::Records, record::prune());
+    Ok(())
 }

@@ -25,6 +25,7 @@ use crate::plan::guard::ruleset::{self, MACS, PORTS, TABLE};
 use crate::plan::guard::{Limits, Port, describe_element, elements};
 use crate::plan::nat::element_comment;
 use crate::record::{GuardRecord, Records};
+use crate::repairs::{Repairs, Subject};
 
 /// How often an ADD retries if the table disappears before it is used.
 const ATTEMPTS: usize = 20;
@@ -308,18 +309,20 @@ pub async fn repair_and_log(node: &Conn) {
     }
 }
 
-/// Restores what is missing from any pod's guard, and returns descriptions of it.
-pub async fn repair(node: &Conn) -> Result<Vec<String>, CniError> {
+/// Restores what is missing from any pod's guard.
+pub async fn repair(node: &Conn, repairs: &mut Repairs<'_>) -> Result<(), CniError> {
     let records = Records::of_this_node()?;
     if records.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let veths = records.veths();
     let lost = broken(veths.iter().map(String::as_str))?;
-    if !lost.is_empty() {
+    let lost: Vec<String> = lost.into_iter().map(|(veth, what)| format!("{veth}: {what}")).collect();
+    if !lost.is_empty() && repairs.permits(&Subject::Guards, &lost) {
         GuardTable { nft: Nft::open()?, records }.rebuild(node, false).await?;
+        repairs.restored(&Subject::Guards, lost);
     }
-    Ok(lost.into_iter().map(|(veth, what)| format!("{veth}: {what}")).collect())
+    Ok(())
 }
 
 /// Removes our table, for uninstall. A kernel without nf_tables has none.

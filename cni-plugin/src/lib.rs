@@ -19,6 +19,7 @@ pub mod ports;
 mod random;
 pub mod record;
 mod refused;
+pub mod repairs;
 mod requested_mac;
 pub mod trunk;
 mod undo;

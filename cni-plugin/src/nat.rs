@@ -31,6 +31,7 @@ use crate::lock::RecordLock;
 use crate::plan::nat::ruleset::{self, TABLE};
 use crate::plan::nat::{self as plan, SUBNET_CHAINS, localhost};
 use crate::record::{NatRecord, Records};
+use crate::repairs::Repairs;
 
 /// The node's packet filter and the records of the attachments in it.
 #[derive(Debug)]
@@ -289,18 +290,16 @@ pub async fn repair_and_log(node: &Conn, gone: Option<&str>) {
     }
 }
 
-/// Restores everything that a CHECK of any attachment would report, and returns descriptions of it.
-pub async fn repair(node: &Conn) -> Result<Vec<String>, CniError> {
+/// Restores everything that a CHECK of any attachment would report.
+pub async fn repair(node: &Conn, repairs: &mut Repairs<'_>) -> Result<(), CniError> {
     let nat = Nat::open()?;
-    let mut repaired = Vec::new();
     if !nat.records.are_absent() {
-        repaired = nat.repair(node).await?;
+        nat.repair(node, repairs).await?;
     } else if nat.nft.has_table(TABLE).is_err() {
         // A kernel without nf_tables has no such rules.
-        return Ok(repaired);
+        return Ok(());
     }
-    repaired.extend(nat.repair_bridged(node).await?);
-    Ok(repaired)
+    nat.repair_bridged(node, repairs).await
 }
 
 /// Removes rules that stayed only for bridged pods, after the last of these pods. If two pods go at once,

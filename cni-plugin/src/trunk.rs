@@ -32,34 +32,57 @@ pub async fn join_and_report(
     host: &Link,
 ) -> Result<(Option<Link>, Vec<Step>), CniError> {
     let node_side = network.node_side();
-    let uplink = network.trunk();
-    if uplink.is_none() && node_side.is_none() {
+    if network.trunk().is_none() && node_side.is_none() {
         return Ok((None, Vec::new()));
     }
     let _lock = NodeLock::acquire()?;
-    let find = async |name: &str| link::by_name(node, name).await?.ok_or_else(|| NetError::gone(name));
-    let bridge = find(&network.bridge).await?;
-    let master = match &uplink {
-        Some(trunk) => Some(find(&trunk.master).await?),
+    let Joining { bridge, master, seen, steps } = joining(node, network).await?;
+    if let Some(master) = &master {
+        note_added(network, &bridge, master, host, &seen)?;
+    }
+    apply_all(node, &steps).await?;
+    let side = match &node_side {
+        Some((name, _)) => Some(find(node, name).await?),
         None => None,
     };
-    let side = match &node_side {
-        Some((name, _)) => link::by_name(node, name).await?,
+    Ok((side, steps))
+}
+
+/// The steps that [`join`] would apply. Changes nothing and takes no lock.
+pub async fn missing(node: &Conn, network: &Network) -> Result<Vec<Step>, CniError> {
+    if network.trunk().is_none() && network.node_side().is_none() {
+        return Ok(Vec::new());
+    }
+    Ok(joining(node, network).await?.steps)
+}
+
+/// What is there of a trunk, and the steps that a port's VLANs need.
+struct Joining {
+    bridge: Link,
+    master: Option<Link>,
+    seen: Vec<Memberships>,
+    steps: Vec<Step>,
+}
+
+async fn joining(node: &Conn, network: &Network) -> Result<Joining, NetError> {
+    let bridge = find(node, &network.bridge).await?;
+    let master = match network.trunk() {
+        Some(trunk) => Some(find(node, &trunk.master).await?),
+        None => None,
+    };
+    let side = match network.node_side() {
+        Some((name, _)) => link::by_name(node, &name).await?,
         None => None,
     };
     let seen = port::vlans(node).await?;
     // Only services and host ports need the dummy address.
     let has_address = !network.has_nat() || !addr::list(node, bridge.index).await?.is_empty();
     let steps = vlan::join(network, &bridge, master.as_ref(), side.as_ref(), has_address, &seen);
-    if let Some(master) = &master {
-        note_added(network, &bridge, master, host, &seen)?;
-    }
-    apply_all(node, &steps).await?;
-    let side = match &node_side {
-        Some((name, _)) => Some(find(name).await?),
-        None => None,
-    };
-    Ok((side, steps))
+    Ok(Joining { bridge, master, seen, steps })
+}
+
+async fn find(node: &Conn, name: &str) -> Result<Link, NetError> {
+    link::by_name(node, name).await?.ok_or_else(|| NetError::gone(name))
 }
 
 /// Records the VLANs that this ADD is about to add to the uplink. A bridge without such records may already

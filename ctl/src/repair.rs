@@ -6,7 +6,8 @@ use anyhow::Result;
 use cni_conf::cni::error::CniError;
 use kernel::Conn;
 use serde_json::json;
-use vlan_bridge::boundary;
+use vlan_bridge::repairs::Repairs;
+use vlan_bridge::{boundary, features};
 
 use crate::args::{Output, Repair};
 use crate::facts::Facts;
@@ -15,12 +16,17 @@ use crate::{doctor, node, observe, output};
 /// Runs the verb. Returns false if something could not be restored, or a check still fails.
 pub(crate) fn run(args: &Repair, out: &mut dyn Write) -> Result<bool> {
     let runtime = node::runtime()?;
-    let (mut repaired, mut failed) = runtime.block_on(vlan_bridge::features::repair_all())?;
+    let mut repairs = Repairs::of_everything();
+    runtime.block_on(features::repair(&mut repairs))?;
+    let mut repaired: Vec<String> =
+        repairs.restored.iter().map(|(subject, what)| format!("{subject}: {what}")).collect();
+    let mut failed: Vec<String> =
+        repairs.failed.iter().map(|(subject, error)| format!("{subject}: not restored: {error}")).collect();
     let mut facts = observe::gather(None, None, &[])?;
     if !facts.open_uplinks.is_empty() {
         match runtime.block_on(close_uplinks(&facts)) {
             Ok(closed) => repaired.extend(closed),
-            Err(error) => failed.push(error),
+            Err(error) => failed.push(error.to_string()),
         }
         facts = observe::gather(None, None, &[])?;
     }

@@ -17,22 +17,26 @@ use kernel::{Conn, NetError, NetlinkRequest, addr, link, neigh, route};
 use crate::lock::RecordLock;
 use crate::ownership::{Progress, metric_of};
 use crate::record::{HostRoutesRecord, Records};
+use crate::repairs::{Repairs, Subject};
 
 /// Restores missing routes from the node to pods of any network. Errors are logged and do not fail the
 /// call.
 pub async fn repair_and_log(node: &Conn) {
-    if let Err(e) = repair(node, false).await {
+    let mut repairs = Repairs::of_everything();
+    if let Err(e) = repair(node, false, &mut repairs).await {
         log::error!("could not restore the node's routes to its pods: {e}");
     }
+    repairs.log_failures();
 }
 
-/// Restores missing routes and returns descriptions of the repairs. With `neighbours`, neighbour entries
-/// are checked as well. They disappear without their routes only if someone flushes them.
-pub async fn repair(node: &Conn, neighbours: bool) -> Result<Vec<String>, CniError> {
-    let mut repaired = Vec::new();
+/// Restores missing routes. With `neighbours`, neighbour entries are checked as well. They disappear without
+/// their routes only if someone flushes them.
+pub async fn repair(node: &Conn, neighbours: bool, repairs: &mut Repairs<'_>) -> Result<(), CniError> {
     for (name, records) in Records::<HostRoutesRecord>::by_device()? {
         let Some(device) = link::by_name(node, &name).await?.filter(|device| device.up) else { continue };
-        if lost(node, &records, &device, neighbours).await?.is_empty() {
+        let subject = Subject::HostRoutes(name);
+        let missing = lost(node, &records, &device, neighbours).await?;
+        if missing.is_empty() || !repairs.permits(&subject, &[describe(missing.len())]) {
             continue;
         }
         let _lock = RecordLock::exclusive()?;
@@ -49,12 +53,14 @@ pub async fn repair(node: &Conn, neighbours: bool) -> Result<Vec<String>, CniErr
         }
         node.batch(&requests)?;
         if pods > 0 {
-            let what = format!("restored the node's missing routes to {pods} pods behind {name}");
-            log::warn!("{what}");
-            repaired.push(what);
+            repairs.restored(&subject, vec![describe(pods)]);
         }
     }
-    Ok(repaired)
+    Ok(())
+}
+
+fn describe(pods: usize) -> String {
+    format!("the node lacked routes or neighbour entries to {pods} pods")
 }
 
 /// The recorded veths with missing routes, and the addresses without a route. One list of the device's

@@ -14,12 +14,16 @@ use super::forward::{applies_to, drops, has_accept_rule, tables_accepting_everyt
 use crate::lock::RecordLock;
 use crate::plan::nat as plan;
 use crate::plan::nat::ruleset::{self, IPTABLES_FORWARD, TABLE};
+use crate::repairs::{Repairs, Subject};
 
 impl Nat {
     /// Installs accept rules for pods that were attached before a FORWARD policy of drop was set. Removes a
-    /// rule of ours that accepts everything, even if the node has no records. Returns descriptions of what
-    /// was wrong.
-    pub(super) async fn repair_bridged(&self, node: &Conn) -> Result<Vec<String>, CniError> {
+    /// rule of ours that accepts everything, even if the node has no records.
+    pub(super) async fn repair_bridged(
+        &self,
+        node: &Conn,
+        repairs: &mut Repairs<'_>,
+    ) -> Result<(), CniError> {
         let mut wrong: Vec<String> = tables_accepting_everything()?
             .into_iter()
             .map(|table| {
@@ -33,6 +37,9 @@ impl Nat {
                 wrong.push(what);
             }
         }
+        if wrong.is_empty() || !repairs.permits(&Subject::Nat, &wrong) {
+            return Ok(());
+        }
         if are_dropped {
             // The folder shows that there are rules to remove with the last pod.
             self.records.begin()?;
@@ -42,11 +49,12 @@ impl Nat {
                 changes.extend(ruleset::base_ruleset());
             }
             self.install_forward_rules(node, changes).await?;
-        } else if !wrong.is_empty() {
+        } else {
             let _lock = RecordLock::exclusive()?;
             self.nft.commit(&self.forward_deletions()?)?;
         }
-        Ok(wrong)
+        repairs.restored(&Subject::Nat, wrong);
+        Ok(())
     }
 
     /// Whether our rules in other tables are still needed after the last record: bridged pods that were

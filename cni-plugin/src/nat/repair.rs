@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use cni_conf::cni::error::CniError;
 use cni_conf::family::Family;
-use kernel::nft::Change;
-use kernel::nft::RefusedChange;
+use kernel::nft::{Change, RefusedChange};
 use kernel::{Conn, sysctl};
 
 use super::Nat;
@@ -15,6 +14,7 @@ use crate::lock::RecordLock;
 use crate::plan::nat as plan;
 use crate::plan::nat::ruleset::{self, TABLE};
 use crate::record::NatRecord;
+use crate::repairs::{Repairs, Subject};
 
 impl Nat {
     /// Makes the base rule set if it is damaged, with the elements of all live attachments except `but`, in
@@ -59,32 +59,41 @@ impl Nat {
         self.restore_shared(node).await
     }
 
-    /// Restores everything that a CHECK of any attachment would report, and returns descriptions of it.
-    pub(super) async fn repair(&self, node: &Conn) -> Result<Vec<String>, CniError> {
-        let mut repaired = Vec::new();
+    /// Restores everything that a CHECK of any attachment would report.
+    pub(super) async fn repair(&self, node: &Conn, repairs: &mut Repairs<'_>) -> Result<(), CniError> {
         for family in Family::BOTH {
             let needs = |record: &NatRecord| {
                 plan::is_routed(record)
                     && record.pod.addresses.iter().any(|net| Family::of_net(net) == family)
             };
             if self.records.all().iter().any(|(_, record)| needs(record)) && !sysctl::forwards(family)? {
-                sysctl::enable_forwarding(node, family).await?;
-                repaired.push(format!("forwarding of {family} was off"));
+                let what = vec![format!("forwarding of {family} was off")];
+                if repairs.permits(&Subject::Nat, &what) {
+                    sysctl::enable_forwarding(node, family).await?;
+                    repairs.restored(&Subject::Nat, what);
+                }
             }
         }
-        for (_, record) in self.records.all() {
-            self.exclude_service_addresses(node, &record).await?;
+        // Without the table, there is nothing to compare with. It comes back below.
+        let records = if self.is_whole()? { self.records.all() } else { Vec::new() };
+        for (veth, record) in records {
+            let changes = self.service_changes(node, &record).await?;
+            let what = vec![format!("{veth}: the addresses of services had changed")];
+            if !changes.is_empty() && repairs.permits(&Subject::Nat, &what) {
+                self.commit_tolerating(changes, RefusedChange::not_found)?;
+                repairs.restored(&Subject::Nat, what);
+            }
         }
         let lost = self.lost()?;
-        if lost.is_empty() {
-            return Ok(repaired);
+        if lost.is_empty() || !repairs.permits(&Subject::Nat, &lost) {
+            return Ok(());
         }
         self.restore(node, None).await?;
         if !self.lost()?.is_empty() {
             self.rebuild_all(node).await?;
         }
-        repaired.extend(lost);
-        Ok(repaired)
+        repairs.restored(&Subject::Nat, lost);
+        Ok(())
     }
 
     /// Describes what live attachments lack.

@@ -29,8 +29,22 @@ impl Nat {
         node: &Conn,
         record: &NatRecord,
     ) -> Result<(), CniError> {
+        let changes = self.service_changes(node, record).await?;
+        if changes.is_empty() {
+            Ok(())
+        } else {
+            self.commit_tolerating(changes, RefusedChange::not_found).map(drop)
+        }
+    }
+
+    /// What is missing for that in the packet filter.
+    pub(super) async fn service_changes(
+        &self,
+        node: &Conn,
+        record: &NatRecord,
+    ) -> Result<Vec<Change>, CniError> {
         if record.ports.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut changes = self.service_rules(&record.services)?;
         let wanted = addresses(node).await?;
@@ -44,11 +58,7 @@ impl Nat {
                 wanted.iter().filter(of_set).filter(|ip| !there.contains(&nft::address(**ip))).map(element),
             );
         }
-        if changes.is_empty() {
-            Ok(())
-        } else {
-            self.commit_tolerating(changes, RefusedChange::not_found).map(drop)
-        }
+        Ok(changes)
     }
 
     /// New rules for service networks.

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use cni_conf::cni::error::CniError;
+use cni_conf::network::Network;
 use kernel::link::Link;
 use kernel::{Conn, NetError, fdb, link, port};
 
@@ -11,33 +12,32 @@ use super::attached::{PortRecord, by_bridge};
 use super::{flags, is_limited, set_up};
 use crate::lock::RecordLock;
 use crate::ownership::{Attachment, Progress};
-use crate::plan::vlan;
+use crate::plan::{Step, vlan};
 use crate::record::Records;
+use crate::repairs::{Repairs, Subject};
 use crate::{apply, gateway, requested_mac, trunk};
 
 /// Restores ports of any network that are in no bridge any more. Errors are logged and do not fail the
 /// call. `seen` is a bridge that the caller has just looked up.
 pub async fn repair_missing(node: &Conn, seen: Option<&Link>) {
-    match restore(node, false, seen).await {
-        Ok((_, failed)) => failed.iter().for_each(|e| log::error!("{e}")),
-        Err(e) => log::error!("could not restore the ports of other pods: {e}"),
+    let mut repairs = Repairs::of_everything();
+    if let Err(e) = restore(node, false, seen, &mut repairs).await {
+        log::error!("could not restore the ports of other pods: {e}");
     }
+    repairs.log_failures();
 }
 
-/// The same with each port's settings, the bridge and its uplink. Returns descriptions of the repairs, and
-/// the errors.
-pub async fn repair(node: &Conn) -> Result<(Vec<String>, Vec<CniError>), CniError> {
-    restore(node, true, None).await
+/// The same with each port's settings, the bridge and its uplink.
+pub async fn repair(node: &Conn, repairs: &mut Repairs<'_>) -> Result<(), CniError> {
+    restore(node, true, None, repairs).await
 }
 
 async fn restore(
     node: &Conn,
     all: bool,
     seen: Option<&Link>,
-) -> Result<(Vec<String>, Vec<CniError>), CniError> {
-    let (mut repaired, mut failed) = (Vec::new(), Vec::new());
-    let not_restored =
-        |what: &str, e: CniError| CniError { msg: format!("{what} was not restored: {}", e.msg), ..e };
+    repairs: &mut Repairs<'_>,
+) -> Result<(), CniError> {
     for (name, records) in by_bridge()? {
         let recorded = BTreeSet::from_iter(records.names());
         let bridge = match seen.filter(|seen| seen.name == name) {
@@ -53,94 +53,122 @@ async fn restore(
             continue;
         }
         if all || bridge.is_none() {
-            match restore_bridge(node, &name, bridge.is_none(), all, &records, &recorded).await {
-                Ok(done) => repaired.extend(done),
-                Err(e) => failed.push(not_restored(&format!("bridge {name}"), e)),
-            }
+            let bridge = BridgeOfRecords { name: &name, is_gone: bridge.is_none(), records: &records };
+            let outcome = bridge.restore(node, all, &recorded, repairs).await;
+            repairs.note(Subject::Bridge(name.clone()), outcome);
         }
         let _lock = RecordLock::exclusive()?;
         for veth in meant {
-            match reattach(node, &name, &records, veth).await {
-                Ok(what) => repaired.extend(what),
-                Err(e) => failed.push(not_restored(&format!("port {veth} of bridge {name}"), e)),
-            }
+            let outcome = reattach(node, &name, &records, veth, repairs).await;
+            repairs.note(Subject::Port(veth.clone()), outcome);
         }
     }
-    Ok((repaired, failed))
+    Ok(())
 }
 
-/// Restores the bridge and its uplink as an ADD of each of the networks would make them.
-async fn restore_bridge(
-    node: &Conn,
-    name: &str,
+/// A bridge that has records.
+struct BridgeOfRecords<'a> {
+    name: &'a str,
     is_gone: bool,
-    all: bool,
-    records: &Records<PortRecord>,
-    recorded: &BTreeSet<String>,
-) -> Result<Vec<String>, CniError> {
-    let (mut seen, mut done) = (BTreeSet::new(), Vec::new());
-    for veth in recorded {
-        // One live attachment of each network is enough.
-        let Some(attached) = records.read(veth) else { continue };
-        if seen.contains(&attached.request.name) {
-            continue;
-        }
-        let Some(host) = link::by_name(node, veth).await? else { continue };
-        let network = attached.network()?;
-        // If the uplink's port was removed too, that was intended: something else may use the VLAN by now.
-        if let Some(uplink) = network.uplink.as_ref().filter(|_| !all)
-            && link::by_name(node, uplink.port_name()).await?.is_none_or(|port| port.master.is_some())
-        {
-            continue;
-        }
-        let mut steps = apply::ensure_uplink_and_report(node, &network).await?;
-        if is_gone && seen.is_empty() {
-            attached.restore_mac(node, name).await?;
-        }
-        steps.extend(trunk::join_and_report(node, &network, &host).await?.1);
-        done.extend(steps.into_iter().map(|step| format!("bridge {name}: {step}")));
-        seen.insert(attached.request.name.clone());
-    }
-    done.iter().for_each(|what| log::warn!("{what}"));
-    Ok(done)
+    records: &'a Records<PortRecord>,
 }
 
-/// Restores one port or its settings, and returns a description.
+impl BridgeOfRecords<'_> {
+    /// Restores the bridge and its uplink as an ADD of each of the networks would make them.
+    async fn restore(
+        &self,
+        node: &Conn,
+        all: bool,
+        recorded: &BTreeSet<String>,
+        repairs: &mut Repairs<'_>,
+    ) -> Result<(), CniError> {
+        let mut seen = BTreeSet::new();
+        for veth in recorded {
+            // One live attachment of each network is enough.
+            let Some(attached) = self.records.read(veth) else { continue };
+            if seen.contains(&attached.request.name) {
+                continue;
+            }
+            let Some(host) = link::by_name(node, veth).await? else { continue };
+            let network = attached.network()?;
+            // If the uplink's port was removed too, that was intended: something else may use the VLAN by
+            // now.
+            if let Some(uplink) = network.uplink.as_ref().filter(|_| !all)
+                && link::by_name(node, uplink.port_name()).await?.is_none_or(|port| port.master.is_some())
+            {
+                continue;
+            }
+            let is_first = seen.is_empty();
+            self.restore_for(node, &network, &attached, &host, is_first, repairs).await?;
+            seen.insert(attached.request.name.clone());
+        }
+        Ok(())
+    }
+
+    async fn restore_for(
+        &self,
+        node: &Conn,
+        network: &Network,
+        attached: &PortRecord,
+        host: &Link,
+        is_first: bool,
+        repairs: &mut Repairs<'_>,
+    ) -> Result<(), CniError> {
+        let subject = Subject::Bridge(self.name.to_owned());
+        let mut missing = apply::missing(node, network).await?;
+        if link::by_name(node, self.name).await?.is_some() {
+            missing.extend(trunk::missing(node, network).await?);
+        }
+        let missing: Vec<String> = missing.iter().map(Step::to_string).collect();
+        if missing.is_empty() || !repairs.permits(&subject, &missing) {
+            return Ok(());
+        }
+        let mut steps = apply::ensure_uplink_and_report(node, network).await?;
+        if self.is_gone && is_first {
+            attached.restore_mac(node, self.name).await?;
+        }
+        steps.extend(trunk::join_and_report(node, network, host).await?.1);
+        repairs.restored(&subject, steps.iter().map(Step::to_string).collect());
+        Ok(())
+    }
+}
+
+/// Restores one port or its settings.
 async fn reattach(
     node: &Conn,
     bridge: &str,
     records: &Records<PortRecord>,
     veth: &str,
-) -> Result<Option<String>, CniError> {
-    let Some(attached) = records.read(veth) else { return Ok(None) };
+    repairs: &mut Repairs<'_>,
+) -> Result<(), CniError> {
+    let Some(attached) = records.read(veth) else { return Ok(()) };
     let Some(host) = link::by_name(node, veth).await? else {
         // The pod died without a DEL, and its DEL does not need this record. A live pod without its veth is
         // cut off: doctor reports it.
-        return if attached.has_pod() { Ok(None) } else { records.remove(veth).map(|()| None) };
+        return if attached.has_pod() { Ok(()) } else { records.remove(veth) };
     };
-    let Some(bridge) = link::by_name(node, bridge).await? else { return Ok(None) };
+    let Some(bridge) = link::by_name(node, bridge).await? else { return Ok(()) };
     let attachment = Attachment::of(&attached.request);
     if attachment.progress(&host) != Progress::Ready {
-        return Ok(None);
+        return Ok(());
     }
-    let pod = format!("{} of container {}", attachment.ifname, attachment.container_id);
-    match host.master {
-        None => {
-            attached.attach(node, &bridge, &host).await?;
-            let what = format!("{veth} ({pod}) was in no bridge: restored as a port of {}", bridge.name);
-            log::warn!("{what}");
-            Ok(Some(what))
-        }
+    let lacks = match host.master {
+        None => format!("it was in no bridge, and belongs to {}", bridge.name),
         Some(master) if master == bridge.index => {
-            let Some(lacks) = attached.difference(node, &bridge, &host).await? else { return Ok(None) };
-            attached.attach(node, &bridge, &host).await?;
-            let what = format!("port {veth} ({pod}): {lacks}: restored");
-            log::warn!("{what}");
-            Ok(Some(what))
+            let Some(lacks) = attached.difference(node, &bridge, &host).await? else { return Ok(()) };
+            lacks
         }
         // Another program added it to that bridge.
-        Some(_) => Ok(None),
+        Some(_) => return Ok(()),
+    };
+    let what = vec![format!("{} of container {}: {lacks}", attachment.ifname, attachment.container_id)];
+    let subject = Subject::Port(veth.to_owned());
+    if repairs.permits(&subject, &what) {
+        attached.remove_foreign_entries(node, &bridge, &host).await?;
+        attached.attach(node, &bridge, &host).await?;
+        repairs.restored(&subject, what);
     }
+    Ok(())
 }
 
 impl PortRecord {
@@ -201,8 +229,7 @@ impl PortRecord {
             match fdb::entry(node, bridge.index, self.mac, vid).await? {
                 Some(entry)
                     if entry.port == host.index && entry.kind == fdb::Kind::Static && entry.sticky => {}
-                Some(entry) if entry.port != host.index && entry.kind != fdb::Kind::Local => {
-                    self.remove_entry(node, entry.port).await?;
+                Some(entry) if is_foreign(&entry, host) => {
                     return Ok(Some(format!("{} was behind another port", self.mac)));
                 }
                 _ => return Ok(Some(format!("{} was not pinned to it", self.mac))),
@@ -211,9 +238,21 @@ impl PortRecord {
         Ok(None)
     }
 
-    /// Removes an entry of the pod's MAC behind another port that is not an attachment's. No other
-    /// attachment has a MAC that was requested.
-    async fn remove_entry(&self, node: &Conn, port: u32) -> Result<(), NetError> {
-        fdb::remove(node, port, self.mac).await
+    /// Removes entries of the pod's MAC behind other ports. No other attachment has a MAC that was requested.
+    async fn remove_foreign_entries(&self, node: &Conn, bridge: &Link, host: &Link) -> Result<(), CniError> {
+        let network = self.network()?;
+        for vid in requested_mac::vids(&network, bridge).into_iter().filter(|_| network.mac_is_pinned()) {
+            if let Some(entry) = fdb::entry(node, bridge.index, self.mac, vid).await?
+                && is_foreign(&entry, host)
+            {
+                fdb::remove(node, entry.port, self.mac).await?;
+            }
+        }
+        Ok(())
     }
+}
+
+/// Whether the entry leads to another port than the pod's, and is not the kernel's own.
+fn is_foreign(entry: &fdb::Entry, host: &Link) -> bool {
+    entry.port != host.index && entry.kind != fdb::Kind::Local
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// A change of a node, and a part of the line that `repair` prints. PORT stands for the node's end of the
 /// first pod's veth.
 const HARMS: &[(&str, &str)] = &[
-    ("ip link set PORT nomaster", "restored as a port of br0"),
+    ("ip link set PORT nomaster", "it was in no bridge, and belongs to br0"),
     ("bridge vlan del vid 136 dev PORT", "it was not in VLAN 136"),
     ("bridge vlan del vid 136 dev bond0", "bridge vlan add dev bond0 vid 136"),
     ("bridge vlan del vid 136 dev br0 self", "bridge vlan add dev br0 self vid 136"),

@@ -39,7 +39,7 @@ fn a_port_that_was_taken_out_or_lost_its_bridge_is_back_with_the_next_call_of_an
                 assert!(!pods[0].pings(Site::GATEWAY), "{harm}: nothing is shown");
                 assert_eq!(plugin.check(&pods[0].eth0(), &results[0]).error_code(), 101);
                 let told = call().expect_ok();
-                assert!(told.stderr.contains("restored as a port of br136"), "{harm}: {told}");
+                assert!(told.stderr.contains("it was in no bridge, and belongs to br136"), "{harm}: {told}");
                 for (pod, result) in pods.iter().zip(&results) {
                     assert!(site.router.pings(&result.address()), "{harm} {keys}");
                     assert!(pod.pings(Site::NODE[0]), "{harm} {keys}");

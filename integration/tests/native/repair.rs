@@ -63,7 +63,7 @@ const HARMS: &[Harm] = &[
     Harm {
         what: "a port out of its bridge",
         harm: |scene| scene.ip(&format!("link set {} nomaster", scene.ports[0])),
-        told: "restored as a port of br136",
+        told: "it was in no bridge, and belongs to br136",
     },
     Harm {
         what: "a port down",
@@ -79,7 +79,7 @@ const HARMS: &[Harm] = &[
     Harm {
         what: "the gateway's bridge deleted",
         harm: |scene| scene.ip("link del cni0"),
-        told: "restored as a port of cni0",
+        told: "it was in no bridge, and belongs to cni0",
     },
     Harm {
         what: "the uplink out of its bridge",
@@ -92,12 +92,12 @@ const HARMS: &[Harm] = &[
             scene.run("ip route flush proto 117");
             scene.run("ip -6 route flush proto 117");
         },
-        told: "missing routes to 2 pods",
+        told: "routes or neighbour entries to 2 pods",
     },
     Harm {
         what: "neighbour entries flushed",
         harm: |scene| scene.run("ip neigh flush dev br136 nud permanent"),
-        told: "missing routes to 2 pods",
+        told: "routes or neighbour entries to 2 pods",
     },
     Harm {
         what: "a MAC behind another port",
@@ -221,8 +221,11 @@ fn repair_says_what_it_could_not_do() {
     node.ip("link del br136\nlink add br136 type veth peer name other\nlink del cni0");
     let told = ctl.run("repair -o json");
     assert!(!told.ok(), "{told}");
-    assert!(told.stderr.contains("bridge br136 was not restored: "), "{told}");
+    assert!(told.stderr.contains("bridge br136: not restored: "), "{told}");
     assert!(told.stderr.contains("is not a bridge but veth"), "{told}");
-    assert!(told.json()["repaired"].to_string().contains("restored as a port of cni0"), "{told}");
+    assert!(
+        told.json()["repaired"].to_string().contains("it was in no bridge, and belongs to cni0"),
+        "{told}"
+    );
     assert!(local.pings("10.22.0.1"));
 }

@@ -108,7 +108,12 @@ fn a_node_with_another_address_for_good_repairs_once() {
         "addr del {v4}/24 dev nic1\naddr add 10.51.0.99/24 dev nic1\nroute add default via 10.51.0.1"
     ));
     let told = client.add(&second.eth0()).expect_ok();
-    assert!(told.stderr.contains("restored the node's missing routes to 1 pods behind br136"), "{told}");
+    assert!(
+        told.stderr.contains(
+            "restored the host routes of br136: the node lacked routes or neighbour entries to 1 pods"
+        ),
+        "{told}"
+    );
     assert_eq!(routes(&site), 2);
     let told = client.del(&second.eth0()).expect_ok();
     assert!(!told.stderr.contains("routes to"), "{told}");
