@@ -1,5 +1,6 @@
 //! The CNI plugin `vlan-bridge`. `docs/architecture.md` has the map of this crate.
 
+mod agent_lock;
 mod apply;
 pub mod boundary;
 mod command;
@@ -23,7 +24,9 @@ pub mod repairs;
 mod requested_mac;
 pub mod trunk;
 mod undo;
+pub mod watched;
 
+pub use agent_lock::AgentLock;
 pub use delegate::is_executable;
 
 use cni_conf::cni::env::Command;

@@ -3,6 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use cni_conf::cni::error::{CniError, code};
 use cni_skel::lock::{self, LIMIT, Share};
@@ -45,9 +46,14 @@ impl RecordLock {
 }
 
 fn take(name: &str, share: Share) -> Result<File, CniError> {
-    let path = format!("{FOLDER}/{name}");
-    let failed = |e: std::io::Error| CniError::new(code::IO_FAILURE, format!("lock {path}: {e}"));
-    DirBuilder::new().recursive(true).mode(0o700).create(FOLDER).map_err(failed)?;
+    take_in(Path::new(FOLDER), name, share, LIMIT)
+}
+
+/// Takes the lock on a file, and creates both if they are missing.
+pub(crate) fn take_in(folder: &Path, name: &str, share: Share, limit: Duration) -> Result<File, CniError> {
+    let path = folder.join(name);
+    let failed = |e: std::io::Error| CniError::new(code::IO_FAILURE, format!("lock {}: {e}", path.display()));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
-    Ok(lock::take(Path::new(&path), file, share, LIMIT)?)
+    Ok(lock::take(&path, file, share, limit)?)
 }

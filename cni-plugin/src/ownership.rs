@@ -157,7 +157,7 @@ fn metric(hash: u32) -> u32 {
 }
 
 /// `veth` and eleven hexadecimal digits: longer than the random names of the reference plugin.
-fn has_our_form(name: &str) -> bool {
+pub fn has_our_form(name: &str) -> bool {
     let digits = name.strip_prefix("veth").unwrap_or_default();
     digits.len() == 11 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }

@@ -188,6 +188,22 @@ pub(crate) struct Repair {
     pub(crate) output: Output,
 }
 
+/// Run the node agent: watch the node, and restore what other programs change as soon as the kernel announces
+/// it.
+///
+/// The agent restores what `repair` restores. A thing that another program changes back three times within a
+/// minute is left alone for a minute, then for two, up to an hour. Every 60 s the agent looks at everything.
+/// Reports go to stderr. SIGTERM ends the agent, and everything stays as it is.
+///
+/// The agent is optional: without it, the next ADD or DEL restores the same. One agent runs on a node. Needs
+/// root.
+#[derive(Debug, Args)]
+pub(crate) struct Agent {
+    /// Report what differs, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 fn cidr(text: &str) -> Result<IpNet, String> {
     text.parse().map_err(|_| "not a CIDR such as 172.20.56.16/28".to_owned())
 }

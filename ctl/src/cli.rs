@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use crate::args::{Doctor, Install, Repair, Status, Uninstall};
+use crate::args::{Agent, Doctor, Install, Repair, Status, Uninstall};
 use crate::denial::effective_user;
 use crate::output::{OutputWriter, is_output_error, report};
-use crate::{doctor, install, repair, status, uninstall};
+use crate::{agent, doctor, install, repair, status, uninstall};
 
 /// Exit codes.
 const FAILED: u8 = 1;
@@ -29,6 +29,7 @@ enum Verb {
     Status(Status),
     Doctor(Doctor),
     Repair(Repair),
+    Agent(Agent),
 }
 
 impl Verb {
@@ -43,6 +44,7 @@ impl Verb {
             Verb::Install(_) => ("install", "nothing was changed"),
             Verb::Uninstall(_) => ("uninstall", "nothing was changed"),
             Verb::Repair(_) => ("repair", "nothing was changed"),
+            Verb::Agent(_) => ("agent", "nothing was changed"),
             Verb::Status(_) => ("status", "what follows is incomplete"),
             Verb::Doctor(_) => ("doctor", "what follows is incomplete, and may be wrong"),
         };
@@ -82,6 +84,7 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
         Verb::Status(call) => status::run(call, out).map(|()| true),
         Verb::Doctor(call) => doctor::run(call, out),
         Verb::Repair(call) => repair::run(call, out),
+        Verb::Agent(call) => agent::run(call).map(|()| true),
     };
     match outcome {
         Ok(true) if user == 0 => Ok(0),
@@ -112,6 +115,7 @@ mod tests {
             ("install", false, "install needs root, and runs as user 7: nothing was changed"),
             ("uninstall", false, "uninstall needs root, and runs as user 7: nothing was changed"),
             ("repair", false, "repair needs root, and runs as user 7: nothing was changed"),
+            ("agent", false, "agent needs root, and runs as user 7: nothing was changed"),
             ("status", true, "status needs root, and runs as user 7: what follows is incomplete"),
             (
                 "doctor",

@@ -1,6 +1,7 @@
 //! The tool `vlan-bridgectl`: installs the plugins and a node's network list, uninstalls them, and shows
 //! the state of the node. `docs/architecture.md` has the map of this crate.
 
+mod agent;
 mod args;
 mod bond;
 mod cli;

@@ -46,6 +46,7 @@
     reason = "a test rig fails by panicking, which is what the test harness reports"
 )]
 
+mod agent;
 mod capture;
 mod client;
 mod ctl;
@@ -72,6 +73,7 @@ mod site;
 mod snapshot;
 mod wait;
 
+pub use agent::Agent;
 pub use capture::{Capture, Frame, frame_from};
 pub use client::Client;
 pub use ctl::{Ctl, Finding};

@@ -32,6 +32,7 @@ mod random;
 pub mod remove;
 pub mod route;
 pub mod rule;
+pub mod signals;
 pub mod sysctl;
 mod watch;
 

@@ -4,6 +4,7 @@
 //! leaves the bridge.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 
 use cni_conf::cni::env::Environment;
 use cni_conf::cni::error::CniError;
@@ -93,6 +94,36 @@ impl PortRecord {
     pub(super) fn network(&self) -> Result<Network, CniError> {
         Network::parse_attached(&self.request)
     }
+}
+
+/// A pod's port, by its record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedPort {
+    /// The node end of the veth.
+    pub veth: String,
+    /// The pod's MAC.
+    pub mac: MacAddr,
+    /// The pod's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The VLAN of its untagged frames, if the bridge filters by VLAN.
+    pub vlan: Option<u16>,
+}
+
+/// The bridges of all records, each with the ports that belong to it.
+pub fn recorded() -> Result<Vec<(String, Vec<RecordedPort>)>, CniError> {
+    let port = |(veth, record): (String, PortRecord)| {
+        let vlans = record.network().ok().and_then(|network| network.port_vlans);
+        RecordedPort {
+            veth,
+            mac: record.mac,
+            addresses: record.result.ips.iter().map(|ip| ip.address.addr()).collect(),
+            vlan: vlans.and_then(|vlans| vlans.access),
+        }
+    };
+    Ok(by_bridge()?
+        .into_iter()
+        .map(|(bridge, records)| (bridge, records.all().into_iter().map(port).collect()))
+        .collect())
 }
 
 /// The bridges that have records, each with its records.

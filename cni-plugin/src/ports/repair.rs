@@ -253,6 +253,6 @@ impl PortRecord {
 }
 
 /// Whether the entry leads to another port than the pod's, and is not the kernel's own.
-fn is_foreign(entry: &fdb::Entry, host: &Link) -> bool {
+fn is_foreign(entry: &fdb::FdbEntry, host: &Link) -> bool {
     entry.port != host.index && entry.kind != fdb::Kind::Local
 }

@@ -6,10 +6,10 @@ use integration::{AddResult, Attachment, Ctl, Plugin, Pod, Server, Site, Transpo
 use serde_json::json;
 
 /// A node with pods of an uplink's network, one of them with a host port, and with a pod behind NAT.
-struct Scene<'a> {
-    site: &'a Site,
+pub struct Scene<'a> {
+    pub site: &'a Site,
     /// The node's ends of the pods' veths.
-    ports: [String; 2],
+    pub ports: [String; 2],
     /// Their MACs.
     macs: [String; 2],
 }
@@ -29,13 +29,13 @@ impl Scene<'_> {
 }
 
 /// A change of a node, and a part of the line that `repair` prints.
-struct Harm {
-    what: &'static str,
-    harm: fn(&Scene<'_>),
-    told: &'static str,
+pub struct Harm {
+    pub what: &'static str,
+    pub harm: fn(&Scene<'_>),
+    pub told: &'static str,
 }
 
-const HARMS: &[Harm] = &[
+pub const HARMS: &[Harm] = &[
     Harm { what: "nft flush ruleset", harm: |scene| scene.site.node.nft("flush ruleset"), told: "is gone" },
     Harm {
         what: "the NAT table deleted",
@@ -139,8 +139,18 @@ const HARMS: &[Harm] = &[
     },
 ];
 
-#[test]
-fn repair_puts_back_what_was_taken_away_and_doctor_finds_no_failure() {
+/// A node with attached pods of each kind, and questions to it.
+pub struct Attached<'a> {
+    pub ctl: &'a Ctl<'a>,
+    pub scene: &'a Scene<'a>,
+    /// What CHECK or doctor minds first.
+    pub complaint: &'a dyn Fn() -> Option<String>,
+    /// Whether traffic takes each path.
+    pub works: &'a dyn Fn() -> bool,
+}
+
+/// Attaches the pods, and calls `test`.
+pub fn with_attached_pods(test: impl FnOnce(&Attached<'_>)) {
     let (site, pods, local) = (Site::new(), [Pod::new(), Pod::new()], Pod::new());
     site.give_node_its_own_network();
     site.router.set_sysctl("net/ipv4/conf/all/rp_filter", "0");
@@ -169,7 +179,12 @@ fn repair_puts_back_what_was_taken_away_and_doctor_finds_no_failure() {
         ports: [0, 1].map(|index| results[index].host_interface().to_owned()),
         macs: [0, 1].map(|index| results[index].mac().to_owned()),
     };
-    let checks = || attached.iter().zip(&results).map(|((plugin, eth0), result)| plugin.check(eth0, result));
+    let complaint = || {
+        let mut checks =
+            attached.iter().zip(&results).map(|((plugin, eth0), result)| plugin.check(eth0, result));
+        let failed = checks.find(|outcome| !outcome.ok()).map(|outcome| outcome.to_string());
+        failed.or_else(|| ctl.failures().first().map(|finding| format!("{finding:?}")))
+    };
     let _server = Server::start(&pods[0], Transport::Tcp, 80);
     let works = || {
         let to = at(Site::NODE[0], 8080);
@@ -177,23 +192,27 @@ fn repair_puts_back_what_was_taken_away_and_doctor_finds_no_failure() {
             && pods.iter().all(|pod| pod.pings(Site::GATEWAY) && pod.pings(Site::NODE[0]))
             && local.pings("10.22.0.1")
     };
-    assert!(works() && ctl.failures().is_empty(), "{:?}", ctl.failures());
-    let nothing = ctl.run("repair").expect_ok();
-    assert_eq!(nothing.stdout, "nothing to repair\n");
-    for Harm { what, harm, told } in HARMS {
-        harm(&scene);
-        let is_noticed = checks().any(|outcome| !outcome.ok()) || !ctl.failures().is_empty();
-        assert!(is_noticed, "{what}: neither CHECK nor doctor minds");
-        let repaired = ctl.run("repair");
-        assert!(repaired.ok() && repaired.stdout.contains(told), "{what}: {repaired}");
-        for outcome in checks() {
-            assert!(outcome.ok(), "{what}: {outcome}");
+    assert!(works(), "not even before");
+    assert_eq!(complaint(), None);
+    test(&Attached { ctl: &ctl, scene: &scene, complaint: &complaint, works: &works });
+}
+
+#[test]
+fn repair_puts_back_what_was_taken_away_and_doctor_finds_no_failure() {
+    with_attached_pods(|Attached { ctl, scene, complaint, works }| {
+        let nothing = ctl.run("repair").expect_ok();
+        assert_eq!(nothing.stdout, "nothing to repair\n");
+        for Harm { what, harm, told } in HARMS {
+            harm(scene);
+            assert!(complaint().is_some(), "{what}: neither CHECK nor doctor minds");
+            let repaired = ctl.run("repair");
+            assert!(repaired.ok() && repaired.stdout.contains(told), "{what}: {repaired}");
+            assert_eq!(complaint(), None, "{what}");
+            assert!(works(), "{what}: {repaired}");
+            let again = ctl.run("repair").expect_ok();
+            assert_eq!(again.stdout, "nothing to repair\n", "{what}");
         }
-        assert!(works(), "{what}: {repaired}");
-        assert!(ctl.failures().is_empty(), "{what}: {:?}", ctl.failures());
-        let again = ctl.run("repair").expect_ok();
-        assert_eq!(again.stdout, "nothing to repair\n", "{what}");
-    }
+    });
 }
 
 /// repair names the faults that the operator must fix, and its exit status shows them.

@@ -1,0 +1,185 @@
+//! The agent's decisions: when to look at the node, what to leave alone, and what to tell. Pure: time and
+//! events go in, actions come out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kernel::monitor::Announcement;
+use vlan_bridge::repairs::Subject;
+use vlan_bridge::watched::Watched;
+
+use crate::attempts::{Attempts, Time};
+use crate::interest;
+use crate::keeper::Looked;
+use crate::report::Report;
+
+/// The pause between an announcement and the pass: a program makes several changes at once.
+const SETTLE: Duration = Duration::from_millis(50);
+/// A pass is followed by a pause of this many times its length, so that passes take a tenth of a CPU at most,
+/// however much is announced.
+const REST: u32 = 9;
+/// The time to the next pass if nothing is announced, for what the kernel does not announce. Nodes that
+/// started together spread over a tenth of it.
+const FULL_LOOK: Duration = Duration::from_secs(60);
+/// How long a program counts as the one that changed what a pass finds different.
+const CULPRIT_FOR: Duration = Duration::from_secs(2);
+/// Programs of ours, by their process name, which is 15 bytes long at most.
+const OWN_PROGRAMS: [&str; 2] = ["vlan-bridge", "vlan-bridge-ipa"];
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The kernel announced something.
+    Announced(Announcement),
+    /// A pass has ended.
+    Looked(Looked),
+    /// Time has passed.
+    Time,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Make a pass that leaves these things alone.
+    Look(BTreeSet<Subject>),
+    /// Tell this.
+    Report(Report),
+}
+
+/// What the agent remembers.
+#[derive(Debug)]
+pub(crate) struct State {
+    dry_run: bool,
+    watched: Watched,
+    attempts: Attempts,
+    /// When the next pass begins, at the latest.
+    due: Time,
+    /// The earliest time for a pass: the last one needs its rest.
+    rested: Time,
+    /// A pass is being made.
+    looking: bool,
+    /// Something of interest changed in nf_tables, and the end of the transaction has not been announced yet.
+    rules_changed: bool,
+    /// The last program that changed rules of interest, and when.
+    culprit: Option<(String, Time)>,
+    /// What was told about things that are different, until that changes.
+    told: BTreeMap<Subject, String>,
+    process: u32,
+}
+
+impl State {
+    /// The state at the start: a pass is due at once.
+    pub(crate) fn new(dry_run: bool) -> State {
+        State {
+            dry_run,
+            watched: Watched::default(),
+            attempts: Attempts::default(),
+            due: Time::ZERO,
+            rested: Time::ZERO,
+            looking: false,
+            rules_changed: false,
+            culprit: None,
+            told: BTreeMap::new(),
+            process: std::process::id(),
+        }
+    }
+
+    /// When [`Event::Time`] is due.
+    pub(crate) fn wakes_at(&self) -> Time {
+        // A pass wakes the agent when it ends.
+        if self.looking { self.rested.max(self.due) + FULL_LOOK } else { self.due.max(self.rested) }
+    }
+
+    /// Takes an event in, and returns what to do.
+    pub(crate) fn step(&mut self, now: Time, event: Event) -> Vec<Action> {
+        let mut actions = match event {
+            Event::Announced(announcement) => {
+                self.announced(now, announcement);
+                Vec::new()
+            }
+            Event::Looked(looked) => self.looked(now, looked),
+            Event::Time => Vec::new(),
+        };
+        if !self.looking && now >= self.due.max(self.rested) {
+            self.looking = true;
+            self.due = now + FULL_LOOK;
+            actions.push(Action::Look(self.attempts.blocked(now)));
+        }
+        actions
+    }
+
+    fn announced(&mut self, now: Time, announcement: Announcement) {
+        if let Announcement::NftGeneration { pid, process, .. } = &announcement {
+            let is_own = *pid == Some(self.process) || OWN_PROGRAMS.contains(&process.as_str());
+            if std::mem::take(&mut self.rules_changed) && !is_own {
+                let pid = pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
+                self.culprit = Some((format!("{process}{pid}"), now));
+                self.due = self.due.min(now + SETTLE);
+            }
+        } else if interest::concerns(&self.watched, &announcement) {
+            if matches!(announcement, Announcement::Nft { .. }) {
+                self.rules_changed = true;
+            } else {
+                self.due = self.due.min(now + SETTLE);
+            }
+        }
+    }
+
+    fn looked(&mut self, now: Time, looked: Looked) -> Vec<Action> {
+        self.looking = false;
+        let is_first = self.rested == Time::ZERO;
+        self.rested = now + looked.took * REST;
+        self.watched = looked.watched;
+        let culprit = self.culprit.as_ref().filter(|(_, at)| *at + CULPRIT_FOR + looked.took > now);
+        let culprit = culprit.map(|(culprit, _)| culprit.clone());
+        let mut reports = Vec::new();
+        for (subject, differences) in grouped(&looked.restored) {
+            self.attempts.note(&subject, now);
+            self.told.remove(&subject);
+            let culprit = culprit.as_deref().filter(|_| is_of_rules(&subject));
+            reports.push(Report::restored(&subject, &differences, culprit));
+        }
+        let mut different = BTreeMap::new();
+        for (subject, differences) in grouped(&looked.left) {
+            let culprit = culprit.as_deref().filter(|_| is_of_rules(&subject));
+            let report = match self.attempts.pause(&subject, now) {
+                Some(pause) if !self.dry_run => Report::left(&subject, &differences, pause, culprit),
+                _ => Report::differs(&subject, &differences),
+            };
+            different.insert(subject, (differences.join("; "), report));
+        }
+        for (subject, error) in &looked.failed {
+            different.insert(subject.clone(), (error.clone(), Report::failed(subject, error)));
+        }
+        // Each is told once, until it is something else.
+        self.told.retain(|subject, _| different.contains_key(subject));
+        for (subject, (what, report)) in different {
+            if self.told.get(&subject) != Some(&what) {
+                self.told.insert(subject, what);
+                reports.push(report);
+            }
+        }
+        if let Some(end) = self.attempts.next_end(now) {
+            self.due = self.due.min(end);
+        }
+        if is_first {
+            reports.push(Report::looked(looked.took));
+        }
+        reports.into_iter().map(Action::Report).collect()
+    }
+}
+
+fn is_of_rules(subject: &Subject) -> bool {
+    matches!(subject, Subject::Guards | Subject::Boundary | Subject::Nat)
+}
+
+fn grouped(noted: &[(Subject, String)]) -> BTreeMap<Subject, Vec<&str>> {
+    let mut groups: BTreeMap<Subject, Vec<&str>> = BTreeMap::new();
+    for (subject, what) in noted {
+        groups.entry(subject.clone()).or_default().push(what);
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests;
