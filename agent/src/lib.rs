@@ -3,9 +3,12 @@
 //!
 //! - `state` decides: a pure function of what was announced and of what a pass found.
 //! - `keeper` makes the passes, in a thread of its own, because a pass waits for the locks of ADD and DEL.
-//! - This file connects both with the kernel.
+//! - `failover` says when the pods must be announced to the switches, `announcer` does it.
+//! - This file connects them with the kernel.
 
+mod announcer;
 mod attempts;
+mod failover;
 mod interest;
 mod keeper;
 mod report;
@@ -19,6 +22,7 @@ use kernel::monitor::Monitor;
 use kernel::signals::EndSignals;
 use vlan_bridge::AgentLock;
 
+use announcer::Announcer;
 use keeper::Keeper;
 pub use report::{Report, Severity};
 use state::{Action, Event, State};
@@ -77,6 +81,7 @@ async fn serve(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), 
     // Before the first pass: a change during the pass is announced.
     let mut monitor = Monitor::open().map_err(failed("listen to the kernel's announcements"))?;
     let mut keeper = Keeper::start(settings.dry_run).map_err(failed("start a thread"))?;
+    let mut announcer = Announcer::default();
     let started = Instant::now();
     let mut state = State::new(settings.dry_run);
     tell(&Report::started(settings.dry_run));
@@ -85,6 +90,10 @@ async fn serve(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), 
         for action in state.step(started.elapsed(), event) {
             match action {
                 Action::Look(blocked) => keeper.look(blocked),
+                Action::Announce(failover) => tell(&match announcer.begin(&failover) {
+                    Ok(addresses) => Report::announces(&failover, addresses),
+                    Err(error) => Report::not_announced(&error),
+                }),
                 Action::Report(report) => tell(&report),
             }
         }
@@ -95,6 +104,12 @@ async fn serve(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), 
             }
             looked = keeper.looked() => Event::Looked(looked?),
             () = tokio::time::sleep_until(wake) => Event::Time,
+            sent = announcer.turn() => {
+                if let Err(error) = sent {
+                    tell(&Report::not_announced(&error));
+                }
+                Event::Time
+            }
             signal = signals.next() => {
                 signal.map_err(failed("wait for signals"))?;
                 tell(&Report::ended());

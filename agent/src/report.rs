@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use vlan_bridge::repairs::Subject;
 
+use crate::failover::Failover;
+
 /// How much a reader should care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -40,6 +42,22 @@ impl Report {
     pub(crate) fn looked(took: Duration) -> Report {
         let text = format!("has looked at the node for the first time, in {} ms", took.as_millis());
         Report { severity: Severity::Notice, text }
+    }
+
+    pub(crate) fn announces(failover: &Failover, addresses: usize) -> Report {
+        let Failover { bridge, uplink, cause } = failover;
+        let text = format!("{cause}: announces {addresses} addresses of pods of {bridge} on {uplink}");
+        Report { severity: Severity::Warning, text }
+    }
+
+    pub(crate) fn would_announce(failover: &Failover) -> Report {
+        let Failover { bridge, uplink, cause } = failover;
+        let text = format!("{cause}: would announce the pods of {bridge} on {uplink}");
+        Report { severity: Severity::Warning, text }
+    }
+
+    pub(crate) fn not_announced(error: &dyn fmt::Display) -> Report {
+        Report { severity: Severity::Error, text: format!("pods could not be announced: {error}") }
     }
 
     pub(crate) fn ended() -> Report {

@@ -9,6 +9,7 @@ use vlan_bridge::repairs::Subject;
 use vlan_bridge::watched::Watched;
 
 use crate::attempts::{Attempts, Time};
+use crate::failover::{Failover, Paths};
 use crate::interest;
 use crate::keeper::Looked;
 use crate::report::Report;
@@ -42,6 +43,8 @@ pub(crate) enum Event {
 pub(crate) enum Action {
     /// Make a pass that leaves these things alone.
     Look(BTreeSet<Subject>),
+    /// Announce the pods of a bridge on its uplink.
+    Announce(Failover),
     /// Tell this.
     Report(Report),
 }
@@ -52,6 +55,7 @@ pub(crate) struct State {
     dry_run: bool,
     watched: Watched,
     attempts: Attempts,
+    paths: Paths,
     /// When the next pass begins, at the latest.
     due: Time,
     /// The earliest time for a pass: the last one needs its rest.
@@ -74,6 +78,7 @@ impl State {
             dry_run,
             watched: Watched::default(),
             attempts: Attempts::default(),
+            paths: Paths::default(),
             due: Time::ZERO,
             rested: Time::ZERO,
             looking: false,
@@ -93,10 +98,7 @@ impl State {
     /// Takes an event in, and returns what to do.
     pub(crate) fn step(&mut self, now: Time, event: Event) -> Vec<Action> {
         let mut actions = match event {
-            Event::Announced(announcement) => {
-                self.announced(now, announcement);
-                Vec::new()
-            }
+            Event::Announced(announcement) => self.announced(now, &announcement),
             Event::Looked(looked) => self.looked(now, looked),
             Event::Time => Vec::new(),
         };
@@ -108,21 +110,28 @@ impl State {
         actions
     }
 
-    fn announced(&mut self, now: Time, announcement: Announcement) {
-        if let Announcement::NftGeneration { pid, process, .. } = &announcement {
+    fn announced(&mut self, now: Time, announcement: &Announcement) -> Vec<Action> {
+        if let Announcement::NftGeneration { pid, process, .. } = announcement {
             let is_own = *pid == Some(self.process) || OWN_PROGRAMS.contains(&process.as_str());
             if std::mem::take(&mut self.rules_changed) && !is_own {
                 let pid = pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
                 self.culprit = Some((format!("{process}{pid}"), now));
                 self.due = self.due.min(now + SETTLE);
             }
-        } else if interest::concerns(&self.watched, &announcement) {
+        } else if interest::concerns(&self.watched, announcement) {
             if matches!(announcement, Announcement::Nft { .. }) {
                 self.rules_changed = true;
             } else {
                 self.due = self.due.min(now + SETTLE);
             }
         }
+        let Announcement::Link(link) = announcement else { return Vec::new() };
+        let failovers = self.paths.announced(&self.watched, link);
+        let action = |failover| match self.dry_run {
+            true => Action::Report(Report::would_announce(&failover)),
+            false => Action::Announce(failover),
+        };
+        failovers.into_iter().map(action).collect()
     }
 
     fn looked(&mut self, now: Time, looked: Looked) -> Vec<Action> {
@@ -130,6 +139,7 @@ impl State {
         let is_first = self.rested == Time::ZERO;
         self.rested = now + looked.took * REST;
         self.watched = looked.watched;
+        self.paths.learn(&self.watched);
         let culprit = self.culprit.as_ref().filter(|(_, at)| *at + CULPRIT_FOR + looked.took > now);
         let culprit = culprit.map(|(culprit, _)| culprit.clone());
         let mut reports = Vec::new();

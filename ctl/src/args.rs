@@ -193,6 +193,8 @@ pub(crate) struct Repair {
 ///
 /// The agent restores what `repair` restores. A thing that another program changes back three times within a
 /// minute is left alone for a minute, then for two, up to an hour. Every 60 s the agent looks at everything.
+/// After a failover of a bond it announces the addresses of all pods to the switches.
+///
 /// Reports go to stderr. SIGTERM ends the agent, and everything stays as it is.
 ///
 /// The agent is optional: without it, the next ADD or DEL restores the same. One agent runs on a node. Needs

@@ -32,7 +32,7 @@ fn flushed(state: &mut State, now: Time, process: &str) -> Vec<Action> {
 fn texts(actions: &[Action]) -> Vec<String> {
     let text = |action: &Action| match action {
         Action::Report(report) => Some(report.text.clone()),
-        Action::Look(_) => None,
+        Action::Look(_) | Action::Announce(_) => None,
     };
     actions.iter().filter_map(text).collect()
 }

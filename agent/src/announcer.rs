@@ -1,0 +1,99 @@
+//! Announces pods on an uplink: a gratuitous ARP or an unsolicited neighbour advertisement for each address,
+//! from the pod's MAC, though the pod is silent (RFC 5227 section 2.3, RFC 4861 section 7.2.6). So the
+//! switches learn where the pod is now.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use cni_conf::cni::error::CniError;
+use cni_conf::cni::mac::MacAddr;
+use kernel::PacketInterface;
+use kernel::announce::FrameAnnouncer;
+use tokio::time::{Instant, sleep_until};
+use vlan_bridge::ports;
+
+use crate::failover::Failover;
+
+/// A switch may learn only when its own port forwards, and a frame may be lost. So all addresses are
+/// announced three times.
+const ROUNDS: u32 = 3;
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(700);
+/// At most 500 frames a second: ten each 20 ms.
+const BURST: usize = 10;
+const PACE: Duration = Duration::from_millis(20);
+
+/// A frame to send.
+#[derive(Clone, Debug)]
+struct Announced {
+    uplink: String,
+    mac: MacAddr,
+    address: IpAddr,
+    tag: Option<u16>,
+    not_before: Instant,
+}
+
+/// The frames to send, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Announcer {
+    queue: VecDeque<Announced>,
+    sockets: BTreeMap<String, FrameAnnouncer>,
+    next: Option<Instant>,
+}
+
+impl Announcer {
+    /// Queues the addresses of the bridge's pods. Those that are still queued for this uplink begin again.
+    /// Returns how many addresses there are.
+    pub(crate) fn begin(&mut self, failover: &Failover) -> Result<usize, CniError> {
+        let now = Instant::now();
+        self.queue.retain(|announced| announced.uplink != failover.uplink);
+        let recorded = ports::recorded()?.into_iter().filter(|(bridge, _)| *bridge == failover.bridge);
+        let pods: Vec<ports::RecordedPort> = recorded.flat_map(|(_, pods)| pods).collect();
+        for round in 0..ROUNDS {
+            let not_before = now + BETWEEN_ROUNDS * round;
+            for pod in &pods {
+                self.queue.extend(pod.addresses.iter().map(|address| Announced {
+                    uplink: failover.uplink.clone(),
+                    mac: pod.mac,
+                    address: *address,
+                    tag: pod.vlan,
+                    not_before,
+                }));
+            }
+        }
+        self.queue.make_contiguous().sort_by_key(|announced| announced.not_before);
+        Ok(pods.iter().map(|pod| pod.addresses.len()).sum())
+    }
+
+    /// Sends the next frames when they are due. Waits for ever if there are none. Nothing is lost if the
+    /// future is dropped.
+    pub(crate) async fn turn(&mut self) -> io::Result<()> {
+        let Some(first) = self.queue.front() else { return std::future::pending().await };
+        sleep_until(self.next.map_or(first.not_before, |next| next.max(first.not_before))).await;
+        let now = Instant::now();
+        self.next = Some(now + PACE);
+        let mut outcome = Ok(());
+        for _ in 0..BURST {
+            if self.queue.front().is_none_or(|announced| announced.not_before > now) {
+                break;
+            }
+            let Some(announced) = self.queue.pop_front() else { break };
+            outcome = outcome.and(self.send(&announced));
+        }
+        if self.queue.is_empty() {
+            self.sockets.clear();
+        }
+        outcome
+    }
+
+    fn send(&mut self, announced: &Announced) -> io::Result<()> {
+        let Announced { uplink, mac, address, tag, .. } = announced;
+        if !self.sockets.contains_key(uplink) {
+            // An uplink that has vanished meanwhile has nobody to tell.
+            let Some(interface) = PacketInterface::find(uplink)? else { return Ok(()) };
+            self.sockets.insert(uplink.clone(), FrameAnnouncer::open(interface)?);
+        }
+        self.sockets.get(uplink).map_or(Ok(()), |socket| socket.announce(*mac, *address, *tag))
+    }
+}
