@@ -14,6 +14,7 @@ use kernel::announce::FrameAnnouncer;
 use tokio::time::{Instant, sleep_until};
 use vlan_bridge::ports;
 
+use crate::ear::Conflict;
 use crate::failover::Failover;
 
 /// A switch may learn only when its own port forwards, and a frame may be lost. So all addresses are
@@ -64,6 +65,12 @@ impl Announcer {
         }
         self.queue.make_contiguous().sort_by_key(|announced| announced.not_before);
         Ok(pods.iter().map(|pod| pod.addresses.len()).sum())
+    }
+
+    /// Queues one announcement that defends a pod's address (RFC 5227 section 2.4 (b)).
+    pub(crate) fn defend(&mut self, conflict: &Conflict) {
+        let Conflict { uplink, vlan, address, pod, .. } = conflict.clone();
+        self.queue.push_front(Announced { uplink, mac: pod, address, tag: vlan, not_before: Instant::now() });
     }
 
     /// Sends the next frames when they are due. Waits for ever if there are none. Nothing is lost if the

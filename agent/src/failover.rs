@@ -121,7 +121,7 @@ mod tests {
         };
         let bridge =
             WatchedBridge { bridge: link(BR, "br136", None), pods: Vec::new(), uplinks: vec![uplink] };
-        Watched { bridges: vec![bridge], names: ["br136".into()].into() }
+        Watched { bridges: vec![bridge], names: ["br136".into()].into(), ..Watched::default() }
     }
 
     fn announced(index: u32, name: &str) -> LinkState {

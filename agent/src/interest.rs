@@ -112,7 +112,8 @@ mod tests {
             WatchedUplink { port: link(UPLINK, "bond0.136", Some(BR)), parent: Some(link(3, "bond0", None)) };
         let pods = Vec::new();
         let bridge = WatchedBridge { bridge: link(BR, "br136", None), pods, uplinks: vec![uplink] };
-        Watched { bridges: vec![bridge], names: ["br136".into(), "veth0123456789a".into()].into() }
+        let names = ["br136".into(), "veth0123456789a".into()].into();
+        Watched { bridges: vec![bridge], names, ..Watched::default() }
     }
 
     fn announced(index: u32, name: &str, master: Option<u32>) -> LinkState {

@@ -3,14 +3,21 @@
 //!
 //! - `state` decides: a pure function of what was announced and of what a pass found.
 //! - `keeper` makes the passes, in a thread of its own, because a pass waits for the locks of ADD and DEL.
+//! - `listening` hears who uses which address, keeps addresses ready for ADD (`prober`), and finds machines
+//!   that use a pod's address (`conflicts`).
 //! - `failover` says when the pods must be announced to the switches, `announcer` does it.
 //! - This file connects them with the kernel.
 
 mod announcer;
 mod attempts;
+mod budget;
+mod conflicts;
+mod ear;
 mod failover;
 mod interest;
 mod keeper;
+mod listening;
+mod prober;
 mod report;
 mod state;
 
@@ -24,8 +31,12 @@ use vlan_bridge::AgentLock;
 
 use announcer::Announcer;
 use keeper::Keeper;
+use listening::Listening;
 pub use report::{Report, Severity};
 use state::{Action, Event, State};
+
+/// How many conflicts may wait to be looked at. More are heard again.
+const CONFLICTS: usize = 64;
 
 /// How the agent works.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,12 +92,15 @@ async fn serve(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), 
     // Before the first pass: a change during the pass is announced.
     let mut monitor = Monitor::open().map_err(failed("listen to the kernel's announcements"))?;
     let mut keeper = Keeper::start(settings.dry_run).map_err(failed("start a thread"))?;
+    let (heard, mut conflicts) = tokio::sync::mpsc::channel(CONFLICTS);
+    let mut network = Listening::start(settings.dry_run, heard).map_err(failed("start a thread"))?;
     let mut announcer = Announcer::default();
     let started = Instant::now();
     let mut state = State::new(settings.dry_run);
     tell(&Report::started(settings.dry_run));
     let mut event = Event::Time;
     loop {
+        let was_look = matches!(event, Event::Looked(_));
         for action in state.step(started.elapsed(), event) {
             match action {
                 Action::Look(blocked) => keeper.look(blocked),
@@ -97,7 +111,11 @@ async fn serve(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), 
                 Action::Report(report) => tell(&report),
             }
         }
+        if was_look {
+            network.follow(state.watched());
+        }
         let wake = tokio::time::Instant::from_std(started + state.wakes_at());
+        let mut reports = Vec::new();
         event = tokio::select! {
             announcement = monitor.next() => {
                 Event::Announced(announcement.map_err(failed("listen to the kernel's announcements"))?)
@@ -105,9 +123,19 @@ async fn serve(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), 
             looked = keeper.looked() => Event::Looked(looked?),
             () = tokio::time::sleep_until(wake) => Event::Time,
             sent = announcer.turn() => {
-                if let Err(error) = sent {
-                    tell(&Report::not_announced(&error));
+                reports.extend(sent.err().map(|error| Report::not_announced(&error)));
+                Event::Time
+            }
+            Some(conflict) = conflicts.recv() => {
+                let (report, defends) = network.heard(conflict.clone(), started.elapsed());
+                if defends {
+                    announcer.defend(&conflict);
                 }
+                reports.extend(report);
+                Event::Time
+            }
+            tended = network.tend(started) => {
+                reports.extend(tended?);
                 Event::Time
             }
             signal = signals.next() => {
@@ -116,5 +144,6 @@ async fn serve(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), 
                 return Ok(());
             }
         };
+        reports.iter().for_each(&mut *tell);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use vlan_bridge::repairs::Subject;
 
+use crate::ear::Conflict;
 use crate::failover::Failover;
 
 /// How much a reader should care.
@@ -54,6 +55,28 @@ impl Report {
         let Failover { bridge, uplink, cause } = failover;
         let text = format!("{cause}: would announce the pods of {bridge} on {uplink}");
         Report { severity: Severity::Warning, text }
+    }
+
+    pub(crate) fn conflict(conflict: &Conflict) -> Report {
+        let Conflict { uplink, address, pod, other, .. } = conflict;
+        let text = format!("conflict: {other} on {uplink} uses {address}, which is a pod's with MAC {pod}");
+        Report { severity: Severity::Error, text }
+    }
+
+    pub(crate) fn many_conflicts(most: usize) -> Report {
+        let text = format!("conflict: more than {most} addresses of pods are used by other machines");
+        Report { severity: Severity::Error, text }
+    }
+
+    pub(crate) fn conflict_over(conflict: &Conflict) -> Report {
+        let Conflict { address, other, .. } = conflict;
+        let text = format!("conflict over: {other} was not heard to use {address} for a minute");
+        Report { severity: Severity::Notice, text }
+    }
+
+    pub(crate) fn not_ready(network: &str, error: &str) -> Report {
+        let text = format!("network {network}: addresses are not kept ready for ADD: {error}");
+        Report { severity: Severity::Error, text }
     }
 
     pub(crate) fn not_announced(error: &dyn fmt::Display) -> Report {

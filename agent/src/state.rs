@@ -89,6 +89,11 @@ impl State {
         }
     }
 
+    /// What the last pass has seen.
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
     /// When [`Event::Time`] is due.
     pub(crate) fn wakes_at(&self) -> Time {
         // A pass wakes the agent when it ends.

@@ -17,8 +17,8 @@ mod attached;
 mod repair;
 
 pub use attached::{
-    AttachmentId, RecordedPort, delete_all_records, delete_record, has_no_host_routes, of_living_pods,
-    of_veth, recorded, write_record,
+    AttachmentId, RecordedNetwork, RecordedPort, delete_all_records, delete_record, has_no_host_routes,
+    of_living_pods, of_veth, recorded, recorded_networks, write_record,
 };
 pub use repair::{repair, repair_missing};
 

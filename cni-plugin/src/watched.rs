@@ -6,13 +6,15 @@ use cni_conf::cni::error::CniError;
 use kernel::link::Link;
 use kernel::{Conn, link, port};
 
-use crate::ports::{self, RecordedPort};
+use crate::ports::{self, RecordedNetwork, RecordedPort};
 
 /// The bridges of the node's attachments, with their ports.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
     /// The bridges that exist.
     pub bridges: Vec<WatchedBridge>,
+    /// The networks in which addresses are probed for.
+    pub networks: Vec<RecordedNetwork>,
     /// Names of bridges and of the node ends of veths, whether they exist or not.
     pub names: BTreeSet<String>,
 }
@@ -40,7 +42,7 @@ pub struct WatchedUplink {
 impl Watched {
     /// Looks the bridges of all records up.
     pub async fn of_this_node(node: &Conn) -> Result<Watched, CniError> {
-        let mut watched = Watched::default();
+        let mut watched = Watched { networks: ports::recorded_networks()?, ..Watched::default() };
         for (name, pods) in ports::recorded()? {
             let veths: BTreeSet<String> = pods.iter().map(|pod| pod.veth.clone()).collect();
             if let Some(bridge) = link::by_name(node, &name).await? {

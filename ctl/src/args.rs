@@ -193,7 +193,9 @@ pub(crate) struct Repair {
 ///
 /// The agent restores what `repair` restores. A thing that another program changes back three times within a
 /// minute is left alone for a minute, then for two, up to an hour. Every 60 s the agent looks at everything.
-/// After a failover of a bond it announces the addresses of all pods to the switches.
+/// After a failover of a bond it announces the addresses of all pods to the switches. It listens to networks
+/// with conflictDetection: an ADD need not probe for addresses there, and a machine that uses a pod's address
+/// is reported.
 ///
 /// Reports go to stderr. SIGTERM ends the agent, and everything stays as it is.
 ///

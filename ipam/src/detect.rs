@@ -173,6 +173,11 @@ impl Detector<'_> {
         CniError::new(code::TRY_AGAIN_LATER, msg)
     }
 
+    /// Whether it holds the probing lock.
+    pub(crate) fn has_turn(&self) -> bool {
+        self.turn.is_some()
+    }
+
     /// Whether this ADD has probed the network itself.
     pub(crate) fn has_probed(&self) -> bool {
         self.windows > 0

@@ -16,6 +16,7 @@ use cni_conf::request::Request;
 use serde_json::Value;
 
 mod add;
+pub mod ahead;
 mod allocate;
 mod check;
 mod del;

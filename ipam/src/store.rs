@@ -59,7 +59,7 @@ pub use record::HolderRecord;
 use record::RecordFile;
 use table::RangeTable;
 use verdict::Verdicts;
-pub use verdict::{Quarantined, Window};
+pub use verdict::{Listened, Quarantined, Window};
 
 /// The file that every user of the directory locks.
 const LOCK: &str = "lock";

@@ -11,6 +11,7 @@ use cni_conf::cni::error::CniError;
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::cni::result::AddResult;
 use cni_conf::cni::version::Version;
+use cni_conf::ipam::IpamConfig;
 use cni_conf::network::Network;
 use cni_conf::request::{RESERVED_PREFIX, Request};
 use cni_conf::section::Section;
@@ -124,6 +125,49 @@ pub fn recorded() -> Result<Vec<(String, Vec<RecordedPort>)>, CniError> {
         .into_iter()
         .map(|(bridge, records)| (bridge, records.all().into_iter().map(port).collect()))
         .collect())
+}
+
+/// A network with an uplink whose addresses our IPAM assigns, by the records of its pods.
+#[derive(Clone, Debug)]
+pub struct RecordedNetwork {
+    /// The network's name.
+    pub name: String,
+    /// The pods' bridge.
+    pub bridge: String,
+    /// The VLAN of the pods' untagged frames, if the bridge filters by VLAN.
+    pub vlan: Option<u16>,
+    /// The bridge's port that leads to the network.
+    pub uplink: String,
+    /// The addresses, of a network that is probed before an address is assigned.
+    pub addresses: IpamConfig,
+}
+
+/// The networks of all records in which addresses are probed for. One record shows each. A record whose
+/// configuration would be refused by now shows none.
+pub fn recorded_networks() -> Result<Vec<RecordedNetwork>, CniError> {
+    let mut networks: Vec<RecordedNetwork> = Vec::new();
+    for (bridge, records) in by_bridge()? {
+        for (_, record) in records.all() {
+            let name = &record.request.name;
+            if networks.iter().any(|known| known.bridge == bridge && known.name == *name) {
+                continue;
+            }
+            let Ok((network, _)) = Network::parse(&record.request) else { continue };
+            let (Some(addresses), Some(uplink)) = (network.addresses, network.uplink) else { continue };
+            if addresses.detection.is_some() {
+                let vlan = network.port_vlans.and_then(|vlans| vlans.access);
+                let uplink = uplink.port_name().to_owned();
+                networks.push(RecordedNetwork {
+                    name: name.clone(),
+                    bridge: bridge.clone(),
+                    vlan,
+                    uplink,
+                    addresses,
+                });
+            }
+        }
+    }
+    Ok(networks)
 }
 
 /// The bridges that have records, each with its records.

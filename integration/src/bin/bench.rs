@@ -11,7 +11,9 @@
     reason = "it reports to a person, and fails like a test"
 )]
 
-use integration::{Call, Namespace, Node, Pod, Site, growth, median_ms, pause, peer, plugin, poll};
+use integration::{
+    Agent, Call, Ctl, Namespace, Node, Pod, Site, growth, median_ms, pause, peer, plugin, poll,
+};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
@@ -33,6 +35,8 @@ const NODE_ROUNDS: usize = 5;
 const PAUSE: Duration = Duration::from_secs(15);
 /// The allowed ratio of an ADD with uplink, guard and host routes to one on a plain bridge.
 const NODE_GOAL: f64 = 1.5;
+/// How much longer than without conflict detection an ADD may take where the agent listens.
+const AGENT_GOAL: f64 = 1.2;
 /// Peak memory in KiB and size of the program in bytes to reach.
 const MEMORY_GOAL: u64 = 3 * 1024;
 const SIZE_GOAL: u64 = 3_200_000;
@@ -158,25 +162,22 @@ fn main() {
 }
 
 /// The time of an ADD on a node with an uplink, where guard and host routes are the default. It is compared
-/// with an ADD on a plain bridge, and measured with conflict detection for one pod at a time.
+/// with an ADD on a plain bridge, and measured with conflict detection for one pod at a time, without and
+/// with the agent.
 fn on_an_uplink(plain: &Side) {
     let unprobed = Side::on_uplink("off");
     let pods = [0, 1].map(|_| vec![Pod::new()]);
     let [add, _] = measure("1 pod", ROUNDS, [plain, &unprobed], &pods, [NODE_GOAL, f64::INFINITY]);
-    let probing = Side::on_uplink("on");
-    let mut times = Vec::new();
-    for round in 0..=NODE_ROUNDS {
-        let pod = [Pod::new()];
-        let time = probing.time("ADD", &pod);
-        probing.time("DEL", &pod);
-        // The first makes bridge and uplink.
-        if round > 0 {
-            times.push(time);
-            pause(PAUSE);
-        }
-    }
     let [without, with] = add.medians();
-    let probed = median_ms(&times);
+    let probed = median_ms(&one_by_one(&Side::on_uplink("on")));
+    let listening = Side::on_uplink("on");
+    let first = [Pod::new()];
+    // The agent listens where there are pods.
+    listening.time("ADD", &first);
+    let ctl = Ctl::new(&listening.node);
+    let agent = Agent::start(&ctl, "");
+    let heard = median_ms(&one_by_one(&listening));
+    drop(agent);
     println!("\nmedian ADD of ours, as on a node");
     println!("  plain bridge                                       {without:8.2} ms");
     println!(
@@ -184,6 +185,26 @@ fn on_an_uplink(plain: &Side) {
         with / without
     );
     println!("  the same with conflict detection, a pod each {} s  {probed:8.2} ms", PAUSE.as_secs());
+    println!(
+        "  the same with the agent                            {heard:8.2} ms, {:.2} times without detection; goal {AGENT_GOAL}",
+        heard / with
+    );
+}
+
+/// The times of ADDs of one pod after the other, with a pause between them.
+fn one_by_one(side: &Side) -> Vec<Duration> {
+    let mut times = Vec::new();
+    for round in 0..=NODE_ROUNDS {
+        let pod = [Pod::new()];
+        let time = side.time("ADD", &pod);
+        side.time("DEL", &pod);
+        // The first makes bridge and uplink.
+        if round > 0 {
+            times.push(time);
+        }
+        pause(PAUSE);
+    }
+    times
 }
 
 /// ADD and DEL of the same pods, the two sides in turn.

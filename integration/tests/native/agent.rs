@@ -1,5 +1,7 @@
 //! `vlan-bridgectl agent`: what other programs change is restored while no pod starts or ends.
 
+mod listening;
+
 use crate::repair::{Attached, HARMS, Harm, with_attached_pods};
 use integration::{Agent, poll};
 use nix::sys::signal::{Signal, kill};

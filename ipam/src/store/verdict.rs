@@ -102,6 +102,21 @@ impl Verdicts {
         replace(path, text.as_bytes())
     }
 
+    /// Extends the verdicts on addresses that nobody was heard to use, and quarantines the others. A verdict
+    /// from before the listening began ends by itself. Returns whether something changed.
+    fn extend(&mut self, listened: &Listened, quarantine: u32, now: u32) -> bool {
+        let before = self.clone();
+        self.clear.retain(|addr, _| !listened.uses.contains_key(addr));
+        for (addr, mac) in listened.uses.iter().filter(|(addr, _)| before.clear.contains_key(addr)) {
+            let until = now.saturating_add(quarantine.saturating_mul(10));
+            self.quarantined.insert(*addr, Quarantined { mac: *mac, at: now, until });
+        }
+        for at in self.clear.values_mut().filter(|at| **at >= listened.since) {
+            *at = (*at).max(listened.until.min(now));
+        }
+        *self != before
+    }
+
     /// Records the results of a window.
     fn note(&mut self, seen: &Window<'_>, now: u32) {
         for addr in seen.probed {
@@ -127,6 +142,17 @@ impl Verdicts {
             first.and_then(|addr| self.quarantined.remove(&addr));
         }
     }
+}
+
+/// What was heard on a network without a gap.
+#[derive(Clone, Debug, Default)]
+pub struct Listened {
+    /// Since when, in tenths of a second since the boot.
+    pub since: u32,
+    /// Until when.
+    pub until: u32,
+    /// The addresses that other machines use.
+    pub uses: BTreeMap<IpAddr, MacAddr>,
 }
 
 /// The results of one window.
@@ -184,6 +210,17 @@ impl Store {
         verdicts.write(&path, &boot)
     }
 
+    /// Extends the verdicts by what was heard on the network.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn extend_verdicts(&mut self, listened: &Listened, quarantine: u32) -> Result<(), StoreError> {
+        let (now, path, boot) =
+            (self.boot_time.uptime, self.side.verdicts.clone(), self.boot_time.boot.clone());
+        let verdicts = self.verdicts();
+        if verdicts.extend(listened, quarantine, now) { verdicts.write(&path, &boot) } else { Ok(()) }
+    }
+
     /// Drops the verdict that these addresses are unused: an attachment held them and may still answer.
     pub(super) fn drop_clear(&mut self, addrs: &[IpAddr]) -> Result<(), StoreError> {
         let (path, boot) = (self.side.verdicts.clone(), self.boot_time.boot.clone());
@@ -237,6 +274,22 @@ mod tests {
         fs::write(&dir, "{").unwrap();
         assert_eq!(read("b1", 1000), (false, None));
         fs::remove_file(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_verdict_is_extended_while_nobody_is_heard_and_only_from_before_no_gap() {
+        let (free, taken, old) = (addr("10.0.0.5"), addr("10.0.0.6"), addr("10.0.0.7"));
+        let mac = MacAddr([2, 0, 0, 0, 0, 9]);
+        let mut verdicts = noted(&[free, taken], &[], 1000);
+        verdicts.note(&Window { probed: &[old], conflicts: &BTreeMap::new(), quarantine: 60 }, 900);
+        let listened = Listened { since: 950, until: 1050, uses: BTreeMap::from([(taken, mac)]) };
+        assert!(verdicts.extend(&listened, 60, 1060));
+        assert_eq!(verdicts.clear, BTreeMap::from([(free, 1050), (old, 900)]));
+        assert_eq!(verdicts.quarantined[&taken].mac, mac);
+        assert!(!verdicts.extend(&listened, 60, 1060));
+        // It was heard before anybody probed for it: no verdict, no quarantine.
+        let other = Listened { uses: BTreeMap::from([(addr("10.0.0.9"), mac)]), ..listened };
+        assert!(!verdicts.extend(&other, 60, 1060));
     }
 
     #[test]

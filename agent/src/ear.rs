@@ -1,0 +1,260 @@
+//! Listens to the networks of the pods: one socket on each uplink, in a task of its own. What is heard is
+//! kept for as long as there is no gap. A gap is a frame that the kernel dropped, a link that was down, or
+//! the time before the start.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cni_conf::cni::mac::MacAddr;
+use cni_conf::range::RangeSet;
+use kernel::listen::{Frame, Heard, Listener, Message};
+use tokio::sync::mpsc::Sender;
+use tokio::task::JoinHandle;
+use vlan_bridge::watched::Watched;
+use vlan_bridge_ipam::ahead::{Listened, uptime};
+
+/// How often the kernel's count of dropped frames is read.
+const CHECK: Duration = Duration::from_secs(1);
+/// The pause before a link that is down is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// The most addresses that are remembered for an uplink. One more counts as a gap.
+const MOST: usize = 4096;
+/// The frames that are read before the count of dropped frames counts. More of them means that the reader
+/// does not keep up.
+const MOST_QUEUED: usize = 4096;
+
+/// An address as a network sees it: with the VLAN of the frame's tag.
+type Place = (Option<u16>, IpAddr);
+
+/// Another machine uses the address of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    /// The bridge's port that it was heard on.
+    pub(crate) uplink: String,
+    /// The VLAN of its tag.
+    pub(crate) vlan: Option<u16>,
+    /// The pod's address.
+    pub(crate) address: IpAddr,
+    /// The pod's MAC.
+    pub(crate) pod: MacAddr,
+    /// The other machine's MAC.
+    pub(crate) other: MacAddr,
+}
+
+/// A listening task. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Ear {
+    index: u32,
+    shared: Arc<Mutex<Shared>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Since when there is no gap, in tenths of a second since the boot. None while the link is down.
+    since: Option<u32>,
+    /// Until when that is known.
+    until: u32,
+    uses: BTreeMap<Place, MacAddr>,
+    /// The ranges whose addresses are remembered.
+    ranges: Vec<RangeSet>,
+    pods: BTreeMap<Place, MacAddr>,
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// All ears, by the name of the uplink.
+#[derive(Debug)]
+pub(crate) struct Ears {
+    ears: BTreeMap<String, Ear>,
+    conflicts: Sender<Conflict>,
+}
+
+impl Ears {
+    /// Without any yet. Conflicts are sent there. Those that it has no room for are lost, and heard again.
+    pub(crate) fn new(conflicts: Sender<Conflict>) -> Ears {
+        Ears { ears: BTreeMap::new(), conflicts }
+    }
+
+    /// Listens where there are networks to listen to. Ears that stay have no gap.
+    pub(crate) fn follow(&mut self, watched: &Watched) {
+        let uplinks = || {
+            watched.bridges.iter().flat_map(|known| known.uplinks.iter().map(move |uplink| (known, uplink)))
+        };
+        let is_used = |name: &str| watched.networks.iter().any(|network| network.uplink == name);
+        self.ears.retain(|name, ear| {
+            is_used(name)
+                && uplinks().any(|(_, uplink)| uplink.port.index == ear.index && uplink.port.name == *name)
+        });
+        for (bridge, uplink) in uplinks().filter(|(_, uplink)| is_used(&uplink.port.name)) {
+            let (name, index) = (&uplink.port.name, uplink.port.index);
+            let ear =
+                self.ears.entry(name.clone()).or_insert_with(|| start(name, index, self.conflicts.clone()));
+            let mut shared = lock(&ear.shared);
+            let of_uplink = watched.networks.iter().filter(|network| network.uplink == *name);
+            shared.ranges = of_uplink.flat_map(|network| network.addresses.ranges.iter().cloned()).collect();
+            let pods = bridge
+                .pods
+                .iter()
+                .flat_map(|pod| pod.addresses.iter().map(|address| ((pod.vlan, *address), pod.mac)));
+            shared.pods = pods.collect();
+        }
+    }
+
+    /// What was heard on an uplink in a VLAN. None if it is not listened to without a gap.
+    pub(crate) fn listened(&self, uplink: &str, vlan: Option<u16>) -> Option<Listened> {
+        let shared = lock(&self.ears.get(uplink)?.shared);
+        let uses = shared.uses.iter().filter(|((heard, _), _)| *heard == vlan);
+        let uses = uses.map(|((_, address), mac)| (*address, *mac)).collect();
+        Some(Listened { since: shared.since?, until: shared.until, uses })
+    }
+}
+
+fn start(uplink: &str, index: u32, conflicts: Sender<Conflict>) -> Ear {
+    let shared = Arc::new(Mutex::new(Shared::default()));
+    let task = tokio::spawn(listen(uplink.to_owned(), index, Arc::clone(&shared), conflicts));
+    Ear { index, shared, task }
+}
+
+/// Ends if the link is gone. A link that comes back has another index, and gets another ear.
+async fn listen(uplink: String, index: u32, shared: Arc<Mutex<Shared>>, conflicts: Sender<Conflict>) {
+    while let Ok(mut listener) = Listener::open(index) {
+        lock(&shared).begin(uptime());
+        // Only an error, and a link that is down, end this.
+        let _ = hear(&mut listener, &uplink, &shared, &conflicts).await;
+        lock(&shared).since = None;
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn hear(
+    listener: &mut Listener,
+    uplink: &str,
+    shared: &Mutex<Shared>,
+    conflicts: &Sender<Conflict>,
+) -> std::io::Result<()> {
+    let mut checks = tokio::time::interval(CHECK);
+    let mut dropped = listener.dropped()?;
+    let mut since_check = 0;
+    loop {
+        let heard = tokio::select! {
+            // First, so that a check finds an empty queue.
+            biased;
+            heard = listener.next(), if since_check < MOST_QUEUED => heard?,
+            _ = checks.tick() => {
+                let now = listener.dropped()?;
+                let mut shared = lock(shared);
+                if now == dropped && since_check < MOST_QUEUED {
+                    shared.until = uptime();
+                } else {
+                    shared.begin(uptime());
+                }
+                (dropped, since_check) = (now, 0);
+                continue;
+            }
+        };
+        let Heard::Frame(frame) = heard else { return Ok(()) };
+        since_check += 1;
+        if let Some(conflict) = lock(shared).note(&frame, uplink) {
+            // Without room it is lost, and heard again.
+            let _ = conflicts.try_send(conflict);
+        }
+    }
+}
+
+impl Shared {
+    /// Begins to listen after a gap.
+    fn begin(&mut self, now: u32) {
+        self.since = Some(now);
+        self.until = now;
+        self.uses.clear();
+    }
+
+    /// Notes who uses an address. Returns a conflict with a pod.
+    fn note(&mut self, frame: &Frame, uplink: &str) -> Option<Conflict> {
+        let (address, other) = user(frame)?;
+        let place = (frame.vlan.filter(|vlan| *vlan != 0), address);
+        if let Some(pod) = self.pods.get(&place) {
+            let is_other = *pod != other;
+            let (uplink, vlan) = (uplink.to_owned(), place.0);
+            return is_other.then_some(Conflict { uplink, vlan, address, pod: *pod, other });
+        }
+        if self.ranges.iter().any(|set| set.range_of(address).is_some()) {
+            if self.uses.len() >= MOST && !self.uses.contains_key(&place) {
+                self.begin(uptime());
+            }
+            self.uses.insert(place, other);
+        }
+        None
+    }
+}
+
+/// The address that the sender of a frame uses, and its MAC. Frames of this node and its pods do not count,
+/// nor do probes: their senders do not use the address yet.
+fn user(frame: &Frame) -> Option<(IpAddr, MacAddr)> {
+    if frame.own {
+        return None;
+    }
+    match frame.message {
+        Message::Arp { mac, sender, probe: false, .. } if !sender.is_unspecified() => {
+            Some((sender.into(), mac))
+        }
+        Message::Solicitation { mac, sender: Some(sender), .. } => Some((sender.into(), mac)),
+        Message::Advertisement { mac, address } => Some((address.into(), mac)),
+        _ => None,
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+    const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+
+    fn arp(sender: [u8; 4], vlan: Option<u16>, own: bool, probe: bool) -> Frame {
+        let message = Message::Arp {
+            request: true,
+            mac: OTHER,
+            sender: sender.into(),
+            target: [10, 0, 0, 1].into(),
+            probe,
+        };
+        Frame { own, vlan, from: OTHER, message }
+    }
+
+    fn shared() -> Shared {
+        let mut shared =
+            Shared { pods: BTreeMap::from([((None, [10, 0, 0, 5].into()), POD)]), ..Shared::default() };
+        shared.begin(100);
+        shared
+    }
+
+    #[test]
+    fn another_machine_with_a_pods_address_is_a_conflict_in_its_vlan_alone() {
+        let mut shared = shared();
+        let conflict = shared.note(&arp([10, 0, 0, 5], None, false, false), "bond0.136").unwrap();
+        assert_eq!((conflict.pod, conflict.other), (POD, OTHER));
+        assert_eq!(shared.note(&arp([10, 0, 0, 5], Some(7), false, false), "bond0"), None);
+        assert_eq!(shared.note(&arp([10, 0, 0, 5], None, true, false), "bond0.136"), None);
+        assert_eq!(shared.note(&arp([0, 0, 0, 0], None, false, true), "bond0.136"), None);
+        assert_eq!(shared.note(&arp([10, 0, 0, 6], None, false, false), "bond0.136"), None);
+    }
+
+    #[test]
+    fn addresses_outside_the_ranges_are_not_remembered() {
+        let mut shared = shared();
+        shared.note(&arp([10, 9, 9, 9], None, false, false), "bond0.136");
+        assert!(shared.uses.is_empty());
+    }
+}

@@ -1,0 +1,119 @@
+//! What follows from listening to the networks: addresses that are ready for ADD, and conflicts.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+use cni_conf::cni::error::CniError;
+use tokio::sync::mpsc::Sender;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use vlan_bridge::ports::RecordedNetwork;
+use vlan_bridge::watched::Watched;
+
+use crate::attempts::Time;
+use crate::budget::Budget;
+use crate::conflicts::Conflicts;
+use crate::ear::{Conflict, Ears};
+use crate::prober::{Job, Probed, Prober};
+use crate::report::Report;
+
+/// How often verdicts are extended. They count for ten seconds.
+const TEND: Duration = Duration::from_secs(4);
+
+/// The ears, and what is done with what they hear.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    dry_run: bool,
+    ears: Ears,
+    prober: Prober,
+    /// The prober has jobs.
+    is_probing: bool,
+    networks: Vec<RecordedNetwork>,
+    budget: Budget,
+    conflicts: Conflicts,
+    /// The last error of each network, which is told once.
+    told: BTreeMap<String, String>,
+    ticks: Interval,
+}
+
+impl Listening {
+    /// Without any network yet. Conflicts are sent there.
+    pub(crate) fn start(dry_run: bool, heard: Sender<Conflict>) -> io::Result<Listening> {
+        let mut ticks = interval(TEND);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Listening {
+            dry_run,
+            ears: Ears::new(heard),
+            prober: Prober::start()?,
+            is_probing: false,
+            networks: Vec::new(),
+            budget: Budget::default(),
+            conflicts: Conflicts::default(),
+            told: BTreeMap::new(),
+            ticks,
+        })
+    }
+
+    /// Listens where a pass has seen networks.
+    pub(crate) fn follow(&mut self, watched: &Watched) {
+        self.ears.follow(watched);
+        self.networks.clone_from(&watched.networks);
+    }
+
+    /// Takes a conflict in. Returns what to tell, and whether to defend the pod's address.
+    pub(crate) fn heard(&mut self, conflict: Conflict, now: Time) -> (Option<Report>, bool) {
+        let (report, defends) = self.conflicts.heard(conflict, now);
+        (report, defends && !self.dry_run)
+    }
+
+    /// Waits for the next turn or for the prober, and returns what to tell. Nothing is lost if the future is
+    /// dropped.
+    pub(crate) async fn tend(&mut self, started: Instant) -> Result<Vec<Report>, CniError> {
+        tokio::select! {
+            _ = self.ticks.tick() => {
+                let now = started.elapsed();
+                if !self.is_probing && !self.dry_run {
+                    self.begin(now);
+                }
+                Ok(self.conflicts.over(now))
+            }
+            probed = self.prober.probed() => {
+                self.is_probing = false;
+                Ok(self.probed(probed?, started.elapsed()))
+            }
+        }
+    }
+
+    fn begin(&mut self, now: Time) {
+        let jobs = self.networks.iter().filter_map(|network| {
+            let listened = self.ears.listened(&network.uplink, network.vlan)?;
+            let may_probe = self.budget.of(&network.name, now);
+            Some(Job { network: network.clone(), listened, may_probe })
+        });
+        let jobs: Vec<Job> = jobs.collect();
+        if !jobs.is_empty() {
+            self.is_probing = true;
+            self.prober.begin(jobs);
+        }
+    }
+
+    fn probed(&mut self, probed: Vec<Probed>, now: Time) -> Vec<Report> {
+        let mut reports = Vec::new();
+        for (network, outcome) in probed {
+            match outcome {
+                Ok(count) => {
+                    self.told.remove(&network);
+                    self.budget.spend(&network, count, now);
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    if self.told.get(&network) != Some(&text) {
+                        reports.push(Report::not_ready(&network, &text));
+                        self.told.insert(network, text);
+                    }
+                }
+            }
+        }
+        reports
+    }
+}

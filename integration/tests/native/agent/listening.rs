@@ -1,0 +1,122 @@
+//! What the agent hears on the pods' network: addresses that are ready for ADD, and machines that use a pod's
+//! address.
+
+use integration::{Agent, Background, Capture, Ctl, Frame, Plugin, Pod, Site, poll};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// How long a verdict counts that nobody extends, in tenths of a second.
+const VERDICT: u64 = 100;
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A machine on the network that has no interface here.
+const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+/// When each address was last known to be unused, in tenths of a second since the boot.
+fn verdicts(site: &Site) -> serde_json::Map<String, Value> {
+    let path = site.node.data_dir().join(".vlan-bridge").join(Site::NETWORK).join("verdicts");
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let document: Value = serde_json::from_str(&text).unwrap_or_default();
+    document["clear"].as_object().cloned().unwrap_or_default()
+}
+
+fn uptime() -> u64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap();
+    let seconds: f64 = text.split(' ').next().unwrap().parse().unwrap();
+    (seconds * 10.0) as u64
+}
+
+/// The addresses that an ADD probes for, as the router sees it, and the address that the pod gets.
+fn add_and_listen(site: &Site, plugin: &Plugin<'_>, pod: &Pod) -> (BTreeSet<Ipv4Addr>, Ipv4Addr) {
+    let capture = Capture::start(&site.router, "port");
+    let address: Ipv4Addr = plugin.add(&pod.eth0()).result().address().parse().unwrap();
+    // The pod's first announcement comes after every probe.
+    capture.wait_for("the pod's announcement", |frame| frame.arp() == Some((address, address)));
+    (capture.frames().iter().filter_map(Frame::arp_probe).collect(), address)
+}
+
+/// Waits until the verdicts of an earlier probe have ended or were extended.
+fn await_age(since: u64) {
+    poll(PATIENCE, "the end of a verdict's time", || uptime() > since + VERDICT);
+}
+
+#[test]
+fn an_address_that_was_probed_once_needs_no_probe_while_the_agent_listens() {
+    let (site, pods) = (Site::new(), [Pod::new(), Pod::new(), Pod::new()]);
+    let (ctl, list) = (Ctl::new(&site.node), site.list());
+    let plugin = site.node.plugin(&list);
+    let (probed, _) = add_and_listen(&site, &plugin, &pods[0]);
+    assert!(!probed.is_empty(), "the first ADD probes");
+    let agent = Agent::start(&ctl, "");
+    let begun = uptime();
+    // The verdicts of the ADD are from before the agent listened. Those of the agent's own probes stay.
+    poll(PATIENCE, "verdicts that are extended", || {
+        verdicts(&site).values().any(|at| at.as_u64().is_some_and(|at| at > begun + VERDICT))
+    });
+    let (probed, address) = add_and_listen(&site, &plugin, &pods[1]);
+    assert!(!probed.contains(&address), "{address} was probed for: {}", agent.reports());
+    drop(agent);
+    await_age(uptime());
+    let (probed, address) = add_and_listen(&site, &plugin, &pods[2]);
+    assert!(probed.contains(&address), "without the agent, {address} is given without a probe: {probed:?}");
+}
+
+/// A machine that takes a free address is heard, and the address is not given out.
+#[test]
+fn an_address_that_another_machine_takes_is_set_aside_before_an_add_wants_it() {
+    let (site, pods) = (Site::new(), [Pod::new(), Pod::new()]);
+    let (ctl, list) = (Ctl::new(&site.node), site.list());
+    let plugin = site.node.plugin(&list);
+    let own = plugin.add(&pods[0].eth0()).result().address();
+    let _agent = Agent::start(&ctl, "");
+    let begun = uptime();
+    poll(PATIENCE, "addresses that are kept ready", || {
+        verdicts(&site).values().any(|at| at.as_u64().is_some_and(|at| at > begun + VERDICT))
+    });
+    let mut ready: Vec<Ipv4Addr> = verdicts(&site).keys().map(|addr| addr.parse().unwrap()).collect();
+    ready.retain(|address| address.to_string() != own);
+    // The next ADD would get the first of them. The slice has more.
+    ready.sort();
+    ready.truncate(2);
+    for address in &ready {
+        site.router.send_frame("port", &announcement(*address));
+    }
+    poll(PATIENCE, "no address of another machine among the verdicts", || {
+        let verdicts = verdicts(&site);
+        ready.iter().all(|address| !verdicts.contains_key(&address.to_string()))
+    });
+    let given: Ipv4Addr = plugin.add(&pods[1].eth0()).result().address().parse().unwrap();
+    assert!(!ready.contains(&given), "{given} is another machine's");
+}
+
+#[test]
+fn another_machine_with_a_pods_address_is_reported_once_and_the_address_is_defended() {
+    let (site, pod) = (Site::new(), Pod::new());
+    let ctl = Ctl::new(&site.node);
+    let result = site.node.plugin(&site.list()).add(&pod.eth0()).result();
+    let address: Ipv4Addr = result.address().parse().unwrap();
+    let mut agent = Agent::start(&ctl, "");
+    // The kernel announces a new address three times.
+    poll(PATIENCE, "the pod's last announcement", || {
+        !pod.run(&format!("ip neigh show {address} dev eth0")).stdout.contains("PROBE")
+    });
+    let capture = Capture::start(&site.router, "port");
+    for _ in 0..20 {
+        site.router.send_frame("port", &announcement(address));
+    }
+    agent.await_report(&format!("conflict: 02:00:00:00:00:09 on nic0 uses {address}"));
+    capture.wait_for("the defence", |frame| frame.arp() == Some((address, address)) && frame.source != OTHER);
+    assert_eq!(agent.reports().matches("conflict: ").count(), 1, "{}", agent.reports());
+    assert!(Background::is_alive(agent.process()));
+}
+
+/// An ARP announcement of [`OTHER`].
+fn announcement(address: Ipv4Addr) -> Vec<u8> {
+    let address = address.octets();
+    let parts: [&[u8]; 7] =
+        [&[0xff; 6], &OTHER, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &OTHER, &address, &[0; 6], &address];
+    parts.concat()
+}
