@@ -6,6 +6,7 @@
 //! - `listening` hears who uses which address, keeps addresses ready for ADD (`prober`), and finds machines
 //!   that use a pod's address (`conflicts`).
 //! - `failover` says when the pods must be announced to the switches, `announcer` does it.
+//! - `health` has the file that `agent --check` reads, `notify` tells the service manager. `signs` is both.
 //! - This file connects them with the kernel.
 
 mod announcer;
@@ -14,14 +15,18 @@ mod budget;
 mod conflicts;
 mod ear;
 mod failover;
+mod health;
 mod interest;
 mod keeper;
 mod listening;
+mod notify;
 mod prober;
 mod report;
+mod signs;
 mod state;
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use cni_conf::cni::error::{CniError, code};
@@ -30,19 +35,23 @@ use kernel::signals::EndSignals;
 use vlan_bridge::AgentLock;
 
 use announcer::Announcer;
+pub use health::Health;
 use keeper::Keeper;
 use listening::Listening;
 pub use report::{Report, Severity};
+use signs::Signs;
 use state::{Action, Event, State};
 
 /// How many conflicts may wait to be looked at. More are heard again.
 const CONFLICTS: usize = 64;
 
 /// How the agent works.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Report what would be restored, and change nothing.
     pub dry_run: bool,
+    /// Where the node's `/proc/sys/net` is, if it is elsewhere.
+    pub sysctl_dir: Option<PathBuf>,
 }
 
 /// Why the agent ended.
@@ -74,32 +83,38 @@ pub fn run(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), Agen
         code::TRY_AGAIN_LATER => AgentError::Running(error),
         _ => AgentError::Node(error),
     })?;
+    Health::forget()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(failed("start the async runtime"))?;
-    let outcome = runtime.block_on(serve(settings, tell));
+    if let Some(dir) = settings.sysctl_dir {
+        kernel::sysctl::write_in(dir);
+    }
+    let outcome = runtime.block_on(serve(settings.dry_run, tell));
     // A pass may wait for a lock. It ends with the process.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), AgentError> {
+async fn serve(dry_run: bool, tell: &mut dyn FnMut(&Report)) -> Result<(), AgentError> {
     let failed = |action| move |source| AgentError::Io { action, source };
     // Before the first thread, which inherits the blocked signals.
     let signals = EndSignals::open().map_err(failed("wait for signals"))?;
     // Before the first pass: a change during the pass is announced.
     let mut monitor = Monitor::open().map_err(failed("listen to the kernel's announcements"))?;
-    let mut keeper = Keeper::start(settings.dry_run).map_err(failed("start a thread"))?;
+    let mut keeper = Keeper::start(dry_run).map_err(failed("start a thread"))?;
     let (heard, mut conflicts) = tokio::sync::mpsc::channel(CONFLICTS);
-    let mut network = Listening::start(settings.dry_run, heard).map_err(failed("start a thread"))?;
+    let mut network = Listening::start(dry_run, heard).map_err(failed("start a thread"))?;
     let mut announcer = Announcer::default();
+    let mut signs = Signs::begin().map_err(failed("find the service manager's socket"))?;
     let started = Instant::now();
-    let mut state = State::new(settings.dry_run);
-    tell(&Report::started(settings.dry_run));
+    let mut state = State::new(dry_run);
+    tell(&Report::started(dry_run));
     let mut event = Event::Time;
     loop {
+        signs.keep_alive(tell);
         let was_look = matches!(event, Event::Looked(_));
         for action in state.step(started.elapsed(), event) {
             match action {
@@ -120,7 +135,12 @@ async fn serve(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), 
             announcement = monitor.next() => {
                 Event::Announced(announcement.map_err(failed("listen to the kernel's announcements"))?)
             }
-            looked = keeper.looked() => Event::Looked(looked?),
+            looked = keeper.looked() => {
+                let looked = looked?;
+                signs.looked(&looked, tell);
+                Event::Looked(looked)
+            }
+            () = signs.due() => Event::Time,
             () = tokio::time::sleep_until(wake) => Event::Time,
             sent = announcer.turn() => {
                 reports.extend(sent.err().map(|error| Report::not_announced(&error)));
@@ -140,6 +160,7 @@ async fn serve(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), 
             }
             signal = signals.next() => {
                 signal.map_err(failed("wait for signals"))?;
+                signs.end(tell);
                 tell(&Report::ended());
                 return Ok(());
             }

@@ -83,6 +83,10 @@ impl Report {
         Report { severity: Severity::Error, text: format!("pods could not be announced: {error}") }
     }
 
+    pub(crate) fn no_sign(error: &dyn fmt::Display) -> Report {
+        Report { severity: Severity::Error, text: format!("no sign of life could be given: {error}") }
+    }
+
     pub(crate) fn ended() -> Report {
         Report { severity: Severity::Notice, text: "ended: everything stays as it is".into() }
     }

@@ -1,13 +1,17 @@
 //! The lock of the node's agent: `/run/vlan-bridge/agent/NODE/lock`.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use cni_conf::cni::error::CniError;
+use cni_conf::cni::error::{CniError, code};
 use cni_skel::lock::Share;
 
 use crate::lock::take_in;
 use crate::record::node_folder;
+
+/// How long an agent waits for the lock. [`AgentLock::is_held`] has it for a moment.
+const LIMIT: Duration = Duration::from_secs(1);
 
 /// Held by the agent of a node. A node has one.
 #[derive(Debug)]
@@ -16,12 +20,30 @@ pub struct AgentLock {
 }
 
 impl AgentLock {
-    /// Takes the lock at once.
+    /// Takes the lock.
     ///
     /// # Errors
     /// `code::TRY_AGAIN_LATER` if the node has an agent.
     pub fn acquire() -> Result<AgentLock, CniError> {
-        let folder = node_folder("agent")?;
-        Ok(AgentLock { _file: take_in(&folder, "lock", Share::Exclusive, Duration::ZERO)? })
+        let folder = AgentLock::folder()?;
+        Ok(AgentLock { _file: take_in(&folder, "lock", Share::Exclusive, LIMIT)? })
+    }
+
+    /// Whether an agent runs on this node.
+    pub fn is_held() -> Result<bool, CniError> {
+        let folder = AgentLock::folder()?;
+        if !folder.exists() {
+            return Ok(false);
+        }
+        match take_in(&folder, "lock", Share::Shared, Duration::ZERO) {
+            Ok(_) => Ok(false),
+            Err(error) if error.code == code::TRY_AGAIN_LATER => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The folder of the lock, where the agent keeps its own files too.
+    pub fn folder() -> Result<PathBuf, CniError> {
+        node_folder("agent")
     }
 }

@@ -206,6 +206,14 @@ pub(crate) struct Agent {
     /// Report what differs, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// The directory to write sysctls in instead of /proc/sys/net, which is read-only in a container: the
+    /// node's /proc/sys/net, mounted there
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    pub(crate) sysctl_dir: Option<PathBuf>,
+    /// Run no agent: succeed if this node's agent works, that is, if it runs and has looked at the node
+    /// within the last 3 minutes
+    #[arg(long, conflicts_with_all = ["dry_run", "sysctl_dir"])]
+    pub(crate) check: bool,
 }
 
 fn cidr(text: &str) -> Result<IpNet, String> {

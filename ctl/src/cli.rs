@@ -84,7 +84,7 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
         Verb::Status(call) => status::run(call, out).map(|()| true),
         Verb::Doctor(call) => doctor::run(call, out),
         Verb::Repair(call) => repair::run(call, out),
-        Verb::Agent(call) => agent::run(call).map(|()| true),
+        Verb::Agent(call) => agent::run(call, out).map(|()| true),
     };
     match outcome {
         Ok(true) if user == 0 => Ok(0),

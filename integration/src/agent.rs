@@ -3,6 +3,7 @@
 use crate::{Background, Ctl, poll};
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 /// A running agent. It is killed when the value is dropped.
@@ -15,9 +16,14 @@ pub struct Agent {
 impl Agent {
     /// Starts an agent with the words of a line, and waits until it has looked at the node once.
     pub fn start(ctl: &Ctl<'_>, line: &str) -> Agent {
+        Agent::start_as(ctl, ctl.command(&format!("agent {line}")))
+    }
+
+    /// The same with a command that runs an agent.
+    pub fn start_as(ctl: &Ctl<'_>, mut command: Command) -> Agent {
         let log = ctl.path("agent.log");
         let file = File::create(&log).expect("a folder of ours can be filled");
-        let process = Background::start(ctl.command(&format!("agent {line}")).stderr(file));
+        let process = Background::start(command.stderr(file));
         let agent = Agent { process, log };
         agent.await_report("has looked at the node");
         agent

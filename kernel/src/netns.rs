@@ -140,6 +140,10 @@ pub fn in_use() -> Result<Option<BTreeSet<String>>> {
     if std::fs::metadata("/proc/self/ns/pid").map(|file| file.ino()).ok() != Some(FIRST) {
         return Ok(None);
     }
+    // Mounted with hidepid (proc(5)), /proc lacks the processes that we may not inspect.
+    if !Path::new("/proc/1").exists() {
+        return Ok(None);
+    }
     let (mut seen, mut mounts_seen) = (BTreeSet::new(), BTreeSet::new());
     let mut living = BTreeSet::from([identity()?]);
     for process in processes()? {

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use cni_conf::family::Family;
 use nix::errno::Errno;
@@ -11,6 +13,21 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use super::{Conn, NetError, Result, link, netconf, route};
+
+/// Where sysctls of the network are written, if not in `/proc/sys/net`.
+static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+
+/// Lets this process write the sysctls of the network in another folder from now on: the node's
+/// `/proc/sys/net`, mounted into a container, whose own is read-only. It is of the namespace of whoever
+/// mounted it. So this is for a process that stays in that namespace.
+pub fn write_in(folder: PathBuf) {
+    // A process decides this once.
+    let _ = FOLDER.set(folder);
+}
+
+fn folder() -> &'static Path {
+    FOLDER.get().map_or(Path::new("/proc/sys/net"), PathBuf::as_path)
+}
 
 /// `/proc/sys/net/FAMILY/conf` of the namespace that it was opened in. Files opened through it belong to that
 /// namespace, even after the thread has left it.
@@ -41,7 +58,7 @@ impl InterfaceSysctls {
     /// folder.
     pub fn of(family: Family) -> InterfaceSysctls {
         let family = family.sysctl_folder();
-        let folder = File::open(format!("/proc/sys/net/{family}/conf")).ok();
+        let folder = File::open(folder().join(family).join("conf")).ok();
         InterfaceSysctls { folder, family, last: RefCell::default() }
     }
 
@@ -80,15 +97,16 @@ pub fn forwards(family: Family) -> Result<bool> {
         return Ok(forwards);
     }
     let path = forwarding_file(family);
-    let value = std::fs::read_to_string(path).map_err(|e| NetError::io(format!("read {path}"), &e))?;
+    let failed = |e| NetError::io(format!("read {}", path.display()), &e);
+    let value = std::fs::read_to_string(&path).map_err(failed)?;
     Ok(value.trim() == "1")
 }
 
-fn forwarding_file(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "/proc/sys/net/ipv4/ip_forward",
-        Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
-    }
+fn forwarding_file(family: Family) -> PathBuf {
+    folder().join(match family {
+        Family::V4 => "ipv4/ip_forward",
+        Family::V6 => "ipv6/conf/all/forwarding",
+    })
 }
 
 /// Switches forwarding of a family on in the namespace of `conn` and of the calling thread, if it is off.
@@ -101,8 +119,8 @@ pub async fn enable_forwarding(conn: &Conn, family: Family) -> Result<()> {
         keep_advertisements(conn).await?;
     }
     let path = forwarding_file(family);
-    std::fs::write(path, "1").map_err(|e| NetError::io(format!("switch forwarding on in {path}"), &e))?;
-    Ok(())
+    let failed = |e| NetError::io(format!("switch forwarding on in {}", path.display()), &e);
+    std::fs::write(&path, "1").map_err(failed)
 }
 
 /// A node that forwards ignores router advertisements unless `accept_ra` is 2 (kernel documentation,
