@@ -51,6 +51,10 @@ pub(crate) struct Install {
     pub(crate) from: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) directories: Directories,
+    /// Install the node agent too, as the systemd unit vlan-bridge-agent. It runs vlan-bridgectl, which is
+    /// copied to /usr/local/sbin. Install prints the commands that start it
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) agent: bool,
     /// The cniVersion of the installed list [default: that of the list, else 1.1.0, lowered to what every
     /// runtime of this node accepts, or to 1.0.0 if no runtime is found]
     #[arg(long, value_name = "VERSION")]

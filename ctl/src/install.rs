@@ -4,6 +4,7 @@
 //! Install reads, decides and checks everything before it writes the first byte. Then it takes the
 //! [lock](crate::lock), compares with the current files, and writes.
 
+mod agent;
 pub(crate) mod binaries;
 mod list;
 mod part;
@@ -29,12 +30,15 @@ use crate::node;
 use crate::output;
 use crate::runtimes::{self, Runtime};
 
+use agent::AgentFile;
 use binaries::Binary;
 
 /// What install writes, and its warnings.
 struct InstallPlan {
     runtimes: Vec<Runtime>,
     binaries: Vec<Binary>,
+    /// The agent's files; empty without `--agent`.
+    agent: Vec<AgentFile>,
     lists: Vec<NewList>,
     warnings: Vec<String>,
 }
@@ -57,9 +61,9 @@ impl InstallPlan {
         let bin_dirs = self.binaries.iter().filter_map(|binary| binary.target.parent());
         let bin_dirs: BTreeSet<&Path> = bin_dirs.collect();
         let conf_dirs = self.lists.iter().filter_map(|list| list.path.parent());
-        for folder in
-            [Path::new(manifest::FOLDER)].into_iter().chain(bin_dirs.iter().copied()).chain(conf_dirs)
-        {
+        let own_dirs = [Path::new(manifest::FOLDER)].into_iter();
+        let own_dirs = own_dirs.chain(self.agent.iter().filter_map(AgentFile::folder));
+        for folder in own_dirs.chain(bin_dirs.iter().copied()).chain(conf_dirs) {
             files::check_writable(folder)?;
         }
         for dir in bin_dirs {
@@ -76,6 +80,9 @@ impl InstallPlan {
     fn read_targets(&mut self) -> Result<()> {
         for binary in &mut self.binaries {
             binary.read_installed()?;
+        }
+        for file in &mut self.agent {
+            file.read_installed()?;
         }
         for list in &mut self.lists {
             list.before = files::read(&list.path)?;
@@ -116,6 +123,9 @@ fn install_once(args: &Install, out: &mut dyn Write) -> Result<()> {
     }
     plan.binaries.iter().for_each(|binary| manifest.add_binary(&binary.target));
     plan.lists.iter().for_each(|list| manifest.add_list(&list.path));
+    if !plan.agent.is_empty() {
+        manifest.add_agent(&agent::installed_paths());
+    }
     manifest.write()?;
     for binary in &plan.binaries {
         binary.install()?;
@@ -123,6 +133,7 @@ fn install_once(args: &Install, out: &mut dyn Write) -> Result<()> {
     for list in plan.lists.iter().filter(|list| list.state() != "unchanged") {
         files::write_atomically(&list.path, list.text().as_bytes(), 0o644)?;
     }
+    plan.agent.iter().try_for_each(AgentFile::install)?;
     print(&plan, args.output, out)
 }
 
@@ -156,6 +167,7 @@ fn plan(args: &Install) -> Result<InstallPlan> {
     let version = args.cni_version.as_deref().map(Version::parse).transpose()?;
     let mut plan = InstallPlan {
         binaries: binaries::plan(args.from.as_deref(), &bin_dirs)?,
+        agent: if args.agent { agent::plan()? } else { Vec::new() },
         runtimes,
         lists: Vec::new(),
         warnings: Vec::new(),
@@ -209,8 +221,12 @@ fn print(plan: &InstallPlan, format: Output, out: &mut dyn Write) -> Result<()> 
         let lists: Vec<Value> = plan.lists.iter().map(list_json).collect();
         let runtimes: Vec<Value> = plan.runtimes.iter().map(Runtime::to_json).collect();
         let binaries: Vec<Value> = plan.binaries.iter().map(Binary::to_json).collect();
-        let all =
+        let mut all =
             json!({"runtimes": runtimes, "binaries": binaries, "lists": lists, "warnings": plan.warnings});
+        if !plan.agent.is_empty() {
+            let files: Vec<Value> = plan.agent.iter().map(AgentFile::to_json).collect();
+            all["agent"] = json!({"files": files, "commands": agent::commands(&plan.agent)});
+        }
         writeln!(out, "{all:#}")?;
         return Ok(());
     }
@@ -235,6 +251,12 @@ fn print(plan: &InstallPlan, format: Output, out: &mut dyn Write) -> Result<()> 
         if let Some(kept) = &list.kept {
             writeln!(out, "kept      {}: the list that it replaces", kept.display())?;
         }
+    }
+    for file in &plan.agent {
+        writeln!(out, "{file}")?;
+    }
+    for command in agent::commands(&plan.agent) {
+        writeln!(out, "then run  {command}")?;
     }
     plan.warnings.iter().for_each(|warning| output::report(&format!("warning: {warning}")));
     Ok(())

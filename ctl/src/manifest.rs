@@ -19,6 +19,8 @@ pub(crate) struct Manifest {
     pub(crate) binaries: Vec<PathBuf>,
     /// Network lists.
     pub(crate) lists: Vec<PathBuf>,
+    /// The agent's program and unit.
+    pub(crate) agent: Vec<PathBuf>,
     /// The copies of the foreign lists that install replaced, by the path of the list.
     pub(crate) kept: BTreeMap<PathBuf, PathBuf>,
 }
@@ -36,7 +38,7 @@ impl Manifest {
         };
         let kept = value["kept"].as_object().into_iter().flatten();
         let kept = kept.filter_map(|(list, kept)| Some((list.into(), kept.as_str()?.into()))).collect();
-        Ok(Manifest { binaries: paths("binaries"), lists: paths("lists"), kept })
+        Ok(Manifest { binaries: paths("binaries"), lists: paths("lists"), agent: paths("agent"), kept })
     }
 
     /// Adds a plugin, once.
@@ -47,6 +49,11 @@ impl Manifest {
     /// Adds a network list, once.
     pub(crate) fn add_list(&mut self, path: &Path) {
         add(&mut self.lists, path);
+    }
+
+    /// Adds the agent's files, once.
+    pub(crate) fn add_agent(&mut self, files: &[&Path]) {
+        files.iter().for_each(|path| add(&mut self.agent, path));
     }
 
     /// Copies a list that is about to be replaced to a directory that no runtime reads, and returns the
@@ -66,7 +73,8 @@ impl Manifest {
 
     /// Writes the manifest, before the files that it names.
     pub(crate) fn write(&self) -> Result<()> {
-        let value = json!({"binaries": self.binaries, "lists": self.lists, "kept": self.kept});
+        let value =
+            json!({"binaries": self.binaries, "lists": self.lists, "agent": self.agent, "kept": self.kept});
         files::write_atomically(&path(), format!("{value:#}\n").as_bytes(), 0o644)
     }
 

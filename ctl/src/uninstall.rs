@@ -12,6 +12,7 @@ use kernel::link::{Kind, Link};
 use kernel::sysctl::forwards;
 use kernel::{Conn, NetError, addr, remove};
 use serde_json::{Value, json};
+use vlan_bridge::AgentLock;
 use vlan_bridge::ownership::{Attachment, attachment_of, is_attachment, is_ours};
 use vlan_bridge::record::{GuardRecord, NatRecord, Records};
 use vlan_bridge::{boundary, guard, host_access, nat, ports, trunk};
@@ -36,6 +37,12 @@ struct Report {
 pub(crate) fn run(args: &Uninstall, out: &mut dyn Write) -> Result<()> {
     // Without the directory nothing was installed, and uninstall does not create it.
     let _lock = Path::new(manifest::FOLDER).exists().then(InstallLock::acquire).transpose()?;
+    if AgentLock::is_held()? {
+        bail!(
+            "the agent runs on this node: end it first, with systemctl disable --now vlan-bridge-agent, or by \
+             deleting its pod"
+        );
+    }
     let report = node::runtime()?.block_on(async {
         let conn = Conn::open()?;
         let links = node::links(&conn).await?;
@@ -52,8 +59,8 @@ pub(crate) fn run(args: &Uninstall, out: &mut dyn Write) -> Result<()> {
         for link in attached {
             detach(&conn, link, &lists, &manifest, &mut report).await?;
         }
-        for binary in &manifest.binaries {
-            remove_file(binary, &mut report)?;
+        for path in manifest.agent.iter().chain(&manifest.binaries) {
+            remove_file(path, &mut report)?;
         }
         let uplinks = uplinks(&lists);
         if let Err(why) = delete_state_of_dead_pods(&conn, &lists).await {

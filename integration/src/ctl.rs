@@ -14,12 +14,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The folders of a machine that the node has instead of the machine's; the tool reads and writes them.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "/etc",
     "/opt/cni",
     "/run/secrets",
-    "/run/systemd/network",
+    "/run/systemd",
     "/usr/lib/systemd/network",
+    "/usr/local/sbin",
     "/var/lib",
     "/var/snap",
 ];

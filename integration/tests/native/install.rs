@@ -1,5 +1,6 @@
 //! `vlan-bridgectl install` and `uninstall`: the installed files, the refusals, and the restored files.
 
+pub(crate) mod agent;
 pub(crate) mod at_once;
 pub(crate) mod denied;
 pub(crate) mod kubernetes;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The programs that the tests call, and their packages. Installed programs are left alone.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("bash", "bash"),
     ("busybox", "busybox-static"),
     ("depmod", "kmod"),
@@ -17,6 +17,7 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
     ("strace", "strace"),
+    ("systemd-analyze", "systemd"),
     ("tcpdump", "tcpdump"),
     ("time", "time"),
 ];

@@ -1,5 +1,5 @@
-//! The drop-ins for units of other packages. systemd only logs a warning about unknown keys, and ignores
-//! them.
+//! The drop-ins for units of other packages, and our own units. systemd only logs a warning about unknown
+//! keys, and ignores them. A test of the native suite lets systemd check our units.
 
 use super::Finding;
 use anyhow::{Context, Result};
@@ -11,11 +11,14 @@ const FOLDER: &str = "deploy/systemd";
 const KNOWN: [(&str, &[&str]); 2] =
     [("Unit", &["After", "Before", "Wants"]), ("Service", &["ExecReload", "ExecStartPost"])];
 
-/// Checks every drop-in: `UNIT.service.d/NAME.conf`.
+/// Checks every drop-in: `UNIT.service.d/NAME.conf`. A unit of our own is a file `UNIT.service`.
 pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for unit in names(root, FOLDER)? {
         let folder = format!("{FOLDER}/{unit}");
+        if unit.ends_with(".service") && root.join(&folder).is_file() {
+            continue;
+        }
         if !unit.ends_with(".service.d") {
             findings.push(Finding {
                 path: folder.clone(),
