@@ -67,10 +67,16 @@ impl Announcer {
         Ok(pods.iter().map(|pod| pod.addresses.len()).sum())
     }
 
-    /// Queues one announcement that defends a pod's address (RFC 5227 section 2.4 (b)).
-    pub(crate) fn defend(&mut self, conflict: &Conflict) {
+    /// Queues one announcement that defends a pod's address (RFC 5227 section 2.4 (b)), unless the pod is
+    /// gone by now: it may have moved to the other machine.
+    pub(crate) fn defend(&mut self, conflict: &Conflict) -> Result<(), CniError> {
         let Conflict { uplink, vlan, address, pod, .. } = conflict.clone();
-        self.queue.push_front(Announced { uplink, mac: pod, address, tag: vlan, not_before: Instant::now() });
+        let mut recorded = ports::recorded()?.into_iter().flat_map(|(_, pods)| pods);
+        if recorded.any(|known| known.mac == pod && known.addresses.contains(&address)) {
+            let not_before = Instant::now();
+            self.queue.push_front(Announced { uplink, mac: pod, address, tag: vlan, not_before });
+        }
+        Ok(())
     }
 
     /// Sends the next frames when they are due. Waits for ever if there are none. Nothing is lost if the
@@ -101,6 +107,13 @@ impl Announcer {
             let Some(interface) = PacketInterface::find(uplink)? else { return Ok(()) };
             self.sockets.insert(uplink.clone(), FrameAnnouncer::open(interface)?);
         }
-        self.sockets.get(uplink).map_or(Ok(()), |socket| socket.announce(*mac, *address, *tag))
+        let sent = self.sockets.get(uplink).map_or(Ok(()), |socket| socket.announce(*mac, *address, *tag));
+        if sent.is_err() {
+            // The uplink may have been made again under another index. What is queued for it has nowhere to
+            // go.
+            self.sockets.remove(uplink);
+            self.queue.retain(|queued| queued.uplink != *uplink);
+        }
+        sent
     }
 }

@@ -38,14 +38,17 @@ impl Conflicts {
         let key = (conflict.uplink.clone(), conflict.address);
         if let Some(known) = self.lasting.get_mut(&key) {
             known.heard = now;
-            let is_new = known.conflict.other != conflict.other;
             let defends = now >= known.defended + DEFEND;
-            if defends {
-                known.defended = now;
+            if !defends {
+                return (None, false);
             }
+            known.defended = now;
+            // Anybody can send each frame from another MAC, so this is told no more often than it is
+            // defended.
+            let is_new = known.conflict.other != conflict.other;
             let report = is_new.then(|| Report::conflict(&conflict));
             known.conflict = conflict;
-            return (report, defends);
+            return (report, true);
         }
         if self.lasting.len() >= MOST {
             let report = (!self.is_full).then(|| Report::many_conflicts(MOST));
@@ -98,9 +101,10 @@ mod tests {
         assert_eq!(heard(9, 100), (true, true));
         assert_eq!(heard(9, 101), (false, false));
         assert_eq!(heard(9, 110), (false, true));
-        assert_eq!(heard(8, 112), (true, false));
-        assert!(conflicts.over(at(171)).is_empty());
-        assert_eq!(conflicts.over(at(172)).len(), 1);
+        assert_eq!(heard(8, 112), (false, false));
+        assert_eq!(heard(8, 120), (true, true));
+        assert!(conflicts.over(at(179)).is_empty());
+        assert_eq!(conflicts.over(at(180)).len(), 1);
         assert!(conflicts.lasting.is_empty());
     }
 

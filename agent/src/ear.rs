@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::range::RangeSet;
@@ -57,7 +57,10 @@ struct Shared {
     since: Option<u32>,
     /// Until when that is known.
     until: u32,
-    uses: BTreeMap<Place, MacAddr>,
+    /// When `since` was, to tell the time without another system call.
+    begun: Option<Instant>,
+    /// When each address was last heard to be used, or probed for.
+    uses: BTreeMap<Place, u32>,
     /// The ranges whose addresses are remembered.
     ranges: Vec<RangeSet>,
     pods: BTreeMap<Place, MacAddr>,
@@ -88,8 +91,10 @@ impl Ears {
             watched.bridges.iter().flat_map(|known| known.uplinks.iter().map(move |uplink| (known, uplink)))
         };
         let is_used = |name: &str| watched.networks.iter().any(|network| network.uplink == name);
+        // A task ends if its socket cannot be opened. It is tried again.
         self.ears.retain(|name, ear| {
-            is_used(name)
+            !ear.task.is_finished()
+                && is_used(name)
                 && uplinks().any(|(_, uplink)| uplink.port.index == ear.index && uplink.port.name == *name)
         });
         for (bridge, uplink) in uplinks().filter(|(_, uplink)| is_used(&uplink.port.name)) {
@@ -98,7 +103,8 @@ impl Ears {
                 self.ears.entry(name.clone()).or_insert_with(|| start(name, index, self.conflicts.clone()));
             let mut shared = lock(&ear.shared);
             let of_uplink = watched.networks.iter().filter(|network| network.uplink == *name);
-            shared.ranges = of_uplink.flat_map(|network| network.addresses.ranges.iter().cloned()).collect();
+            let addresses = of_uplink.filter_map(|network| network.addresses.as_ref());
+            shared.ranges = addresses.flat_map(|addresses| addresses.ranges.iter().cloned()).collect();
             let pods = bridge
                 .pods
                 .iter()
@@ -107,11 +113,18 @@ impl Ears {
         }
     }
 
+    /// Counts a failover as a gap: frames may have been lost while no member was active.
+    pub(crate) fn gap(&self, uplink: &str) {
+        if let Some(ear) = self.ears.get(uplink) {
+            lock(&ear.shared).begin(uptime());
+        }
+    }
+
     /// What was heard on an uplink in a VLAN. None if it is not listened to without a gap.
     pub(crate) fn listened(&self, uplink: &str, vlan: Option<u16>) -> Option<Listened> {
         let shared = lock(&self.ears.get(uplink)?.shared);
         let uses = shared.uses.iter().filter(|((heard, _), _)| *heard == vlan);
-        let uses = uses.map(|((_, address), mac)| (*address, *mac)).collect();
+        let uses = uses.map(|((_, address), heard)| (*address, *heard)).collect();
         Some(Listened { since: shared.since?, until: shared.until, uses })
     }
 }
@@ -150,7 +163,9 @@ async fn hear(
             _ = checks.tick() => {
                 let now = listener.dropped()?;
                 let mut shared = lock(shared);
-                if now == dropped && since_check < MOST_QUEUED {
+                // A link without a carrier is up, but brings nothing.
+                let has_carrier = kernel::has_carrier(uplink)? == Some(true);
+                if now == dropped && since_check < MOST_QUEUED && has_carrier {
                     shared.until = uptime();
                 } else {
                     shared.begin(uptime());
@@ -173,42 +188,61 @@ impl Shared {
     fn begin(&mut self, now: u32) {
         self.since = Some(now);
         self.until = now;
+        self.begun = Some(Instant::now());
         self.uses.clear();
     }
 
-    /// Notes who uses an address. Returns a conflict with a pod.
+    /// The time since the boot in tenths of a second, rounded up.
+    fn now(&self) -> u32 {
+        let elapsed = self.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+        let tenths = u32::try_from(elapsed.as_millis() / 100 + 1).unwrap_or(u32::MAX);
+        self.since.unwrap_or(self.until).saturating_add(tenths)
+    }
+
+    /// Notes who uses an address, or probes for it. Returns a conflict with a pod.
     fn note(&mut self, frame: &Frame, uplink: &str) -> Option<Conflict> {
-        let (address, other) = user(frame)?;
+        let Claim { address, other, is_used } = claim(frame)?;
         let place = (frame.vlan.filter(|vlan| *vlan != 0), address);
         if let Some(pod) = self.pods.get(&place) {
-            let is_other = *pod != other;
+            // The pod itself answers a probe.
+            let is_conflict = is_used && *pod != other;
             let (uplink, vlan) = (uplink.to_owned(), place.0);
-            return is_other.then_some(Conflict { uplink, vlan, address, pod: *pod, other });
+            return is_conflict.then_some(Conflict { uplink, vlan, address, pod: *pod, other });
         }
         if self.ranges.iter().any(|set| set.range_of(address).is_some()) {
             if self.uses.len() >= MOST && !self.uses.contains_key(&place) {
                 self.begin(uptime());
             }
-            self.uses.insert(place, other);
+            let now = self.now();
+            self.uses.insert(place, now);
         }
         None
     }
 }
 
-/// The address that the sender of a frame uses, and its MAC. Frames of this node and its pods do not count,
-/// nor do probes: their senders do not use the address yet.
-fn user(frame: &Frame) -> Option<(IpAddr, MacAddr)> {
+/// What a frame says of an address.
+struct Claim {
+    address: IpAddr,
+    /// The sender's MAC.
+    other: MacAddr,
+    /// The sender uses the address. Otherwise it probes for the address, and may use it a moment later.
+    is_used: bool,
+}
+
+/// The claim of a frame. Frames of this node and its pods do not count.
+fn claim(frame: &Frame) -> Option<Claim> {
     if frame.own {
         return None;
     }
-    match frame.message {
-        Message::Arp { mac, sender, probe: false, .. } if !sender.is_unspecified() => {
-            Some((sender.into(), mac))
-        }
-        Message::Solicitation { mac, sender: Some(sender), .. } => Some((sender.into(), mac)),
-        Message::Advertisement { mac, address } => Some((address.into(), mac)),
-        _ => None,
-    }
+    let (address, other, is_used): (IpAddr, MacAddr, bool) = match frame.message {
+        Message::Arp { mac, target, probe: true, .. } => (target.into(), mac, false),
+        Message::Arp { mac, sender, .. } if !sender.is_unspecified() => (sender.into(), mac, true),
+        Message::Solicitation { mac, sender: Some(sender), .. } => (sender.into(), mac, true),
+        Message::Solicitation { mac, sender: None, target } => (target.into(), mac, false),
+        Message::Advertisement { mac, address } => (address.into(), mac, true),
+        _ => return None,
+    };
+    Some(Claim { address, other, is_used })
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {

@@ -14,6 +14,9 @@ use vlan_bridge::features;
 use vlan_bridge::repairs::{Repairs, Subject};
 use vlan_bridge::watched::Watched;
 
+/// The thread's name. nf_tables announces it with what a pass changes.
+pub(crate) const THREAD: &str = "vlan-bridge-kpr";
+
 /// What a pass found and did.
 #[derive(Debug, Default)]
 pub(crate) struct Looked {
@@ -23,8 +26,8 @@ pub(crate) struct Looked {
     pub(crate) left: Vec<(Subject, String)>,
     /// What could not be restored, and why.
     pub(crate) failed: Vec<(Subject, String)>,
-    /// The interfaces to watch from now on.
-    pub(crate) watched: Watched,
+    /// The interfaces to watch from now on. None if they could not be looked up.
+    pub(crate) watched: Option<Watched>,
     /// How long the pass took.
     pub(crate) took: Duration,
 }
@@ -41,7 +44,7 @@ impl Keeper {
     pub(crate) fn start(dry_run: bool) -> io::Result<Keeper> {
         let (jobs, job) = mpsc::channel();
         let (result, results) = unbounded_channel();
-        thread::Builder::new().name("keeper".into()).spawn(move || work(&job, &result, dry_run))?;
+        thread::Builder::new().name(THREAD.into()).spawn(move || work(&job, &result, dry_run))?;
         Ok(Keeper { jobs, results })
     }
 
@@ -72,19 +75,28 @@ fn work(
         }
     };
     while let Ok(blocked) = jobs.recv() {
-        let looked = runtime.block_on(look(&blocked, dry_run));
+        let looked = Ok(runtime.block_on(look(&blocked, dry_run)));
         if results.send(looked).is_err() {
             return;
         }
     }
 }
 
-async fn look(blocked: &BTreeSet<Subject>, dry_run: bool) -> Result<Looked, CniError> {
+async fn look(blocked: &BTreeSet<Subject>, dry_run: bool) -> Looked {
     let begun = Instant::now();
     let mut repairs = Repairs::if_permitted(|subject| !dry_run && !blocked.contains(subject));
-    features::repair(&mut repairs).await?;
-    let watched = Watched::of_this_node(&Conn::open()?).await?;
+    // After an error, which may be a passing one, the next pass tries again.
+    let outcome = features::repair(&mut repairs).await;
+    repairs.note(Subject::Node, outcome);
+    let watched = async { Watched::of_this_node(&Conn::open()?).await }.await;
+    let watched = match watched {
+        Ok(watched) => Some(watched),
+        Err(error) => {
+            repairs.note(Subject::Node, Err(error));
+            None
+        }
+    };
     let failed = repairs.failed.into_iter().map(|(subject, error)| (subject, error.to_string())).collect();
     let (restored, left) = (repairs.restored, repairs.left);
-    Ok(Looked { restored, left, failed, watched, took: begun.elapsed() })
+    Looked { restored, left, failed, watched, took: begun.elapsed() }
 }

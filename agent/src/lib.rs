@@ -119,10 +119,13 @@ async fn serve(dry_run: bool, tell: &mut dyn FnMut(&Report)) -> Result<(), Agent
         for action in state.step(started.elapsed(), event) {
             match action {
                 Action::Look(blocked) => keeper.look(blocked),
-                Action::Announce(failover) => tell(&match announcer.begin(&failover) {
-                    Ok(addresses) => Report::announces(&failover, addresses),
-                    Err(error) => Report::not_announced(&error),
-                }),
+                Action::Announce(failover) => {
+                    network.gap(&failover.uplink);
+                    tell(&match announcer.begin(&failover) {
+                        Ok(addresses) => Report::announces(&failover, addresses),
+                        Err(error) => Report::not_announced(&error),
+                    });
+                }
                 Action::Report(report) => tell(&report),
             }
         }
@@ -148,10 +151,9 @@ async fn serve(dry_run: bool, tell: &mut dyn FnMut(&Report)) -> Result<(), Agent
             }
             Some(conflict) = conflicts.recv() => {
                 let (report, defends) = network.heard(conflict.clone(), started.elapsed());
-                if defends {
-                    announcer.defend(&conflict);
-                }
+                let defended = if defends { announcer.defend(&conflict) } else { Ok(()) };
                 reports.extend(report);
+                reports.extend(defended.err().map(|error| Report::not_announced(&error)));
                 Event::Time
             }
             tended = network.tend(started) => {

@@ -60,6 +60,11 @@ impl Listening {
         self.networks.clone_from(&watched.networks);
     }
 
+    /// Counts a failover as a gap in listening.
+    pub(crate) fn gap(&self, uplink: &str) {
+        self.ears.gap(uplink);
+    }
+
     /// Takes a conflict in. Returns what to tell, and whether to defend the pod's address.
     pub(crate) fn heard(&mut self, conflict: Conflict, now: Time) -> (Option<Report>, bool) {
         let (report, defends) = self.conflicts.heard(conflict, now);
@@ -85,7 +90,8 @@ impl Listening {
     }
 
     fn begin(&mut self, now: Time) {
-        let jobs = self.networks.iter().filter_map(|network| {
+        let probed = self.networks.iter().filter(|network| network.addresses.is_some());
+        let jobs = probed.filter_map(|network| {
             let listened = self.ears.listened(&network.uplink, network.vlan)?;
             let may_probe = self.budget.of(&network.name, now);
             Some(Job { network: network.clone(), listened, may_probe })

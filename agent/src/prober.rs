@@ -53,7 +53,10 @@ impl Prober {
 fn work(jobs: &Receiver<Vec<Job>>, results: &UnboundedSender<Vec<Probed>>) {
     while let Ok(jobs) = jobs.recv() {
         let probed = jobs.into_iter().map(|Job { network, listened, may_probe }| {
-            let outcome = ahead::keep_ready(&network.addresses, &network.name, &listened, may_probe);
+            let outcome = network
+                .addresses
+                .as_ref()
+                .map_or(Ok(0), |addresses| ahead::keep_ready(addresses, &network.name, &listened, may_probe));
             (network.name, outcome)
         });
         if results.send(probed.collect()).is_err() {

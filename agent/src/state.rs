@@ -11,7 +11,7 @@ use vlan_bridge::watched::Watched;
 use crate::attempts::{Attempts, Time};
 use crate::failover::{Failover, Paths};
 use crate::interest;
-use crate::keeper::Looked;
+use crate::keeper::{self, Looked};
 use crate::report::Report;
 
 /// The pause between an announcement and the pass: a program makes several changes at once.
@@ -24,8 +24,9 @@ const REST: u32 = 9;
 const FULL_LOOK: Duration = Duration::from_secs(60);
 /// How long a program counts as the one that changed what a pass finds different.
 const CULPRIT_FOR: Duration = Duration::from_secs(2);
-/// Programs of ours, by their process name, which is 15 bytes long at most.
-const OWN_PROGRAMS: [&str; 2] = ["vlan-bridge", "vlan-bridge-ipa"];
+/// Programs of ours, and the thread that makes passes, by their names (`comm`), which are 15 bytes long at
+/// most.
+const OWN_PROGRAMS: [&str; 4] = ["vlan-bridge", "vlan-bridge-ipa", "vlan-bridgectl", keeper::THREAD];
 
 /// What happened.
 #[derive(Debug)]
@@ -68,7 +69,6 @@ pub(crate) struct State {
     culprit: Option<(String, Time)>,
     /// What was told about things that are different, until that changes.
     told: BTreeMap<Subject, String>,
-    process: u32,
 }
 
 impl State {
@@ -85,7 +85,6 @@ impl State {
             rules_changed: false,
             culprit: None,
             told: BTreeMap::new(),
-            process: std::process::id(),
         }
     }
 
@@ -117,7 +116,7 @@ impl State {
 
     fn announced(&mut self, now: Time, announcement: &Announcement) -> Vec<Action> {
         if let Announcement::NftGeneration { pid, process, .. } = announcement {
-            let is_own = *pid == Some(self.process) || OWN_PROGRAMS.contains(&process.as_str());
+            let is_own = OWN_PROGRAMS.contains(&process.as_str());
             if std::mem::take(&mut self.rules_changed) && !is_own {
                 let pid = pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
                 self.culprit = Some((format!("{process}{pid}"), now));
@@ -143,7 +142,9 @@ impl State {
         self.looking = false;
         let is_first = self.rested == Time::ZERO;
         self.rested = now + looked.took * REST;
-        self.watched = looked.watched;
+        if let Some(watched) = looked.watched {
+            self.watched = watched;
+        }
         self.paths.learn(&self.watched);
         let culprit = self.culprit.as_ref().filter(|(_, at)| *at + CULPRIT_FOR + looked.took > now);
         let culprit = culprit.map(|(culprit, _)| culprit.clone());

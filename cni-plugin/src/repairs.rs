@@ -29,6 +29,8 @@ pub enum Subject {
     Nat,
     /// Records of pods that are gone.
     Records,
+    /// The node's network as a whole, where no single thing is meant.
+    Node,
 }
 
 impl Subject {
@@ -42,6 +44,7 @@ impl Subject {
             Subject::AllHostRoutes | Subject::HostRoutes(_) => "host-routes",
             Subject::Nat => "nat",
             Subject::Records => "records",
+            Subject::Node => "node",
         }
     }
 }
@@ -58,6 +61,7 @@ impl fmt::Display for Subject {
             Subject::HostRoutes(device) => write!(f, "the host routes of {device}"),
             Subject::Nat => f.write_str("the rules of pods with NAT, host ports or services"),
             Subject::Records => f.write_str("records of pods that are gone"),
+            Subject::Node => f.write_str("the node's network"),
         }
     }
 }

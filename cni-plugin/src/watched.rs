@@ -13,7 +13,7 @@ use crate::ports::{self, RecordedNetwork, RecordedPort};
 pub struct Watched {
     /// The bridges that exist.
     pub bridges: Vec<WatchedBridge>,
-    /// The networks in which addresses are probed for.
+    /// The networks that have an uplink.
     pub networks: Vec<RecordedNetwork>,
     /// Names of bridges and of the node ends of veths, whether they exist or not.
     pub names: BTreeSet<String>,
@@ -26,7 +26,7 @@ pub struct WatchedBridge {
     pub bridge: Link,
     /// The pods' ports, by the records.
     pub pods: Vec<RecordedPort>,
-    /// Its ports that are no pod's: uplinks, and what operators added.
+    /// Its ports that networks of the records name as uplinks.
     pub uplinks: Vec<WatchedUplink>,
 }
 
@@ -42,12 +42,17 @@ pub struct WatchedUplink {
 impl Watched {
     /// Looks the bridges of all records up.
     pub async fn of_this_node(node: &Conn) -> Result<Watched, CniError> {
-        let mut watched = Watched { networks: ports::recorded_networks()?, ..Watched::default() };
+        let networks = ports::recorded_networks()?;
+        let is_uplink = |bridge: &str, port: &str| {
+            networks.iter().any(|network| network.bridge == bridge && network.uplink == port)
+        };
+        let mut watched = Watched::default();
         for (name, pods) in ports::recorded()? {
-            let veths: BTreeSet<String> = pods.iter().map(|pod| pod.veth.clone()).collect();
+            watched.names.extend(pods.iter().map(|pod| pod.veth.clone()));
             if let Some(bridge) = link::by_name(node, &name).await? {
                 let mut uplinks = Vec::new();
-                for name in port::names(node, &bridge).await?.difference(&veths) {
+                let ports = port::names(node, &bridge).await?;
+                for name in ports.iter().filter(|port| is_uplink(&name, port.as_str())) {
                     let Some(port) = link::by_name(node, name).await? else { continue };
                     let parent = match port.parent.filter(|_| port.parent_namespace.is_none()) {
                         Some(index) => link::by_index(node, index).await?,
@@ -58,8 +63,7 @@ impl Watched {
                 watched.bridges.push(WatchedBridge { bridge, pods, uplinks });
             }
             watched.names.insert(name);
-            watched.names.extend(veths);
         }
-        Ok(watched)
+        Ok(Watched { networks, ..watched })
     }
 }

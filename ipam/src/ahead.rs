@@ -33,9 +33,11 @@ pub fn keep_ready(
     listened: &Listened,
     most: usize,
 ) -> Result<usize, CniError> {
-    let Some(settings) = &config.detection else { return Ok(0) };
+    if config.detection.is_none() {
+        return Ok(0);
+    }
     let mut store = Store::create(&config.data_dir, network)?;
-    let extended = store.extend_verdicts(listened, settings.quarantine);
+    let extended = store.extend_verdicts(listened);
     let unprobed = unprobed(config, &mut store);
     store.finish();
     extended?;

@@ -54,8 +54,7 @@ fn changes_of_the_plugin_and_of_the_agent_lead_to_none() {
     let mut state = settled();
     flushed(&mut state, at(5000), "vlan-bridge");
     assert_eq!(state.wakes_at(), at(60_000));
-    state.process = 42;
-    flushed(&mut state, at(5000), "nft");
+    flushed(&mut state, at(5000), keeper::THREAD);
     assert_eq!(state.wakes_at(), at(60_000));
 }
 

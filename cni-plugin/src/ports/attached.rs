@@ -127,7 +127,7 @@ pub fn recorded() -> Result<Vec<(String, Vec<RecordedPort>)>, CniError> {
         .collect())
 }
 
-/// A network with an uplink whose addresses our IPAM assigns, by the records of its pods.
+/// A network with an uplink, by the records of its pods.
 #[derive(Clone, Debug)]
 pub struct RecordedNetwork {
     /// The network's name.
@@ -138,12 +138,12 @@ pub struct RecordedNetwork {
     pub vlan: Option<u16>,
     /// The bridge's port that leads to the network.
     pub uplink: String,
-    /// The addresses, of a network that is probed before an address is assigned.
-    pub addresses: IpamConfig,
+    /// The addresses, if our IPAM assigns them and probes for them. None as well if the configuration would
+    /// be refused by now.
+    pub addresses: Option<IpamConfig>,
 }
 
-/// The networks of all records in which addresses are probed for. One record shows each. A record whose
-/// configuration would be refused by now shows none.
+/// The networks of all records that have an uplink. One record shows each.
 pub fn recorded_networks() -> Result<Vec<RecordedNetwork>, CniError> {
     let mut networks: Vec<RecordedNetwork> = Vec::new();
     for (bridge, records) in by_bridge()? {
@@ -152,9 +152,10 @@ pub fn recorded_networks() -> Result<Vec<RecordedNetwork>, CniError> {
             if networks.iter().any(|known| known.bridge == bridge && known.name == *name) {
                 continue;
             }
-            let Ok((network, _)) = Network::parse(&record.request) else { continue };
-            let (Some(addresses), Some(uplink)) = (network.addresses, network.uplink) else { continue };
-            if addresses.detection.is_some() {
+            let Ok(network) = record.network() else { continue };
+            let checked = Network::parse(&record.request).ok().and_then(|(network, _)| network.addresses);
+            let addresses = checked.filter(|addresses| addresses.detection.is_some());
+            if let Some(uplink) = network.uplink {
                 let vlan = network.port_vlans.and_then(|vlans| vlans.access);
                 let uplink = uplink.port_name().to_owned();
                 networks.push(RecordedNetwork {

@@ -102,15 +102,12 @@ impl Verdicts {
         replace(path, text.as_bytes())
     }
 
-    /// Extends the verdicts on addresses that nobody was heard to use, and quarantines the others. A verdict
-    /// from before the listening began ends by itself. Returns whether something changed.
-    fn extend(&mut self, listened: &Listened, quarantine: u32, now: u32) -> bool {
+    /// Extends the verdicts on addresses that nobody was heard to use since, and drops the others: the next
+    /// probe decides. They are not quarantined, because anybody can send a forged frame. A verdict from
+    /// before the listening began ends by itself. Returns whether something changed.
+    fn extend(&mut self, listened: &Listened, now: u32) -> bool {
         let before = self.clone();
-        self.clear.retain(|addr, _| !listened.uses.contains_key(addr));
-        for (addr, mac) in listened.uses.iter().filter(|(addr, _)| before.clear.contains_key(addr)) {
-            let until = now.saturating_add(quarantine.saturating_mul(10));
-            self.quarantined.insert(*addr, Quarantined { mac: *mac, at: now, until });
-        }
+        self.clear.retain(|addr, at| listened.uses.get(addr).is_none_or(|heard| *heard < *at));
         for at in self.clear.values_mut().filter(|at| **at >= listened.since) {
             *at = (*at).max(listened.until.min(now));
         }
@@ -151,8 +148,8 @@ pub struct Listened {
     pub since: u32,
     /// Until when.
     pub until: u32,
-    /// The addresses that other machines use.
-    pub uses: BTreeMap<IpAddr, MacAddr>,
+    /// When each address was last heard to be used by another machine.
+    pub uses: BTreeMap<IpAddr, u32>,
 }
 
 /// The results of one window.
@@ -214,11 +211,11 @@ impl Store {
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn extend_verdicts(&mut self, listened: &Listened, quarantine: u32) -> Result<(), StoreError> {
+    pub fn extend_verdicts(&mut self, listened: &Listened) -> Result<(), StoreError> {
         let (now, path, boot) =
             (self.boot_time.uptime, self.side.verdicts.clone(), self.boot_time.boot.clone());
         let verdicts = self.verdicts();
-        if verdicts.extend(listened, quarantine, now) { verdicts.write(&path, &boot) } else { Ok(()) }
+        if verdicts.extend(listened, now) { verdicts.write(&path, &boot) } else { Ok(()) }
     }
 
     /// Drops the verdict that these addresses are unused: an attachment held them and may still answer.
@@ -278,18 +275,17 @@ mod tests {
 
     #[test]
     fn a_verdict_is_extended_while_nobody_is_heard_and_only_from_before_no_gap() {
-        let (free, taken, old) = (addr("10.0.0.5"), addr("10.0.0.6"), addr("10.0.0.7"));
-        let mac = MacAddr([2, 0, 0, 0, 0, 9]);
+        let [free, taken, old, probed_again] = ["10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8"].map(addr);
         let mut verdicts = noted(&[free, taken], &[], 1000);
-        verdicts.note(&Window { probed: &[old], conflicts: &BTreeMap::new(), quarantine: 60 }, 900);
-        let listened = Listened { since: 950, until: 1050, uses: BTreeMap::from([(taken, mac)]) };
-        assert!(verdicts.extend(&listened, 60, 1060));
-        assert_eq!(verdicts.clear, BTreeMap::from([(free, 1050), (old, 900)]));
-        assert_eq!(verdicts.quarantined[&taken].mac, mac);
-        assert!(!verdicts.extend(&listened, 60, 1060));
-        // It was heard before anybody probed for it: no verdict, no quarantine.
-        let other = Listened { uses: BTreeMap::from([(addr("10.0.0.9"), mac)]), ..listened };
-        assert!(!verdicts.extend(&other, 60, 1060));
+        for (address, at) in [(old, 900), (probed_again, 1030)] {
+            verdicts.note(&Window { probed: &[address], conflicts: &BTreeMap::new(), quarantine: 60 }, at);
+        }
+        let uses = BTreeMap::from([(taken, 1020), (probed_again, 1020)]);
+        let listened = Listened { since: 950, until: 1050, uses };
+        assert!(verdicts.extend(&listened, 1060));
+        assert_eq!(verdicts.clear, BTreeMap::from([(free, 1050), (probed_again, 1050), (old, 900)]));
+        assert!(verdicts.quarantined.is_empty());
+        assert!(!verdicts.extend(&listened, 1060));
     }
 
     #[test]

@@ -13,7 +13,7 @@ const VERDICT: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A machine on the network that has no interface here.
-const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 9];
+const OTHER: &str = "02:00:00:00:00:09";
 
 /// When each address was last known to be unused, in tenths of a second since the boot.
 fn verdicts(site: &Site) -> serde_json::Map<String, Value> {
@@ -64,32 +64,27 @@ fn an_address_that_was_probed_once_needs_no_probe_while_the_agent_listens() {
     assert!(probed.contains(&address), "without the agent, {address} is given without a probe: {probed:?}");
 }
 
-/// A machine that takes a free address is heard, and the address is not given out.
+/// A machine that takes a free address is heard. The next ADD probes for the address, and does not give it
+/// out.
 #[test]
-fn an_address_that_another_machine_takes_is_set_aside_before_an_add_wants_it() {
+fn an_address_that_another_machine_takes_is_not_given_out() {
     let (site, pods) = (Site::new(), [Pod::new(), Pod::new()]);
     let (ctl, list) = (Ctl::new(&site.node), site.list());
     let plugin = site.node.plugin(&list);
-    let own = plugin.add(&pods[0].eth0()).result().address();
+    let own: Ipv4Addr = plugin.add(&pods[0].eth0()).result().address().parse().unwrap();
     let _agent = Agent::start(&ctl, "");
     let begun = uptime();
     poll(PATIENCE, "addresses that are kept ready", || {
         verdicts(&site).values().any(|at| at.as_u64().is_some_and(|at| at > begun + VERDICT))
     });
-    let mut ready: Vec<Ipv4Addr> = verdicts(&site).keys().map(|addr| addr.parse().unwrap()).collect();
-    ready.retain(|address| address.to_string() != own);
-    // The next ADD would get the first of them. The slice has more.
-    ready.sort();
-    ready.truncate(2);
-    for address in &ready {
-        site.router.send_frame("port", &announcement(*address));
-    }
-    poll(PATIENCE, "no address of another machine among the verdicts", || {
-        let verdicts = verdicts(&site);
-        ready.iter().all(|address| !verdicts.contains_key(&address.to_string()))
-    });
-    let given: Ipv4Addr = plugin.add(&pods[1].eth0()).result().address().parse().unwrap();
-    assert!(!ready.contains(&given), "{given} is another machine's");
+    // The next ADD would get it.
+    let next = Ipv4Addr::from(u32::from(own) + 1).to_string();
+    assert!(verdicts(&site).contains_key(&next));
+    site.router.ip(&format!("addr add {next}/24 dev port"));
+    // As the kernel announces a new address with `arp_notify`.
+    site.router.send_frame("port", &announcement(next.parse().unwrap(), &site.router.mac("port")));
+    poll(PATIENCE, "no verdict on the other machine's address", || !verdicts(&site).contains_key(&next));
+    assert_ne!(plugin.add(&pods[1].eth0()).result().address(), next);
 }
 
 #[test]
@@ -105,18 +100,21 @@ fn another_machine_with_a_pods_address_is_reported_once_and_the_address_is_defen
     });
     let capture = Capture::start(&site.router, "port");
     for _ in 0..20 {
-        site.router.send_frame("port", &announcement(address));
+        site.router.send_frame("port", &announcement(address, OTHER));
     }
-    agent.await_report(&format!("conflict: 02:00:00:00:00:09 on nic0 uses {address}"));
-    capture.wait_for("the defence", |frame| frame.arp() == Some((address, address)) && frame.source != OTHER);
+    agent.await_report(&format!("conflict: {OTHER} on nic0 uses {address}"));
+    capture.wait_for("the defence", |frame| {
+        frame.arp() == Some((address, address)) && frame.source != [2, 0, 0, 0, 0, 9]
+    });
     assert_eq!(agent.reports().matches("conflict: ").count(), 1, "{}", agent.reports());
     assert!(Background::is_alive(agent.process()));
 }
 
-/// An ARP announcement of [`OTHER`].
-fn announcement(address: Ipv4Addr) -> Vec<u8> {
+/// An ARP announcement of a machine with this MAC.
+fn announcement(address: Ipv4Addr, mac: &str) -> Vec<u8> {
+    let mac: Vec<u8> = mac.split(':').map(|part| u8::from_str_radix(part, 16).unwrap()).collect();
     let address = address.octets();
     let parts: [&[u8]; 7] =
-        [&[0xff; 6], &OTHER, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &OTHER, &address, &[0; 6], &address];
+        [&[0xff; 6], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &mac, &address, &[0; 6], &address];
     parts.concat()
 }
