@@ -12,10 +12,11 @@ use cni_conf::cni::mac::MacAddr;
 use kernel::PacketInterface;
 use kernel::announce::FrameAnnouncer;
 use tokio::time::{Instant, sleep_until};
-use vlan_bridge::ports;
+use vlan_bridge::ports::{self, RecordedPort};
 
 use crate::ear::Conflict;
 use crate::failover::Failover;
+use crate::report::Report;
 
 /// A switch may learn only when its own port forwards, and a frame may be lost. So all addresses are
 /// announced three times.
@@ -45,12 +46,19 @@ pub(crate) struct Announcer {
 
 impl Announcer {
     /// Queues the addresses of the bridge's pods. Those that are still queued for this uplink begin again.
-    /// Returns how many addresses there are.
-    pub(crate) fn begin(&mut self, failover: &Failover) -> Result<usize, CniError> {
+    /// Returns what to tell.
+    pub(crate) fn begin(&mut self, failover: &Failover) -> Report {
+        match self.queue_all(failover) {
+            Ok(addresses) => Report::announces(failover, addresses),
+            Err(error) => Report::not_announced(&error),
+        }
+    }
+
+    fn queue_all(&mut self, failover: &Failover) -> Result<usize, CniError> {
         let now = Instant::now();
         self.queue.retain(|announced| announced.uplink != failover.uplink);
         let recorded = ports::recorded()?.into_iter().filter(|(bridge, _)| *bridge == failover.bridge);
-        let pods: Vec<ports::RecordedPort> = recorded.flat_map(|(_, pods)| pods).collect();
+        let pods: Vec<RecordedPort> = recorded.flat_map(|(_, pods)| pods).collect();
         for round in 0..ROUNDS {
             let not_before = now + BETWEEN_ROUNDS * round;
             for pod in &pods {
@@ -68,20 +76,25 @@ impl Announcer {
     }
 
     /// Queues one announcement that defends a pod's address (RFC 5227 section 2.4 (b)), unless the pod is
-    /// gone by now: it may have moved to the other machine.
-    pub(crate) fn defend(&mut self, conflict: &Conflict) -> Result<(), CniError> {
+    /// gone by now: it may have moved to the other machine. Returns what to tell.
+    pub(crate) fn defend(&mut self, conflict: &Conflict) -> Option<Report> {
         let Conflict { uplink, vlan, address, pod, .. } = conflict.clone();
-        let mut recorded = ports::recorded()?.into_iter().flat_map(|(_, pods)| pods);
-        if recorded.any(|known| known.mac == pod && known.addresses.contains(&address)) {
-            let not_before = Instant::now();
-            self.queue.push_front(Announced { uplink, mac: pod, address, tag: vlan, not_before });
+        let is_meant = |known: &RecordedPort| known.mac == pod && known.addresses.contains(&address);
+        match ports::recorded() {
+            Ok(recorded) => {
+                if recorded.iter().flat_map(|(_, pods)| pods).any(is_meant) {
+                    let not_before = Instant::now();
+                    self.queue.push_front(Announced { uplink, mac: pod, address, tag: vlan, not_before });
+                }
+                None
+            }
+            Err(error) => Some(Report::not_announced(&error)),
         }
-        Ok(())
     }
 
     /// Sends the next frames when they are due. Waits for ever if there are none. Nothing is lost if the
-    /// future is dropped.
-    pub(crate) async fn turn(&mut self) -> io::Result<()> {
+    /// future is dropped. Returns what to tell.
+    pub(crate) async fn turn(&mut self) -> Option<Report> {
         let Some(first) = self.queue.front() else { return std::future::pending().await };
         sleep_until(self.next.map_or(first.not_before, |next| next.max(first.not_before))).await;
         let now = Instant::now();
@@ -97,7 +110,7 @@ impl Announcer {
         if self.queue.is_empty() {
             self.sockets.clear();
         }
-        outcome
+        outcome.err().map(|error| Report::not_announced(&error))
     }
 
     fn send(&mut self, announced: &Announced) -> io::Result<()> {

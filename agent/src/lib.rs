@@ -121,10 +121,7 @@ async fn serve(dry_run: bool, tell: &mut dyn FnMut(&Report)) -> Result<(), Agent
                 Action::Look(blocked) => keeper.look(blocked),
                 Action::Announce(failover) => {
                     network.gap(&failover.uplink);
-                    tell(&match announcer.begin(&failover) {
-                        Ok(addresses) => Report::announces(&failover, addresses),
-                        Err(error) => Report::not_announced(&error),
-                    });
+                    tell(&announcer.begin(&failover));
                 }
                 Action::Report(report) => tell(&report),
             }
@@ -145,15 +142,14 @@ async fn serve(dry_run: bool, tell: &mut dyn FnMut(&Report)) -> Result<(), Agent
             }
             () = signs.due() => Event::Time,
             () = tokio::time::sleep_until(wake) => Event::Time,
-            sent = announcer.turn() => {
-                reports.extend(sent.err().map(|error| Report::not_announced(&error)));
+            unsent = announcer.turn() => {
+                reports.extend(unsent);
                 Event::Time
             }
             Some(conflict) = conflicts.recv() => {
                 let (report, defends) = network.heard(conflict.clone(), started.elapsed());
-                let defended = if defends { announcer.defend(&conflict) } else { Ok(()) };
                 reports.extend(report);
-                reports.extend(defended.err().map(|error| Report::not_announced(&error)));
+                reports.extend(if defends { announcer.defend(&conflict) } else { None });
                 Event::Time
             }
             tended = network.tend(started) => {
