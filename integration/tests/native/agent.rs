@@ -1,5 +1,6 @@
 //! `vlan-bridgectl agent`: what other programs change is restored while no pod starts or ends.
 
+mod disturbed;
 mod listening;
 
 use crate::repair::{Attached, HARMS, Harm, with_attached_pods};
