@@ -214,8 +214,12 @@ impl Store {
     pub fn extend_verdicts(&mut self, listened: &Listened) -> Result<(), StoreError> {
         let (now, path, boot) =
             (self.boot_time.uptime, self.side.verdicts.clone(), self.boot_time.boot.clone());
+        let clear: Vec<IpAddr> = self.verdicts().clear.keys().copied().collect();
+        // A held address needs no verdict, and would keep others out.
+        let held: Vec<IpAddr> = clear.into_iter().filter(|addr| self.lease(*addr).exists()).collect();
         let verdicts = self.verdicts();
-        if verdicts.extend(listened, now) { verdicts.write(&path, &boot) } else { Ok(()) }
+        verdicts.clear.retain(|addr, _| !held.contains(addr));
+        if verdicts.extend(listened, now) || !held.is_empty() { verdicts.write(&path, &boot) } else { Ok(()) }
     }
 
     /// Drops the verdict that these addresses are unused: an attachment held them and may still answer.
