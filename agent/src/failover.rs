@@ -97,51 +97,11 @@ fn has_another_member(before: Option<Known>, now: &Known) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use vlan_bridge::watched::{WatchedBridge, WatchedUplink};
-
     use super::*;
-
-    const NIC0: u32 = 1;
-    const NIC1: u32 = 2;
-    const BOND: u32 = 3;
-    const UPLINK: u32 = 4;
-    const BR: u32 = 5;
-
-    fn watched() -> Watched {
-        let link = |index, name: &str, master| kernel::link::Link {
-            index,
-            name: name.into(),
-            master,
-            carrier: true,
-            ..Default::default()
-        };
-        let uplink = WatchedUplink {
-            port: link(UPLINK, "bond0.136", Some(BR)),
-            parent: Some(link(BOND, "bond0", None)),
-        };
-        let bridge =
-            WatchedBridge { bridge: link(BR, "br136", None), pods: Vec::new(), uplinks: vec![uplink] };
-        Watched { bridges: vec![bridge], names: ["br136".into()].into(), ..Watched::default() }
-    }
-
-    fn announced(index: u32, name: &str) -> LinkState {
-        LinkState {
-            index,
-            name: name.into(),
-            gone: false,
-            up: true,
-            carrier: true,
-            master: None,
-            parent: None,
-            mac: None,
-            mtu: 1500,
-            kind: String::new(),
-            active_slave: None,
-        }
-    }
+    use crate::testing::{BOND, BR, NIC0, NIC1, UPLINK, announced, watched};
 
     fn bond(active: u32) -> LinkState {
-        LinkState { active_slave: Some(active), ..announced(BOND, "bond0") }
+        LinkState { active_slave: Some(active), ..announced(BOND, "bond0", None) }
     }
 
     fn causes(paths: &mut Paths, link: &LinkState) -> Vec<String> {
@@ -178,7 +138,7 @@ mod tests {
             [(BOND, "bond0", None), (UPLINK, "bond0.136", Some(BR)), (NIC1, "nic1", Some(BOND))]
         {
             let active_slave = (index == BOND).then_some(NIC0);
-            let up = LinkState { master, active_slave, ..announced(index, name) };
+            let up = LinkState { active_slave, ..announced(index, name, master) };
             causes(&mut paths, &up);
             let down = LinkState { carrier: false, ..up.clone() };
             assert!(causes(&mut paths, &down).is_empty(), "{name}");
@@ -190,7 +150,7 @@ mod tests {
     #[test]
     fn an_uplink_that_joins_its_bridge_again_changes_the_path() {
         let mut paths = paths();
-        let port = |master| LinkState { master, ..announced(UPLINK, "bond0.136") };
+        let port = |master| announced(UPLINK, "bond0.136", master);
         assert!(causes(&mut paths, &port(Some(BR))).is_empty());
         assert!(causes(&mut paths, &port(None)).is_empty());
         assert_eq!(causes(&mut paths, &port(Some(BR))), ["bond0.136 is a port of br136 again"]);
@@ -200,7 +160,7 @@ mod tests {
     fn links_of_other_programs_change_no_path_and_are_not_remembered() {
         let mut paths = paths();
         for index in 100..200 {
-            let link = LinkState { master: Some(77), ..announced(index, "veth7") };
+            let link = announced(index, "veth7", Some(77));
             assert!(causes(&mut paths, &link).is_empty());
         }
         assert_eq!(paths.known.len(), 2);

@@ -92,45 +92,9 @@ fn is_link_local(address: IpAddr) -> bool {
 mod tests {
     use cni_conf::family::Family;
     use kernel::monitor::Subsystem;
-    use vlan_bridge::watched::{WatchedBridge, WatchedUplink};
 
     use super::*;
-
-    const BR: u32 = 5;
-    const UPLINK: u32 = 4;
-
-    fn watched() -> Watched {
-        let link = |index, name: &str, master| kernel::link::Link {
-            index,
-            name: name.into(),
-            mtu: 1500,
-            master,
-            up: true,
-            ..Default::default()
-        };
-        let uplink =
-            WatchedUplink { port: link(UPLINK, "bond0.136", Some(BR)), parent: Some(link(3, "bond0", None)) };
-        let pods = Vec::new();
-        let bridge = WatchedBridge { bridge: link(BR, "br136", None), pods, uplinks: vec![uplink] };
-        let names = ["br136".into(), "veth0123456789a".into()].into();
-        Watched { bridges: vec![bridge], names, ..Watched::default() }
-    }
-
-    fn announced(index: u32, name: &str, master: Option<u32>) -> LinkState {
-        LinkState {
-            index,
-            name: name.into(),
-            gone: false,
-            up: true,
-            carrier: true,
-            master,
-            parent: None,
-            mac: None,
-            mtu: 1500,
-            kind: String::new(),
-            active_slave: None,
-        }
-    }
+    use crate::testing::{BR, UPLINK, announced, watched};
 
     fn nft(table: &str, object: NftObject, gone: bool) -> Announcement {
         Announcement::Nft { family: 7, table: table.into(), object, gone, port: 1 }

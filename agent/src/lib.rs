@@ -24,6 +24,8 @@ mod prober;
 mod report;
 mod signs;
 mod state;
+#[cfg(test)]
+mod testing;
 
 use std::io;
 use std::path::PathBuf;
