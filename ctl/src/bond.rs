@@ -72,6 +72,27 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 }
 
 #[cfg(test)]
+impl BondState {
+    /// A bond of nic0 and nic1 in LACP mode that lacks nothing.
+    pub(crate) fn healthy() -> BondState {
+        let member = |name: &str| BondMember {
+            name: name.into(),
+            up: true,
+            speed: "10000 Mbps".into(),
+            duplex: "full".into(),
+            aggregator: Some("1".into()),
+        };
+        BondState {
+            mii_interval: 100,
+            arp_interval: 0,
+            partner: Some("02:00:00:00:00:07".into()),
+            aggregator: Some("1".into()),
+            members: vec![member("nic0"), member("nic1")],
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

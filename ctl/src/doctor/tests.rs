@@ -17,7 +17,7 @@ use vlan_bridge::ownership::{Attachment, NODE_ALIAS};
 use vlan_bridge_ipam::store::Usage;
 
 use super::{CHECKS, Finding, Severity};
-use crate::bond::{BondMember, BondState};
+use crate::bond::BondState;
 use crate::facts::{Facts, Leases, Modules, NetworkState, Plugin, ProbeResult, Sysctls};
 use crate::lists::{self as network_lists, ListFile};
 use crate::neighbours::NeighbourTable;
@@ -115,23 +115,6 @@ fn default_route(interface: u32) -> Installed {
     Installed { interface: Some(interface), route }
 }
 
-fn bond() -> BondState {
-    let member = |name: &str| BondMember {
-        name: name.into(),
-        up: true,
-        speed: "10000 Mbps".into(),
-        duplex: "full".into(),
-        aggregator: Some("1".into()),
-    };
-    BondState {
-        mii_interval: 100,
-        arp_interval: 0,
-        partner: Some("02:00:00:00:00:07".into()),
-        aggregator: Some("1".into()),
-        members: vec![member("nic0"), member("nic1")],
-    }
-}
-
 fn containerd() -> Runtime {
     Runtime {
         name: "containerd",
@@ -178,7 +161,7 @@ fn healthy() -> Facts {
         links: links(),
         addresses: vec![address(10, "10.52.0.10/24"), address(7, "10.22.0.1/16")],
         routes: vec![default_route(10)],
-        bonds: BTreeMap::from([("bond0".to_owned(), bond())]),
+        bonds: BTreeMap::from([("bond0".to_owned(), BondState::healthy())]),
         sysctls: Sysctls(sysctls.map(|(key, value)| (key.to_owned(), value)).into()),
         modules: Modules { present: modules.clone(), at_boot: modules, ..Modules::default() },
         runtimes: vec![containerd()],

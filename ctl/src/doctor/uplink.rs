@@ -244,7 +244,6 @@ pub(super) fn misplaced_addresses(facts: &Facts) -> Vec<Finding> {
 mod tests {
     use super::super::finding::Severity;
     use super::*;
-    use crate::bond::BondMember;
     use kernel::link;
 
     fn bond_link(mode: &str, fail_over_mac: &str) -> Link {
@@ -260,28 +259,11 @@ mod tests {
         }
     }
 
-    fn healthy() -> BondState {
-        let member = |name: &str| BondMember {
-            name: name.into(),
-            up: true,
-            speed: "10000 Mbps".into(),
-            duplex: "full".into(),
-            aggregator: Some("1".into()),
-        };
-        BondState {
-            mii_interval: 100,
-            arp_interval: 0,
-            partner: Some("02:00:00:00:00:07".into()),
-            aggregator: Some("1".into()),
-            members: vec![member("nic0"), member("nic1")],
-        }
-    }
-
     #[test]
     fn each_fault_of_a_bond_is_named() {
         let check =
             |mode: &str, policy: &str, change: fn(&mut BondState), expected: Option<(Severity, &str)>| {
-                let mut seen = healthy();
+                let mut seen = BondState::healthy();
                 change(&mut seen);
                 let findings = bond(&bond_link(mode, policy), seen);
                 let (severity, text) =

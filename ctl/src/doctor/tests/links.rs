@@ -3,7 +3,7 @@
 use kernel::link::{self, Kind};
 
 use super::super::{bridges, kernel as kernel_checks, ports, routing, uplink};
-use super::{address, at, bond, default_route, pod, told, web};
+use super::{address, at, default_route, pod, told, web};
 use crate::bond::BondState;
 use crate::facts::{Facts, MissingRoute};
 use vlan_bridge::host_access::Missing;
@@ -11,7 +11,7 @@ use vlan_bridge::ports::AttachmentId;
 
 fn with_bond(change: impl FnOnce(&mut BondState)) -> impl FnOnce(&mut Facts) {
     move |facts| {
-        let mut there = bond();
+        let mut there = BondState::healthy();
         change(&mut there);
         facts.bonds.insert("bond0".into(), there);
     }
