@@ -2,7 +2,10 @@
 //! Pure.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use crate::attempts::Time;
 use crate::ear::Conflict;
@@ -20,7 +23,7 @@ const MOST: usize = 256;
 /// The conflicts that last.
 #[derive(Debug, Default)]
 pub(crate) struct Conflicts {
-    lasting: BTreeMap<(String, std::net::IpAddr), Lasting>,
+    lasting: BTreeMap<(String, IpAddr), Lasting>,
     /// Whether it was told that there are too many.
     is_full: bool,
 }
@@ -32,7 +35,55 @@ struct Lasting {
     defended: Time,
 }
 
+/// A conflict that lasts, as others read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownConflict {
+    /// The pod's address.
+    pub address: IpAddr,
+    /// The pod's MAC.
+    pub mac: String,
+    /// `NAMESPACE/NAME` of the pod, if it is known.
+    pub pod: Option<String>,
+    /// The other machine's MAC.
+    pub other: String,
+    /// The bridge's port on which the other machine was heard.
+    pub uplink: String,
+}
+
+impl KnownConflict {
+    fn of(conflict: &Conflict) -> KnownConflict {
+        KnownConflict {
+            address: conflict.address,
+            mac: conflict.pod.to_string(),
+            pod: conflict.name.as_ref().map(ToString::to_string),
+            other: conflict.other.to_string(),
+            uplink: conflict.uplink.clone(),
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let KnownConflict { address, mac, pod, other, uplink } = self;
+        json!({"address": address.to_string(), "mac": mac, "pod": pod, "other": other, "uplink": uplink})
+    }
+
+    pub(crate) fn from_json(value: &Value) -> Option<KnownConflict> {
+        let text = |key: &str| value[key].as_str().map(str::to_owned);
+        Some(KnownConflict {
+            address: value["address"].as_str()?.parse().ok()?,
+            mac: text("mac")?,
+            pod: text("pod"),
+            other: text("other")?,
+            uplink: text("uplink")?,
+        })
+    }
+}
+
 impl Conflicts {
+    /// Those that last.
+    pub(crate) fn lasting(&self) -> Vec<KnownConflict> {
+        self.lasting.values().map(|lasting| KnownConflict::of(&lasting.conflict)).collect()
+    }
+
     /// Takes a conflict in. Returns what to tell, and whether to defend the address.
     pub(crate) fn heard(&mut self, conflict: Conflict, now: Time) -> (Option<Report>, bool) {
         let key = (conflict.uplink.clone(), conflict.address);
@@ -88,6 +139,7 @@ mod tests {
             address: address.into(),
             pod: MacAddr([2, 0, 0, 0, 0, 1]),
             other: MacAddr([2, 0, 0, 0, 0, other]),
+            name: None,
         }
     }
 

@@ -7,11 +7,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use cni_conf::cni::args::PodName;
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::range::RangeSet;
 use kernel::listen::{Frame, Heard, Listener, Message};
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
+use vlan_bridge::ports::RecordedPort;
 use vlan_bridge::watched::Watched;
 use vlan_bridge_ipam::ahead::{Listened, uptime};
 
@@ -41,6 +43,15 @@ pub(crate) struct Conflict {
     pub(crate) pod: MacAddr,
     /// The other machine's MAC.
     pub(crate) other: MacAddr,
+    /// The pod's name, if the runtime told it.
+    pub(crate) name: Option<PodName>,
+}
+
+/// A pod that is listened for.
+#[derive(Clone, Debug)]
+struct KnownPod {
+    mac: MacAddr,
+    name: Option<PodName>,
 }
 
 /// A listening task. It ends when this is dropped.
@@ -63,7 +74,7 @@ struct Shared {
     uses: BTreeMap<Place, u32>,
     /// The ranges whose addresses are remembered.
     ranges: Vec<RangeSet>,
-    pods: BTreeMap<Place, MacAddr>,
+    pods: BTreeMap<Place, KnownPod>,
 }
 
 impl Drop for Ear {
@@ -105,10 +116,11 @@ impl Ears {
             let of_uplink = watched.networks.iter().filter(|network| network.uplink == *name);
             let addresses = of_uplink.filter_map(|network| network.addresses.as_ref());
             shared.ranges = addresses.flat_map(|addresses| addresses.ranges.iter().cloned()).collect();
+            let known = |pod: &RecordedPort| KnownPod { mac: pod.mac, name: pod.pod.clone() };
             let pods = bridge
                 .pods
                 .iter()
-                .flat_map(|pod| pod.addresses.iter().map(|address| ((pod.vlan, *address), pod.mac)));
+                .flat_map(|pod| pod.addresses.iter().map(move |address| ((pod.vlan, *address), known(pod))));
             shared.pods = pods.collect();
         }
     }
@@ -205,9 +217,10 @@ impl Shared {
         let place = (frame.vlan.filter(|vlan| *vlan != 0), address);
         if let Some(pod) = self.pods.get(&place) {
             // The pod itself answers a probe.
-            let is_conflict = is_used && *pod != other;
+            let is_conflict = is_used && pod.mac != other;
             let (uplink, vlan) = (uplink.to_owned(), place.0);
-            return is_conflict.then_some(Conflict { uplink, vlan, address, pod: *pod, other });
+            let KnownPod { mac: pod, name } = pod.clone();
+            return is_conflict.then_some(Conflict { uplink, vlan, address, pod, other, name });
         }
         if self.ranges.iter().any(|set| set.range_of(address).is_some()) {
             if self.uses.len() >= MOST && !self.uses.contains_key(&place) {
@@ -268,8 +281,9 @@ mod tests {
     }
 
     fn shared() -> Shared {
+        let pod = KnownPod { mac: POD, name: PodName::parse("shop/web-0") };
         let mut shared =
-            Shared { pods: BTreeMap::from([((None, [10, 0, 0, 5].into()), POD)]), ..Shared::default() };
+            Shared { pods: BTreeMap::from([((None, [10, 0, 0, 5].into()), pod)]), ..Shared::default() };
         shared.begin(100);
         shared
     }
@@ -279,6 +293,7 @@ mod tests {
         let mut shared = shared();
         let conflict = shared.note(&arp([10, 0, 0, 5], None, false, false), "bond0.136").unwrap();
         assert_eq!((conflict.pod, conflict.other), (POD, OTHER));
+        assert_eq!(conflict.name, PodName::parse("shop/web-0"));
         assert_eq!(shared.note(&arp([10, 0, 0, 5], Some(7), false, false), "bond0"), None);
         assert_eq!(shared.note(&arp([10, 0, 0, 5], None, true, false), "bond0.136"), None);
         assert_eq!(shared.note(&arp([0, 0, 0, 0], None, false, true), "bond0.136"), None);

@@ -1,18 +1,14 @@
-//! Whether the agent works: `/run/vlan-bridge/agent/NODE/state.json`, which it writes after each pass, and
-//! which `vlan-bridgectl agent --check` reads.
+//! Whether the agent works: passes over the node end, and the last one is recent.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::fs;
+use std::io;
 use std::time::Duration;
 
 use cni_conf::cni::error::{CniError, code};
-use cni_skel::draft;
 use serde_json::{Value, json};
-use vlan_bridge::AgentLock;
 
+use crate::agent_state::AgentState;
 use crate::keeper::Looked;
 
 /// How old the last pass may be. There is a pass each minute, and one may wait for the locks of several ADDs.
@@ -57,13 +53,13 @@ impl Health {
         Ok(uptime()?.saturating_sub(self.at))
     }
 
-    fn to_json(self) -> Value {
+    pub(crate) fn to_json(self) -> Value {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         json!({"uptimeMs": millis(self.at), "tookMs": millis(self.took), "passes": self.passes,
             "restored": self.restored, "left": self.left, "failed": self.failed})
     }
 
-    fn from_json(value: &Value) -> Option<Health> {
+    pub(crate) fn from_json(value: &Value) -> Option<Health> {
         let number = |key: &str| value[key].as_u64();
         Some(Health {
             at: Duration::from_millis(number("uptimeMs")?),
@@ -75,46 +71,16 @@ impl Health {
         })
     }
 
-    /// Writes the file. A reader sees the whole old one or the whole new one.
-    pub(crate) fn write(&self) -> Result<(), CniError> {
-        let path = path()?;
-        let make = |draft: &std::path::Path| {
-            let mut file = draft::create(draft, OpenOptions::new().mode(0o600))?;
-            file.write_all(format!("{}\n", self.to_json()).as_bytes())
-        };
-        draft::replace(&path, &path.with_file_name(".state.json"), make, std::convert::identity)
-            .map_err(|e| failed("write", &path, &e))
-    }
-
-    /// Removes what an earlier agent wrote. The caller holds the lock.
-    pub(crate) fn forget() -> Result<(), CniError> {
-        let path = path()?;
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(failed("remove", &path, &e)),
-            _ => Ok(()),
-        }
-    }
-
     /// The health of this node's agent.
     ///
     /// # Errors
     /// No agent runs, or it has not looked at the node for too long.
     pub fn of_this_node() -> Result<Health, CniError> {
         let unhealthy = |text: String| CniError::new(code::TRY_AGAIN_LATER, text);
-        if !AgentLock::is_held()? {
-            return Err(unhealthy("no agent runs on this node".into()));
-        }
-        let path = path()?;
-        let text = match fs::read_to_string(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                return Err(unhealthy("the agent has not looked at the node yet".into()));
-            }
-            read => read.map_err(|e| failed("read", &path, &e))?,
-        };
-        let value = serde_json::from_str(&text).ok();
-        let health = value.as_ref().and_then(Health::from_json).ok_or_else(|| {
-            unhealthy(format!("{} is not what this version of the agent writes", path.display()))
-        })?;
+        let state =
+            AgentState::of_this_node()?.ok_or_else(|| unhealthy("no agent runs on this node".into()))?;
+        let health =
+            state.health.ok_or_else(|| unhealthy("the agent has not looked at the node yet".into()))?;
         let age = health.age().map_err(|e| CniError::new(code::IO_FAILURE, e.to_string()))?;
         if age >= FRESH {
             let seconds = age.as_secs();
@@ -133,14 +99,6 @@ impl fmt::Display for Health {
     }
 }
 
-fn path() -> Result<PathBuf, CniError> {
-    Ok(AgentLock::folder()?.join("state.json"))
-}
-
-fn failed(what: &str, path: &std::path::Path, error: &io::Error) -> CniError {
-    CniError::new(code::IO_FAILURE, format!("{what} {}: {error}", path.display()))
-}
-
 /// The time since boot (proc_uptime(5)).
 fn uptime() -> io::Result<Duration> {
     let text = fs::read_to_string("/proc/uptime")?;
@@ -154,12 +112,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_pass_is_noted() {
         let looked = Looked { took: Duration::from_millis(7), ..Looked::default() };
         let mut health = Health { restored: 3, ..Health::default() };
         health.note(&looked).unwrap();
         assert!(health.is_fresh().unwrap());
-        assert_eq!(health.passes, 1);
         assert_eq!(Health::from_json(&health.to_json()), Some(health));
         assert_eq!(Health::from_json(&json!({"uptimeMs": 1})), None);
         let text = "looked at the node 1 times, the last time in 7 ms: 3 restored since the start, ";

@@ -6,9 +6,11 @@
 //! - `listening` hears who uses which address, keeps addresses ready for ADD (`prober`), and finds machines
 //!   that use a pod's address (`conflicts`).
 //! - `failover` says when the pods must be announced to the switches, `announcer` does it.
-//! - `health` has the file that `agent --check` reads, `notify` tells the service manager. `signs` is both.
+//! - `agent_state` is the file that other programs read, with `health` and the `recent` reports. `notify`
+//!   tells the service manager. `signs` is both.
 //! - This file connects them with the kernel.
 
+mod agent_state;
 mod announcer;
 mod attempts;
 mod budget;
@@ -21,6 +23,7 @@ mod keeper;
 mod listening;
 mod notify;
 mod prober;
+mod recent;
 mod report;
 mod signs;
 mod state;
@@ -36,11 +39,15 @@ use kernel::monitor::Monitor;
 use kernel::signals::EndSignals;
 use vlan_bridge::AgentLock;
 
+pub use agent_state::AgentState;
 use announcer::Announcer;
+pub use conflicts::KnownConflict;
 pub use health::Health;
 use keeper::Keeper;
 use listening::Listening;
-pub use report::{Report, Severity};
+use recent::Teller;
+pub use recent::Told;
+pub use report::{Reason, Report, Severity};
 use signs::Signs;
 use state::{Action, Event, State};
 
@@ -85,7 +92,7 @@ pub fn run(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), Agen
         code::TRY_AGAIN_LATER => AgentError::Running(error),
         _ => AgentError::Node(error),
     })?;
-    Health::forget()?;
+    AgentState::forget()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -94,13 +101,13 @@ pub fn run(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), Agen
     if let Some(dir) = settings.sysctl_dir {
         kernel::sysctl::write_in(dir);
     }
-    let outcome = runtime.block_on(serve(settings.dry_run, tell));
+    let outcome = runtime.block_on(serve(settings.dry_run, &mut Teller::new(tell)));
     // A pass may wait for a lock. It ends with the process.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(dry_run: bool, tell: &mut dyn FnMut(&Report)) -> Result<(), AgentError> {
+async fn serve(dry_run: bool, teller: &mut Teller<'_>) -> Result<(), AgentError> {
     let failed = |action| move |source| AgentError::Io { action, source };
     // Before the first thread, which inherits the blocked signals.
     let signals = EndSignals::open().map_err(failed("wait for signals"))?;
@@ -113,24 +120,25 @@ async fn serve(dry_run: bool, tell: &mut dyn FnMut(&Report)) -> Result<(), Agent
     let mut signs = Signs::begin().map_err(failed("find the service manager's socket"))?;
     let started = Instant::now();
     let mut state = State::new(dry_run);
-    tell(&Report::started(dry_run));
+    teller.tell(&Report::started(dry_run));
     let mut event = Event::Time;
     loop {
-        signs.keep_alive(tell);
+        signs.keep_alive(teller);
         let was_look = matches!(event, Event::Looked(_));
         for action in state.step(started.elapsed(), event) {
             match action {
                 Action::Look(blocked) => keeper.look(blocked),
                 Action::Announce(failover) => {
                     network.gap(&failover.uplink);
-                    tell(&announcer.begin(&failover));
+                    teller.tell(&announcer.begin(&failover));
                 }
-                Action::Report(report) => tell(&report),
+                Action::Report(report) => teller.tell(&report),
             }
         }
         if was_look {
             network.follow(state.watched());
         }
+        signs.show(network.conflicts(), teller);
         let wake = tokio::time::Instant::from_std(started + state.wakes_at());
         let mut reports = Vec::new();
         event = tokio::select! {
@@ -139,7 +147,7 @@ async fn serve(dry_run: bool, tell: &mut dyn FnMut(&Report)) -> Result<(), Agent
             }
             looked = keeper.looked() => {
                 let looked = looked?;
-                signs.looked(&looked, tell);
+                signs.looked(&looked, teller);
                 Event::Looked(looked)
             }
             () = signs.due() => Event::Time,
@@ -160,11 +168,11 @@ async fn serve(dry_run: bool, tell: &mut dyn FnMut(&Report)) -> Result<(), Agent
             }
             signal = signals.next() => {
                 signal.map_err(failed("wait for signals"))?;
-                signs.end(tell);
-                tell(&Report::ended());
+                signs.end(teller);
+                teller.tell(&Report::ended());
                 return Ok(());
             }
         };
-        reports.iter().for_each(&mut *tell);
+        reports.iter().for_each(|report| teller.tell(report));
     }
 }

@@ -12,7 +12,7 @@ use vlan_bridge::watched::Watched;
 
 use crate::attempts::Time;
 use crate::budget::Budget;
-use crate::conflicts::Conflicts;
+use crate::conflicts::{Conflicts, KnownConflict};
 use crate::ear::{Conflict, Ears};
 use crate::prober::{Job, Probed, Prober};
 use crate::report::Report;
@@ -69,6 +69,11 @@ impl Listening {
     pub(crate) fn heard(&mut self, conflict: Conflict, now: Time) -> (Option<Report>, bool) {
         let (report, defends) = self.conflicts.heard(conflict, now);
         (report, defends && !self.dry_run)
+    }
+
+    /// The conflicts that last.
+    pub(crate) fn conflicts(&self) -> Vec<KnownConflict> {
+        self.conflicts.lasting()
     }
 
     /// Waits for the next turn or for the prober, and returns what to tell. Nothing is lost if the future is

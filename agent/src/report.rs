@@ -3,13 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
+use cni_conf::cni::args::PodName;
 use vlan_bridge::repairs::Subject;
 
 use crate::ear::Conflict;
 use crate::failover::Failover;
 
 /// How much a reader should care.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The agent works.
     Notice,
@@ -19,11 +20,79 @@ pub enum Severity {
     Error,
 }
 
+impl Severity {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Notice => "notice",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        }
+    }
+}
+
+/// What a report is about: one word for programs, which stays the same from version to version. Kubernetes
+/// events have it as their reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// The agent began.
+    Started,
+    /// The first pass has ended.
+    Looked,
+    /// The agent ends.
+    Ended,
+    /// Something was different and is restored.
+    Restored,
+    /// Something is different in a dry run.
+    Differs,
+    /// Something was changed back too often and is left.
+    LeftAlone,
+    /// Something is different and cannot be restored.
+    NotRestored,
+    /// A path of the uplink changed, and the pods are announced.
+    Failover,
+    /// The pods could not be announced.
+    NotAnnounced,
+    /// Another machine uses a pod's address.
+    AddressConflict,
+    /// It does so no longer.
+    ConflictOver,
+    /// Addresses cannot be kept ready.
+    NotReady,
+    /// The agent could not tell that it works.
+    NoSign,
+}
+
+impl Reason {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Started => "Started",
+            Reason::Looked => "Looked",
+            Reason::Ended => "Ended",
+            Reason::Restored => "Restored",
+            Reason::Differs => "Differs",
+            Reason::LeftAlone => "LeftAlone",
+            Reason::NotRestored => "NotRestored",
+            Reason::Failover => "Failover",
+            Reason::NotAnnounced => "NotAnnounced",
+            Reason::AddressConflict => "AddressConflict",
+            Reason::ConflictOver => "ConflictOver",
+            Reason::NotReady => "NotReady",
+            Reason::NoSign => "NoSign",
+        }
+    }
+}
+
 /// One line for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// How much a reader should care.
     pub severity: Severity,
+    /// What it is about.
+    pub reason: Reason,
+    /// The pod that it concerns, if it is one and its name is known.
+    pub pod: Option<PodName>,
     /// The text.
     pub text: String,
 }
@@ -35,69 +104,78 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    fn new(severity: Severity, reason: Reason, text: String) -> Report {
+        Report { severity, reason, pod: None, text }
+    }
+
     pub(crate) fn started(dry_run: bool) -> Report {
         let how = if dry_run { "reports what differs, and changes nothing" } else { "watches the node" };
-        Report { severity: Severity::Notice, text: format!("version {}: {how}", env!("CARGO_PKG_VERSION")) }
+        Report::new(
+            Severity::Notice,
+            Reason::Started,
+            format!("version {}: {how}", env!("CARGO_PKG_VERSION")),
+        )
     }
 
     pub(crate) fn looked(took: Duration) -> Report {
         let text = format!("has looked at the node for the first time, in {} ms", took.as_millis());
-        Report { severity: Severity::Notice, text }
+        Report::new(Severity::Notice, Reason::Looked, text)
     }
 
     pub(crate) fn announces(failover: &Failover, addresses: usize) -> Report {
         let Failover { bridge, uplink, cause } = failover;
         let text = format!("{cause}: announces {addresses} addresses of pods of {bridge} on {uplink}");
-        Report { severity: Severity::Warning, text }
+        Report::new(Severity::Warning, Reason::Failover, text)
     }
 
     pub(crate) fn would_announce(failover: &Failover) -> Report {
         let Failover { bridge, uplink, cause } = failover;
         let text = format!("{cause}: would announce the pods of {bridge} on {uplink}");
-        Report { severity: Severity::Warning, text }
+        Report::new(Severity::Warning, Reason::Failover, text)
     }
 
     pub(crate) fn conflict(conflict: &Conflict) -> Report {
-        let Conflict { uplink, address, pod, other, .. } = conflict;
-        let text = format!("conflict: {other} on {uplink} uses {address}, which is a pod's with MAC {pod}");
-        Report { severity: Severity::Error, text }
+        let Conflict { uplink, address, pod, other, name, .. } = conflict;
+        let whose = name.as_ref().map_or("a pod".to_owned(), |name| format!("pod {name}"));
+        let text = format!("conflict: {other} on {uplink} uses {address}, which is {whose}'s with MAC {pod}");
+        Report { pod: name.clone(), ..Report::new(Severity::Error, Reason::AddressConflict, text) }
     }
 
     pub(crate) fn many_conflicts(most: usize) -> Report {
         let text = format!("conflict: more than {most} addresses of pods are used by other machines");
-        Report { severity: Severity::Error, text }
+        Report::new(Severity::Error, Reason::AddressConflict, text)
     }
 
     pub(crate) fn conflict_over(conflict: &Conflict) -> Report {
-        let Conflict { address, other, .. } = conflict;
+        let Conflict { address, other, name, .. } = conflict;
         let text = format!("conflict over: {other} was not heard to use {address} for a minute");
-        Report { severity: Severity::Notice, text }
+        Report { pod: name.clone(), ..Report::new(Severity::Notice, Reason::ConflictOver, text) }
     }
 
     pub(crate) fn not_ready(network: &str, error: &str) -> Report {
         let text = format!("network {network}: addresses are not kept ready for ADD: {error}");
-        Report { severity: Severity::Error, text }
+        Report::new(Severity::Error, Reason::NotReady, text)
     }
 
     pub(crate) fn not_announced(error: &dyn fmt::Display) -> Report {
-        Report { severity: Severity::Error, text: format!("pods could not be announced: {error}") }
+        Report::new(Severity::Error, Reason::NotAnnounced, format!("pods could not be announced: {error}"))
     }
 
     pub(crate) fn no_sign(error: &dyn fmt::Display) -> Report {
-        Report { severity: Severity::Error, text: format!("no sign of life could be given: {error}") }
+        Report::new(Severity::Error, Reason::NoSign, format!("no sign of life could be given: {error}"))
     }
 
     pub(crate) fn ended() -> Report {
-        Report { severity: Severity::Notice, text: "ended: everything stays as it is".into() }
+        Report::new(Severity::Notice, Reason::Ended, "ended: everything stays as it is".into())
     }
 
     pub(crate) fn restored(subject: &Subject, differences: &[&str], culprit: Option<&str>) -> Report {
         let text = format!("restored {subject}: {}{}", Listed(differences), By(culprit));
-        Report { severity: Severity::Warning, text }
+        Report::new(Severity::Warning, Reason::Restored, text)
     }
 
     pub(crate) fn differs(subject: &Subject, differences: &[&str]) -> Report {
-        Report { severity: Severity::Error, text: format!("{subject}: differs: {}", Listed(differences)) }
+        Report::new(Severity::Error, Reason::Differs, format!("{subject}: differs: {}", Listed(differences)))
     }
 
     pub(crate) fn left(
@@ -112,11 +190,11 @@ impl Report {
             pause.as_secs(),
             Listed(differences)
         );
-        Report { severity: Severity::Error, text }
+        Report::new(Severity::Error, Reason::LeftAlone, text)
     }
 
     pub(crate) fn failed(subject: &Subject, error: &str) -> Report {
-        Report { severity: Severity::Error, text: format!("{subject}: not restored: {error}") }
+        Report::new(Severity::Error, Reason::NotRestored, format!("{subject}: not restored: {error}"))
     }
 }
 

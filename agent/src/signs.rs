@@ -1,32 +1,51 @@
-//! The agent's signs of life: the file of its health, and messages to the service manager. Both mean that
+//! The agent's signs of life: the file with its state, and messages to the service manager. Both mean that
 //! passes over the node end. An error is told, and ends nothing.
 
 use std::fmt;
 use std::io;
 
+use crate::agent_state::AgentState;
+use crate::conflicts::KnownConflict;
 use crate::health::Health;
 use crate::keeper::Looked;
 use crate::notify::Notifier;
+use crate::recent::Teller;
 use crate::report::Report;
 
 /// All signs of this agent.
 #[derive(Debug)]
 pub(crate) struct Signs {
-    health: Health,
+    /// None before the first pass has ended.
+    health: Option<Health>,
     notifier: Notifier,
+    /// The conflicts that the file shows.
+    conflicts: Vec<KnownConflict>,
+    /// The file is older than the last pass.
+    is_old: bool,
 }
 
 impl Signs {
     /// Finds the service manager.
     pub(crate) fn begin() -> io::Result<Signs> {
-        Ok(Signs { health: Health::default(), notifier: Notifier::from_environment()? })
+        let notifier = Notifier::from_environment()?;
+        Ok(Signs { health: None, notifier, conflicts: Vec::new(), is_old: false })
     }
 
     /// A pass has ended.
-    pub(crate) fn looked(&mut self, looked: &Looked, tell: &mut dyn FnMut(&Report)) {
-        told(self.health.note(looked), tell);
-        told(self.health.write(), tell);
-        told(self.notifier.looked(), tell);
+    pub(crate) fn looked(&mut self, looked: &Looked, teller: &mut Teller<'_>) {
+        told(self.health.get_or_insert_default().note(looked), teller);
+        self.is_old = true;
+        told(self.notifier.looked(), teller);
+    }
+
+    /// Writes the file if there is something new: a pass, a report or a conflict.
+    pub(crate) fn show(&mut self, conflicts: Vec<KnownConflict>, teller: &mut Teller<'_>) {
+        let has_changed = conflicts != self.conflicts;
+        if std::mem::take(&mut self.is_old) | teller.take_news() | has_changed {
+            self.conflicts.clone_from(&conflicts);
+            let state = AgentState { health: self.health, conflicts, recent: teller.last() };
+            told(state.write(), teller);
+        }
     }
 
     /// Waits until a sign of life is due.
@@ -35,21 +54,21 @@ impl Signs {
     }
 
     /// Sends a sign of life if one is due, unless the last pass ended too long ago.
-    pub(crate) fn keep_alive(&mut self, tell: &mut dyn FnMut(&Report)) {
+    pub(crate) fn keep_alive(&mut self, teller: &mut Teller<'_>) {
         if self.notifier.is_due() {
-            let works = self.health.is_fresh().unwrap_or(false);
-            told(self.notifier.keep_alive(works), tell);
+            let works = self.health.is_some_and(|health| health.is_fresh().unwrap_or(false));
+            told(self.notifier.keep_alive(works), teller);
         }
     }
 
     /// The agent ends.
-    pub(crate) fn end(&self, tell: &mut dyn FnMut(&Report)) {
-        told(self.notifier.ends(), tell);
+    pub(crate) fn end(&self, teller: &mut Teller<'_>) {
+        told(self.notifier.ends(), teller);
     }
 }
 
-fn told<E: fmt::Display>(outcome: Result<(), E>, tell: &mut dyn FnMut(&Report)) {
+fn told<E: fmt::Display>(outcome: Result<(), E>, teller: &mut Teller<'_>) {
     if let Err(error) = outcome {
-        tell(&Report::no_sign(&error));
+        teller.tell(&Report::no_sign(&error));
     }
 }

@@ -173,8 +173,8 @@ fn pods(facts: &Facts) -> Vec<Value> {
             if let Some(addresses) = value["addresses"].as_array_mut() {
                 addresses.push(addr.to_string().into());
             }
-            if let Some((namespace, pod)) = known.record.as_ref().and_then(|record| record.pod.as_ref()) {
-                value["pod"] = format!("{namespace}/{pod}").into();
+            if let Some(pod) = known.record.as_ref().and_then(|record| record.pod.as_ref()) {
+                value["pod"] = pod.to_string().into();
             }
         }
     }

@@ -256,7 +256,7 @@ fn describe(request: &Request) -> HolderRecord {
     HolderRecord {
         since: clock(),
         netns: Netns::see(&request.env.netns),
-        pod: args.k8s_pod_namespace.clone().zip(args.k8s_pod_name.clone()),
+        pod: args.pod(),
         ..HolderRecord::default()
     }
 }

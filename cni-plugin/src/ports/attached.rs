@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 
+use cni_conf::cni::args::PodName;
 use cni_conf::cni::env::Environment;
 use cni_conf::cni::error::CniError;
 use cni_conf::cni::mac::MacAddr;
@@ -34,6 +35,8 @@ pub(super) struct PortRecord {
     pub(super) result: AddResult,
     /// False for a pod that was also on a network of another plugin. True in records of older versions.
     has_host_routes: bool,
+    /// The pod, if `CNI_ARGS` named it.
+    pod: Option<PodName>,
 }
 
 impl PerDevice for PortRecord {}
@@ -58,7 +61,7 @@ impl Record for PortRecord {
             "containerID": self.request.env.container_id, "ifname": self.request.env.ifname,
             "mac": self.mac.to_string(), "netns": self.netns,
             "bridgeMAC": self.bridge_mac.map(|mac| mac.to_string()), "config": config, "ips": ips,
-            "hostRoutes": self.has_host_routes,
+            "hostRoutes": self.has_host_routes, "pod": self.pod.as_ref().map(PodName::to_string),
         })
     }
 
@@ -82,6 +85,7 @@ impl Record for PortRecord {
             bridge_mac: keys.str("bridgeMAC")?.and_then(|mac| mac.parse().ok()),
             result: AddResult::from_json(&result, Version::V1_0_0)?,
             has_host_routes: keys.opt_bool("hostRoutes")?.unwrap_or(true),
+            pod: keys.str("pod")?.and_then(PodName::parse),
         })
     }
 }
@@ -108,6 +112,8 @@ pub struct RecordedPort {
     pub addresses: Vec<IpAddr>,
     /// The VLAN of its untagged frames, if the bridge filters by VLAN.
     pub vlan: Option<u16>,
+    /// The pod, if the runtime named it.
+    pub pod: Option<PodName>,
 }
 
 /// The bridges of all records, each with the ports that belong to it.
@@ -119,6 +125,7 @@ pub fn recorded() -> Result<Vec<(String, Vec<RecordedPort>)>, CniError> {
             mac: record.mac,
             addresses: record.result.ips.iter().map(|ip| ip.address.addr()).collect(),
             vlan: vlans.and_then(|vlans| vlans.access),
+            pod: record.pod,
         }
     };
     Ok(by_bridge()?
@@ -193,6 +200,7 @@ pub fn write_record(
         bridge_mac: bridge_mac.and_then(|mac| mac.parse().ok()),
         result: result.clone(),
         has_host_routes,
+        pod: request.env.args.pod(),
     })
 }
 
@@ -268,6 +276,7 @@ mod tests {
         keys["bridgeMAC"] = "02:00:00:00:00:01".into();
         keys["netns"] = "/run/netns/p".into();
         keys["hostRoutes"] = false.into();
+        keys["pod"] = "shop/web-0".into();
         assert_eq!(read(&keys).unwrap().to_json(), keys);
     }
 

@@ -1,5 +1,6 @@
 //! `CNI_ARGS`: `KEY=value` pairs separated by semicolons (CNI 1.1, section 2, "Parameters").
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::error::{CniError, code};
@@ -50,6 +51,12 @@ impl CniArgs {
         Ok(args)
     }
 
+    /// The pod, if both of its names are known.
+    pub fn pod(&self) -> Option<PodName> {
+        let (namespace, name) = self.k8s_pod_namespace.clone().zip(self.k8s_pod_name.clone())?;
+        Some(PodName { namespace, name })
+    }
+
     /// Takes one pair. Returns `false` if the key is unknown.
     fn set(&mut self, key: &str, value: &str) -> Result<bool, CniError> {
         let text = || Some(value.to_owned());
@@ -88,6 +95,29 @@ impl CniArgs {
     }
 }
 
+/// A pod of Kubernetes. Its text is `NAMESPACE/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodName {
+    /// `K8S_POD_NAMESPACE`
+    pub namespace: String,
+    /// `K8S_POD_NAME`
+    pub name: String,
+}
+
+impl PodName {
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Option<PodName> {
+        let (namespace, name) = text.split_once('/')?;
+        Some(PodName { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for PodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 fn invalid(msg: String) -> CniError {
     CniError::new(code::INVALID_ENVIRONMENT, msg)
 }
@@ -102,8 +132,8 @@ mod tests {
             "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=abc;K8S_POD_UID=u;X=y",
         )
         .unwrap();
-        assert_eq!(args.k8s_pod_namespace.as_deref(), Some("shop"));
-        assert_eq!(args.k8s_pod_name.as_deref(), Some("web-0"));
+        assert_eq!(args.pod().map(|pod| pod.to_string()).as_deref(), Some("shop/web-0"));
+        assert_eq!(args.pod(), PodName::parse("shop/web-0"));
         assert_eq!(args.k8s_pod_infra_container_id.as_deref(), Some("abc"));
         assert_eq!(args.k8s_pod_uid.as_deref(), Some("u"));
         assert!(args.ignore_unknown);

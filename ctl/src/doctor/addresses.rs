@@ -310,7 +310,7 @@ fn is_recent(known: &Known, now: Duration) -> bool {
 fn named(known: &Known) -> String {
     match (&known.record, &known.holder) {
         (Some(record), _) if record.pod.is_some() => {
-            record.pod.as_ref().map_or(String::new(), |(namespace, pod)| format!("pod {namespace}/{pod}"))
+            record.pod.as_ref().map_or(String::new(), |pod| format!("pod {pod}"))
         }
         (_, Holder::Attachment(owner)) => owner.to_string(),
         (_, Holder::Container(id)) => format!("container {id}"),

@@ -94,7 +94,8 @@ fn an_agent_that_runs_and_looks_at_the_node_passes_its_check() {
         let state = format!("/run/vlan-bridge/agent/{}/state.json", scene.site.node.cookie());
         let recent = fs::read_to_string(&state).unwrap();
         let mut keys: serde_json::Value = serde_json::from_str(&recent).unwrap();
-        keys["uptimeMs"] = (keys["uptimeMs"].as_u64().unwrap().saturating_sub(180_000)).into();
+        let uptime = &mut keys["health"]["uptimeMs"];
+        *uptime = (uptime.as_u64().unwrap().saturating_sub(180_000)).into();
         fs::write(&state, keys.to_string()).unwrap();
         refused("the agent last looked at the node 1");
         fs::write(&state, recent).unwrap();

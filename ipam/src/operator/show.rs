@@ -163,8 +163,8 @@ fn describe(network: &str, addr: IpAddr, known: &Known) -> Value {
     if let Some(netns) = &record.netns {
         value["namespacePath"] = netns.path.as_str().into();
     }
-    if let Some((namespace, name)) = &record.pod {
-        value["pod"] = format!("{namespace}/{name}").into();
+    if let Some(pod) = &record.pod {
+        value["pod"] = pod.to_string().into();
     }
     value
 }

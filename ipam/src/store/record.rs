@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
 
+use cni_conf::cni::args::PodName;
 use kernel::open;
 use serde_json::{Value, json};
 
@@ -40,8 +41,8 @@ pub struct HolderRecord {
     pub adopted: bool,
     /// The container's network namespace, if the ADD had one.
     pub netns: Option<Netns>,
-    /// `K8S_POD_NAMESPACE` and `K8S_POD_NAME`, if `CNI_ARGS` had them.
-    pub pod: Option<(String, String)>,
+    /// The pod, if `CNI_ARGS` named it.
+    pub pod: Option<PodName>,
 }
 
 /// The result of reading a record.
@@ -113,6 +114,7 @@ impl HolderRecord {
             Some(Netns { path: text(netns, "path")?, id, mount_namespace, anchor })
         });
         let pod = text(&value, "podNamespace").zip(text(&value, "podName"));
+        let pod = pod.map(|(namespace, name)| PodName { namespace, name });
         let stamps = value.get("leases").and_then(Value::as_object);
         let stamps = stamps.into_iter().flatten().map(|(addr, stamp)| {
             let whole = |key: &str| stamp.get(key).and_then(Value::as_i64);
@@ -148,7 +150,7 @@ impl HolderRecord {
             value["netns"] = json!({"path": path, "device": id.0, "inode": id.1,
                 "mountNamespace": mount_namespace, "anchorDevice": anchor.0, "anchorInode": anchor.1});
         }
-        if let Some((namespace, name)) = &self.pod {
+        if let Some(PodName { namespace, name }) = &self.pod {
             value["podNamespace"] = namespace.as_str().into();
             value["podName"] = name.as_str().into();
         }
@@ -216,7 +218,7 @@ mod tests {
                 mount_namespace: 5,
                 anchor: (6, 7),
             }),
-            pod: Some(("default".into(), "web-0".into())),
+            pod: PodName::parse("default/web-0"),
         };
         for record in [record, HolderRecord { boot: "b".into(), ..HolderRecord::default() }] {
             assert_eq!(HolderRecord::parse(record.to_json().to_string().as_bytes()), Some(record));
