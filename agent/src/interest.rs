@@ -20,7 +20,7 @@ pub(crate) fn concerns(watched: &Watched, announcement: &Announcement) -> bool {
         Announcement::Link(link) => is_ours(watched, link) && may_be_broken(watched, link),
         Announcement::Port { bridge, .. } => bridge.is_some_and(|bridge| is_bridge(watched, bridge)),
         Announcement::Vlan { index, .. } => is_bridge(watched, *index) || is_port(watched, *index),
-        Announcement::Fdb { mac, .. } => has_pod(watched, *mac),
+        Announcement::Fdb { mac, learned, .. } => has_pod(watched, *mac, *learned),
         Announcement::Address { net, .. } => !is_link_local(net.addr()),
         Announcement::Route { protocol, prefix_length, gone, .. } => {
             *gone && (*protocol == HOST_ROUTES || *prefix_length == 0)
@@ -77,8 +77,11 @@ fn is_device(watched: &Watched, index: u32) -> bool {
     links(watched).any(|known| known.index == index)
 }
 
-fn has_pod(watched: &Watched, mac: MacAddr) -> bool {
-    watched.bridges.iter().flat_map(|known| &known.pods).any(|pod| pod.mac == mac)
+/// Whether an entry is for the MAC of a pod. What a bridge learns and forgets is of interest only if the MAC
+/// should be pinned.
+fn has_pod(watched: &Watched, mac: MacAddr, learned: bool) -> bool {
+    let pods = watched.bridges.iter().flat_map(|known| &known.pods);
+    pods.filter(|pod| pod.is_pinned || !learned).any(|pod| pod.mac == mac)
 }
 
 fn is_link_local(address: IpAddr) -> bool {
@@ -92,6 +95,7 @@ fn is_link_local(address: IpAddr) -> bool {
 mod tests {
     use cni_conf::family::Family;
     use kernel::monitor::Subsystem;
+    use vlan_bridge::ports::RecordedPort;
 
     use super::*;
     use crate::testing::{BR, UPLINK, announced, watched};
@@ -113,6 +117,28 @@ mod tests {
         assert!(!concerns(announced(9, "veth0123456789a", Some(BR))));
         assert!(!concerns(LinkState { up: false, ..announced(77, "vethabc", None) }));
         assert!(!concerns(LinkState { gone: true, ..announced(77, "eth7", None) }));
+    }
+
+    #[test]
+    fn what_a_bridge_learns_concerns_only_if_the_mac_should_be_pinned() {
+        let concerns = |is_pinned, learned| {
+            let mut watched = watched();
+            let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+            watched.bridges[0].pods.push(RecordedPort {
+                veth: "veth0123456789a".into(),
+                mac,
+                addresses: Vec::new(),
+                vlan: None,
+                pod: None,
+                is_pinned,
+            });
+            let of =
+                |mac| Announcement::Fdb { index: 9, master: Some(BR), mac, vlan: None, learned, gone: true };
+            assert!(!super::concerns(&watched, &of(MacAddr([2, 0, 0, 0, 0, 2]))));
+            super::concerns(&watched, &of(mac))
+        };
+        assert!(!concerns(false, true));
+        assert!(concerns(false, false) && concerns(true, true) && concerns(true, false));
     }
 
     #[test]

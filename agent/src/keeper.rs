@@ -1,5 +1,5 @@
-//! Passes over the node, in a thread of their own. A pass takes the locks of ADD and DEL, and may wait for
-//! them as long as these calls do.
+//! Passes over the node, in a thread of their own. A pass that finds a difference takes the locks of ADD and
+//! DEL, and may wait for them as long as these calls do.
 
 use std::collections::BTreeSet;
 use std::io;

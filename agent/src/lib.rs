@@ -2,7 +2,7 @@
 //! announces the change. It is never needed: without it, the next ADD or DEL restores the same.
 //!
 //! - `state` decides: a pure function of what was announced and of what a pass found.
-//! - `keeper` makes the passes, in a thread of its own, because a pass waits for the locks of ADD and DEL.
+//! - `keeper` makes the passes, in a thread of its own, because a pass may wait for the locks of ADD and DEL.
 //! - `listening` hears who uses which address, keeps addresses ready for ADD (`prober`), and finds machines
 //!   that use a pod's address (`conflicts`).
 //! - `failover` says when the pods must be announced to the switches, `announcer` does it.

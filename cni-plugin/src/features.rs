@@ -107,7 +107,8 @@ pub async fn repair_links_and_log(node: &Conn, seen: Option<&Link>) {
 }
 
 /// Restores what `repairs` permits of everything that a CHECK of any of the node's attachments would report,
-/// except inside the pods' network namespaces. Takes the same locks as ADD and DEL.
+/// except inside the pods' network namespaces. Takes the same locks as ADD and DEL, but only if something
+/// differs.
 ///
 /// # Errors
 /// No netlink socket could be opened.

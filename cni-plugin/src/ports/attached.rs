@@ -114,18 +114,23 @@ pub struct RecordedPort {
     pub vlan: Option<u16>,
     /// The pod, if the runtime named it.
     pub pod: Option<PodName>,
+    /// The MAC is pinned to the port.
+    pub is_pinned: bool,
 }
 
 /// The bridges of all records, each with the ports that belong to it.
 pub fn recorded() -> Result<Vec<(String, Vec<RecordedPort>)>, CniError> {
     let port = |(veth, record): (String, PortRecord)| {
-        let vlans = record.network().ok().and_then(|network| network.port_vlans);
+        let network = record.network().ok();
+        let is_pinned = network.as_ref().is_some_and(Network::mac_is_pinned);
+        let vlans = network.and_then(|network| network.port_vlans);
         RecordedPort {
             veth,
             mac: record.mac,
             addresses: record.result.ips.iter().map(|ip| ip.address.addr()).collect(),
             vlan: vlans.and_then(|vlans| vlans.access),
             pod: record.pod,
+            is_pinned,
         }
     };
     Ok(by_bridge()?

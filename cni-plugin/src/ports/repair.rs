@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
 use kernel::link::Link;
+use kernel::port::Memberships;
 use kernel::{Conn, NetError, fdb, link, port};
 
 use super::attached::{PortRecord, by_bridge};
@@ -38,6 +39,7 @@ async fn restore(
     seen: Option<&Link>,
     repairs: &mut Repairs<'_>,
 ) -> Result<(), CniError> {
+    let mut vlans = Vlans::default();
     for (name, records) in by_bridge()? {
         let recorded = BTreeSet::from_iter(records.names());
         let bridge = match seen.filter(|seen| seen.name == name) {
@@ -57,13 +59,27 @@ async fn restore(
             let outcome = bridge.restore(node, all, &recorded, repairs).await;
             repairs.note(Subject::Bridge(name.clone()), outcome);
         }
-        let _lock = RecordLock::exclusive()?;
-        for veth in meant {
-            let outcome = reattach(node, &name, &records, veth, repairs).await;
-            repairs.note(Subject::Port(veth.clone()), outcome);
-        }
+        let bridge = link::by_name(node, &name).await?;
+        let ports = PortsOfRecords { node, bridge: bridge.as_ref(), records: &records };
+        ports.restore(&meant, &mut vlans, repairs).await?;
     }
     Ok(())
+}
+
+/// The VLANs of all ports, listed when the first port needs them. The list is long, so a pass makes one, and
+/// another one under the lock.
+#[derive(Default)]
+struct Vlans {
+    seen: Option<Vec<Memberships>>,
+}
+
+impl Vlans {
+    async fn seen(&mut self, node: &Conn) -> Result<&[Memberships], NetError> {
+        if self.seen.is_none() {
+            self.seen = Some(port::vlans(node).await?);
+        }
+        Ok(self.seen.as_deref().unwrap_or_default())
+    }
 }
 
 /// A bridge that has records.
@@ -133,42 +149,104 @@ impl BridgeOfRecords<'_> {
     }
 }
 
-/// Restores one port or its settings.
-async fn reattach(
-    node: &Conn,
-    bridge: &str,
-    records: &Records<PortRecord>,
-    veth: &str,
-    repairs: &mut Repairs<'_>,
-) -> Result<(), CniError> {
-    let Some(attached) = records.read(veth) else { return Ok(()) };
-    let Some(host) = link::by_name(node, veth).await? else {
-        // The pod died without a DEL, and its DEL does not need this record. A live pod without its veth is
-        // cut off: doctor reports it.
-        return if attached.has_pod() { Ok(()) } else { records.remove(veth) };
-    };
-    let Some(bridge) = link::by_name(node, bridge).await? else { return Ok(()) };
-    let attachment = Attachment::of(&attached.request);
-    if attachment.progress(&host) != Progress::Ready {
-        return Ok(());
-    }
-    let lacks = match host.master {
-        None => format!("it was in no bridge, and belongs to {}", bridge.name),
-        Some(master) if master == bridge.index => {
-            let Some(lacks) = attached.difference(node, &bridge, &host).await? else { return Ok(()) };
-            lacks
+/// The ports that belong to a bridge.
+struct PortsOfRecords<'a> {
+    node: &'a Conn,
+    /// None if it is gone.
+    bridge: Option<&'a Link>,
+    records: &'a Records<PortRecord>,
+}
+
+/// What is to be done for a port that is not as ADD left it.
+enum Lacking<'a> {
+    /// The pod died without a DEL, and its DEL does not need the record.
+    Dead,
+    /// The port differs.
+    Differs(Box<Different<'a>>),
+}
+
+/// A port that is not as ADD left it.
+struct Different<'a> {
+    bridge: &'a Link,
+    host: Link,
+    attached: PortRecord,
+    what: String,
+}
+
+impl<'a> PortsOfRecords<'a> {
+    /// Restores ports and their settings. Most passes find no difference, and then none takes the lock, for
+    /// which ADD and DEL would wait.
+    async fn restore(
+        &self,
+        meant: &[&String],
+        vlans: &mut Vlans,
+        repairs: &mut Repairs<'_>,
+    ) -> Result<(), CniError> {
+        let mut different = Vec::new();
+        for veth in meant {
+            match self.find(veth, vlans).await {
+                Ok(None) => {}
+                Ok(Some(_)) => different.push(veth),
+                Err(e) => repairs.note(Subject::Port((*veth).clone()), Err(e)),
+            }
         }
-        // Another program added it to that bridge.
-        Some(_) => return Ok(()),
-    };
-    let what = vec![format!("{} of container {}: {lacks}", attachment.ifname, attachment.container_id)];
-    let subject = Subject::Port(veth.to_owned());
-    if repairs.permits(&subject, &what) {
-        attached.remove_foreign_entries(node, &bridge, &host).await?;
-        attached.attach(node, &bridge, &host).await?;
-        repairs.restored(&subject, what);
+        if different.is_empty() {
+            return Ok(());
+        }
+        let _lock = RecordLock::exclusive()?;
+        // Another call may have restored them, or may have removed their pods.
+        let mut vlans = Vlans::default();
+        for veth in different {
+            let outcome = self.restore_one(veth, &mut vlans, repairs).await;
+            repairs.note(Subject::Port((*veth).clone()), outcome);
+        }
+        Ok(())
     }
-    Ok(())
+
+    async fn restore_one(
+        &self,
+        veth: &str,
+        vlans: &mut Vlans,
+        repairs: &mut Repairs<'_>,
+    ) -> Result<(), CniError> {
+        let Different { bridge, host, attached, what } = match self.find(veth, vlans).await? {
+            None => return Ok(()),
+            Some(Lacking::Dead) => return self.records.remove(veth),
+            Some(Lacking::Differs(different)) => *different,
+        };
+        let (subject, what) = (Subject::Port(veth.to_owned()), vec![what]);
+        if repairs.permits(&subject, &what) {
+            attached.remove_foreign_entries(self.node, bridge, &host).await?;
+            attached.attach(self.node, bridge, &host).await?;
+            repairs.restored(&subject, what);
+        }
+        Ok(())
+    }
+
+    /// Compares one port with what ADD made. Takes no lock.
+    async fn find(&self, veth: &str, vlans: &mut Vlans) -> Result<Option<Lacking<'a>>, CniError> {
+        let Some(attached) = self.records.read(veth) else { return Ok(None) };
+        let Some(host) = link::by_name(self.node, veth).await? else {
+            // A live pod without its veth is cut off: doctor reports it.
+            return Ok((!attached.has_pod()).then_some(Lacking::Dead));
+        };
+        let Some(bridge) = self.bridge else { return Ok(None) };
+        let attachment = Attachment::of(&attached.request);
+        if attachment.progress(&host) != Progress::Ready {
+            return Ok(None);
+        }
+        let lacks = match host.master {
+            None => Some(format!("it was in no bridge, and belongs to {}", bridge.name)),
+            Some(master) if master == bridge.index => {
+                attached.difference(self.node, bridge, &host, vlans).await?
+            }
+            // Another program added it to that bridge.
+            Some(_) => None,
+        };
+        let Some(lacks) = lacks else { return Ok(None) };
+        let what = format!("{} of container {}: {lacks}", attachment.ifname, attachment.container_id);
+        Ok(Some(Lacking::Differs(Box::new(Different { bridge, host, attached, what }))))
+    }
 }
 
 impl PortRecord {
@@ -209,7 +287,13 @@ impl PortRecord {
     }
 
     /// Describes which of a port's settings differs from what ADD set.
-    async fn difference(&self, node: &Conn, bridge: &Link, host: &Link) -> Result<Option<String>, CniError> {
+    async fn difference(
+        &self,
+        node: &Conn,
+        bridge: &Link,
+        host: &Link,
+        vlans: &mut Vlans,
+    ) -> Result<Option<String>, CniError> {
         let network = self.network()?;
         if !host.up {
             return Ok(Some("it was down".into()));
@@ -218,9 +302,9 @@ impl PortRecord {
             return Ok(Some("its flags had changed".into()));
         }
         if let Some(wanted) = &network.port_vlans {
-            let seen = port::vlans(node).await?;
+            let seen = vlans.seen(node).await?;
             let lost =
-                vlan::of_port(wanted).into_iter().find(|of| !vlan::takes_part(&seen, host.index, of.vid));
+                vlan::of_port(wanted).into_iter().find(|of| !vlan::takes_part(seen, host.index, of.vid));
             if let Some(lost) = lost {
                 return Ok(Some(format!("it was not in VLAN {}", lost.vid)));
             }

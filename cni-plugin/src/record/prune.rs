@@ -18,6 +18,16 @@ use crate::lock::{FOLDER, RecordLock};
 /// # Errors
 /// The namespaces cannot be listed, or a folder cannot be removed.
 pub fn prune() -> Result<(), CniError> {
+    if of_gone_nodes()?.is_empty() {
+        return Ok(());
+    }
+    let _alone = RecordLock::exclusive()?;
+    // An ADD may have come first.
+    of_gone_nodes()?.iter().try_for_each(|folder| remove(folder))
+}
+
+/// The folders of nodes that are gone.
+fn of_gone_nodes() -> Result<Vec<PathBuf>, CniError> {
     let own = netns::identity()?;
     let mut others: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for kind in subfolders(Path::new(FOLDER))? {
@@ -27,18 +37,18 @@ pub fn prune() -> Result<(), CniError> {
         }
     }
     others.remove(&own);
+    let mut gone = Vec::new();
     if others.is_empty() {
-        return Ok(());
+        return Ok(gone);
     }
-    let _alone = RecordLock::exclusive()?;
     // A namespace made from here on has another name than these folders.
-    let Some(living) = netns::in_use()? else { return Ok(()) };
-    for (_, folders) in others.iter().filter(|(node, _)| !living.contains(*node)) {
-        if !has_living_pod(folders)? {
-            folders.iter().try_for_each(|folder| remove(folder))?;
+    let Some(living) = netns::in_use()? else { return Ok(gone) };
+    for (_, folders) in others.into_iter().filter(|(node, _)| !living.contains(node)) {
+        if !has_living_pod(&folders)? {
+            gone.extend(folders);
         }
     }
-    Ok(())
+    Ok(gone)
 }
 
 fn remove(folder: &Path) -> Result<(), CniError> {

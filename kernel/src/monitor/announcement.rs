@@ -65,7 +65,9 @@ pub enum Announcement {
         mac: MacAddr,
         /// The VLAN, on a bridge that filters by VLAN.
         vlan: Option<u16>,
-        /// It was removed.
+        /// The bridge learned it from a frame.
+        learned: bool,
+        /// It was removed, or has expired.
         gone: bool,
     },
     /// VLANs of a bridge or of a port.

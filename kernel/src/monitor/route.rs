@@ -52,6 +52,10 @@ const NDA_VLAN: u16 = 5;
 const NDA_MASTER: u16 = 9;
 const NETCONFA_IFINDEX: u16 = 1;
 
+/// The states of entries that the kernel or a user has added to a forwarding database.
+const NUD_PERMANENT: u16 = libc::NUD_PERMANENT;
+const NUD_NOARP: u16 = libc::NUD_NOARP;
+
 /// What a message announces, if it is of interest.
 pub(super) fn read(message: Received<'_>) -> Option<Announcement> {
     let body = message.body;
@@ -156,7 +160,8 @@ fn neighbour(body: &[u8], gone: bool) -> Option<Announcement> {
     if header[0] == AF_BRIDGE {
         let master = attribute(rest, NDA_MASTER).and_then(|value| u32_at(value, 0));
         let vlan = attribute(rest, NDA_VLAN).and_then(|value| u16_at(value, 0));
-        return Some(Announcement::Fdb { index, master, mac: mac?, vlan, gone });
+        let learned = u16_at(header, 8)? & (NUD_PERMANENT | NUD_NOARP) == 0;
+        return Some(Announcement::Fdb { index, master, mac: mac?, vlan, learned, gone });
     }
     let family = family(header[0])?;
     let address = attribute(rest, NDA_DST).and_then(|value| ip(family, value));

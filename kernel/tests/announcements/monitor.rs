@@ -83,15 +83,20 @@ fn addresses_neighbours_rules_and_settings_are_announced() {
 #[test]
 fn an_entry_of_a_forwarding_database_is_announced() {
     in_namespace(|| async {
-        ip(
-            "link add name p type veth peer name q\nlink add name br type bridge\nlink set dev p master br up",
-        );
+        ip("link add name p type veth peer name q\nlink add name br type bridge\nlink set dev q up\n\
+             link set dev br up\nlink set dev p master br up");
         let mut monitor = Monitor::open().unwrap();
         let (index, master) = (index("p"), Some(index("br")));
-        for (verb, gone) in [("add", false), ("del", true)] {
-            run(&format!("bridge fdb {verb} 02:00:00:00:00:09 dev p master static"));
+        for (verb, kind, gone) in [
+            ("add", "static", false),
+            ("del", "static", true),
+            ("add", "dynamic", false),
+            ("del", "dynamic", true),
+        ] {
+            run(&format!("bridge fdb {verb} 02:00:00:00:00:09 dev p master {kind}"));
             let mac = "02:00:00:00:00:09".parse().unwrap();
-            let expected = Announcement::Fdb { index, master, mac, vlan: None, gone };
+            let learned = kind == "dynamic";
+            let expected = Announcement::Fdb { index, master, mac, vlan: None, learned, gone };
             until(&mut monitor, |found| *found == expected).await;
         }
     });

@@ -3,7 +3,10 @@
 
 use crate::attached::Clean;
 use crate::repair::{Attached, Scene, with_attached_pods};
-use integration::{Agent, Ctl, Pod, Site, Snapshot, note, poll};
+use integration::{Agent, Ctl, Pod, Site, Snapshot, note, poll, product};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -52,7 +55,7 @@ fn an_agent_that_starts_on_a_healthy_node_changes_nothing() {
             let agent = Agent::spawn_traced(ctl, &options);
             agent.await_first_look();
             agent.end();
-            std::fs::read_to_string(&trace).unwrap()
+            fs::read_to_string(&trace).unwrap()
         };
         let before = Snapshot::of(node);
         let healthy = traced();
@@ -62,6 +65,39 @@ fn an_agent_that_starts_on_a_healthy_node_changes_nothing() {
         break_it(scene);
         let broken = traced();
         assert!(changes(&broken).len() > 2, "a change is not seen: {broken}");
+    });
+}
+
+/// A call that hangs may hold the locks of ADD and DEL for as long as it likes.
+#[test]
+fn a_pass_over_a_healthy_node_waits_for_no_lock() {
+    // Locks of its own, because all nodes here share a folder.
+    const SCRIPT: &str = "set -e
+        for kind in /run/vlan-bridge/*/$1; do
+            own=$2${kind#/run/vlan-bridge}
+            mkdir -p ${own%/*}
+            cp -a $kind $own
+        done
+        mount --bind $2 /run/vlan-bridge
+        exec $3 agent";
+    with_attached_pods(|Attached { ctl, scene, .. }| {
+        let (script, folder) = (ctl.path("own.sh"), ctl.path("records"));
+        fs::write(&script, SCRIPT).unwrap();
+        fs::create_dir(&folder).unwrap();
+        let held = ["attachments.lock", "node.lock"].map(|name| File::create(folder.join(name)).unwrap());
+        held.iter().for_each(|lock| lock.lock().unwrap());
+        let (node, tool) = (scene.site.node.cookie(), product().join("vlan-bridgectl"));
+        let line = format!("{} {node} {} {}", script.display(), folder.display(), tool.display());
+        let agent = Agent::start_as(ctl, ctl.command_of(Path::new("/bin/sh"), &line));
+        assert!(!agent.reports().contains("restored"), "{}", agent.reports());
+        scene.site.node.ip(&format!("link set {} nomaster", scene.ports[0]));
+        let inode = held[0].metadata().unwrap().ino();
+        poll(SOON, "a pass that waits", || {
+            let locks = fs::read_to_string("/proc/locks").unwrap();
+            locks.lines().any(|line| line.contains("-> FLOCK") && line.contains(&format!(":{inode} ")))
+        });
+        drop(held);
+        agent.await_report("it was in no bridge, and belongs to br136");
     });
 }
 

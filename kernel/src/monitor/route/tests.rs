@@ -116,14 +116,15 @@ fn vlans_of_a_port_are_announced_with_its_index() {
 
 #[test]
 fn an_entry_of_a_forwarding_database_has_bridge_and_vlan() {
-    let header = [&number(7)[..], &[0; 4]].concat();
+    let header = [&number(7)[..], &NUD_NOARP.to_ne_bytes(), &[0; 2]].concat();
     let entry = |family| {
         message(RTM_NEWNEIGH, family, &header, |message| {
             message.bytes(NDA_LLADDR, &MAC.0).bytes(NDA_MASTER, &number(12)).bytes(NDA_VLAN, &[100, 0]);
             message.bytes(NDA_DST, &[10, 0, 0, 9]);
         })
     };
-    let fdb = Announcement::Fdb { index: 7, master: Some(12), mac: MAC, vlan: Some(100), gone: false };
+    let (master, vlan) = (Some(12), Some(100));
+    let fdb = Announcement::Fdb { index: 7, master, mac: MAC, vlan, learned: false, gone: false };
     let address = Some([10, 0, 0, 9].into());
     let neighbour = Announcement::Neighbour { index: 7, address, mac: Some(MAC), gone: false };
     assert_eq!(announced(&[entry(AF_BRIDGE), entry(AF_INET)].concat()), [fdb, neighbour]);
