@@ -2,6 +2,7 @@
 //! network.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
@@ -52,15 +53,26 @@ impl Prober {
 
 fn work(jobs: &Receiver<Vec<Job>>, results: &UnboundedSender<Vec<Probed>>) {
     while let Ok(jobs) = jobs.recv() {
-        let probed = jobs.into_iter().map(|Job { network, listened, may_probe }| {
-            let outcome = network
-                .addresses
-                .as_ref()
-                .map_or(Ok(0), |addresses| ahead::keep_ready(addresses, &network.name, &listened, may_probe));
-            (network.name, outcome)
+        // First the verdicts of all networks: a probe waits for its network, and verdicts end.
+        let extended: Vec<_> = jobs.iter().map(extend).collect();
+        let probed = jobs.iter().zip(extended).map(|(job, unprobed)| {
+            let outcome = unprobed.and_then(|unprobed| probe(job, &unprobed));
+            (job.network.name.clone(), outcome)
         });
         if results.send(probed.collect()).is_err() {
             return;
         }
     }
+}
+
+/// Returns the addresses that come next and have no verdict.
+fn extend(Job { network, listened, .. }: &Job) -> Result<Vec<IpAddr>, CniError> {
+    let extend = |addresses| ahead::extend(addresses, &network.name, listened);
+    network.addresses.as_ref().map_or(Ok(Vec::new()), extend)
+}
+
+/// Returns for how many addresses it has probed.
+fn probe(Job { network, may_probe, .. }: &Job, unprobed: &[IpAddr]) -> Result<usize, CniError> {
+    let batch = unprobed.get(..*may_probe).unwrap_or(unprobed);
+    network.addresses.as_ref().map_or(Ok(0), |addresses| ahead::probe(addresses, &network.name, batch))
 }

@@ -6,6 +6,7 @@
 //! address that it takes). If the program ends, its verdicts end ten seconds later.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use cni_conf::cni::error::CniError;
 use cni_conf::ipam::IpamConfig;
@@ -16,45 +17,43 @@ use crate::store::{BootTime, Owner, Pool, Store};
 
 /// How many addresses of each set are kept ready. A pod that starts takes one.
 const READY: usize = 2;
+/// How long to wait for the leases of a network. Verdicts of the other networks end after ten seconds.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// The time since the boot, in tenths of a second.
 pub fn uptime() -> u32 {
     BootTime::now().uptime
 }
 
-/// Extends the verdicts of a network, and probes for at most `most` addresses that come next. Returns how
-/// many it has probed for. Probing takes a window (`conflictDetection`).
+/// Extends the verdicts of a network. Returns the addresses that come next and have no verdict. Waits for
+/// the leases only as long as other networks can wait for their turn.
 ///
 /// # Errors
-/// A failure of the store or of the sockets.
-pub fn keep_ready(
-    config: &IpamConfig,
-    network: &str,
-    listened: &Listened,
-    most: usize,
-) -> Result<usize, CniError> {
+/// A failure of the store, and leases that another process keeps locked.
+pub fn extend(config: &IpamConfig, network: &str, listened: &Listened) -> Result<Vec<IpAddr>, CniError> {
     if config.detection.is_none() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
-    let mut store = Store::create(&config.data_dir, network)?;
+    let Some(mut store) = Store::open(&config.data_dir, network, BUSY)? else { return Ok(Vec::new()) };
     let extended = store.extend_verdicts(listened);
     let unprobed = unprobed(config, &mut store);
     store.finish();
     extended?;
-    let mut batch = unprobed?;
-    batch.truncate(most);
-    if batch.is_empty() {
+    unprobed
+}
+
+/// Probes for addresses, which takes a window (`conflictDetection`). Returns how many it has probed for:
+/// none if an ADD probes right now, whose verdicts serve as well, or if no machine could answer.
+///
+/// # Errors
+/// A failure of the store or of the sockets.
+pub fn probe(config: &IpamConfig, network: &str, batch: &[IpAddr]) -> Result<usize, CniError> {
+    let Some(mut detector) = Detector::prepare(config, network)?.filter(|_| !batch.is_empty()) else {
         return Ok(0);
-    }
-    let Some(mut detector) = Detector::prepare(config, network)? else { return Ok(0) };
+    };
     // Owner of no address: what any attachment holds counts as taken.
     let nobody = Owner { container_id: String::new(), ifname: String::new() };
-    detector.probe_or_wait(&nobody, &batch)?;
-    // The first call takes the lock, unless an ADD has just probed.
-    if detector.has_turn() {
-        detector.probe_or_wait(&nobody, &batch)?;
-    }
-    Ok(if detector.has_probed() { batch.len() } else { 0 })
+    Ok(if detector.probe_if_free(&nobody, batch)? { batch.len() } else { 0 })
 }
 
 /// The addresses that come next and have no verdict.

@@ -110,6 +110,23 @@ impl Detector<'_> {
             self.turn = Store::lock_probing(&self.config.data_dir, self.network, longest)?;
             return Ok(());
         }
+        self.probe_window(owner, batch)
+    }
+
+    /// Probes if no other process does. Returns whether it has probed.
+    ///
+    /// # Errors
+    /// A failure of the sockets, the lock or the store.
+    pub(crate) fn probe_if_free(&mut self, owner: &Owner, batch: &[IpAddr]) -> Result<bool, CniError> {
+        self.turn = Store::try_lock_probing(&self.config.data_dir, self.network)?;
+        let is_free = self.turn.is_some();
+        if is_free {
+            self.probe_window(owner, batch)?;
+        }
+        Ok(is_free)
+    }
+
+    fn probe_window(&mut self, owner: &Owner, batch: &[IpAddr]) -> Result<(), CniError> {
         if self.windows == MAX_WINDOWS {
             return Err(self.gave_up_error());
         }
@@ -171,11 +188,6 @@ impl Detector<'_> {
             None => format!("other pods took every address that was probed on {on}"),
         };
         CniError::new(code::TRY_AGAIN_LATER, msg)
-    }
-
-    /// Whether it holds the probing lock.
-    pub(crate) fn has_turn(&self) -> bool {
-        self.turn.is_some()
     }
 
     /// Whether this ADD has probed the network itself.

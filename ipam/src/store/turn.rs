@@ -30,7 +30,7 @@ impl Store {
         longest: Duration,
     ) -> Result<Option<File>, StoreError> {
         let StateDir { turn: path, verdicts, .. } = StateDir::of(data_dir, network);
-        let turn = open::to_write(&path).map_err(at("open", &path))?;
+        let turn = open_turn(&path)?;
         let before = identity(&verdicts);
         let deadline = Instant::now() + longest;
         let mut pause = FIRST_PAUSE;
@@ -49,6 +49,24 @@ impl Store {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+
+    /// Takes the probing lock if no process has it.
+    ///
+    /// # Errors
+    /// If the lock cannot be taken for another reason.
+    pub fn try_lock_probing(data_dir: &Path, network: &str) -> Result<Option<File>, StoreError> {
+        let StateDir { turn: path, .. } = StateDir::of(data_dir, network);
+        let turn = open_turn(&path)?;
+        match turn.try_lock() {
+            Ok(()) => Ok(Some(turn)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(at("lock", &path)(error)),
+        }
+    }
+}
+
+fn open_turn(path: &Path) -> Result<File, StoreError> {
+    open::to_write(path).map_err(at("open", path))
 }
 
 /// Values of a file that change whenever it is replaced.

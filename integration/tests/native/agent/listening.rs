@@ -2,10 +2,11 @@
 //! address.
 
 use integration::{Agent, Background, Capture, Ctl, Frame, Plugin, Pod, Site, poll};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long a verdict counts that nobody extends, in tenths of a second.
@@ -17,10 +18,18 @@ const OTHER: &str = "02:00:00:00:00:09";
 
 /// When each address was last known to be unused, in tenths of a second since the boot.
 fn verdicts(site: &Site) -> serde_json::Map<String, Value> {
-    let path = site.node.data_dir().join(".vlan-bridge").join(Site::NETWORK).join("verdicts");
-    let text = fs::read_to_string(path).unwrap_or_default();
+    verdicts_of(site, Site::NETWORK)
+}
+
+fn verdicts_of(site: &Site, network: &str) -> serde_json::Map<String, Value> {
+    let text = fs::read_to_string(state(site, network).join("verdicts")).unwrap_or_default();
     let document: Value = serde_json::from_str(&text).unwrap_or_default();
     document["clear"].as_object().cloned().unwrap_or_default()
+}
+
+/// The folder of what our IPAM plugin knows of a network besides its leases.
+fn state(site: &Site, network: &str) -> PathBuf {
+    site.node.data_dir().join(".vlan-bridge").join(network)
 }
 
 fn uptime() -> u64 {
@@ -85,6 +94,35 @@ fn an_address_that_another_machine_takes_is_not_given_out() {
     site.router.send_frame("port", &announcement(next.parse().unwrap(), &site.router.mac("port")));
     poll(PATIENCE, "no verdict on the other machine's address", || !verdicts(&site).contains_key(&next));
     assert_ne!(plugin.add(&pods[1].eth0()).result().address(), next);
+}
+
+/// An ADD that hangs while it probes holds up only its own network.
+#[test]
+fn verdicts_are_extended_while_an_add_of_another_network_hangs() {
+    let (site, pods) = (Site::new(), [Pod::new(), Pod::new()]);
+    site.router.ip(&format!(
+        "link add port2 type veth peer name nic2 netns {}\nlink set port2 up",
+        site.node.name()
+    ));
+    site.node.ip("link set nic2 up");
+    let other = json!({"bridge": "br137", "uplink": {"master": "nic2"}, "ipam": {
+        "subnet": "172.20.57.0/24", "slice": "172.20.57.16/28", "gateway": "172.20.57.1"}});
+    let lists = [site.list(), site.network("vlan137", &other)];
+    for (list, pod) in lists.iter().zip(&pods) {
+        site.node.plugin(list).add(&pod.eth0()).expect_ok();
+    }
+    let ctl = Ctl::new(&site.node);
+    let probing = File::options().write(true).open(state(&site, "vlan137").join("probing")).unwrap();
+    probing.lock().unwrap();
+    let agent = Agent::start(&ctl, "");
+    let begun = uptime();
+    poll(PATIENCE, "verdicts that are extended twice", || {
+        verdicts(&site).values().any(|at| at.as_u64().is_some_and(|at| at > begun + VERDICT))
+    });
+    let is_new = |at: &Value| at.as_u64().is_some_and(|at| at > begun);
+    assert!(!verdicts_of(&site, "vlan137").values().any(is_new), "{}", agent.reports());
+    drop(probing);
+    poll(PATIENCE, "verdicts of the other network", || verdicts_of(&site, "vlan137").values().any(is_new));
 }
 
 #[test]
