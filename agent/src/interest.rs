@@ -23,7 +23,8 @@ pub(crate) fn concerns(watched: &Watched, announcement: &Announcement) -> bool {
         Announcement::Fdb { mac, learned, .. } => has_pod(watched, *mac, *learned),
         Announcement::Address { net, .. } => !is_link_local(net.addr()),
         Announcement::Route { protocol, prefix_length, gone, .. } => {
-            *gone && (*protocol == HOST_ROUTES || *prefix_length == 0)
+            // The source of host routes is an address of the interface of the default route.
+            *prefix_length == 0 || *gone && *protocol == HOST_ROUTES
         }
         Announcement::Neighbour { index, gone, .. } => *gone && is_device(watched, *index),
         Announcement::Netconf { index, .. } => index.is_none_or(|index| is_device(watched, index)),
@@ -166,6 +167,14 @@ mod tests {
         assert!(concerns(&watched, &route(HOST_ROUTES, true)));
         assert!(!concerns(&watched, &route(HOST_ROUTES, false)));
         assert!(!concerns(&watched, &route(4, true)));
+        let default = |gone| Announcement::Route {
+            family: Family::V4,
+            prefix_length: 0,
+            oif: Some(UPLINK),
+            protocol: 4,
+            gone,
+        };
+        assert!([true, false].iter().all(|gone| concerns(&watched, &default(*gone))));
         let neighbour = |index| Announcement::Neighbour { index, address: None, mac: None, gone: true };
         assert!(concerns(&watched, &neighbour(BR)));
         assert!(!concerns(&watched, &neighbour(88)));

@@ -106,9 +106,9 @@ pub async fn repair_links_and_log(node: &Conn, seen: Option<&Link>) {
     host_access::repair_and_log(node).await;
 }
 
-/// Restores what `repairs` permits of everything that a CHECK of any of the node's attachments would report,
-/// except inside the pods' network namespaces. Takes the same locks as ADD and DEL, but only if something
-/// differs.
+/// Restores what `repairs` permits of everything that a CHECK of any of the node's attachments would report.
+/// Inside the pods' network namespaces, only what follows the node follows its changes. Takes the same locks
+/// as ADD and DEL, but only if something differs.
 ///
 /// # Errors
 /// No netlink socket could be opened.
@@ -122,6 +122,8 @@ pub async fn repair(repairs: &mut Repairs<'_>) -> Result<(), CniError> {
     let outcome = ports::repair(&node, repairs).await;
     repairs.note(Subject::Ports, outcome);
     let outcome = host_access::repair(&node, true, repairs).await;
+    repairs.note(Subject::AllHostRoutes, outcome);
+    let outcome = host_access::follow(&node, repairs).await;
     repairs.note(Subject::AllHostRoutes, outcome);
     let outcome = nat::repair(&node, repairs).await;
     repairs.note(Subject::Nat, outcome);

@@ -22,11 +22,13 @@ use crate::record::PodInterface;
 use crate::undo::UndoLog;
 
 mod check;
+mod follow;
 mod records;
 mod remove;
 mod repair;
 
 pub use check::{Missing, check, missing};
+pub use follow::follow;
 pub use records::{delete_record, recorded_veths};
 pub use remove::{OwnRoutes, delete_stale_records, detach, remove, remove_stale};
 pub use repair::{repair, repair_and_log};
@@ -63,24 +65,7 @@ pub async fn host_routes(
     device: &Link,
     pods: &[IpAddr],
 ) -> Result<HostRoutes> {
-    let mut seen = NodeAddresses::default();
-    let (mut default_sources, mut existing) = (Vec::new(), Vec::new());
-    for pod in pods {
-        let ours = route::ours_to(node, *pod).await?;
-        let found = default_path(node, *pod, ours.is_some()).await?;
-        existing.extend(ours);
-        seen.default_interfaces.extend(found.map(|(interface, _)| interface));
-        default_sources.push(found.map(|(_, source)| source));
-    }
-    for family in Family::BOTH {
-        if pods.iter().any(|pod| Family::of(*pod) == family) {
-            seen.addresses.extend(addr::of_family(node, family).await?.into_iter().filter(plan::may_count));
-        }
-    }
-    let carriers: BTreeSet<u32> = seen.addresses.iter().map(|address| address.interface).collect();
-    for index in carriers {
-        seen.links.extend(link::by_index(node, index).await?);
-    }
+    let Observed { seen, default_sources, existing } = observe(node, pods).await?;
     let to_node = plan::addresses(wanted, device, &seen);
     for entry in plan::unmatched(wanted, &to_node, &seen) {
         log::warn!("hostAddresses: the node has no address for {entry}");
@@ -102,6 +87,37 @@ pub async fn host_routes(
         );
     }
     Ok(HostRoutes { services, to_pod, to_node, existing })
+}
+
+/// The node, as [`plan`] needs it to choose addresses for a pod.
+struct Observed {
+    seen: NodeAddresses,
+    /// For each address of the pod the node's source without a host route.
+    default_sources: Vec<Option<IpAddr>>,
+    /// As in [`HostRoutes`].
+    existing: Vec<HostRoute>,
+}
+
+async fn observe(node: &Conn, pods: &[IpAddr]) -> Result<Observed> {
+    let mut seen = NodeAddresses::default();
+    let (mut default_sources, mut existing) = (Vec::new(), Vec::new());
+    for pod in pods {
+        let ours = route::ours_to(node, *pod).await?;
+        let found = default_path(node, *pod, ours.is_some()).await?;
+        existing.extend(ours);
+        seen.default_interfaces.extend(found.map(|(interface, _)| interface));
+        default_sources.push(found.map(|(_, source)| source));
+    }
+    for family in Family::BOTH {
+        if pods.iter().any(|pod| Family::of(*pod) == family) {
+            seen.addresses.extend(addr::of_family(node, family).await?.into_iter().filter(plan::may_count));
+        }
+    }
+    let carriers: BTreeSet<u32> = seen.addresses.iter().map(|address| address.interface).collect();
+    for index in carriers {
+        seen.links.extend(link::by_index(node, index).await?);
+    }
+    Ok(Observed { seen, default_sources, existing })
 }
 
 /// The interface and source address that the node would use for the pod without a host route. An existing

@@ -10,6 +10,7 @@ pub mod features;
 mod gateway;
 pub mod guard;
 pub mod host_access;
+mod inside;
 mod lock;
 pub mod nat;
 mod observe;

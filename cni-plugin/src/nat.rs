@@ -9,6 +9,7 @@
 mod bridged;
 mod bridges;
 mod flush;
+mod follow;
 mod forward;
 mod install;
 mod repair;

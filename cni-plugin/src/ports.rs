@@ -18,7 +18,7 @@ mod repair;
 
 pub use attached::{
     AttachmentId, RecordedNetwork, RecordedPort, delete_all_records, delete_record, has_no_host_routes,
-    of_living_pods, of_veth, recorded, recorded_networks, write_record,
+    network_of, of_living_pods, of_veth, recorded, recorded_networks, write_record,
 };
 pub use repair::{repair, repair_missing};
 

@@ -25,6 +25,8 @@ pub enum Subject {
     AllHostRoutes,
     /// The host routes of a device.
     HostRoutes(String),
+    /// The routes inside the pods of a device to their node.
+    RoutesToNode(String),
     /// The rules of pods with NAT, host ports or services.
     Nat,
     /// Records of pods that are gone.
@@ -42,6 +44,7 @@ impl Subject {
             Subject::Bridge(_) => "bridge",
             Subject::Ports | Subject::Port(_) => "port",
             Subject::AllHostRoutes | Subject::HostRoutes(_) => "host-routes",
+            Subject::RoutesToNode(_) => "routes-to-node",
             Subject::Nat => "nat",
             Subject::Records => "records",
             Subject::Node => "node",
@@ -59,6 +62,7 @@ impl fmt::Display for Subject {
             Subject::Port(veth) => write!(f, "port {veth}"),
             Subject::AllHostRoutes => f.write_str("the host routes"),
             Subject::HostRoutes(device) => write!(f, "the host routes of {device}"),
+            Subject::RoutesToNode(device) => write!(f, "the routes of the pods of {device} to their node"),
             Subject::Nat => f.write_str("the rules of pods with NAT, host ports or services"),
             Subject::Records => f.write_str("records of pods that are gone"),
             Subject::Node => f.write_str("the node's network"),

@@ -61,13 +61,22 @@ pub fn on_link(interface: u32, address: IpAddr) -> NetlinkRequest {
 /// `ip route add NET via NODE dev INTERFACE onlink metric INTERFACE proto 117`, in a pod: for destinations
 /// that the node reaches and the gateway may not.
 pub fn through_node(interface: u32, net: IpNet, node: IpAddr) -> NetlinkRequest {
+    by_node(interface, net, node, NLM_F_EXCL)
+}
+
+/// The same with `ip route replace`, after the node has got another address.
+pub fn through_node_instead(interface: u32, net: IpNet, node: IpAddr) -> NetlinkRequest {
+    by_node(interface, net, node, NLM_F_REPLACE)
+}
+
+fn by_node(interface: u32, net: IpNet, node: IpAddr, flag: u16) -> NetlinkRequest {
     let mut message = message(interface, &Route::to(net, Some(node)), true);
     message.header.protocol = OURS;
     message.attributes.push(RouteAttribute::Priority(interface));
     let action = format!("ip route add {net} via {node} dev {interface} onlink in the container");
     NetlinkRequest::new(
         RouteNetlinkMessage::NewRoute(message),
-        NLM_F_CREATE | NLM_F_EXCL,
+        NLM_F_CREATE | flag,
         Tolerate::AlreadyExists,
         action,
     )

@@ -18,8 +18,11 @@ pub(super) fn write_record(
 ) -> Result<(), CniError> {
     let is_reached = |net: &&IpNet| routes.to_pod.iter().any(|(pod, _)| *pod == net.addr());
     let addresses = recorded.addresses.iter().filter(is_reached).copied().collect();
-    let record =
-        HostRoutesRecord { pod: PodInterface { addresses, ..recorded.clone() }, sources: routes.sources() };
+    let record = HostRoutesRecord {
+        pod: PodInterface { addresses, ..recorded.clone() },
+        sources: routes.sources(),
+        node_addresses: Some(routes.to_node.clone()),
+    };
     let _lock = RecordLock::shared()?;
     Records::of_device(&veth.device.name)?.write(&record)
 }

@@ -14,8 +14,11 @@ use ipnet::IpNet;
 use kernel::link::{HostRoute, Link};
 use kernel::{Conn, NetError, NetlinkRequest, addr, link, neigh, route};
 
+use super::follow::wanted_by;
+use super::{Observed, observe};
 use crate::lock::RecordLock;
 use crate::ownership::{Progress, metric_of};
+use crate::plan::host_access as plan;
 use crate::record::{HostRoutesRecord, Records};
 use crate::repairs::{Repairs, Subject};
 
@@ -116,13 +119,13 @@ async fn is_alive(node: &Conn, record: &HostRoutesRecord) -> Result<bool, NetErr
 
 /// Whether the node has a source address for each of the pod's address families. Without one, the routes
 /// cannot be restored yet.
-async fn can_be_reached(node: &Conn, record: &HostRoutesRecord) -> Result<bool, NetError> {
+async fn can_be_reached(node: &Conn, record: &HostRoutesRecord) -> Result<bool, CniError> {
     Ok(sources(node, record).await?.is_some())
 }
 
-/// The record's source addresses. An address that the node no longer has is replaced by the one that the
-/// kernel would choose. None if there is no such address.
-async fn sources(node: &Conn, record: &HostRoutesRecord) -> Result<Option<Vec<IpAddr>>, NetError> {
+/// The record's source addresses. An address that the node no longer has is replaced by the one that an ADD
+/// would choose. None if there is no such address.
+async fn sources(node: &Conn, record: &HostRoutesRecord) -> Result<Option<Vec<IpAddr>>, CniError> {
     let mut sources = Vec::new();
     for source in &record.sources {
         let of_family =
@@ -130,14 +133,27 @@ async fn sources(node: &Conn, record: &HostRoutesRecord) -> Result<Option<Vec<Ip
         let Some(pod) = of_family else { continue };
         let is_there =
             addr::of_family(node, Family::of(*source)).await?.iter().any(|held| held.net.addr() == *source);
-        let found =
-            if is_there { Some(*source) } else { route::lookup(node, pod).await?.map(|(_, from)| from) };
+        let found = if is_there { Some(*source) } else { another_source(node, record, pod).await? };
         match found {
             Some(source) => sources.push(source),
             None => return Ok(None),
         }
     }
     Ok((!sources.is_empty()).then_some(sources))
+}
+
+/// The source that an ADD would choose. Without the pod's configuration, it is the kernel's.
+async fn another_source(
+    node: &Conn,
+    record: &HostRoutesRecord,
+    pod: IpAddr,
+) -> Result<Option<IpAddr>, CniError> {
+    let Some((_, by_default)) = route::lookup(node, pod).await? else { return Ok(None) };
+    let device = link::by_name(node, &record.pod.device).await?;
+    let wanted = wanted_by(record, &record.pod.attachment().host_interface())?;
+    let (Some(device), Some(wanted)) = (device, wanted) else { return Ok(Some(by_default)) };
+    let Observed { seen, .. } = observe(node, &[pod]).await?;
+    Ok(plan::source(pod, &plan::addresses(&wanted, &device, &seen), Some(by_default)))
 }
 
 /// The record with source addresses that the node has. Changed sources are written to the record.

@@ -74,6 +74,7 @@ impl Nat {
                 }
             }
         }
+        self.follow_sources(repairs)?;
         // Without the table, there is nothing to compare with. It comes back below.
         let records = if self.is_whole()? { self.records.all() } else { Vec::new() };
         for (veth, record) in records {

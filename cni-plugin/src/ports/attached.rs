@@ -238,6 +238,11 @@ pub fn of_veth(veth: &str) -> Result<Option<AttachmentId>, CniError> {
     Ok(by_bridge()?.into_iter().find_map(|(_, records)| records.read(veth)).map(AttachmentId::from))
 }
 
+/// The configuration of the finished attachment that has this veth in a bridge.
+pub fn network_of(bridge: &str, veth: &str) -> Result<Option<Network>, CniError> {
+    Records::<PortRecord>::of_device(bridge)?.read(veth).map(|record| record.network()).transpose()
+}
+
 /// Whether an attachment was made without host routes although its network has them: the pod was also on a
 /// network of another plugin.
 pub fn has_no_host_routes(veth: &str) -> bool {

@@ -17,6 +17,8 @@ pub struct HostRoutesRecord {
     pub pod: PodInterface,
     /// The node's source address of each family.
     pub sources: Vec<IpAddr>,
+    /// The node's addresses that the pod has routes to. None in records of older versions.
+    pub node_addresses: Option<Vec<IpAddr>>,
 }
 
 impl Record for HostRoutesRecord {
@@ -30,6 +32,9 @@ impl Record for HostRoutesRecord {
     fn to_json(&self) -> Value {
         let mut keys = self.pod.to_json();
         keys["sources"] = texts(&self.sources);
+        if let Some(addresses) = &self.node_addresses {
+            keys["nodeAddresses"] = texts(addresses);
+        }
         keys
     }
 
@@ -37,6 +42,10 @@ impl Record for HostRoutesRecord {
         Ok(HostRoutesRecord {
             pod: PodInterface::from_section(keys)?,
             sources: parse_list(keys, "sources", parse_ip, "addresses")?,
+            node_addresses: match keys.value("nodeAddresses") {
+                Some(_) => Some(parse_list(keys, "nodeAddresses", parse_ip, "addresses")?),
+                None => None,
+            },
         })
     }
 }

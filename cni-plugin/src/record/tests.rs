@@ -50,7 +50,8 @@ fn guard() -> GuardRecord {
 }
 
 fn host_routes() -> HostRoutesRecord {
-    HostRoutesRecord { pod: pod(), sources: vec!["10.51.0.11".parse().unwrap()] }
+    let address = || vec!["10.51.0.11".parse().unwrap()];
+    HostRoutesRecord { pod: pod(), sources: address(), node_addresses: Some(address()) }
 }
 
 fn folder(name: &str) -> PathBuf {
@@ -125,8 +126,9 @@ fn records_pass_between_this_release_and_0_1_0() {
     let keys = Section::new(old.as_object().unwrap(), "");
     assert_eq!(NatRecord::from_section(&keys), Ok(nat()));
     assert_eq!(GuardRecord::from_section(&keys), Ok(guard()));
-    assert_eq!(HostRoutesRecord::from_section(&keys), Ok(host_routes()));
-    for new in [nat().to_json(), guard().to_json(), host_routes().to_json()] {
+    let old_routes = HostRoutesRecord { node_addresses: None, ..host_routes() };
+    assert_eq!(HostRoutesRecord::from_section(&keys), Ok(old_routes.clone()));
+    for new in [nat().to_json(), guard().to_json(), old_routes.to_json()] {
         for (key, value) in new.as_object().unwrap() {
             assert_eq!(Some(value), old.get(key), "{key}");
         }

@@ -1,5 +1,6 @@
 //! `vlan-bridgectl agent`: what other programs change is restored while no pod starts or ends.
 
+mod address;
 mod disturbed;
 mod listening;
 
