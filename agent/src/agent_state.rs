@@ -18,6 +18,8 @@ use crate::recent::Told;
 /// What an agent shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AgentState {
+    /// The version of the agent. Empty before it has written anything.
+    pub version: String,
     /// Its last pass. None before the first one has ended.
     pub health: Option<Health>,
     /// The conflicts that last.
@@ -27,21 +29,25 @@ pub struct AgentState {
 }
 
 impl AgentState {
-    fn to_json(&self) -> Value {
+    /// The document, as the file has it.
+    pub fn to_json(&self) -> Value {
         json!({
+            "version": self.version,
             "health": self.health.map(Health::to_json),
             "conflicts": self.conflicts.iter().map(KnownConflict::to_json).collect::<Vec<_>>(),
             "recent": self.recent.iter().map(Told::to_json).collect::<Vec<_>>(),
         })
     }
 
-    fn from_json(value: &Value) -> Option<AgentState> {
+    /// Reads such a document. None if another version wrote it.
+    pub fn from_json(value: &Value) -> Option<AgentState> {
         let list = |key: &str| value[key].as_array();
         let health = match &value["health"] {
             Value::Null => None,
             health => Some(Health::from_json(health)?),
         };
         Some(AgentState {
+            version: value["version"].as_str()?.to_owned(),
             health,
             conflicts: list("conflicts")?.iter().map(KnownConflict::from_json).collect::<Option<_>>()?,
             recent: list("recent")?.iter().map(Told::from_json).collect::<Option<_>>()?,
@@ -123,6 +129,7 @@ mod tests {
             text: "conflict".into(),
         };
         let state = AgentState {
+            version: "1.2.3".into(),
             health: Some(Health::default()),
             conflicts: vec![KnownConflict { pod: None, ..conflict.clone() }, conflict],
             recent: vec![told],

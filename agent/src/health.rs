@@ -45,12 +45,24 @@ impl Health {
     }
 
     /// Whether the last pass is recent.
-    pub(crate) fn is_fresh(&self) -> io::Result<bool> {
+    ///
+    /// # Errors
+    /// `/proc/uptime` cannot be read.
+    pub fn is_fresh(&self) -> io::Result<bool> {
         Ok(self.age()? < FRESH)
     }
 
-    fn age(&self) -> io::Result<Duration> {
+    /// How long ago the last pass ended.
+    ///
+    /// # Errors
+    /// `/proc/uptime` cannot be read.
+    pub fn age(&self) -> io::Result<Duration> {
         Ok(uptime()?.saturating_sub(self.at))
+    }
+
+    /// How many differences the last pass left or could not restore.
+    pub fn remaining(&self) -> u64 {
+        self.left + self.failed
     }
 
     pub(crate) fn to_json(self) -> Value {

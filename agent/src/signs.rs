@@ -43,7 +43,8 @@ impl Signs {
         let has_changed = conflicts != self.conflicts;
         if std::mem::take(&mut self.is_old) | teller.take_news() | has_changed {
             self.conflicts.clone_from(&conflicts);
-            let state = AgentState { health: self.health, conflicts, recent: teller.last() };
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            let state = AgentState { version, health: self.health, conflicts, recent: teller.last() };
             told(state.write(), teller);
         }
     }

@@ -2,6 +2,7 @@
 //! findings.
 
 mod addresses;
+mod agent;
 mod bridges;
 mod configuration;
 mod definitions;
@@ -29,7 +30,7 @@ pub(crate) use finding::Finding;
 use finding::{Severity, counted};
 
 /// Every check, in the order in which one would debug.
-const CHECKS: [fn(&Facts) -> Vec<Finding>; 24] = [
+const CHECKS: [fn(&Facts) -> Vec<Finding>; 26] = [
     runtimes::all,
     configuration::lists,
     configuration::plugins,
@@ -52,7 +53,9 @@ const CHECKS: [fn(&Facts) -> Vec<Finding>; 24] = [
     filter::forwarding,
     filter::rules,
     filter::guard,
+    agent::all,
     addresses::vlan,
+    addresses::conflicts,
     addresses::leases,
 ];
 

@@ -16,6 +16,7 @@ use vlan_bridge::nat::BridgedDrop;
 use vlan_bridge::ownership::is_attachment;
 use vlan_bridge::ports::AttachmentId;
 use vlan_bridge::record::NatRecord;
+use vlan_bridge_agent::{AgentState, KnownConflict};
 use vlan_bridge_ipam::store::{Known, StoreError, Usage};
 
 use crate::bond::BondState;
@@ -97,6 +98,10 @@ pub(crate) struct Facts {
     pub(crate) missing_routes: Vec<MissingRoute>,
     /// Packets dropped by reverse-path filtering since boot (`IPReversePathFilter`).
     pub(crate) rp_filtered: Option<u64>,
+    /// What the node's agent shows, or why that is unknown. None if no agent runs.
+    pub(crate) agent: Option<Result<AgentState, String>>,
+    /// The agent's systemd unit is installed.
+    pub(crate) has_agent_unit: bool,
     /// Empty in a network namespace other than the initial one, which shows neither counters nor limits.
     pub(crate) neighbours: Vec<NeighbourTable>,
 }
@@ -241,6 +246,14 @@ impl Facts {
     pub(crate) fn lacks_vlan_module(&self, config: &NetworkConfig) -> bool {
         let port = config.network.uplink.as_ref().map(|uplink| &uplink.port);
         matches!(port, Some(UplinkPort::SubInterface { .. })) && self.modules.lacks("8021q")
+    }
+
+    /// The address conflicts that the agent knows.
+    pub(crate) fn conflicts(&self) -> &[KnownConflict] {
+        match &self.agent {
+            Some(Ok(agent)) => &agent.conflicts,
+            _ => &[],
+        }
     }
 
     /// An interface by name.

@@ -4,7 +4,7 @@
 //! Install reads, decides and checks everything before it writes the first byte. Then it takes the
 //! [lock](crate::lock), compares with the current files, and writes.
 
-mod agent;
+pub(crate) mod agent;
 pub(crate) mod binaries;
 mod list;
 mod part;

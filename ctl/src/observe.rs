@@ -22,10 +22,12 @@ use serde_json::Value;
 use vlan_bridge::is_executable;
 use vlan_bridge::ownership::attachment_of;
 use vlan_bridge::ports::{self, AttachmentId};
+use vlan_bridge_agent::AgentState;
 use vlan_bridge_ipam::store::{Store, StoreError};
 
 use crate::bond::BondState;
 use crate::facts::{Facts, Leases, NetworkState, Plugin, ProbeResult, is_bond};
+use crate::install::agent;
 use crate::install::binaries::{self, PLUGINS};
 use crate::lists::{self, NetworkConfig, PLUGIN_TYPE};
 use crate::manifest::{self, Manifest};
@@ -74,6 +76,8 @@ pub(crate) fn gather(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[P
     facts.sysctls = kernel::sysctls(&facts.links);
     facts.rp_filtered = kernel::rp_filtered();
     facts.neighbours = Family::BOTH.into_iter().filter_map(kernel::neighbours).collect();
+    facts.agent = AgentState::of_this_node().map_err(|why| why.to_string()).transpose();
+    facts.has_agent_unit = agent::is_installed();
     filter::packet_filter(&mut facts)?;
     facts.without_veth = without_veth(&facts)?;
     facts.missing_routes = node::runtime()?.block_on(host_routes::missing(&facts))?;

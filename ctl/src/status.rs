@@ -8,6 +8,7 @@ use cni_conf::ports::PortMapping;
 use kernel::link::{Kind, Link};
 use serde_json::{Value, json};
 use vlan_bridge::ownership::{Attachment, Progress, attachment_of, is_ours};
+use vlan_bridge_agent::KnownConflict;
 use vlan_bridge_ipam::store::{Holder, Known};
 
 use crate::args::{Output, Status};
@@ -24,6 +25,7 @@ pub(crate) fn run(args: &Status, out: &mut dyn Write) -> Result<()> {
         let all = json!({
             "uplinks": facts.masters().into_iter().map(|name| uplink(&facts, name)).collect::<Vec<_>>(),
             "networks": facts.networks.iter().map(|seen| network(&facts, seen)).collect::<Vec<_>>(),
+            "agent": agent(&facts),
             "pods": pods(&facts),
         });
         writeln!(out, "{all:#}")?;
@@ -48,6 +50,11 @@ pub(crate) fn run(args: &Status, out: &mut dyn Write) -> Result<()> {
         let folders: Vec<String> =
             facts.folders.iter().map(|(folder, _)| folder.display().to_string()).collect();
         writeln!(out, "no network list with vlan-bridge in {}", folders.join(", "))?;
+    }
+    writeln!(out, "AGENT    {}", agent_line(&facts))?;
+    for KnownConflict { address, other, uplink, pod, .. } in facts.conflicts() {
+        let whose = output::printable(pod.as_deref().unwrap_or("a pod"));
+        writeln!(out, "CONFLICT {address} of {whose}: {other} on {uplink} uses it")?;
     }
     let pods = pods(&facts);
     if !pods.is_empty() {
@@ -137,6 +144,33 @@ fn network_line(facts: &Facts, seen: &NetworkState) -> String {
     line
 }
 
+/// The node's agent; null if none runs.
+fn agent(facts: &Facts) -> Value {
+    match &facts.agent {
+        None => Value::Null,
+        Some(Err(why)) => json!({"error": why}),
+        Some(Ok(agent)) => {
+            let age = agent.health.and_then(|health| health.age().ok()).map(|age| age.as_secs());
+            let mut value = agent.to_json();
+            value["ageSeconds"] = age.into();
+            value
+        }
+    }
+}
+
+fn agent_line(facts: &Facts) -> String {
+    let agent = match &facts.agent {
+        None => return "none runs".into(),
+        Some(Err(why)) => return why.clone(),
+        Some(Ok(agent)) => agent,
+    };
+    let age = agent.health.and_then(|health| health.age().ok());
+    let last = age.map_or("not yet".to_owned(), |age| format!("{} s ago", age.as_secs()));
+    let remaining = agent.health.map_or(0, |health| health.remaining());
+    let remaining = if remaining == 0 { String::new() } else { format!(", {remaining} not restored") };
+    format!("version {}, last look {last}{remaining}, {} conflicts", agent.version, agent.conflicts.len())
+}
+
 fn vlan(facts: &Facts, name: &str) -> Option<u16> {
     match facts.link(name)?.kind {
         Kind::Vlan { id, .. } => Some(id),
@@ -210,7 +244,7 @@ fn pod_line(pod: &Value) -> String {
     let addresses = if addresses.is_empty() { "-".to_owned() } else { addresses.join(",") };
     // The first characters of a container ID are enough to tell containers apart.
     let container: String = text("container").chars().take(13).collect();
-    let named = pod["pod"].as_str().map_or(container, str::to_owned);
+    let named = output::printable(pod["pod"].as_str().unwrap_or(&container));
     let ports: Vec<String> = pod["hostPorts"].as_array().into_iter().flatten().map(port).collect();
     let ports = if ports.is_empty() { String::new() } else { format!(" ports {}", ports.join(", ")) };
     let state = text("state");

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use cni_conf::cni::mac::MacAddr;
 use kernel::ask::Answers;
+use kernel::link::Kind;
 use vlan_bridge::ownership::Attachment;
+use vlan_bridge_agent::KnownConflict;
 use vlan_bridge_ipam::store::{Holder, Known, StoreError, Usage};
 
 use super::finding::{Finding, counted, shortened};
@@ -28,7 +30,7 @@ pub(super) fn vlan(facts: &Facts) -> Vec<Finding> {
             Ok(answers) => {
                 findings.extend(gateways(facts, network, &from, answers));
                 findings.extend(own_mac_only(network, &from, answers, other_mac_answers));
-                findings.extend(duplicates(network, answers));
+                findings.extend(duplicates(facts, network, answers));
             }
         }
     }
@@ -103,7 +105,7 @@ fn own_mac_only(
 }
 
 /// Other hosts that use addresses of this node's ranges.
-fn duplicates(network: &NetworkState, answers: &Answers) -> Vec<Finding> {
+fn duplicates(facts: &Facts, network: &NetworkState, answers: &Answers) -> Vec<Finding> {
     const CHECK: &str = "duplicates";
     let sets = || network.config.network.addresses.iter().flat_map(|ipam| &ipam.ranges);
     let mut findings = Vec::new();
@@ -128,11 +130,38 @@ fn duplicates(network: &NetworkState, answers: &Answers) -> Vec<Finding> {
             }
         }
     }
-    if findings.is_empty() {
+    let is_in_conflict =
+        |(addr, _): &(IpAddr, Known)| facts.conflicts().iter().any(|known| known.address == *addr);
+    if findings.is_empty() && !network.leases.held.iter().any(is_in_conflict) {
         findings
             .push(Finding::ok(CHECK, format!("no other host uses an address of {}", network.config.name)));
     }
     findings
+}
+
+/// The conflicts that the agent knows, without those that were found by probing too.
+pub(super) fn conflicts(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "duplicates";
+    let probes = || facts.networks.iter().filter_map(|network| network.probe.as_ref());
+    let is_found = |address| {
+        let mut answers = probes().filter_map(|probe| probe.answers.as_ref().ok());
+        answers.any(|answers| answers.get(address).is_some_and(|macs| macs.len() > 1))
+    };
+    let judge = |conflict: &KnownConflict| {
+        let KnownConflict { address, mac, pod, other, uplink } = conflict;
+        let whose = pod.as_ref().map_or("a pod".to_owned(), |pod| format!("pod {pod}"));
+        let seen = format!("{address} is in use by {mac} and {other}: the agent heard {other} on {uplink}");
+        let why = format!("two hosts use it, and one is {whose}: each loses some of its packets");
+        let vlan = facts.link(uplink).and_then(|port| match port.kind {
+            Kind::Vlan { id, .. } => Some(format!(" of VLAN {id}")),
+            _ => None,
+        });
+        let vlan = vlan.unwrap_or_default();
+        Finding::fail(CHECK, seen, why)
+            .fix(format!("find the port with {other} in the switch's MAC table{vlan}, and give that machine another address"))
+            .fix(format!("or add {address} to ipam.exclude, and restart the pod"))
+    };
+    facts.conflicts().iter().filter(|conflict| !is_found(&conflict.address)).map(judge).collect()
 }
 
 fn listed(macs: &BTreeSet<MacAddr>) -> String {

@@ -81,11 +81,16 @@ impl Finding {
     }
 }
 
+/// An error may have several lines. None of them looks like the first line of a finding.
+fn indented(text: &str) -> String {
+    text.replace('\n', "\n      ")
+}
+
 impl Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:4}  {:13} {}", self.severity.name(), self.check, self.seen)?;
+        write!(f, "{:4}  {:13} {}", self.severity.name(), self.check, indented(&self.seen))?;
         if let Some(why) = &self.why {
-            write!(f, "\n      why: {why}")?;
+            write!(f, "\n      why: {}", indented(why))?;
         }
         self.fixes.iter().try_for_each(|command| write!(f, "\n      fix: {command}"))
     }

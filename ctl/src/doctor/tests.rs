@@ -1,6 +1,7 @@
 //! The checks over values: a healthy node, and each fault of it.
 
 mod addresses;
+mod agent;
 mod filter;
 mod links;
 mod lists;

@@ -44,6 +44,11 @@ pub(super) fn plan() -> Result<Vec<AgentFile>> {
     Ok(vec![file(TOOL, content, 0o755), file(UNIT, UNIT_TEXT.into(), 0o644)])
 }
 
+/// Whether the unit is installed.
+pub(crate) fn is_installed() -> bool {
+    Path::new(UNIT).exists()
+}
+
 /// What uninstall has to remove.
 pub(super) fn installed_paths() -> [&'static Path; 3] {
     [ENABLED, UNIT, TOOL].map(Path::new)

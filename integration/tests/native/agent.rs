@@ -2,7 +2,7 @@
 
 mod address;
 mod disturbed;
-mod listening;
+pub(crate) mod listening;
 
 use crate::repair::{Attached, HARMS, Harm, with_attached_pods};
 use integration::{Agent, poll, product};

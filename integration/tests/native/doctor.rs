@@ -1,6 +1,7 @@
 //! `vlan-bridgectl` on a node in NAT mode: the doctor's findings about the packet filter, the ports in
 //! status, and the rest after a forced removal.
 
+pub(crate) mod agent;
 pub(crate) mod bridge;
 pub(crate) mod definitions;
 pub(crate) mod detached;

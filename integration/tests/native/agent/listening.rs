@@ -149,7 +149,7 @@ fn another_machine_with_a_pods_address_is_reported_once_and_the_address_is_defen
 }
 
 /// An ARP announcement of a machine with this MAC.
-fn announcement(address: Ipv4Addr, mac: &str) -> Vec<u8> {
+pub(crate) fn announcement(address: Ipv4Addr, mac: &str) -> Vec<u8> {
     let mac: Vec<u8> = mac.split(':').map(|part| u8::from_str_radix(part, 16).unwrap()).collect();
     let address = address.octets();
     let parts: [&[u8]; 7] =

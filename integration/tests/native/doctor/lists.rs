@@ -61,7 +61,8 @@ fn a_node_without_lists_is_told_how_to_get_one() {
         assert!(told.stdout.contains(text), "{told}");
     }
     let status = ctl.run("status").expect_ok();
-    assert_eq!(status.stdout, "no network list with vlan-bridge in /etc/cni/net.d\n", "{status}");
+    let told = "no network list with vlan-bridge in /etc/cni/net.d\nAGENT    none runs\n";
+    assert_eq!(status.stdout, told, "{status}");
 }
 
 #[test]
