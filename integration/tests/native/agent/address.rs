@@ -128,7 +128,9 @@ fn a_namespace_that_is_not_the_pods_is_left_alone() {
     let [own, others] = [&pod, &other].map(|pod| pod.path().display().to_string());
     assert!(text.contains(&own), "{text}");
     fs::write(&record, text.replace(&own, &others)).unwrap();
-    other.ip("link add eth0 type veth peer name eth1\nlink set eth0 up");
+    site.node
+        .ip(&format!("link add others type veth peer name eth0 netns {}\nlink set others up", other.name()));
+    other.ip("link set eth0 up");
     move_address(&site);
     let told = ctl.run("repair");
     assert!(!told.ok() && told.stderr.contains("is not the network namespace that"), "{told}");
