@@ -121,6 +121,8 @@ pub async fn repair(repairs: &mut Repairs<'_>) -> Result<(), CniError> {
     repairs.note(Subject::Boundary, outcome);
     let outcome = ports::repair(&node, repairs).await;
     repairs.note(Subject::Ports, outcome);
+    let outcome = ports::follow_mtu(&node, repairs).await;
+    repairs.note(Subject::Ports, outcome);
     let outcome = host_access::repair(&node, true, repairs).await;
     repairs.note(Subject::AllHostRoutes, outcome);
     let outcome = host_access::follow(&node, repairs).await;

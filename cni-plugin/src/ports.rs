@@ -14,12 +14,14 @@ use crate::plan::vlan;
 use crate::requested_mac;
 
 mod attached;
+mod mtu;
 mod repair;
 
 pub use attached::{
     AttachmentId, RecordedNetwork, RecordedPort, delete_all_records, delete_record, has_no_host_routes,
     network_of, of_living_pods, of_veth, recorded, recorded_networks, write_record,
 };
+pub use mtu::follow_mtu;
 pub use repair::{repair, repair_missing};
 
 /// The flags of a pod's port.

@@ -17,6 +17,8 @@ pub enum Subject {
     Boundary,
     /// A bridge and its uplink.
     Bridge(String),
+    /// The MTU of a bridge and its pods.
+    Mtu(String),
     /// The pods' ports, where no single one is meant.
     Ports,
     /// A pod's port, by the name of its veth.
@@ -42,6 +44,7 @@ impl Subject {
             Subject::Guards => "guard",
             Subject::Boundary => "boundary",
             Subject::Bridge(_) => "bridge",
+            Subject::Mtu(_) => "mtu",
             Subject::Ports | Subject::Port(_) => "port",
             Subject::AllHostRoutes | Subject::HostRoutes(_) => "host-routes",
             Subject::RoutesToNode(_) => "routes-to-node",
@@ -58,6 +61,7 @@ impl fmt::Display for Subject {
             Subject::Guards => f.write_str("the pods' guards"),
             Subject::Boundary => f.write_str("the rules that keep the node from routing for its uplinks"),
             Subject::Bridge(name) => write!(f, "bridge {name}"),
+            Subject::Mtu(bridge) => write!(f, "the MTU of {bridge} and its pods"),
             Subject::Ports => f.write_str("the pods' ports"),
             Subject::Port(veth) => write!(f, "port {veth}"),
             Subject::AllHostRoutes => f.write_str("the host routes"),
@@ -106,6 +110,26 @@ impl<'a> Repairs<'a> {
         for what in differences {
             log::warn!("restored {subject}: {what}");
             self.restored.push((subject.clone(), what));
+        }
+    }
+
+    /// Notes what came of the same change for several pods: true where it was made. `what` describes it for a
+    /// number of pods. Of several errors, the first is noted.
+    pub fn note_pods(
+        &mut self,
+        subject: &Subject,
+        outcomes: Vec<Result<bool, CniError>>,
+        what: impl Fn(usize) -> String,
+    ) {
+        let changed = outcomes.iter().filter(|outcome| matches!(outcome, Ok(true))).count();
+        if changed > 0 {
+            self.restored(subject, vec![what(changed)]);
+        }
+        let errors: Vec<CniError> = outcomes.into_iter().filter_map(Result::err).collect();
+        let left = errors.len();
+        if let Some(first) = errors.into_iter().next() {
+            let msg = format!("{}: {}", what(left), first.msg);
+            self.note(subject.clone(), Err(CniError { msg, ..first }));
         }
     }
 

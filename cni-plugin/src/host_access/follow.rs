@@ -36,22 +36,11 @@ pub async fn follow(node: &Conn, repairs: &mut Repairs<'_>) -> Result<(), CniErr
             if !repairs.permits(&subject, &[moved.of(veths.len())]) {
                 continue;
             }
-            let (mut followed, mut failed) = (0, Vec::new());
+            let mut outcomes = Vec::new();
             for veth in &veths {
-                match follow_in(node, &records, veth, &device, &moved).await {
-                    Ok(true) => followed += 1,
-                    Ok(false) => {}
-                    Err(error) => failed.push(error),
-                }
+                outcomes.push(follow_in(node, &records, veth, &device, &moved).await);
             }
-            if followed > 0 {
-                repairs.restored(&subject, vec![moved.of(followed)]);
-            }
-            let left = failed.len();
-            if let Some(first) = failed.into_iter().next() {
-                let error = CniError { msg: format!("{}: {}", moved.of(left), first.msg), ..first };
-                repairs.note(subject.clone(), Err(error));
-            }
+            repairs.note_pods(&subject, outcomes, |pods| moved.of(pods));
         }
     }
     Ok(())

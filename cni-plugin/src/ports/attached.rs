@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use cni_conf::cni::args::PodName;
 use cni_conf::cni::env::Environment;
-use cni_conf::cni::error::CniError;
+use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::cni::result::AddResult;
 use cni_conf::cni::version::Version;
@@ -94,6 +94,13 @@ impl PortRecord {
     /// Whether the pod's namespace exists. False if that is unknown.
     pub(super) fn has_pod(&self) -> bool {
         self.netns.as_deref().is_some_and(|netns| Namespace::open(netns).is_ok_and(|there| there.is_some()))
+    }
+
+    /// The path of the pod's namespace.
+    pub(super) fn netns(&self) -> Result<&str, CniError> {
+        let unknown =
+            || CniError::new(code::INVALID_NETNS, "an older version did not note the pod's namespace");
+        self.netns.as_deref().ok_or_else(unknown)
     }
 
     pub(super) fn network(&self) -> Result<Network, CniError> {

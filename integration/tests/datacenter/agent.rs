@@ -1,7 +1,7 @@
 //! `vlan-bridgectl agent` on a bonded node: the switches learn where pods are after a failover.
 
 use crate::attach::{Attached, attach};
-use integration::{Agent, BondMode, BondedNode, Ctl, DataCenter, Member, Pings, Pod, note, poll};
+use integration::{Agent, BondMode, BondedNode, Ctl, DataCenter, Member, Namespace, Pings, Pod, note, poll};
 use std::time::{Duration, Instant};
 
 /// The time limit for a bond to notice the loss.
@@ -88,4 +88,33 @@ fn pods_are_announced_when_a_cable_is_back() {
     node.restore(Member::First);
     agent.await_report("announces 1 addresses of pods of br136 on bond0.136");
     poll(NOTICED, "the pod is reached", || datacenter.router().pings(&attached.address));
+}
+
+/// The kernel lowers a VLAN sub-interface with its bond, and the node's interface in a VLAN with its bridge.
+/// It raises neither.
+#[test]
+fn running_pods_follow_the_mtu_of_a_bond() {
+    let datacenter = DataCenter::new();
+    for is_trunk in [false, true] {
+        let node = datacenter.node(BondMode::Lacp);
+        let list = if is_trunk { node.port_vlan_list136() } else { node.list136() };
+        let Attached { pod, .. } = attach(&node, &list);
+        let ctl = Ctl::new(&node);
+        let agent = Agent::start(&ctl, "");
+        let bridge = list["plugins"][0]["bridge"].as_str().unwrap();
+        let side = if is_trunk { format!("{bridge}.136") } else { bridge.to_owned() };
+        for mtu in [1400, 1500] {
+            node.ip(&format!("link set bond0 mtu {mtu}"));
+            if !is_trunk {
+                node.ip(&format!("link set bond0.136 mtu {mtu}"));
+            }
+            let has = |namespace: &Namespace, interface: &str| {
+                namespace.ip_json(&format!("link show dev {interface}"))[0]["mtu"] == mtu
+            };
+            poll(NOTICED, &format!("MTU {mtu}"), || {
+                has(&pod, "eth0") && has(&node, bridge) && has(&node, &side)
+            });
+        }
+        assert!(!agent.reports().contains("not restored"), "{}", agent.reports());
+    }
 }

@@ -3,6 +3,7 @@
 mod address;
 mod disturbed;
 pub(crate) mod listening;
+mod mtu;
 
 use crate::repair::{Attached, HARMS, Harm, with_attached_pods};
 use integration::{Agent, poll, product};
