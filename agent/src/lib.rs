@@ -32,6 +32,7 @@ mod testing;
 
 use std::io;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Instant;
 
 use cni_conf::cni::error::{CniError, code};
@@ -54,13 +55,18 @@ use state::{Action, Event, State};
 /// How many conflicts may wait to be looked at. More are heard again.
 const CONFLICTS: usize = 64;
 
+/// Work that a thread of its own does beside the agent.
+pub type Companion = Box<dyn FnOnce() + Send>;
+
 /// How the agent works.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Settings {
     /// Report what would be restored, and change nothing.
     pub dry_run: bool,
     /// Where the node's `/proc/sys/net` is, if it is elsewhere.
     pub sysctl_dir: Option<PathBuf>,
+    /// What runs beside the agent, each with the name of its thread. It ends with the process.
+    pub companions: Vec<(&'static str, Companion)>,
 }
 
 /// Why the agent ended.
@@ -98,19 +104,25 @@ pub fn run(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), Agen
         .enable_time()
         .build()
         .map_err(failed("start the async runtime"))?;
-    if let Some(dir) = settings.sysctl_dir {
+    let Settings { dry_run, sysctl_dir, companions } = settings;
+    if let Some(dir) = sysctl_dir {
         kernel::sysctl::write_in(dir);
     }
-    let outcome = runtime.block_on(serve(settings.dry_run, &mut Teller::new(tell)));
+    let outcome = runtime.block_on(async {
+        // Before the first thread, which inherits the blocked signals.
+        let signals = EndSignals::open().map_err(failed("wait for signals"))?;
+        for (name, companion) in companions {
+            thread::Builder::new().name(name.into()).spawn(companion).map_err(failed("start a thread"))?;
+        }
+        serve(dry_run, &signals, &mut Teller::new(tell)).await
+    });
     // A pass may wait for a lock. It ends with the process.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(dry_run: bool, teller: &mut Teller<'_>) -> Result<(), AgentError> {
+async fn serve(dry_run: bool, signals: &EndSignals, teller: &mut Teller<'_>) -> Result<(), AgentError> {
     let failed = |action| move |source| AgentError::Io { action, source };
-    // Before the first thread, which inherits the blocked signals.
-    let signals = EndSignals::open().map_err(failed("wait for signals"))?;
     // Before the first pass: a change during the pass is announced.
     let mut monitor = Monitor::open().map_err(failed("listen to the kernel's announcements"))?;
     let mut keeper = Keeper::start(dry_run).map_err(failed("start a thread"))?;

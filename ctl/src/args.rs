@@ -28,7 +28,7 @@ pub(crate) enum Output {
 ///
 /// If anything is wrong, nothing is changed. A foreign list with the same file name is moved to
 /// /var/lib/vlan-bridge/previous, and uninstall restores it. Needs root.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Install {
     /// A network list without slice (repeatable). Keeps its file name if that ends in .conflist; otherwise
     /// the file is named 10-NAME.conflist, as for --name
@@ -59,8 +59,8 @@ pub(crate) struct Install {
     /// runtime of this node accepts, or to 1.0.0 if no runtime is found]
     #[arg(long, value_name = "VERSION")]
     pub(crate) cni_version: Option<String>,
-    /// Keep running, and install again when a file of --network or --mapping changes (checked every 5 s) or
-    /// the Node's annotation or podCIDRs change (checked every 30 s)
+    /// Keep running, and install again when a file of --network or --mapping changes, or when the Node's
+    /// annotation or podCIDRs change (checked every 30 s)
     #[arg(long)]
     pub(crate) watch: bool,
     /// Output format
@@ -70,7 +70,7 @@ pub(crate) struct Install {
 
 /// The directories of the runtimes. By default those of the runtimes that run, or whose configuration or
 /// directory exists.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Directories {
     /// The directory where runtimes look for plugins [default: from the runtimes' configuration, else
     /// /opt/cni/bin]
@@ -89,7 +89,7 @@ fn absolute(text: &str) -> std::io::Result<PathBuf> {
 }
 
 /// A network that flags describe instead of a file.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[group(id = "described", conflicts_with = "network", multiple = true)]
 pub(crate) struct NetworkFlags {
     /// The network's name
@@ -201,7 +201,10 @@ pub(crate) struct Repair {
 /// with conflictDetection: an ADD need not probe for addresses there, and a machine that uses a pod's address
 /// is reported.
 ///
-/// Reports go to stderr. SIGTERM ends the agent, and everything stays as it is.
+/// Reports go to stderr. In a pod of Kubernetes with a service account, the important ones become events too:
+/// of the Node, or of the pod that an address conflict concerns. One of a kind is sent in ten minutes.
+///
+/// SIGTERM ends the agent, and everything stays as it is.
 ///
 /// The agent is optional: without it, the next ADD or DEL restores the same. One agent runs on a node. Needs
 /// root.
@@ -214,9 +217,16 @@ pub(crate) struct Agent {
     /// node's /proc/sys/net, mounted there
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub(crate) sysctl_dir: Option<PathBuf>,
+    /// Also do the work of install --watch: install this network list now, and again when the file or the Node
+    /// changes (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network: Vec<PathBuf>,
+    /// Name of this node [default: $NODE_NAME, else the hostname]
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
     /// Run no agent: succeed if this node's agent works, that is, if it runs and has looked at the node
     /// within the last 3 minutes
-    #[arg(long, conflicts_with_all = ["dry_run", "sysctl_dir"])]
+    #[arg(long, exclusive = true)]
     pub(crate) check: bool,
 }
 

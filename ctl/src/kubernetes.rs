@@ -94,6 +94,22 @@ impl Api {
         }
     }
 
+    /// `POST` of an event to `/api/v1/namespaces/NAMESPACE/events`.
+    pub(crate) fn create_event(&self, namespace: &str, event: &Value) -> Result<()> {
+        let path = format!("/api/v1/namespaces/{}/events", escaped(namespace));
+        let url = format!("{}{path}", self.url);
+        let failed = || format!("cannot post to {url}");
+        let request = self.agent.post(&url).header("Content-Type", "application/json");
+        let request = request.header("Authorization", format!("Bearer {}", self.token));
+        let mut answer = request.send(event.to_string()).with_context(failed)?;
+        let status = answer.status().as_u16();
+        let body = answer.body_mut().with_config().limit(LARGEST).read_to_string().with_context(failed)?;
+        match status {
+            200..300 => Ok(()),
+            _ => bail!("{url}: {}", refusal(status, &serde_json::from_str(&body).unwrap_or_default())),
+        }
+    }
+
     fn get(&self, path: &str) -> Result<(u16, Value)> {
         let url = format!("{}{path}", self.url);
         let failed = || format!("cannot get {url}");

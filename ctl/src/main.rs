@@ -8,6 +8,7 @@ mod cli;
 mod definitions;
 mod denial;
 mod doctor;
+mod events;
 mod facts;
 mod files;
 mod install;

@@ -13,6 +13,7 @@ mod bpf;
 mod conn;
 pub mod conntrack;
 pub mod fdb;
+pub mod folders;
 mod header;
 mod interface;
 pub mod link;

@@ -19,6 +19,7 @@ pub mod draft;
 pub mod lock;
 mod logger;
 mod stdout;
+pub mod timestamp;
 
 // musl's allocator returns memory to the kernel with every large free. A plugin that lives for two
 // milliseconds keeps it instead.

@@ -62,6 +62,7 @@ impl Record for PortRecord {
             "mac": self.mac.to_string(), "netns": self.netns,
             "bridgeMAC": self.bridge_mac.map(|mac| mac.to_string()), "config": config, "ips": ips,
             "hostRoutes": self.has_host_routes, "pod": self.pod.as_ref().map(PodName::to_string),
+            "podUID": self.pod.as_ref().and_then(|pod| pod.uid.clone()),
         })
     }
 
@@ -77,6 +78,7 @@ impl Record for PortRecord {
         })?;
         let config = keys.require("config", keys.value("config"), "an object")?.to_string();
         let result = json!({"cniVersion": "1.0.0", "ips": keys.value("ips").cloned().unwrap_or_default()});
+        let uid = keys.str("podUID")?.map(str::to_owned);
         let mac = keys.require("mac", keys.str("mac")?, "a MAC")?;
         Ok(PortRecord {
             request: Request::parse(environment, config.into_bytes())?,
@@ -85,7 +87,7 @@ impl Record for PortRecord {
             bridge_mac: keys.str("bridgeMAC")?.and_then(|mac| mac.parse().ok()),
             result: AddResult::from_json(&result, Version::V1_0_0)?,
             has_host_routes: keys.opt_bool("hostRoutes")?.unwrap_or(true),
-            pod: keys.str("pod")?.and_then(PodName::parse),
+            pod: keys.str("pod")?.and_then(PodName::parse).map(|pod| PodName { uid, ..pod }),
         })
     }
 }
@@ -294,6 +296,7 @@ mod tests {
         keys["netns"] = "/run/netns/p".into();
         keys["hostRoutes"] = false.into();
         keys["pod"] = "shop/web-0".into();
+        keys["podUID"] = "0a1b".into();
         assert_eq!(read(&keys).unwrap().to_json(), keys);
     }
 

@@ -54,7 +54,7 @@ impl CniArgs {
     /// The pod, if both of its names are known.
     pub fn pod(&self) -> Option<PodName> {
         let (namespace, name) = self.k8s_pod_namespace.clone().zip(self.k8s_pod_name.clone())?;
-        Some(PodName { namespace, name })
+        Some(PodName { namespace, name, uid: self.k8s_pod_uid.clone() })
     }
 
     /// Takes one pair. Returns `false` if the key is unknown.
@@ -95,20 +95,22 @@ impl CniArgs {
     }
 }
 
-/// A pod of Kubernetes. Its text is `NAMESPACE/NAME`.
+/// A pod of Kubernetes. Its text is `NAMESPACE/NAME`, without the UID.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodName {
     /// `K8S_POD_NAMESPACE`
     pub namespace: String,
     /// `K8S_POD_NAME`
     pub name: String,
+    /// `K8S_POD_UID`, which older runtimes do not tell.
+    pub uid: Option<String>,
 }
 
 impl PodName {
     /// Reads what `Display` writes.
     pub fn parse(text: &str) -> Option<PodName> {
         let (namespace, name) = text.split_once('/')?;
-        Some(PodName { namespace: namespace.to_owned(), name: name.to_owned() })
+        Some(PodName { namespace: namespace.to_owned(), name: name.to_owned(), uid: None })
     }
 }
 
@@ -133,7 +135,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(args.pod().map(|pod| pod.to_string()).as_deref(), Some("shop/web-0"));
-        assert_eq!(args.pod(), PodName::parse("shop/web-0"));
+        assert_eq!(args.pod().and_then(|pod| pod.uid).as_deref(), Some("u"));
+        assert_eq!(PodName::parse("shop/web-0").map(|pod| pod.to_string()).as_deref(), Some("shop/web-0"));
         assert_eq!(args.k8s_pod_infra_container_id.as_deref(), Some("abc"));
         assert_eq!(args.k8s_pod_uid.as_deref(), Some("u"));
         assert!(args.ignore_unknown);

@@ -2,6 +2,7 @@
 
 mod address;
 mod disturbed;
+mod kubernetes;
 pub(crate) mod listening;
 mod mtu;
 

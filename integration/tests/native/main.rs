@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod agent;
+mod api_server;
 mod at_once;
 mod attached;
 mod bridge;

@@ -114,7 +114,7 @@ impl HolderRecord {
             Some(Netns { path: text(netns, "path")?, id, mount_namespace, anchor })
         });
         let pod = text(&value, "podNamespace").zip(text(&value, "podName"));
-        let pod = pod.map(|(namespace, name)| PodName { namespace, name });
+        let pod = pod.map(|(namespace, name)| PodName { namespace, name, uid: None });
         let stamps = value.get("leases").and_then(Value::as_object);
         let stamps = stamps.into_iter().flatten().map(|(addr, stamp)| {
             let whole = |key: &str| stamp.get(key).and_then(Value::as_i64);
@@ -150,7 +150,7 @@ impl HolderRecord {
             value["netns"] = json!({"path": path, "device": id.0, "inode": id.1,
                 "mountNamespace": mount_namespace, "anchorDevice": anchor.0, "anchorInode": anchor.1});
         }
-        if let Some(PodName { namespace, name }) = &self.pod {
+        if let Some(PodName { namespace, name, .. }) = &self.pod {
             value["podNamespace"] = namespace.as_str().into();
             value["podName"] = name.as_str().into();
         }

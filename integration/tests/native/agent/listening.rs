@@ -14,7 +14,7 @@ const VERDICT: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A machine on the network that has no interface here.
-const OTHER: &str = "02:00:00:00:00:09";
+pub const OTHER: &str = "02:00:00:00:00:09";
 
 /// When each address was last known to be unused, in tenths of a second since the boot.
 fn verdicts(site: &Site) -> serde_json::Map<String, Value> {
