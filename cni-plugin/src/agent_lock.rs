@@ -8,8 +8,10 @@ use cni_conf::cni::error::{CniError, code};
 use cni_skel::lock::Share;
 
 use crate::lock::take_in;
-use crate::record::node_folder;
+use crate::record::{node_folder, remove_node_folder};
 
+/// The folder's name below `/run/vlan-bridge`.
+const KIND: &str = "agent";
 /// How long an agent waits for the lock. [`AgentLock::is_held`] has it for a moment.
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -42,8 +44,13 @@ impl AgentLock {
         }
     }
 
+    /// Removes what an agent left. No agent may run.
+    pub fn remove_folder() -> Result<(), CniError> {
+        remove_node_folder(KIND)
+    }
+
     /// The folder of the lock, where the agent keeps its own files too.
     pub fn folder() -> Result<PathBuf, CniError> {
-        node_folder("agent")
+        node_folder(KIND)
     }
 }

@@ -217,8 +217,8 @@ pub(crate) struct Agent {
     /// node's /proc/sys/net, mounted there
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub(crate) sysctl_dir: Option<PathBuf>,
-    /// Also do the work of install --watch: install this network list now, and again when the file or the Node
-    /// changes (repeatable)
+    /// Also do the work of install --watch: install this network list now, and again when the file or the
+    /// Node changes (repeatable)
     #[arg(long, value_name = "FILE")]
     pub(crate) network: Vec<PathBuf>,
     /// Name of this node [default: $NODE_NAME, else the hostname]

@@ -98,6 +98,7 @@ async fn delete_state_of_dead_pods(conn: &Conn, lists: &[Value]) -> Result<()> {
     guards.end();
     trunk::remove_records()?;
     ports::delete_all_records()?;
+    AgentLock::remove_folder()?;
     host_access::delete_stale_records(conn, &host_access::recorded_veths()?, &[]).await?;
     // These routes use the bridge, which stays if something else uses it.
     host_access::remove_stale(conn, &host_access::OwnRoutes::look(conn).await?, &[])?;

@@ -5,8 +5,9 @@ mod socket;
 
 pub use frame::{Frame, frame_from};
 
-use crate::{Namespace, poll};
+use crate::{Namespace, mac_bytes, poll};
 use socket::PacketSocket;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -83,6 +84,15 @@ impl Capture {
             frame.is_marker() && frame.payload.starts_with(&mark.to_be_bytes())
         });
     }
+}
+
+/// The frame with which a machine announces an address: an ARP request for its own address (RFC 5227 section
+/// 2.3).
+pub fn arp_announcement(address: Ipv4Addr, mac: &str) -> Vec<u8> {
+    let (mac, address) = (mac_bytes(mac), address.octets());
+    let parts: [&[u8]; 7] =
+        [&[0xff; 6], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &mac, &address, &[0; 6], &address];
+    parts.concat()
 }
 
 impl Namespace {

@@ -74,7 +74,7 @@ mod snapshot;
 mod wait;
 
 pub use agent::Agent;
-pub use capture::{Capture, Frame, frame_from};
+pub use capture::{Capture, Frame, arp_announcement, frame_from};
 pub use client::Client;
 pub use ctl::{Ctl, Finding};
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};

@@ -41,6 +41,13 @@ impl Control {
         run_with(&mut self.command("apply -f -"), object.to_string().as_bytes()).expect_ok();
     }
 
+    /// Merges a file of this host into an object.
+    #[track_caller]
+    pub fn patch(&self, object: &str, file: &str) -> Outcome {
+        let text = std::fs::read_to_string(self.host.path(file)).expect("a patch is text");
+        run(self.command(&format!("patch {object} --patch")).arg(text))
+    }
+
     /// Runs busybox in a pod.
     #[track_caller]
     pub fn busybox(&self, pod: &str, line: &str) -> Outcome {

@@ -8,6 +8,7 @@
     reason = "a step fails by panicking, and says so to `cargo xtask test-k8s` as libtest would"
 )]
 
+mod agent;
 mod cluster;
 mod control;
 mod kubectl;

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 /// Waits until the fifty are ready, and returns them.
 #[track_caller]
-fn all_fifty(cluster: &Cluster) -> Vec<Value> {
+pub fn all_fifty(cluster: &Cluster) -> Vec<Value> {
     let control = &cluster.control;
     poll(LIMIT, "fifty pods are ready", || control.get("deployment fifty")["status"]["readyReplicas"] == 50);
     let pods = control.items("pods --selector app=fifty --field-selector status.phase=Running");
@@ -29,7 +29,7 @@ fn on<'a>(pods: &'a [Value], machine: &Machine) -> Vec<&'a Value> {
 
 /// All answer, each from its own address in its node's slice.
 #[track_caller]
-fn all_answer(cluster: &Cluster, pods: &[Value]) {
+pub fn all_answer(cluster: &Cluster, pods: &[Value]) {
     for machine in &cluster.nodes {
         let node = cluster.control.get(&format!("node {}", machine.name));
         let slice = node["spec"]["podCIDR"].as_str().expect("a node has a slice");
@@ -120,6 +120,7 @@ pub fn change(cluster: &Cluster) {
 pub fn uninstall(cluster: &Cluster) {
     let control = &cluster.control;
     control.kubectl("delete -k /deploy/base --timeout 110s").expect_ok();
+    control.kubectl("delete -f /deploy/agent/rbac.yaml").expect_ok();
     for machine in &cluster.nodes {
         let host = &machine.containerd;
         fs::copy(product().join("vlan-bridgectl"), host.path("/vlan-bridgectl"))
@@ -135,5 +136,7 @@ pub fn uninstall(cluster: &Cluster) {
         assert!(!machine.node.has_link("br136"));
         let rules = machine.node.run("nft list ruleset").expect_ok().stdout;
         assert!(!rules.contains("vlan-bridge"), "{rules}");
+        let folder = host.path(&format!("/run/vlan-bridge/agent/{}", machine.node.cookie()));
+        assert!(!folder.exists(), "the agent's folder is left");
     }
 }

@@ -1,5 +1,6 @@
 //! The steps. Each one leaves state for the next.
 
+use crate::agent;
 use crate::cluster::{Cluster, GATEWAY, PODS, SERVICES};
 use crate::kubectl::LIMIT;
 use crate::operate::{change, crash, drain, fifty, uninstall};
@@ -14,7 +15,7 @@ use std::path::Path;
 type Step = (&'static str, fn(&Cluster));
 
 /// All of them.
-pub const ALL: [Step; 11] = [
+pub const ALL: [Step; 15] = [
     ("nodes_are_ready_once_the_daemonset_has_installed_the_network", install),
     ("pods_reach_each_other_and_the_router", traffic),
     ("probes_decide_who_gets_a_services_traffic", probes),
@@ -24,6 +25,10 @@ pub const ALL: [Step; 11] = [
     ("a_drained_node_is_left_empty_and_takes_pods_again", drain),
     ("pods_outlive_a_crash_of_kubelet_and_containerd", crash),
     ("a_changed_configmap_is_installed_for_the_next_pods", change),
+    ("the_component_agent_is_added_to_the_daemonset", agent::install),
+    ("the_agent_restores_a_nodes_rules_and_creates_an_event_of_the_node", agent::restores),
+    ("an_address_conflict_is_an_event_of_the_pod", agent::names_the_pod),
+    ("agents_are_replaced_while_pods_come_and_go", agent::rolls),
     ("nothing_is_left_of_pods_that_are_gone", gone),
     ("a_node_is_as_it_was_after_uninstall", uninstall),
 ];

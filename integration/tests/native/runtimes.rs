@@ -272,7 +272,7 @@ fn the_image_installs_as_the_daemonset_says_and_again_when_the_network_changes()
 
     let said = containerd.path("/watch.log");
     let log = fs::File::create(&said).unwrap();
-    let _watch = Background::start(containerd.ctr_command(&command("watch")).stdout(log));
+    let _watch = Background::start(containerd.ctr_command(&command("vlan-bridge")).stdout(log));
     let unchanged = || fs::read_to_string(&said).unwrap_or_default().contains("unchanged /etc/cni");
     poll(LIMIT, "the first install of the watch", unchanged);
     template["plugins"][0]["mtu"] = json!(1400);

@@ -224,7 +224,11 @@ mod tests {
             ("drop: [ALL]", "drop: ALL", "capabilities.drop"),
             ("cpu: 5m", "cpu: [5m]", "is of no type that it may have"),
             ("apps/v1", "apps/v1beta1", "no kind \"DaemonSet\" of that apiVersion"),
-            ("- name: watch", "- title: watch", "spec.containers[0].name: missing"),
+            (
+                "- name: vlan-bridge\n          image",
+                "- title: vlan-bridge\n          image",
+                "spec.containers[0].name: missing",
+            ),
             ("kind: DaemonSet", "kind: [", "document 1"),
         ] {
             let found = said(from, to);

@@ -1,8 +1,8 @@
 //! An agent in a pod of Kubernetes: it creates events, and installs the network list again.
 
-use crate::agent::listening::{OTHER, announcement};
+use crate::agent::listening::OTHER;
 use crate::api_server::ApiServer;
-use integration::{Agent, Ctl, Pod, Site, poll, run};
+use integration::{Agent, Ctl, Pod, Site, arp_announcement, poll, run};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -46,7 +46,7 @@ fn repairs_are_events_of_the_node_and_conflicts_are_events_of_the_pod() {
     );
     assert!(event["message"].as_str().unwrap().starts_with("restored the pods' guards: "), "{event}");
     flush(2);
-    site.router.send_frame("port", &announcement(address, OTHER));
+    site.router.send_frame("port", &arp_announcement(address, OTHER));
     let (path, event) = posted("AddressConflict");
     assert_eq!(path, "/api/v1/namespaces/shop/events");
     assert_eq!(event["involvedObject"]["name"], "web-0");

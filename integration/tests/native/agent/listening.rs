@@ -1,7 +1,7 @@
 //! What the agent hears on the pods' network: addresses that are ready for ADD, and machines that use a pod's
 //! address.
 
-use integration::{Agent, Background, Capture, Ctl, Frame, Plugin, Pod, Site, poll};
+use integration::{Agent, Background, Capture, Ctl, Frame, Plugin, Pod, Site, arp_announcement, poll};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -91,7 +91,7 @@ fn an_address_that_another_machine_takes_is_not_given_out() {
     assert!(verdicts(&site).contains_key(&next));
     site.router.ip(&format!("addr add {next}/24 dev port"));
     // As the kernel announces a new address with `arp_notify`.
-    site.router.send_frame("port", &announcement(next.parse().unwrap(), &site.router.mac("port")));
+    site.router.send_frame("port", &arp_announcement(next.parse().unwrap(), &site.router.mac("port")));
     poll(PATIENCE, "no verdict on the other machine's address", || !verdicts(&site).contains_key(&next));
     assert_ne!(plugin.add(&pods[1].eth0()).result().address(), next);
 }
@@ -138,7 +138,7 @@ fn another_machine_with_a_pods_address_is_reported_once_and_the_address_is_defen
     });
     let capture = Capture::start(&site.router, "port");
     for _ in 0..20 {
-        site.router.send_frame("port", &announcement(address, OTHER));
+        site.router.send_frame("port", &arp_announcement(address, OTHER));
     }
     agent.await_report(&format!("conflict: {OTHER} on nic0 uses {address}"));
     capture.wait_for("the defence", |frame| {
@@ -146,13 +146,4 @@ fn another_machine_with_a_pods_address_is_reported_once_and_the_address_is_defen
     });
     assert_eq!(agent.reports().matches("conflict: ").count(), 1, "{}", agent.reports());
     assert!(Background::is_alive(agent.process()));
-}
-
-/// An ARP announcement of a machine with this MAC.
-pub(crate) fn announcement(address: Ipv4Addr, mac: &str) -> Vec<u8> {
-    let mac: Vec<u8> = mac.split(':').map(|part| u8::from_str_radix(part, 16).unwrap()).collect();
-    let address = address.octets();
-    let parts: [&[u8]; 7] =
-        [&[0xff; 6], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &mac, &address, &[0; 6], &address];
-    parts.concat()
 }

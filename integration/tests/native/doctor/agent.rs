@@ -1,8 +1,7 @@
 //! What doctor and `status` show of the node's agent: whether it works, and the conflicts that it knows.
 
-use crate::agent::listening::announcement;
 use crate::doctor::find;
-use integration::{Agent, Ctl, Pod, Site};
+use integration::{arp_announcement, Agent, Ctl, Pod, Site};
 use std::net::Ipv4Addr;
 
 /// A machine on the network that has no interface here.
@@ -26,7 +25,7 @@ fn a_conflict_fails_while_the_agent_knows_it() {
     let status = ctl.run("status").expect_ok();
     assert!(status.stdout.contains(", 0 conflicts"), "{status}");
 
-    site.router.send_frame("port", &announcement(address, OTHER));
+    site.router.send_frame("port", &arp_announcement(address, OTHER));
     agent.await_report("conflict: ");
     let findings = ctl.doctor("--no-probe");
     let told: Vec<_> = findings.iter().filter(|finding| finding.check == "duplicates").collect();
