@@ -96,6 +96,17 @@ impl DataCenter {
     pub fn tor_b(&self) -> &Namespace {
         self.switches[1].namespace()
     }
+
+    /// The second switch loses the nodes' VLANs towards the first one. Every cable keeps its carrier, so no
+    /// switch forgets a MAC.
+    pub fn cut_beyond_the_switch(&self) {
+        self.tor_b().bridge("vlan del dev peer vid 51\nvlan del dev peer vid 136");
+    }
+
+    /// Ends the cut.
+    pub fn restore_beyond_the_switch(&self) {
+        self.tor_b().bridge("vlan add dev peer vid 51\nvlan add dev peer vid 136");
+    }
 }
 
 impl Default for DataCenter {

@@ -1,9 +1,10 @@
 //! Containers: a network namespace and an ID.
 
-use crate::Namespace;
+use crate::{Namespace, poll};
 use serde_json::{Value, json};
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A container: a namespace with an id. Dereferences to its [`Namespace`].
 #[derive(Debug)]
@@ -36,6 +37,15 @@ impl Pod {
             args: String::new(),
             capabilities: json!({}),
         }
+    }
+
+    /// Waits until `eth0` has announced its address for the last time. The kernel does that from a neighbour
+    /// entry of the address, a second apart.
+    #[track_caller]
+    pub fn await_silence(&self, address: &str) {
+        poll(Duration::from_secs(20), "the pod's last announcement", || {
+            !self.run(&format!("ip neigh show {address} dev eth0")).stdout.contains("PROBE")
+        });
     }
 }
 

@@ -12,7 +12,8 @@ const USAGE: &str = "\
 Usage: cargo xtask demo [--native | nat]
 
 Brings up two switches, a router and two nodes with bonded NICs in a guest kernel, attaches pods on both nodes
-through libcni, pings, and shows the tagged frames at a switch. Installs and builds what it needs first.
+through libcni, pings, shows the tagged frames at a switch, and lets the agent repair a node and announce a pod after
+a failover. Installs and builds what it needs first.
 
   --native   use the running kernel: it must have bonding and 802.1q
   nat        instead, on the running kernel: pods behind a node's address, host ports, a firewall's restart";
@@ -39,7 +40,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
             command: vec![there.clone()],
             environment: Vec::new(),
             programs: vec![(demo, there)],
-            deadline: Duration::from_secs(170),
+            deadline: Duration::from_secs(300),
         };
         guest::run(&job, &product, &mut |line| println!("{line}"))?
     };

@@ -1,5 +1,5 @@
 //! What `cargo xtask demo` shows: a data centre comes up, pods of two nodes talk, a frame is seen on the
-//! wire.
+//! wire, and the agent puts right what other programs and a failover break.
 //!
 //! Every line shown is also a check: a wrong result ends the demo with a panic.
 
@@ -10,7 +10,7 @@
     reason = "it is shown to a person, and fails like a test"
 )]
 
-use integration::{Attachment, Background, BondMode, BondedNode, DataCenter, Pod, poll};
+use integration::{Agent, Attachment, Background, BondMode, BondedNode, Ctl, DataCenter, Pod, poll};
 use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -51,6 +51,12 @@ fn main() {
     heading("the frames of one ping, seen at switch A's port to the router: tagged 136");
     print!("{}", sniff(&datacenter, &a));
 
+    heading("the agent on node 1: another program deletes all rules and sets the bridge down");
+    repair(&one, &a);
+
+    heading("the agent on node 2: the bond fails over, no switch sees it, and pod c is silent");
+    failover(&datacenter, &two, &c, &c_ip);
+
     heading("DEL");
     for (node, pod, name) in [(&one, &a, "a"), (&one, &b, "b"), (&two, &c, "c")] {
         node.client(&node.list136()).del(&pod.eth0()).expect_ok();
@@ -61,6 +67,49 @@ fn main() {
     println!("bridge and uplink stay for the next pod:");
     show_bridge(&one);
     println!("\nshown in {:.1} s", start.elapsed().as_secs_f64());
+}
+
+/// What other programs break on a node, and what its agent reports.
+fn repair(node: &BondedNode, pod: &Pod) {
+    let ctl = Ctl::new(node);
+    let agent = Agent::start(&ctl, "");
+    let before = agent.reports();
+    println!("  # nft flush ruleset\n  # ip link set br136 down");
+    node.nft("flush ruleset");
+    node.ip("link set br136 down");
+    agent.await_report("restored bridge br136");
+    agent.await_report("restored the pods' guards");
+    pod.wait_for("172.20.56.1");
+    show(agent.reports().strip_prefix(&before).expect("a log only grows"));
+    println!("pod a -> router: answers");
+    agent.end();
+}
+
+/// The switches of a silent pod's node learn where it is now, because the agent announces it.
+fn failover(datacenter: &DataCenter, node: &BondedNode, pod: &Pod, address: &str) {
+    let soon = Duration::from_secs(30);
+    let ctl = Ctl::new(node);
+    let agent = Agent::start(&ctl, "");
+    node.monitor_by_arp();
+    poll(soon, "the second NIC is active", || node.active_member() == "nic1");
+    pod.await_silence(address);
+    agent.await_report("bond0 sends through another member");
+    let before = agent.reports();
+    // The router must not ask for the pod's MAC, which would make the pod speak.
+    let router = datacenter.router();
+    let mac = pod.mac("eth0");
+    router.ip(&format!("neigh replace {address} lladdr {mac} dev trunk.136 nud permanent"));
+    poll(soon, "the router reaches pod c", || router.pings(address));
+    println!("switch B loses its VLANs to switch A; all cables stay up");
+    datacenter.cut_beyond_the_switch();
+    poll(soon, "the first NIC is active", || node.active_member() == "nic0");
+    let began = Instant::now();
+    poll(soon, "the router reaches pod c", || router.pings(address));
+    let took = began.elapsed().as_millis();
+    show(agent.reports().strip_prefix(&before).expect("a log only grows"));
+    println!("router -> pod c: answers {took} ms after the failover (emulated)");
+    datacenter.restore_beyond_the_switch();
+    agent.end();
 }
 
 /// The bridge and its ports.

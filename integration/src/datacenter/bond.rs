@@ -136,6 +136,18 @@ impl<'a> BondedNode<'a> {
         self.node.wait_for("10.51.0.1");
     }
 
+    /// Monitors the bond by ARP of the router, as where every cable ends in a switch. The second NIC is the
+    /// primary one: its switch leads to the router through the first NIC's switch.
+    pub fn monitor_by_arp(&self) {
+        self.ip("link set bond0 type bond arp_interval 100 arp_ip_target 10.51.0.1");
+        self.ip("link set bond0 type bond primary nic1");
+    }
+
+    /// The active member of a bond in mode `active-backup`.
+    pub fn active_member(&self) -> String {
+        self.read("/sys/class/net/bond0/bonding/active_slave").trim().to_owned()
+    }
+
     /// The number of NICs that carry traffic or stand by, as both ends of the bond see it.
     pub fn active_members(&self) -> usize {
         let members = |of: &Namespace, bond: &str| {

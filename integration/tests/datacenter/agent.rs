@@ -1,43 +1,18 @@
 //! `vlan-bridgectl agent` on a bonded node: the switches learn where pods are after a failover.
 
 use crate::attach::{Attached, attach};
-use integration::{Agent, BondMode, BondedNode, Ctl, DataCenter, Member, Namespace, Pings, Pod, note, poll};
+use integration::{Agent, BondMode, Ctl, DataCenter, Member, Namespace, Pings, Pod, note, poll};
 use std::time::{Duration, Instant};
 
 /// The time limit for a bond to notice the loss.
 const NOTICED: Duration = Duration::from_secs(20);
-
-/// ARP monitoring of the router, as where every cable ends in a switch. The second NIC is active: its switch
-/// leads to the router through the first NIC's switch.
-fn monitor_by_arp(node: &BondedNode<'_>) {
-    node.ip("link set bond0 type bond arp_interval 100 arp_ip_target 10.51.0.1");
-    node.ip("link set bond0 type bond primary nic1");
-}
-
-fn active(node: &BondedNode<'_>) -> String {
-    node.read("/sys/class/net/bond0/bonding/active_slave").trim().to_owned()
-}
-
-/// The second switch loses the nodes' VLANs towards the first one. Every cable keeps its carrier, so no
-/// switch forgets a MAC.
-fn cut_beyond_the_switch(datacenter: &DataCenter) {
-    datacenter.tor_b().bridge("vlan del dev peer vid 51\nvlan del dev peer vid 136");
-}
-
-/// Waits until the pod has announced its address for the last time. The kernel does that from a neighbour
-/// entry of the address, a second apart.
-fn await_silence(pod: &Pod, address: &str) {
-    poll(NOTICED, "the pod's last announcement", || {
-        !pod.run(&format!("ip neigh show {address} dev eth0")).stdout.contains("PROBE")
-    });
-}
 
 #[test]
 fn silent_pods_are_reached_again_after_a_failover_that_no_switch_sees() {
     let datacenter = DataCenter::new();
     for (has_agent, is_trunk) in [(false, false), (true, false), (true, true)] {
         let node = datacenter.node(BondMode::ActiveBackup);
-        monitor_by_arp(&node);
+        node.monitor_by_arp();
         let list = if is_trunk { node.port_vlan_list136() } else { node.list136() };
         let Attached { pod, address } = attach(&node, &list);
         let ctl = Ctl::new(&node);
@@ -49,11 +24,11 @@ fn silent_pods_are_reached_again_after_a_failover_that_no_switch_sees() {
         let link = pod.ip_json("link show eth0");
         let mac = link[0]["address"].as_str().unwrap();
         router.ip(&format!("neigh replace {address} lladdr {mac} dev trunk.136 nud permanent"));
-        poll(NOTICED, "the second NIC is active", || active(&node) == "nic1");
-        await_silence(&pod, &address);
+        poll(NOTICED, "the second NIC is active", || node.active_member() == "nic1");
+        pod.await_silence(&address);
         pod.wait_for("172.20.56.1");
-        cut_beyond_the_switch(&datacenter);
-        poll(NOTICED, "the first NIC is active", || active(&node) == "nic0");
+        datacenter.cut_beyond_the_switch();
+        poll(NOTICED, "the first NIC is active", || node.active_member() == "nic0");
         let begun = Instant::now();
         match &agent {
             None => {
@@ -70,7 +45,7 @@ fn silent_pods_are_reached_again_after_a_failover_that_no_switch_sees() {
                 );
             }
         }
-        datacenter.tor_b().bridge("vlan add dev peer vid 51\nvlan add dev peer vid 136");
+        datacenter.restore_beyond_the_switch();
     }
 }
 

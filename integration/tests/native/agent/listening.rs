@@ -132,10 +132,7 @@ fn another_machine_with_a_pods_address_is_reported_once_and_the_address_is_defen
     let result = site.node.plugin(&site.list()).add(&pod.eth0()).result();
     let address: Ipv4Addr = result.address().parse().unwrap();
     let mut agent = Agent::start(&ctl, "");
-    // The kernel announces a new address three times.
-    poll(PATIENCE, "the pod's last announcement", || {
-        !pod.run(&format!("ip neigh show {address} dev eth0")).stdout.contains("PROBE")
-    });
+    pod.await_silence(&address.to_string());
     let capture = Capture::start(&site.router, "port");
     for _ in 0..20 {
         site.router.send_frame("port", &arp_announcement(address, OTHER));

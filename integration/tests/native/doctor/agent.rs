@@ -1,7 +1,7 @@
 //! What doctor and `status` show of the node's agent: whether it works, and the conflicts that it knows.
 
 use crate::doctor::find;
-use integration::{arp_announcement, Agent, Ctl, Pod, Site};
+use integration::{Agent, Ctl, Pod, Site, arp_announcement};
 use std::net::Ipv4Addr;
 
 /// A machine on the network that has no interface here.
