@@ -1,6 +1,5 @@
 //! `cargo xtask bench`: our plugins' speed beside the reference's.
 
-use crate::command::usage;
 use crate::{product, provision, suite, workspace};
 use anyhow::{Context, Result, anyhow};
 use std::fs::{self, Permissions};
@@ -8,22 +7,21 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-const USAGE: &str = "\
-Usage: cargo xtask bench [ipam | paths]
-
-Times ADD and DEL of our plugins and of the packaged reference plugins on the running kernel, run by run in
-turn, in namespaces of its own, and prints medians and ratios. Takes about three minutes.
-
-  ipam    the IPAM plugins alone, with 0 to 60,000 addresses held
-  paths   NAT mode with two host ports a pod, with 0 and 250 pods there, and a connection to a host port";
+/// What to time instead of ADD and DEL.
+#[derive(Clone, Debug, clap::ValueEnum)]
+pub(crate) enum Instead {
+    /// The IPAM plugins alone, with 0 to 60,000 addresses held
+    Ipam,
+    /// NAT mode with two host ports a pod, with 0 and 250 pods there, and a connection to a host port
+    Paths,
+}
 
 /// Runs the verb.
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let bench = match args {
-        [] => "bench",
-        [what] if what == "ipam" => "bench_ipam",
-        [what] if what == "paths" => "bench_paths",
-        other => return Ok(usage(other, USAGE)),
+pub(crate) fn main(instead: Option<&Instead>) -> Result<ExitCode> {
+    let bench = match instead {
+        None => "bench",
+        Some(Instead::Ipam) => "bench_ipam",
+        Some(Instead::Paths) => "bench_paths",
     };
     provision::install_programs(false)?;
     let product = installed(&product::ready()?)?;

@@ -1,17 +1,7 @@
 //! Running other programs, with errors that say what was run.
 
 use anyhow::{Context, Result, bail};
-use std::process::{Command, ExitCode, Stdio};
-
-/// A verb's answer to `--help` or unknown arguments: prints its usage, on stdout if it was requested.
-pub(crate) fn usage(args: &[String], text: &str) -> ExitCode {
-    if matches!(args, [help] if help == "--help" || help == "-h") {
-        println!("{text}");
-        return ExitCode::SUCCESS;
-    }
-    eprintln!("{text}");
-    ExitCode::from(2)
-}
+use std::process::{Command, Stdio};
 
 /// The command as a person would type it, for messages.
 pub(crate) fn shown(command: &Command) -> String {

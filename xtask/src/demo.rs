@@ -1,6 +1,5 @@
 //! `cargo xtask demo`: the product at work, for a person to watch.
 
-use crate::command::usage;
 use crate::product;
 use crate::{guest, provision, suite};
 use anyhow::{Result, anyhow};
@@ -8,24 +7,28 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-const USAGE: &str = "\
-Usage: cargo xtask demo [--native | nat]
+/// What to show.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Use the running kernel: it must have bonding and 802.1q
+    #[arg(long, conflicts_with = "what")]
+    native: bool,
+    /// Instead, on the running kernel: pods behind a node's address, host ports, a firewall's restart
+    what: Option<Instead>,
+}
 
-Brings up two switches, a router and two nodes with bonded NICs in a guest kernel, attaches pods on both nodes
-through libcni, pings, shows the tagged frames at a switch, and lets the agent repair a node and announce a pod after
-a failover. Installs and builds what it needs first.
-
-  --native   use the running kernel: it must have bonding and 802.1q
-  nat        instead, on the running kernel: pods behind a node's address, host ports, a firewall's restart";
+/// A demo that any kernel can show.
+#[derive(Clone, Debug, clap::ValueEnum)]
+enum Instead {
+    Nat,
+}
 
 /// Runs the verb.
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let native = match args {
-        [] => false,
-        [flag] if flag == "--native" => true,
-        [what] if what == "nat" => return here("demo_nat"),
-        other => return Ok(usage(other, USAGE)),
-    };
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
+    if let Some(Instead::Nat) = options.what {
+        return here("demo_nat");
+    }
+    let native = options.native;
     provision::install_programs(!native)?;
     if native {
         provision::ensure_native()?;
@@ -47,7 +50,6 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
-/// A demo that any kernel can show.
 fn here(demo: &str) -> Result<ExitCode> {
     provision::install_programs(false)?;
     let product = product::ready()?;

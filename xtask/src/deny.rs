@@ -6,14 +6,6 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
-const USAGE: &str = "\
-Usage: cargo xtask deny [--advisories]
-
-Checks licences, duplicates and sources of all crates against deny.toml, as `cargo xtask test` does. Installs cargo-deny
-below target/ first, which takes a minute or two.
-
-  --advisories   check them against the database of known vulnerabilities too, which is fetched from its git host";
-
 /// A version that the Rust of `rust-version` can build.
 const VERSION: &str = "0.20.2";
 
@@ -21,12 +13,7 @@ const VERSION: &str = "0.20.2";
 const UNREACHABLE: &str = "failed to fetch advisory database";
 
 /// Runs the verb.
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let with_advisories = match args {
-        [] => false,
-        [flag] if flag == "--advisories" => true,
-        other => return Ok(crate::command::usage(other, USAGE)),
-    };
+pub(crate) fn main(with_advisories: bool) -> Result<ExitCode> {
     check()?;
     if with_advisories {
         check_advisories()?;

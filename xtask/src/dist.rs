@@ -1,6 +1,5 @@
 //! `cargo xtask dist`: the files of a release.
 
-use crate::command::usage;
 use crate::oci::{self, Content, File, Image};
 use crate::product::{self, Libc};
 use crate::{provision, sbom, workspace};
@@ -11,13 +10,6 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-const USAGE: &str = "\
-Usage: cargo xtask dist
-
-Builds the static binaries for x86_64 and aarch64 and puts into target/dist, for each: an archive with binaries, examples, manifests and
-documents, and an OCI image from scratch for `ctr image import` and `podman load`. A file .cdx.json names the crates in the
-binaries (CycloneDX). SHA256SUMS has the sums of all. The same binaries give the same bytes. An architecture other than this machine's is left out, with the reason, where the toolchain cannot have it.";
 
 /// The architectures of a release.
 pub(crate) const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
@@ -34,11 +26,7 @@ const LARGEST_IMAGE: usize = 15 << 20;
 const DOCUMENTS: [&str; 6] = ["CHANGELOG.md", "LICENSE", "README.md", "deploy", "docs", "examples"];
 
 /// Runs the verb.
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    match args {
-        [] => (),
-        other => return Ok(usage(other, USAGE)),
-    }
+pub(crate) fn main() -> Result<ExitCode> {
     for path in make()? {
         println!("{}", path.display());
     }

@@ -12,42 +12,24 @@ const TARGETS: [&str; 4] = ["announcements", "configuration", "frames", "store"]
 const SECONDS: u32 = 60;
 const MEMORY: &str = "/dev/shm";
 
-const USAGE: &str = "\
-Usage: cargo xtask fuzz [TARGET] [--seconds N]
-
-Fuzzes what the kernel announces (target announcements), the configuration (target configuration), frames of other hosts
-(target frames) and the files of the address store (target store), each for 60 s or for N, beginning with the inputs in
-fuzz/corpus, on the toolchain that runs this. Installs cargo-fuzz below target/ if there is
-none; libFuzzer takes a C++ compiler. What is found new goes to target/fuzz/corpus, an input that fails to
-target/fuzz/artifacts: put the latter into fuzz/corpus, where every run of the tests tries it.";
+/// What to fuzz, and for how long.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The target to fuzz [default: each in turn]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
+    target: Option<String>,
+    /// How long to fuzz a target
+    #[arg(long, value_name = "N", default_value_t = SECONDS)]
+    seconds: u32,
+}
 
 /// Runs the verb.
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let (mut targets, mut seconds) = (TARGETS.to_vec(), SECONDS);
-    let mut words = args.iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--help" | "-h" => {
-                println!("{USAGE}");
-                return Ok(ExitCode::SUCCESS);
-            }
-            "--seconds" => {
-                let text = words.next().context("--seconds wants a number")?;
-                seconds = text.parse().with_context(|| format!("--seconds: {text:?} is not a number"))?;
-            }
-            word => match TARGETS.iter().find(|target| **target == word) {
-                Some(target) => targets = vec![target],
-                None => {
-                    eprintln!("unknown argument {word:?}\n\n{USAGE}");
-                    return Ok(ExitCode::from(2));
-                }
-            },
-        }
-    }
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
+    let targets = options.target.as_deref().map_or(TARGETS.to_vec(), |target| vec![target]);
     let program = cargo_fuzz()?;
     let mut failed = Vec::new();
     for target in targets {
-        if let Err(error) = fuzz(&program, target, seconds) {
+        if let Err(error) = fuzz(&program, target, options.seconds) {
             eprintln!("cargo xtask fuzz: {error:#}");
             failed.push(target);
         }

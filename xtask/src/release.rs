@@ -3,7 +3,7 @@
 mod changelog;
 mod version;
 
-use crate::command::{cargo, output, run, usage};
+use crate::command::{cargo, output, run};
 use crate::{deny, dist, workspace};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -12,34 +12,29 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use version::Version;
 
-const USAGE: &str = "\
-Usage: cargo xtask release VERSION [--without-advisories]
-
-Makes a release of what CHANGELOG.md has under \"Unreleased\": checks all crates (`cargo xtask deny --advisories`), sets the
-version in Cargo.toml and the Cargo.lock files, dates the changelog, runs `cargo xtask dist`, and prints the git commands
-that commit and tag. Refuses a tree with changes, a version that is not newer than the last release, and a changelog with
-nothing to release. What fails later leaves the files as they were. It commits and pushes nothing.
-
-  --without-advisories   do not ask the database of known vulnerabilities, for a machine that cannot reach it";
-
 /// The files that have the version, other than the changelog. The last is a workspace of its own, which uses
 /// crates of this one.
 const MANIFEST: &str = "Cargo.toml";
 const LOCKS: [&str; 2] = ["Cargo.lock", "fuzz/libfuzzer/Cargo.lock"];
 const CHANGELOG: &str = "CHANGELOG.md";
 
+/// What to release.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The version, such as 0.2.0
+    version: String,
+    /// Do not ask the database of known vulnerabilities, for a machine that cannot reach it
+    #[arg(long)]
+    without_advisories: bool,
+}
+
 /// Runs the verb.
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let (version, with_advisories) = match args {
-        [version] if !version.starts_with('-') => (version, true),
-        [version, flag] if flag == "--without-advisories" => (version, false),
-        other => return Ok(usage(other, USAGE)),
-    };
-    let version: Version = version.parse()?;
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
+    let version: Version = options.version.parse()?;
     ensure_clean()?;
     let edits = edits(version)?;
     deny::check()?;
-    if with_advisories {
+    if !options.without_advisories {
         deny::check_advisories().context("--without-advisories leaves this check out")?;
     } else {
         eprintln!("not checked: known vulnerabilities of the crates");

@@ -11,44 +11,26 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-const USAGE: &str = "\
-Usage: cargo xtask test [--native] [FILTER]
-
-Checks formatting, lints and house rules, the crates that we depend on (`cargo xtask deny`), and that the oldest Rust of
-Cargo.toml builds it. Then runs the unit tests and the integration suites. Tests that need
-bonds or VLANs run in a guest kernel, all in one boot; the rest runs here, in network namespaces of its own.
-With FILTER, only tests whose path contains it run, and the checks are left out.
-
-  --native   run everything here: for kernels that have bonding and 802.1q
-
-The last line says how many tests passed, failed and were skipped. A test that this kernel
-lets try nothing or not all is skipped, and a line \"not tried: TEST: WHAT\" names it.";
-
 /// Much longer than the guest's suite takes, and shorter than CI allows.
 const GUEST_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// How many tests run at a time. They wait more than they compute, so a few more than there are processors.
 const THREADS: &str = "4";
 
+/// Which tests to run, and where.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Run everything here: for kernels that have bonding and 802.1q
+    #[arg(long)]
+    native: bool,
+    /// Run only the tests whose path contains this, and leave the checks out
+    filter: Option<String>,
+}
+
 /// Runs the verb.
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let (mut native, mut filter) = (false, None);
-    for arg in args {
-        match arg.as_str() {
-            "--help" | "-h" => {
-                println!("{USAGE}");
-                return Ok(ExitCode::SUCCESS);
-            }
-            "--native" => native = true,
-            word if !word.starts_with('-') && filter.is_none() => filter = Some(word),
-            unknown => {
-                eprintln!("unknown argument {unknown:?}\n\n{USAGE}");
-                return Ok(ExitCode::from(2));
-            }
-        }
-    }
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let mut counts = Counts::default();
-    let outcome = all(native, filter, &mut counts);
+    let outcome = all(options.native, options.filter.as_deref(), &mut counts);
     if let Err(error) = &outcome {
         eprintln!("cargo xtask test: {error:#}");
     }

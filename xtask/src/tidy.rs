@@ -15,11 +15,6 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-const USAGE: &str = "\
-Usage: cargo xtask tidy
-
-Checks the house rules and prints each breach as FILE:LINE: MESSAGE. Files that are merely long are warned of.";
-
 /// A breach of a rule. Lines count from 1.
 #[derive(Debug, PartialEq, Eq)]
 struct Finding {
@@ -29,18 +24,8 @@ struct Finding {
 }
 
 /// Runs the verb.
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    match args {
-        [] => check(&workspace::root()).map(|()| ExitCode::SUCCESS),
-        [help] if help == "--help" || help == "-h" => {
-            println!("{USAGE}");
-            Ok(ExitCode::SUCCESS)
-        }
-        _ => {
-            eprintln!("{USAGE}");
-            Ok(ExitCode::from(2))
-        }
-    }
+pub(crate) fn main() -> Result<ExitCode> {
+    check(&workspace::root()).map(|()| ExitCode::SUCCESS)
 }
 
 /// Checks every file that git tracks or would track.

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::section::Section;
+use cni_skel::draft;
 use kernel::{Conn, link, netns};
 use serde_json::{Map, Value};
 
@@ -82,15 +83,14 @@ impl<R: Record> Records<R> {
     /// is complete or missing. Names that begin with a dot are drafts.
     pub fn write(&self, record: &R) -> Result<(), CniError> {
         let name = record.attachment().host_interface();
-        let put = || -> io::Result<()> {
-            create_folder(&self.folder)?;
-            let draft = self.folder.join(format!(".{name}"));
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-            file.write_all(record.to_json().to_string().as_bytes())?;
-            fs::rename(&draft, self.folder.join(&name))
+        let make = |draft: &Path| {
+            let mut file = draft::create(draft, OpenOptions::new().mode(0o600))?;
+            file.write_all(record.to_json().to_string().as_bytes())
         };
-        put().map_err(|e| self.failed("write", &name, &e))
+        let (path, draft) = (self.folder.join(&name), self.folder.join(format!(".{name}")));
+        create_folder(&self.folder)
+            .and_then(|()| draft::replace(&path, &draft, make, std::convert::identity))
+            .map_err(|e| self.failed("write", &name, &e))
     }
 
     /// The record of the attachment with this veth. None if there is none; one that cannot be read counts as

@@ -1,5 +1,5 @@
 //! What `cargo xtask demo` shows: a data centre comes up, pods of two nodes talk, a frame is seen on the
-//! wire, and the agent puts right what other programs and a failover break.
+//! wire, and the agent restores what other programs and a failover break.
 //!
 //! Every line shown is also a check: a wrong result ends the demo with a panic.
 
