@@ -1,7 +1,7 @@
 //! `vlan-bridgectl agent` on a bonded node: the switches learn where pods are after a failover.
 
 use crate::attach::{Attached, attach};
-use integration::{Agent, BondMode, Ctl, DataCenter, Member, Namespace, Pings, Pod, note, poll};
+use integration::{Agent, BondMode, Ctl, DataCenter, Member, Namespace, Pings, note, poll};
 use std::time::{Duration, Instant};
 
 /// The time limit for a bond to notice the loss.
