@@ -19,8 +19,9 @@ use crate::output;
 const INTERVAL: Duration = Duration::from_secs(600);
 /// How many events may wait for the API server.
 const ROOM: usize = 64;
-/// How often an event is sent if the API server does not take it, and the pauses between.
-const ATTEMPTS: u32 = 3;
+/// How long an event is sent again if the API server does not take it. What broke the node may have cut it off
+/// from the API server too: after a flush of all rules, kube-proxy takes a while to make its own again.
+const PATIENCE: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_secs(10);
 /// The longest message that the API server takes, in bytes.
 const LONGEST: usize = 1024;
@@ -153,15 +154,14 @@ fn send(node: &str, event: &Event) -> Result<()> {
         Some(api) => api.create_event(event.namespace(), &event.to_json(node)),
         None => Ok(()),
     };
-    let mut outcome = attempt();
-    for _ in 1..ATTEMPTS {
-        if outcome.is_ok() {
-            break;
+    let began = Instant::now();
+    loop {
+        let outcome = attempt();
+        if outcome.is_ok() || began.elapsed() > PATIENCE {
+            return outcome;
         }
         thread::sleep(PAUSE);
-        outcome = attempt();
     }
-    outcome
 }
 
 #[cfg(test)]

@@ -36,8 +36,8 @@ pub fn install(cluster: &Cluster) {
 /// Waits until all agents run and are ready.
 #[track_caller]
 fn roll_out(cluster: &Cluster) {
-    let line = "rollout status daemonset/vlan-bridge --namespace kube-system --timeout 200s";
-    cluster.control.kubectl(line).expect_ok();
+    let line = "rollout status daemonset/vlan-bridge --namespace kube-system --timeout 60s";
+    poll(LIMIT, "all agents are new and ready", || cluster.control.kubectl(line).ok());
 }
 
 /// What the agent of a node has logged.
