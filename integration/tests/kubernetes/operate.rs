@@ -121,6 +121,8 @@ pub fn uninstall(cluster: &Cluster) {
     let control = &cluster.control;
     control.kubectl("delete -k /deploy/base --timeout 110s").expect_ok();
     control.kubectl("delete -f /deploy/agent/rbac.yaml").expect_ok();
+    let selector = "pods --namespace kube-system --selector app.kubernetes.io/name=vlan-bridge";
+    poll(LIMIT, "the end of the agents", || control.items(selector).is_empty());
     for machine in &cluster.nodes {
         let host = &machine.containerd;
         fs::copy(product().join("vlan-bridgectl"), host.path("/vlan-bridgectl"))
