@@ -64,9 +64,8 @@ pub async fn of_family(conn: &Conn, family: Family) -> Result<Vec<Address>> {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
     };
-    let answers =
-        conn.dump(RouteNetlinkMessage::GetAddress(message), || "list the node's addresses".into()).await?;
-    Ok(answers.into_iter().filter_map(from_message).collect())
+    let action = || "list the node's addresses".into();
+    conn.dump(RouteNetlinkMessage::GetAddress(message), action, from_message).await
 }
 
 /// `ip address show dev INTERFACE`. Empty if the interface has vanished. Kernels before 4.20 send the
@@ -90,8 +89,7 @@ pub async fn all(conn: &Conn) -> Result<Vec<Address>> {
 async fn of_interface(conn: &Conn, index: u32) -> Result<Vec<Address>> {
     let mut message = AddressMessage::default();
     message.header.index = index;
-    let answers = conn.dump(RouteNetlinkMessage::GetAddress(message), || "list addresses".into()).await?;
-    Ok(answers.into_iter().filter_map(from_message).collect())
+    conn.dump(RouteNetlinkMessage::GetAddress(message), || "list addresses".into(), from_message).await
 }
 
 fn from_message(answer: RouteNetlinkMessage) -> Option<Address> {

@@ -1,27 +1,24 @@
 //! A conversation with rtnetlink in one network namespace.
 //!
 //! The kernel answers a request while it is being sent. So a request for one object, or for a change, is one
-//! send and one receive. A list has several parts, of which the kernel makes the next when one is read.
-//! rtnetlink reads lists, from a socket of their own: no part of a list is taken for another answer.
+//! send and one receive. A list has several parts, of which the kernel makes the next when one is read. They
+//! are read from a socket of their own: no part of a list is taken for another answer.
 
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use futures_util::StreamExt;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 use nix::libc;
-use rtnetlink::Handle;
+use rtnetlink::sys::Socket;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
-use rtnetlink::sys::{Socket, TokioSocket};
 
 use super::{NetError, Result, header};
 
-/// The longest answer to one request, in bytes. An interface has 2 KiB.
+/// The longest answer to one request, and the longest part of a list, in bytes. An interface has 2 KiB.
 const LONGEST_ANSWER: usize = 32 << 10;
 
 /// A connection to rtnetlink. It stays in the namespace that it was opened in. Clones share the sockets.
@@ -36,14 +33,12 @@ struct Sockets {
     single: Socket,
     /// For lists.
     lists: Socket,
-    /// Reads lists, once there was one to read.
-    reader: OnceLock<Handle>,
 }
 
-/// The kernel's answer to the request for a list.
-#[derive(Debug, Default)]
-struct List {
-    objects: Vec<RouteNetlinkMessage>,
+/// What was read from the kernel's answer to the request for a list.
+#[derive(Debug)]
+struct List<T> {
+    objects: Vec<T>,
     /// The list may lack objects or repeat some (`NLM_F_DUMP_INTR`).
     interrupted: bool,
 }
@@ -58,7 +53,7 @@ impl Conn {
             let _ = socket.set_netlink_get_strict_chk(true);
             Ok(socket)
         };
-        let sockets = Sockets { single: open()?, lists: open()?, reader: OnceLock::new() };
+        let sockets = Sockets { single: open()?, lists: open()? };
         Ok(Conn { sockets: Arc::new(sockets) })
     }
 
@@ -108,58 +103,63 @@ impl Conn {
         }
     }
 
-    /// Requests all objects of a kind. Repeats the request if the objects changed while the kernel listed
-    /// them.
-    pub(super) async fn dump(
+    /// Requests all objects of a kind, and keeps what `read` takes from each. Repeats the request if the
+    /// objects changed while the kernel listed them.
+    pub(super) async fn dump<T>(
         &self,
         message: RouteNetlinkMessage,
         action: impl Fn() -> String,
-    ) -> Result<Vec<RouteNetlinkMessage>> {
+        read: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>> {
         const ATTEMPTS: usize = 10;
-        let mut list = self.list(message.clone()).await.map_err(|refusal| refusal.of(action()))?;
+        let mut request = Vec::new();
+        header::append_request(&mut request, message, NLM_F_REQUEST | NLM_F_DUMP);
+        let list = || self.list(&request, &read).map_err(|refusal| refusal.of(action()));
+        let mut listed = list()?;
         for _ in 1..ATTEMPTS {
-            if !list.interrupted {
+            if !listed.interrupted {
                 break;
             }
-            list = self.list(message.clone()).await.map_err(|refusal| refusal.of(action()))?;
+            listed = list()?;
         }
-        Ok(list.objects)
+        Ok(listed.objects)
     }
 
-    async fn list(&self, message: RouteNetlinkMessage) -> std::result::Result<List, Refusal> {
-        let request = header::request(message, NLM_F_REQUEST | NLM_F_DUMP);
-        let mut answers = self.reader()?.request(request).map_err(|_| Refusal::Unreadable)?;
-        let mut list = List::default();
-        while let Some(answer) = answers.next().await {
-            list.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
-            match answer.payload {
-                NetlinkPayload::InnerMessage(object) => list.objects.push(object),
-                NetlinkPayload::Error(refusal) if refusal.code.is_some() => {
-                    return Err(Refusal::Errno(Errno::from_raw(-refusal.raw_code())));
+    /// A decoded object needs ten times the memory of what is read from it. So each is read before the next
+    /// one is decoded.
+    fn list<T>(
+        &self,
+        request: &[u8],
+        read: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> std::result::Result<List<T>, Refusal> {
+        self.sockets.lists.send(request, 0)?;
+        let mut list = List { objects: Vec::new(), interrupted: false };
+        let mut part = Vec::with_capacity(LONGEST_ANSWER);
+        loop {
+            part.clear();
+            self.sockets.lists.recv(&mut part, libc::MSG_DONTWAIT)?;
+            let mut rest = part.as_slice();
+            while let Ok(header) = NetlinkBuffer::new_checked(rest) {
+                let length = header.length() as usize;
+                // What cannot be decoded is skipped: a newer kernel may say more than this version knows.
+                if let Ok(answer) = NetlinkMessage::deserialize(rest) {
+                    list.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+                    match answer.payload {
+                        NetlinkPayload::InnerMessage(object) => list.objects.extend(read(object)),
+                        NetlinkPayload::Error(refusal) if refusal.code.is_some() => {
+                            return Err(Refusal::Errno(Errno::from_raw(-refusal.raw_code())));
+                        }
+                        // The kernel refused the list, at once or half way. This is not an empty list.
+                        NetlinkPayload::Done(end) if end.code < 0 => {
+                            return Err(Refusal::Errno(Errno::from_raw(-end.code)));
+                        }
+                        NetlinkPayload::Done(_) => return Ok(list),
+                        _ => {}
+                    }
                 }
-                // The kernel refused the list, at once or half way. This is not an empty list.
-                NetlinkPayload::Done(end) if end.code < 0 => {
-                    return Err(Refusal::Errno(Errno::from_raw(-end.code)));
-                }
-                _ => {}
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
             }
         }
-        Ok(list)
-    }
-
-    /// The reader of lists. It runs on the current runtime from the first list on.
-    fn reader(&self) -> io::Result<Handle> {
-        if let Some(reader) = self.sockets.reader.get() {
-            return Ok(reader.clone());
-        }
-        let socket = self.sockets.lists.as_fd().try_clone_to_owned()?;
-        // SAFETY: the file descriptor is this call's own, and nothing else closes it.
-        let socket = unsafe { TokioSocket::from_raw_fd(socket.into_raw_fd()) };
-        let (mut driver, reader, _unsolicited) = rtnetlink::from_socket(socket);
-        // The message that ends a list may carry an error.
-        driver.set_forward_done(true);
-        tokio::spawn(driver);
-        Ok(self.sockets.reader.get_or_init(|| reader).clone())
     }
 }
 
@@ -201,7 +201,10 @@ mod tests {
             // Lists of links are not filtered by index.
             let mut message = LinkMessage::default();
             message.header.index = 1;
-            Conn::open().unwrap().dump(RouteNetlinkMessage::GetLink(message), || "list links".into()).await
+            Conn::open()
+                .unwrap()
+                .dump(RouteNetlinkMessage::GetLink(message), || "list links".into(), Some)
+                .await
         });
         assert_eq!(refused.unwrap_err().to_string(), "list links: Invalid argument");
     }
@@ -214,7 +217,8 @@ mod tests {
             let mut lo = LinkMessage::default();
             lo.header.index = 1;
             let lo = || conn.get(RouteNetlinkMessage::GetLink(lo.clone()), || "lo".into());
-            let all = || conn.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), || "all".into());
+            let all =
+                || conn.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), || "all".into(), Some);
             let (first, list, second) = (lo().await, all().await, lo().await);
             assert!(matches!(first.unwrap(), RouteNetlinkMessage::NewLink(lo) if lo.header.index == 1));
             assert!(!list.unwrap().is_empty());

@@ -47,8 +47,8 @@ async fn get(conn: &Conn, mut message: LinkMessage, action: impl Fn() -> String)
 pub async fn all(conn: &Conn) -> Result<Vec<Link>> {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    let answers = conn.dump(RouteNetlinkMessage::GetLink(message), || "list interfaces".into()).await?;
-    Ok(answers.into_iter().filter_map(new_link).map(from_message).collect())
+    let read = |answer| new_link(answer).map(from_message);
+    conn.dump(RouteNetlinkMessage::GetLink(message), || "list interfaces".into(), read).await
 }
 
 /// `ip link show type vlan`: every VLAN sub-interface of the namespace.
@@ -73,14 +73,14 @@ async fn of_kind(conn: &Conn, kind: InfoKind) -> Result<Vec<Link>> {
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind.clone())]),
     ];
     let action = || format!("list interfaces of type {kind:?}");
-    let answers = conn.dump(RouteNetlinkMessage::GetLink(message), action).await?;
     let is_of_kind = |message: &LinkMessage| {
         message.attributes.iter().any(|attribute| match attribute {
             LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(kind.clone())),
             _ => false,
         })
     };
-    Ok(answers.into_iter().filter_map(new_link).filter(is_of_kind).map(from_message).collect())
+    let read = |answer| new_link(answer).filter(is_of_kind).map(from_message);
+    conn.dump(RouteNetlinkMessage::GetLink(message), action, read).await
 }
 
 /// Whether a bridge keeps its MAC when ports come and go (`NET_ADDR_SET`, linux/netdevice.h). A MAC that the

@@ -39,7 +39,6 @@ pub fn removal(interface: u32, address: IpAddr) -> NetlinkRequest {
 /// `ip neigh show nud permanent proto 117`: the interface and address of every entry that this plugin added.
 pub async fn all_ours(conn: &Conn) -> Result<Vec<(u32, IpAddr)>> {
     let message = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-    let answers = conn.dump(message, || "list neighbours".into()).await?;
     let ours = |message: &NeighbourMessage| {
         message.header.state == NeighbourState::Permanent
             && message.attributes.contains(&NeighbourAttribute::Protocol(OURS))
@@ -49,15 +48,13 @@ pub async fn all_ours(conn: &Conn) -> Result<Vec<(u32, IpAddr)>> {
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::from(*ip)),
         _ => None,
     };
-    Ok(answers
-        .iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewNeighbour(message) if ours(message) => {
-                Some((message.header.ifindex, message.attributes.iter().find_map(address)?))
-            }
-            _ => None,
-        })
-        .collect())
+    let read = |answer| match answer {
+        RouteNetlinkMessage::NewNeighbour(message) if ours(&message) => {
+            Some((message.header.ifindex, message.attributes.iter().find_map(address)?))
+        }
+        _ => None,
+    };
+    conn.dump(message, || "list neighbours".into(), read).await
 }
 
 /// `ip neigh get ADDRESS dev INTERFACE`: the MAC of a permanent entry. None if there is no entry, or if the
@@ -84,7 +81,6 @@ pub async fn macs_of(conn: &Conn, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, M
         return Ok(Vec::new());
     }
     let message = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-    let answers = conn.dump(message, || "list neighbours".into()).await?;
     let pair = |answer: RouteNetlinkMessage| {
         let RouteNetlinkMessage::NewNeighbour(message) = answer else { return None };
         let (mut address, mut mac) = (None, None);
@@ -104,7 +100,7 @@ pub async fn macs_of(conn: &Conn, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, M
         }
         Some((address.filter(|address| addresses.contains(address))?, mac?))
     };
-    Ok(answers.into_iter().filter_map(pair).collect())
+    conn.dump(message, || "list neighbours".into(), pair).await
 }
 
 fn neighbour(interface: u32, address: IpAddr) -> NeighbourMessage {

@@ -49,15 +49,11 @@ pub async fn vlans(conn: &Conn) -> Result<Vec<Memberships>> {
     let mut message = LinkMessage::default();
     message.header.interface_family = AddressFamily::Bridge;
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::Brvlan]));
-    let answers =
-        conn.dump(RouteNetlinkMessage::GetLink(message), || "list VLANs of bridge ports".into()).await?;
-    Ok(answers
-        .into_iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => Some(from_message(message)),
-            _ => None,
-        })
-        .collect())
+    let read = |answer| match answer {
+        RouteNetlinkMessage::NewLink(message) => Some(from_message(message)),
+        _ => None,
+    };
+    conn.dump(RouteNetlinkMessage::GetLink(message), || "list VLANs of bridge ports".into(), read).await
 }
 
 /// The names of a bridge's ports. If sysfs shows the bridge's namespace, they come from there, which is

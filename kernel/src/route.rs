@@ -194,11 +194,12 @@ async fn list_ours(conn: &Conn, interface: Option<u32>) -> Result<Vec<HostRoute>
         message.header.address_family = family;
         message.header.protocol = OURS;
         message.attributes.extend(interface.map(RouteAttribute::Oif));
-        let answers = conn.dump(RouteNetlinkMessage::GetRoute(message), || "list routes".into()).await?;
-        routes.extend(answers.iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(message) => ours(message),
+        let read = |answer| match answer {
+            RouteNetlinkMessage::NewRoute(message) => ours(&message),
             _ => None,
-        }));
+        };
+        let message = RouteNetlinkMessage::GetRoute(message);
+        routes.extend(conn.dump(message, || "list routes".into(), read).await?);
     }
     routes.retain(|route| interface.is_none_or(|interface| route.interface == interface));
     Ok(routes)
@@ -208,7 +209,6 @@ async fn list_ours(conn: &Conn, interface: Option<u32>) -> Result<Vec<HostRoute>
 pub async fn advertised(conn: &Conn) -> Result<BTreeSet<u32>> {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet6;
-    let answers = conn.dump(RouteNetlinkMessage::GetRoute(message), || "list routes".into()).await?;
     let interface = |answer| match answer {
         RouteNetlinkMessage::NewRoute(message) if message.header.protocol == RouteProtocol::Ra => {
             message.attributes.into_iter().find_map(|attribute| match attribute {
@@ -218,7 +218,8 @@ pub async fn advertised(conn: &Conn) -> Result<BTreeSet<u32>> {
         }
         _ => None,
     };
-    Ok(answers.into_iter().filter_map(interface).collect())
+    let message = RouteNetlinkMessage::GetRoute(message);
+    Ok(conn.dump(message, || "list routes".into(), interface).await?.into_iter().collect())
 }
 
 fn ours(message: &RouteMessage) -> Option<HostRoute> {
@@ -312,8 +313,9 @@ pub async fn list(conn: &Conn) -> Result<Vec<Installed>> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
-        let answers = conn.dump(RouteNetlinkMessage::GetRoute(message), || "list routes".into()).await?;
-        routes.extend(answers.into_iter().flat_map(from_message));
+        let read = |answer| Some(from_message(answer));
+        let message = RouteNetlinkMessage::GetRoute(message);
+        routes.extend(conn.dump(message, || "list routes".into(), read).await?.into_iter().flatten());
     }
     Ok(routes)
 }

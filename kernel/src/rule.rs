@@ -14,9 +14,8 @@ pub async fn by_source(conn: &Conn) -> Result<Vec<SourceRule>> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut message = RuleMessage::default();
         message.header.family = family;
-        let answers =
-            conn.dump(RouteNetlinkMessage::GetRule(message), || "list routing rules".into()).await?;
-        rules.extend(answers.into_iter().filter_map(from_message));
+        let action = || "list routing rules".into();
+        rules.extend(conn.dump(RouteNetlinkMessage::GetRule(message), action, from_message).await?);
     }
     Ok(rules)
 }
