@@ -26,7 +26,10 @@ pub(crate) fn concerns(watched: &Watched, announcement: &Announcement) -> bool {
             // The source of host routes is an address of the interface of the default route.
             *prefix_length == 0 || *gone && *protocol == HOST_ROUTES
         }
-        Announcement::Neighbour { index, gone, .. } => *gone && is_device(watched, *index),
+        // The kernel forgets neighbours that it has learned.
+        Announcement::Neighbour { address, gone, .. } => {
+            *gone && address.is_some_and(|address| is_of_pod(watched, address))
+        }
         Announcement::Netconf { index, .. } => index.is_none_or(|index| is_device(watched, index)),
         Announcement::Nft { table, object, gone, .. } => {
             let is_own = OWN_TABLES.contains(&table.as_str());
@@ -85,6 +88,11 @@ fn has_pod(watched: &Watched, mac: MacAddr, learned: bool) -> bool {
     pods.filter(|pod| pod.is_pinned || !learned).any(|pod| pod.mac == mac)
 }
 
+fn is_of_pod(watched: &Watched, address: IpAddr) -> bool {
+    let mut pods = watched.bridges.iter().flat_map(|known| &known.pods);
+    pods.any(|pod| pod.addresses.contains(&address))
+}
+
 fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),
@@ -100,6 +108,11 @@ mod tests {
 
     use super::*;
     use crate::testing::{BR, UPLINK, announced, watched};
+
+    fn pod(mac: [u8; 6], addresses: Vec<IpAddr>) -> RecordedPort {
+        let veth = "veth0123456789a".into();
+        RecordedPort { veth, mac: MacAddr(mac), addresses, vlan: None, pod: None, is_pinned: true }
+    }
 
     fn nft(table: &str, object: NftObject, gone: bool) -> Announcement {
         Announcement::Nft { family: 7, table: table.into(), object, gone, port: 1 }
@@ -125,14 +138,7 @@ mod tests {
         let concerns = |is_pinned, learned| {
             let mut watched = watched();
             let mac = MacAddr([2, 0, 0, 0, 0, 1]);
-            watched.bridges[0].pods.push(RecordedPort {
-                veth: "veth0123456789a".into(),
-                mac,
-                addresses: Vec::new(),
-                vlan: None,
-                pod: None,
-                is_pinned,
-            });
+            watched.bridges[0].pods.push(RecordedPort { is_pinned, ..pod(mac.0, Vec::new()) });
             let of =
                 |mac| Announcement::Fdb { index: 9, master: Some(BR), mac, vlan: None, learned, gone: true };
             assert!(!super::concerns(&watched, &of(MacAddr([2, 0, 0, 0, 0, 2]))));
@@ -156,7 +162,7 @@ mod tests {
 
     #[test]
     fn of_routes_and_neighbours_the_loss_of_ours_concerns() {
-        let watched = watched();
+        let mut watched = watched();
         let route = |protocol, gone| Announcement::Route {
             family: Family::V4,
             prefix_length: 32,
@@ -175,9 +181,12 @@ mod tests {
             gone,
         };
         assert!([true, false].iter().all(|gone| concerns(&watched, &default(*gone))));
-        let neighbour = |index| Announcement::Neighbour { index, address: None, mac: None, gone: true };
-        assert!(concerns(&watched, &neighbour(BR)));
-        assert!(!concerns(&watched, &neighbour(88)));
+        let address = IpAddr::from([10, 0, 0, 7]);
+        let neighbour =
+            || Announcement::Neighbour { index: BR, address: Some(address), mac: None, gone: true };
+        assert!(!concerns(&watched, &neighbour()), "a learned neighbour is forgotten");
+        watched.bridges[0].pods.push(pod([2, 0, 0, 0, 0, 1], vec![address]));
+        assert!(concerns(&watched, &neighbour()));
         assert!(concerns(&watched, &Announcement::Lost(Subsystem::Route)));
     }
 }

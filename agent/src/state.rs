@@ -16,9 +16,11 @@ use crate::report::Report;
 
 /// The pause between an announcement and the pass: a program makes several changes at once.
 const SETTLE: Duration = Duration::from_millis(50);
-/// A pass is followed by a pause of this many times its length, so that passes take a tenth of a CPU at most,
-/// however much is announced.
-const REST: u32 = 9;
+/// In the long run a pass is paid with this many times its length, so that passes take a tenth of a CPU at
+/// most, however much is announced.
+const PRICE: u32 = 10;
+/// How much may be owed when a pass begins. So a change that follows a pass is not restored late.
+const CREDIT: Duration = Duration::from_secs(10);
 /// The time to the next pass if nothing is announced, for what the kernel does not announce. Nodes that
 /// started together spread over a tenth of it.
 const FULL_LOOK: Duration = Duration::from_secs(60);
@@ -59,8 +61,8 @@ pub(crate) struct State {
     paths: Paths,
     /// When the next pass begins, at the latest.
     due: Time,
-    /// The earliest time for a pass: the last one needs its rest.
-    rested: Time,
+    /// When all passes so far are paid.
+    paid: Time,
     /// A pass is being made.
     looking: bool,
     /// Something of interest changed in nf_tables, and the end of the transaction has not been announced yet.
@@ -80,7 +82,7 @@ impl State {
             attempts: Attempts::default(),
             paths: Paths::default(),
             due: Time::ZERO,
-            rested: Time::ZERO,
+            paid: Time::ZERO,
             looking: false,
             rules_changed: false,
             culprit: None,
@@ -96,7 +98,7 @@ impl State {
     /// When [`Event::Time`] is due.
     pub(crate) fn wakes_at(&self) -> Time {
         // A pass wakes the agent when it ends.
-        if self.looking { self.rested.max(self.due) + FULL_LOOK } else { self.due.max(self.rested) }
+        if self.looking { self.next() + FULL_LOOK } else { self.next() }
     }
 
     /// Takes an event in, and returns what to do.
@@ -106,12 +108,17 @@ impl State {
             Event::Looked(looked) => self.looked(now, looked),
             Event::Time => Vec::new(),
         };
-        if !self.looking && now >= self.due.max(self.rested) {
+        if !self.looking && now >= self.next() {
             self.looking = true;
             self.due = now + FULL_LOOK;
             actions.push(Action::Look(self.attempts.blocked(now)));
         }
         actions
+    }
+
+    /// When the next pass may begin.
+    fn next(&self) -> Time {
+        self.due.max(self.paid.saturating_sub(CREDIT))
     }
 
     fn announced(&mut self, now: Time, announcement: &Announcement) -> Vec<Action> {
@@ -140,8 +147,8 @@ impl State {
 
     fn looked(&mut self, now: Time, looked: Looked) -> Vec<Action> {
         self.looking = false;
-        let is_first = self.rested == Time::ZERO;
-        self.rested = now + looked.took * REST;
+        let is_first = self.paid == Time::ZERO;
+        self.paid = self.paid.max(now.saturating_sub(looked.took)) + looked.took * PRICE;
         if let Some(watched) = looked.watched {
             self.watched = watched;
         }

@@ -59,16 +59,20 @@ fn changes_of_the_plugin_and_of_the_agent_lead_to_none() {
 }
 
 #[test]
-fn what_happens_during_a_pass_leads_to_another_after_a_rest() {
+fn what_happens_during_a_pass_leads_to_another_at_once_and_many_passes_to_a_rest() {
     let mut state = settled();
-    state.step(at(5000), Event::Announced(Announcement::Lost(Subsystem::Route)));
-    assert_eq!(state.step(at(5050), Event::Time), [Action::Look(BTreeSet::new())]);
-    state.step(at(5060), Event::Announced(Announcement::Lost(Subsystem::Route)));
-    assert!(state.step(at(5110), Event::Time).is_empty());
-    let slow = Looked { took: at(100), ..Looked::default() };
-    assert!(state.step(at(5150), Event::Looked(slow)).is_empty());
-    assert_eq!(state.wakes_at(), at(6050));
-    assert_eq!(state.step(at(6050), Event::Time), [Action::Look(BTreeSet::new())]);
+    let lost = || Event::Announced(Announcement::Lost(Subsystem::Route));
+    let slow = || Event::Looked(Looked { took: at(1000), ..Looked::default() });
+    state.step(at(50_000), lost());
+    assert_eq!(state.step(at(50_050), Event::Time), [Action::Look(BTreeSet::new())]);
+    state.step(at(50_060), lost());
+    assert!(state.step(at(50_110), Event::Time).is_empty());
+    // The second pass begins as soon as the first has ended. It must be paid before the third.
+    assert_eq!(state.step(at(51_050), slow()), [Action::Look(BTreeSet::new())]);
+    state.step(at(51_060), lost());
+    assert!(state.step(at(52_050), slow()).is_empty());
+    assert_eq!(state.wakes_at(), at(60_050));
+    assert_eq!(state.step(at(60_050), Event::Time), [Action::Look(BTreeSet::new())]);
 }
 
 #[test]
