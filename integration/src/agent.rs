@@ -59,6 +59,11 @@ impl Agent {
         agent
     }
 
+    /// Starts an agent with the words of a line, and does not wait.
+    pub fn begin(ctl: &Ctl<'_>, line: &str) -> Agent {
+        Agent::spawn(ctl, ctl.command(&format!("agent {line}")))
+    }
+
     /// What it has reported so far.
     pub fn reports(&self) -> String {
         fs::read_to_string(&self.log).expect("the log of ours can be read")
@@ -75,6 +80,30 @@ impl Agent {
     #[track_caller]
     pub fn await_first_look(&self) {
         self.await_report(FIRST_LOOK);
+    }
+
+    /// Whether it has looked at the node once.
+    pub fn has_looked(&self) -> bool {
+        self.reports().contains(FIRST_LOOK)
+    }
+
+    /// A size of `/proc/PID/status` in KiB, such as `VmRSS`.
+    pub fn memory(&self, key: &str) -> f64 {
+        let size = self.status(key);
+        size.split_whitespace().next().and_then(|size| size.parse().ok()).expect("a size in KiB")
+    }
+
+    /// The time that its threads have had a CPU.
+    pub fn cpu(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the agent runs");
+        let time = |task: fs::DirEntry| {
+            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            text.split_whitespace()
+                .next()
+                .and_then(|nanos| nanos.parse().ok())
+                .map_or(Duration::ZERO, Duration::from_nanos)
+        };
+        tasks.flatten().map(time).sum()
     }
 
     /// Its process, or the one that traces it.

@@ -47,6 +47,7 @@
 )]
 
 mod agent;
+mod announcements;
 mod capture;
 mod client;
 mod ctl;
@@ -74,6 +75,7 @@ mod snapshot;
 mod wait;
 
 pub use agent::Agent;
+pub use announcements::Announcements;
 pub use capture::{Capture, Frame, arp_announcement, frame_from};
 pub use client::Client;
 pub use ctl::{Ctl, Finding};

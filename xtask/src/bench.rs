@@ -14,6 +14,8 @@ pub(crate) enum Instead {
     Ipam,
     /// NAT mode with two host ports a pod, with 0 and 250 pods there, and a connection to a host port
     Paths,
+    /// What the agent costs on a node with 250 pods, and how soon it restores rules
+    Agent,
 }
 
 /// Runs the verb.
@@ -22,6 +24,7 @@ pub(crate) fn main(instead: Option<&Instead>) -> Result<ExitCode> {
         None => "bench",
         Some(Instead::Ipam) => "bench_ipam",
         Some(Instead::Paths) => "bench_paths",
+        Some(Instead::Agent) => "bench_agent",
     };
     provision::install_programs(false)?;
     let product = installed(&product::ready()?)?;
