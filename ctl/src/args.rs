@@ -134,9 +134,9 @@ pub(crate) struct Uninstall {
     pub(crate) output: Output,
 }
 
-/// The network lists that `status` and `doctor` inspect, and the output format.
-#[derive(Debug, Args)]
-pub(crate) struct Inspect {
+/// The network lists that a verb inspects.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Lists {
     /// A network list outside the directories of the runtimes (repeatable)
     #[arg(long, value_name = "FILE", value_parser = absolute)]
     pub(crate) network: Vec<PathBuf>,
@@ -144,6 +144,13 @@ pub(crate) struct Inspect {
     /// /etc/cni/net.d]
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub(crate) conf_dir: Option<PathBuf>,
+}
+
+/// What `status` and `doctor` inspect, and the output format.
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    pub(crate) lists: Lists,
     /// Output format
     #[arg(short, long, value_enum, default_value_t, display_order = 100)]
     pub(crate) output: Output,
@@ -151,10 +158,64 @@ pub(crate) struct Inspect {
 
 /// Show the node on one screen: bonds, VLANs, bridges, pods with their addresses, and the usage of each
 /// range. Without root it shows less, says so, and fails.
+///
+/// With --watch, the screen is live: q or Ctrl-C ends it, and arrows, PgUp and PgDn scroll. It also shows the
+/// agent's last reports. If stdin or stdout is no terminal, the text is printed again whenever something has
+/// changed; with -o json, each time as one line.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     #[command(flatten)]
     pub(crate) inspect: Inspect,
+    /// Keep showing the node until q or Ctrl-C
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Look at the node every so many seconds
+    #[arg(short = 'n', long, value_name = "SECONDS", default_value_t = 2, requires = "watch",
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) interval: u64,
+    /// The colours of the screen. With auto, NO_COLOR in the environment switches them off
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, requires = "watch")]
+    pub(crate) color: Colour,
+}
+
+/// When a screen has colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// Draw the data path of the node, from the NICs to the pods.
+///
+/// A line is an interface, below the one that its packets come from, with the state of each: bond mode and
+/// active member, VLANs, MTU, carrier, and the pods' addresses. Bridges without an uplink are below the
+/// interface with the default route, by which their pods leave the node.
+#[derive(Debug, Args)]
+pub(crate) struct Topology {
+    #[command(flatten)]
+    pub(crate) lists: Lists,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t, display_order = 100)]
+    pub(crate) output: Picture,
+    /// Draw the lines of text with ASCII characters, as without a locale in UTF-8
+    #[arg(long)]
+    pub(crate) ascii: bool,
+}
+
+/// The output format of `topology`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Picture {
+    /// A tree to read.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+    /// A picture for a browser.
+    Svg,
+    /// A graph for the programs of Graphviz.
+    Dot,
 }
 
 /// Check the node, and print the command that fixes each problem.

@@ -7,6 +7,8 @@ pub(crate) struct BondState {
     pub(crate) mii_interval: u32,
     /// The same for ARP monitoring.
     pub(crate) arp_interval: u32,
+    /// In active-backup mode: the member that sends.
+    pub(crate) active: Option<String>,
     /// In LACP mode: the switch's MAC, the partner of the active members; zeros without a partner.
     pub(crate) partner: Option<String>,
     /// In LACP mode: the ID of the active aggregator.
@@ -50,6 +52,7 @@ impl BondState {
         BondState {
             mii_interval: number("MII Polling Interval (ms):"),
             arp_interval: number("ARP Polling Interval (ms):"),
+            active: value(head, "Currently Active Slave:").map(str::to_owned),
             partner: value(head, "Partner Mac Address:").map(str::to_owned),
             aggregator: value(head, "Aggregator ID:").map(str::to_owned),
             members: members.collect(),
@@ -59,6 +62,20 @@ impl BondState {
     /// The members whose link is up.
     pub(crate) fn ready(&self) -> impl Iterator<Item = &BondMember> {
         self.members.iter().filter(|member| member.up)
+    }
+
+    /// What a member does in the bond, in one word or two.
+    pub(crate) fn role(&self, member: &BondMember) -> &'static str {
+        let is_active = match &self.active {
+            Some(active) => *active == member.name,
+            None => self.aggregator.is_none() || self.aggregator == member.aggregator,
+        };
+        match (member.up, is_active) {
+            (false, _) => "down",
+            (true, true) => "active",
+            (true, false) if self.active.is_some() => "backup",
+            (true, false) => "not aggregated",
+        }
     }
 
     /// Whether LACP has no partner.
@@ -85,6 +102,7 @@ impl BondState {
         BondState {
             mii_interval: 100,
             arp_interval: 0,
+            active: None,
             partner: Some("02:00:00:00:00:07".into()),
             aggregator: Some("1".into()),
             members: vec![member("nic0"), member("nic1")],
@@ -112,6 +130,13 @@ mod tests {
             (bond.members[1].speed.as_str(), bond.members[1].aggregator.as_deref()),
             ("Unknown", Some("2"))
         );
+        let roles: Vec<&str> = bond.members.iter().map(|member| bond.role(member)).collect();
+        assert_eq!(roles, ["active", "down"]);
+        let backup =
+            TEXT.replace("down", "up").replace("MII Polling", "Currently Active Slave: nic1\nMII Polling");
+        let bond = BondState::parse(&backup);
+        let roles: Vec<&str> = bond.members.iter().map(|member| bond.role(member)).collect();
+        assert_eq!(roles, ["backup", "active"]);
         assert!(BondState::parse(&TEXT.replace("02:00:00:00:00:07", NO_PARTNER)).lacks_partner());
         assert_eq!(BondState::parse("Bonding Mode: x\n"), BondState::default());
     }

@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use crate::args::{Agent, Doctor, Install, Repair, Status, Uninstall};
+use crate::args::{Agent, Doctor, Install, Repair, Status, Topology, Uninstall};
 use crate::denial::effective_user;
 use crate::output::{OutputWriter, is_output_error, report};
-use crate::{agent, doctor, install, repair, status, uninstall};
+use crate::{agent, doctor, install, repair, status, topology, uninstall};
 
 /// Exit codes.
 const FAILED: u8 = 1;
@@ -27,6 +27,7 @@ enum Verb {
     Install(Box<Install>),
     Uninstall(Uninstall),
     Status(Status),
+    Topology(Topology),
     Doctor(Doctor),
     Repair(Repair),
     Agent(Agent),
@@ -35,7 +36,7 @@ enum Verb {
 impl Verb {
     /// Whether it changes nothing. Without root it then shows what it can see.
     fn only_looks(&self) -> bool {
-        matches!(self, Verb::Status(_) | Verb::Doctor(_))
+        matches!(self, Verb::Status(_) | Verb::Topology(_) | Verb::Doctor(_))
     }
 
     /// What a user other than root is told.
@@ -46,6 +47,7 @@ impl Verb {
             Verb::Repair(_) => ("repair", "nothing was changed"),
             Verb::Agent(_) => ("agent", "nothing was changed"),
             Verb::Status(_) => ("status", "what follows is incomplete"),
+            Verb::Topology(_) => ("topology", "what follows is incomplete"),
             Verb::Doctor(_) => ("doctor", "what follows is incomplete, and may be wrong"),
         };
         format!("vlan-bridgectl: {name} needs root, and runs as user {user}: {effect}")
@@ -82,6 +84,7 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
         Verb::Install(call) => install::run(call, out).map(|()| true),
         Verb::Uninstall(call) => uninstall::run(call, out).map(|()| true),
         Verb::Status(call) => status::run(call, out).map(|()| true),
+        Verb::Topology(call) => topology::run(call, out).map(|()| true),
         Verb::Doctor(call) => doctor::run(call, out),
         Verb::Repair(call) => repair::run(call, out),
         Verb::Agent(call) => agent::run(call, out).map(|()| true),
@@ -116,6 +119,7 @@ mod tests {
             ("uninstall", false, "uninstall needs root, and runs as user 7: nothing was changed"),
             ("repair", false, "repair needs root, and runs as user 7: nothing was changed"),
             ("agent", false, "agent needs root, and runs as user 7: nothing was changed"),
+            ("topology", true, "topology needs root, and runs as user 7: what follows is incomplete"),
             ("status", true, "status needs root, and runs as user 7: what follows is incomplete"),
             (
                 "doctor",
@@ -139,13 +143,14 @@ mod tests {
         assert_eq!([bin_dir, conf_dir, call.from], [(); 3].map(|()| expected.clone()));
         let line = "vlan-bridgectl doctor --bin-dir some/dir --conf-dir some/dir --network some/dir";
         let Verb::Doctor(Doctor { inspect, bin_dir, .. }) = parse(line).unwrap() else { panic!("no doctor") };
-        let network = inspect.network.first().cloned();
-        assert_eq!([bin_dir, inspect.conf_dir, network], [(); 3].map(|()| expected.clone()));
-        let Verb::Status(Status { inspect }) = parse("vlan-bridgectl status --conf-dir some/dir").unwrap()
+        let network = inspect.lists.network.first().cloned();
+        assert_eq!([bin_dir, inspect.lists.conf_dir, network], [(); 3].map(|()| expected.clone()));
+        let Verb::Status(Status { inspect, .. }) =
+            parse("vlan-bridgectl status --conf-dir some/dir").unwrap()
         else {
             panic!("no status")
         };
-        assert_eq!(inspect.conf_dir, expected);
+        assert_eq!(inspect.lists.conf_dir, expected);
         assert!(Cli::try_parse_from(["vlan-bridgectl", "install", "--bin-dir", ""]).is_err());
     }
 }

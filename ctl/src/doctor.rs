@@ -67,8 +67,7 @@ pub(crate) fn failures(facts: &Facts) -> Vec<Finding> {
 
 /// Runs the verb. Returns false if a check fails.
 pub(crate) fn run(args: &Doctor, out: &mut dyn Write) -> Result<bool> {
-    let mut facts =
-        observe::gather(args.inspect.conf_dir.as_deref(), args.bin_dir.as_deref(), &args.inspect.network)?;
+    let mut facts = observe::gather(&args.inspect.lists, args.bin_dir.as_deref())?;
     if !args.no_probe {
         observe::probe(&mut facts);
     }

@@ -11,6 +11,8 @@ use cni_conf::uplink::UplinkPort;
 use kernel::ask::{Answers, Vantage};
 use kernel::link::{Address, Installed, Kind, Link, SourceRule};
 use kernel::nft::ReversePathFilter;
+use kernel::port::Memberships;
+use serde_json::Value;
 use vlan_bridge::host_access::Missing;
 use vlan_bridge::nat::BridgedDrop;
 use vlan_bridge::ownership::is_attachment;
@@ -34,6 +36,8 @@ pub(crate) struct Facts {
     pub(crate) addresses: Vec<Address>,
     pub(crate) routes: Vec<Installed>,
     pub(crate) rules: Vec<SourceRule>,
+    /// The VLANs of bridge ports.
+    pub(crate) port_vlans: Vec<Memberships>,
     /// By the bond's name.
     pub(crate) bonds: BTreeMap<String, BondState>,
     pub(crate) sysctls: Sysctls,
@@ -148,6 +152,8 @@ pub(crate) struct NetworkState {
     /// The file of its list.
     pub(crate) path: PathBuf,
     pub(crate) leases: Leases,
+    /// Its entry of the list.
+    pub(crate) entry: Value,
     /// The answer of the plugin to STATUS; none if there is no plugin.
     pub(crate) status: Option<Result<(), String>>,
     /// The result of probing; none if the network was not probed.
@@ -363,4 +369,13 @@ impl Facts {
 /// Whether a link is a bond.
 pub(crate) fn is_bond(link: &Link) -> bool {
     matches!(link.kind, Kind::Bond(_))
+}
+
+/// Whether frames pass an interface, in words.
+pub(crate) fn state(link: &Link) -> &'static str {
+    match (link.up, link.carrier) {
+        (false, _) => "down",
+        (true, false) => "no carrier",
+        (true, true) => "up",
+    }
 }

@@ -21,9 +21,11 @@ mod node;
 mod observe;
 mod output;
 mod plugin;
+mod pods;
 mod repair;
 mod runtimes;
 mod status;
+mod topology;
 mod uninstall;
 
 use std::process::ExitCode;

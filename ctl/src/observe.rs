@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ::kernel::ask::{self, Answers};
-use ::kernel::{Conn, addr, link, route, rule};
+use ::kernel::{Conn, addr, link, port, route, rule};
 use anyhow::Result;
 use cni_conf::cni::version::Version;
 use cni_conf::family::Family;
@@ -22,9 +22,11 @@ use serde_json::Value;
 use vlan_bridge::is_executable;
 use vlan_bridge::ownership::attachment_of;
 use vlan_bridge::ports::{self, AttachmentId};
+use vlan_bridge::record::{NatRecord, Records};
 use vlan_bridge_agent::AgentState;
 use vlan_bridge_ipam::store::{Store, StoreError};
 
+use crate::args::Lists;
 use crate::bond::BondState;
 use crate::facts::{Facts, Leases, NetworkState, Plugin, ProbeResult, is_bond};
 use crate::install::agent;
@@ -37,38 +39,55 @@ use crate::{definitions, files, node, output, plugin, runtimes};
 /// How many addresses of a range are probed at most.
 const MAX_PER_RANGE: u128 = 256;
 
-/// Gathers everything except the answers to probes: from these directories, else from those of the runtimes
-/// and of install. `extra` are lists outside these directories.
+/// Where lists and plugins are.
+#[derive(Debug)]
+pub(crate) struct Places {
+    runtimes: Vec<Runtime>,
+    /// Why the runtimes are unknown.
+    pub(crate) unclear_runtime: Option<String>,
+    bin_dirs: Vec<PathBuf>,
+    conf_dirs: Vec<PathBuf>,
+}
+
+impl Places {
+    /// Finds them: these directories, else those of the runtimes and of install.
+    pub(crate) fn find(conf_dir: Option<&Path>, bin_dir: Option<&Path>) -> Places {
+        let (runtimes, unclear_runtime) = match runtimes::find(None) {
+            Ok(runtimes) => (runtimes, None),
+            Err(why) => (Vec::new(), Some(format!("{why:#}"))),
+        };
+        let installed = installed();
+        let bin_dirs = match bin_dir {
+            Some(dir) => vec![dir.to_owned()],
+            None => search_dirs(&runtimes, runtimes::bin_dirs, &installed.binaries),
+        };
+        let conf_dirs = match conf_dir {
+            Some(dir) => vec![dir.to_owned()],
+            None => search_dirs(&runtimes, runtimes::conf_dirs, &installed.lists),
+        };
+        Places { runtimes, unclear_runtime, bin_dirs, conf_dirs }
+    }
+}
+
+/// Gathers everything except the answers to probes.
 ///
 /// # Errors
 /// If something cannot be read at all. Wrong configuration is a fact, not an error.
-pub(crate) fn gather(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[PathBuf]) -> Result<Facts> {
-    let mut facts = node::runtime()?.block_on(interfaces())?;
-    match runtimes::find(None) {
-        Ok(runtimes) => facts.runtimes = runtimes,
-        Err(why) => facts.unclear_runtime = Some(format!("{why:#}")),
-    }
-    let installed = installed();
+pub(crate) fn gather(lists: &Lists, bin_dir: Option<&Path>) -> Result<Facts> {
+    let mut places = Places::find(lists.conf_dir.as_deref(), bin_dir);
+    let mut facts = what_is_shown(&places, &lists.network)?;
+    node::runtime()?.block_on(addresses_and_routes(&mut facts))?;
+    facts.runtimes = std::mem::take(&mut places.runtimes);
+    facts.bin_dirs = places.bin_dirs;
     let has_loopback = |dir: &PathBuf| is_executable(&dir.join("loopback"));
     let lacks = |runtime: &&Runtime| runtime.needs_loopback && !runtime.bin_dirs.iter().any(has_loopback);
     facts.without_loopback = facts.runtimes.iter().filter(lacks).map(|runtime| runtime.name).collect();
-    facts.bin_dirs = match bin_dir {
-        Some(dir) => vec![dir.to_owned()],
-        None => search_dirs(&facts, runtimes::bin_dirs, &installed.binaries),
-    };
-    let folders = match conf_dir {
-        Some(dir) => vec![dir.to_owned()],
-        None => search_dirs(&facts, runtimes::conf_dirs, &installed.lists),
-    };
     for folder in [manifest::uninstalled_dir(), manifest::backup_dir()] {
         facts.kept.extend(files::names(&folder)?.iter().map(|name| folder.join(name)));
     }
-    for folder in folders {
-        let found = lists::in_folder(&folder)?;
-        facts.folders.push((folder, found));
+    for network in &mut facts.networks {
+        network.status = status(&facts.bin_dirs, &network.entry);
     }
-    networks(&mut facts, extra)?;
-    facts.unlisted = unlisted(&facts);
     facts.plugins = plugins(&facts);
     facts.definitions = definitions::find()?;
     facts.drivers = kernel::drivers(&facts.links);
@@ -76,11 +95,40 @@ pub(crate) fn gather(conf_dir: Option<&Path>, bin_dir: Option<&Path>, extra: &[P
     facts.sysctls = kernel::sysctls(&facts.links);
     facts.rp_filtered = kernel::rp_filtered();
     facts.neighbours = Family::BOTH.into_iter().filter_map(kernel::neighbours).collect();
-    facts.agent = AgentState::of_this_node().map_err(|why| why.to_string()).transpose();
     facts.has_agent_unit = agent::is_installed();
     filter::packet_filter(&mut facts)?;
     facts.without_veth = without_veth(&facts)?;
     facts.missing_routes = node::runtime()?.block_on(host_routes::missing(&facts))?;
+    Ok(facts)
+}
+
+/// Gathers what `status` shows. It starts no program, and asks the kernel only for interfaces, so it can be
+/// called again and again. `extra` are lists outside the directories.
+///
+/// # Errors
+/// As [`gather`].
+pub(crate) fn what_is_shown(places: &Places, extra: &[PathBuf]) -> Result<Facts> {
+    let mut facts = node::runtime()?.block_on(interfaces())?;
+    facts.unclear_runtime.clone_from(&places.unclear_runtime);
+    for folder in &places.conf_dirs {
+        facts.folders.push((folder.clone(), lists::in_folder(folder)?));
+    }
+    networks(&mut facts, extra)?;
+    facts.unlisted = unlisted(&facts);
+    let records = Records::<NatRecord>::of_this_node()?;
+    let veths: Vec<String> = facts.attachments().map(|link| link.name.clone()).collect();
+    facts.records = veths.into_iter().filter_map(|veth| Some((veth.clone(), records.read(&veth)?))).collect();
+    facts.agent = AgentState::of_this_node().map_err(|why| why.to_string()).transpose();
+    Ok(facts)
+}
+
+/// Gathers what `topology` draws.
+///
+/// # Errors
+/// As [`gather`].
+pub(crate) fn data_path(lists: &Lists) -> Result<Facts> {
+    let mut facts = what_is_shown(&Places::find(lists.conf_dir.as_deref(), None), &lists.network)?;
+    node::runtime()?.block_on(addresses_and_routes(&mut facts))?;
     Ok(facts)
 }
 
@@ -94,13 +142,13 @@ fn installed() -> Manifest {
 
 /// The directories of the runtimes, and those that install used. Without a known runtime, only the latter.
 fn search_dirs(
-    facts: &Facts,
+    runtimes: &[Runtime],
     of_runtimes: fn(&[Runtime]) -> Vec<PathBuf>,
     installed: &[PathBuf],
 ) -> Vec<PathBuf> {
     let given: BTreeSet<&Path> = installed.iter().filter_map(|path| path.parent()).collect();
-    let mut dirs = of_runtimes(&facts.runtimes);
-    if facts.list_readers().next().is_none() && !given.is_empty() {
+    let mut dirs = of_runtimes(runtimes);
+    if runtimes::list_readers(runtimes).next().is_none() && !given.is_empty() {
         dirs.clear();
     }
     let others: Vec<&Path> =
@@ -120,13 +168,19 @@ async fn interfaces() -> Result<Facts> {
     }
     Ok(Facts {
         now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-        addresses: addr::all(&conn).await?,
-        routes: route::list(&conn).await?,
-        rules: rule::by_source(&conn).await?,
         links,
         bonds,
         ..Facts::default()
     })
+}
+
+async fn addresses_and_routes(facts: &mut Facts) -> Result<()> {
+    let conn = Conn::open()?;
+    facts.addresses = addr::all(&conn).await?;
+    facts.routes = route::list(&conn).await?;
+    facts.rules = rule::by_source(&conn).await?;
+    facts.port_vlans = port::vlans(&conn).await?;
+    Ok(())
 }
 
 fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
@@ -153,8 +207,8 @@ fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
             Err(why) => facts.refused.push((path, format!("{why:#}"))),
             Ok(checked) => facts.networks.extend(checked.into_iter().zip(lists::entries(&content)).map(
                 |(config, entry)| {
-                    let (leases, status) = (leases(&config), status(&facts.bin_dirs, entry));
-                    NetworkState { leases, config, path: path.clone(), status, probe: None }
+                    let (leases, path) = (leases(&config), path.clone());
+                    NetworkState { leases, config, path, entry, status: None, probe: None }
                 },
             )),
         }
@@ -164,7 +218,8 @@ fn networks(facts: &mut Facts, extra: &[PathBuf]) -> Result<()> {
 }
 
 /// STATUS exists since 1.1.0, so the entry is passed with that version.
-fn status(bin_dirs: &[PathBuf], mut entry: Value) -> Option<Result<(), String>> {
+fn status(bin_dirs: &[PathBuf], entry: &Value) -> Option<Result<(), String>> {
+    let mut entry = entry.clone();
     entry["cniVersion"] = Version::V1_1_0.as_str().into();
     let plugin = bin_dirs.iter().map(|dir| dir.join(PLUGIN_TYPE)).find(|path| is_executable(path))?;
     Some(plugin::call(&plugin, "STATUS", &entry, None).map_err(|why| format!("{why:#}")))

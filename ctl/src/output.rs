@@ -53,6 +53,13 @@ pub(crate) fn report(text: &str) {
     let _ = writeln!(io::stderr(), "{}", lines.join("\n"));
 }
 
+/// Whether the locale is one in UTF-8 (locale(7)).
+pub(crate) fn has_utf8() -> bool {
+    let values = ["LC_ALL", "LC_CTYPE", "LANG"].iter().filter_map(|name| std::env::var(name).ok());
+    let locale = values.into_iter().find(|value| !value.is_empty()).unwrap_or_default().to_lowercase();
+    locale.ends_with("utf-8") || locale.ends_with("utf8")
+}
+
 /// A string as a part of one line. Names come from runtimes and other programs, and a terminal would obey the
 /// control characters in them, or show the line in another order. They become escapes, which JSON has too.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {

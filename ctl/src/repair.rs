@@ -9,7 +9,7 @@ use serde_json::json;
 use vlan_bridge::repairs::Repairs;
 use vlan_bridge::{boundary, features};
 
-use crate::args::{Output, Repair};
+use crate::args::{Lists, Output, Repair};
 use crate::facts::Facts;
 use crate::{doctor, node, observe, output};
 
@@ -22,13 +22,13 @@ pub(crate) fn run(args: &Repair, out: &mut dyn Write) -> Result<bool> {
         repairs.restored.iter().map(|(subject, what)| format!("{subject}: {what}")).collect();
     let mut failed: Vec<String> =
         repairs.failed.iter().map(|(subject, error)| format!("{subject}: not restored: {error}")).collect();
-    let mut facts = observe::gather(None, None, &[])?;
+    let mut facts = observe::gather(&Lists::default(), None)?;
     if !facts.open_uplinks.is_empty() {
         match runtime.block_on(close_uplinks(&facts)) {
             Ok(closed) => repaired.extend(closed),
             Err(error) => failed.push(error.to_string()),
         }
-        facts = observe::gather(None, None, &[])?;
+        facts = observe::gather(&Lists::default(), None)?;
     }
     failed.iter().for_each(|error| output::report(&format!("vlan-bridgectl: {error}")));
     let left: Vec<doctor::Finding> = doctor::failures(&facts);

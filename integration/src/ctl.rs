@@ -58,6 +58,11 @@ impl<'a> Ctl<'a> {
         Ctl { node, root }
     }
 
+    /// The node.
+    pub fn node(&self) -> &Node {
+        self.node
+    }
+
     /// The path of a node's file in the machine's file system.
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.path().join(path.trim_start_matches('/'))

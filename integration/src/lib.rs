@@ -18,6 +18,7 @@
 //! | `vlan-bridgectl` on a node with files of its own | [`Ctl`] |
 //! | frames on an interface, tags included | [`Capture`] |
 //! | a TCP or UDP exchange, and the address that the server saw | [`Server`], [`ask`], [`Namespace::asks`] |
+//! | a program in a terminal of its own, and what it shows | [`TerminalProgram`], [`TerminalScreen`] |
 //! | proof that nothing was touched or left | [`Snapshot`] |
 //! | a program killed at one of its system calls | [`run_killed_at`] |
 //! | to remove kernel modules while no other test needs them | [`ModulesTaken`] |
@@ -70,8 +71,10 @@ mod programs;
 mod result;
 mod runtime;
 mod scratch;
+mod screen;
 mod site;
 mod snapshot;
+mod terminal;
 mod wait;
 
 pub use agent::Agent;
@@ -96,6 +99,8 @@ pub use programs::{client, kubernetes, old_iptables, peer, peers, plugin, produc
 pub use result::{AddResult, Interface, Ip, Route};
 pub use runtime::{Containerd, Cri, Host, IMAGE, Podman, Port, Release, Sandbox, User, greets};
 pub use scratch::Scratch;
+pub use screen::TerminalScreen;
 pub use site::Site;
 pub use snapshot::Snapshot;
+pub use terminal::TerminalProgram;
 pub use wait::{pause, poll};

@@ -35,6 +35,7 @@ pub mod route;
 pub mod rule;
 pub mod signals;
 pub mod sysctl;
+pub mod terminal;
 mod watch;
 
 pub use batch::NetlinkRequest;

@@ -65,6 +65,11 @@ pub fn tool_main(tool: CommandLine) -> ExitCode {
     run_command_line(tool, &arguments())
 }
 
+/// Stdout, for a tool that draws on a terminal. A plugin prints one document, and nothing by this.
+pub fn terminal_output() -> io::Stdout {
+    io::stdout()
+}
+
 /// The command-line arguments without the program's name.
 fn arguments() -> Vec<String> {
     env::args_os().skip(1).map(|word| word.to_string_lossy().into()).collect()

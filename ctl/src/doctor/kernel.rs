@@ -166,8 +166,14 @@ mod tests {
         let list = json!({"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "vlan-bridge", "bridge": "br136",
             "uplink": {"master": "bond0", "vlan": 136}}]});
         let config = crate::lists::check(&list).unwrap().remove(0);
-        let network =
-            NetworkState { config, path: "n".into(), leases: Leases::default(), status: None, probe: None };
+        let network = NetworkState {
+            config,
+            path: "n".into(),
+            leases: Leases::default(),
+            entry: list,
+            status: None,
+            probe: None,
+        };
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         let mut facts = Facts { networks: vec![network], ..Facts::default() };
         let mut judge = |built_in: &[&str], loadable: Option<&[&str]>| {

@@ -47,7 +47,7 @@ fn network(list: &Value) -> NetworkState {
     let config = network_lists::check(list).unwrap().remove(0);
     let usage = Usage { range: "a range".into(), used: 1, cooling: 0, quarantined: 0, total: 16 };
     let leases = Leases { usage: vec![usage], ..Leases::default() };
-    NetworkState { config, path: LIST.into(), leases, status: Some(Ok(())), probe: None }
+    NetworkState { config, path: LIST.into(), entry: Value::Null, leases, status: Some(Ok(())), probe: None }
 }
 
 fn link(index: u32, name: &str, kind: Kind) -> Link {

@@ -12,7 +12,6 @@ use kernel::nft::{HookPoint, TableFamily};
 use vlan_bridge::boundary;
 use vlan_bridge::guard::{self, GuardTable};
 use vlan_bridge::nat::{self, BridgedDrop, Nat};
-use vlan_bridge::record::{NatRecord, Records};
 
 use crate::facts::{Facts, ForwardChain, Legacy};
 
@@ -22,9 +21,6 @@ pub(super) fn packet_filter(facts: &mut Facts) -> Result<()> {
     if facts.filter_denied.is_some() {
         return Ok(());
     }
-    let records = Records::<NatRecord>::of_this_node()?;
-    let veths: Vec<String> = facts.attachments().map(|link| link.name.clone()).collect();
-    facts.records = veths.into_iter().filter_map(|veth| Some((veth.clone(), records.read(&veth)?))).collect();
     for veth in facts.records.keys() {
         let broken = nat::difference(veth, true).unwrap_or_else(|error| Some(error.to_string()));
         facts.broken_rules.extend(broken.map(|what| (veth.clone(), what)));

@@ -27,6 +27,7 @@ mod services;
 mod slice;
 mod snooping;
 mod status;
+mod topology;
 mod traffic;
 mod trunk;
 mod uplink;

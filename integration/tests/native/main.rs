@@ -37,5 +37,7 @@ mod single_plugin;
 mod stdout;
 mod takeover;
 mod teardown;
+mod topology;
 mod uplink;
 mod versions;
+mod watch;

@@ -119,6 +119,7 @@ fn a_user_who_is_not_root_is_told_so_first() {
         ("uninstall", "nothing was changed"),
         ("repair", "nothing was changed"),
         ("status", "what follows is incomplete"),
+        ("topology", "what follows is incomplete"),
         ("doctor --no-probe", "what follows is incomplete"),
     ] {
         let told =
