@@ -131,6 +131,11 @@ impl Agent {
         self.traced.unwrap_or_else(own)
     }
 
+    /// Its resident set, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        self.status("VmRSS").trim_end_matches(" kB").parse().expect("a number")
+    }
+
     fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("the agent runs");
     }

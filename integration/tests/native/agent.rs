@@ -1,6 +1,7 @@
 //! `vlan-bridgectl agent`: what other programs change is restored while no pod starts or ends.
 
 mod address;
+mod conflicts;
 mod disturbed;
 mod kubernetes;
 pub(crate) mod listening;

@@ -10,14 +10,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long a verdict counts that nobody extends, in tenths of a second.
-const VERDICT: u64 = 100;
+pub const VERDICT: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A machine on the network that has no interface here.
 pub const OTHER: &str = "02:00:00:00:00:09";
 
 /// When each address was last known to be unused, in tenths of a second since the boot.
-fn verdicts(site: &Site) -> serde_json::Map<String, Value> {
+pub fn verdicts(site: &Site) -> serde_json::Map<String, Value> {
     verdicts_of(site, Site::NETWORK)
 }
 
@@ -32,7 +32,7 @@ fn state(site: &Site, network: &str) -> PathBuf {
     site.node.data_dir().join(".vlan-bridge").join(network)
 }
 
-fn uptime() -> u64 {
+pub fn uptime() -> u64 {
     let text = fs::read_to_string("/proc/uptime").unwrap();
     let seconds: f64 = text.split(' ').next().unwrap().parse().unwrap();
     (seconds * 10.0) as u64
