@@ -17,6 +17,8 @@ use vlan_bridge::ports::RecordedPort;
 use vlan_bridge::watched::Watched;
 use vlan_bridge_ipam::ahead::{Listened, uptime};
 
+use crate::overheard::{Overheard, Place};
+
 /// How often the kernel's count of dropped frames is read.
 const CHECK: Duration = Duration::from_secs(1);
 /// The pause before a link that is down is tried again.
@@ -26,9 +28,6 @@ const MOST: usize = 4096;
 /// The frames that are read before the count of dropped frames counts. More of them means that the reader
 /// does not keep up.
 const MOST_QUEUED: usize = 4096;
-
-/// An address as a network sees it: with the VLAN of the frame's tag.
-type Place = (Option<u16>, IpAddr);
 
 /// Another machine uses the address of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +74,7 @@ struct Shared {
     /// The ranges whose addresses are remembered.
     ranges: Vec<RangeSet>,
     pods: BTreeMap<Place, KnownPod>,
+    overheard: Overheard,
 }
 
 impl Drop for Ear {
@@ -113,8 +113,10 @@ impl Ears {
             let ear =
                 self.ears.entry(name.clone()).or_insert_with(|| start(name, index, self.conflicts.clone()));
             let mut shared = lock(&ear.shared);
-            let of_uplink = watched.networks.iter().filter(|network| network.uplink == *name);
-            let addresses = of_uplink.filter_map(|network| network.addresses.as_ref());
+            let of_uplink = || watched.networks.iter().filter(|network| network.uplink == *name);
+            let places = of_uplink().flat_map(|of| of.gateways.iter().map(|gateway| (of.vlan, *gateway)));
+            shared.overheard.follow(of_uplink().map(|of| of.vlan).collect(), &places.collect());
+            let addresses = of_uplink().filter_map(|network| network.addresses.as_ref());
             shared.ranges = addresses.flat_map(|addresses| addresses.ranges.iter().cloned()).collect();
             let known = |pod: &RecordedPort| KnownPod { mac: pod.mac, name: pod.pod.clone() };
             let pods = bridge
@@ -130,6 +132,11 @@ impl Ears {
         if let Some(ear) = self.ears.get(uplink) {
             lock(&ear.shared).begin(uptime());
         }
+    }
+
+    /// What each ear has overheard since the last call, by the uplink.
+    pub(crate) fn overheard(&self) -> Vec<(String, Overheard)> {
+        self.ears.iter().map(|(uplink, ear)| (uplink.clone(), lock(&ear.shared).overheard.take())).collect()
     }
 
     /// What was heard on an uplink in a VLAN. None if it is not listened to without a gap.
@@ -213,6 +220,7 @@ impl Shared {
 
     /// Notes who uses an address, or probes for it. Returns a conflict with a pod.
     fn note(&mut self, frame: &Frame, uplink: &str) -> Option<Conflict> {
+        self.overheard.note(frame);
         let Claim { address, other, is_used } = claim(frame)?;
         let place = (frame.vlan.filter(|vlan| *vlan != 0), address);
         if let Some(pod) = self.pods.get(&place) {

@@ -4,7 +4,7 @@
 //! - `state` decides: a pure function of what was announced and of what a pass found.
 //! - `keeper` makes the passes, in a thread of its own, because a pass may wait for the locks of ADD and DEL.
 //! - `listening` hears who uses which address, keeps addresses ready for ADD (`prober`), and finds machines
-//!   that use a pod's address (`conflicts`).
+//!   that use a pod's address (`conflicts`), or that pretend to be routers and DHCP servers (`strangers`).
 //! - `failover` says when the pods must be announced to the switches, `announcer` does it.
 //! - `agent_state` is the file that other programs read, with `health` and the `recent` reports. `notify`
 //!   tells the service manager. `signs` is both.
@@ -22,11 +22,13 @@ mod interest;
 mod keeper;
 mod listening;
 mod notify;
+mod overheard;
 mod prober;
 mod recent;
 mod report;
 mod signs;
 mod state;
+mod strangers;
 #[cfg(test)]
 mod testing;
 

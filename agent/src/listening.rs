@@ -16,6 +16,7 @@ use crate::conflicts::{Conflicts, KnownConflict};
 use crate::ear::{Conflict, Ears};
 use crate::prober::{Job, Probed, Prober};
 use crate::report::Report;
+use crate::strangers::Strangers;
 
 /// How often verdicts are extended. They count for ten seconds.
 const TEND: Duration = Duration::from_secs(4);
@@ -31,6 +32,7 @@ pub(crate) struct Listening {
     networks: Vec<RecordedNetwork>,
     budget: Budget,
     conflicts: Conflicts,
+    strangers: Strangers,
     /// The last error of each network, which is told once.
     told: BTreeMap<String, String>,
     ticks: Interval,
@@ -49,6 +51,7 @@ impl Listening {
             networks: Vec::new(),
             budget: Budget::default(),
             conflicts: Conflicts::default(),
+            strangers: Strangers::default(),
             told: BTreeMap::new(),
             ticks,
         })
@@ -57,6 +60,7 @@ impl Listening {
     /// Listens where a pass has seen networks.
     pub(crate) fn follow(&mut self, watched: &Watched) {
         self.ears.follow(watched);
+        self.strangers.follow(watched);
         self.networks.clone_from(&watched.networks);
     }
 
@@ -85,7 +89,12 @@ impl Listening {
                 if !self.is_probing && !self.dry_run {
                     self.begin(now);
                 }
-                Ok(self.conflicts.over(now))
+                let mut reports = self.conflicts.over(now);
+                for (uplink, heard) in self.ears.overheard() {
+                    reports.extend(self.strangers.turn(&uplink, heard, now));
+                }
+                self.strangers.forget(now);
+                Ok(reports)
             }
             probed = self.prober.probed() => {
                 self.is_probing = false;

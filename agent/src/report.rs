@@ -1,20 +1,23 @@
 //! What the agent tells.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use cni_conf::cni::args::PodName;
+use cni_conf::cni::mac::MacAddr;
 use vlan_bridge::repairs::Subject;
 
 use crate::ear::Conflict;
 use crate::failover::Failover;
+use crate::overheard::{Role, Said, SentBy, Speaker};
 
 /// How much a reader should care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The agent works.
     Notice,
-    /// Something was different and is restored.
+    /// Something was different and is restored, or is different and may be right.
     Warning,
     /// Something is different and stays so.
     Error,
@@ -57,6 +60,12 @@ pub enum Reason {
     AddressConflict,
     /// It does so no longer.
     ConflictOver,
+    /// A gateway has another MAC.
+    GatewayChanged,
+    /// Somebody who is not the gateway advertises itself as a router.
+    UnknownRouter,
+    /// Somebody hands out addresses where no pod asks for one.
+    UnknownDhcpServer,
     /// Addresses cannot be kept ready.
     NotReady,
     /// The agent could not tell that it works.
@@ -78,6 +87,9 @@ impl Reason {
             Reason::NotAnnounced => "NotAnnounced",
             Reason::AddressConflict => "AddressConflict",
             Reason::ConflictOver => "ConflictOver",
+            Reason::GatewayChanged => "GatewayChanged",
+            Reason::UnknownRouter => "UnknownRouter",
+            Reason::UnknownDhcpServer => "UnknownDhcpServer",
             Reason::NotReady => "NotReady",
             Reason::NoSign => "NoSign",
         }
@@ -152,6 +164,37 @@ impl Report {
         Report { pod: name.clone(), ..Report::new(Severity::Notice, Reason::ConflictOver, text) }
     }
 
+    pub(crate) fn gateway_changed(
+        place: (&str, Option<u16>),
+        gateway: IpAddr,
+        [before, now]: [MacAddr; 2],
+        sender: &SentBy,
+    ) -> Report {
+        let whose = if *sender == SentBy::Other { String::new() } else { format!(", of {sender}") };
+        let text = format!("gateway {gateway} on {}: its MAC was {before}, and is {now}{whose}", On(place));
+        Report { pod: sender.pod(), ..Report::new(Severity::Warning, Reason::GatewayChanged, text) }
+    }
+
+    pub(crate) fn stranger(
+        place: (&str, Option<u16>),
+        speaker: &Speaker,
+        said: &Said,
+        sender: &SentBy,
+    ) -> Report {
+        let (reason, what) = match speaker.role {
+            Role::Router => (Reason::UnknownRouter, "router advertisement, which is not the gateway's,"),
+            Role::DhcpServer => (Reason::UnknownDhcpServer, "answer of a DHCP server"),
+        };
+        let Speaker { mac, .. } = speaker;
+        let text = format!("{what} on {}: {} with MAC {mac}, by {sender}", On(place), said.address);
+        Report { pod: sender.pod(), ..Report::new(Severity::Error, reason, text) }
+    }
+
+    pub(crate) fn many_strangers(most: usize) -> Report {
+        let text = format!("more than {most} machines advertise themselves as routers or DHCP servers");
+        Report::new(Severity::Error, Reason::UnknownRouter, text)
+    }
+
     pub(crate) fn not_ready(network: &str, error: &str) -> Report {
         let text = format!("network {network}: addresses are not kept ready for ADD: {error}");
         Report::new(Severity::Error, Reason::NotReady, text)
@@ -210,6 +253,17 @@ impl fmt::Display for Listed<'_> {
             0 => Ok(()),
             more => write!(f, "; and {more} more"),
         }
+    }
+}
+
+/// The bridge's port, and the VLAN if frames are tagged there.
+struct On<'a>((&'a str, Option<u16>));
+
+impl fmt::Display for On<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (uplink, vlan) = self.0;
+        f.write_str(uplink)?;
+        vlan.map_or(Ok(()), |vlan| write!(f, " in VLAN {vlan}"))
     }
 }
 

@@ -3,6 +3,7 @@
 //! The record is written before the attachment's alias says that ADD is done, and removed before its port
 //! leaves the bridge.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::IpAddr;
 
@@ -162,15 +163,23 @@ pub struct RecordedNetwork {
     /// The addresses, if our IPAM assigns them and probes for them. None as well if the configuration would
     /// be refused by now.
     pub addresses: Option<IpamConfig>,
+    /// The gateways of its pods.
+    pub gateways: BTreeSet<IpAddr>,
+    /// Its pods get addresses from a DHCP server, or it does not know how they get them.
+    pub expects_dhcp: bool,
 }
 
-/// The networks of all records that have an uplink. One record shows each.
+/// The networks of all records that have an uplink. One record shows each, but for its gateways.
 pub fn recorded_networks() -> Result<Vec<RecordedNetwork>, CniError> {
     let mut networks: Vec<RecordedNetwork> = Vec::new();
     for (bridge, records) in by_bridge()? {
         for (_, record) in records.all() {
             let name = &record.request.name;
-            if networks.iter().any(|known| known.bridge == bridge && known.name == *name) {
+            let gateways = record.result.ips.iter().filter_map(|ip| ip.gateway);
+            if let Some(known) =
+                networks.iter_mut().find(|known| known.bridge == bridge && known.name == *name)
+            {
+                known.gateways.extend(gateways);
                 continue;
             }
             let Ok(network) = record.network() else { continue };
@@ -179,12 +188,15 @@ pub fn recorded_networks() -> Result<Vec<RecordedNetwork>, CniError> {
             if let Some(uplink) = network.uplink {
                 let vlan = network.port_vlans.and_then(|vlans| vlans.access);
                 let uplink = uplink.port_name().to_owned();
+                let expects_dhcp = network.ipam.is_none_or(|plugin| !plugin.keeps_addresses());
                 networks.push(RecordedNetwork {
                     name: name.clone(),
                     bridge: bridge.clone(),
                     vlan,
                     uplink,
                     addresses,
+                    gateways: gateways.collect(),
+                    expects_dhcp,
                 });
             }
         }

@@ -6,6 +6,7 @@ mod disturbed;
 mod kubernetes;
 pub(crate) mod listening;
 mod mtu;
+mod strangers;
 
 use crate::repair::{Attached, HARMS, Harm, with_attached_pods};
 use integration::{Agent, poll, product};
