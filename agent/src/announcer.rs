@@ -16,6 +16,7 @@ use vlan_bridge::ports::{self, RecordedPort};
 
 use crate::ear::Conflict;
 use crate::failover::Failover;
+use crate::figures::Figures;
 use crate::report::Report;
 
 /// A switch may learn only when its own port forwards, and a frame may be lost. So all addresses are
@@ -37,14 +38,20 @@ struct Announced {
 }
 
 /// The frames to send, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Announcer {
     queue: VecDeque<Announced>,
     sockets: BTreeMap<String, FrameAnnouncer>,
     next: Option<Instant>,
+    figures: Figures,
 }
 
 impl Announcer {
+    /// Has nothing to send yet. What is sent is counted.
+    pub(crate) fn new(figures: Figures) -> Announcer {
+        Announcer { queue: VecDeque::new(), sockets: BTreeMap::new(), next: None, figures }
+    }
+
     /// Queues the addresses of the bridge's pods. Those that are still queued for this uplink begin again.
     /// Returns what to tell.
     pub(crate) fn begin(&mut self, failover: &Failover) -> Report {
@@ -121,7 +128,9 @@ impl Announcer {
             self.sockets.insert(uplink.clone(), FrameAnnouncer::open(interface)?);
         }
         let sent = self.sockets.get(uplink).map_or(Ok(()), |socket| socket.announce(*mac, *address, *tag));
-        if sent.is_err() {
+        if sent.is_ok() {
+            self.figures.announced();
+        } else {
             // The uplink may have been made again under another index. What is queued for it has nowhere to
             // go.
             self.sockets.remove(uplink);

@@ -8,6 +8,8 @@
 //! - `failover` says when the pods must be announced to the switches, `announcer` does it.
 //! - `agent_state` is the file that other programs read, with `health` and the `recent` reports. `notify`
 //!   tells the service manager. `signs` is both.
+//! - `metrics` are the numbers for Prometheus: `figures` are those that the agent counts itself.
+//! - `exhaustion` finds networks that have no free address, by their `usage`.
 //! - This file connects them with the kernel.
 
 mod agent_state;
@@ -16,11 +18,14 @@ mod attempts;
 mod budget;
 mod conflicts;
 mod ear;
+mod exhaustion;
 mod failover;
+mod figures;
 mod health;
 mod interest;
 mod keeper;
 mod listening;
+mod metrics;
 mod notify;
 mod overheard;
 mod prober;
@@ -31,6 +36,7 @@ mod state;
 mod strangers;
 #[cfg(test)]
 mod testing;
+mod usage;
 
 use std::io;
 use std::path::PathBuf;
@@ -41,13 +47,18 @@ use cni_conf::cni::error::{CniError, code};
 use kernel::monitor::Monitor;
 use kernel::signals::EndSignals;
 use vlan_bridge::AgentLock;
+use vlan_bridge::calls::Calls;
 
 pub use agent_state::AgentState;
 use announcer::Announcer;
 pub use conflicts::KnownConflict;
+use exhaustion::Exhaustion;
+use figures::Figures;
 pub use health::Health;
 use keeper::Keeper;
 use listening::Listening;
+use metrics::Metrics;
+pub use metrics::MetricsAddress;
 use recent::Teller;
 pub use recent::Told;
 pub use report::{Reason, Report, Severity};
@@ -69,6 +80,8 @@ pub struct Settings {
     pub sysctl_dir: Option<PathBuf>,
     /// What runs beside the agent, each with the name of its thread. It ends with the process.
     pub companions: Vec<(&'static str, Companion)>,
+    /// Serve metrics there.
+    pub metrics: Option<MetricsAddress>,
 }
 
 /// Why the agent ended.
@@ -82,6 +95,14 @@ pub enum AgentError {
     Io {
         /// What was tried.
         action: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Metrics cannot be served.
+    #[error("metrics cannot be served at {address}: {source}")]
+    Metrics {
+        /// Where.
+        address: MetricsAddress,
         /// The cause.
         source: io::Error,
     },
@@ -106,32 +127,50 @@ pub fn run(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), Agen
         .enable_time()
         .build()
         .map_err(failed("start the async runtime"))?;
-    let Settings { dry_run, sysctl_dir, companions } = settings;
+    let Settings { dry_run, sysctl_dir, companions, metrics } = settings;
     if let Some(dir) = sysctl_dir {
         kernel::sysctl::write_in(dir);
     }
+    let figures = Figures::default();
     let outcome = runtime.block_on(async {
         // Before the first thread, which inherits the blocked signals.
         let signals = EndSignals::open().map_err(failed("wait for signals"))?;
+        let _metrics = serve_metrics(metrics.as_ref(), &figures)?;
         for (name, companion) in companions {
             thread::Builder::new().name(name.into()).spawn(companion).map_err(failed("start a thread"))?;
         }
-        serve(dry_run, &signals, &mut Teller::new(tell)).await
+        serve(dry_run, &signals, &mut Teller::new(tell, figures.clone()), &figures).await
     });
     // A pass may wait for a lock. It ends with the process.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(dry_run: bool, signals: &EndSignals, teller: &mut Teller<'_>) -> Result<(), AgentError> {
+/// Starts to serve metrics if that is asked for. Otherwise, calls are no longer counted.
+fn serve_metrics(address: Option<&MetricsAddress>, figures: &Figures) -> Result<Option<Metrics>, AgentError> {
+    let Some(address) = address else {
+        Calls::forget()?;
+        return Ok(None);
+    };
+    let failed = |source| AgentError::Metrics { address: address.clone(), source };
+    Metrics::start(address, Calls::keep()?, figures.clone()).map(Some).map_err(failed)
+}
+
+async fn serve(
+    dry_run: bool,
+    signals: &EndSignals,
+    teller: &mut Teller<'_>,
+    figures: &Figures,
+) -> Result<(), AgentError> {
     let failed = |action| move |source| AgentError::Io { action, source };
     // Before the first pass: a change during the pass is announced.
     let mut monitor = Monitor::open().map_err(failed("listen to the kernel's announcements"))?;
     let mut keeper = Keeper::start(dry_run).map_err(failed("start a thread"))?;
     let (heard, mut conflicts) = tokio::sync::mpsc::channel(CONFLICTS);
-    let mut network = Listening::start(dry_run, heard).map_err(failed("start a thread"))?;
-    let mut announcer = Announcer::default();
-    let mut signs = Signs::begin().map_err(failed("find the service manager's socket"))?;
+    let mut network = Listening::start(dry_run, heard, figures.clone()).map_err(failed("start a thread"))?;
+    let mut announcer = Announcer::new(figures.clone());
+    let mut exhaustion = Exhaustion::begin();
+    let mut signs = Signs::begin(figures.clone()).map_err(failed("find the service manager's socket"))?;
     let started = Instant::now();
     let mut state = State::new(dry_run);
     teller.tell(&Report::started(dry_run));
@@ -178,6 +217,10 @@ async fn serve(dry_run: bool, signals: &EndSignals, teller: &mut Teller<'_>) -> 
             }
             tended = network.tend(started) => {
                 reports.extend(tended?);
+                Event::Time
+            }
+            exhausted = exhaustion.turn() => {
+                reports.extend(exhausted?);
                 Event::Time
             }
             signal = signals.next() => {

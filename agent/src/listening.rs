@@ -14,6 +14,7 @@ use crate::attempts::Time;
 use crate::budget::Budget;
 use crate::conflicts::{Conflicts, KnownConflict};
 use crate::ear::{Conflict, Ears};
+use crate::figures::Figures;
 use crate::prober::{Job, Probed, Prober};
 use crate::report::Report;
 use crate::strangers::Strangers;
@@ -36,11 +37,12 @@ pub(crate) struct Listening {
     /// The last error of each network, which is told once.
     told: BTreeMap<String, String>,
     ticks: Interval,
+    figures: Figures,
 }
 
 impl Listening {
     /// Without any network yet. Conflicts are sent there.
-    pub(crate) fn start(dry_run: bool, heard: Sender<Conflict>) -> io::Result<Listening> {
+    pub(crate) fn start(dry_run: bool, heard: Sender<Conflict>, figures: Figures) -> io::Result<Listening> {
         let mut ticks = interval(TEND);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Listening {
@@ -54,6 +56,7 @@ impl Listening {
             strangers: Strangers::default(),
             told: BTreeMap::new(),
             ticks,
+            figures,
         })
     }
 
@@ -124,6 +127,7 @@ impl Listening {
                 Ok(count) => {
                     self.told.remove(&network);
                     self.budget.spend(&network, count, now);
+                    self.figures.probed(count);
                 }
                 Err(error) => {
                     let text = error.to_string();

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use crate::figures::Figures;
 use crate::report::Report;
 
 /// How many are kept.
@@ -41,17 +42,19 @@ pub(crate) struct Teller<'a> {
     print: &'a mut dyn FnMut(&Report),
     last: VecDeque<Told>,
     has_news: bool,
+    figures: Figures,
 }
 
 impl<'a> Teller<'a> {
     /// Has told nothing yet.
-    pub(crate) fn new(print: &'a mut dyn FnMut(&Report)) -> Teller<'a> {
-        Teller { print, last: VecDeque::new(), has_news: false }
+    pub(crate) fn new(print: &'a mut dyn FnMut(&Report), figures: Figures) -> Teller<'a> {
+        Teller { print, last: VecDeque::new(), has_news: false, figures }
     }
 
     /// Tells a report.
     pub(crate) fn tell(&mut self, report: &Report) {
         (self.print)(report);
+        self.figures.told(report);
         if self.last.len() >= MOST {
             self.last.pop_front();
         }

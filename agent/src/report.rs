@@ -7,6 +7,7 @@ use std::time::Duration;
 use cni_conf::cni::args::PodName;
 use cni_conf::cni::mac::MacAddr;
 use vlan_bridge::repairs::Subject;
+use vlan_bridge_ipam::store::Usage;
 
 use crate::ear::Conflict;
 use crate::failover::Failover;
@@ -66,6 +67,8 @@ pub enum Reason {
     UnknownRouter,
     /// Somebody hands out addresses where no pod asks for one.
     UnknownDhcpServer,
+    /// A network has no free address.
+    AddressesExhausted,
     /// Addresses cannot be kept ready.
     NotReady,
     /// The agent could not tell that it works.
@@ -73,6 +76,27 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All reasons. Counters of them begin with 0.
+    pub const ALL: [Reason; 17] = [
+        Reason::Started,
+        Reason::Looked,
+        Reason::Ended,
+        Reason::Restored,
+        Reason::Differs,
+        Reason::LeftAlone,
+        Reason::NotRestored,
+        Reason::Failover,
+        Reason::NotAnnounced,
+        Reason::AddressConflict,
+        Reason::ConflictOver,
+        Reason::GatewayChanged,
+        Reason::UnknownRouter,
+        Reason::UnknownDhcpServer,
+        Reason::AddressesExhausted,
+        Reason::NotReady,
+        Reason::NoSign,
+    ];
+
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -90,6 +114,7 @@ impl Reason {
             Reason::GatewayChanged => "GatewayChanged",
             Reason::UnknownRouter => "UnknownRouter",
             Reason::UnknownDhcpServer => "UnknownDhcpServer",
+            Reason::AddressesExhausted => "AddressesExhausted",
             Reason::NotReady => "NotReady",
             Reason::NoSign => "NoSign",
         }
@@ -193,6 +218,12 @@ impl Report {
     pub(crate) fn many_strangers(most: usize) -> Report {
         let text = format!("more than {most} machines advertise themselves as routers or DHCP servers");
         Report::new(Severity::Error, Reason::UnknownRouter, text)
+    }
+
+    pub(crate) fn exhausted(network: &str, ranges: &[Usage]) -> Report {
+        let ranges: Vec<String> = ranges.iter().map(Usage::to_string).collect();
+        let text = format!("network {network}: no address is free: {}", ranges.join("; "));
+        Report::new(Severity::Error, Reason::AddressesExhausted, text)
     }
 
     pub(crate) fn not_ready(network: &str, error: &str) -> Report {

@@ -6,6 +6,7 @@ use std::io;
 
 use crate::agent_state::AgentState;
 use crate::conflicts::KnownConflict;
+use crate::figures::Figures;
 use crate::health::Health;
 use crate::keeper::Looked;
 use crate::notify::Notifier;
@@ -22,18 +23,20 @@ pub(crate) struct Signs {
     conflicts: Vec<KnownConflict>,
     /// The file is older than the last pass.
     is_old: bool,
+    figures: Figures,
 }
 
 impl Signs {
     /// Finds the service manager.
-    pub(crate) fn begin() -> io::Result<Signs> {
+    pub(crate) fn begin(figures: Figures) -> io::Result<Signs> {
         let notifier = Notifier::from_environment()?;
-        Ok(Signs { health: None, notifier, conflicts: Vec::new(), is_old: false })
+        Ok(Signs { health: None, notifier, conflicts: Vec::new(), is_old: false, figures })
     }
 
     /// A pass has ended.
     pub(crate) fn looked(&mut self, looked: &Looked, teller: &mut Teller<'_>) {
         told(self.health.get_or_insert_default().note(looked), teller);
+        self.figures.looked(looked);
         self.is_old = true;
         told(self.notifier.looked(), teller);
     }
@@ -43,6 +46,7 @@ impl Signs {
         let has_changed = conflicts != self.conflicts;
         if std::mem::take(&mut self.is_old) | teller.take_news() | has_changed {
             self.conflicts.clone_from(&conflicts);
+            self.figures.conflicts(conflicts.len());
             let version = env!("CARGO_PKG_VERSION").to_owned();
             let state = AgentState { version, health: self.health, conflicts, recent: teller.last() };
             told(state.write(), teller);

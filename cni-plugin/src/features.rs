@@ -14,11 +14,17 @@ use cni_conf::cni::error::CniError;
 use cni_conf::cni::result::AddResult;
 use kernel::Conn;
 use kernel::link::Link;
+use kernel::nft::Table;
 use kernel::remove::DeferredClose;
 
 use crate::ownership::Attachment;
+use crate::plan;
 use crate::repairs::{Repairs, Subject};
 use crate::{boundary, guard, host_access, nat, ports, record};
+
+/// The tables in nf_tables that hold the rules of all features.
+pub const TABLES: [Table; 3] =
+    [plan::guard::ruleset::TABLE, plan::boundary::TABLE, plan::nat::ruleset::TABLE];
 
 /// The features that an attachment may have according to its configuration. Its records may show more.
 pub struct PossibleFeatures<'a> {

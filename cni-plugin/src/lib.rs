@@ -3,6 +3,7 @@
 mod agent_lock;
 mod apply;
 pub mod boundary;
+pub mod calls;
 mod command;
 mod config;
 mod delegate;

@@ -11,7 +11,11 @@ use serde_json::Value;
 fn main() -> ExitCode {
     let is_ipam = own_name().contains(vlan_bridge_ipam::NAME)
         || std::env::var_os(vlan_bridge_ipam::STARTED_BY).is_some();
-    if is_ipam { vlan_bridge_ipam::main() } else { cni_skel::plugin_main(vlan_bridge::ABOUT, run) }
+    if is_ipam {
+        vlan_bridge_ipam::main()
+    } else {
+        cni_skel::plugin_main(vlan_bridge::ABOUT, run, vlan_bridge::calls::count)
+    }
 }
 
 /// Runs as the IPAM plugin also if another main plugin executed it under a name of its own.

@@ -19,7 +19,7 @@ mod repair;
 
 pub use attached::{
     AttachmentId, RecordedNetwork, RecordedPort, delete_all_records, delete_record, has_no_host_routes,
-    network_of, of_living_pods, of_veth, recorded, recorded_networks, write_record,
+    network_of, of_living_pods, of_veth, recorded, recorded_addresses, recorded_networks, write_record,
 };
 pub use mtu::follow_mtu;
 pub use repair::{repair, repair_missing};

@@ -38,19 +38,34 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// All kinds.
+    pub const KINDS: [&'static str; 10] = [
+        "guard",
+        "boundary",
+        "bridge",
+        "mtu",
+        "port",
+        "host-routes",
+        "routes-to-node",
+        "nat",
+        "records",
+        "node",
+    ];
+
     /// The kind of thing, one word for counters.
     pub fn kind(&self) -> &'static str {
+        let [guard, boundary, bridge, mtu, port, routes, to_node, nat, records, node] = Subject::KINDS;
         match self {
-            Subject::Guards => "guard",
-            Subject::Boundary => "boundary",
-            Subject::Bridge(_) => "bridge",
-            Subject::Mtu(_) => "mtu",
-            Subject::Ports | Subject::Port(_) => "port",
-            Subject::AllHostRoutes | Subject::HostRoutes(_) => "host-routes",
-            Subject::RoutesToNode(_) => "routes-to-node",
-            Subject::Nat => "nat",
-            Subject::Records => "records",
-            Subject::Node => "node",
+            Subject::Guards => guard,
+            Subject::Boundary => boundary,
+            Subject::Bridge(_) => bridge,
+            Subject::Mtu(_) => mtu,
+            Subject::Ports | Subject::Port(_) => port,
+            Subject::AllHostRoutes | Subject::HostRoutes(_) => routes,
+            Subject::RoutesToNode(_) => to_node,
+            Subject::Nat => nat,
+            Subject::Records => records,
+            Subject::Node => node,
         }
     }
 }

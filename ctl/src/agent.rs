@@ -19,7 +19,12 @@ pub(crate) fn run(args: &Agent, out: &mut dyn Write) -> Result<()> {
     let (mut events, poster) = EventQueue::of_node(node::name(args.node.as_deref())?);
     let mut companions = vec![("events", poster)];
     companions.extend(installer(args).map(|installer| ("install", installer)));
-    let settings = Settings { dry_run: args.dry_run, sysctl_dir: args.sysctl_dir.clone(), companions };
+    let settings = Settings {
+        dry_run: args.dry_run,
+        sysctl_dir: args.sysctl_dir.clone(),
+        companions,
+        metrics: args.metrics.clone(),
+    };
     Ok(vlan_bridge_agent::run(settings, &mut |report| {
         output::report(&format!("vlan-bridgectl agent: {report}"));
         events.add(report);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use vlan_bridge_agent::MetricsAddress;
 
 /// The output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -285,6 +286,10 @@ pub(crate) struct Agent {
     /// Name of this node [default: $NODE_NAME, else the hostname]
     #[arg(long, value_name = "NODE")]
     pub(crate) node: Option<String>,
+    /// Serve metrics for Prometheus there, as /metrics, and count the calls of the plugin from then on. Only
+    /// root may connect to a unix socket, which replaces one that no process listens on
+    #[arg(long, value_name = "ADDRESS:PORT|unix:/PATH")]
+    pub(crate) metrics: Option<MetricsAddress>,
     /// Run no agent: succeed if this node's agent works, that is, if it runs and has looked at the node
     /// within the last 3 minutes
     #[arg(long, exclusive = true)]

@@ -19,6 +19,7 @@
 //! | frames on an interface, tags included | [`Capture`] |
 //! | a TCP or UDP exchange, and the address that the server saw | [`Server`], [`ask`], [`Namespace::asks`] |
 //! | a program in a terminal of its own, and what it shows | [`TerminalProgram`], [`TerminalScreen`] |
+//! | the agent's metrics | [`Scrape`] |
 //! | proof that nothing was touched or left | [`Snapshot`] |
 //! | a program killed at one of its system calls | [`run_killed_at`] |
 //! | to remove kernel modules while no other test needs them | [`ModulesTaken`] |
@@ -58,6 +59,7 @@ mod growth;
 mod icmpv6;
 mod kill;
 mod mac;
+mod metrics;
 mod modules;
 mod names;
 mod namespace;
@@ -87,6 +89,7 @@ pub use exchange::{Protocol, Server, Transport, ask, at, has_sctp, ip};
 pub use growth::{growth, median, median_ms};
 pub use kill::run_killed_at;
 pub use mac::mac_bytes;
+pub use metrics::{Answer, Scrape, connect};
 pub use modules::ModulesTaken;
 pub use namespace::Namespace;
 pub use node::Node;

@@ -26,6 +26,7 @@ pub mod operator;
 mod resolv_conf;
 mod status;
 pub mod store;
+pub mod usage;
 
 /// The plugin's name.
 pub const NAME: &str = cni_conf::ipam_plugin::IpamPlugin::OURS;

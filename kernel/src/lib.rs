@@ -12,6 +12,7 @@ mod batch;
 mod bpf;
 mod conn;
 pub mod conntrack;
+pub mod counters;
 pub mod fdb;
 pub mod folders;
 mod header;

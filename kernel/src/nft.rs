@@ -5,6 +5,7 @@ mod encode;
 pub mod expr;
 mod reverse_path;
 pub mod rules;
+mod size;
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -18,6 +19,7 @@ use encode::{attr, encode, kind};
 pub use expr::{Base, Ct, Expr, Field, Match, Meta, Reg, TableFamily, Verdict};
 pub use reverse_path::ReversePathFilter;
 pub use rules::*;
+pub use size::TableSize;
 
 /// `NFNL_MSG_BATCH_BEGIN` and `_END`
 const BATCH_BEGIN: u16 = 0x10;

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read, Write};
 use std::process::{self, ExitCode};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use cni_conf::cni::env::{Command, Environment};
 use cni_conf::cni::error::{CniError, code};
@@ -34,6 +35,20 @@ pub const MAX_STDIN: u64 = 4 << 20;
 /// Runs one request. Returns the result's JSON for ADD, `None` for the verbs without output.
 pub type Run = fn(&Request) -> Result<Option<Value>, CniError>;
 
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The verb. None if `CNI_COMMAND` is none.
+    pub command: Option<Command>,
+    /// The number of the error, if it failed.
+    pub error: Option<u32>,
+    /// How long it took, from the start of `main` to the answer.
+    pub took: Duration,
+}
+
+/// Is told how a call ended, after the answer.
+pub type Note = fn(&Ended);
+
 /// Runs a command line with these arguments: writes to `out`, and returns the exit code. An error of `out`
 /// means that the reader has closed the pipe.
 pub type CommandLine = fn(words: &[String], out: &mut dyn Write) -> io::Result<u8>;
@@ -49,15 +64,16 @@ static VERSION: OnceLock<Version> = OnceLock::new();
 
 /// The whole `main` of a plugin. `about` is one line such as `vlan-bridge 0.1.0`.
 ///
-/// Answers VERSION, `--version` and `--help`. Anything else without `CNI_COMMAND` is an error.
-pub fn plugin_main(about: &str, run: Run) -> ExitCode {
-    main_with(about, run, None)
+/// Answers VERSION, `--version` and `--help`. Anything else without `CNI_COMMAND` is an error. Calls with
+/// `CNI_COMMAND` are noted.
+pub fn plugin_main(about: &str, run: Run, note: Note) -> ExitCode {
+    main_with(about, run, None, note)
 }
 
-/// [`plugin_main`] of a plugin that also has a command line. A call without `CNI_COMMAND` whose first
-/// argument does not begin with a dash goes to `tool`.
+/// The `main` of a plugin that also has a command line. A call without `CNI_COMMAND` whose first argument
+/// does not begin with a dash goes to `tool`. Calls are not noted.
 pub fn plugin_main_with_tool(about: &str, run: Run, tool: CommandLine) -> ExitCode {
-    main_with(about, run, Some(tool))
+    main_with(about, run, Some(tool), |_| ())
 }
 
 /// The whole `main` of a program that is not a plugin.
@@ -75,7 +91,8 @@ fn arguments() -> Vec<String> {
     env::args_os().skip(1).map(|word| word.to_string_lossy().into()).collect()
 }
 
-fn main_with(about: &str, run: Run, tool: Option<CommandLine>) -> ExitCode {
+fn main_with(about: &str, run: Run, tool: Option<CommandLine>, note: Note) -> ExitCode {
+    let begun = Instant::now();
     if env::var_os("CNI_COMMAND").is_none_or(|command| command.is_empty()) {
         let words = arguments();
         return match tool.filter(|_| words.first().is_some_and(|word| !word.starts_with('-'))) {
@@ -83,9 +100,19 @@ fn main_with(about: &str, run: Run, tool: Option<CommandLine>) -> ExitCode {
             None => print_usage(about, tool.is_some()),
         };
     }
-    report_panics_as_json();
-    let outcome = answer(|name| env::var_os(name), stdin(), run);
-    finish(outcome, run)
+    let noted = move |error| {
+        let verb = env::var_os("CNI_COMMAND").unwrap_or_default();
+        let command = verb.to_str().and_then(Command::parse);
+        note(&Ended { command, error, took: begun.elapsed() });
+    };
+    report_panics_as_json(move || noted(Some(code::INTERNAL)));
+    let ended = finish(answer(|name| env::var_os(name), stdin(), run), run);
+    noted(ended.err());
+    exit_code(ended)
+}
+
+fn exit_code(ended: Result<(), u32>) -> ExitCode {
+    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Stdin, unless it is a terminal: nobody types a configuration.
@@ -157,24 +184,23 @@ fn start_log(request: &Request) -> Result<(), CniError> {
     Ok(())
 }
 
-/// Prints the document, if there is one, and returns the exit code. If the result of an ADD cannot be
-/// printed, the ADD is undone.
-fn finish(outcome: Result<Answered, VersionedError>, run: Run) -> ExitCode {
-    let (document, added, success) = match outcome {
-        Ok((document, added)) => (document, added, true),
-        Err((error, version)) => (Some(error.to_json(version.as_str())), None, false),
+/// Prints the document, if there is one, and returns the number of the error if the call failed. If the
+/// result of an ADD cannot be printed, the ADD is undone.
+fn finish(outcome: Result<Answered, VersionedError>, run: Run) -> Result<(), u32> {
+    let (document, added, ended) = match outcome {
+        Ok((document, added)) => (document, added, Ok(())),
+        Err((error, version)) => (Some(error.to_json(version.as_str())), None, Err(error.code)),
     };
     let printed = document.map_or(Ok(()), |document| stdout::print(&document));
     match (printed, added) {
-        (Ok(()), _) if success => return ExitCode::SUCCESS,
-        (Ok(()), _) => {}
+        (Ok(()), _) => return ended,
         (Err(error), None) => log::error!("stdout: cannot write: {error}"),
         (Err(error), Some(added)) => {
             log::error!("stdout: cannot write the result: {error}: undoing the ADD");
             undo(added, run);
         }
     }
-    ExitCode::FAILURE
+    Err(ended.err().unwrap_or(code::IO_FAILURE))
 }
 
 /// Undoes an ADD with a DEL.
@@ -222,18 +248,19 @@ fn print_usage(about: &str, has_tool: bool) -> ExitCode {
                 return ExitCode::FAILURE;
             }
             let missing = Environment::parse(|_| None).map(|_| (None, None));
-            finish(missing.map_err(|error| (error, Version::NEWEST)), |_| Ok(None))
+            exit_code(finish(missing.map_err(|error| (error, Version::NEWEST)), |_| Ok(None)))
         }
     }
 }
 
-/// Makes a panic reach the runtime as an error document.
-fn report_panics_as_json() {
-    std::panic::set_hook(Box::new(|panic| {
+/// Makes a panic reach the runtime as an error document. It is noted after that.
+fn report_panics_as_json(noted: impl Fn() + Send + Sync + 'static) {
+    std::panic::set_hook(Box::new(move |panic| {
         log::error!("{panic}");
         let error = CniError::new(code::INTERNAL, format!("the plugin has a defect: {panic}"));
         let version = VERSION.get().copied().unwrap_or(Version::NEWEST);
         let _ = stdout::print(&error.to_json(version.as_str()));
+        noted();
         process::exit(1);
     }));
 }

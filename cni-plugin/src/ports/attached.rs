@@ -3,7 +3,7 @@
 //! The record is written before the attachment's alias says that ADD is done, and removed before its port
 //! leaves the bridge.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::IpAddr;
 
@@ -200,6 +200,20 @@ pub fn recorded_networks() -> Result<Vec<RecordedNetwork>, CniError> {
                 });
             }
         }
+    }
+    Ok(networks)
+}
+
+/// The networks of all records whose addresses our IPAM assigns, by name, as one of their pods was
+/// attached. Those whose configuration would be refused by now are left out.
+pub fn recorded_addresses() -> Result<BTreeMap<String, IpamConfig>, CniError> {
+    let mut networks = BTreeMap::new();
+    for (_, record) in by_bridge()?.into_iter().flat_map(|(_, records)| records.all()) {
+        if networks.contains_key(&record.request.name) {
+            continue;
+        }
+        let addresses = Network::parse(&record.request).ok().and_then(|(network, _)| network.addresses);
+        networks.extend(addresses.map(|addresses| (record.request.name.clone(), addresses)));
     }
     Ok(networks)
 }

@@ -30,7 +30,8 @@ impl Command {
         }
     }
 
-    pub(super) fn parse(text: &str) -> Option<Command> {
+    /// The verb with this spelling.
+    pub fn parse(text: &str) -> Option<Command> {
         use Command::{Add, Check, Del, Gc, Status, Version};
         [Add, Del, Check, Gc, Status, Version].into_iter().find(|command| command.as_str() == text)
     }

@@ -5,6 +5,7 @@ mod conflicts;
 mod disturbed;
 mod kubernetes;
 pub(crate) mod listening;
+mod metrics;
 mod mtu;
 mod strangers;
 

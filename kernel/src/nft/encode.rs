@@ -23,6 +23,7 @@ pub(super) mod kind {
     pub const GET_RULE: u16 = NFTABLES << 8 | 7;
     pub const DELETE_RULE: u16 = NFTABLES << 8 | 8;
     pub const NEW_SET: u16 = NFTABLES << 8 | 9;
+    pub const GET_SET: u16 = NFTABLES << 8 | 10;
     pub const NEW_ELEMENT: u16 = NFTABLES << 8 | 12;
     pub const GET_ELEMENT: u16 = NFTABLES << 8 | 13;
     pub const DELETE_ELEMENT: u16 = NFTABLES << 8 | 14;
