@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use cni_conf::ports::PortMapping;
 use serde_json::{Value, json};
@@ -45,7 +46,12 @@ pub(crate) fn pods(facts: &Facts) -> Vec<Value> {
             }
         }
     }
-    by_veth.into_values().collect()
+    let mut pods: Vec<Value> = by_veth.into_values().collect();
+    pods.sort_by_cached_key(|pod| {
+        let network = pod["network"].as_str().unwrap_or_default().to_owned();
+        (network, addresses(pod).first().and_then(|address| address.parse::<IpAddr>().ok()))
+    });
+    pods
 }
 
 /// The name of the holder's veth, and its line if the veth does not exist.

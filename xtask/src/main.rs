@@ -17,6 +17,7 @@ mod product;
 mod provision;
 mod release;
 mod sbom;
+mod screenshots;
 mod suite;
 mod test;
 mod test_k8s;
@@ -107,6 +108,11 @@ enum Verb {
     /// version that is not newer than the last release, and a changelog with nothing to release. What fails
     /// later leaves the files as they were. It commits and pushes nothing.
     Release(release::Options),
+    /// Draw the pictures of the documents again
+    ///
+    /// Writes docs/images: what `vlan-bridgectl status --watch` and `vlan-bridgectl topology -o svg` show of
+    /// a bonded node with pods, in a guest kernel.
+    Screenshots,
     /// Boot a guest kernel that has bonding and VLANs, and run a command in it
     ///
     /// Boots Debian's cloud kernel under emulation, with bonding, 802.1q, bridges and nftables. The exit code
@@ -131,6 +137,7 @@ impl Verb {
             Verb::Deny { .. } => "deny",
             Verb::Dist => "dist",
             Verb::Release(_) => "release",
+            Verb::Screenshots => "screenshots",
             Verb::Vm(_) => "vm",
             Verb::Tidy => "tidy",
         }
@@ -150,6 +157,7 @@ fn main() -> ExitCode {
         Verb::Deny { advisories } => deny::main(advisories),
         Verb::Dist => dist::main(),
         Verb::Release(options) => release::main(&options),
+        Verb::Screenshots => screenshots::main(),
         Verb::Vm(options) => vm::main(options),
         Verb::Tidy => tidy::main(),
     };

@@ -36,7 +36,9 @@ pub(super) fn draw(graph: &Graph) -> String {
             // Where several ways meet, each is named at its other end.
             let meets = graph.into(edge.to).count() > 1;
             let (x, y, anchor) = if meets { (x1 + 8.0, y1, "start") } else { (x2 - 8.0, y2, "end") };
-            let y = y - 5.0;
+            // On the side of the line where the curve is not.
+            let is_above = if meets { y1 <= y2 } else { y2 <= y1 };
+            let y = if is_above { y - 5.0 } else { y + 14.0 };
             let _ = writeln!(text, "<text x=\"{x:.0}\" y=\"{y:.0}\" text-anchor=\"{anchor}\">{label}</text>");
         }
     }
