@@ -33,6 +33,11 @@ pub fn old_iptables() -> PathBuf {
     from_environment("IPTABLES_OLD", "the folder with the unpacked packages of iptables 1.8.7")
 }
 
+/// Prometheus' tool that checks and tests rules (`PROMTOOL`).
+pub fn promtool() -> PathBuf {
+    from_environment("PROMTOOL", "promtool of the unpacked package of Prometheus")
+}
+
 /// The archive of the product's own image (`VLAN_BRIDGE_IMAGE`).
 pub(crate) fn image() -> PathBuf {
     from_environment("VLAN_BRIDGE_IMAGE", "the archive of the image with the product's binaries")

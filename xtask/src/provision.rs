@@ -65,6 +65,12 @@ pub(crate) fn peers_version() -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
+/// The tool of Prometheus that checks and tests rules, only unpacked: the package would start a service.
+fn promtool() -> Result<PathBuf> {
+    let package = once("prometheus", |dir| unpack(&apt::download(&["prometheus".to_owned()], &[])?, dir))?;
+    Ok(package.join("usr/bin/promtool"))
+}
+
 fn peers_package() -> Result<PathBuf> {
     once("peers", |dir| {
         let packages = sid::download(&["containernetworking-plugins"])?;
@@ -97,6 +103,7 @@ pub(crate) fn ensure_native() -> Result<()> {
 pub(crate) fn tell(command: &mut Command, product: &Path) -> Result<()> {
     command.env("VLAN_BRIDGE_BIN", product).env("CNI_PEERS", peers()?).env("CNI_CLIENT", client()?);
     command.env("CNI_RUNTIMES", runtimes()?).env("IPTABLES_OLD", old_iptables::old_iptables()?);
+    command.env("PROMTOOL", promtool()?);
     // Only one verb needs it, and builds it first.
     let kubernetes = workspace::rig().join("kubernetes");
     if kubernetes.is_dir() {

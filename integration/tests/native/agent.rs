@@ -2,6 +2,7 @@
 
 mod address;
 mod conflicts;
+mod dashboard;
 mod disturbed;
 mod kubernetes;
 pub(crate) mod listening;
