@@ -6,11 +6,14 @@ use crate::machine::Machine;
 use crate::operate::{all_answer, all_fifty};
 use crate::pods::{PORT, address, pod, spec};
 use crate::steps::ready;
-use integration::{arp_announcement, greets, note, poll};
+use integration::{Scrape, arp_announcement, greets, note, poll};
 use serde_json::Value;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+
+/// The port of the agent's metrics.
+const METRICS: u16 = 9470;
 
 /// README of `deploy/`: the component `agent`. This kubectl is older than components, so its patch is applied
 /// by `kubectl patch`, which merges in the same way.
@@ -19,6 +22,10 @@ pub fn install(cluster: &Cluster) {
     let component = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/components/agent");
     for file in ["rbac.yaml", "daemonset.yaml"] {
         let text = fs::read_to_string(component.join(file)).expect("a manifest is text");
+        // As docs/operations.md says, for metrics.
+        let last = "/host/proc/sys/net]";
+        assert!(file != "daemonset.yaml" || text.contains(last));
+        let text = text.replace(last, &format!("/host/proc/sys/net, --metrics, \"[::]:{METRICS}\"]"));
         control.host.write(&format!("/deploy/agent/{file}"), &text);
     }
     control.kubectl("apply -f /deploy/agent/rbac.yaml").expect_ok();
@@ -91,6 +98,27 @@ pub fn names_the_pod(cluster: &Cluster) {
     assert_eq!(event["involvedObject"]["namespace"], "default");
     let shown = cluster.control.kubectl("describe pod guarded").expect_ok().stdout;
     note(&format!("`kubectl describe pod` shows it: {}", shown.contains("AddressConflict")));
+}
+
+/// A machine outside the pods' network asks each node, as Prometheus does.
+pub fn is_scraped(cluster: &Cluster) {
+    let scrape =
+        |machine: &Machine| Scrape::over_tcp(&cluster.router, &format!("{}:{METRICS}", machine.address));
+    for machine in &cluster.nodes {
+        // The addresses are read every few seconds.
+        poll(LIMIT, "the count of addresses in use", || {
+            let used = machine.containerd.leases("vlan136").len() as f64;
+            scrape(machine).value("vlan_bridge_addresses", &["state=\"used\""]) == Some(used)
+        });
+    }
+    let first = scrape(&cluster.nodes[0]);
+    for (name, labels) in [
+        ("vlan_bridge_calls_total", &["verb=\"ADD\"", "outcome=\"ok\""][..]),
+        ("vlan_bridge_repairs_total", &["kind=\"guard\""]),
+        ("vlan_bridge_agent_reports_total", &["reason=\"AddressConflict\""]),
+    ] {
+        assert!(first.value(name, labels).is_some_and(|value| value > 0.0), "{name}: {first:?}");
+    }
 }
 
 /// The agents are replaced one after the other while pods come and go.

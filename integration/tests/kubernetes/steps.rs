@@ -15,7 +15,7 @@ use std::path::Path;
 type Step = (&'static str, fn(&Cluster));
 
 /// All of them.
-pub const ALL: [Step; 15] = [
+pub const ALL: [Step; 16] = [
     ("nodes_are_ready_once_the_daemonset_has_installed_the_network", install),
     ("pods_reach_each_other_and_the_router", traffic),
     ("probes_decide_who_gets_a_services_traffic", probes),
@@ -28,6 +28,7 @@ pub const ALL: [Step; 15] = [
     ("the_component_agent_is_added_to_the_daemonset", agent::install),
     ("the_agent_restores_a_nodes_rules_and_creates_an_event_of_the_node", agent::restores),
     ("an_address_conflict_is_an_event_of_the_pod", agent::names_the_pod),
+    ("prometheus_can_scrape_each_node", agent::is_scraped),
     ("agents_are_replaced_while_pods_come_and_go", agent::rolls),
     ("nothing_is_left_of_pods_that_are_gone", gone),
     ("a_node_is_as_it_was_after_uninstall", uninstall),
