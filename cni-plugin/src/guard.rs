@@ -5,7 +5,7 @@
 //! addresses once IPAM has returned them. The record is written before the latter. Leftovers without a
 //! record are found by the port's element, which is added first and removed last.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cni_conf::cni::error::{CniError, code};
@@ -188,16 +188,18 @@ impl GuardTable {
         Ok(None)
     }
 
-    /// Whether one of these elements is missing. Lists each set.
+    /// The keys of all elements of all sets: one list of each set is cheaper than a look for each element.
+    fn keys(&self) -> Result<BTreeMap<&'static str, BTreeSet<Vec<u8>>>, CniError> {
+        let keys = |set| -> Result<_, CniError> {
+            Ok((set, self.nft.elements(TABLE, set)?.into_iter().map(|element| element.key).collect()))
+        };
+        ruleset::ALL.into_iter().map(keys).collect()
+    }
+
+    /// Whether one of these elements is missing.
     fn lacks_any(&self, elements: &[Element]) -> Result<bool, CniError> {
-        for set in ruleset::ALL {
-            let there: BTreeSet<Vec<u8>> =
-                self.nft.elements(TABLE, set)?.into_iter().map(|element| element.key).collect();
-            if elements.iter().any(|element| element.set == set && !there.contains(&element.key)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let keys = self.keys()?;
+        Ok(elements.iter().any(|element| !is_among(&keys, element)))
     }
 
     /// A chain of the table that is missing or changed.
@@ -276,20 +278,26 @@ pub fn ports() -> Result<Vec<String>, CniError> {
 /// record, the elements of a veth are unknown.
 pub fn broken<'a>(veths: impl Iterator<Item = &'a str>) -> Result<Vec<(String, String)>, CniError> {
     let guard = GuardTable::open()?;
-    let chain = guard.broken_chain()?;
+    if let Some(chain) = guard.broken_chain()? {
+        let what = format!("chain {chain} of table {TABLE} is gone or changed");
+        return Ok(veths.map(|veth| (veth.to_owned(), what.clone())).collect());
+    }
+    let veths: Vec<&str> = veths.collect();
+    let keys = if veths.len() > 1 { Some(guard.keys()?) } else { None };
     let mut broken = Vec::new();
     for veth in veths {
-        let what = match (&chain, guard.records.read(veth)) {
-            (Some(chain), _) => Some(format!("chain {chain} of table {TABLE} is gone or changed")),
-            (None, Some(record)) => {
-                let lost = guard.lost_element(&record)?;
-                lost.map(|element| format!("{} is gone from table {TABLE}", describe_element(&element)))
-            }
-            (None, None) => None,
-        };
+        let Some(record) = guard.records.read(veth) else { continue };
+        // An ADD may have written the record after the lists were made.
+        let has_all = |keys| elements_of(&record).iter().all(|element| is_among(keys, element));
+        let lost = if keys.as_ref().is_some_and(has_all) { None } else { guard.lost_element(&record)? };
+        let what = lost.map(|element| format!("{} is gone from table {TABLE}", describe_element(&element)));
         broken.extend(what.map(|what| (veth.to_owned(), what)));
     }
     Ok(broken)
+}
+
+fn is_among(keys: &BTreeMap<&str, BTreeSet<Vec<u8>>>, element: &Element) -> bool {
+    keys.get(element.set).is_some_and(|keys| keys.contains(&element.key))
 }
 
 /// Restores guards that a firewall restart removed. For calls whose own attachment has no guard. Errors are

@@ -18,8 +18,9 @@ mod mtu;
 mod repair;
 
 pub use attached::{
-    AttachmentId, RecordedNetwork, RecordedPort, delete_all_records, delete_record, has_no_host_routes,
-    network_of, of_living_pods, of_veth, recorded, recorded_addresses, recorded_networks, write_record,
+    AttachmentId, RecordedBridge, RecordedNetwork, RecordedPort, delete_all_records, delete_record,
+    has_no_host_routes, network_of, of_living_pods, of_veth, recorded, recorded_addresses,
+    recorded_with_networks, write_record,
 };
 pub use mtu::follow_mtu;
 pub use repair::{repair, repair_missing};

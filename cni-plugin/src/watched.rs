@@ -42,12 +42,12 @@ pub struct WatchedUplink {
 impl Watched {
     /// Looks the bridges of all records up.
     pub async fn of_this_node(node: &Conn) -> Result<Watched, CniError> {
-        let networks = ports::recorded_networks()?;
+        let (bridges, networks) = ports::recorded_with_networks()?;
         let is_uplink = |bridge: &str, port: &str| {
             networks.iter().any(|network| network.bridge == bridge && network.uplink == port)
         };
         let mut watched = Watched::default();
-        for (name, pods) in ports::recorded()? {
+        for (name, pods) in bridges {
             watched.names.extend(pods.iter().map(|pod| pod.veth.clone()));
             if let Some(bridge) = link::by_name(node, &name).await? {
                 let mut uplinks = Vec::new();

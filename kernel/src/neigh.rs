@@ -1,5 +1,6 @@
 //! `ip neigh`: the MAC of an address.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cni_conf::cni::mac::MacAddr;
@@ -75,6 +76,18 @@ pub async fn permanent_mac(conn: &Conn, interface: u32, address: IpAddr) -> Resu
     }))
 }
 
+/// The permanent entries of an interface, each with its MAC.
+pub async fn permanent_macs(conn: &Conn, interface: u32) -> Result<BTreeMap<IpAddr, MacAddr>> {
+    let message = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+    let entry = |answer: RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewNeighbour(message) = answer else { return None };
+        let header = &message.header;
+        let is_meant = header.ifindex == interface && header.state == NeighbourState::Permanent;
+        if is_meant { address_and_mac(message) } else { None }
+    };
+    Ok(conn.dump(message, || "list neighbours".into(), entry).await?.into_iter().collect())
+}
+
 /// `ip neigh show`: the MACs of these addresses on any interface, learned or permanent.
 pub async fn macs_of(conn: &Conn, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, MacAddr)>> {
     if addresses.is_empty() {
@@ -83,24 +96,24 @@ pub async fn macs_of(conn: &Conn, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, M
     let message = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
     let pair = |answer: RouteNetlinkMessage| {
         let RouteNetlinkMessage::NewNeighbour(message) = answer else { return None };
-        let (mut address, mut mac) = (None, None);
-        for attribute in message.attributes {
-            match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
-                    address = Some(IpAddr::from(ip))
-                }
-                NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
-                    address = Some(IpAddr::from(ip))
-                }
-                NeighbourAttribute::LinkLayerAddress(bytes) => {
-                    mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddr);
-                }
-                _ => {}
-            }
-        }
-        Some((address.filter(|address| addresses.contains(address))?, mac?))
+        address_and_mac(message).filter(|(address, _)| addresses.contains(address))
     };
     conn.dump(message, || "list neighbours".into(), pair).await
+}
+
+fn address_and_mac(message: NeighbourMessage) -> Option<(IpAddr, MacAddr)> {
+    let (mut address, mut mac) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(IpAddr::from(ip)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => address = Some(IpAddr::from(ip)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddr);
+            }
+            _ => {}
+        }
+    }
+    Some((address?, mac?))
 }
 
 fn neighbour(interface: u32, address: IpAddr) -> NeighbourMessage {

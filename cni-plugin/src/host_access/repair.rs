@@ -5,7 +5,7 @@
 //! A record is written before its routes are installed and deleted before they are removed. So repair does
 //! not restore routes that another call is removing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cni_conf::cni::error::CniError;
@@ -83,6 +83,7 @@ async fn lost(
     let of_family = |family| -> BTreeSet<u32> {
         routes.iter().filter(|route| Family::of(route.address) == family).map(|route| route.metric).collect()
     };
+    let known = if neighbours { neigh::permanent_macs(node, device.index).await? } else { BTreeMap::new() };
     let (v4, v6) = (of_family(Family::V4), of_family(Family::V6));
     let mut lost = Vec::new();
     for veth in records.veths() {
@@ -98,9 +99,7 @@ async fn lost(
         let mut missing = Vec::new();
         for address in record.pod.addresses.iter().map(IpNet::addr) {
             let is_there = routes.iter().any(|route| route.address == address && route.metric == metric);
-            if !is_there
-                || neighbours && neigh::permanent_mac(node, device.index, address).await? != record.pod.mac
-            {
+            if !is_there || neighbours && known.get(&address).copied() != record.pod.mac {
                 missing.push(address);
             }
         }

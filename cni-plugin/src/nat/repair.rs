@@ -99,9 +99,14 @@ impl Nat {
 
     /// Describes what live attachments lack.
     fn lost(&self) -> Result<Vec<String>, CniError> {
+        let chain = self.broken_chain()?;
         let mut lost = Vec::new();
-        for (veth, _) in self.records.all() {
-            lost.extend(self.difference(&veth, true)?.map(|what| format!("{veth}: {what}")));
+        for (veth, record) in self.records.all() {
+            let what = match &chain {
+                Some(chain) => Some(without_chain(chain)),
+                None => self.difference_of(&record)?,
+            };
+            lost.extend(what.map(|what| format!("{veth}: {what}")));
         }
         Ok(lost)
     }
@@ -163,21 +168,30 @@ impl Nat {
         let Some(record) = self.records.read(veth) else {
             return Ok(expected.then(|| format!("the record of {veth} is gone")));
         };
-        if let Some(chain) = self.broken_chain()? {
-            return Ok(Some(format!("chain {chain} of table {TABLE} is gone or changed")));
+        match self.broken_chain()? {
+            Some(chain) => Ok(Some(without_chain(&chain))),
+            None => self.difference_of(&record),
         }
+    }
+
+    /// The same where all chains of the base rule set are whole.
+    fn difference_of(&self, record: &NatRecord) -> Result<Option<String>, CniError> {
         let own = plan::element_comment(&record.pod.attachment());
-        for element in plan::elements(&record) {
+        for element in plan::elements(record) {
             match self.nft.element(TABLE, element.set, &element.key)? {
                 Some(there) if there.comment == own => {}
                 // A sibling, the same container on another network, holds the port.
-                Some(there) if self.sibling(&record, &element, &there.comment).is_some() => {}
+                Some(there) if self.sibling(record, &element, &there.comment).is_some() => {}
                 _ => return Ok(Some(format!("{} is gone from table {TABLE}", plan::what(&element)))),
             }
         }
-        if let Some(set) = self.lost_device(&record)? {
+        if let Some(set) = self.lost_device(record)? {
             return Ok(Some(format!("{} is gone from set {set} of table {TABLE}", record.pod.device)));
         }
-        self.forward_difference(&record)
+        self.forward_difference(record)
     }
+}
+
+fn without_chain(chain: &str) -> String {
+    format!("chain {chain} of table {TABLE} is gone or changed")
 }

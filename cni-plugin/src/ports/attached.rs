@@ -128,25 +128,41 @@ pub struct RecordedPort {
     pub is_pinned: bool,
 }
 
-/// The bridges of all records, each with the ports that belong to it.
-pub fn recorded() -> Result<Vec<(String, Vec<RecordedPort>)>, CniError> {
-    let port = |(veth, record): (String, PortRecord)| {
-        let network = record.network().ok();
-        let is_pinned = network.as_ref().is_some_and(Network::mac_is_pinned);
-        let vlans = network.and_then(|network| network.port_vlans);
-        RecordedPort {
-            veth,
-            mac: record.mac,
-            addresses: record.result.ips.iter().map(|ip| ip.address.addr()).collect(),
-            vlan: vlans.and_then(|vlans| vlans.access),
-            pod: record.pod,
-            is_pinned,
+/// A bridge of some records, with the ports that belong to it.
+pub type RecordedBridge = (String, Vec<RecordedPort>);
+
+/// The bridges of all records.
+pub fn recorded() -> Result<Vec<RecordedBridge>, CniError> {
+    Ok(recorded_with_networks()?.0)
+}
+
+/// The bridges of all records, and the networks that have an uplink. Reads each record once.
+pub fn recorded_with_networks() -> Result<(Vec<RecordedBridge>, Vec<RecordedNetwork>), CniError> {
+    let (mut bridges, mut networks) = (Vec::new(), Vec::new());
+    for (bridge, records) in by_bridge()? {
+        let (mut ports, mut of_bridge) = (Vec::new(), Vec::new());
+        for (veth, record) in records.all() {
+            let network = record.network().ok();
+            note_network(&mut of_bridge, &bridge, &record, network.as_ref());
+            ports.push(port(veth, record, network));
         }
-    };
-    Ok(by_bridge()?
-        .into_iter()
-        .map(|(bridge, records)| (bridge, records.all().into_iter().map(port).collect()))
-        .collect())
+        bridges.push((bridge, ports));
+        networks.append(&mut of_bridge);
+    }
+    Ok((bridges, networks))
+}
+
+fn port(veth: String, record: PortRecord, network: Option<Network>) -> RecordedPort {
+    let is_pinned = network.as_ref().is_some_and(Network::mac_is_pinned);
+    let vlans = network.and_then(|network| network.port_vlans);
+    RecordedPort {
+        veth,
+        mac: record.mac,
+        addresses: record.result.ips.iter().map(|ip| ip.address.addr()).collect(),
+        vlan: vlans.and_then(|vlans| vlans.access),
+        pod: record.pod,
+        is_pinned,
+    }
 }
 
 /// A network with an uplink, by the records of its pods.
@@ -169,39 +185,32 @@ pub struct RecordedNetwork {
     pub expects_dhcp: bool,
 }
 
-/// The networks of all records that have an uplink. One record shows each, but for its gateways.
-pub fn recorded_networks() -> Result<Vec<RecordedNetwork>, CniError> {
-    let mut networks: Vec<RecordedNetwork> = Vec::new();
-    for (bridge, records) in by_bridge()? {
-        for (_, record) in records.all() {
-            let name = &record.request.name;
-            let gateways = record.result.ips.iter().filter_map(|ip| ip.gateway);
-            if let Some(known) =
-                networks.iter_mut().find(|known| known.bridge == bridge && known.name == *name)
-            {
-                known.gateways.extend(gateways);
-                continue;
-            }
-            let Ok(network) = record.network() else { continue };
-            let checked = Network::parse(&record.request).ok().and_then(|(network, _)| network.addresses);
-            let addresses = checked.filter(|addresses| addresses.detection.is_some());
-            if let Some(uplink) = network.uplink {
-                let vlan = network.port_vlans.and_then(|vlans| vlans.access);
-                let uplink = uplink.port_name().to_owned();
-                let expects_dhcp = network.ipam.is_none_or(|plugin| !plugin.keeps_addresses());
-                networks.push(RecordedNetwork {
-                    name: name.clone(),
-                    bridge: bridge.clone(),
-                    vlan,
-                    uplink,
-                    addresses,
-                    gateways: gateways.collect(),
-                    expects_dhcp,
-                });
-            }
-        }
+/// Adds the network of a record, if it has an uplink. One record shows each network of a bridge, but for its
+/// gateways.
+fn note_network(
+    networks: &mut Vec<RecordedNetwork>,
+    bridge: &str,
+    record: &PortRecord,
+    network: Option<&Network>,
+) {
+    let name = &record.request.name;
+    let gateways = record.result.ips.iter().filter_map(|ip| ip.gateway);
+    if let Some(known) = networks.iter_mut().find(|known| known.name == *name) {
+        known.gateways.extend(gateways);
+        return;
     }
-    Ok(networks)
+    let Some(network) = network else { return };
+    let Some(uplink) = &network.uplink else { return };
+    let checked = Network::parse(&record.request).ok().and_then(|(network, _)| network.addresses);
+    networks.push(RecordedNetwork {
+        name: name.clone(),
+        bridge: bridge.to_owned(),
+        vlan: network.port_vlans.as_ref().and_then(|vlans| vlans.access),
+        uplink: uplink.port_name().to_owned(),
+        addresses: checked.filter(|addresses| addresses.detection.is_some()),
+        gateways: gateways.collect(),
+        expects_dhcp: network.ipam.as_ref().is_none_or(|plugin| !plugin.keeps_addresses()),
+    });
 }
 
 /// The networks of all records whose addresses our IPAM assigns, by name, as one of their pods was

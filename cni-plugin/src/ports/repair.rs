@@ -1,7 +1,7 @@
 //! Restores ports in their bridges. A call compares the names of the records with those of the bridge's
 //! ports, which are two short folders to read. `vlan-bridgectl repair` checks each port's settings too.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
@@ -12,7 +12,7 @@ use kernel::{Conn, NetError, fdb, link, port};
 use super::attached::{PortRecord, by_bridge};
 use super::{flags, is_limited, set_up};
 use crate::lock::RecordLock;
-use crate::ownership::{Attachment, Progress};
+use crate::ownership::{Attachment, Progress, attachment_of};
 use crate::plan::{Step, vlan};
 use crate::record::Records;
 use crate::repairs::{Repairs, Subject};
@@ -39,7 +39,7 @@ async fn restore(
     seen: Option<&Link>,
     repairs: &mut Repairs<'_>,
 ) -> Result<(), CniError> {
-    let mut vlans = Vlans::default();
+    let mut known = Seen { all, ..Seen::default() };
     for (name, records) in by_bridge()? {
         let recorded = BTreeSet::from_iter(records.names());
         let bridge = match seen.filter(|seen| seen.name == name) {
@@ -56,29 +56,43 @@ async fn restore(
         }
         if all || bridge.is_none() {
             let bridge = BridgeOfRecords { name: &name, is_gone: bridge.is_none(), records: &records };
-            let outcome = bridge.restore(node, all, &recorded, repairs).await;
+            let outcome = bridge.restore(node, all, &recorded, &mut known, repairs).await;
             repairs.note(Subject::Bridge(name.clone()), outcome);
         }
         let bridge = link::by_name(node, &name).await?;
         let ports = PortsOfRecords { node, bridge: bridge.as_ref(), records: &records };
-        ports.restore(&meant, &mut vlans, repairs).await?;
+        ports.restore(&meant, &mut known, repairs).await?;
     }
     Ok(())
 }
 
-/// The VLANs of all ports, listed when the first port needs them. The list is long, so a pass makes one, and
-/// another one under the lock.
+/// What a pass has seen of all ports, listed when the first port needs it. The lists are long, so a pass
+/// makes each once. Under the lock, what was seen before does not count.
 #[derive(Default)]
-struct Vlans {
-    seen: Option<Vec<Memberships>>,
+struct Seen {
+    /// The pass looks at all ports: one list of links is cheaper than a look for each.
+    all: bool,
+    links: Option<BTreeMap<String, Link>>,
+    vlans: Option<Vec<Memberships>>,
 }
 
-impl Vlans {
-    async fn seen(&mut self, node: &Conn) -> Result<&[Memberships], NetError> {
-        if self.seen.is_none() {
-            self.seen = Some(port::vlans(node).await?);
+impl Seen {
+    async fn link(&mut self, node: &Conn, name: &str) -> Result<Option<Link>, NetError> {
+        if !self.all {
+            return link::by_name(node, name).await;
         }
-        Ok(self.seen.as_deref().unwrap_or_default())
+        if self.links.is_none() {
+            let links = link::all(node).await?.into_iter();
+            self.links = Some(links.map(|link| (link.name.clone(), link)).collect());
+        }
+        Ok(self.links.as_ref().and_then(|links| links.get(name)).cloned())
+    }
+
+    async fn vlans(&mut self, node: &Conn) -> Result<&[Memberships], NetError> {
+        if self.vlans.is_none() {
+            self.vlans = Some(port::vlans(node).await?);
+        }
+        Ok(self.vlans.as_deref().unwrap_or_default())
     }
 }
 
@@ -96,16 +110,21 @@ impl BridgeOfRecords<'_> {
         node: &Conn,
         all: bool,
         recorded: &BTreeSet<String>,
+        known: &mut Seen,
         repairs: &mut Repairs<'_>,
     ) -> Result<(), CniError> {
         let mut seen = BTreeSet::new();
         for veth in recorded {
             // One live attachment of each network is enough.
-            let Some(attached) = self.records.read(veth) else { continue };
-            if seen.contains(&attached.request.name) {
+            let Some(host) = known.link(node, veth).await? else { continue };
+            if attachment_of(&host).is_some_and(|attachment| seen.contains(attachment.network)) {
                 continue;
             }
-            let Some(host) = link::by_name(node, veth).await? else { continue };
+            let Some(attached) =
+                self.records.read(veth).filter(|attached| !seen.contains(&attached.request.name))
+            else {
+                continue;
+            };
             let network = attached.network()?;
             // If the uplink's port was removed too, that was intended: something else may use the VLAN by
             // now.
@@ -179,12 +198,12 @@ impl<'a> PortsOfRecords<'a> {
     async fn restore(
         &self,
         meant: &[&String],
-        vlans: &mut Vlans,
+        known: &mut Seen,
         repairs: &mut Repairs<'_>,
     ) -> Result<(), CniError> {
         let mut different = Vec::new();
         for veth in meant {
-            match self.find(veth, vlans).await {
+            match self.find(veth, known).await {
                 Ok(None) => {}
                 Ok(Some(_)) => different.push(veth),
                 Err(e) => repairs.note(Subject::Port((*veth).clone()), Err(e)),
@@ -195,9 +214,9 @@ impl<'a> PortsOfRecords<'a> {
         }
         let _lock = RecordLock::exclusive()?;
         // Another call may have restored them, or may have removed their pods.
-        let mut vlans = Vlans::default();
+        let mut known = Seen::default();
         for veth in different {
-            let outcome = self.restore_one(veth, &mut vlans, repairs).await;
+            let outcome = self.restore_one(veth, &mut known, repairs).await;
             repairs.note(Subject::Port((*veth).clone()), outcome);
         }
         Ok(())
@@ -206,10 +225,10 @@ impl<'a> PortsOfRecords<'a> {
     async fn restore_one(
         &self,
         veth: &str,
-        vlans: &mut Vlans,
+        known: &mut Seen,
         repairs: &mut Repairs<'_>,
     ) -> Result<(), CniError> {
-        let Different { bridge, host, attached, what } = match self.find(veth, vlans).await? {
+        let Different { bridge, host, attached, what } = match self.find(veth, known).await? {
             None => return Ok(()),
             Some(Lacking::Dead) => return self.records.remove(veth),
             Some(Lacking::Differs(different)) => *different,
@@ -224,9 +243,9 @@ impl<'a> PortsOfRecords<'a> {
     }
 
     /// Compares one port with what ADD made. Takes no lock.
-    async fn find(&self, veth: &str, vlans: &mut Vlans) -> Result<Option<Lacking<'a>>, CniError> {
+    async fn find(&self, veth: &str, known: &mut Seen) -> Result<Option<Lacking<'a>>, CniError> {
         let Some(attached) = self.records.read(veth) else { return Ok(None) };
-        let Some(host) = link::by_name(self.node, veth).await? else {
+        let Some(host) = known.link(self.node, veth).await? else {
             // A live pod without its veth is cut off: doctor reports it.
             return Ok((!attached.has_pod()).then_some(Lacking::Dead));
         };
@@ -238,7 +257,7 @@ impl<'a> PortsOfRecords<'a> {
         let lacks = match host.master {
             None => Some(format!("it was in no bridge, and belongs to {}", bridge.name)),
             Some(master) if master == bridge.index => {
-                attached.difference(self.node, bridge, &host, vlans).await?
+                attached.difference(self.node, bridge, &host, known).await?
             }
             // Another program added it to that bridge.
             Some(_) => None,
@@ -292,7 +311,7 @@ impl PortRecord {
         node: &Conn,
         bridge: &Link,
         host: &Link,
-        vlans: &mut Vlans,
+        known: &mut Seen,
     ) -> Result<Option<String>, CniError> {
         let network = self.network()?;
         if !host.up {
@@ -302,7 +321,7 @@ impl PortRecord {
             return Ok(Some("its flags had changed".into()));
         }
         if let Some(wanted) = &network.port_vlans {
-            let seen = vlans.seen(node).await?;
+            let seen = known.vlans(node).await?;
             let lost =
                 vlan::of_port(wanted).into_iter().find(|of| !vlan::takes_part(seen, host.index, of.vid));
             if let Some(lost) = lost {
