@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::address::Socket;
@@ -82,30 +82,42 @@ fn serve(runtime: &Runtime, socket: &Listener, text: Arc<Text>) {
                 sleep(REFUSED).await;
                 continue;
             };
-            let text = Arc::clone(&text);
+            let (text, turn) = (Arc::clone(&text), Arc::new(turn));
             tokio::spawn(async move {
                 // A connection that fails concerns its client alone.
-                let _ = timeout(CONNECTION, converse(stream, text)).await;
-                drop(turn);
+                let _ = timeout(CONNECTION, converse(stream, text, turn)).await;
             });
         }
     });
 }
 
-async fn converse(stream: Box<dyn Stream>, text: Arc<Text>) -> hyper::Result<()> {
-    let service = service_fn(move |request| answer(request, Arc::clone(&text)));
+async fn converse(
+    stream: Box<dyn Stream>,
+    text: Arc<Text>,
+    turn: Arc<OwnedSemaphorePermit>,
+) -> hyper::Result<()> {
+    let service = service_fn(move |request| answer(request, Arc::clone(&text), Arc::clone(&turn)));
     let mut protocol = http1::Builder::new();
     protocol.keep_alive(false).max_buf_size(MOST).timer(TokioTimer::new()).header_read_timeout(REQUEST);
     protocol.serve_connection(TokioIo::new(stream), service).await
 }
 
-async fn answer(request: Request<Incoming>, text: Arc<Text>) -> Result<Response<String>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    text: Arc<Text>,
+    turn: Arc<OwnedSemaphorePermit>,
+) -> Result<Response<String>, Infallible> {
     let (status, header, body) = if request.uri().path() != "/metrics" {
         (StatusCode::NOT_FOUND, None, "There is only /metrics.\n".to_owned())
     } else if request.method() != Method::GET {
         (StatusCode::METHOD_NOT_ALLOWED, Some((ALLOW, "GET")), "There is only GET.\n".to_owned())
     } else {
-        match tokio::task::spawn_blocking(move || text()).await {
+        let make = move || {
+            // A client that is gone leaves its text in the queue, and its turn with it.
+            let _turn = turn;
+            text()
+        };
+        match tokio::task::spawn_blocking(make).await {
             Ok(text) => (StatusCode::OK, Some((CONTENT_TYPE, TYPE)), text),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, None, format!("{error}\n")),
         }
@@ -116,4 +128,57 @@ async fn answer(request: Request<Incoming>, text: Arc<Text>) -> Result<Response<
     }
     // All parts are valid.
     Ok(response.body(body).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Mutex, mpsc};
+
+    use super::*;
+
+    fn ask(address: std::net::SocketAddr) -> TcpStream {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"GET /metrics HTTP/1.1\r\nHost: n\r\n\r\n").unwrap();
+        client
+    }
+
+    /// Whether the service closes the connection of a client that has sent all it wanted to send.
+    fn is_closed(mut client: TcpStream, within: Duration) -> bool {
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        client.set_read_timeout(Some(within)).unwrap();
+        let waits = |error: &io::Error| error.kind() == ErrorKind::WouldBlock;
+        !client.read(&mut [0; 64]).is_err_and(|error| waits(&error))
+    }
+
+    #[test]
+    fn clients_that_leave_before_the_answer_do_not_pile_up() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        let (go, gate) = mpsc::channel::<()>();
+        let (gate, asked) = (Mutex::new(gate), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&asked);
+        let text = move || {
+            // Until the test says so.
+            let _ = gate.lock().unwrap().recv();
+            counted.fetch_add(1, Ordering::Relaxed);
+            "text".to_owned()
+        };
+        start(Socket::Tcp(socket), text).unwrap();
+        let mut served = 0;
+        // The next one waits in the kernel. Some leave before their request is looked at.
+        while is_closed(ask(address), Duration::from_millis(500)) {
+            served += 1;
+            assert!(served < 8 * CONNECTIONS, "the texts of {served} clients wait");
+        }
+        assert!(served >= CONNECTIONS);
+        drop(go);
+        let mut answer = String::new();
+        ask(address).read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("text"), "{answer}");
+        assert!(asked.load(Ordering::Relaxed) > CONNECTIONS, "{asked:?}");
+    }
 }
