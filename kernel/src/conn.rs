@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
@@ -33,6 +34,8 @@ struct Sockets {
     single: Socket,
     /// For lists.
     lists: Socket,
+    /// The sequence number of the last list.
+    listed: AtomicU32,
 }
 
 /// What was read from the kernel's answer to the request for a list.
@@ -53,7 +56,7 @@ impl Conn {
             let _ = socket.set_netlink_get_strict_chk(true);
             Ok(socket)
         };
-        let sockets = Sockets { single: open()?, lists: open()? };
+        let sockets = Sockets { single: open()?, lists: open()?, listed: AtomicU32::new(0) };
         Ok(Conn { sockets: Arc::new(sockets) })
     }
 
@@ -114,7 +117,7 @@ impl Conn {
         const ATTEMPTS: usize = 10;
         let mut request = Vec::new();
         header::append_request(&mut request, message, NLM_F_REQUEST | NLM_F_DUMP);
-        let list = || self.list(&request, &read).map_err(|refusal| refusal.of(action()));
+        let mut list = || self.list(&mut request, &read).map_err(|refusal| refusal.of(action()));
         let mut listed = list()?;
         for _ in 1..ATTEMPTS {
             if !listed.interrupted {
@@ -126,12 +129,15 @@ impl Conn {
     }
 
     /// A decoded object needs ten times the memory of what is read from it. So each is read before the next
-    /// one is decoded.
+    /// one is decoded. What an earlier list left, whose reader had an error, is skipped. The kernel makes no
+    /// other list before that.
     fn list<T>(
         &self,
-        request: &[u8],
+        request: &mut [u8],
         read: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> std::result::Result<List<T>, Refusal> {
+        let sequence = self.sockets.listed.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        header::set_sequence(request, sequence);
         self.sockets.lists.send(request, 0)?;
         let mut list = List { objects: Vec::new(), interrupted: false };
         let mut part = Vec::with_capacity(LONGEST_ANSWER);
@@ -143,11 +149,18 @@ impl Conn {
                 let length = header.length() as usize;
                 // What cannot be decoded is skipped: a newer kernel may say more than this version knows.
                 if let Ok(answer) = NetlinkMessage::deserialize(rest) {
-                    list.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+                    let is_left = answer.header.sequence_number != sequence;
+                    list.interrupted |= !is_left && answer.header.flags & NLM_F_DUMP_INTR != 0;
                     match answer.payload {
+                        NetlinkPayload::Done(_) if is_left && list.interrupted => return Ok(list),
+                        _ if is_left => {}
                         NetlinkPayload::InnerMessage(object) => list.objects.extend(read(object)),
                         NetlinkPayload::Error(refusal) if refusal.code.is_some() => {
-                            return Err(Refusal::Errno(Errno::from_raw(-refusal.raw_code())));
+                            match Errno::from_raw(-refusal.raw_code()) {
+                                // Until the earlier list has ended.
+                                Errno::EBUSY => list.interrupted = true,
+                                errno => return Err(Refusal::Errno(errno)),
+                            }
                         }
                         // The kernel refused the list, at once or half way. This is not an empty list.
                         NetlinkPayload::Done(end) if end.code < 0 => {
@@ -190,6 +203,7 @@ impl From<io::Error> for Refusal {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::address::AddressMessage;
     use netlink_packet_route::link::LinkMessage;
 
     use super::*;
@@ -228,6 +242,24 @@ mod tests {
             let refused = conn.get(RouteNetlinkMessage::GetLink(nothing), || "look up".into()).await;
             assert_eq!(refused.unwrap_err().to_string(), "look up: No such device");
             assert!(lo().await.is_ok());
+        });
+    }
+
+    #[test]
+    fn what_is_left_of_an_earlier_list_is_no_part_of_the_next_one() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let conn = Conn::open().unwrap();
+            let links = || RouteNetlinkMessage::GetLink(LinkMessage::default());
+            // As after an error while it was read.
+            let mut request = Vec::new();
+            header::append_request(&mut request, links(), NLM_F_REQUEST | NLM_F_DUMP);
+            conn.sockets.lists.send(&request, 0).unwrap();
+            let addresses = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+            let listed = conn.dump(addresses, || "list addresses".into(), Some).await.unwrap();
+            let is_address = |object: &_| matches!(object, RouteNetlinkMessage::NewAddress(_));
+            assert!(!listed.is_empty() && listed.iter().all(is_address), "{listed:?}");
+            assert!(!conn.dump(links(), || "list links".into(), Some).await.unwrap().is_empty());
         });
     }
 }

@@ -25,6 +25,11 @@ pub fn set_length(message: &mut [u8]) {
     NetlinkBuffer::new(message).set_length(length);
 }
 
+/// Puts a sequence number into the header of a message.
+pub fn set_sequence(message: &mut [u8], sequence: u32) {
+    NetlinkBuffer::new(message).set_sequence_number(sequence);
+}
+
 /// A request of rtnetlink. Type and length are still missing: the serialization adds them.
 pub fn request(message: RouteNetlinkMessage, flags: u16) -> NetlinkMessage<RouteNetlinkMessage> {
     NetlinkMessage::new(header(flags), NetlinkPayload::from(message))
