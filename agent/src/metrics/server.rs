@@ -172,7 +172,7 @@ mod tests {
         // The next one waits in the kernel. Some leave before their request is looked at.
         while is_closed(ask(address), Duration::from_millis(500)) {
             served += 1;
-            assert!(served < 8 * CONNECTIONS, "the texts of {served} clients wait");
+            assert!(served < 8 * CONNECTIONS, "the answers to {served} clients wait");
         }
         assert!(served >= CONNECTIONS);
         drop(go);
