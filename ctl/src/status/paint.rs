@@ -1,5 +1,7 @@
 //! Lines of a screen, and how they become what a terminal obeys. No I/O.
 
+use crate::output::printable;
+
 /// What a part of a line says by its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
@@ -32,14 +34,14 @@ impl Tone {
 pub(super) struct ScreenLine(Vec<(Tone, String)>);
 
 impl ScreenLine {
-    /// Adds a part.
-    pub(super) fn and(mut self, tone: Tone, text: impl Into<String>) -> ScreenLine {
-        self.0.push((tone, text.into()));
+    /// Adds a part. Nothing in it controls the terminal.
+    pub(super) fn and(mut self, tone: Tone, text: impl AsRef<str>) -> ScreenLine {
+        self.0.push((tone, printable(text.as_ref()).into_owned()));
         self
     }
 
     /// A line of one part.
-    pub(super) fn of(tone: Tone, text: impl Into<String>) -> ScreenLine {
+    pub(super) fn of(tone: Tone, text: impl AsRef<str>) -> ScreenLine {
         ScreenLine::default().and(tone, text)
     }
 
@@ -134,6 +136,13 @@ mod tests {
         assert!(text.ends_with("\x1b[5;1Hq ends"), "{text:?}");
         let text = frame(&lines(9), (80, 5), 2, true);
         assert!(text.contains("\x1b[32mline 2\x1b[0m") && text.contains("3-6 of 9 lines"), "{text:?}");
+    }
+
+    #[test]
+    fn no_name_controls_the_terminal() {
+        let line = ScreenLine::of(Tone::Plain, "br\x1b[2J").and(Tone::Bad, "a\nb");
+        let text = frame(&[line], (80, 5), 0, false);
+        assert!(text.contains("br\\u001b[2Ja\\u000ab\x1b[K"), "{text:?}");
     }
 
     #[test]

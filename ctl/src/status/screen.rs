@@ -10,7 +10,6 @@ use super::lines::{agent_line, vlan};
 use super::paint::{ScreenLine, Tone};
 use crate::bond::BondState;
 use crate::facts::{Facts, NetworkState, state};
-use crate::output::printable;
 use crate::pods::{addresses, host_ports, name, pods};
 
 /// How many events are shown.
@@ -30,10 +29,7 @@ pub(super) fn lines(facts: &Facts, title: &str, utf8: bool) -> Vec<ScreenLine> {
         lines.extend(network(facts, seen, utf8));
     }
     let refused = |(path, why): &(std::path::PathBuf, String)| {
-        ScreenLine::of(
-            Tone::Bad,
-            format!("REFUSED  {}: {}", printable(&path.to_string_lossy()), printable(why)),
-        )
+        ScreenLine::of(Tone::Bad, format!("REFUSED  {}: {why}", path.display()))
     };
     lines.extend(facts.refused.iter().map(refused));
     lines.push(ScreenLine::default());
@@ -53,7 +49,7 @@ fn tone(state: &str) -> Tone {
 }
 
 fn uplink(facts: &Facts, name: &str) -> Vec<ScreenLine> {
-    let head = ScreenLine::of(Tone::Heading, format!("UPLINK   {}", printable(name)));
+    let head = ScreenLine::of(Tone::Heading, format!("UPLINK   {name}"));
     let Some(link) = facts.link(name) else { return vec![head.and(Tone::Bad, " missing")] };
     let head = head.and(tone(state(link)), format!(" {}", state(link)));
     let none = BondState::default();
@@ -66,7 +62,7 @@ fn uplink(facts: &Facts, name: &str) -> Vec<ScreenLine> {
     lines.extend(bond.members.iter().map(|member| {
         let role = bond.role(member);
         let speed = if member.up { format!("{} {}", member.speed, member.duplex) } else { String::new() };
-        ScreenLine::of(Tone::Plain, format!("         {:15} ", printable(&member.name)))
+        ScreenLine::of(Tone::Plain, format!("         {:15} ", member.name))
             .and(tone(role), format!("{role:15}"))
             .and(Tone::Plain, speed)
     }));
@@ -75,7 +71,7 @@ fn uplink(facts: &Facts, name: &str) -> Vec<ScreenLine> {
 
 fn network(facts: &Facts, seen: &NetworkState, utf8: bool) -> Vec<ScreenLine> {
     let network = &seen.config.network;
-    let mut line = ScreenLine::of(Tone::Heading, format!("NETWORK  {}", printable(&seen.config.name)));
+    let mut line = ScreenLine::of(Tone::Heading, format!("NETWORK  {}", seen.config.name));
     let mut devices = vec![("bridge", network.bridge.as_str(), String::new())];
     if let Some(uplink) = &network.uplink {
         let port = uplink.port_name();
@@ -92,7 +88,7 @@ fn network(facts: &Facts, seen: &NetworkState, utf8: bool) -> Vec<ScreenLine> {
     let mut lines = vec![line];
     lines.extend(seen.leases.usage.iter().map(|usage| bar(usage, utf8)));
     if let Some(why) = &seen.leases.unreadable {
-        let text = format!("         its leases cannot be read: {}", printable(&why.to_string()));
+        let text = format!("         its leases cannot be read: {why}");
         lines.push(ScreenLine::of(Tone::Bad, text));
     }
     lines
@@ -124,15 +120,14 @@ fn bar(usage: &Usage, utf8: bool) -> ScreenLine {
         .and(tone, full.repeat(taken_letters))
         .and(Tone::Doubtful, half.repeat(waiting_letters))
         .and(Tone::Faint, free.repeat(BAR - taken_letters - waiting_letters))
-        .and(Tone::Plain, format!("{counts}  {}", printable(&usage.range)))
+        .and(Tone::Plain, format!("{counts}  {}", usage.range))
 }
 
 /// The agent, the conflicts that it knows, and its last reports.
 fn agent(facts: &Facts) -> Vec<ScreenLine> {
-    let line = printable(&agent_line(facts)).into_owned();
-    let mut lines = vec![ScreenLine::of(Tone::Heading, "AGENT    ").and(Tone::Plain, line)];
+    let mut lines = vec![ScreenLine::of(Tone::Heading, "AGENT    ").and(Tone::Plain, agent_line(facts))];
     lines.extend(facts.conflicts().iter().map(|KnownConflict { address, other, uplink, pod, .. }| {
-        let whose = printable(pod.as_deref().unwrap_or("a pod"));
+        let whose = pod.as_deref().unwrap_or("a pod");
         ScreenLine::of(Tone::Bad, format!("CONFLICT {address} of {whose}: {other} on {uplink} uses it"))
     }));
     let events = match &facts.agent {
@@ -152,7 +147,7 @@ fn event(now: Duration, told: &Told) -> ScreenLine {
         _ => Tone::Plain,
     };
     let age = age(now.saturating_sub(told.at));
-    ScreenLine::of(Tone::Faint, format!("{age:>8} ")).and(tone, printable(&told.text))
+    ScreenLine::of(Tone::Faint, format!("{age:>8} ")).and(tone, &told.text)
 }
 
 fn age(age: Duration) -> String {
@@ -178,7 +173,7 @@ fn all_pods(facts: &Facts) -> Vec<ScreenLine> {
 
 fn pod_line(pod: &Value) -> ScreenLine {
     let state = pod["state"].as_str().unwrap_or("-");
-    let network = printable(pod["network"].as_str().unwrap_or("-"));
+    let network = pod["network"].as_str().unwrap_or("-");
     let ports = host_ports(pod);
     let ports = if ports.is_empty() { ports } else { format!("  ports {ports}") };
     ScreenLine::of(Tone::Plain, format!("{:24} {network:12} ", addresses(pod).join(",")))
