@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use cni_conf::cni::args::PodName;
 use cni_skel::timestamp;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use crate::output;
 const INTERVAL: Duration = Duration::from_secs(600);
 /// How many events may wait for the API server.
 const ROOM: usize = 64;
-/// How long an event is sent again if the API server does not take it. What broke the node may have cut it
+/// How long an event is sent again if the API server does not answer, or asks for patience. What broke the node may have cut it
 /// off from the API server too: after a flush of all rules, kube-proxy takes a while to make its own again.
 const PATIENCE: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_secs(10);
@@ -152,15 +152,16 @@ fn send(node: &str, event: &Event) -> Result<()> {
     // Again for each event: kubelet replaces the token from time to time.
     let attempt = || match Api::find()? {
         Some(api) => api.create_event(event.namespace(), &event.to_json(node)),
-        None => Ok(()),
+        None => Ok(Ok(())),
     };
     let began = Instant::now();
     loop {
-        let outcome = attempt();
-        if outcome.is_ok() || began.elapsed() > PATIENCE {
-            return outcome;
+        match attempt() {
+            // Those that wait may be taken.
+            Ok(answer) => return answer.map_err(Error::msg),
+            Err(error) if began.elapsed() > PATIENCE => return Err(error),
+            Err(_) => thread::sleep(PAUSE),
         }
-        thread::sleep(PAUSE);
     }
 }
 

@@ -94,8 +94,9 @@ impl Api {
         }
     }
 
-    /// `POST` of an event to `/api/v1/namespaces/NAMESPACE/events`.
-    pub(crate) fn create_event(&self, namespace: &str, event: &Value) -> Result<()> {
+    /// `POST` of an event to `/api/v1/namespaces/NAMESPACE/events`. The inner `Err` says why the API server
+    /// will never take it: its namespace is gone, or the account may not create it.
+    pub(crate) fn create_event(&self, namespace: &str, event: &Value) -> Result<Result<(), String>> {
         let path = format!("/api/v1/namespaces/{}/events", escaped(namespace));
         let url = format!("{}{path}", self.url);
         let failed = || format!("cannot post to {url}");
@@ -104,9 +105,13 @@ impl Api {
         let mut answer = request.send(event.to_string()).with_context(failed)?;
         let status = answer.status().as_u16();
         let body = answer.body_mut().with_config().limit(LARGEST).read_to_string().with_context(failed)?;
+        let refusal =
+            || format!("{url}: {}", refusal(status, &serde_json::from_str(&body).unwrap_or_default()));
         match status {
-            200..300 => Ok(()),
-            _ => bail!("{url}: {}", refusal(status, &serde_json::from_str(&body).unwrap_or_default())),
+            200..300 => Ok(Ok(())),
+            // kubelet replaces the token, and a busy server takes the event later.
+            401 | 408 | 429 | 500.. => bail!("{}", refusal()),
+            _ => Ok(Err(refusal())),
         }
     }
 

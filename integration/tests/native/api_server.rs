@@ -14,6 +14,8 @@ use std::time::Duration;
 
 const HOST: &str = "127.0.0.1";
 const TOKEN: &str = "the-pods-token";
+/// A namespace that has been deleted.
+pub const GONE: &str = "gone";
 
 /// An API server with a few Nodes, over TLS, on a node's loopback. It answers clients with the token.
 pub struct ApiServer {
@@ -110,8 +112,12 @@ fn answer(
             .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
         let mut body = vec![0; length.unwrap_or(0)];
         stream.read_exact(&mut body)?;
-        posted.lock().unwrap().push((path.to_owned(), serde_json::from_slice(&body)?));
-        (201, json!({}))
+        if path == format!("/api/v1/namespaces/{GONE}/events") {
+            (404, json!({"message": format!("namespaces {GONE:?} not found")}))
+        } else {
+            posted.lock().unwrap().push((path.to_owned(), serde_json::from_slice(&body)?));
+            (201, json!({}))
+        }
     } else {
         respond(&request, path, &nodes, may_list)
     };

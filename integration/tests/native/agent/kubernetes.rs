@@ -1,7 +1,7 @@
 //! An agent in a pod of Kubernetes: it creates events, and installs the network list again.
 
 use crate::agent::listening::OTHER;
-use crate::api_server::ApiServer;
+use crate::api_server::{ApiServer, GONE};
 use integration::{Agent, Ctl, Pod, Site, arp_announcement, poll, run};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -54,6 +54,25 @@ fn repairs_are_events_of_the_node_and_conflicts_are_events_of_the_pod() {
     assert!(event["message"].as_str().unwrap().contains("which is pod shop/web-0's"), "{event}");
     // One of a kind in ten minutes. Events are sent in the order of the reports.
     assert_eq!(events(&server, "Restored").1, 1);
+}
+
+#[test]
+fn an_event_that_the_api_server_refuses_holds_up_no_other() {
+    let (site, pod) = (Site::new(), Pod::new());
+    let ctl = Ctl::new(&site.node);
+    let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={GONE};K8S_POD_NAME=web-0");
+    let result = site.node.plugin(&site.list()).add(&pod.eth0().args(&args)).result();
+    let server = ApiServer::start(&site.node, &[]);
+    let agent = Agent::start_as(&ctl, server.within(&ctl, "agent"));
+    // Until it listens for the pod.
+    let frame = arp_announcement(result.address().parse().unwrap(), OTHER);
+    poll(PATIENCE, "the refusal", || {
+        site.router.send_frame("port", &frame);
+        agent.reports().contains("an event was not sent") || agent.reports().contains("conflict: ")
+    });
+    site.node.nft("delete table bridge vlan-bridge");
+    poll(PATIENCE, "the next event", || events(&server, "Restored").1 == 1);
+    assert!(agent.reports().contains("the API server answered 404: "), "{}", agent.reports());
 }
 
 /// kubelet replaces the files of a ConfigMap by a link in their folder.
