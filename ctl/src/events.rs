@@ -19,8 +19,9 @@ use crate::output;
 const INTERVAL: Duration = Duration::from_secs(600);
 /// How many events may wait for the API server.
 const ROOM: usize = 64;
-/// How long an event is sent again if the API server does not answer, or asks for patience. What broke the node may have cut it
-/// off from the API server too: after a flush of all rules, kube-proxy takes a while to make its own again.
+/// How long an event is sent again if the API server does not answer, or asks for patience. What broke the
+/// node may have cut it off from the API server too: after a flush of all rules, kube-proxy takes a while to
+/// make its own again.
 const PATIENCE: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_secs(10);
 /// The longest message that the API server takes, in bytes.
