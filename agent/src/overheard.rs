@@ -18,6 +18,9 @@ const MOST_SPEAKERS: usize = 64;
 /// An address as a network sees it: with the VLAN of the frame's tag.
 pub(crate) type Place = (Option<u16>, IpAddr);
 
+/// The MAC that a frame names, and whether the frame left this node.
+pub(crate) type Source = (MacAddr, bool);
+
 /// What somebody claims to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
@@ -77,7 +80,7 @@ impl fmt::Display for SentBy {
 #[derive(Debug, Default)]
 pub(crate) struct Overheard {
     /// The MACs that each gateway used, in the order in which they were heard.
-    pub(crate) gateways: BTreeMap<Place, Vec<MacAddr>>,
+    pub(crate) gateways: BTreeMap<Place, Vec<Source>>,
     /// Those who spoke.
     pub(crate) speakers: BTreeMap<Speaker, Said>,
     /// There were more.
@@ -108,10 +111,10 @@ impl Overheard {
         let vlan = frame.vlan.filter(|vlan| *vlan != 0);
         let mut uses = |address: IpAddr, mac: MacAddr| {
             if let Some(macs) = self.gateways.get_mut(&(vlan, address))
-                && !macs.contains(&mac)
+                && !macs.contains(&(mac, frame.own))
                 && macs.len() < MOST_MACS
             {
-                macs.push(mac);
+                macs.push((mac, frame.own));
             }
         };
         let (role, address, mac) = match &frame.message {

@@ -9,7 +9,7 @@ use cni_conf::cni::mac::MacAddr;
 use vlan_bridge::watched::Watched;
 
 use crate::attempts::Time;
-use crate::overheard::{Overheard, Place, Role, Said, SentBy, Speaker};
+use crate::overheard::{Overheard, Place, Role, Said, SentBy, Source, Speaker};
 use crate::report::Report;
 
 /// How often changes of one gateway's MAC are told at most: two machines may answer in turn.
@@ -75,8 +75,8 @@ impl Strangers {
         let mut unknown = BTreeSet::new();
         for ((vlan, address), macs) in heard.gateways {
             let key = (uplink.to_owned(), (vlan, address));
-            for mac in macs {
-                reports.extend(self.gateway(&key, mac, now));
+            for source in macs {
+                reports.extend(self.gateway(&key, source, now));
             }
             if !self.gateways.contains_key(&key) {
                 unknown.insert(vlan);
@@ -107,8 +107,9 @@ impl Strangers {
         self.is_full &= self.speakers.len() >= MOST;
     }
 
-    fn gateway(&mut self, key: &(String, Place), mac: MacAddr, now: Time) -> Option<Report> {
-        let sender = self.pods.get(&mac).cloned().unwrap_or(SentBy::Other);
+    fn gateway(&mut self, key: &(String, Place), (mac, own): Source, now: Time) -> Option<Report> {
+        // Another machine can put a pod's MAC into its frames.
+        let sender = self.pods.get(&mac).filter(|_| own).cloned().unwrap_or(SentBy::Other);
         let known = self.gateways.entry(key.clone()).or_insert(Gateway { mac, told: None });
         if known.mac == mac || known.told.is_some_and(|told| told + EACH_GATEWAY > now) {
             return None;
@@ -139,7 +140,7 @@ impl Strangers {
             };
             known.is_judged = true;
             if !is_expected {
-                let sender = self.pods.get(&speaker.mac).cloned();
+                let sender = self.pods.get(&speaker.mac).filter(|_| known.said.own).cloned();
                 let by_default = if known.said.own { SentBy::Node } else { SentBy::Other };
                 let sender = sender.unwrap_or(by_default);
                 reports.push(Report::stranger((uplink, speaker.vlan), speaker, &known.said, &sender));

@@ -31,7 +31,12 @@ fn strangers(expects_dhcp: bool) -> Strangers {
 }
 
 fn gateway(macs: &[MacAddr]) -> Overheard {
-    Overheard { gateways: [((None, GATEWAY), macs.to_vec())].into(), ..Overheard::default() }
+    sent(macs, false)
+}
+
+fn sent(macs: &[MacAddr], own: bool) -> Overheard {
+    let sources = macs.iter().map(|mac| (*mac, own)).collect();
+    Overheard { gateways: [((None, GATEWAY), sources)].into(), ..Overheard::default() }
 }
 
 fn speaks(role: Role, number: u8) -> Overheard {
@@ -87,4 +92,20 @@ fn memory_and_log_are_bounded() {
     let count: usize =
         (0..=255).map(|number| told(&mut strangers, speaks(Role::DhcpServer, number), 0).len()).sum();
     assert_eq!((count, strangers.speakers.len()), (MOST + 1, MOST));
+}
+
+#[test]
+fn a_machine_that_takes_the_mac_of_a_pod_does_not_make_it_the_pods_frame() {
+    for (own, sender) in [(true, Some("shop/web-0")), (false, None)] {
+        let mut strangers = strangers(false);
+        let pod = cni_conf::cni::args::PodName::parse("shop/web-0");
+        strangers.pods.insert(mac(1), SentBy::Pod("veth1".into(), pod));
+        let mut heard = speaks(Role::DhcpServer, 1);
+        heard.speakers.values_mut().for_each(|said| said.own = own);
+        heard.gateways = sent(&[VIRTUAL, mac(1)], own).gateways;
+        let reports = strangers.turn("bond0.136", heard, at(0));
+        let pods: Vec<_> =
+            reports.iter().map(|report| report.pod.as_ref().map(ToString::to_string)).collect();
+        assert_eq!(pods, [sender, sender].map(|pod| pod.map(str::to_owned)), "{reports:?}");
+    }
 }
