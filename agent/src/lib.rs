@@ -46,12 +46,14 @@ use std::time::Instant;
 use cni_conf::cni::error::{CniError, code};
 use kernel::monitor::Monitor;
 use kernel::signals::EndSignals;
+use tokio::sync::mpsc::Receiver;
 use vlan_bridge::AgentLock;
 use vlan_bridge::calls::Calls;
 
 pub use agent_state::AgentState;
 use announcer::Announcer;
 pub use conflicts::KnownConflict;
+use ear::Conflict;
 use exhaustion::Exhaustion;
 use figures::Figures;
 pub use health::Health;
@@ -162,74 +164,117 @@ async fn serve(
     teller: &mut Teller<'_>,
     figures: &Figures,
 ) -> Result<(), AgentError> {
-    let failed = |action| move |source| AgentError::Io { action, source };
-    // Before the first pass: a change during the pass is announced.
-    let mut monitor = Monitor::open().map_err(failed("listen to the kernel's announcements"))?;
-    let mut keeper = Keeper::start(dry_run).map_err(failed("start a thread"))?;
-    let (heard, mut conflicts) = tokio::sync::mpsc::channel(CONFLICTS);
-    let mut network = Listening::start(dry_run, heard, figures.clone()).map_err(failed("start a thread"))?;
-    let mut announcer = Announcer::new(figures.clone());
-    let mut exhaustion = Exhaustion::begin();
-    let mut signs = Signs::begin(figures.clone()).map_err(failed("find the service manager's socket"))?;
-    let started = Instant::now();
-    let mut state = State::new(dry_run);
+    let mut parts = Parts::begin(dry_run, figures)?;
     teller.tell(&Report::started(dry_run));
     let mut event = Event::Time;
     loop {
-        signs.keep_alive(teller);
+        parts.act(event, teller);
+        event = match parts.next(signals).await? {
+            Next::Event(event) => event,
+            Next::Reports(reports) => {
+                reports.iter().for_each(|report| teller.tell(report));
+                Event::Time
+            }
+            Next::End => {
+                parts.signs.end(teller);
+                teller.tell(&Report::ended());
+                return Ok(());
+            }
+        };
+    }
+}
+
+/// What the agent waits for.
+enum Next {
+    /// Something happened that the state has to know.
+    Event(Event),
+    /// A part has something to tell, or nothing after all.
+    Reports(Vec<Report>),
+    /// SIGTERM or SIGINT came.
+    End,
+}
+
+/// What the agent does at the same time.
+struct Parts {
+    monitor: Monitor,
+    keeper: Keeper,
+    network: Listening,
+    conflicts: Receiver<Conflict>,
+    announcer: Announcer,
+    exhaustion: Exhaustion,
+    signs: Signs,
+    started: Instant,
+    state: State,
+}
+
+impl Parts {
+    fn begin(dry_run: bool, figures: &Figures) -> Result<Parts, AgentError> {
+        let failed = |action| move |source| AgentError::Io { action, source };
+        // Before the first pass: a change during the pass is announced.
+        let monitor = Monitor::open().map_err(failed("listen to the kernel's announcements"))?;
+        let (heard, conflicts) = tokio::sync::mpsc::channel(CONFLICTS);
+        let network = Listening::start(dry_run, heard, figures.clone());
+        let signs = Signs::begin(figures.clone());
+        Ok(Parts {
+            monitor,
+            keeper: Keeper::start(dry_run).map_err(failed("start a thread"))?,
+            network: network.map_err(failed("start a thread"))?,
+            conflicts,
+            announcer: Announcer::new(figures.clone()),
+            exhaustion: Exhaustion::begin(),
+            signs: signs.map_err(failed("find the service manager's socket"))?,
+            started: Instant::now(),
+            state: State::new(dry_run),
+        })
+    }
+
+    /// Does what follows from an event.
+    fn act(&mut self, event: Event, teller: &mut Teller<'_>) {
+        self.signs.keep_alive(teller);
+        if let Event::Looked(looked) = &event {
+            self.signs.looked(looked, teller);
+        }
         let was_look = matches!(event, Event::Looked(_));
-        for action in state.step(started.elapsed(), event) {
+        for action in self.state.step(self.started.elapsed(), event) {
             match action {
-                Action::Look(blocked) => keeper.look(blocked),
+                Action::Look(blocked) => self.keeper.look(blocked),
                 Action::Announce(failover) => {
-                    network.gap(&failover.uplink);
-                    teller.tell(&announcer.begin(&failover));
+                    self.network.gap(&failover.uplink);
+                    teller.tell(&self.announcer.begin(&failover));
                 }
                 Action::Report(report) => teller.tell(&report),
             }
         }
         if was_look {
-            network.follow(state.watched());
+            self.network.follow(self.state.watched());
         }
-        signs.show(network.conflicts(), teller);
-        let wake = tokio::time::Instant::from_std(started + state.wakes_at());
-        let mut reports = Vec::new();
-        event = tokio::select! {
-            announcement = monitor.next() => {
-                Event::Announced(announcement.map_err(failed("listen to the kernel's announcements"))?)
+        self.signs.show(self.network.conflicts(), teller);
+    }
+
+    /// Waits until there is something to do.
+    async fn next(&mut self, signals: &EndSignals) -> Result<Next, AgentError> {
+        let failed = |action| move |source| AgentError::Io { action, source };
+        let wake = tokio::time::Instant::from_std(self.started + self.state.wakes_at());
+        Ok(tokio::select! {
+            announcement = self.monitor.next() => {
+                let announcement = announcement.map_err(failed("listen to the kernel's announcements"))?;
+                Next::Event(Event::Announced(announcement))
             }
-            looked = keeper.looked() => {
-                let looked = looked?;
-                signs.looked(&looked, teller);
-                Event::Looked(looked)
+            looked = self.keeper.looked() => Next::Event(Event::Looked(looked?)),
+            () = self.signs.due() => Next::Event(Event::Time),
+            () = tokio::time::sleep_until(wake) => Next::Event(Event::Time),
+            unsent = self.announcer.turn() => Next::Reports(unsent.into_iter().collect()),
+            Some(conflict) = self.conflicts.recv() => {
+                let (report, defends) = self.network.heard(conflict.clone(), self.started.elapsed());
+                let unsent = if defends { self.announcer.defend(&conflict) } else { None };
+                Next::Reports(report.into_iter().chain(unsent).collect())
             }
-            () = signs.due() => Event::Time,
-            () = tokio::time::sleep_until(wake) => Event::Time,
-            unsent = announcer.turn() => {
-                reports.extend(unsent);
-                Event::Time
-            }
-            Some(conflict) = conflicts.recv() => {
-                let (report, defends) = network.heard(conflict.clone(), started.elapsed());
-                reports.extend(report);
-                reports.extend(if defends { announcer.defend(&conflict) } else { None });
-                Event::Time
-            }
-            tended = network.tend(started) => {
-                reports.extend(tended?);
-                Event::Time
-            }
-            exhausted = exhaustion.turn() => {
-                reports.extend(exhausted?);
-                Event::Time
-            }
+            tended = self.network.tend(self.started) => Next::Reports(tended?),
+            exhausted = self.exhaustion.turn() => Next::Reports(exhausted?.into_iter().collect()),
             signal = signals.next() => {
                 signal.map_err(failed("wait for signals"))?;
-                signs.end(teller);
-                teller.tell(&Report::ended());
-                return Ok(());
+                Next::End
             }
-        };
-        reports.iter().for_each(|report| teller.tell(report));
+        })
     }
 }
