@@ -1,5 +1,6 @@
 //! The node agent: one long-lived process that restores what other programs change, as soon as the kernel
-//! announces the change. It is never needed: without it, the next ADD or DEL restores the same.
+//! announces the change. It is never needed: without it, the next ADD or DEL restores what is cheap to
+//! notice, and `repair` the rest.
 //!
 //! - `state` decides: a pure function of what was announced and of what a pass found.
 //! - `keeper` makes the passes, in a thread of its own, because a pass may wait for the locks of ADD and DEL.

@@ -242,8 +242,9 @@ pub(crate) struct Doctor {
 ///
 /// Restores rules and sets in nftables, bridge ports and their settings, bridges and uplinks that are down
 /// or gone, forwarding database entries, the node's routes to pods, and sysctls of the devices that the
-/// plugins created. These are exactly what the next ADD or DEL on this node would restore. The pods'
-/// namespaces are not touched.
+/// plugins created. Inside the pods' namespaces it changes only what follows the node: routes and neighbour
+/// entries after a change of the node's addresses, and the MTU after a change of the uplink's. The next ADD
+/// or DEL restores only the part of this that is cheap to notice.
 ///
 /// Then it runs doctor's checks without probes, and prints those that still fail. The exit status is 1 if
 /// one does. Needs root.
@@ -268,8 +269,8 @@ pub(crate) struct Repair {
 ///
 /// SIGTERM ends the agent, and everything stays as it is.
 ///
-/// The agent is optional: without it, the next ADD or DEL restores the same. One agent runs on a node. Needs
-/// root.
+/// The agent is optional: without it, the next ADD or DEL restores what is cheap to notice, and `repair` the
+/// rest. One agent runs on a node. Needs root.
 #[derive(Debug, Args)]
 pub(crate) struct Agent {
     /// Report what differs, and change nothing

@@ -14,7 +14,7 @@ use crate::{agent, doctor, install, repair, status, topology, uninstall};
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 
-/// Installs vlan-bridge on a node, uninstalls it, and shows the state of the node.
+/// Installs vlan-bridge on a node and uninstalls it, and shows, checks and repairs the node's pod networks.
 #[derive(Debug, Parser)]
 #[command(name = "vlan-bridgectl", version)]
 struct Cli {
