@@ -69,7 +69,11 @@ impl Source {
     fn text(&self) -> String {
         let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
         let known = node.take().filter(|(at, _)| at.elapsed() < FRESH);
-        let known = known.unwrap_or_else(|| (Instant::now(), NodeReading::now()));
+        // Its age counts from its end: a reading may wait for locks for some seconds.
+        let known = known.unwrap_or_else(|| {
+            let reading = NodeReading::now();
+            (Instant::now(), reading)
+        });
         let (_, reading) = node.insert(known);
         Exposition { calls: self.calls.read(), numbers: self.figures.read(), node: reading.clone() }.text()
     }

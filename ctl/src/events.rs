@@ -2,7 +2,7 @@
 //! waits for the API server: events are sent by a thread of their own, and what it has no room for is lost.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -44,9 +44,10 @@ impl EventQueue {
 
     /// Adds a report, if it is important and not the second of its kind.
     pub(crate) fn add(&mut self, report: &Report) {
-        if let Some(event) = self.kinds.event(report, Instant::now()) {
-            // Without room it is lost. The journal has it.
-            let _ = self.queue.try_send(event);
+        let Some(event) = self.kinds.event(report, Instant::now()) else { return };
+        // Without room it is lost, and the next one of its kind is sent. The journal has it.
+        if let Err(TrySendError::Full(unsent)) = self.queue.try_send(event) {
+            self.kinds.sent.remove(&(unsent.reason, unsent.pod));
         }
     }
 }
@@ -191,6 +192,18 @@ mod tests {
         assert_eq!(counts(&restored, 600), Some(3));
         assert_eq!(counts(&restored, 2000), Some(1));
         assert_eq!(kinds.sent.len(), 1);
+    }
+
+    #[test]
+    fn an_event_without_room_does_not_silence_the_next_of_its_kind() {
+        let (queue, events) = sync_channel(1);
+        let mut queue = EventQueue { kinds: Kinds::default(), queue };
+        queue.add(&report(Severity::Warning, Reason::Restored, None));
+        queue.add(&report(Severity::Error, Reason::LeftAlone, None));
+        assert_eq!(events.try_iter().count(), 1);
+        queue.add(&report(Severity::Error, Reason::LeftAlone, None));
+        queue.add(&report(Severity::Warning, Reason::Restored, None));
+        assert_eq!(events.try_iter().map(|event| event.reason).collect::<Vec<_>>(), [Reason::LeftAlone]);
     }
 
     #[test]
