@@ -122,12 +122,6 @@ async fn apply_step<'a>(conn: &'a Conn, step: &Step, undo: &mut UndoLog<'a>) -> 
             };
             link::add_bridge(conn, &bridge).await?;
             remove_on_failure(conn, name, undo);
-            if mac.is_none() {
-                // The interface has a link-local address from a random MAC. While that address is
-                // tentative, for a second or two after the first pod, the kernel sends no neighbour
-                // solicitations on the interface (ndisc_send_ns), and packets for the pod are lost.
-                InterfaceSysctls::ipv6().write(name, "accept_dad", "0")?;
-            }
             mark_as_ours(conn, name).await
         }
         Step::MarkAsOurs(name) => mark_as_ours(conn, name).await,

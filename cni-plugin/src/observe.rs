@@ -6,6 +6,7 @@ use kernel::{Conn, Result, addr, link, netns, port, route};
 
 use crate::ownership;
 use crate::plan::observed::{BridgeAndUplink, Surroundings};
+use crate::ports::attached as ports;
 
 /// The interfaces that the configuration names: a few look-ups by name, however many pods there are. On a
 /// trunk, the VLANs of the ports and the node's VLAN sub-interfaces as well.
@@ -65,6 +66,9 @@ pub async fn uplink_and_surroundings(conn: &Conn, network: &Network) -> Result<B
         None => None,
     };
     let mut around = Surroundings { links: link::all(conn).await?, ..Surroundings::default() };
+    if seen.bridge.is_none() {
+        around.known_mac = ports::mac_of(&network.bridge);
+    }
     if let Some(port) = port {
         let addresses = addr::list(conn, port.index).await?;
         around.port_addresses = addresses

@@ -13,9 +13,10 @@ use kernel::{Conn, fdb, link, port};
 use crate::plan::vlan;
 use crate::requested_mac;
 
-mod attached;
+pub(crate) mod attached;
 mod mtu;
 mod repair;
+mod restoration;
 
 pub use attached::{
     AttachmentId, RecordedBridge, RecordedNetwork, RecordedPort, delete_all_records, delete_record,

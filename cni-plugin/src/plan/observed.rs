@@ -1,5 +1,6 @@
 //! Input of the plans: the observed state of the bridge and its uplink.
 
+use cni_conf::cni::mac::MacAddr;
 use kernel::link::Link;
 use kernel::port::Memberships;
 
@@ -40,6 +41,8 @@ pub struct BridgeAndUplink {
 /// The rest of the node's network, observed only before a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
+    /// The MAC of a bridge that is gone, which its pods have in their neighbour entries.
+    pub known_mac: Option<MacAddr>,
     /// Every interface.
     pub links: Vec<Link>,
     /// Addresses of the interface that is to become a port, link-local ones left out.

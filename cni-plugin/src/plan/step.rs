@@ -120,6 +120,13 @@ impl Sysctl {
         Sysctl { family: Family::V6, interface: interface.to_owned(), key: "accept_ra", value: "0" }
     }
 
+    /// The interface has a link-local address from a random MAC. While that address is tentative, for a
+    /// second or two after the first pod, the kernel sends no neighbour solicitations on the interface
+    /// (`ndisc_send_ns`), and packets for the pod are lost.
+    pub fn accept_dad_off(interface: &str) -> Sysctl {
+        Sysctl { family: Family::V6, interface: interface.to_owned(), key: "accept_dad", value: "0" }
+    }
+
     /// ARP answers only for addresses that the interface itself carries.
     pub fn arp_ignore(interface: &str) -> Sysctl {
         Sysctl { family: Family::V4, interface: interface.to_owned(), key: "arp_ignore", value: "1" }

@@ -100,14 +100,19 @@ fn plan_bridge(network: &Network, seen: &BridgeAndUplink, master: Option<&Link>,
     let trunk = network.uplink.as_ref().is_some_and(|uplink| uplink.port == UplinkPort::Trunk);
     // Without an uplink, the kernel's default VLAN stays, as with the reference plugin.
     let default_pvid = if trunk { 0 } else { 1 };
+    let known_mac = seen.surroundings.as_ref().and_then(|around| around.known_mac);
     let port_mac = seen.sub_interface.as_ref().and_then(|link| link.mac);
+    let master_mac = master.and_then(|link| link.mac);
     plan.steps.push(Step::CreateBridge {
         name: network.bridge.clone(),
-        mac: port_mac.or_else(|| master.and_then(|link| link.mac)),
+        mac: known_mac.or(port_mac).or(master_mac),
         mtu: pod_mtu(network, seen),
         vlan_filtering: network.port_vlans.as_ref().map(|_| default_pvid),
         multicast_snooping: network.multicast_snooping,
     });
+    if master.is_none() {
+        plan.steps.push(Step::Sysctl(Sysctl::accept_dad_off(&network.bridge)));
+    }
     // No host behind the bridge is a router of the node, and no pod may act as one.
     plan.steps.push(Step::Sysctl(Sysctl::accept_ra_off(&network.bridge)));
 }

@@ -31,7 +31,7 @@ pub(super) struct PortRecord {
     /// None in records of older versions.
     netns: Option<String>,
     /// The bridge's MAC, which the pod has in its neighbour entries for a gateway or its node.
-    pub(super) bridge_mac: Option<MacAddr>,
+    bridge_mac: Option<MacAddr>,
     /// The addresses with their gateways, for a bridge that is a gateway.
     pub(super) result: AddResult,
     /// False for a pod that was also on a network of another plugin. True in records of older versions.
@@ -285,6 +285,11 @@ pub fn of_veth(veth: &str) -> Result<Option<AttachmentId>, CniError> {
 /// The configuration of the finished attachment that has this veth in a bridge.
 pub fn network_of(bridge: &str, veth: &str) -> Result<Option<Network>, CniError> {
     Records::<PortRecord>::of_device(bridge)?.read(veth).map(|record| record.network()).transpose()
+}
+
+/// The MAC that a bridge had when one of its pods was attached.
+pub(crate) fn mac_of(bridge: &str) -> Option<MacAddr> {
+    Records::<PortRecord>::of_device(bridge).ok()?.any()?.bridge_mac
 }
 
 /// Whether an attachment was made without host routes although its network has them: the pod was also on a

@@ -10,8 +10,8 @@ use kernel::port::Memberships;
 use kernel::{Conn, NetError, fdb, link, port};
 
 use super::attached::{PortRecord, by_bridge};
+use super::restoration::Restoration;
 use super::{flags, is_limited, set_up};
-use crate::lock::RecordLock;
 use crate::ownership::{Attachment, Progress, attachment_of};
 use crate::plan::{Step, vlan};
 use crate::record::Records;
@@ -39,7 +39,10 @@ async fn restore(
     seen: Option<&Link>,
     repairs: &mut Repairs<'_>,
 ) -> Result<(), CniError> {
-    let mut known = Seen { all, ..Seen::default() };
+    let killed = Restoration::of_killed()?;
+    let is_repeated = killed.is_some();
+    let all = all || is_repeated;
+    let mut pass = Pass { known: Seen { all, ..Seen::default() }, restoration: killed };
     for (name, records) in by_bridge()? {
         let recorded = BTreeSet::from_iter(records.names());
         let bridge = match seen.filter(|seen| seen.name == name) {
@@ -55,15 +58,34 @@ async fn restore(
             continue;
         }
         if all || bridge.is_none() {
-            let bridge = BridgeOfRecords { name: &name, is_gone: bridge.is_none(), records: &records };
-            let outcome = bridge.restore(node, all, &recorded, &mut known, repairs).await;
+            let bridge = BridgeOfRecords { name: &name, records: &records };
+            let outcome = bridge.restore(node, all, &recorded, &mut pass, repairs).await;
             repairs.note(Subject::Bridge(name.clone()), outcome);
         }
         let bridge = link::by_name(node, &name).await?;
         let ports = PortsOfRecords { node, bridge: bridge.as_ref(), records: &records };
-        ports.restore(&meant, &mut known, repairs).await?;
+        ports.restore(&meant, &mut pass, repairs).await?;
     }
-    Ok(())
+    match pass.restoration {
+        Some(restoration) => restoration.end(is_repeated && repairs.left.is_empty()),
+        None => Ok(()),
+    }
+}
+
+/// A pass over the bridges. It compares without a lock until something differs.
+struct Pass {
+    known: Seen,
+    restoration: Option<Restoration>,
+}
+
+impl Pass {
+    /// Takes the lock, unless the pass has it.
+    fn begin_restoration(&mut self) -> Result<(), CniError> {
+        if self.restoration.is_none() {
+            self.restoration = Some(Restoration::begin()?);
+        }
+        Ok(())
+    }
 }
 
 /// What a pass has seen of all ports, listed when the first port needs it. The lists are long, so a pass
@@ -99,7 +121,6 @@ impl Seen {
 /// A bridge that has records.
 struct BridgeOfRecords<'a> {
     name: &'a str,
-    is_gone: bool,
     records: &'a Records<PortRecord>,
 }
 
@@ -110,13 +131,13 @@ impl BridgeOfRecords<'_> {
         node: &Conn,
         all: bool,
         recorded: &BTreeSet<String>,
-        known: &mut Seen,
+        pass: &mut Pass,
         repairs: &mut Repairs<'_>,
     ) -> Result<(), CniError> {
         let mut seen = BTreeSet::new();
         for veth in recorded {
             // One live attachment of each network is enough.
-            let Some(host) = known.link(node, veth).await? else { continue };
+            let Some(host) = pass.known.link(node, veth).await? else { continue };
             if attachment_of(&host).is_some_and(|attachment| seen.contains(attachment.network)) {
                 continue;
             }
@@ -133,8 +154,7 @@ impl BridgeOfRecords<'_> {
             {
                 continue;
             }
-            let is_first = seen.is_empty();
-            self.restore_for(node, &network, &attached, &host, is_first, repairs).await?;
+            self.restore_for(node, &network, &host, pass, repairs).await?;
             seen.insert(attached.request.name.clone());
         }
         Ok(())
@@ -144,9 +164,8 @@ impl BridgeOfRecords<'_> {
         &self,
         node: &Conn,
         network: &Network,
-        attached: &PortRecord,
         host: &Link,
-        is_first: bool,
+        pass: &mut Pass,
         repairs: &mut Repairs<'_>,
     ) -> Result<(), CniError> {
         let subject = Subject::Bridge(self.name.to_owned());
@@ -158,10 +177,8 @@ impl BridgeOfRecords<'_> {
         if missing.is_empty() || !repairs.permits(&subject, &missing) {
             return Ok(());
         }
+        pass.begin_restoration()?;
         let mut steps = apply::ensure_uplink_and_report(node, network).await?;
-        if self.is_gone && is_first {
-            attached.restore_mac(node, self.name).await?;
-        }
         steps.extend(trunk::join_and_report(node, network, host).await?.1);
         repairs.restored(&subject, steps.iter().map(Step::to_string).collect());
         Ok(())
@@ -198,12 +215,12 @@ impl<'a> PortsOfRecords<'a> {
     async fn restore(
         &self,
         meant: &[&String],
-        known: &mut Seen,
+        pass: &mut Pass,
         repairs: &mut Repairs<'_>,
     ) -> Result<(), CniError> {
         let mut different = Vec::new();
         for veth in meant {
-            match self.find(veth, known).await {
+            match self.find(veth, &mut pass.known).await {
                 Ok(None) => {}
                 Ok(Some(_)) => different.push(veth),
                 Err(e) => repairs.note(Subject::Port((*veth).clone()), Err(e)),
@@ -212,7 +229,7 @@ impl<'a> PortsOfRecords<'a> {
         if different.is_empty() {
             return Ok(());
         }
-        let _lock = RecordLock::exclusive()?;
+        pass.begin_restoration()?;
         // Another call may have restored them, or may have removed their pods.
         let mut known = Seen::default();
         for veth in different {
@@ -269,18 +286,6 @@ impl<'a> PortsOfRecords<'a> {
 }
 
 impl PortRecord {
-    /// Restores the MAC of a bridge that was made again: pods have it in their neighbour entries.
-    async fn restore_mac(&self, node: &Conn, bridge: &str) -> Result<(), NetError> {
-        let (Some(mac), Some(now)) = (self.bridge_mac, link::by_name(node, bridge).await?) else {
-            return Ok(());
-        };
-        if now.mac == Some(mac) {
-            return Ok(());
-        }
-        let change = link::Change { mac: Some(mac), ..Default::default() };
-        link::change(node, now.index, &change, || format!("ip link set {bridge} address {mac}")).await
-    }
-
     /// As in ADD, the port stays down until its restrictions are in place.
     async fn attach(&self, node: &Conn, bridge: &Link, host: &Link) -> Result<(), CniError> {
         let network = self.network()?;

@@ -3,7 +3,7 @@
 mod address;
 mod conflicts;
 mod dashboard;
-mod disturbed;
+pub(crate) mod disturbed;
 mod kubernetes;
 pub(crate) mod listening;
 mod metrics;

@@ -88,25 +88,27 @@ fn a_port_whose_recorded_ipam_would_be_refused_by_now_is_restored() {
     plugin.check(&pod.eth0(), &result).expect_ok();
 }
 
-/// A gateway's bridge is restored with its gateway address.
+/// Whether its own network's call restores it, or another's.
 #[test]
-fn a_gateways_bridge_that_was_deleted_is_back_with_its_address() {
-    let (node, pods) = (Node::new("node"), [Pod::new(), Pod::new()]);
+fn a_gateways_bridge_that_was_deleted_is_back_with_its_address_and_its_mac() {
+    let (node, pod) = (Node::new("node"), Pod::new());
     let conf = json!({"type": "vlan-bridge", "isDefaultGateway": true,
         "ipam": {"type": "vlan-bridge-ipam", "ranges": [[{"subnet": "10.22.0.0/24"}], [{"subnet": "fd00:22::/64"}]]}});
     let plugin = node.plugin(&node.list("local", &[conf]));
-    plugin.add(&pods[0].eth0()).expect_ok();
+    let result = plugin.add(&pod.eth0()).result();
     let other = node.plugin(&node.list(
         "other",
         &[json!({"type": "vlan-bridge", "bridge": "cni1",
         "ipam": {"type": "vlan-bridge-ipam", "subnet": "10.23.0.0/24"}})],
     ));
-    node.ip("link del cni0");
-    other.add(&pods[1].eth0()).expect_ok();
-    // The pod still has the gateway's former MAC.
-    pods[0].ip("neigh flush dev eth0");
-    for gateway in ["10.22.0.1", "fd00:22::1"] {
-        pods[0].wait_for(gateway);
+    for call in [&other, &plugin] {
+        node.ip("link del cni0");
+        call.add(&Pod::new().eth0()).expect_ok();
+        // The pod has the MAC in its neighbour entries.
+        plugin.check(&pod.eth0(), &result).expect_ok();
+        for gateway in ["10.22.0.1", "fd00:22::1"] {
+            pod.wait_for(gateway);
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! `vlan-bridgectl repair` after the loss of each part of attached pods. After one call, CHECK and doctor
 //! have no finding.
 
+mod kill;
+
 use crate::nat::with_ports;
 use integration::{AddResult, Attachment, Ctl, Plugin, Pod, Server, Site, Transport, ask, at};
 use serde_json::json;

@@ -37,6 +37,12 @@ fn changes(trace: &str) -> Vec<&str> {
     types.filter(|kind| !is_question(kind)).collect()
 }
 
+/// Which of the traced messages change something, counted from 1.
+pub(crate) fn places_of_changes(trace: &str) -> Vec<usize> {
+    let lines = (1..).zip(trace.lines());
+    lines.filter(|(_, line)| !changes(line).is_empty()).map(|(place, _)| place).collect()
+}
+
 /// strace does not name the types of a socket whose protocol it does not know. Of rtnetlink's, each fourth is
 /// a question (`rtnetlink_rcv_msg`).
 fn is_question(kind: &str) -> bool {
