@@ -19,8 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A machine of which nothing was heard for this long is told again. Routers advertise each half an hour at
 /// least (RFC 4861 section 6.2.1).
 const FORGOTTEN: Duration = Duration::from_secs(3600);
-/// The most speakers that are remembered.
-const MOST: usize = 64;
+/// The most speakers that are remembered. Anybody can send frames of many: their reports must leave room
+/// among the last ones that the agent shows.
+const MOST: usize = 16;
 
 /// The bridge's port and the VLAN of its tag.
 type UplinkVlan = (String, Option<u16>);
