@@ -8,6 +8,7 @@ mod kubernetes;
 pub(crate) mod listening;
 mod metrics;
 mod mtu;
+mod storm;
 mod strangers;
 
 use crate::repair::{Attached, HARMS, Harm, with_attached_pods};
