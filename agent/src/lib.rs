@@ -94,7 +94,7 @@ pub enum AgentError {
     #[error("an agent already runs on this node: {0}")]
     Running(CniError),
     /// The operating system refused.
-    #[error("{action}: {source}")]
+    #[error("{action}")]
     Io {
         /// What was tried.
         action: &'static str,
@@ -102,7 +102,7 @@ pub enum AgentError {
         source: io::Error,
     },
     /// Metrics cannot be served.
-    #[error("metrics cannot be served at {address}: {source}")]
+    #[error("metrics cannot be served at {address}")]
     Metrics {
         /// Where.
         address: MetricsAddress,
