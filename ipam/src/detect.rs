@@ -180,7 +180,8 @@ impl Detector<'_> {
         let on = &self.settings.interface;
         let msg = match self.last_conflict {
             Some((addr, mac)) => format!(
-                "other machines use every address that was probed on {on}, for example {mac} uses {addr}: does a router there answer for all addresses (proxy ARP)?"
+                "other machines use every address that was probed on {on}, for example {mac} uses {addr}: \
+                 does a router there answer for all addresses (proxy ARP)?"
             ),
             None if self.has_rivals() => {
                 format!("other machines keep probing for the same addresses on {on}")

@@ -29,7 +29,8 @@ pub(super) fn modules(facts: &Facts) -> Vec<Finding> {
         let seen = format!("this kernel has no {}, neither built in nor as a module", lacking.join(", "));
         let why = "ADDs of pods that need it fail";
         let fix = format!(
-            "install the rest of this kernel's modules (linux-modules-extra-$(uname -r), kernel-modules) and modprobe -a {}, or boot a kernel that has them",
+            "install the rest of this kernel's modules (linux-modules-extra-$(uname -r), kernel-modules) \
+             and modprobe -a {}, or boot a kernel that has them",
             lacking.join(" ")
         );
         findings.push(Finding::fail(CHECK, seen, why).fix(fix));

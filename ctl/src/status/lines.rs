@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use vlan_bridge::ownership::is_ours;
 use vlan_bridge_agent::KnownConflict;
 
+use crate::bond::BondMember;
 use crate::facts::{Facts, NetworkState, state};
 use crate::output;
 use crate::pods::{addresses, host_ports, name, pods};
@@ -71,7 +72,10 @@ fn uplink(facts: &Facts, name: &str) -> Value {
         let bond = facts.bonds.get(name).cloned().unwrap_or_default();
         value["mode"] = options.mode.as_str().into();
         value["partner"] = bond.partner.clone().into();
-        let member = |member: &crate::bond::BondMember| json!({"name": member.name, "up": member.up, "speed": member.speed, "duplex": member.duplex});
+        let member = |member: &BondMember| {
+            let BondMember { name, up, speed, duplex, .. } = member;
+            json!({"name": name, "up": up, "speed": speed, "duplex": duplex})
+        };
         value["members"] = bond.members.iter().map(member).collect();
     }
     value
