@@ -11,7 +11,7 @@
     reason = "it reports to a person, and fails like a test"
 )]
 
-use integration::{Agent, Announcements, Call, Ctl, Pod, Site, median, pause, product};
+use integration::{Agent, Announcements, Call, Ctl, Pod, Site, median, median_ms, pause, product};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ const ALL: usize = 250;
 const AT_ONCE: usize = 25;
 /// Measurements of each time, after which the median is taken.
 const ROUNDS: usize = 9;
+/// Calls that count themselves: the difference is small.
+const COUNTED: usize = 3000;
 /// How long the idle agent is watched.
 const IDLE: Duration = Duration::from_secs(60);
 /// Pairs of links that another program makes and deletes on the node.
@@ -38,6 +40,8 @@ const MEMORY_GOAL: f64 = 16.0;
 const CPU_GOAL: f64 = 0.1;
 const START_GOAL: f64 = 1.0;
 const RULES_GOAL: f64 = 0.5;
+/// Microseconds.
+const COUNT_GOAL: f64 = 20.0;
 /// Announcements a second.
 const STORM_GOAL: f64 = 1000.0;
 
@@ -67,6 +71,25 @@ fn main() {
     row(&format!("CPU of an idle agent, {} s", IDLE.as_secs()), share * 100.0, CPU_GOAL, "%");
     row(&format!("resident memory, {ALL} pods, {NETWORKS} networks"), resident(&agent), MEMORY_GOAL, "MiB");
     storm(&site, &agent);
+    row("a call that counts itself takes longer by", counting(), COUNT_GOAL, "µs");
+}
+
+/// How much longer a call takes on a node whose agent serves metrics, in microseconds. The call is VERSION,
+/// which does nothing else. Calls on that node and on one without an agent alternate.
+fn counting() -> f64 {
+    let sites = [Site::new(), Site::new()];
+    let lists = sites.each_ref().map(Site::list);
+    let ctl = Ctl::new(&sites[1].node);
+    let _agent = Agent::start(&ctl, "--metrics 127.0.0.1:9470");
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..COUNTED {
+        for ((site, list), times) in sites.iter().zip(&lists).zip(&mut times) {
+            let call = [site.node.plugin(list).call_without_attachment("VERSION")];
+            times.push(site.node.enter(|| Call::time_all(&call)));
+        }
+    }
+    let [without, with] = times.each_ref().map(|times| median_ms(times));
+    (with - without) * 1000.0
 }
 
 fn row(what: &str, figure: f64, goal: f64, unit: &str) {
