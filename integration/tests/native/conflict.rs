@@ -1,6 +1,8 @@
 //! Addresses that other machines use. No pod may get one.
 
-use integration::{Capture, Frame, Namespace, Node, Plugin, Pod, Site, note, plugin, poll, run, set_keys};
+use integration::{
+    Capture, Frame, Namespace, Node, Outcome, Plugin, Pod, Site, note, plugin, poll, run, set_keys,
+};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -9,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Long enough to act between two probes.
+/// Long enough that a frame of a slow machine comes before the last probe.
 const SLOW: u64 = 300;
 
 /// The site's own network with these keys in its section `ipam`.
@@ -98,6 +100,18 @@ fn a_quarantine_ends() {
     });
 }
 
+/// An ADD beside a machine that sends these frames again and again until its end. A slow machine would send a
+/// single frame too late.
+fn add_beside(site: &Site, frames: &[Vec<u8>], add: impl FnOnce() -> Outcome + Send) -> Outcome {
+    std::thread::scope(|scope| {
+        let adding = scope.spawn(add);
+        while !adding.is_finished() {
+            frames.iter().for_each(|frame| site.router.send_frame("port", frame));
+        }
+        adding.join().unwrap()
+    })
+}
+
 /// An ARP probe of a machine with this MAC.
 fn rival(mac: [u8; 6], addr: [u8; 4]) -> Vec<u8> {
     let parts: [&[u8]; 7] =
@@ -111,15 +125,9 @@ fn rival(mac: [u8; 6], addr: [u8; 4]) -> Vec<u8> {
 fn what_another_machine_probes_for_is_passed_over_and_not_set_aside() {
     let site = Site::new();
     let plugin = with(&site, json!({"conflictDetection": {"intervalMs": SLOW}}));
-    let heard = Capture::start(&site.router, "port");
     let pods = [Pod::new(), Pod::new()];
-    let outcome = std::thread::scope(|scope| {
-        let adding = scope.spawn(|| plugin.add(&pods[0].eth0()));
-        heard.wait_for("a probe", |frame| frame.arp_probe().is_some());
-        site.router.send_frame("port", &rival([2, 0, 0, 0, 0, 0x99], [172, 20, 56, 16]));
-        site.router.send_frame("port", &rival([2, 0, 0, 0, 0, 0x99], [172, 20, 56, 99]));
-        adding.join().unwrap()
-    });
+    let frames = [16, 99].map(|last| rival([2, 0, 0, 0, 0, 0x99], [172, 20, 56, last]));
+    let outcome = add_beside(&site, &frames, || plugin.add(&pods[0].eth0()));
     assert_eq!(outcome.result().addresses(), ["172.20.56.17"]);
     assert!(listed(&site, "quarantined").is_empty());
     assert_eq!(plugin.add(&pods[1].eth0()).result().addresses(), ["172.20.56.16"]);
@@ -151,17 +159,14 @@ fn what_another_machine_detects_by_ipv6_is_passed_over_and_not_set_aside() {
     let mut ipam = dual_stack();
     ipam["conflictDetection"] = json!({"intervalMs": SLOW});
     let plugin = with(&site, ipam);
-    let heard = Capture::start(&site.router, "port");
     let pods = [Pod::new(), Pod::new()];
     let wanted: Ipv6Addr = "2001:db8::10".parse().unwrap();
-    let outcome = std::thread::scope(|scope| {
-        let adding = scope.spawn(|| plugin.add(&pods[0].eth0()));
-        let own = heard.wait_for("a probe", |frame| frame.detection() == Some(wanted));
-        let frame = rival6([2, 0, 0, 0, 0, 0x99], wanted);
-        assert!(frame.ends_with(&own.payload), "{own:?}");
-        site.router.send_frame("port", &frame);
-        adding.join().unwrap()
-    });
+    let frame = rival6([2, 0, 0, 0, 0, 0x99], wanted);
+    let heard = Capture::start(&site.router, "port");
+    let outcome = add_beside(&site, std::slice::from_ref(&frame), || plugin.add(&pods[0].eth0()));
+    let is_own = |frame: &Frame| frame.detection() == Some(wanted) && frame.source != [2, 0, 0, 0, 0, 0x99];
+    let own = heard.wait_for("a probe", is_own);
+    assert!(frame.ends_with(&own.payload), "{own:?}");
     assert_eq!(outcome.result().addresses(), ["172.20.56.16", "2001:db8::11"]);
     assert!(listed(&site, "quarantined").is_empty());
     assert_eq!(plugin.add(&pods[1].eth0()).result().addresses(), ["172.20.56.17", "2001:db8::10"]);
