@@ -4,6 +4,7 @@
 //! boot from the machine's own programs, the kernel's modules and what the caller adds.
 
 mod archive;
+mod console;
 mod modules;
 mod qemu;
 mod userland;
@@ -12,6 +13,7 @@ use crate::provision::{self, Kernel};
 use crate::workspace;
 use anyhow::{Context, Result};
 use archive::Archive;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,8 +37,21 @@ pub(crate) struct Job {
     pub(crate) deadline: Duration,
 }
 
+/// The error of a guest whose kernel ended because one of its CPUs was stuck, with the kernel's console.
+#[derive(Debug, Default)]
+pub(crate) struct LockedUp(String);
+
+impl fmt::Display for LockedUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the emulated kernel locked up\n{}", self.0)
+    }
+}
+
+impl std::error::Error for LockedUp {}
+
 /// Boots a guest, runs the job, hands every line of its output to `line`, and returns the command's exit
-/// code. It is an error if the guest ends without reporting a code, or not in time.
+/// code. It is an error if the guest ends without reporting a code, or not in time. The error is [`LockedUp`]
+/// if its kernel locked up.
 pub(crate) fn run(job: &Job, product: &Path, line: &mut dyn FnMut(&str)) -> Result<i32> {
     let kernel = provision::kernel()?;
     let dir = workspace::rig().join(format!("guest-{}", std::process::id()));

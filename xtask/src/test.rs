@@ -164,12 +164,29 @@ fn in_guest(product: &Path, filter: Option<&str>, counts: &mut Counts) -> Result
         programs,
         deadline: GUEST_LIMIT,
     };
-    let mut of_suite = Counts::default();
-    let code = guest::run(&job, product, &mut |line| {
-        println!("{line}");
-        of_suite.read(line);
-    })?;
-    judge(of_suite, code == 0, counts)
+    let boot = || {
+        let mut of_suite = Counts::default();
+        let code = guest::run(&job, product, &mut |line| {
+            println!("{line}");
+            of_suite.read(line);
+        })?;
+        Ok((of_suite, code == 0))
+    };
+    let (of_suite, success) = once_more_after_a_lockup(boot)?;
+    judge(of_suite, success, counts)
+}
+
+/// A kernel that locked up says nothing about the tests. So they are run again from the start, once.
+fn once_more_after_a_lockup<T>(mut boot: impl FnMut() -> Result<T>) -> Result<T> {
+    match boot() {
+        Err(error) if error.is::<guest::LockedUp>() => {
+            println!(
+                "{error:#}\n== the guest's tests are run again from the start, because its kernel locked up"
+            );
+            boot()
+        }
+        outcome => outcome,
+    }
 }
 
 /// A suite has passed if its only summary and its exit code say so.
@@ -211,6 +228,25 @@ mod tests {
         let mut of_suite = Counts::default();
         of_suite.read(line);
         judge(of_suite, success, &mut Counts::default()).is_ok()
+    }
+
+    #[test]
+    fn only_after_a_lockup_a_guest_is_booted_once_more() {
+        let boots = |errors: [Option<anyhow::Error>; 3]| {
+            let mut outcomes = errors.into_iter().enumerate();
+            let boot = || {
+                let (index, error) = outcomes.next().context("no fourth boot")?;
+                error.map_or(Ok(index), Err)
+            };
+            let outcome = once_more_after_a_lockup(boot).map_err(|error| error.to_string());
+            (outcome, 3 - outcomes.count())
+        };
+        let locked_up = || Some(guest::LockedUp::default().into());
+        let said = guest::LockedUp::default().to_string();
+        assert_eq!(boots([None, None, None]), (Ok(0), 1));
+        assert_eq!(boots([locked_up(), None, None]), (Ok(1), 2));
+        assert_eq!(boots([locked_up(), locked_up(), None]), (Err(said), 2));
+        assert_eq!(boots([Some(anyhow::anyhow!("late")), None, None]), (Err("late".into()), 1));
     }
 
     #[test]

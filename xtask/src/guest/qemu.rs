@@ -1,6 +1,6 @@
 //! One run of the emulator.
 
-use super::Job;
+use super::{Job, LockedUp, console};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,14 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// Kernel parameters. Errors that would make a verdict worthless end the guest at once. Libraries have the
-/// same addresses in every process, so the emulator translates them once, and programs start in less than
-/// half the time.
-const PARAMETERS: &str =
-    "console=ttyS0 quiet panic=-1 oops=panic mitigations=off norandmaps random.trust_cpu=on";
-
-/// How many lines of the kernel's console an error shows.
-const CONSOLE_LINES: usize = 30;
+/// Kernel parameters. Errors that would make a verdict worthless end the guest at once. So does a CPU that
+/// runs one thing of the kernel for 120 seconds, which is twice the threshold and the most that can be set: a
+/// kernel that is only emulated slowly gets on in that time. Level 5 shows the traces of all CPUs. Libraries
+/// have the same addresses in every process, so the emulator translates them once, and programs start in less
+/// than half the time.
+const PARAMETERS: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic softlockup_panic=1 \
+    softlockup_all_cpu_backtrace=1 watchdog_thresh=60 mitigations=off norandmaps random.trust_cpu=on";
 
 /// Boots, forwards the job's output line by line, returns the job's exit code.
 pub(super) fn boot(
@@ -26,7 +25,7 @@ pub(super) fn boot(
     job: &Job,
     line: &mut dyn FnMut(&str),
 ) -> Result<i32> {
-    let (console, verdict) = (dir.join("console"), dir.join("verdict"));
+    let (console_file, verdict) = (dir.join("console"), dir.join("verdict"));
     let interactive = job.command.is_empty();
     // The guest ends with this process, however it ends.
     let mut command = Command::new("setpriv");
@@ -47,7 +46,7 @@ pub(super) fn boot(
     ]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(["-append", PARAMETERS]);
-    command.arg("-serial").arg(format!("file:{}", console.display()));
+    command.arg("-serial").arg(format!("file:{}", console_file.display()));
     // Ctrl-C at an interactive guest is for the program in it.
     let signals = if interactive { "off" } else { "on" };
     command.args(["-chardev", &format!("stdio,id=job,signal={signals}"), "-serial", "chardev:job"]);
@@ -61,12 +60,16 @@ pub(super) fn boot(
         child.kill().context("cannot end the emulator")?;
     }
     child.wait().context("the emulator cannot be waited for")?;
+    let console = String::from_utf8_lossy(&fs::read(console_file).unwrap_or_default()).into_owned();
+    if console::locked_up(&console) {
+        return Err(LockedUp(console::excerpt(&console)).into());
+    }
     if !in_time {
         let seconds = job.deadline.as_secs();
-        bail!("the guest was not done after {seconds} s\n{}", tail(&console));
+        bail!("the guest was not done after {seconds} s\n{}", console::excerpt(&console));
     }
     exit_code(&fs::read_to_string(&verdict).unwrap_or_default())
-        .ok_or_else(|| anyhow!("the guest died without a verdict\n{}", tail(&console)))
+        .ok_or_else(|| anyhow!("the guest died without a verdict\n{}", console::excerpt(&console)))
 }
 
 /// Forwards output until the emulator closes it. False if the deadline came first.
@@ -100,15 +103,6 @@ fn forward(child: &mut Child, deadline: Duration, line: &mut dyn FnMut(&str)) ->
 /// The verdict that init wrote.
 fn exit_code(verdict: &str) -> Option<i32> {
     verdict.trim().strip_prefix("exit ")?.parse().ok()
-}
-
-/// The last lines of the kernel's console.
-fn tail(console: &Path) -> String {
-    let bytes = fs::read(console).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().collect();
-    let from = lines.len().saturating_sub(CONSOLE_LINES);
-    format!("the guest's console:\n{}", lines[from..].join("\n"))
 }
 
 #[cfg(test)]
