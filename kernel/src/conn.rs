@@ -17,6 +17,7 @@ use nix::libc;
 use rtnetlink::sys::Socket;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
+use super::whole::{List, whole};
 use super::{NetError, Result, header};
 
 /// The longest answer to one request, and the longest part of a list, in bytes. An interface has 2 KiB.
@@ -36,14 +37,6 @@ struct Sockets {
     lists: Socket,
     /// The sequence number of the last list.
     listed: AtomicU32,
-}
-
-/// What was read from the kernel's answer to the request for a list.
-#[derive(Debug)]
-struct List<T> {
-    objects: Vec<T>,
-    /// The list may lack objects or repeat some (`NLM_F_DUMP_INTR`).
-    interrupted: bool,
 }
 
 impl Conn {
@@ -106,26 +99,16 @@ impl Conn {
         }
     }
 
-    /// Requests all objects of a kind, and keeps what `read` takes from each. Repeats the request if the
-    /// objects changed while the kernel listed them.
+    /// Requests all objects of a kind, and keeps what `read` takes from each.
     pub(super) async fn dump<T>(
         &self,
         message: RouteNetlinkMessage,
         action: impl Fn() -> String,
         read: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>> {
-        const ATTEMPTS: usize = 10;
         let mut request = Vec::new();
         header::append_request(&mut request, message, NLM_F_REQUEST | NLM_F_DUMP);
-        let mut list = || self.list(&mut request, &read).map_err(|refusal| refusal.of(action()));
-        let mut listed = list()?;
-        for _ in 1..ATTEMPTS {
-            if !listed.interrupted {
-                break;
-            }
-            listed = list()?;
-        }
-        Ok(listed.objects)
+        whole(&action, || self.list(&mut request, &read).map_err(|refusal| refusal.of(action())))
     }
 
     /// A decoded object needs ten times the memory of what is read from it. So each is read before the next
@@ -204,7 +187,7 @@ impl From<io::Error> for Refusal {
 #[cfg(test)]
 mod tests {
     use netlink_packet_route::address::AddressMessage;
-    use netlink_packet_route::link::LinkMessage;
+    use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 
     use super::*;
 
@@ -261,5 +244,63 @@ mod tests {
             assert!(!listed.is_empty() && listed.iter().all(is_address), "{listed:?}");
             assert!(!conn.dump(links(), || "list links".into(), Some).await.unwrap().is_empty());
         });
+    }
+
+    /// Another namespace for the test alone, with interfaces for a list of several parts, one of which comes
+    /// and goes while the list is read. Without the right to make a namespace, there is nothing to try.
+    #[test]
+    fn interfaces_that_change_while_they_are_listed_are_an_error_and_no_shorter_list() {
+        const OTHERS: usize = 60;
+        let in_namespace = || {
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+                return;
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (conn, other) = (Conn::open().unwrap(), Conn::open().unwrap());
+                for number in 0..OTHERS {
+                    other.change(bridge(number), CREATE, || "add".into()).await.unwrap();
+                }
+                let list = async |flip: &dyn Fn()| {
+                    let read = |object: RouteNetlinkMessage| {
+                        let is_first =
+                            matches!(&object, RouteNetlinkMessage::NewLink(link) if link.header.index == 1);
+                        is_first.then(flip);
+                        Some(object)
+                    };
+                    let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
+                    conn.dump(message, || "list links".into(), read).await
+                };
+                assert_eq!(list(&|| ()).await.unwrap().len(), OTHERS + 1);
+                let flips = AtomicU32::new(0);
+                let flip = || {
+                    let is_there = flips.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+                    let (message, flags) = match bridge(OTHERS) {
+                        RouteNetlinkMessage::NewLink(link) if is_there => {
+                            (RouteNetlinkMessage::DelLink(link), 0)
+                        }
+                        message => (message, CREATE),
+                    };
+                    let mut bytes = Vec::new();
+                    header::append_request(&mut bytes, message, NLM_F_REQUEST | NLM_F_ACK | flags);
+                    other.send(&bytes).unwrap();
+                    other.receive().unwrap();
+                };
+                let error = list(&flip).await.unwrap_err();
+                assert!(matches!(error, NetError::Changing { .. }), "{error}");
+                let more = flips.into_inner() as usize % 2;
+                assert_eq!(list(&|| ()).await.unwrap().len(), OTHERS + 1 + more);
+            });
+        };
+        std::thread::scope(|scope| scope.spawn(in_namespace).join()).unwrap();
+    }
+
+    const CREATE: u16 = netlink_packet_core::NLM_F_CREATE | netlink_packet_core::NLM_F_EXCL;
+
+    fn bridge(number: usize) -> RouteNetlinkMessage {
+        let mut link = LinkMessage::default();
+        let kind = vec![LinkInfo::Kind(InfoKind::Bridge)];
+        link.attributes = vec![LinkAttribute::IfName(format!("b{number}")), LinkAttribute::LinkInfo(kind)];
+        RouteNetlinkMessage::NewLink(link)
     }
 }

@@ -38,6 +38,7 @@ pub mod signals;
 pub mod sysctl;
 pub mod terminal;
 mod watch;
+mod whole;
 
 pub use batch::NetlinkRequest;
 pub use conn::Conn;
@@ -67,6 +68,13 @@ pub enum NetError {
         /// The request in `ip`'s terms.
         action: String,
     },
+    /// The objects changed each time while the kernel listed them. A list that may lack objects is never
+    /// returned.
+    #[error("{action}: what is listed kept changing for {} s: no list was complete", whole::PATIENCE.as_secs())]
+    Changing {
+        /// The request in `ip`'s terms.
+        action: String,
+    },
 }
 
 impl NetError {
@@ -90,6 +98,7 @@ impl NetError {
         match self {
             NetError::Kernel { errno, .. } => NetError::Kernel { action, errno },
             NetError::NoAnswer { .. } => NetError::NoAnswer { action },
+            NetError::Changing { .. } => NetError::Changing { action },
         }
     }
 
@@ -134,7 +143,11 @@ impl NetError {
 
 impl From<NetError> for CniError {
     fn from(error: NetError) -> CniError {
-        CniError::new(code::KERNEL_REFUSED, error.to_string())
+        let number = match error {
+            NetError::Changing { .. } => code::TRY_AGAIN_LATER,
+            NetError::Kernel { .. } | NetError::NoAnswer { .. } => code::KERNEL_REFUSED,
+        };
+        CniError::new(number, error.to_string())
     }
 }
 

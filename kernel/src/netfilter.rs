@@ -15,6 +15,7 @@ use nix::sys::socket::{
     socket,
 };
 
+use super::whole::{List, whole};
 use super::{NetError, Result};
 use message::{Answer, MessageBuilder, answers};
 
@@ -70,22 +71,19 @@ impl NetfilterSocket {
         }
     }
 
-    /// Sends one request and returns the attributes of the objects in the answer. Repeats the request if the
-    /// objects changed while the kernel listed them. `action` names the request in an error.
+    /// Sends one request and returns the attributes of the objects in the answer. `action` names the request
+    /// in an error.
     pub fn request(&self, message: MessageBuilder, action: impl Fn() -> String) -> Result<Vec<Vec<u8>>> {
-        const ATTEMPTS: usize = 10;
         let message = message.finish();
-        for attempt in 1.. {
+        whole(&action, || {
             let received = self.exchange(&message).map_err(|e| NetError::new(action(), e))?;
             if let Some(errno) = received.iter().find_map(|answer| answer.error) {
                 return Err(NetError::new(action(), errno));
             }
-            if attempt == ATTEMPTS || !received.iter().any(|answer| answer.interrupted) {
-                let objects = received.into_iter().map(|answer| answer.payload);
-                return Ok(objects.filter(|payload| !payload.is_empty()).collect());
-            }
-        }
-        Ok(Vec::new())
+            let interrupted = received.iter().any(|answer| answer.interrupted);
+            let objects = received.into_iter().map(|answer| answer.payload);
+            Ok(List { objects: objects.filter(|payload| !payload.is_empty()).collect(), interrupted })
+        })
     }
 }
 
