@@ -29,13 +29,18 @@ impl Write for OutputWriter<'_> {
             None => printable(line).into_owned(),
         });
         let all: String = lines.collect();
-        self.0.write_all(all.as_bytes()).map_err(|error| io::Error::new(error.kind(), OutputError(error)))?;
+        self.0.write_all(all.as_bytes()).map_err(output_error)?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().map_err(|error| io::Error::new(error.kind(), OutputError(error)))
+        self.0.flush().map_err(output_error)
     }
+}
+
+/// Marks an error of stdout.
+pub(crate) fn output_error(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), OutputError(error))
 }
 
 /// Whether an error came from writing to stdout.

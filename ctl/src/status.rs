@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Status, out: &mut dyn Write) -> Result<()> {
         output::report(&format!("warning: {why}: only the default directories are read"));
     }
     if args.watch {
-        return watch::run(args, &places, out);
+        return watch::run(args, &places);
     }
     let facts = observe::what_is_shown(&places, &lists.network)?;
     if args.inspect.output == Output::Json {

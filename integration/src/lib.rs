@@ -97,7 +97,7 @@ pub use patch::{merge, set_keys};
 pub use ping::Pings;
 pub use plugin::{Call, Plugin};
 pub use pod::{Attachment, Pod, eth0};
-pub use process::{Background, Outcome, not_tried, note, run, run_all, run_quickly, run_with};
+pub use process::{Background, Outcome, not_tried, note, run, run_all, run_quickly, run_with, writes};
 pub use programs::{client, kubernetes, old_iptables, peer, peers, plugin, product, promtool};
 pub use result::{AddResult, Interface, Ip, Route};
 pub use runtime::{Containerd, Cri, Host, IMAGE, Podman, Port, Release, Sandbox, User, greets};

@@ -210,6 +210,15 @@ impl Drop for Background {
     }
 }
 
+/// Whether a thread of a process is in write(2).
+pub fn writes(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let mut calls =
+        threads.map(|thread| std::fs::read_to_string(thread.path().join("syscall")).unwrap_or_default());
+    let number = libc::SYS_write.to_string();
+    calls.any(|call| call.split(' ').next() == Some(&number))
+}
+
 /// Writes a line to the test log for readers of a passed run, such as a measured loss or time.
 pub fn note(text: &str) {
     // Directly to the terminal, because the harness hides the output of a passed test.

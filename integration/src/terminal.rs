@@ -1,13 +1,14 @@
 //! A program that runs in a terminal of its own.
 
-use crate::{Background, TerminalScreen, poll};
+use crate::{Background, TerminalScreen, poll, writes};
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{Termios, tcgetattr};
+use nix::sys::termios::{FlowArg, Termios, tcflow, tcgetattr};
 use nix::unistd::{Pid, setsid};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -93,6 +94,26 @@ impl TerminalProgram {
         // SAFETY: the kernel reads a winsize, which lives until the call returns.
         let answer = unsafe { libc::ioctl(self.master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
         assert_eq!(answer, 0, "a terminal can be resized");
+    }
+
+    /// Stops the terminal's output, as Ctrl-S does, and waits until the program cannot write.
+    #[track_caller]
+    pub fn stop_output(&self) {
+        let terminal = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NOCTTY)
+            .open(format!("/proc/{}/fd/1", self.process.pid()))
+            .expect("the program's stdout is a terminal");
+        tcflow(&terminal, FlowArg::TCOOFF).expect("a terminal can be stopped");
+        poll(SHOWN, "a write that does not end", || writes(self.process.pid()));
+    }
+
+    /// Waits for the end of a program whose output is stopped. The terminal's settings are as before.
+    #[track_caller]
+    pub fn expect_end_while_stopped(mut self) {
+        poll(SHOWN, "the end of the program", || !self.process.is_alive());
+        let after = tcgetattr(&self.master).expect("a terminal has settings");
+        assert_eq!(after, self.before, "the settings of the terminal");
     }
 
     /// Sends a signal.

@@ -1,6 +1,8 @@
 //! The terminal of a program that redraws its whole screen (termios(3), console_codes(4)).
 
-use std::io::{self, IsTerminal, Write};
+mod output;
+
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -14,33 +16,47 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{
     InputFlags, LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr,
 };
+pub use output::OutputThread;
 
 /// The other screen, without a cursor, and without a line that goes on in the next one.
 const BEGIN: &[u8] = b"\x1b[?1049h\x1b[?25l\x1b[?7l";
 const END: &[u8] = b"\x1b[?7h\x1b[?25h\x1b[?1049l";
+/// How long a program that ends waits for a terminal that takes nothing.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// What is restored at the end. A panic ends the program without a destructor.
-static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+static BEFORE: Mutex<Option<Before>> = Mutex::new(None);
+
+/// What restores a terminal.
+struct Before {
+    settings: Termios,
+    output: OutputThread,
+}
 
 /// A terminal that shows another screen until the value is dropped.
 #[derive(Debug)]
-pub struct Terminal(());
+pub struct Terminal {
+    output: OutputThread,
+}
 
 impl Terminal {
     /// Switches the terminal of stdin and stdout to the other screen, and reads keys as they are pressed.
+    /// Signals that are to be read have to be blocked before.
     ///
     /// # Errors
     /// Stdin is no terminal.
     pub fn open() -> io::Result<Terminal> {
-        let before = tcgetattr(io::stdin())?;
-        let mut now = before.clone();
+        let settings = tcgetattr(io::stdin())?;
+        let output = OutputThread::start()?;
+        let mut now = settings.clone();
         now.local_flags -= LocalFlags::ICANON | LocalFlags::ECHO;
-        // With a stopped output, the program could not end.
+        // Nothing else would show that the output is stopped.
         now.input_flags -= InputFlags::IXON;
         // Ctrl-C ends the program. Nothing stops it or makes it dump core on the other screen.
         for key in [SpecialCharacterIndices::VSUSP, SpecialCharacterIndices::VQUIT] {
             now.control_chars[key as usize] = libc::_POSIX_VDISABLE;
         }
+        let before = Before { settings, output: output.clone() };
         *BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(before);
         let earlier = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
@@ -48,19 +64,18 @@ impl Terminal {
             earlier(panic);
         }));
         tcsetattr(io::stdin(), SetArg::TCSANOW, &now)?;
-        let terminal = Terminal(());
-        terminal.write(BEGIN)?;
+        let terminal = Terminal { output };
+        terminal.output.append(BEGIN)?;
+        terminal.output.finish(PATIENCE)?;
         Ok(terminal)
     }
 
-    /// Writes to the terminal.
+    /// Shows a frame, or keeps it until the terminal takes it. A frame that still waits is dropped.
     ///
     /// # Errors
     /// It is gone.
-    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut out = terminal_output();
-        out.write_all(bytes)?;
-        out.flush()
+    pub fn show(&self, frame: &[u8]) -> io::Result<()> {
+        self.output.replace(frame)
     }
 
     /// Its columns and lines. 80 and 24 if it does not know.
@@ -83,10 +98,10 @@ impl Drop for Terminal {
 
 fn restore() {
     let before = BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-    if let Some(before) = before {
-        // A terminal that is gone needs nothing.
-        let _ = terminal_output().write_all(END).and_then(|()| terminal_output().flush());
-        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &before);
+    if let Some(Before { settings, output }) = before {
+        // A terminal that is gone needs nothing. One that takes nothing keeps the other screen.
+        let _ = output.append(END).and_then(|()| output.finish(PATIENCE));
+        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &settings);
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use kernel::terminal::{ScreenEvent, ScreenEvents, Terminal, is_interactive};
+use kernel::terminal::{OutputThread, ScreenEvent, ScreenEvents, Terminal, is_interactive};
 use serde_json::Value;
 
 use super::paint::{ScreenLine, Tone, frame, scrolled};
@@ -14,16 +14,19 @@ use crate::args::{Colour, Output, Status};
 use crate::facts::Facts;
 use crate::node;
 use crate::observe::{self, Places};
-use crate::output::has_utf8;
+use crate::output::{OutputWriter, has_utf8, output_error};
+
+/// How long a reader has to take what is printed until signals are looked at.
+const TAKEN: Duration = Duration::from_millis(300);
 
 /// Runs until q, a signal, or the end of the reader.
-pub(super) fn run(args: &Status, places: &Places, out: &mut dyn Write) -> Result<()> {
+pub(super) fn run(args: &Status, places: &Places) -> Result<()> {
     let terminal = std::env::var("TERM").is_ok_and(|terminal| !terminal.is_empty() && terminal != "dumb");
     let watch = Watch { args, places, interval: Duration::from_secs(args.interval) };
     if args.inspect.output == Output::Text && terminal && is_interactive() {
         return watch.on_a_screen(has_colour(args.color));
     }
-    watch.as_text(out)
+    watch.as_text()
 }
 
 /// Whether the screen has colours. <https://no-color.org>
@@ -64,7 +67,7 @@ impl Watch<'_> {
                 let size = terminal.size();
                 let Some(now) = scrolled(b"", top, lines.len(), size.1) else { return Ok(()) };
                 top = now;
-                terminal.write(frame(&lines, size, top, has_colour).as_bytes())?;
+                terminal.show(frame(&lines, size, top, has_colour).as_bytes())?;
                 match events.next(self.interval.saturating_sub(begun.elapsed()))? {
                     ScreenEvent::Time => break,
                     ScreenEvent::End => return Ok(()),
@@ -78,8 +81,9 @@ impl Watch<'_> {
         }
     }
 
-    fn as_text(&self, out: &mut dyn Write) -> Result<()> {
+    fn as_text(&self) -> Result<()> {
         let events = ScreenEvents::open(false).context("cannot wait for signals")?;
+        let output = OutputThread::start().context("cannot start a thread")?;
         let mut before = Value::Null;
         loop {
             let begun = Instant::now();
@@ -88,6 +92,8 @@ impl Watch<'_> {
             now["agent"]["ageSeconds"].take();
             now["agent"]["health"].take();
             if now != before {
+                let mut text = Vec::new();
+                let out = &mut OutputWriter(&mut text);
                 match self.args.inspect.output {
                     Output::Json => writeln!(out, "{}", lines::to_json(&facts))?,
                     Output::Text => {
@@ -95,7 +101,14 @@ impl Watch<'_> {
                         lines::print(&facts, out)?;
                     }
                 }
-                out.flush()?;
+                output.append(&text).map_err(output_error)?;
+                // A reader that takes nothing does not keep a signal from ending this.
+                while !output.finish(TAKEN).map_err(output_error)? {
+                    if events.next(Duration::ZERO)? == ScreenEvent::End {
+                        output.finish(TAKEN).map_err(output_error)?;
+                        return Ok(());
+                    }
+                }
                 before = now;
             }
             while let event = events.next(self.interval.saturating_sub(begun.elapsed()))?

@@ -1,9 +1,11 @@
 //! `vlan-bridgectl status --watch`: the screen in a terminal, and the text without one.
 
-use integration::{Agent, Ctl, Pod, Site, TerminalProgram, poll};
-use nix::sys::signal::Signal;
+use integration::{Agent, Background, Ctl, Pod, Site, TerminalProgram, poll, writes};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -109,6 +111,28 @@ fn signals_restore_the_terminal() {
 }
 
 #[test]
+fn a_screen_on_a_terminal_that_is_stopped_obeys_keys_and_signals() {
+    let site = Site::new();
+    let node = WatchedNode::new(&site);
+    let stopped = || {
+        let screen = node.screen("", 24);
+        screen.await_text("PODS     0");
+        screen.stop_output();
+        screen
+    };
+    for key in ["q", "\u{3}"] {
+        let mut screen = stopped();
+        screen.press(key);
+        screen.expect_end_while_stopped();
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+        let screen = stopped();
+        screen.signal(signal);
+        screen.expect_end_while_stopped();
+    }
+}
+
+#[test]
 fn colours_are_switched_off_by_flag_and_environment() {
     let site = Site::new();
     let node = WatchedNode::new(&site);
@@ -159,10 +183,29 @@ fn without_a_terminal_each_change_is_printed_until_nobody_reads() {
     let mut first = String::new();
     reader.read_line(&mut first).unwrap();
     assert!(first.starts_with("---- ") && first.ends_with(" UTC\n"), "{first}");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM)
-        .unwrap();
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
     let mut rest = String::new();
     reader.read_to_string(&mut rest).unwrap();
     assert!(rest.starts_with("UPLINK   nic0: up, MTU 1500\n") && rest.contains("shop/web-0"), "{rest}");
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_signal_ends_it_while_nobody_reads() {
+    let site = Site::new();
+    let node = WatchedNode::new(&site);
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+        let (_reader, mut writer) = std::io::pipe().unwrap();
+        let mut flags = OFlag::from_bits_retain(fcntl(&writer, FcntlArg::F_GETFL).unwrap());
+        let stdout = writer.try_clone().unwrap();
+        fcntl(&writer, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
+        while writer.write(&[b' '; 4096]).is_ok() {}
+        flags.remove(OFlag::O_NONBLOCK);
+        fcntl(&writer, FcntlArg::F_SETFL(flags)).unwrap();
+        let mut command = node.ctl.command("status --watch -n 1");
+        let mut tool = Background::start(command.stdin(Stdio::null()).stdout(stdout));
+        poll(SOON, "a write that does not end", || writes(tool.pid()));
+        kill(Pid::from_raw(tool.pid().try_into().unwrap()), signal).unwrap();
+        poll(SOON, "the end of the tool", || !tool.is_alive());
+    }
 }
