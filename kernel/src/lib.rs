@@ -37,6 +37,7 @@ pub mod rule;
 pub mod signals;
 pub mod sysctl;
 pub mod terminal;
+pub mod unix;
 mod watch;
 mod whole;
 

@@ -5,9 +5,11 @@ use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use kernel::unix;
 
 /// Before the path of a unix socket.
 const UNIX: &str = "unix:";
@@ -80,6 +82,19 @@ impl MetricsAddress {
     }
 }
 
+/// Nobody listens on a socket file, or the error says who might.
+fn expect_unused(path: &Path) -> io::Result<()> {
+    let used = |why: String| Err(io::Error::new(ErrorKind::AddrInUse, why));
+    match unix::try_connect(path) {
+        Ok(()) => used("another process listens there".into()),
+        Err(e) => match e.kind() {
+            ErrorKind::ConnectionRefused => Ok(()),
+            ErrorKind::WouldBlock => used("another process listens there, and takes no connection".into()),
+            _ => used(format!("there is a socket: {e}")),
+        },
+    }
+}
+
 /// Makes a socket file that only its owner may use. Replaces one that nobody listens on any more, and nothing
 /// else.
 fn listen(path: &Path) -> io::Result<UnixListener> {
@@ -89,11 +104,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(ErrorKind::AlreadyExists, "there is a file that is no socket"));
         }
-        Ok(_) => match UnixStream::connect(path) {
-            Err(e) if e.kind() == ErrorKind::ConnectionRefused => {}
-            Err(e) => return Err(e),
-            Ok(_) => return Err(io::Error::new(ErrorKind::AddrInUse, "another process listens there")),
-        },
+        Ok(_) => expect_unused(path)?,
     }
     // Its mode can be set only after it was made. Nobody finds it before that.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -110,6 +121,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
     use super::*;
 
     #[test]
@@ -138,6 +151,11 @@ mod tests {
         let second = address.open().unwrap();
         assert!(UnixStream::connect(&path).is_ok());
         drop(second);
+        fs::remove_file(&path).unwrap();
+        let datagrams = UnixDatagram::bind(&path).unwrap();
+        let error = address.open().unwrap_err().to_string();
+        assert!(error.starts_with("there is a socket: ") && error.ends_with("(os error 91)"), "{error}");
+        drop(datagrams);
         fs::remove_file(&path).unwrap();
         fs::write(&path, "foreign").unwrap();
         assert_eq!(address.open().unwrap_err().kind(), ErrorKind::AlreadyExists);

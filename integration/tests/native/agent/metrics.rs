@@ -2,9 +2,11 @@
 
 use integration::{Agent, Answer, Ctl, Pod, Scrape, Site, connect, poll};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -240,6 +242,29 @@ fn a_unix_socket_is_for_root_alone_and_replaces_only_a_dead_one() {
         format!("metrics cannot be served at unix:{}: there is a file that is no socket", path.display());
     assert!(!refused.ok() && refused.stderr.contains(&why), "{refused}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "foreign");
+}
+
+/// A connection to a socket whose queue is full would wait for the process that listens there.
+#[test]
+fn a_unix_socket_whose_process_takes_no_connection_is_refused_at_once() {
+    let site = Site::new();
+    let ctl = Ctl::new(&site.node);
+    let path = ctl.path("metrics.sock");
+    let address = UnixAddr::new(&path).unwrap();
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let unix = || socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+    let hung = unix();
+    socket::bind(hung.as_raw_fd(), &address).unwrap();
+    socket::listen(&hung, Backlog::new(0).unwrap()).unwrap();
+    let mut clients = vec![unix()];
+    while socket::connect(clients.last().unwrap().as_raw_fd(), &address).is_ok() {
+        clients.push(unix());
+    }
+    let mut agent = Agent::begin(&ctl, &format!("--metrics unix:{}", path.display()));
+    poll(SOON, "the end of the agent", || !agent.process().is_alive());
+    let why = "another process listens there, and takes no connection";
+    let told = format!("metrics cannot be served at unix:{}: {why}", path.display());
+    assert!(agent.reports().contains(&told), "{}", agent.reports());
 }
 
 #[test]
