@@ -171,8 +171,10 @@ impl State {
             };
             different.insert(subject, (differences.join("; "), report));
         }
-        for (subject, error) in &looked.failed {
-            different.insert(subject.clone(), (error.clone(), Report::failed(subject, error)));
+        for (subject, errors) in grouped(&looked.failed) {
+            let error = errors.join("; ");
+            let report = Report::failed(&subject, &error);
+            different.insert(subject, (error, report));
         }
         // Each is told once, until it is something else.
         self.told.retain(|subject, _| different.contains_key(subject));

@@ -119,3 +119,17 @@ fn a_dry_run_tells_once_what_differs() {
     state.step(at(180_000), Event::Time);
     assert_eq!(texts(&state.step(at(180_010), looked(&[], &[Subject::Nat]))).len(), 1);
 }
+
+#[test]
+fn every_error_of_a_thing_is_told_once() {
+    let mut state = settled();
+    state.step(at(60_000), Event::Time);
+    let failed = || {
+        let of_mtu = |why: &str| (Subject::Mtu("br136".into()), why.to_owned());
+        Event::Looked(Looked { failed: vec![of_mtu("pods"), of_mtu("the bridge")], ..Looked::default() })
+    };
+    let told = texts(&state.step(at(60_010), failed()));
+    assert_eq!(told, ["the MTU of br136 and its pods: not restored: pods; the bridge"]);
+    state.step(at(120_000), Event::Time);
+    assert!(state.step(at(120_010), failed()).is_empty());
+}

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use cni_conf::cni::error::{CniError, code};
+use cni_conf::family::Family;
 use cni_conf::network::Network;
-use kernel::link::Link;
-use kernel::{Conn, NetError, link};
+use kernel::link::{Kind, Link};
+use kernel::{Conn, NetError, addr, link, route};
 
 use super::attached::{PortRecord, by_bridge};
 use crate::inside::Inside;
@@ -17,7 +18,7 @@ use crate::ownership::{Attachment, Progress, attachment_of, is_ours};
 use crate::record::Records;
 use crate::repairs::{Repairs, Subject};
 
-/// The smallest MTU with which an interface keeps its IPv6 addresses (RFC 8200 section 5).
+/// The smallest MTU with which an interface keeps its IPv6 addresses and routes (RFC 8200 section 5).
 const LEAST_FOR_IPV6: u32 = 1280;
 
 /// Lets the MTU of all pods and bridges follow that of their uplinks.
@@ -141,7 +142,11 @@ impl Segment<'_> {
         let Some(host) = host.filter(is_ready) else { return Ok(false) };
         let has_v6 = record.result.ips.iter().any(|ip| ip.address.addr().is_ipv6());
         if mtu < LEAST_FOR_IPV6 && has_v6 {
-            let why = format!("with less than {LEAST_FOR_IPV6}, they would lose their IPv6 addresses");
+            let why = format!(
+                "with less than {LEAST_FOR_IPV6}, they would lose their IPv6 addresses, so they keep {}: {}",
+                host.mtu,
+                Dropped(mtu)
+            );
             return Err(CniError::new(code::UNSUPPORTED_FIELD, why));
         }
         let Inside { conn, container } = Inside::open(self.node, &host, record.netns()?).await?;
@@ -174,7 +179,9 @@ impl Segment<'_> {
         for device in std::iter::once(self.bridge).chain(sides).filter(|device| is_ours(device)) {
             let is_due = device.mtu > mtu || device.mtu < mtu && pods_follow && !fixed_below;
             let what = vec![format!("{} has {}, and the uplink {mtu}", device.name, device.mtu)];
-            if is_due && repairs.permits(&subject, &what) {
+            if is_due && self.would_lose_ipv6(device, mtu).await? {
+                repairs.note(subject.clone(), Err(too_small_for_ipv6(device, mtu)));
+            } else if is_due && repairs.permits(&subject, &what) {
                 let _lock = NodeLock::acquire()?;
                 // Until somebody sets it, the kernel lets a bridge follow its ports.
                 let now = link::by_index(self.node, device.index).await?;
@@ -185,6 +192,43 @@ impl Segment<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the kernel would remove IPv6 addresses or host routes from a device with this MTU, or from an
+    /// interface in one of its VLANs, which has no more. They do not come back with a larger MTU.
+    async fn would_lose_ipv6(&self, device: &Link, mtu: u32) -> Result<bool, CniError> {
+        if mtu >= LEAST_FOR_IPV6 || device.mtu < LEAST_FOR_IPV6 {
+            return Ok(false);
+        }
+        let is_above =
+            |link: &&Link| matches!(link.kind, Kind::Vlan { .. }) && link.parent == Some(device.index);
+        let above = self.links.iter().filter(is_above).map(|link| link.index);
+        let affected: BTreeSet<u32> = above.chain([device.index]).collect();
+        let held = addr::of_family(self.node, Family::V6).await?;
+        let routes = route::all_ours(self.node).await?;
+        Ok(held.iter().any(|address| affected.contains(&address.interface))
+            || routes.iter().any(|route| route.address.is_ipv6() && affected.contains(&route.interface)))
+    }
+}
+
+/// What is said of a device that does not follow.
+fn too_small_for_ipv6(device: &Link, mtu: u32) -> CniError {
+    let Link { name, mtu: own, .. } = device;
+    let why = format!(
+        "{name} has {own}, and the uplink {mtu}: with less than {LEAST_FOR_IPV6}, {name} would lose its IPv6 \
+         addresses and routes, so it keeps {own}: {}",
+        Dropped(mtu)
+    );
+    CniError::new(code::UNSUPPORTED_FIELD, why)
+}
+
+/// What a bridge does with a packet that is larger than the MTU of the port that it leaves by
+/// (`br_dev_queue_push_xmit`).
+struct Dropped(u32);
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the bridge drops packets larger than {} to the uplink, and nobody is told", self.0)
     }
 }
 

@@ -120,7 +120,47 @@ fn a_pod_with_ipv6_does_not_follow_below_what_ipv6_needs() {
     site.node.plugin(&list).add(&pod.eth0()).expect_ok();
     site.node.ip("link set nic0 mtu 1200");
     let told = ctl.run("repair");
-    assert!(!told.ok() && told.stderr.contains("they would lose their IPv6 addresses"), "{told}");
+    let why =
+        "they would lose their IPv6 addresses, so they keep 1500: the bridge drops packets larger than 1200";
+    assert!(!told.ok() && told.stderr.contains(why), "{told}");
     assert_eq!(mtu_of(&pod, "eth0"), 1500);
     assert!(pod.run("ip -6 addr show dev eth0").stdout.contains("fd00:136::"));
+}
+
+/// A bridge of ours with an address of the node, and with an MTU that somebody has set. One that nobody has
+/// set follows its ports by itself.
+#[test]
+fn a_bridge_with_ipv6_does_not_follow_below_what_ipv6_needs() {
+    let (site, pod) = (Site::new(), Pod::new());
+    let (node, ctl) = (&site.node, Ctl::new(&site.node));
+    ctl.write("/etc/cni/net.d/10-vlan136.conflist", &site.list().to_string());
+    node.plugin(&site.list()).add(&pod.eth0()).expect_ok();
+    site.router.ip("addr add fd00:136::1/64 dev port nodad");
+    node.ip("link set br136 mtu 1400\nlink set br136 mtu 1500\naddr add fd00:136::9/64 dev br136 nodad");
+    let has_address = || node.run("ip -6 addr show dev br136").stdout.contains("fd00:136::9/64");
+    let passes = |size: u32| node.run(&format!("ping -c 1 -W 1 -s {size} fd00:136::1")).ok();
+    assert!(passes(1400));
+    node.ip("link set nic0 mtu 1200");
+    let why = "br136 has 1500, and the uplink 1200: with less than 1280, br136 would lose its IPv6 \
+               addresses and routes, so it keeps 1500: the bridge drops packets larger than 1200 to the \
+               uplink, and nobody is told";
+    let told = ctl.run("repair");
+    assert!(!told.ok() && told.stderr.contains(why), "{told}");
+    let agent = Agent::start(&ctl, "");
+    agent.await_report(&format!("the MTU of br136 and its pods: not restored: {why}"));
+    assert_eq!((mtu_of(node, "br136"), has_address()), (1500, true));
+    // The pod has no IPv6 address, and follows.
+    assert_eq!(mtu_of(&pod, "eth0"), 1200);
+    // As the report says.
+    assert!(passes(1000) && !passes(1400));
+    let findings = ctl.failures();
+    let told = "br136 has MTU 1500, nic0 below it has 1200";
+    assert!(findings.iter().any(|finding| format!("{finding:?}").contains(told)), "{findings:?}");
+    // Not so low that the kernel minds.
+    node.ip("link set nic0 mtu 1280");
+    poll(SOON, "the bridge with the uplink's MTU", || mtu_of(node, "br136") == 1280);
+    assert!(has_address());
+    // Without the address nothing is lost.
+    node.ip("addr flush dev br136\nlink set nic0 mtu 1200");
+    poll(SOON, "the bridge with a smaller MTU", || mtu_of(node, "br136") == 1200);
 }
