@@ -12,6 +12,7 @@
 //! | a container | [`Pod`] |
 //! | plugins run as a runtime runs them | [`Node::client`], [`Client`] |
 //! | a real container runtime on a node | [`Containerd`], [`Podman`] |
+//! | firewalld on a node | [`Firewalld`] |
 //! | the result of an ADD | [`Outcome::result`], [`AddResult`] |
 //! | a list of `examples/` | [`Node::example`] |
 //! | a plugin run with any environment and stdin | [`Node::plugin`], [`Plugin`] |
@@ -55,6 +56,7 @@ mod client;
 mod ctl;
 mod datacenter;
 mod exchange;
+mod firewalld;
 mod growth;
 mod icmpv6;
 mod kill;
@@ -86,6 +88,7 @@ pub use client::Client;
 pub use ctl::{Ctl, Finding};
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
 pub use exchange::{Protocol, Server, Transport, ask, at, has_sctp, ip};
+pub use firewalld::Firewalld;
 pub use growth::{growth, median, median_ms};
 pub use kill::run_killed_at;
 pub use mac::mac_bytes;

@@ -33,6 +33,11 @@ pub fn old_iptables() -> PathBuf {
     from_environment("IPTABLES_OLD", "the folder with the unpacked packages of iptables 1.8.7")
 }
 
+/// The folder of firewalld's unpacked packages (`FIREWALLD`).
+pub(crate) fn firewalld() -> PathBuf {
+    from_environment("FIREWALLD", "the folder with the unpacked packages of firewalld")
+}
+
 /// Prometheus' tool that checks and tests rules (`PROMTOOL`).
 pub fn promtool() -> PathBuf {
     from_environment("PROMTOOL", "promtool of the unpacked package of Prometheus")

@@ -48,20 +48,27 @@ impl Host {
         Host::new(namespace, "containerd")
     }
 
-    /// A host with `/etc` and `/usr` of the machine, below the packages of a runtime.
+    /// A host with a runtime, the image and our plugins.
     fn new(namespace: &Namespace, packages: &str) -> Host {
+        let host = Host::with_packages(namespace, &programs::runtimes().join(packages));
+        fs::copy(programs::runtimes().join("pod.tar"), host.path("/pod.tar")).expect("the image is there");
+        host.install();
+        host
+    }
+
+    /// A host with `/etc` and `/usr` of the machine, below unpacked packages.
+    pub(crate) fn with_packages(namespace: &Namespace, packages: &Path) -> Host {
         let folder = Scratch::new("host");
         let mut command = namespace.command("bash");
         command.args(["-c", include_str!("runtime/host.sh"), "host.sh"]).arg(folder.path());
-        command.arg(programs::runtimes().join(packages)).arg(names::unique("host"));
+        command.arg(packages).arg(names::unique("host"));
         let keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut host = Host { first: 0, keeper: keeper.expect("there is a bash"), _folder: folder };
         let mut line = String::new();
         let told = BufReader::new(host.keeper.stdout.take().expect("stdout is piped")).read_line(&mut line);
         let first = told.ok().and_then(|_| line.trim().parse().ok());
-        host.first = first.unwrap_or_else(|| panic!("a host for {packages} cannot be made: see above"));
-        fs::copy(programs::runtimes().join("pod.tar"), host.path("/pod.tar")).expect("the image is there");
-        host.install();
+        host.first =
+            first.unwrap_or_else(|| panic!("a host for {} cannot be made: see above", packages.display()));
         host
     }
 

@@ -7,6 +7,7 @@
 mod apt;
 mod client;
 mod cross;
+mod firewalld;
 mod kubernetes;
 mod old_iptables;
 mod release;
@@ -103,7 +104,7 @@ pub(crate) fn ensure_native() -> Result<()> {
 pub(crate) fn tell(command: &mut Command, product: &Path) -> Result<()> {
     command.env("VLAN_BRIDGE_BIN", product).env("CNI_PEERS", peers()?).env("CNI_CLIENT", client()?);
     command.env("CNI_RUNTIMES", runtimes()?).env("IPTABLES_OLD", old_iptables::old_iptables()?);
-    command.env("PROMTOOL", promtool()?);
+    command.env("PROMTOOL", promtool()?).env("FIREWALLD", firewalld::firewalld()?);
     // Only one verb needs it, and builds it first.
     let kubernetes = workspace::rig().join("kubernetes");
     if kubernetes.is_dir() {

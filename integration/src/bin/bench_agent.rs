@@ -11,8 +11,9 @@
     reason = "it reports to a person, and fails like a test"
 )]
 
-use integration::{Agent, Announcements, Call, Ctl, Pod, Site, median, median_ms, pause, product};
+use integration::{Agent, Announcements, Call, Ctl, Firewalld, Pod, Site, median, median_ms, pause, product};
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// Networks of the pods: three with an uplink, and one with NAT.
@@ -71,7 +72,38 @@ fn main() {
     row(&format!("CPU of an idle agent, {} s", IDLE.as_secs()), share * 100.0, CPU_GOAL, "%");
     row(&format!("resident memory, {ALL} pods, {NETWORKS} networks"), resident(&agent), MEMORY_GOAL, "MiB");
     storm(&site, &agent);
+    let reloads = (0..ROUNDS).map(|_| reload_firewalld()).collect();
+    row("a rule that firewall-cmd --reload flushed is gone for", median(reloads), RULES_GOAL, "s");
     row("a call that counts itself takes longer by", counting(), COUNT_GOAL, "µs");
+}
+
+/// How long our rule in iptables' chain FORWARD is gone when a firewalld reloads, in seconds.
+fn reload_firewalld() -> f64 {
+    let (site, pod) = (Site::new(), Pod::new());
+    let node = &site.node;
+    node.run("iptables -P FORWARD DROP").expect_ok();
+    let list = network(&site, NETWORKS - 1);
+    node.plugin(&list).add(&pod.eth0()).expect_ok();
+    let firewalld = Firewalld::start(node);
+    let ctl = Ctl::new(node);
+    let agent = Agent::start(&ctl, "");
+    // It is the only one there.
+    let is_gone = || !node.run("nft list chain ip filter FORWARD").expect_ok().stdout.contains("accept");
+    assert!(!is_gone(), "the agent has restored what the start of firewalld flushed");
+    let restored = || agent.reports().matches("chain FORWARD of table ip filter drops").count();
+    let (before, flushed) = (restored(), Cell::new(None));
+    std::thread::scope(|scope| {
+        scope.spawn(|| firewalld.cmd("--reload").expect_ok());
+        seconds_until(Instant::now(), "the restored rule", || {
+            let gone = is_gone();
+            if gone && flushed.get().is_none() {
+                flushed.set(Some(Instant::now()));
+            }
+            !gone && restored() > before
+        });
+        // On a machine where a look takes longer than that, the flush may be between two looks.
+        flushed.get().map_or(0.0, |at| at.elapsed().as_secs_f64())
+    })
 }
 
 /// How much longer a call takes on a node whose agent serves metrics, in microseconds. The call is VERSION,

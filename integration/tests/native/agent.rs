@@ -4,6 +4,7 @@ mod address;
 mod conflicts;
 mod dashboard;
 pub(crate) mod disturbed;
+mod firewalld;
 mod kubernetes;
 pub(crate) mod listening;
 mod metrics;
