@@ -1,15 +1,51 @@
 //! The bridge as its pods' gateway: `isGateway` and `isDefaultGateway`.
 
+use std::fmt;
+
 use cni_conf::cni::error::CniError;
 use cni_conf::cni::result::AddResult;
 use cni_conf::family::Family;
 use cni_conf::network::Network;
+use ipnet::IpNet;
 use kernel::link::{Address, Link};
 use kernel::{Conn, NetError, addr, link, sysctl};
 
 use crate::lock::NodeLock;
 use crate::ownership::{Attachment, Progress, attachment_of, is_attachment, is_ours};
 use crate::plan::pod::{GatewayStep, gateway_addresses};
+
+/// A gateway's address that the pods' device on the node lacks. As text it is what an ADD would do.
+pub struct LostGateway {
+    /// The bridge, or its side of the pods' VLAN.
+    pub device: Link,
+    address: IpNet,
+}
+
+impl fmt::Display for LostGateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ip address add {} dev {}", self.address, self.device.name)
+    }
+}
+
+/// The first of a result's gateways that is gone. None if the device is gone as well, or has an address that
+/// an ADD would not replace.
+pub async fn lost(
+    node: &Conn,
+    network: &Network,
+    result: &AddResult,
+) -> Result<Option<LostGateway>, NetError> {
+    if !network.is_gateway {
+        return Ok(None);
+    }
+    let Some(device) = link::by_name(node, &network.node_device()).await? else { return Ok(None) };
+    let present = addr::list(node, device.index).await?;
+    let steps = gateway_addresses(&device.name, network.force_address, result, &present).unwrap_or_default();
+    let address = steps.into_iter().find_map(|step| match step {
+        GatewayStep::Add(address) => Some(address),
+        GatewayStep::Remove(_) => None,
+    });
+    Ok(address.map(|address| LostGateway { device, address }))
+}
 
 /// Adds the gateways of a result to `device`, which is the bridge or its side of the pods' VLAN, and
 /// enables forwarding. Like the bridge, the addresses then belong to the node. Another pod may use them by

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use cni_conf::cni::env::Command;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::mac::MacAddr;
+use cni_conf::cni::result::AddResult;
 use cni_conf::network::Network;
 use cni_conf::request::Request;
 use kernel::{Conn, addr, fdb, link, port, route, rule};
@@ -17,7 +18,7 @@ use crate::ownership::Attachment;
 use crate::plan::observed::BridgeAndUplink;
 use crate::plan::{Step, check, difference, uplink};
 use crate::record::{NatRecord, Records};
-use crate::{boundary, config, guard, host_access, nat, observe, pod, ports, requested_mac};
+use crate::{boundary, config, gateway, guard, host_access, nat, observe, pod, ports, requested_mac};
 
 /// Checks the bridge, the uplink, the attachment, and with IPAM's CHECK the lease.
 pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
@@ -36,6 +37,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
     let attached = observe_attached(&node, &inside, request, &network, uplink).await?;
     check::compare(&network, &request.env.ifname, &previous, &attached).map_err(failed)?;
     check_port_of_mac(&node, &network, &attached).await?;
+    check_gateway(&node, request, &network, &previous).await?;
     host_access::check(&node, &inside, &network, &previous, &attached).await?;
     let mac = attached.container.as_ref().and_then(|container| container.mac);
     let addresses: Vec<IpAddr> =
@@ -106,6 +108,23 @@ async fn observe_attached(
         trunk: network.trunk().and(uplink.master).map(|master| master.index),
         vlans: if network.port_vlans.is_some() { port::vlans(node).await? } else { Vec::new() },
     })
+}
+
+/// Checks that the node still has the address of the pod's gateway.
+async fn check_gateway(
+    node: &Conn,
+    request: &Request,
+    network: &Network,
+    previous: &AddResult,
+) -> Result<(), CniError> {
+    let ips = check::own_addresses(previous, &request.env.ifname).cloned().collect();
+    let own = AddResult { ips, ..previous.clone() };
+    match gateway::lost(node, network, &own).await? {
+        None => Ok(()),
+        Some(lost) => Err(repairable(format!(
+            "the node lacks the address of the pods' gateway, and an ADD would do: {lost}"
+        ))),
+    }
 }
 
 /// Checks that the packet filter has all rules of the attachment, and that no other rule drops its packets.

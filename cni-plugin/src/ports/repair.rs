@@ -154,7 +154,7 @@ impl BridgeOfRecords<'_> {
             {
                 continue;
             }
-            self.restore_for(node, &network, &host, pass, repairs).await?;
+            self.restore_for(node, &attached, &network, &host, pass, repairs).await?;
             seen.insert(attached.request.name.clone());
         }
         Ok(())
@@ -163,6 +163,7 @@ impl BridgeOfRecords<'_> {
     async fn restore_for(
         &self,
         node: &Conn,
+        attached: &PortRecord,
         network: &Network,
         host: &Link,
         pass: &mut Pass,
@@ -173,7 +174,8 @@ impl BridgeOfRecords<'_> {
         if link::by_name(node, self.name).await?.is_some() {
             missing.extend(trunk::missing(node, network).await?);
         }
-        let missing: Vec<String> = missing.iter().map(Step::to_string).collect();
+        let mut missing: Vec<String> = missing.iter().map(Step::to_string).collect();
+        missing.extend(gateway::lost(node, network, &attached.result).await?.map(|lost| lost.to_string()));
         if missing.is_empty() || !repairs.permits(&subject, &missing) {
             return Ok(());
         }
@@ -181,6 +183,13 @@ impl BridgeOfRecords<'_> {
         let mut steps = apply::ensure_uplink_and_report(node, network).await?;
         steps.extend(trunk::join_and_report(node, network, host).await?.1);
         repairs.restored(&subject, steps.iter().map(Step::to_string).collect());
+        if let Some(lost) = gateway::lost(node, network, &attached.result).await?
+            && let Some(bridge) = link::by_name(node, self.name).await?
+        {
+            let attachment = Attachment::of(&attached.request);
+            gateway::install(node, network, &attachment, &bridge, &lost.device, &attached.result).await?;
+            repairs.restored(&subject, vec![lost.to_string()]);
+        }
         Ok(())
     }
 }

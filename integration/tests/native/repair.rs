@@ -84,6 +84,11 @@ pub const HARMS: &[Harm] = &[
         told: "it was in no bridge, and belongs to cni0",
     },
     Harm {
+        what: "the gateway's address deleted",
+        harm: |scene| scene.ip("addr del 10.22.0.1/24 dev cni0"),
+        told: "ip address add 10.22.0.1/24 dev cni0",
+    },
+    Harm {
         what: "the uplink out of its bridge",
         harm: |scene| scene.ip("link set nic0 nomaster"),
         told: "ip link set nic0 master br136",
