@@ -5,6 +5,7 @@ mod conflicts;
 mod dashboard;
 pub(crate) mod disturbed;
 mod firewalld;
+mod kill;
 mod kubernetes;
 pub(crate) mod listening;
 mod metrics;

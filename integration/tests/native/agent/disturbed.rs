@@ -32,7 +32,7 @@ fn what_breaks_while_the_agent_is_stopped_is_restored_when_it_goes_on() {
 }
 
 /// The netlink messages in strace's output that are no questions.
-fn changes(trace: &str) -> Vec<&str> {
+pub(super) fn changes(trace: &str) -> Vec<&str> {
     let types = trace.split("nlmsg_type=").skip(1).filter_map(|rest| rest.split(", ").next());
     types.filter(|kind| !is_question(kind)).collect()
 }

@@ -2,11 +2,9 @@
 //! lost.
 
 use crate::ipam::Ipam;
-use integration::{Call, Outcome, eth0, note, run_killed_at, run_quickly};
+use integration::{Call, Dice, Outcome, eth0, note, run_killed_at, run_quickly};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,18 +33,6 @@ struct Storm<'a> {
     kills: AtomicU32,
 }
 
-/// Random numbers, the same for the same seed (xorshift).
-struct Dice(u32);
-
-impl Dice {
-    fn roll(&mut self, sides: u32) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 17;
-        self.0 ^= self.0 << 5;
-        self.0 % sides
-    }
-}
-
 impl Storm<'_> {
     /// None for a call that was to be killed, because a killed call has no output.
     fn run(&self, call: &Call<'_>, dice: &mut Dice) -> Option<Outcome> {
@@ -63,7 +49,7 @@ impl Storm<'_> {
     fn call(&self, number: u32, seed: u32) {
         // SAFETY: it changes the niceness of this thread and its children, and touches no memory.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
-        let mut dice = Dice(seed.wrapping_add(number.wrapping_mul(0x9e37_79b9)) | 1);
+        let mut dice = Dice::of(seed.wrapping_add(number.wrapping_mul(0x9e37_79b9)));
         for round in 0.. {
             let attachment = eth0(&format!("c{number}x{round}"));
             let verb = |verb| self.ipam.plugin().call(verb, &attachment);
@@ -92,10 +78,7 @@ fn two_hundred_at_once_never_share_an_address_and_lose_none() {
     let ipam =
         Ipam::new(json!({"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.4", "rangeEnd": "10.1.0.253"}));
     let seconds = std::env::var(LASTS_VARIABLE).map_or(LASTS, |text| text.parse().expect("seconds"));
-    let mut seed = [0; 4];
-    File::open("/dev/urandom").unwrap().read_exact(&mut seed).unwrap();
-    let seed = u32::from_ne_bytes(seed);
-    note(&format!("storm: seed {seed}"));
+    let seed = Dice::seed("storm");
     let storm = Storm {
         ipam: &ipam,
         end: Instant::now() + Duration::from_secs(seconds),
