@@ -3,6 +3,7 @@
 
 use crate::attached::{Clean, FakeIpam};
 use integration::{Call, Outcome, Pod, Site, note};
+use serde_json::json;
 use std::os::unix::process::ExitStatusExt;
 
 /// The system calls that change something: netlink, files, processes. A call that the kernel does not know by
@@ -125,6 +126,28 @@ fn del_clears_what_a_killed_add_left() {
             for attachment in order {
                 clean.plugin().del(attachment).expect_ok();
             }
+            clean.assert_nothing_left(&pod);
+        },
+    );
+}
+
+/// Our IPAM plugin runs within an ADD, and dies with it: by a signal as by a panic, which aborts.
+#[test]
+fn an_add_that_dies_within_ipam_leaves_nothing_that_a_later_call_minds() {
+    let (clean, pod) = (Clean::new(), Pod::new());
+    let add = clean.plugin().call("ADD", &pod.eth0());
+    at_every_point(
+        &STORING,
+        Threads::Main,
+        &add,
+        || (),
+        |nth| {
+            match nth % 3 {
+                0 => add_again(&clean, &pod),
+                1 => drop(clean.plugin().with("cni.dev/valid-attachments", json!([])).gc().expect_ok()),
+                _ => {}
+            }
+            clean.plugin().del(&pod.eth0()).expect_ok();
             clean.assert_nothing_left(&pod);
         },
     );
