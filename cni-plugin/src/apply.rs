@@ -39,6 +39,11 @@ pub async fn ensure_uplink(conn: &Conn, network: &Network) -> Result<BridgeAndUp
 
 /// The steps that [`ensure_uplink`] would apply. Changes nothing and takes no lock.
 pub async fn missing(conn: &Conn, network: &Network) -> Result<Vec<Step>, CniError> {
+    // The surroundings matter only for steps and refusals, and take long lists.
+    let known = uplink::plan(network, &observe::uplink(conn, network).await?);
+    if known.is_ok_and(|plan| plan.steps.is_empty()) {
+        return Ok(Vec::new());
+    }
     Ok(uplink::plan(network, &observe::uplink_and_surroundings(conn, network).await?)?.steps)
 }
 

@@ -125,9 +125,14 @@ pub async fn repair(repairs: &mut Repairs<'_>) -> Result<(), CniError> {
     repairs.note(Subject::Guards, outcome);
     let outcome = boundary::repair(repairs);
     repairs.note(Subject::Boundary, outcome);
-    let outcome = ports::repair(&node, repairs).await;
-    repairs.note(Subject::Ports, outcome);
-    let outcome = ports::follow_mtu(&node, repairs).await;
+    let links = match ports::repair(&node, repairs).await {
+        Ok(links) => links,
+        Err(error) => {
+            repairs.note(Subject::Ports, Err(error));
+            None
+        }
+    };
+    let outcome = ports::follow_mtu(&node, links, repairs).await;
     repairs.note(Subject::Ports, outcome);
     let outcome = host_access::repair(&node, true, repairs).await;
     repairs.note(Subject::AllHostRoutes, outcome);
@@ -136,5 +141,6 @@ pub async fn repair(repairs: &mut Repairs<'_>) -> Result<(), CniError> {
     let outcome = nat::repair(&node, repairs).await;
     repairs.note(Subject::Nat, outcome);
     repairs.note(Subject::Records, record::prune());
+    record::forget_unused();
     Ok(())
 }

@@ -105,10 +105,10 @@ impl Nat {
         if let Some(record) = &record {
             self.delete_udp_conntrack_of_pod(record);
         }
-        if let Err(e) = self.restore(node, record.as_ref()).await {
+        if let Err(e) = self.restore(node, record.as_deref()).await {
             log::error!("could not restore the NAT rules of other pods: {e}");
         }
-        self.remove_table_if_unused(node, Some(veth), record.as_ref()).await
+        self.remove_table_if_unused(node, Some(veth), record.as_deref()).await
     }
 
     /// Removes the elements that belong to this attachment. Elements of other attachments stay: the record
@@ -234,7 +234,7 @@ impl Nat {
             .map(|there| kernel::nft::interface_name(&there.key))
             .collect();
         let all = self.records.all();
-        let records = all.iter().map(|(_, record)| record).chain(gone);
+        let records = all.iter().map(|(_, record)| &**record).chain(gone);
         let of_old_versions = records
             .filter(|record| record.localhost.is_none() && plan::target_of_localhost(record).is_some());
         devices.extend(of_old_versions.map(|record| record.pod.device.clone()));

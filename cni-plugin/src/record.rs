@@ -17,6 +17,7 @@
 mod files;
 mod guard;
 mod host_routes;
+mod kept;
 mod nat;
 mod pod;
 mod prune;
@@ -25,6 +26,7 @@ pub use files::{PerDevice, Record, Records};
 pub(crate) use files::{create_folder, node_folder, remove_file_if_any, remove_node_folder};
 pub use guard::GuardRecord;
 pub use host_routes::HostRoutesRecord;
+pub(crate) use kept::forget_unused;
 pub use nat::{NatRecord, as_ipv4};
 pub use pod::PodInterface;
 pub use prune::prune;
@@ -35,10 +37,14 @@ use cni_conf::cni::error::CniError;
 /// than once.
 pub fn pods() -> Result<Vec<(String, PodInterface)>, CniError> {
     let mut pods = Vec::new();
-    pods.extend(Records::<NatRecord>::of_this_node()?.all().into_iter().map(|(veth, of)| (veth, of.pod)));
-    pods.extend(Records::<GuardRecord>::of_this_node()?.all().into_iter().map(|(veth, of)| (veth, of.pod)));
+    pods.extend(
+        Records::<NatRecord>::of_this_node()?.all().into_iter().map(|(veth, of)| (veth, of.pod.clone())),
+    );
+    pods.extend(
+        Records::<GuardRecord>::of_this_node()?.all().into_iter().map(|(veth, of)| (veth, of.pod.clone())),
+    );
     for (_, records) in Records::<HostRoutesRecord>::by_device()? {
-        pods.extend(records.all().into_iter().map(|(veth, of)| (veth, of.pod)));
+        pods.extend(records.all().into_iter().map(|(veth, of)| (veth, of.pod.clone())));
     }
     Ok(pods)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use cni_conf::cni::error::CniError;
 use kernel::link::Link;
-use kernel::{Conn, link, port};
+use kernel::{Conn, link};
 
 use crate::ports::{self, RecordedNetwork, RecordedPort};
 
@@ -43,17 +43,15 @@ impl Watched {
     /// Looks the bridges of all records up.
     pub async fn of_this_node(node: &Conn) -> Result<Watched, CniError> {
         let (bridges, networks) = ports::recorded_with_networks()?;
-        let is_uplink = |bridge: &str, port: &str| {
-            networks.iter().any(|network| network.bridge == bridge && network.uplink == port)
-        };
         let mut watched = Watched::default();
         for (name, pods) in bridges {
             watched.names.extend(pods.iter().map(|pod| pod.veth.clone()));
             if let Some(bridge) = link::by_name(node, &name).await? {
                 let mut uplinks = Vec::new();
-                let ports = port::names(node, &bridge).await?;
-                for name in ports.iter().filter(|port| is_uplink(&name, port.as_str())) {
-                    let Some(port) = link::by_name(node, name).await? else { continue };
+                let of_bridge = networks.iter().filter(|network| network.bridge == name);
+                for uplink in of_bridge.map(|network| &network.uplink).collect::<BTreeSet<_>>() {
+                    let port = link::by_name(node, uplink).await?;
+                    let Some(port) = port.filter(|port| port.master == Some(bridge.index)) else { continue };
                     let parent = match port.parent.filter(|_| port.parent_namespace.is_none()) {
                         Some(index) => link::by_index(node, index).await?,
                         None => None,

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ::kernel::ask::{self, Answers};
@@ -117,7 +118,8 @@ pub(crate) fn what_is_shown(places: &Places, extra: &[PathBuf]) -> Result<Facts>
     facts.unlisted = unlisted(&facts);
     let records = Records::<NatRecord>::of_this_node()?;
     let veths: Vec<String> = facts.attachments().map(|link| link.name.clone()).collect();
-    facts.records = veths.into_iter().filter_map(|veth| Some((veth.clone(), records.read(&veth)?))).collect();
+    let recorded = |veth: String| Some((veth.clone(), Arc::unwrap_or_clone(records.read(&veth)?)));
+    facts.records = veths.into_iter().filter_map(recorded).collect();
     facts.agent = AgentState::of_this_node().map_err(|why| why.to_string()).transpose();
     Ok(facts)
 }

@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Uninstall, out: &mut dyn Write) -> Result<()> {
 /// be called. At this point no pod is attached.
 async fn delete_state_of_dead_pods(conn: &Conn, lists: &[Value]) -> Result<()> {
     let recorded =
-        Records::<NatRecord>::of_this_node()?.all().into_iter().map(|(_, record)| record.pod.network);
+        Records::<NatRecord>::of_this_node()?.all().into_iter().map(|(_, record)| record.pod.network.clone());
     let named = lists.iter().filter_map(|list| list["name"].as_str().map(str::to_owned));
     for network in recorded.chain(named).collect::<BTreeSet<String>>() {
         nat::collect(conn, &network, &[], false).await?;

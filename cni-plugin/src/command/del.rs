@@ -57,8 +57,8 @@ fn former_name(attachment: &Attachment<'_>, host: Option<&Link>) -> Result<Optio
     let recorded = ports::of_veth(&veth)?.filter(is_its).map(|id| id.network);
     let (nat, guards) = (Records::<NatRecord>::of_this_node()?, Records::<GuardRecord>::of_this_node()?);
     let recorded = recorded.or_else(|| {
-        let with_nat = nat.read(&veth).map(|record| record.pod);
-        let pod = with_nat.or_else(|| guards.read(&veth).map(|record| record.pod))?;
+        let with_nat = nat.read(&veth).map(|record| record.pod.clone());
+        let pod = with_nat.or_else(|| guards.read(&veth).map(|record| record.pod.clone()))?;
         let is_its =
             (pod.container_id.as_str(), pod.ifname.as_str()) == (attachment.container_id, attachment.ifname);
         is_its.then_some(pod.network)

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use cni_conf::cni::error::CniError;
 use cni_conf::family::Family;
@@ -145,7 +146,7 @@ async fn follow_in(
     moved: &Moved,
 ) -> Result<bool, CniError> {
     let _lock = RecordLock::exclusive()?;
-    let (Some(mut record), Some(mac)) = (records.read(veth), device.mac) else { return Ok(false) };
+    let (Some(record), Some(mac)) = (records.read(veth), device.mac) else { return Ok(false) };
     let Some(host) = finished(node, &record).await? else { return Ok(false) };
     let services = wanted_by(&record, veth)?.map(|wanted| wanted.services).unwrap_or_default();
     let Inside { conn, container } = Inside::open(node, &host, &record.pod.netns).await?;
@@ -163,6 +164,7 @@ async fn follow_in(
         requests.extend([route::removal(&to_node), neigh::removal(inside, *address)]);
     }
     conn.batch(&requests)?;
+    let mut record = Arc::unwrap_or_clone(record);
     if let Some(known) = &mut record.node_addresses {
         known.retain(|address| !moved.gone.contains(address));
         known.extend(&moved.came);

@@ -1,6 +1,8 @@
 //! Records of host routes, one for each attachment and device. Repair restores the routes from them. A
 //! record is written before its routes are installed, and deleted before they are removed.
 
+use std::sync::Arc;
+
 use cni_conf::cni::error::CniError;
 use ipnet::IpNet;
 use kernel::link::HostRoute;
@@ -30,7 +32,7 @@ pub(super) fn write_record(
 /// The deleted records of the routes to the pod behind a veth.
 pub struct Deleted {
     /// One record for each device, even if deleting it failed.
-    pub records: Vec<HostRoutesRecord>,
+    pub records: Vec<Arc<HostRoutesRecord>>,
     /// The first error.
     pub outcome: Result<(), CniError>,
 }
@@ -63,7 +65,7 @@ pub fn delete_record(veth: &str) -> Deleted {
 /// say which program made them.
 pub(super) async fn leftovers_of(
     node: &Conn,
-    recorded: &[HostRoutesRecord],
+    recorded: &[Arc<HostRoutesRecord>],
 ) -> Result<Vec<HostRoute>, NetError> {
     let mut leftovers = Vec::new();
     for record in recorded {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use cni_conf::cni::error::CniError;
 use cni_conf::cni::result::AddResult;
@@ -60,7 +61,7 @@ async fn routes_of(
     device: &str,
     metric: u32,
     previous: &AddResult,
-    recorded: &[HostRoutesRecord],
+    recorded: &[Arc<HostRoutesRecord>],
 ) -> Result<Vec<HostRoute>> {
     if previous.ips.is_empty() && !recorded.is_empty() {
         return leftovers_of(node, recorded).await;

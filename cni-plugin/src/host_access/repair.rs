@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use cni_conf::cni::error::CniError;
 use cni_conf::family::Family;
@@ -158,15 +159,16 @@ async fn another_source(
 /// The record with source addresses that the node has. Changed sources are written to the record.
 async fn with_sources(
     node: &Conn,
-    mut record: HostRoutesRecord,
+    record: Arc<HostRoutesRecord>,
     records: &Records<HostRoutesRecord>,
-) -> Result<Option<HostRoutesRecord>, CniError> {
+) -> Result<Option<Arc<HostRoutesRecord>>, CniError> {
     let Some(sources) = sources(node, &record).await? else { return Ok(None) };
-    if record.sources != sources {
-        record.sources = sources;
-        records.write(&record)?;
+    if record.sources == sources {
+        return Ok(Some(record));
     }
-    Ok(Some(record))
+    let record = HostRoutesRecord { sources, ..Arc::unwrap_or_clone(record) };
+    records.write(&record)?;
+    Ok(Some(Arc::new(record)))
 }
 
 /// Whether the pod's port is still in the bridge. If it is not, packets to the pod would leave by the

@@ -56,8 +56,9 @@ fn moved(veth: &str, record: &NatRecord) -> Result<Option<NatRecord>, CniError> 
         return Ok(None);
     }
     let routes = Records::<HostRoutesRecord>::of_device(&record.pod.device)?.read(veth);
-    let now = routes.map(|routes| routes.sources).filter(|sources| *sources != record.sources);
-    Ok(now.map(|sources| {
+    let now = routes.filter(|routes| routes.sources != record.sources);
+    Ok(now.map(|routes| {
+        let sources = routes.sources.clone();
         let localhost = record.localhost.and(sources.iter().copied().find_map(as_ipv4));
         NatRecord { sources, localhost, ..record.clone() }
     }))

@@ -72,7 +72,7 @@ impl Nat {
         }
         log::warn!("rules that accept pods' packets are missing from the packet filter: restoring them");
         let all = self.records.all();
-        self.nft.commit(&device_changes(all.iter().map(|(_, record)| record)))?;
+        self.nft.commit(&device_changes(all.iter().map(|(_, record)| &**record)))?;
         drop(lock);
         for (_, record) in &all {
             self.ensure_forward_rules(node, record).await?;
@@ -98,13 +98,28 @@ impl Nat {
         Ok(false)
     }
 
+    /// Whether the policy of a table drops what the node forwards for some attachment, without a rule of ours
+    /// that accepts it.
+    pub(super) fn is_any_dropped(&self) -> Result<bool, CniError> {
+        for table in IPTABLES_TABLES {
+            if self.drops_ours(table)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn drops_ours(&self, table: Table) -> Result<bool, CniError> {
+        Ok(drops(&self.nft, table)? && !has_accept_rule(&self.nft, table)?)
+    }
+
     /// The tables whose policy drops what the node forwards in the attachment's families, without a rule of
     /// ours that accepts it.
     fn forward_missing(&self, record: &NatRecord) -> Result<Vec<Table>, CniError> {
         let addresses: Vec<IpAddr> = record.pod.addresses.iter().map(IpNet::addr).collect();
         let mut missing = Vec::new();
         for table in IPTABLES_TABLES.into_iter().filter(|table| applies_to(*table, &addresses)) {
-            if drops(&self.nft, table)? && !has_accept_rule(&self.nft, table)? {
+            if self.drops_ours(table)? {
                 missing.push(table);
             }
         }

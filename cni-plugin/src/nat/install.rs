@@ -63,7 +63,8 @@ impl Nat {
         for _ in 0..ATTEMPTS {
             let lock = RecordLock::shared()?;
             if !record.ports.is_empty() {
-                record.followers = self.records.read(&veth).map(|there| there.followers).unwrap_or_default();
+                record.followers =
+                    self.records.read(&veth).map(|there| there.followers.clone()).unwrap_or_default();
             }
             self.records.write(record)?;
             let Some(obstacle) = self.try_install_elements(record, &stale, &yielded)? else { return Ok(()) };

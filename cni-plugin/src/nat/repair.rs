@@ -1,10 +1,11 @@
 //! Detects missing rules, for example after `nft flush ruleset`, and restores them from the records.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use cni_conf::cni::error::CniError;
 use cni_conf::family::Family;
-use kernel::nft::{Change, RefusedChange};
+use kernel::nft::{Change, Element, RefusedChange};
 use kernel::{Conn, sysctl};
 
 use super::Nat;
@@ -61,12 +62,13 @@ impl Nat {
 
     /// Restores everything that a CHECK of any attachment would report.
     pub(super) async fn repair(&self, node: &Conn, repairs: &mut Repairs<'_>) -> Result<(), CniError> {
+        let all = self.records.all();
         for family in Family::BOTH {
             let needs = |record: &NatRecord| {
                 plan::is_routed(record)
                     && record.pod.addresses.iter().any(|net| Family::of_net(net) == family)
             };
-            if self.records.all().iter().any(|(_, record)| needs(record)) && !sysctl::forwards(family)? {
+            if all.iter().any(|(_, record)| needs(record)) && !sysctl::forwards(family)? {
                 let what = vec![format!("forwarding of {family} was off")];
                 if repairs.permits(&Subject::Nat, &what) {
                     sysctl::enable_forwarding(node, family).await?;
@@ -99,16 +101,31 @@ impl Nat {
 
     /// Describes what live attachments lack.
     fn lost(&self) -> Result<Vec<String>, CniError> {
-        let chain = self.broken_chain()?;
+        let all = self.records.all();
+        if let Some(chain) = self.broken_chain()? {
+            return Ok(all.iter().map(|(veth, _)| format!("{veth}: {}", without_chain(&chain))).collect());
+        }
+        let listed = self.listed(&all)?;
+        let is_dropped = self.is_any_dropped()?;
         let mut lost = Vec::new();
-        for (veth, record) in self.records.all() {
-            let what = match &chain {
-                Some(chain) => Some(without_chain(chain)),
-                None => self.difference_of(&record)?,
-            };
-            lost.extend(what.map(|what| format!("{veth}: {what}")));
+        for (veth, record) in all {
+            // An ADD may have written the record after the lists were made.
+            if is_dropped || !has_all(&listed, &record) {
+                lost.extend(self.difference_of(&record)?.map(|what| format!("{veth}: {what}")));
+            }
         }
         Ok(lost)
+    }
+
+    /// The sets that have elements of these attachments: one list of each set is cheaper than a look for each
+    /// element.
+    fn listed(&self, records: &[(String, Arc<NatRecord>)]) -> Result<Listed, CniError> {
+        let mut listed = Listed::new();
+        for set in records.iter().flat_map(|(_, record)| sets_of(record)).collect::<BTreeSet<_>>() {
+            let elements = self.nft.elements(TABLE, set)?.into_iter();
+            listed.insert(set, elements.map(|element| (element.key, element.comment)).collect());
+        }
+        Ok(listed)
     }
 
     /// Returns the records whose elements were restored. Empty if the base rule set was whole.
@@ -190,6 +207,21 @@ impl Nat {
         }
         self.forward_difference(record)
     }
+}
+
+/// The elements of sets, each with its comment.
+type Listed = BTreeMap<&'static str, BTreeMap<Vec<u8>, String>>;
+
+fn sets_of(record: &NatRecord) -> impl Iterator<Item = &'static str> {
+    plan::elements(record).into_iter().chain(plan::device_elements(record)).map(|element| element.set)
+}
+
+/// Whether all elements of an attachment are there, and none is of a sibling.
+fn has_all(listed: &Listed, record: &NatRecord) -> bool {
+    let own = plan::element_comment(&record.pod.attachment());
+    let comment = |element: &Element| listed.get(element.set)?.get(&element.key);
+    plan::elements(record).iter().all(|element| comment(element) == Some(&own))
+        && plan::device_elements(record).iter().all(|element| comment(element).is_some())
 }
 
 fn without_chain(chain: &str) -> String {

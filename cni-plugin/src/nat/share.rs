@@ -1,6 +1,8 @@
 //! Host ports that siblings, attachments of one container, share. One sibling holds a port; the next gets
 //! it when that one goes.
 
+use std::sync::Arc;
+
 use cni_conf::cni::error::CniError;
 use kernel::nft::{Change, Element};
 use kernel::{Conn, link};
@@ -22,7 +24,8 @@ impl Nat {
         element: &Element,
         comment: &str,
     ) -> Result<bool, CniError> {
-        let Some(mut holder) = self.sibling(record, element, comment) else { return Ok(false) };
+        let Some(holder) = self.sibling(record, element, comment) else { return Ok(false) };
+        let mut holder = Arc::unwrap_or_clone(holder);
         if follow(&mut holder, record) {
             self.records.write(&holder)?;
         }
@@ -34,7 +37,12 @@ impl Nat {
     }
 
     /// The sibling that holds a host port.
-    pub(super) fn sibling(&self, record: &NatRecord, element: &Element, comment: &str) -> Option<NatRecord> {
+    pub(super) fn sibling(
+        &self,
+        record: &NatRecord,
+        element: &Element,
+        comment: &str,
+    ) -> Option<Arc<NatRecord>> {
         let holder = plan::veth_of(comment).filter(|_| is_port(element))?;
         self.records.read(holder).filter(|holder| are_siblings(holder, record))
     }
@@ -54,7 +62,7 @@ impl Nat {
                 continue;
             };
             if link::by_name(node, veth).await?.is_some_and(|link| is_attachment(&link)) {
-                followers.push(follower);
+                followers.push(Arc::unwrap_or_clone(follower));
             }
         }
         let elements = self.share(&mut followers)?;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use cni_conf::cni::args::PodName;
 use cni_conf::cni::env::Environment;
@@ -25,6 +26,7 @@ use crate::ownership::Attachment;
 use crate::record::{PerDevice, Record, Records, remove_node_folder};
 
 /// The record of a finished attachment.
+#[derive(Clone)]
 pub(super) struct PortRecord {
     pub(super) request: Request,
     pub(super) mac: MacAddr,
@@ -38,6 +40,8 @@ pub(super) struct PortRecord {
     has_host_routes: bool,
     /// The pod, if `CNI_ARGS` named it.
     pod: Option<PodName>,
+    /// The checked configuration, on first use.
+    network: OnceLock<Result<Network, CniError>>,
 }
 
 impl PerDevice for PortRecord {}
@@ -89,6 +93,7 @@ impl Record for PortRecord {
             result: AddResult::from_json(&result, Version::V1_0_0)?,
             has_host_routes: keys.opt_bool("hostRoutes")?.unwrap_or(true),
             pod: keys.str("pod")?.and_then(PodName::parse).map(|pod| PodName { uid, ..pod }),
+            network: OnceLock::new(),
         })
     }
 }
@@ -106,8 +111,9 @@ impl PortRecord {
         self.netns.as_deref().ok_or_else(unknown)
     }
 
-    pub(super) fn network(&self) -> Result<Network, CniError> {
-        Network::parse_attached(&self.request)
+    pub(super) fn network(&self) -> Result<&Network, CniError> {
+        let network = self.network.get_or_init(|| Network::parse_attached(&self.request));
+        network.as_ref().map_err(CniError::clone)
     }
 }
 
@@ -143,8 +149,8 @@ pub fn recorded_with_networks() -> Result<(Vec<RecordedBridge>, Vec<RecordedNetw
         let (mut ports, mut of_bridge) = (Vec::new(), Vec::new());
         for (veth, record) in records.all() {
             let network = record.network().ok();
-            note_network(&mut of_bridge, &bridge, &record, network.as_ref());
-            ports.push(port(veth, record, network));
+            note_network(&mut of_bridge, &bridge, &record, network);
+            ports.push(port(veth, &record, network));
         }
         bridges.push((bridge, ports));
         networks.append(&mut of_bridge);
@@ -152,16 +158,15 @@ pub fn recorded_with_networks() -> Result<(Vec<RecordedBridge>, Vec<RecordedNetw
     Ok((bridges, networks))
 }
 
-fn port(veth: String, record: PortRecord, network: Option<Network>) -> RecordedPort {
-    let is_pinned = network.as_ref().is_some_and(Network::mac_is_pinned);
-    let vlans = network.and_then(|network| network.port_vlans);
+fn port(veth: String, record: &PortRecord, network: Option<&Network>) -> RecordedPort {
+    let vlans = network.and_then(|network| network.port_vlans.as_ref());
     RecordedPort {
         veth,
         mac: record.mac,
         addresses: record.result.ips.iter().map(|ip| ip.address.addr()).collect(),
         vlan: vlans.and_then(|vlans| vlans.access),
-        pod: record.pod,
-        is_pinned,
+        pod: record.pod.clone(),
+        is_pinned: network.is_some_and(Network::mac_is_pinned),
     }
 }
 
@@ -250,6 +255,7 @@ pub fn write_record(
         result: result.clone(),
         has_host_routes,
         pod: request.env.args.pod(),
+        network: OnceLock::new(),
     })
 }
 
@@ -264,27 +270,37 @@ pub struct AttachmentId {
     pub ifname: String,
 }
 
-impl From<PortRecord> for AttachmentId {
-    fn from(record: PortRecord) -> AttachmentId {
-        let Request { name, env, .. } = record.request;
-        AttachmentId { network: name, container_id: env.container_id, ifname: env.ifname }
+impl From<&PortRecord> for AttachmentId {
+    fn from(record: &PortRecord) -> AttachmentId {
+        let Request { name, env, .. } = &record.request;
+        AttachmentId {
+            network: name.clone(),
+            container_id: env.container_id.clone(),
+            ifname: env.ifname.clone(),
+        }
     }
 }
 
 /// The finished attachments whose pod's namespace exists, by veth name.
 pub fn of_living_pods() -> Result<Vec<(String, AttachmentId)>, CniError> {
     let all = by_bridge()?.into_iter().flat_map(|(_, records)| records.all());
-    Ok(all.filter(|(_, record)| record.has_pod()).map(|(veth, record)| (veth, record.into())).collect())
+    Ok(all
+        .filter(|(_, record)| record.has_pod())
+        .map(|(veth, record)| (veth, AttachmentId::from(&*record)))
+        .collect())
 }
 
 /// The finished attachment that had this veth, according to its record.
 pub fn of_veth(veth: &str) -> Result<Option<AttachmentId>, CniError> {
-    Ok(by_bridge()?.into_iter().find_map(|(_, records)| records.read(veth)).map(AttachmentId::from))
+    Ok(by_bridge()?
+        .into_iter()
+        .find_map(|(_, records)| records.read(veth))
+        .map(|record| AttachmentId::from(&*record)))
 }
 
 /// The configuration of the finished attachment that has this veth in a bridge.
 pub fn network_of(bridge: &str, veth: &str) -> Result<Option<Network>, CniError> {
-    Records::<PortRecord>::of_device(bridge)?.read(veth).map(|record| record.network()).transpose()
+    Records::<PortRecord>::of_device(bridge)?.read(veth).map(|record| record.network().cloned()).transpose()
 }
 
 /// The MAC that a bridge had when one of its pods was attached.
@@ -349,7 +365,7 @@ mod tests {
             let keys = json!({"containerID": "pod", "ifname": "eth0", "mac": "02:00:00:00:00:2a",
                 "config": config, "ips": []});
             let record = PortRecord::from_section(&Section::new(keys.as_object().unwrap(), "")).unwrap();
-            record.network().map_err(|error| error.msg)
+            record.network().cloned().map_err(|error| error.msg)
         };
         for ipam in [
             r#"{"type": "vlan-bridge-ipam", "subnet": "172.20.56.0/24", "gateway": "10.0.0.1"}"#,

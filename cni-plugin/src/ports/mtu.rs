@@ -21,13 +21,21 @@ use crate::repairs::{Repairs, Subject};
 /// The smallest MTU with which an interface keeps its IPv6 addresses and routes (RFC 8200 section 5).
 const LEAST_FOR_IPV6: u32 = 1280;
 
-/// Lets the MTU of all pods and bridges follow that of their uplinks.
-pub async fn follow_mtu(node: &Conn, repairs: &mut Repairs<'_>) -> Result<(), CniError> {
+/// Lets the MTU of all pods and bridges follow that of their uplinks. `seen` are the node's links, if the
+/// pass knows them already.
+pub async fn follow_mtu(
+    node: &Conn,
+    seen: Option<Vec<Link>>,
+    repairs: &mut Repairs<'_>,
+) -> Result<(), CniError> {
     let bridges = by_bridge()?;
     if bridges.is_empty() {
         return Ok(());
     }
-    let links = link::all(node).await?;
+    let links = match seen {
+        Some(links) => links,
+        None => link::all(node).await?,
+    };
     for (name, records) in bridges {
         let Some(bridge) = links.iter().find(|link| link.name == name) else { continue };
         let segment = Segment { node, links: &links, bridge, records: &records };

@@ -2,6 +2,7 @@
 //! ports, which are two short folders to read. `vlan-bridgectl repair` checks each port's settings too.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use cni_conf::cni::error::CniError;
 use cni_conf::network::Network;
@@ -28,8 +29,9 @@ pub async fn repair_missing(node: &Conn, seen: Option<&Link>) {
     repairs.log_failures();
 }
 
-/// The same with each port's settings, the bridge and its uplink.
-pub async fn repair(node: &Conn, repairs: &mut Repairs<'_>) -> Result<(), CniError> {
+/// The same with each port's settings, the bridge and its uplink. Returns the node's links, unless it has
+/// changed some or has not looked at them.
+pub async fn repair(node: &Conn, repairs: &mut Repairs<'_>) -> Result<Option<Vec<Link>>, CniError> {
     restore(node, true, None, repairs).await
 }
 
@@ -38,7 +40,7 @@ async fn restore(
     all: bool,
     seen: Option<&Link>,
     repairs: &mut Repairs<'_>,
-) -> Result<(), CniError> {
+) -> Result<Option<Vec<Link>>, CniError> {
     let killed = Restoration::of_killed()?;
     let is_repeated = killed.is_some();
     let all = all || is_repeated;
@@ -49,7 +51,7 @@ async fn restore(
             Some(seen) => Some(seen.clone()),
             None => link::by_name(node, &name).await?,
         };
-        let ports = match &bridge {
+        let ports = match bridge.as_ref().filter(|_| !all) {
             Some(bridge) => port::names(node, bridge).await?,
             None => BTreeSet::new(),
         };
@@ -67,8 +69,8 @@ async fn restore(
         ports.restore(&meant, &mut pass, repairs).await?;
     }
     match pass.restoration {
-        Some(restoration) => restoration.end(is_repeated && repairs.left.is_empty()),
-        None => Ok(()),
+        Some(restoration) => restoration.end(is_repeated && repairs.left.is_empty()).map(|()| None),
+        None => Ok(pass.known.links.map(|links| links.into_values().collect())),
     }
 }
 
@@ -214,7 +216,7 @@ enum Lacking<'a> {
 struct Different<'a> {
     bridge: &'a Link,
     host: Link,
-    attached: PortRecord,
+    attached: Arc<PortRecord>,
     what: String,
 }
 

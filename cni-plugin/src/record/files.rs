@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Write};
 use std::marker::PhantomData;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::section::Section;
@@ -14,11 +14,12 @@ use cni_skel::draft;
 use kernel::{Conn, link, netns};
 use serde_json::{Map, Value};
 
+use super::kept::{self, FileStamp};
 use crate::lock::FOLDER;
 use crate::ownership::{Attachment, Progress};
 
 /// A kind of record.
-pub trait Record: Sized {
+pub trait Record: Clone + Send + Sync + 'static {
     /// Its folder in `/run/vlan-bridge`.
     const FOLDER: &'static str;
 
@@ -95,34 +96,45 @@ impl<R: Record> Records<R> {
 
     /// The record of the attachment with this veth. None if there is none; one that cannot be read counts as
     /// none and is logged.
-    pub fn read(&self, veth: &str) -> Option<R> {
-        let read = match fs::read(self.folder.join(veth)) {
+    pub fn read(&self, veth: &str) -> Option<Arc<R>> {
+        let path = self.folder.join(veth);
+        let stamp = match fs::metadata(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return None,
+            found => found.map(|file| FileStamp::of(&file)),
+        };
+        if let Some(record) = stamp.as_ref().ok().and_then(|stamp| kept::get(&path, *stamp)) {
+            return Some(record);
+        }
+        let read = match fs::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return None,
             Err(e) => Err(e.to_string()),
             Ok(bytes) => serde_json::from_slice::<Map<String, Value>>(&bytes)
                 .map_err(|e| e.to_string())
                 .and_then(|keys| R::from_section(&Section::new(&keys, "")).map_err(|e| e.msg)),
         };
-        match read {
+        let why = match read {
             // The file name alone proves nothing: the record may be another attachment's.
-            Ok(record) if record.attachment().host_interface() == veth => Some(record),
-            Ok(_) => self.unreadable(veth, "it is another attachment's"),
-            Err(why) => self.unreadable(veth, &why),
-        }
-    }
-
-    fn unreadable(&self, veth: &str, why: &str) -> Option<R> {
-        log::warn!("record {} cannot be used: {why}", self.folder.join(veth).display());
+            Ok(record) if record.attachment().host_interface() == veth => {
+                let record = Arc::new(record);
+                if let Ok(stamp) = stamp {
+                    kept::put(&path, stamp, &record);
+                }
+                return Some(record);
+            }
+            Ok(_) => "it is another attachment's".into(),
+            Err(why) => why,
+        };
+        log::warn!("record {} cannot be used: {why}", path.display());
         None
     }
 
     /// Every readable record, by veth name.
-    pub fn all(&self) -> Vec<(String, R)> {
+    pub fn all(&self) -> Vec<(String, Arc<R>)> {
         self.names().into_iter().filter_map(|name| self.read(&name).map(|record| (name, record))).collect()
     }
 
     /// Any readable record, without reading the others.
-    pub fn any(&self) -> Option<R> {
+    pub fn any(&self) -> Option<Arc<R>> {
         let entries = fs::read_dir(&self.folder).ok()?.flatten();
         let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
         names.find_map(|name| if name.starts_with('.') { None } else { self.read(&name) })
@@ -135,8 +147,8 @@ impl<R: Record> Records<R> {
         for (veth, record) in self.all().into_iter().filter(|(veth, _)| Some(veth.as_str()) != but) {
             let link = link::by_name(node, &veth).await?;
             match link.map_or(Progress::Foreign, |link| record.attachment().progress(&link)) {
-                Progress::Ready => finished.push(record),
-                Progress::Adding => under_way.push(record),
+                Progress::Ready => finished.push(Arc::unwrap_or_clone(record)),
+                Progress::Adding => under_way.push(Arc::unwrap_or_clone(record)),
                 Progress::Foreign => self.remove(&veth)?,
             }
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use cni_conf::ports::PortMapping;
 use cni_conf::section::Section;
@@ -67,9 +68,9 @@ fn reads_back_and_goes<R: Record + PartialEq + std::fmt::Debug>(record: &R) {
     assert_eq!(records.read(&name), None);
     assert!(records.end());
     records.write(record).unwrap();
-    assert_eq!(records.read(&name).as_ref(), Some(record));
+    assert_eq!(records.read(&name).as_deref(), Some(record));
     assert_eq!(
-        records.all().iter().map(|(name, record)| (name, record)).collect::<Vec<_>>(),
+        records.all().iter().map(|(name, record)| (name, &**record)).collect::<Vec<_>>(),
         [(&name, record)]
     );
     assert!(!records.end());
@@ -101,8 +102,31 @@ fn what_is_no_record_is_passed_over() {
     let mut value: Value = serde_json::from_str(&text).unwrap();
     value["later"] = json!({"since": 7});
     fs::write(folder.join(&name), value.to_string()).unwrap();
-    assert_eq!(records.read(&name), Some(nat()));
+    assert_eq!(records.read(&name).as_deref(), Some(&nat()));
     fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_record_is_read_again_only_if_it_was_replaced() {
+    let records = Records::at(folder("kept"));
+    let name = pod().attachment().host_interface();
+    records.write(&nat()).unwrap();
+    let first = records.read(&name).unwrap();
+    assert!(Arc::ptr_eq(&first, &records.read(&name).unwrap()));
+    // Of the same length, and at once.
+    let other = NatRecord { sources: vec!["10.51.0.12".parse().unwrap()], ..nat() };
+    records.write(&other).unwrap();
+    let second = records.read(&name).unwrap();
+    assert_eq!((&*first, &*second), (&nat(), &other));
+    let is_kept = |record: &Arc<NatRecord>| Arc::strong_count(record) > 1;
+    assert!(!is_kept(&first) && is_kept(&second));
+    records.remove(&name).unwrap();
+    assert_eq!(records.read(&name), None);
+    forget_unused();
+    assert!(is_kept(&second), "it was used");
+    forget_unused();
+    assert!(!is_kept(&second));
+    assert!(records.end());
 }
 
 /// Release 0.1.0 wrote the same keys into the files of these three kinds.
