@@ -13,17 +13,13 @@ use cni_conf::ipam::IpamConfig;
 
 use crate::detect::Detector;
 pub use crate::store::Listened;
-use crate::store::{BootTime, Owner, Pool, Store};
+pub use crate::store::uptime;
+use crate::store::{Owner, Pool, Store};
 
 /// How many addresses of each set are kept ready. A pod that starts takes one.
 const READY: usize = 2;
 /// How long to wait for the leases of a network. Verdicts of the other networks end after ten seconds.
 const BUSY: Duration = Duration::from_secs(1);
-
-/// The time since the boot, in tenths of a second.
-pub fn uptime() -> u32 {
-    BootTime::now().uptime
-}
 
 /// Extends the verdicts of a network. Returns the addresses that come next and have no verdict. Waits for
 /// the leases only as long as other networks can wait for their turn.

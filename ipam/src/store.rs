@@ -44,6 +44,7 @@ mod tests;
 mod turn;
 mod verdict;
 
+pub use boot_time::uptime;
 pub(crate) use boot_time::{BootTime, clock};
 pub use claim::ClaimOutcome;
 pub use error::StoreError;

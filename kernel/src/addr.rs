@@ -71,7 +71,7 @@ pub async fn of_family(conn: &Conn, family: Family) -> Result<Vec<Address>> {
 /// `ip address show dev INTERFACE`. Empty if the interface has vanished. Kernels before 4.20 send the
 /// addresses of all interfaces.
 pub async fn list(conn: &Conn, interface: u32) -> Result<Vec<Address>> {
-    match of_interface(conn, interface).await {
+    match of_interface(conn, interface) {
         Ok(mut addresses) => {
             addresses.retain(|address| address.interface == interface);
             Ok(addresses)
@@ -83,13 +83,18 @@ pub async fn list(conn: &Conn, interface: u32) -> Result<Vec<Address>> {
 
 /// `ip address show`
 pub async fn all(conn: &Conn) -> Result<Vec<Address>> {
-    of_interface(conn, 0).await
+    all_at_once(conn)
 }
 
-async fn of_interface(conn: &Conn, index: u32) -> Result<Vec<Address>> {
+/// The same for callers outside a runtime.
+pub fn all_at_once(conn: &Conn) -> Result<Vec<Address>> {
+    of_interface(conn, 0)
+}
+
+fn of_interface(conn: &Conn, index: u32) -> Result<Vec<Address>> {
     let mut message = AddressMessage::default();
     message.header.index = index;
-    conn.dump(RouteNetlinkMessage::GetAddress(message), || "list addresses".into(), from_message).await
+    conn.dump_at_once(RouteNetlinkMessage::GetAddress(message), || "list addresses".into(), from_message)
 }
 
 fn from_message(answer: RouteNetlinkMessage) -> Option<Address> {

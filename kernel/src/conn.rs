@@ -106,6 +106,16 @@ impl Conn {
         action: impl Fn() -> String,
         read: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>> {
+        self.dump_at_once(message, action, read)
+    }
+
+    /// The same for callers outside a runtime.
+    pub(super) fn dump_at_once<T>(
+        &self,
+        message: RouteNetlinkMessage,
+        action: impl Fn() -> String,
+        read: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>> {
         let mut request = Vec::new();
         header::append_request(&mut request, message, NLM_F_REQUEST | NLM_F_DUMP);
         whole(&action, || self.list(&mut request, &read).map_err(|refusal| refusal.of(action())))

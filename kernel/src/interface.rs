@@ -9,10 +9,11 @@ use std::os::fd::AsRawFd;
 
 use cni_conf::cni::mac::MacAddr;
 use nix::errno::Errno;
-use nix::ifaddrs::getifaddrs;
 use nix::libc;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use super::{Conn, addr};
 
 /// An interface that can send frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,15 +47,11 @@ pub fn has_carrier(name: &str) -> io::Result<Option<bool>> {
     Ok(found.map(|found| i32::from(unsafe { found.ifr_ifru.ifru_flags }) & PASSES == PASSES))
 }
 
-/// Every address of the node (getifaddrs(3)).
+/// Every address of the node. getifaddrs(3) would list all interfaces as well, of which a node has many more.
 pub fn node_addresses() -> io::Result<BTreeSet<IpAddr>> {
-    let addresses = getifaddrs()?.filter_map(|interface| interface.address);
-    Ok(addresses.filter_map(|address| ip(&address)).collect())
-}
-
-fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
-    v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
+    let listed = Conn::open().and_then(|conn| addr::all_at_once(&conn));
+    let addresses = listed.map_err(io::Error::other)?;
+    Ok(addresses.into_iter().map(|address| address.net.addr()).collect())
 }
 
 fn ask(name: &str, request: libc::c_ulong) -> io::Result<Option<libc::ifreq>> {

@@ -9,6 +9,7 @@ pub mod addr;
 pub mod announce;
 pub mod ask;
 mod batch;
+mod boot;
 mod bpf;
 mod conn;
 pub mod conntrack;
@@ -42,6 +43,7 @@ mod watch;
 mod whole;
 
 pub use batch::NetlinkRequest;
+pub use boot::since_boot;
 pub use conn::Conn;
 pub use interface::{PacketInterface, has_carrier, node_addresses};
 pub use netns::Namespace;

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kernel::open;
+use kernel::{open, since_boot};
 
 /// The boot's identity and the time since it began. Durations use this time, so setting the clock, or a start
 /// in 1970, has no effect.
@@ -13,19 +14,22 @@ pub(crate) struct BootTime {
     /// `/proc/sys/kernel/random/boot_id`. Empty if it cannot be read. Then everything counts as written in
     /// this boot.
     pub(crate) boot: String,
-    /// Tenths of a second since the boot began (`/proc/uptime`).
+    /// Tenths of a second since the boot began.
     pub(crate) uptime: u32,
 }
 
 impl BootTime {
     /// The current time.
     pub(crate) fn now() -> BootTime {
-        let boot = read("/proc/sys/kernel/random/boot_id").unwrap_or_else(|error| {
-            log::warn!("cannot read the boot id: {error}; addresses of an earlier boot are kept");
-            String::new()
+        // A process lives in one boot.
+        static BOOT: OnceLock<String> = OnceLock::new();
+        let boot = BOOT.get_or_init(|| {
+            read("/proc/sys/kernel/random/boot_id").unwrap_or_else(|error| {
+                log::warn!("cannot read the boot id: {error}; addresses of an earlier boot are kept");
+                String::new()
+            })
         });
-        let uptime = read("/proc/uptime").ok().and_then(|text| tenths(&text)).unwrap_or(0);
-        BootTime { boot: boot.trim().to_owned(), uptime }
+        BootTime { boot: boot.clone(), uptime: uptime() }
     }
 
     /// Whether `boot` is an earlier boot.
@@ -36,7 +40,12 @@ impl BootTime {
 
 fn read(path: &str) -> io::Result<String> {
     const MOST: u64 = 4096;
-    Ok(String::from_utf8_lossy(&open::read(Path::new(path), MOST)?).into_owned())
+    Ok(String::from_utf8_lossy(&open::read(Path::new(path), MOST)?).trim().to_owned())
+}
+
+/// The time since the boot, in tenths of a second.
+pub fn uptime() -> u32 {
+    u32::try_from(since_boot().as_millis() / 100).unwrap_or(u32::MAX)
 }
 
 /// Seconds since 1970 by the machine's clock, only for display.
@@ -44,23 +53,20 @@ pub(crate) fn clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// `12345.67 …` in tenths of a second.
-fn tenths(uptime: &str) -> Option<u32> {
-    let (seconds, fraction) = uptime.split_whitespace().next()?.split_once('.')?;
-    let tenth = fraction.get(..1)?.parse::<u32>().ok()?;
-    seconds.parse::<u32>().ok()?.checked_mul(10)?.checked_add(tenth)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Earlier releases read the time there.
     #[test]
-    fn reads_proc_uptime() {
-        assert_eq!(tenths("12345.67 1.0\n"), Some(123_456));
-        assert_eq!(tenths("0.00 0.00"), Some(0));
-        assert_eq!(tenths("nonsense"), None);
-        assert_eq!(tenths("99999999999.00 1"), None);
+    fn the_time_is_that_of_proc_uptime() {
+        let tenths = || {
+            let text = read("/proc/uptime").unwrap();
+            let seconds: f64 = text.split_whitespace().next().unwrap().parse().unwrap();
+            (seconds * 10.0) as u32
+        };
+        let (before, now, after) = (tenths(), uptime(), tenths());
+        assert!((before.saturating_sub(1)..=after + 1).contains(&now), "{before} {now} {after}");
     }
 
     #[test]
