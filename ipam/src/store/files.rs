@@ -1,9 +1,9 @@
 //! The files in a directory of leases: reads, creates and removes them.
 
-use std::fs::{self, DirBuilder, Metadata};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use cni_skel::draft;
@@ -14,6 +14,9 @@ use super::holder::Holder;
 
 /// Longest lease read, in bytes. A real one has at most an id, CR LF and an interface name.
 const MAX_LEASE: u64 = 4096;
+
+/// A file of this size is written in one call, so that a kill never leaves it half written.
+pub(super) const BLOCK: usize = 4096;
 
 /// The next version of one of the plugin's own files, before the rename. No record has this name, because no
 /// container id begins with a dot.
@@ -127,6 +130,19 @@ pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<Stamp, StoreError
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let draft = path.with_file_name(DRAFT);
     draft::replace(path, &draft, |draft| write_new(draft, content), at("write", path)).map(drop)
+}
+
+/// Changes a file of one block in one call, so that a kill never leaves it half written. Another file is
+/// replaced, for which the file system writes its journal.
+pub(super) fn overwrite(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let is_one_block = |file: &File| {
+        let found = file.metadata();
+        content.len() == BLOCK && found.is_ok_and(|found| found.is_file() && found.len() == BLOCK as u64)
+    };
+    match open::options().write(true).open(path).ok().filter(is_one_block) {
+        Some(file) => file.write_all_at(content, 0).map_err(at("write", path)),
+        None => replace(path, content),
+    }
 }
 
 /// Removes a file. A missing file is no error.

@@ -15,11 +15,12 @@ use kernel::open;
 use serde_json::{Value, json};
 
 use super::error::{StoreError, at};
+use super::files::BLOCK;
 
 /// The age of the mark: more than any tick, and than the time resolution of any file system.
 const AGE: Duration = Duration::from_secs(10);
-/// The index is one block, written in one call, so that a kill never leaves it half written.
-const SIZE: usize = 4096;
+/// The index is one block.
+const SIZE: usize = BLOCK;
 /// The version of the index's layout.
 const VERSION: u64 = 1;
 

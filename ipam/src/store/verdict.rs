@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::Store;
 use super::boot_time::BootTime;
 use super::error::StoreError;
-use super::files::replace;
+use super::files;
 use super::holder::Owner;
 
 /// How long an address counts as unused, in tenths of a second: the time that a burst of pods needs to start.
@@ -88,6 +88,11 @@ impl Verdicts {
     }
 
     fn write(&self, path: &Path, boot: &str) -> Result<(), StoreError> {
+        files::replace(path, &self.block(boot))
+    }
+
+    /// The content of the file, filled up to a block.
+    fn block(&self, boot: &str) -> Vec<u8> {
         let clear: Map<String, Value> =
             self.clear.iter().map(|(addr, at)| (addr.to_string(), (*at).into())).collect();
         let quarantined: Map<String, Value> = self
@@ -98,8 +103,10 @@ impl Verdicts {
                 (addr.to_string(), seen)
             })
             .collect();
-        let text = json!({"boot": boot, "clear": clear, "quarantined": quarantined}).to_string();
-        replace(path, text.as_bytes())
+        let mut text =
+            json!({"boot": boot, "clear": clear, "quarantined": quarantined}).to_string().into_bytes();
+        text.resize(files::BLOCK.max(text.len()), b' ');
+        text
     }
 
     /// Extends the verdicts on addresses that nobody was heard to use since, and drops the others: the next
@@ -219,7 +226,12 @@ impl Store {
         let held: Vec<IpAddr> = clear.into_iter().filter(|addr| self.lease(*addr).exists()).collect();
         let verdicts = self.verdicts();
         verdicts.clear.retain(|addr, _| !held.contains(addr));
-        if verdicts.extend(listened, now) || !held.is_empty() { verdicts.write(&path, &boot) } else { Ok(()) }
+        if verdicts.extend(listened, now) || !held.is_empty() {
+            // Each few seconds, so it must cost the file system little.
+            files::overwrite(&path, &verdicts.block(&boot))
+        } else {
+            Ok(())
+        }
     }
 
     /// Drops the verdict that these addresses are unused: an attachment held them and may still answer.
