@@ -11,6 +11,7 @@ use cni_conf::cni::args::PodName;
 use cni_conf::cni::mac::MacAddr;
 use cni_conf::range::RangeSet;
 use kernel::listen::{Frame, Heard, Listener, Message};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
 use vlan_bridge::ports::RecordedPort;
@@ -19,14 +20,12 @@ use vlan_bridge_ipam::ahead::{Listened, uptime};
 
 use crate::overheard::{Overheard, Place};
 
-/// How often the kernel's count of dropped frames is read.
-const CHECK: Duration = Duration::from_secs(1);
 /// The pause before a link that is down is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// The most addresses that are remembered for an uplink. One more counts as a gap.
 const MOST: usize = 4096;
-/// The frames that are read before the count of dropped frames counts. More of them means that the reader
-/// does not keep up.
+/// The frames that are read before an ear answers whether there was a gap. More of them means that it does
+/// not keep up.
 const MOST_QUEUED: usize = 4096;
 
 /// Another machine uses the address of a pod.
@@ -58,11 +57,14 @@ struct KnownPod {
 pub(crate) struct Ear {
     index: u32,
     shared: Arc<Mutex<Shared>>,
+    asked: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// It was asked whether there was a gap, and has not answered yet.
+    is_asked: bool,
     /// Since when there is no gap, in tenths of a second since the boot. None while the link is down.
     since: Option<u32>,
     /// Until when that is known.
@@ -88,12 +90,34 @@ impl Drop for Ear {
 pub(crate) struct Ears {
     ears: BTreeMap<String, Ear>,
     conflicts: Sender<Conflict>,
+    /// An ear has answered.
+    answered: Arc<Notify>,
 }
 
 impl Ears {
     /// Without any yet. Conflicts are sent there. Those that it has no room for are lost, and heard again.
     pub(crate) fn new(conflicts: Sender<Conflict>) -> Ears {
-        Ears { ears: BTreeMap::new(), conflicts }
+        Ears { ears: BTreeMap::new(), conflicts, answered: Arc::default() }
+    }
+
+    /// Asks each ear whether there was a gap. A carrier that was lost is back by then, or is missing still:
+    /// an ear need not look in between, because the kernel announces what comes back.
+    pub(crate) fn ask(&self) {
+        for ear in self.ears.values() {
+            lock(&ear.shared).is_asked = true;
+            ear.asked.notify_one();
+        }
+    }
+
+    /// Waits until all have answered. Nothing is lost if the future is dropped.
+    pub(crate) async fn answered(&self) {
+        let is_open = |ear: &Ear| {
+            let shared = lock(&ear.shared);
+            shared.is_asked && shared.since.is_some()
+        };
+        while self.ears.values().any(is_open) {
+            self.answered.notified().await;
+        }
     }
 
     /// Listens where there are networks to listen to. Ears that stay have no gap.
@@ -110,8 +134,8 @@ impl Ears {
         });
         for (bridge, uplink) in uplinks().filter(|(_, uplink)| is_used(&uplink.port.name)) {
             let (name, index) = (&uplink.port.name, uplink.port.index);
-            let ear =
-                self.ears.entry(name.clone()).or_insert_with(|| start(name, index, self.conflicts.clone()));
+            let begin = || Ear::begin(name, index, self.conflicts.clone(), Arc::clone(&self.answered));
+            let ear = self.ears.entry(name.clone()).or_insert_with(begin);
             let mut shared = lock(&ear.shared);
             let of_uplink = || watched.networks.iter().filter(|network| network.uplink == *name);
             let places = of_uplink().flat_map(|of| of.gateways.iter().map(|gateway| (of.vlan, *gateway)));
@@ -130,8 +154,13 @@ impl Ears {
     /// Counts a failover as a gap: frames may have been lost while no member was active.
     pub(crate) fn gap(&self, uplink: &str) {
         if let Some(ear) = self.ears.get(uplink) {
-            lock(&ear.shared).begin(uptime());
+            lock(&ear.shared).gap();
         }
+    }
+
+    /// Counts a gap on all uplinks: announcements were lost, one of which may have been of a failover.
+    pub(crate) fn gap_of_all(&self) {
+        self.ears.values().for_each(|ear| lock(&ear.shared).gap());
     }
 
     /// What each ear has overheard since the last call, by the uplink.
@@ -148,62 +177,88 @@ impl Ears {
     }
 }
 
-fn start(uplink: &str, index: u32, conflicts: Sender<Conflict>) -> Ear {
-    let shared = Arc::new(Mutex::new(Shared::default()));
-    let task = tokio::spawn(listen(uplink.to_owned(), index, Arc::clone(&shared), conflicts));
-    Ear { index, shared, task }
-}
-
-/// Ends if the link is gone. A link that comes back has another index, and gets another ear.
-async fn listen(uplink: String, index: u32, shared: Arc<Mutex<Shared>>, conflicts: Sender<Conflict>) {
-    while let Ok(mut listener) = Listener::open(index) {
-        lock(&shared).begin(uptime());
-        // Only an error, and a link that is down, end this.
-        let _ = hear(&mut listener, &uplink, &shared, &conflicts).await;
-        lock(&shared).since = None;
-        tokio::time::sleep(RETRY).await;
+impl Ear {
+    fn begin(uplink: &str, index: u32, conflicts: Sender<Conflict>, answered: Arc<Notify>) -> Ear {
+        let (shared, asked) = (Arc::default(), Arc::default());
+        let task = Task {
+            uplink: uplink.to_owned(),
+            shared: Arc::clone(&shared),
+            asked: Arc::clone(&asked),
+            answered,
+            conflicts,
+        };
+        Ear { index, shared, asked, task: tokio::spawn(task.listen(index)) }
     }
 }
 
-async fn hear(
-    listener: &mut Listener,
-    uplink: &str,
-    shared: &Mutex<Shared>,
-    conflicts: &Sender<Conflict>,
-) -> std::io::Result<()> {
-    let mut checks = tokio::time::interval(CHECK);
-    let mut dropped = listener.dropped()?;
-    let mut since_check = 0;
-    loop {
-        let heard = tokio::select! {
-            // First, so that a check finds an empty queue.
-            biased;
-            heard = listener.next(), if since_check < MOST_QUEUED => heard?,
-            _ = checks.tick() => {
-                let now = listener.dropped()?;
-                let mut shared = lock(shared);
-                // A link without a carrier is up, but brings nothing.
-                let has_carrier = kernel::has_carrier(uplink)? == Some(true);
-                if now == dropped && since_check < MOST_QUEUED && has_carrier {
-                    shared.until = uptime();
-                } else {
-                    shared.begin(uptime());
+/// What a listening task has.
+struct Task {
+    uplink: String,
+    shared: Arc<Mutex<Shared>>,
+    asked: Arc<Notify>,
+    answered: Arc<Notify>,
+    conflicts: Sender<Conflict>,
+}
+
+impl Task {
+    /// Ends if the link is gone. A link that comes back has another index, and gets another ear.
+    async fn listen(self, index: u32) {
+        while let Ok(mut listener) = Listener::open(index) {
+            lock(&self.shared).gap();
+            // Only an error, and a link that is down, end this.
+            let _ = self.hear(&mut listener).await;
+            lock(&self.shared).end();
+            self.answered.notify_one();
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn hear(&self, listener: &mut Listener) -> std::io::Result<()> {
+        let mut dropped = listener.dropped()?;
+        let mut queued = 0;
+        loop {
+            let heard = tokio::select! {
+                // First, so that the answer follows what was in the queue.
+                biased;
+                heard = listener.next(), if queued < MOST_QUEUED => heard?,
+                () = self.asked.notified() => {
+                    let now = listener.dropped()?;
+                    // A link without a carrier is up, but brings nothing.
+                    let has_carrier = kernel::has_carrier(&self.uplink)? == Some(true);
+                    lock(&self.shared).answer(now == dropped && queued < MOST_QUEUED && has_carrier);
+                    self.answered.notify_one();
+                    (dropped, queued) = (now, 0);
+                    continue;
                 }
-                (dropped, since_check) = (now, 0);
-                continue;
+            };
+            let Heard::Frame(frame) = heard else { return Ok(()) };
+            let mut shared = lock(&self.shared);
+            queued = if shared.is_asked { queued + 1 } else { 0 };
+            if let Some(conflict) = shared.note(&frame, &self.uplink) {
+                // Without room it is lost, and heard again.
+                let _ = self.conflicts.try_send(conflict);
             }
-        };
-        let Heard::Frame(frame) = heard else { return Ok(()) };
-        since_check += 1;
-        if let Some(conflict) = lock(shared).note(&frame, uplink) {
-            // Without room it is lost, and heard again.
-            let _ = conflicts.try_send(conflict);
         }
     }
 }
 
 impl Shared {
     /// Begins to listen after a gap.
+    fn gap(&mut self) {
+        self.begin(uptime());
+    }
+
+    /// The link is down. A question that was not answered is no longer open.
+    fn end(&mut self) {
+        (self.since, self.is_asked) = (None, false);
+    }
+
+    /// Notes until when there was no gap.
+    fn answer(&mut self, is_without_gap: bool) {
+        self.is_asked = false;
+        if is_without_gap { self.until = uptime() } else { self.gap() }
+    }
+
     fn begin(&mut self, now: u32) {
         self.since = Some(now);
         self.until = now;
@@ -232,7 +287,7 @@ impl Shared {
         }
         if self.ranges.iter().any(|set| set.range_of(address).is_some()) {
             if self.uses.len() >= MOST && !self.uses.contains_key(&place) {
-                self.begin(uptime());
+                self.gap();
             }
             let now = self.now();
             self.uses.insert(place, now);
@@ -272,6 +327,8 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 
 #[cfg(test)]
 mod tests {
+    use cni_conf::range::Range;
+
     use super::*;
 
     const POD: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -306,6 +363,21 @@ mod tests {
         assert_eq!(shared.note(&arp([10, 0, 0, 5], None, true, false), "bond0.136"), None);
         assert_eq!(shared.note(&arp([0, 0, 0, 0], None, false, true), "bond0.136"), None);
         assert_eq!(shared.note(&arp([10, 0, 0, 6], None, false, false), "bond0.136"), None);
+    }
+
+    #[test]
+    fn an_answer_shows_until_when_there_was_no_gap() {
+        let mut shared = Shared { is_asked: true, ..shared() };
+        let (first, last) = ([10, 0, 0, 1].into(), [10, 0, 0, 254].into());
+        let subnet = "10.0.0.0/24".parse().unwrap();
+        let range = Range { subnet, slice: None, first, last, gateway: None, exclude: Vec::new() };
+        shared.ranges = vec![RangeSet(vec![range])];
+        shared.note(&arp([10, 0, 0, 6], None, false, false), "bond0.136");
+        shared.answer(true);
+        assert!(!shared.is_asked && shared.since == Some(100) && shared.until > 100);
+        assert_eq!(shared.uses.len(), 1);
+        shared.answer(false);
+        assert!(shared.since > Some(100) && shared.uses.is_empty());
     }
 
     #[test]

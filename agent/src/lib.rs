@@ -45,7 +45,7 @@ use std::thread;
 use std::time::Instant;
 
 use cni_conf::cni::error::{CniError, code};
-use kernel::monitor::Monitor;
+use kernel::monitor::{Announcement, Monitor, Subsystem};
 use kernel::signals::EndSignals;
 use tokio::sync::mpsc::Receiver;
 use vlan_bridge::AgentLock;
@@ -234,6 +234,9 @@ impl Parts {
         self.signs.keep_alive(teller);
         if let Event::Looked(looked) = &event {
             self.signs.looked(looked, teller);
+        }
+        if matches!(event, Event::Announced(Announcement::Lost(Subsystem::Route))) {
+            self.network.gap_of_all();
         }
         let was_look = matches!(event, Event::Looked(_));
         for action in self.state.step(self.started.elapsed(), event) {

@@ -30,6 +30,8 @@ pub(crate) struct Listening {
     prober: Prober,
     /// The prober has jobs.
     is_probing: bool,
+    /// The ears were asked for a turn of the prober.
+    is_asking: bool,
     networks: Vec<RecordedNetwork>,
     budget: Budget,
     conflicts: Conflicts,
@@ -50,6 +52,7 @@ impl Listening {
             ears: Ears::new(heard),
             prober: Prober::start()?,
             is_probing: false,
+            is_asking: false,
             networks: Vec::new(),
             budget: Budget::default(),
             conflicts: Conflicts::default(),
@@ -72,6 +75,11 @@ impl Listening {
         self.ears.gap(uplink);
     }
 
+    /// Counts lost announcements as a gap on all uplinks.
+    pub(crate) fn gap_of_all(&self) {
+        self.ears.gap_of_all();
+    }
+
     /// Takes a conflict in. Returns what to tell, and whether to defend the pod's address.
     pub(crate) fn heard(&mut self, conflict: Conflict, now: Time) -> (Option<Report>, bool) {
         let (report, defends) = self.conflicts.heard(conflict, now);
@@ -90,7 +98,8 @@ impl Listening {
             _ = self.ticks.tick() => {
                 let now = started.elapsed();
                 if !self.is_probing && !self.dry_run {
-                    self.begin(now);
+                    self.ears.ask();
+                    self.is_asking = true;
                 }
                 let mut reports = self.conflicts.over(now);
                 for (uplink, heard) in self.ears.overheard() {
@@ -98,6 +107,11 @@ impl Listening {
                 }
                 self.strangers.forget(now);
                 Ok(reports)
+            }
+            () = self.ears.answered(), if self.is_asking => {
+                self.is_asking = false;
+                self.begin(started.elapsed());
+                Ok(Vec::new())
             }
             probed = self.prober.probed() => {
                 self.is_probing = false;
