@@ -78,7 +78,10 @@ pub async fn permanent_mac(conn: &Conn, interface: u32, address: IpAddr) -> Resu
 
 /// The permanent entries of an interface, each with its MAC.
 pub async fn permanent_macs(conn: &Conn, interface: u32) -> Result<BTreeMap<IpAddr, MacAddr>> {
-    let message = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+    let mut message = NeighbourMessage::default();
+    message.attributes.push(NeighbourAttribute::IfIndex(interface));
+    let message = RouteNetlinkMessage::GetNeighbour(message);
+    // Kernels before 4.4 list the entries of all interfaces.
     let entry = |answer: RouteNetlinkMessage| {
         let RouteNetlinkMessage::NewNeighbour(message) = answer else { return None };
         let header = &message.header;

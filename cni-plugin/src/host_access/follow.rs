@@ -25,9 +25,17 @@ use crate::repairs::{Repairs, Subject};
 
 /// Lets the routes of all pods to the node's addresses follow these.
 pub async fn follow(node: &Conn, repairs: &mut Repairs<'_>) -> Result<(), CniError> {
-    for (name, records) in Records::<HostRoutesRecord>::by_device()? {
+    let devices = Records::<HostRoutesRecord>::by_device()?;
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let mut held = BTreeSet::new();
+    for family in Family::BOTH {
+        held.extend(addr::of_family(node, family).await?.into_iter().map(|address| address.net.addr()));
+    }
+    for (name, records) in devices {
         let Some(device) = link::by_name(node, &name).await?.filter(|device| device.up) else { continue };
-        let outdated = outdated(node, &records, &device).await?;
+        let outdated = outdated(node, &records, &device, &held).await?;
         let mut pods: BTreeMap<Moved, Vec<String>> = BTreeMap::new();
         for (veth, moved) in outdated {
             pods.entry(moved).or_default().push(veth);
@@ -76,16 +84,14 @@ impl fmt::Display for Moved {
     }
 }
 
-/// The pods, by their veths, whose routes to the node are no longer those that ADD would install.
+/// The pods, by their veths, whose routes to the node are no longer those that ADD would install. `held` are
+/// the node's addresses.
 async fn outdated(
     node: &Conn,
     records: &Records<HostRoutesRecord>,
     device: &Link,
+    held: &BTreeSet<IpAddr>,
 ) -> Result<Vec<(String, Moved)>, CniError> {
-    let mut held = BTreeSet::new();
-    for family in Family::BOTH {
-        held.extend(addr::of_family(node, family).await?.into_iter().map(|address| address.net.addr()));
-    }
     // The pods of a network that have the same families reach the same addresses.
     let mut chosen: BTreeMap<(String, [bool; 2]), Option<Vec<IpAddr>>> = BTreeMap::new();
     let mut outdated = Vec::new();

@@ -31,9 +31,8 @@ impl Nat {
             })
             .collect();
         let mut are_dropped = false;
-        // The list of links is long, and needed only where a table sees what bridges forward.
-        let is_seen = !tables_seeing_bridged().is_empty();
-        for bridge in if is_seen { bridges_of_pods(node, None).await? } else { Vec::new() } {
+        let bridges = if self.drops_bridged()? { bridges_of_pods(node, None).await? } else { Vec::new() };
+        for bridge in bridges {
             if let Some(BridgedDrop { what, is_doubtful: false }) = bridged_difference(&bridge, &[])? {
                 are_dropped = true;
                 wrong.push(what);
@@ -66,9 +65,14 @@ impl Nat {
         node: &Conn,
         gone: Option<&str>,
     ) -> Result<bool, CniError> {
+        Ok(self.drops_bridged()? && !bridges_of_pods(node, gone).await?.is_empty())
+    }
+
+    /// Whether a table that sees what bridges forward drops it.
+    fn drops_bridged(&self) -> Result<bool, CniError> {
         for table in tables_seeing_bridged() {
             if drops(&self.nft, table)? {
-                return Ok(!bridges_of_pods(node, gone).await?.is_empty());
+                return Ok(true);
             }
         }
         Ok(false)
