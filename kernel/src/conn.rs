@@ -17,6 +17,7 @@ use nix::libc;
 use rtnetlink::sys::Socket;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
+use super::slim::slim;
 use super::whole::{List, whole};
 use super::{NetError, Result, header};
 
@@ -89,9 +90,9 @@ impl Conn {
     pub(super) fn receive(&self) -> std::result::Result<Option<RouteNetlinkMessage>, Refusal> {
         let mut buffer = Vec::with_capacity(LONGEST_ANSWER);
         self.sockets.single.recv(&mut buffer, libc::MSG_DONTWAIT)?;
-        match NetlinkMessage::deserialize(&buffer).map(|answer| answer.payload) {
-            Ok(NetlinkPayload::InnerMessage(object)) => Ok(Some(object)),
-            Ok(NetlinkPayload::Error(answer)) => match answer.raw_code() {
+        match decode(&buffer).map(|answer| answer.payload) {
+            Some(NetlinkPayload::InnerMessage(object)) => Ok(Some(object)),
+            Some(NetlinkPayload::Error(answer)) => match answer.raw_code() {
                 0 => Ok(None),
                 code => Err(Refusal::Errno(Errno::from_raw(-code))),
             },
@@ -141,7 +142,7 @@ impl Conn {
             while let Ok(header) = NetlinkBuffer::new_checked(rest) {
                 let length = header.length() as usize;
                 // What cannot be decoded is skipped: a newer kernel may say more than this version knows.
-                if let Ok(answer) = NetlinkMessage::deserialize(rest) {
+                if let Some(answer) = rest.get(..length).and_then(decode) {
                     let is_left = answer.header.sequence_number != sequence;
                     list.interrupted |= !is_left && answer.header.flags & NLM_F_DUMP_INTR != 0;
                     match answer.payload {
@@ -167,6 +168,12 @@ impl Conn {
             }
         }
     }
+}
+
+/// Decodes a message. None if that is not possible.
+fn decode(message: &[u8]) -> Option<NetlinkMessage<RouteNetlinkMessage>> {
+    let slim = slim(message);
+    NetlinkMessage::deserialize(slim.as_deref().unwrap_or(message)).ok()
 }
 
 /// Why a request has no answer.

@@ -36,6 +36,7 @@ pub mod remove;
 pub mod route;
 pub mod rule;
 pub mod signals;
+mod slim;
 pub mod sysctl;
 pub mod terminal;
 pub mod unix;
