@@ -1,6 +1,8 @@
 //! The node's source addresses of pods with services and host ports, after the node's addresses have
 //! changed. The host routes have followed already, and say which addresses they are now.
 
+use std::sync::Arc;
+
 use cni_conf::cni::error::CniError;
 use kernel::nft::{Change, Element, RefusedChange};
 
@@ -14,17 +16,21 @@ use crate::repairs::{Repairs, Subject};
 
 impl Nat {
     /// Lets the sources of all pods follow.
-    pub(super) fn follow_sources(&self, repairs: &mut Repairs<'_>) -> Result<(), CniError> {
-        for (veth, record) in self.records.all() {
-            let Some(now) = moved(&veth, &record)? else { continue };
+    pub(super) fn follow_sources(
+        &self,
+        all: &[(String, Arc<NatRecord>)],
+        repairs: &mut Repairs<'_>,
+    ) -> Result<(), CniError> {
+        for (veth, record) in all {
+            let Some(now) = moved(veth, record)? else { continue };
             let what =
                 vec![format!("{veth}: the node's sources {:?} are {:?} now", record.sources, now.sources)];
             if !repairs.permits(&Subject::Nat, &what) {
                 continue;
             }
             let _lock = RecordLock::exclusive()?;
-            let Some(record) = self.records.read(&veth) else { continue };
-            let Some(now) = moved(&veth, &record)? else { continue };
+            let Some(record) = self.records.read(veth) else { continue };
+            let Some(now) = moved(veth, &record)? else { continue };
             // Without the table, the elements come back from the record.
             if self.is_whole()? {
                 self.replace(&record, &now)?;

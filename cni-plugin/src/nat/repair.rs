@@ -76,11 +76,11 @@ impl Nat {
                 }
             }
         }
-        self.follow_sources(repairs)?;
+        self.follow_sources(&all, repairs)?;
         // Without the table, there is nothing to compare with. It comes back below.
-        let records = if self.is_whole()? { self.records.all() } else { Vec::new() };
-        for (veth, record) in records {
-            let changes = self.service_changes(node, &record).await?;
+        let published = all.iter().filter(|(_, record)| !record.ports.is_empty());
+        for (veth, record) in if self.is_whole()? { published.collect() } else { Vec::new() } {
+            let changes = self.service_changes(node, record).await?;
             let what = vec![format!("{veth}: the addresses of services had changed")];
             if !changes.is_empty() && repairs.permits(&Subject::Nat, &what) {
                 self.commit_tolerating(changes, RefusedChange::not_found)?;

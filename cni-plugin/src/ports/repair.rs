@@ -156,7 +156,7 @@ impl BridgeOfRecords<'_> {
             {
                 continue;
             }
-            self.restore_for(node, &attached, &network, &host, pass, repairs).await?;
+            self.restore_for(node, &attached, network, &host, pass, repairs).await?;
             seen.insert(attached.request.name.clone());
         }
         Ok(())
@@ -303,19 +303,19 @@ impl PortRecord {
         let change = async |change: link::Change| {
             link::change(node, host.index, &change, || format!("change interface {}", host.name)).await
         };
-        if is_limited(&network) {
+        if is_limited(network) {
             change(link::Change { up: Some(false), ..Default::default() }).await?;
         }
         if host.master.is_none() {
             change(link::Change { master: Some(bridge.index), ..Default::default() }).await?;
         }
-        change(link::Change { port: Some(flags(&network)), ..Default::default() }).await?;
-        set_up(node, &network, bridge, host, self.mac).await?;
+        change(link::Change { port: Some(flags(network)), ..Default::default() }).await?;
+        set_up(node, network, bridge, host, self.mac).await?;
         change(link::Change { up: Some(true), ..Default::default() }).await?;
-        let side = trunk::join(node, &network, host).await?;
+        let side = trunk::join(node, network, host).await?;
         if network.is_gateway {
             let device = side.as_ref().unwrap_or(bridge);
-            gateway::install(node, &network, &Attachment::of(&self.request), bridge, device, &self.result)
+            gateway::install(node, network, &Attachment::of(&self.request), bridge, device, &self.result)
                 .await?;
         }
         Ok(())
@@ -333,7 +333,7 @@ impl PortRecord {
         if !host.up {
             return Ok(Some("it was down".into()));
         }
-        if host.port.unwrap_or_default() != flags(&network) {
+        if host.port.unwrap_or_default() != flags(network) {
             return Ok(Some("its flags had changed".into()));
         }
         if let Some(wanted) = &network.port_vlans {
@@ -344,7 +344,7 @@ impl PortRecord {
                 return Ok(Some(format!("it was not in VLAN {}", lost.vid)));
             }
         }
-        for vid in requested_mac::vids(&network, bridge).into_iter().filter(|_| network.mac_is_pinned()) {
+        for vid in requested_mac::vids(network, bridge).into_iter().filter(|_| network.mac_is_pinned()) {
             match fdb::entry(node, bridge.index, self.mac, vid).await? {
                 Some(entry)
                     if entry.port == host.index && entry.kind == fdb::Kind::Static && entry.sticky => {}
@@ -360,7 +360,7 @@ impl PortRecord {
     /// Removes entries of the pod's MAC behind other ports. No other attachment has a MAC that was requested.
     async fn remove_foreign_entries(&self, node: &Conn, bridge: &Link, host: &Link) -> Result<(), CniError> {
         let network = self.network()?;
-        for vid in requested_mac::vids(&network, bridge).into_iter().filter(|_| network.mac_is_pinned()) {
+        for vid in requested_mac::vids(network, bridge).into_iter().filter(|_| network.mac_is_pinned()) {
             if let Some(entry) = fdb::entry(node, bridge.index, self.mac, vid).await?
                 && is_foreign(&entry, host)
             {
