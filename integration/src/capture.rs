@@ -106,6 +106,24 @@ impl Namespace {
     }
 }
 
+impl Namespace {
+    /// Sends frames again and again, with short pauses, until `is_over`.
+    #[track_caller]
+    pub fn send_frames_until(&self, interface: &str, frames: &[Vec<u8>], is_over: impl Fn() -> bool + Sync) {
+        let sent = self.enter(|| {
+            let (socket, mut outcome) = (PacketSocket::open(interface)?, Ok(()));
+            poll(Duration::from_secs(60), "the end of the time to send frames", || {
+                outcome = frames.iter().try_for_each(|frame| socket.send(frame));
+                outcome.is_err() || is_over()
+            });
+            outcome
+        });
+        sent.unwrap_or_else(|error| {
+            panic!("cannot send frames through {interface} of {}: {error}", self.name())
+        });
+    }
+}
+
 impl Drop for Capture {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);

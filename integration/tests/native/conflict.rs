@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Long enough that a frame of a slow machine comes before the last probe.
-const SLOW: u64 = 300;
+const SLOW: u64 = 500;
 
 /// The site's own network with these keys in its section `ipam`.
 fn with(site: &Site, ipam: Value) -> Plugin<'_> {
@@ -105,9 +105,7 @@ fn a_quarantine_ends() {
 fn add_beside(site: &Site, frames: &[Vec<u8>], add: impl FnOnce() -> Outcome + Send) -> Outcome {
     std::thread::scope(|scope| {
         let adding = scope.spawn(add);
-        while !adding.is_finished() {
-            frames.iter().for_each(|frame| site.router.send_frame("port", frame));
-        }
+        site.router.send_frames_until("port", frames, || adding.is_finished());
         adding.join().unwrap()
     })
 }
