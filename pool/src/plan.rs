@@ -1,0 +1,212 @@
+//! The value that one write gives a block: what a holder wants, and what it has to put right in it.
+
+use std::net::IpAddr;
+
+use crate::block::{Block, BlockKey};
+use crate::entry::{Entry, Holder};
+use crate::name::Name;
+use crate::rules::{Rule, Rules};
+use crate::runs::Runs;
+
+/// What to do in one block.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Aim {
+    /// Give these back. Those that pods use stay.
+    pub release: Runs,
+    /// Claim some.
+    pub claim: Claim,
+    /// Claim suspects too, as unproven ones.
+    pub suspects: bool,
+    /// These were given to pods after a silent probe, so they are unproven no longer.
+    pub proven: Runs,
+    /// Make suspect what this node holds under this epoch or an earlier one.
+    pub lost: Option<Lost>,
+}
+
+/// What to claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Claim {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// As many as that, whichever are free.
+    Any(u8),
+    /// These, as far as they are free.
+    These(Runs),
+}
+
+/// A node that lives no longer under an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lost {
+    /// The node.
+    pub node: Name,
+    /// The last epoch that was lost.
+    pub epoch: u32,
+    /// Whether its home addresses are lost too.
+    pub home: bool,
+}
+
+/// What is known on this node about the addresses of a block.
+#[derive(Clone, Debug)]
+pub(crate) struct Local<'a> {
+    /// The holder, with the epoch under which it lives now.
+    pub(crate) me: &'a Holder,
+    /// The holder's own slice.
+    pub(crate) slice: &'a Runs,
+    /// Addresses granted that shall stay so.
+    pub(crate) granted: &'a Runs,
+    /// Those of them that are unproven.
+    pub(crate) unproven: &'a Runs,
+    /// Addresses that are not granted and that pods use. None if nobody looked.
+    pub(crate) in_use: Option<&'a Runs>,
+    /// The rules that hold.
+    pub(crate) rules: Rules,
+}
+
+/// The value to write and what it means for the grants.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Plan {
+    /// The value.
+    pub(crate) block: Block,
+    /// Addresses that are granted once it is written, and were not.
+    pub(crate) gained: Runs,
+    /// Granted addresses that are unproven once it is written.
+    pub(crate) unproven: Runs,
+    /// Addresses that pods use and that the store grants to somebody else.
+    pub(crate) fenced: Runs,
+}
+
+/// Whether an entry is of this node's network, under whichever epoch.
+fn is_of(holder: &Holder, me: &Holder) -> bool {
+    holder.node == me.node && holder.network == me.network
+}
+
+/// The addresses of the block that the store grants to this holder.
+pub(crate) fn held(block: &Block, key: BlockKey, me: &Holder) -> Runs {
+    let mine = |entry: &Entry| entry.holder().is_some_and(|holder| is_of(holder, me));
+    block.entries().filter(|(_, entry)| mine(entry)).map(|(offset, _)| key.address(offset)).collect()
+}
+
+/// What one write to the block does.
+pub(crate) fn plan(block: &Block, key: BlockKey, local: &Local<'_>, aim: &Aim) -> Plan {
+    let mut plan = Plan { block: block.clone(), ..Plan::default() };
+    let mut wanted = match aim.claim {
+        Claim::Any(count) => usize::from(count),
+        _ => 0,
+    };
+    let free_first = [false, true];
+    for (offset, addr) in key.addresses().enumerate().map(|(offset, addr)| (offset as u8, addr)) {
+        let entry = settled(&mut plan, block.entry(offset), addr, local, aim);
+        plan.block.set(offset, entry);
+    }
+    for suspect in free_first.into_iter().filter(|suspect| !suspect || aim.suspects) {
+        for (offset, addr) in key.addresses().enumerate().map(|(offset, addr)| (offset as u8, addr)) {
+            let asked = match &aim.claim {
+                Claim::Nothing => false,
+                Claim::Any(_) => wanted > 0,
+                Claim::These(these) => these.contains(addr),
+            };
+            // What was given back in this very write is not claimed again by it.
+            if !asked || aim.release.contains(addr) || local.granted.contains(addr) {
+                continue;
+            }
+            if let Some(entry) = claimed(&mut plan, offset, addr, suspect, local) {
+                plan.block.set(offset, Some(entry));
+                wanted = wanted.saturating_sub(1);
+            }
+        }
+    }
+    plan
+}
+
+/// The entry of an address after what this node knows of it is written down.
+fn settled(
+    plan: &mut Plan,
+    entry: Option<&Entry>,
+    addr: IpAddr,
+    local: &Local<'_>,
+    aim: &Aim,
+) -> Option<Entry> {
+    let me = local.me;
+    let mine = entry.and_then(Entry::holder).is_some_and(|holder| is_of(holder, me));
+    let suspected = matches!(entry, Some(Entry::Suspect { of, .. }) if is_of(of, me));
+    if local.granted.contains(addr) {
+        return if mine { entry.map(|entry| renewed(plan, entry, addr, local, aim)) } else { entry.cloned() };
+    }
+    let used = local.in_use.is_some_and(|in_use| in_use.contains(addr));
+    match entry {
+        // Nobody may take from a pod what nobody else has.
+        _ if used && (mine || suspected || entry.is_none()) => {
+            plan.gained.insert(addr);
+            match entry {
+                Some(entry @ Entry::Unproven { .. }) => Some(renewed(plan, entry, addr, local, aim)),
+                _ => Some(granted(addr, local)),
+            }
+        }
+        Some(_) if used => {
+            plan.fenced.insert(addr);
+            entry.cloned()
+        }
+        Some(entry) if mine && !local.rules.hold(Rule::Settle) && !aim.release.contains(addr) => {
+            plan.gained.insert(addr);
+            Some(entry.clone())
+        }
+        Some(Entry::Unproven { of, .. }) if mine && local.rules.hold(Rule::BackAsSuspect) => {
+            Some(Entry::Suspect { of: of.clone(), answered: None })
+        }
+        Some(_) if mine => None,
+        Some(entry) => Some(aim.lost.as_ref().and_then(|lost| suspect(entry, lost)).unwrap_or(entry.clone())),
+        None => None,
+    }
+}
+
+/// The entry of an address that this node keeps, under its epoch of now.
+fn renewed(plan: &mut Plan, entry: &Entry, addr: IpAddr, local: &Local<'_>, aim: &Aim) -> Entry {
+    match entry {
+        Entry::Unproven { of, .. } if !aim.proven.contains(addr) => {
+            plan.unproven.insert(addr);
+            Entry::Unproven { by: local.me.clone(), of: of.clone() }
+        }
+        _ => {
+            // The node may know better than the store that nobody has proved it.
+            if local.unproven.contains(addr) && !aim.proven.contains(addr) {
+                plan.unproven.insert(addr);
+            }
+            granted(addr, local)
+        }
+    }
+}
+
+/// The entry of an address that this node is granted.
+fn granted(addr: IpAddr, local: &Local<'_>) -> Entry {
+    let by = local.me.clone();
+    if local.slice.contains(addr) { Entry::Home(by) } else { Entry::Granted(by) }
+}
+
+/// The entry of an address that this node claims. None if it can't.
+fn claimed(plan: &mut Plan, offset: u8, addr: IpAddr, suspect: bool, local: &Local<'_>) -> Option<Entry> {
+    let entry = match plan.block.entry(offset) {
+        None if !suspect => granted(addr, local),
+        Some(Entry::Slice(node)) if !suspect && *node == local.me.node => granted(addr, local),
+        Some(Entry::Suspect { .. }) if suspect && !local.rules.hold(Rule::Probe) => granted(addr, local),
+        Some(Entry::Suspect { of, .. }) if suspect => {
+            plan.unproven.insert(addr);
+            if local.rules.hold(Rule::MarkUnproven) {
+                Entry::Unproven { by: local.me.clone(), of: of.clone() }
+            } else {
+                granted(addr, local)
+            }
+        }
+        _ => return None,
+    };
+    plan.gained.insert(addr);
+    Some(entry)
+}
+
+/// What becomes of another's entry if its holder is lost. None if it stays.
+fn suspect(entry: &Entry, lost: &Lost) -> Option<Entry> {
+    let is_lost = |holder: &&Holder| holder.node == lost.node && holder.epoch <= lost.epoch;
+    let of = entry.holder().filter(is_lost)?;
+    let taken = lost.home || !matches!(entry, Entry::Home(_));
+    taken.then(|| Entry::Suspect { of: of.clone(), answered: None })
+}

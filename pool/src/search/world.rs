@@ -1,0 +1,504 @@
+//! The world of the search: the store, two nodes, and the events that can happen next.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::block::{Block, BlockKey};
+use crate::entry::{Entry, Holder};
+use crate::grants::{Confirmation, Grants, Moment, Verdict};
+use crate::membership::{self, Membership};
+use crate::name::Name;
+use crate::plan::{Aim, Claim};
+use crate::register::{Identity, Register, State};
+use crate::rules::{Rule, Rules};
+use crate::runs::Runs;
+use crate::stock::{self, Stock};
+use crate::suspicion::Suspicion;
+use crate::version::{Swap, Version};
+
+/// Time is counted in these. Every age stops where it makes no difference any more.
+const TICK: Duration = Duration::from_secs(1);
+const NOW: Duration = Duration::from_secs(1000);
+const GIVE_FOR: Duration = TICK;
+const MARGIN: Duration = TICK;
+/// Nodes are marked as lost up to this epoch.
+const LAST_MARK: u32 = 1;
+/// States with a later epoch are not looked at: they repeat what the earlier ones show.
+const LAST_EPOCH: u32 = 3;
+
+fn addr() -> IpAddr {
+    [10, 0, 0, 7].into()
+}
+
+fn just_it() -> Runs {
+    [addr()].into_iter().collect()
+}
+
+fn block() -> BlockKey {
+    BlockKey::of(addr())
+}
+
+fn now() -> Moment {
+    Moment { boot: "boot".into(), uptime: NOW, clock: NOW }
+}
+
+/// The versions that the search tells apart: that of now, and all before.
+fn version(fresh: bool) -> Version {
+    Version::new(if fresh { "now" } else { "before" })
+}
+
+/// What happened, and on which node if it happened on one.
+pub(super) type Event = (&'static str, Option<usize>);
+
+/// Everything there is.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct World {
+    block: Block,
+    nodes: [Node; 2],
+    /// Writes to the block that may still arrive. Any write makes all others fail, so no version is needed.
+    on_the_way: Vec<Letter>,
+    rules: Rules,
+}
+
+/// A write on its way.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Letter {
+    from: usize,
+    value: Block,
+    /// Whether the agent that sent it waits for the answer.
+    awaited: bool,
+}
+
+#[derive(Clone, Debug, Hash)]
+struct Node {
+    register: Option<Register>,
+    disk: Grants,
+    identity: Identity,
+    confirmation: Option<Confirmation>,
+    /// Whether the plugin would offer the address.
+    queued: bool,
+    pod: Pod,
+    agent: Agent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Pod {
+    No,
+    /// An ADD holds the network's lock, and chose the address this long ago.
+    Chosen(Duration),
+    Runs,
+}
+
+/// What a kill of the agent ends.
+#[derive(Clone, Debug, Hash)]
+struct Agent {
+    membership: Membership,
+    stock: Stock,
+    suspicion: Suspicion,
+    asks: Option<Question>,
+    does: Option<Doing>,
+}
+
+/// The agent has asked whether its node lives. The store's answer is on its way.
+#[derive(Clone, Debug, Hash)]
+struct Question {
+    register: Option<Register>,
+    /// Whether nobody has written the register since.
+    fresh: bool,
+}
+
+/// What the stock waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Doing {
+    Inspect,
+    Swap,
+    Offer,
+}
+
+fn name(node: usize) -> Name {
+    Name::new(["a", "b"][node]).unwrap()
+}
+
+impl Agent {
+    fn start(rules: Rules, node: usize, identity: &Identity, disk: &Grants) -> Agent {
+        let me = Holder { node: name(node), network: Name::new("n").unwrap(), epoch: identity.epoch };
+        Agent {
+            membership: Membership::new("boot".into(), identity.clone()),
+            stock: Stock::under(rules, me, Runs::EMPTY, disk.clone()),
+            suspicion: Suspicion::under(rules),
+            asks: None,
+            does: None,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.asks.is_none() && self.does.is_none() && self.stock.verified()
+    }
+}
+
+impl World {
+    pub(super) fn new(rules: Rules) -> World {
+        let node = |node: usize| {
+            let grants = Grants {
+                pool: Name::new("p").unwrap(),
+                pool_id: "p".into(),
+                node: name(node),
+                network: Name::new("n").unwrap(),
+                epoch: 1,
+                generation: 0,
+                home: Runs::EMPTY,
+                leased: Runs::EMPTY,
+                unproven: Runs::EMPTY,
+                blocks: [block()].into(),
+            };
+            let identity = Identity { instance: node.to_string(), epoch: 1, seq: 1 };
+            let register = Register {
+                instance: node.to_string(),
+                boot: "boot".into(),
+                epoch: 1,
+                seq: 1,
+                state: State::Live,
+            };
+            Node {
+                register: Some(register),
+                agent: Agent::start(rules, node, &identity, &grants),
+                disk: grants,
+                identity,
+                confirmation: None,
+                queued: false,
+                pod: Pod::No,
+            }
+        };
+        World { block: Block::default(), nodes: [node(0), node(1)], on_the_way: Vec::new(), rules }
+    }
+
+    pub(super) fn is_double(&self) -> bool {
+        self.nodes.iter().all(|node| node.pod == Pod::Runs)
+    }
+
+    /// Every event that can happen, and what comes of it.
+    pub(super) fn successors(&self) -> Vec<(Event, World)> {
+        let mut events = Events { from: self, found: Vec::new() };
+        for node in 0..2 {
+            events.of_pods(node);
+            events.of_membership(node);
+            events.of_stock(node);
+            events.of_wishes(node);
+            events.of_misfortune(node);
+        }
+        events.of_letters();
+        events.when(("time passes", None), true, World::tick);
+        events.found.retain(|(_, world)| {
+            world.nodes.iter().all(|node| {
+                node.identity.epoch <= LAST_EPOCH
+                    && node.register.as_ref().is_none_or(|register| register.epoch <= LAST_EPOCH)
+            })
+        });
+        events.found
+    }
+
+    /// A time passes, and what is older than anybody asks for grows no older.
+    fn tick(&mut self) {
+        let older = |time: &mut Duration, most: Duration| *time = (*time - TICK).max(NOW - most);
+        for node in &mut self.nodes {
+            if let Some(confirmation) = &mut node.confirmation {
+                older(&mut confirmation.sent_at, GIVE_FOR);
+                older(&mut confirmation.sent_at_clock, GIVE_FOR);
+            }
+            if let Pod::Chosen(at) = &mut node.pod {
+                older(at, MARGIN);
+            }
+            if let Some(moment) = node.agent.membership.times() {
+                older(&mut moment.uptime, GIVE_FOR);
+                older(&mut moment.clock, GIVE_FOR);
+            }
+            node.agent.suspicion.times().for_each(|time| older(time, GIVE_FOR + MARGIN));
+        }
+    }
+
+    /// Makes alike what behaves alike.
+    fn settle(&mut self) {
+        for node in &mut self.nodes {
+            let epoch = node.disk.epoch;
+            if node.confirmation.as_ref().is_some_and(|confirmation| !confirmation.holds(epoch, &now())) {
+                node.confirmation = None;
+            }
+            node.disk.generation = 0;
+            node.agent.stock.forget_counts();
+        }
+        self.on_the_way.sort();
+        self.on_the_way.dedup();
+    }
+
+    /// The block is written: every other write on its way is refused when it arrives.
+    fn write(&mut self, value: Block) {
+        self.block = value;
+        self.on_the_way.clear();
+    }
+
+    fn write_register(&mut self, node: usize, value: Register) {
+        self.nodes[node].register = Some(value);
+        if let Some(question) = &mut self.nodes[node].agent.asks {
+            question.fresh = false;
+        }
+    }
+
+    /// Tells an agent what became of its action on the stock.
+    fn tell(&mut self, node: usize, outcome: stock::Outcome) {
+        let agent = &mut self.nodes[node].agent;
+        let step = agent.stock.outcome(outcome);
+        self.begin(node, step);
+    }
+
+    /// Does what an agent asks for. Where others could not tell whether it was asked for earlier, it is done
+    /// at once. A kill before it is done looks like a kill before it was asked for, or like a write without
+    /// an answer.
+    fn begin(&mut self, node: usize, step: stock::Step) {
+        use stock::{Action, Outcome, Step};
+        let unlocked = !matches!(self.nodes[node].pod, Pod::Chosen(_));
+        match step {
+            Step::Do(Action::Store(grants)) => {
+                self.nodes[node].disk = grants;
+                self.tell(node, Outcome::Stored);
+            }
+            Step::Do(Action::Read(_)) => {
+                let block = self.block.clone();
+                self.tell(node, Outcome::Read(version(true), block));
+            }
+            Step::Do(Action::Offer(_)) if unlocked => self.offer(node),
+            Step::Do(Action::Swap(_, _, value)) => {
+                self.on_the_way.push(Letter { from: node, value, awaited: true });
+                self.nodes[node].agent.does = Some(Doing::Swap);
+            }
+            Step::Do(Action::Inspect(_)) => self.nodes[node].agent.does = Some(Doing::Inspect),
+            Step::Do(Action::Offer(_)) => self.nodes[node].agent.does = Some(Doing::Offer),
+            Step::End(_) => self.nodes[node].agent.does = None,
+        }
+    }
+
+    fn offer(&mut self, at: usize) {
+        let Node { queued, pod, disk, .. } = &mut self.nodes[at];
+        *queued = *pod == Pod::No && disk.contains(addr());
+        self.tell(at, stock::Outcome::Offered);
+    }
+
+    /// Tells an agent what became of its question about its register, and does what it asks for.
+    fn answer(&mut self, node: usize, outcome: membership::Outcome, answered: bool) {
+        use membership::{Action, Outcome, Step};
+        match self.nodes[node].agent.membership.outcome(outcome) {
+            Step::Do(Action::Swap(at, value)) if at == version(true) => {
+                self.write_register(node, value);
+                let swap = if answered { Swap::Done(version(true)) } else { Swap::Unknown };
+                self.answer(node, Outcome::Swapped(swap), answered);
+            }
+            Step::Do(Action::Swap(..)) => {
+                let found = self.nodes[node].register.clone();
+                self.answer(node, Outcome::Swapped(Swap::Lost(version(true), found)), answered);
+            }
+            Step::Do(Action::Save(identity)) => {
+                self.nodes[node].identity = identity;
+                self.answer(node, Outcome::Saved, answered);
+            }
+            Step::Confirmed(confirmed) => {
+                let Node { agent, confirmation, .. } = &mut self.nodes[node];
+                if let Some(new) = agent.stock.confirmation(&confirmed, Some(GIVE_FOR)) {
+                    *confirmation = Some(new);
+                }
+            }
+            Step::Lives(epoch) => self.nodes[node].agent.stock.lives_under(epoch),
+            Step::Do(Action::Read) | Step::Refused(_) | Step::Failed => {}
+        }
+    }
+}
+
+/// The events that were found so far.
+struct Events<'a> {
+    from: &'a World,
+    found: Vec<(Event, World)>,
+}
+
+impl Events<'_> {
+    fn when(&mut self, event: Event, possible: bool, change: impl FnOnce(&mut World)) {
+        if possible {
+            let mut world = self.from.clone();
+            change(&mut world);
+            world.settle();
+            self.found.push((event, world));
+        }
+    }
+
+    fn on(&mut self, node: usize, what: &'static str, possible: bool, change: impl FnOnce(&mut World)) {
+        self.when((what, Some(node)), possible, change);
+    }
+
+    /// ADD and DEL.
+    fn of_pods(&mut self, at: usize) {
+        let (node, rules) = (&self.from.nodes[at], self.from.rules);
+        let verdict = node.disk.may_give_under(rules, addr(), node.confirmation.as_ref(), &now());
+        let silent = self.from.nodes[1 - at].pod != Pod::Runs;
+        let given = verdict == Verdict::Give || (verdict == Verdict::GiveIfSilent && silent);
+        self.on(at, "an ADD chooses", node.queued && node.pod == Pod::No && given, |world| {
+            world.nodes[at].pod = Pod::Chosen(NOW);
+        });
+        if let Pod::Chosen(since) = node.pod {
+            let in_time = NOW - since < MARGIN || !rules.hold(Rule::Margin);
+            self.on(at, "the ADD ends", true, |world| {
+                world.nodes[at].pod = if in_time { Pod::Runs } else { Pod::No };
+                world.nodes[at].queued &= !in_time;
+            });
+        }
+        self.on(at, "DEL", node.pod == Pod::Runs, |world| {
+            world.nodes[at].pod = Pod::No;
+            world.nodes[at].queued = world.nodes[at].disk.contains(addr());
+        });
+    }
+
+    fn of_membership(&mut self, at: usize) {
+        let node = &self.from.nodes[at];
+        let Some(Question { register, fresh }) = node.agent.asks.clone() else {
+            let fresh = node.confirmation.as_ref().is_some_and(|confirmation| confirmation.sent_at == NOW);
+            let lives = node.register.as_ref().is_some_and(|register| register.lives(node.identity.epoch));
+            self.on(at, "the agent asks whether its node lives", !(fresh && lives), |world| {
+                let node = &mut world.nodes[at];
+                node.agent.membership.ask(now());
+                node.agent.asks = Some(Question { register: node.register.clone(), fresh: true });
+            });
+            return;
+        };
+        let lives = register.as_ref().is_some_and(|register| register.lives(node.identity.epoch));
+        for answered in [true, false] {
+            let register = register.clone();
+            let what =
+                if answered { "the agent is answered" } else { "the agent writes its register unanswered" };
+            self.on(at, what, answered || !lives, |world| {
+                world.nodes[at].agent.asks = None;
+                world.answer(at, membership::Outcome::Read(version(fresh), register), answered);
+            });
+        }
+    }
+
+    fn of_stock(&mut self, at: usize) {
+        let node = &self.from.nodes[at];
+        let unlocked = !matches!(node.pod, Pod::Chosen(_));
+        match node.agent.does {
+            None => {}
+            Some(Doing::Inspect) => self.on(at, "the leases are looked at", unlocked, |world| {
+                let granted = world.nodes[at].disk.contains(addr());
+                world.nodes[at].queued &= granted;
+                let used = world.nodes[at].pod == Pod::Runs && !granted;
+                let used = if used { just_it() } else { Runs::EMPTY };
+                world.tell(at, stock::Outcome::Inspected(used));
+            }),
+            Some(Doing::Swap) => self.of_a_swap(at),
+            Some(Doing::Offer) => self.on(at, "the address is offered", unlocked, |world| world.offer(at)),
+        }
+    }
+
+    fn of_a_swap(&mut self, at: usize) {
+        let alive = self.from.on_the_way.iter().any(|letter| letter.from == at && letter.awaited);
+        self.on(at, "the block is not written", !alive, |world| {
+            let block = world.block.clone();
+            world.tell(at, stock::Outcome::Swapped(Swap::Lost(version(true), block)));
+        });
+        self.on(at, "no answer comes", true, |world| {
+            world.abandon(at);
+            world.tell(at, stock::Outcome::Swapped(Swap::Unknown));
+        });
+    }
+
+    /// Writes to the block that arrive.
+    fn of_letters(&mut self) {
+        for (index, letter) in self.from.on_the_way.iter().enumerate() {
+            let at = letter.from;
+            self.on(at, "the block is written, without an answer", true, |world| {
+                let letter = world.on_the_way.swap_remove(index);
+                world.write(letter.value);
+            });
+            self.on(at, "the block is written", letter.awaited, |world| {
+                let letter = world.on_the_way.swap_remove(index);
+                world.write(letter.value);
+                world.tell(at, stock::Outcome::Swapped(Swap::Done(version(true))));
+            });
+        }
+    }
+
+    /// What an agent may want to do when nothing is under way.
+    fn of_wishes(&mut self, at: usize) {
+        let node = &self.from.nodes[at];
+        let begin = |aim: Aim| {
+            move |world: &mut World| {
+                let step = world.nodes[at].agent.stock.begin(block(), aim);
+                step.into_iter().for_each(|step| world.begin(at, step));
+            }
+        };
+        if node.agent.does.is_some() {
+            return;
+        }
+        let (stock, entry) = (&node.agent.stock, self.from.block.entry(7));
+        let settled = stock.unsettled().is_none();
+        self.on(at, "the agent settles the block", !settled, begin(Aim::default()));
+        self.on(at, "the agent adopts its epoch", !stock.verified() && settled, |world| {
+            let step = world.nodes[at].agent.stock.adopt_epoch();
+            step.into_iter().for_each(|step| world.begin(at, step));
+        });
+        let granted = stock.grants().contains(addr());
+        let takable = matches!(entry, None | Some(Entry::Suspect { .. }));
+        let claim = Aim { claim: Claim::These(just_it()), suspects: true, ..Aim::default() };
+        self.on(at, "the agent claims", settled && !granted && takable, begin(claim));
+        let release = Aim { release: just_it(), ..Aim::default() };
+        let unused = granted && node.queued && node.pod != Pod::Runs;
+        self.on(at, "the agent releases", settled && unused, begin(release));
+        let proven = Aim { proven: just_it(), ..Aim::default() };
+        let is_proven = stock.grants().unproven.contains(addr()) && node.pod == Pod::Runs;
+        self.on(at, "the agent notes the silent probe", settled && is_proven, begin(proven));
+        let other = entry.and_then(Entry::holder).filter(|holder| holder.node == name(1 - at));
+        let register = self.from.nodes[1 - at].register.as_ref();
+        if let Some((holder, register)) =
+            other.zip(register).filter(|(holder, register)| !register.lives(holder.epoch))
+        {
+            let wait = membership::wait(Some(GIVE_FOR), MARGIN);
+            let mut suspicion = node.agent.suspicion.clone();
+            let lost = suspicion.judge(&holder.node, register, holder.epoch, NOW, wait);
+            self.on(at, "the agent finds the other lost", settled, |world| {
+                world.nodes[at].agent.suspicion = suspicion;
+                if lost.is_some() {
+                    begin(Aim { lost, ..Aim::default() })(world);
+                }
+            });
+        }
+    }
+
+    /// Kills, reboots and marks.
+    fn of_misfortune(&mut self, at: usize) {
+        let node = &self.from.nodes[at];
+        self.on(at, "the agent is killed", !node.agent.is_idle(), |world| world.restart(at));
+        self.on(at, "a reboot", true, |world| {
+            let node = &mut world.nodes[at];
+            node.pod = Pod::No;
+            node.queued = node.disk.contains(addr());
+            node.confirmation = None;
+            world.restart(at);
+        });
+        let live = node.register.clone().filter(|register| register.state == State::Live);
+        if let Some(register) = live.filter(|register| register.epoch <= LAST_MARK) {
+            self.on(at, "a mark of loss", true, |world| {
+                let state = State::Lost { by: name(1 - at) };
+                world.write_register(at, Register { state, ..register });
+            });
+        }
+    }
+}
+
+impl World {
+    /// What an agent wrote and no longer waits for may arrive all the same.
+    fn abandon(&mut self, at: usize) {
+        let own = self.on_the_way.iter_mut().filter(|letter| letter.from == at);
+        own.for_each(|letter| letter.awaited = false);
+    }
+
+    fn restart(&mut self, at: usize) {
+        self.abandon(at);
+        let node = &mut self.nodes[at];
+        node.agent = Agent::start(self.rules, at, &node.identity, &node.disk);
+    }
+}

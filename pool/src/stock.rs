@@ -1,0 +1,375 @@
+//! The stock of one network: how it changes, one write to one block at a time.
+//!
+//! A round does this, and leaves out what it does not need:
+//! 1. store the grants without what is to go, and with the block's name;
+//! 2. look at the leases under the network's lock: what a pod uses stays, and the rest is offered no more;
+//! 3. read the block;
+//! 4. write the block, if nobody else has written it since;
+//! 5. store the grants with what was gained;
+//! 6. offer to pods what was gained.
+//!
+//! The grants therefore never hold what the store does not, whenever the agent or the machine stops. What
+//! the store holds and the grants do not is found again: the block is named in the grants.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::block::{Block, BlockKey};
+use crate::entry::Holder;
+use crate::grants::{Confirmation, Grants, Moment};
+use crate::membership::Confirmed;
+use crate::plan::{Aim, Claim, Local, Plan, held, plan};
+use crate::rules::{Rule, Rules};
+use crate::runs::Runs;
+use crate::version::{Swap, Version};
+
+/// What to do next. Each is answered by one [`Outcome`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Write the grants to the disk, and sync file and folder.
+    Store(Grants),
+    /// Under the network's lock: offer nothing of this block that is not granted, and find which of its
+    /// addresses have a lease though they are not granted.
+    Inspect(BlockKey),
+    /// Read the block. What was seen earlier may be returned as well: a write that depends on it fails.
+    Read(BlockKey),
+    /// Write the block if it still has this version.
+    Swap(BlockKey, Version, Block),
+    /// Under the network's lock: offer these addresses, unless they have a lease.
+    Offer(Runs),
+}
+
+/// What became of an [`Action`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The grants are on the disk.
+    Stored,
+    /// They are not, or nobody knows. These are what a reader finds now.
+    NotStored(Grants),
+    /// These have a lease and are not granted.
+    Inspected(Runs),
+    /// The block's version and value.
+    Read(Version, Block),
+    /// The answer to a write.
+    Swapped(Swap<Block>),
+    /// The addresses are offered.
+    Offered,
+    /// The action could not be done, and nothing is changed.
+    Failed,
+}
+
+/// How a round ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ended {
+    /// Whether everything was done that could be.
+    pub whole: bool,
+    /// Addresses that pods can get now.
+    pub gained: Runs,
+    /// Addresses that pods use and that the store grants to somebody else.
+    pub fenced: Runs,
+    /// The block as it is now, if it was read.
+    pub block: Option<Block>,
+}
+
+/// What a step asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Do this and tell the outcome.
+    Do(Action),
+    /// The round has ended.
+    End(Ended),
+}
+
+/// The stock of one network.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stock {
+    me: Holder,
+    slice: Runs,
+    grants: Grants,
+    /// Blocks of which the store may say something else than the grants, or in which a write may arrive late.
+    unsettled: BTreeSet<BlockKey>,
+    round: Option<Round>,
+    rules: Rules,
+}
+
+/// What is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Round {
+    block: BlockKey,
+    aim: Aim,
+    stage: Stage,
+    in_use: Option<Runs>,
+    value: Option<(Version, Block)>,
+    plan: Plan,
+    tries: u8,
+    /// Whether everything was unsettled after the plan was made.
+    overtaken: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    Prepare,
+    Inspect,
+    Read,
+    Swap,
+    Grant,
+    Offer,
+}
+
+/// How often a round reads the block again because somebody else wrote it.
+const TRIES: u8 = 8;
+
+impl Stock {
+    /// The stock that an agent finds when it starts.
+    pub fn new(me: Holder, slice: Runs, grants: Grants) -> Stock {
+        Stock::under(Rules::default(), me, slice, grants)
+    }
+
+    pub(crate) fn under(rules: Rules, me: Holder, slice: Runs, grants: Grants) -> Stock {
+        let unsettled = grants.blocks.clone();
+        Stock { me, slice, grants, unsettled, round: None, rules }
+    }
+
+    /// The grants as they are on the disk.
+    pub fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
+    /// Whether nothing is under way.
+    pub fn idle(&self) -> bool {
+        self.round.is_none()
+    }
+
+    /// Whether the store grants what the grants say, under the node's epoch of now. Only then may they be
+    /// confirmed.
+    pub fn verified(&self) -> bool {
+        self.idle() && self.unsettled.is_empty() && self.grants.epoch == self.me.epoch
+    }
+
+    /// Takes note of the epoch of the node's register. Another one unsettles everything.
+    pub fn lives_under(&mut self, epoch: u32) {
+        if self.me.epoch != epoch {
+            self.me.epoch = epoch;
+            self.doubt();
+        }
+    }
+
+    /// Unsettles everything, to compare it with the store.
+    pub fn doubt(&mut self) {
+        self.unsettled.extend(&self.grants.blocks);
+        if let Some(round) = &mut self.round {
+            round.overtaken = true;
+        }
+    }
+
+    /// A block that has to be settled, by a round without an aim.
+    pub fn unsettled(&self) -> Option<BlockKey> {
+        self.unsettled.first().copied()
+    }
+
+    /// Begins a round. None if one is under way.
+    pub fn begin(&mut self, block: BlockKey, aim: Aim) -> Option<Step> {
+        if !self.idle() {
+            return None;
+        }
+        let plan = Plan::default();
+        let stage = Stage::Prepare;
+        self.round =
+            Some(Round { block, aim, stage, in_use: None, value: None, plan, tries: 0, overtaken: false });
+        Some(self.proceed())
+    }
+
+    /// Writes the node's epoch into grants that name no block. None if that is not needed.
+    pub fn adopt_epoch(&mut self) -> Option<Step> {
+        let needed = self.idle() && self.unsettled.is_empty() && self.grants.epoch != self.me.epoch;
+        let any = BlockKey::of(std::net::Ipv4Addr::UNSPECIFIED.into());
+        needed.then(|| self.begin(any, Aim::default())).flatten()
+    }
+
+    /// Goes on after the outcome of the action that the last step asked for.
+    pub fn outcome(&mut self, outcome: Outcome) -> Step {
+        let Some(mut round) = self.round.take() else { return Step::End(Ended::default()) };
+        match (round.stage, outcome) {
+            (Stage::Prepare, Outcome::Stored) => self.grants = self.without(&round),
+            (Stage::Inspect, Outcome::Inspected(in_use)) => {
+                let looked = self.rules.hold(Rule::LookAtLeases);
+                round.in_use = Some(if looked { in_use } else { Runs::EMPTY });
+            }
+            (Stage::Read, Outcome::Read(version, block)) => round.value = Some((version, block)),
+            (Stage::Swap, Outcome::Swapped(Swap::Done(version))) => {
+                round.value = Some((version, round.plan.block.clone()));
+                return self.grant(round);
+            }
+            (Stage::Swap, Outcome::Swapped(Swap::Lost(version, block))) if round.tries < TRIES => {
+                round.tries += 1;
+                round.value = Some((version, block));
+            }
+            (Stage::Grant, Outcome::Stored) => {
+                self.grants = self.with(&round);
+                return self.offer(round);
+            }
+            (Stage::Offer, Outcome::Offered) => return self.end(round),
+            (stage, outcome) => return self.fail(round, stage, outcome),
+        }
+        self.round = Some(round);
+        self.proceed()
+    }
+
+    /// A round that stops half-way leaves its block unsettled wherever it may have changed something.
+    fn fail(&mut self, round: Round, stage: Stage, outcome: Outcome) -> Step {
+        if let Outcome::NotStored(found) = outcome {
+            self.grants = found;
+        }
+        let changed = !matches!(stage, Stage::Prepare | Stage::Inspect | Stage::Read);
+        if changed || !round.aim.release.is_empty() {
+            self.unsettled.insert(round.block);
+        }
+        Step::End(Ended { block: round.value.map(|(_, block)| block), ..Ended::default() })
+    }
+
+    /// The next step before the write.
+    fn proceed(&mut self) -> Step {
+        let Some(mut round) = self.round.take() else { return Step::End(Ended::default()) };
+        let key = round.block;
+        loop {
+            let without = self.without(&round);
+            if !without.grant_the_same(&self.grants) {
+                round.stage = Stage::Prepare;
+                return self.wait(round, Action::Store(without));
+            }
+            let unsettled = self.unsettled.contains(&key);
+            if round.in_use.is_none() && (unsettled || !round.aim.release.is_empty()) {
+                round.stage = Stage::Inspect;
+                return self.wait(round, Action::Inspect(key));
+            }
+            let Some((version, block)) = &round.value else {
+                if !unsettled && round.aim == Aim::default() {
+                    return self.end(round);
+                }
+                round.stage = Stage::Read;
+                return self.wait(round, Action::Read(key));
+            };
+            let held = held(block, key, &self.me);
+            let granted: Runs = self.grants.of_block(key).collect();
+            let gone: Vec<_> = granted.iter().filter(|addr| !held.contains(*addr)).collect();
+            let unknown = held.iter().any(|addr| !granted.contains(addr));
+            let going = !self.rules.hold(Rule::DurableFirst) && !round.aim.release.is_empty();
+            if !gone.is_empty() || (unknown && round.in_use.is_none()) {
+                // The store says something else: whoever changed it, begin again and settle it.
+                round.aim.release.extend(gone);
+                round.in_use = None;
+                self.unsettled.insert(key);
+                continue;
+            }
+            let (version, before) = (version.clone(), block.clone());
+            round.plan = self.planned(&round, &before);
+            round.overtaken = false;
+            let must_write = unsettled && self.rules.hold(Rule::Settle);
+            if round.plan.block == before && !must_write && !going {
+                return self.grant(round);
+            }
+            round.stage = Stage::Swap;
+            let value = round.plan.block.clone();
+            return self.wait(round, Action::Swap(key, version, value));
+        }
+    }
+
+    fn planned(&self, round: &Round, block: &Block) -> Plan {
+        let staying = |addr: &std::net::IpAddr| !round.aim.release.contains(*addr);
+        let granted: Runs = self.grants.of_block(round.block).filter(staying).collect();
+        let local = Local {
+            me: &self.me,
+            slice: &self.slice,
+            granted: &granted,
+            unproven: &self.grants.unproven,
+            in_use: round.in_use.as_ref(),
+            rules: self.rules,
+        };
+        plan(block, round.block, &local, &round.aim)
+    }
+
+    /// The block says what it should: the grants take over what was gained.
+    fn grant(&mut self, mut round: Round) -> Step {
+        if self.with(&round).grant_the_same(&self.grants) {
+            return self.offer(round);
+        }
+        round.stage = Stage::Grant;
+        let with = self.with(&round);
+        self.wait(round, Action::Store(with))
+    }
+
+    fn offer(&mut self, mut round: Round) -> Step {
+        if round.plan.gained.is_empty() {
+            return self.end(round);
+        }
+        round.stage = Stage::Offer;
+        let gained = round.plan.gained.clone();
+        self.wait(round, Action::Offer(gained))
+    }
+
+    fn end(&mut self, round: Round) -> Step {
+        if !round.overtaken {
+            self.unsettled.remove(&round.block);
+        }
+        let block = round.value.map(|(_, block)| block);
+        Step::End(Ended { whole: true, gained: round.plan.gained, fenced: round.plan.fenced, block })
+    }
+
+    fn wait(&mut self, round: Round, action: Action) -> Step {
+        self.round = Some(round);
+        Step::Do(action)
+    }
+
+    /// The grants before the write: without what goes, under the epoch of now, with the block if something
+    /// is claimed in it.
+    fn without(&self, round: &Round) -> Grants {
+        let mut grants = self.next_grants();
+        if self.rules.hold(Rule::DurableFirst) {
+            round.aim.release.iter().for_each(|addr| grants.remove(addr));
+        }
+        if round.aim.claim != Claim::Nothing {
+            grants.blocks.insert(round.block);
+        }
+        grants
+    }
+
+    /// The grants after the write.
+    fn with(&self, round: &Round) -> Grants {
+        let mut grants = self.next_grants();
+        let released = round.aim.release.iter().filter(|addr| !round.plan.gained.contains(*addr));
+        released.for_each(|addr| grants.remove(addr));
+        for addr in round.plan.gained.iter() {
+            let home = self.slice.contains(addr) && !round.plan.unproven.contains(addr);
+            if home { grants.home.insert(addr) } else { grants.leased.insert(addr) }
+        }
+        for addr in round.block.addresses().filter(|addr| grants.leased.contains(*addr)) {
+            let unproven = round.plan.unproven.contains(addr);
+            if unproven { grants.unproven.insert(addr) } else { grants.unproven.remove(addr) }
+        }
+        grants
+    }
+
+    /// The confirmation to write for this network. None if its grants are not verified, or under another
+    /// epoch than the store confirmed.
+    pub fn confirmation(&self, confirmed: &Confirmed, give_for: Option<Duration>) -> Option<Confirmation> {
+        let Confirmed { epoch, sent_at: Moment { boot, uptime, clock } } = confirmed.clone();
+        let confirmation = Confirmation { epoch, boot, sent_at: uptime, sent_at_clock: clock, give_for };
+        (self.verified() && epoch == self.me.epoch).then_some(confirmation)
+    }
+
+    fn next_grants(&self) -> Grants {
+        let next = self.grants.generation_set(self.grants.generation + 1);
+        Grants { epoch: self.me.epoch, ..next }
+    }
+}
+
+#[cfg(test)]
+impl Stock {
+    /// Forgets what tells states apart that behave alike: the files' numbers and the number of tries.
+    pub(crate) fn forget_counts(&mut self) {
+        self.grants.generation = 0;
+        if let Some(round) = &mut self.round {
+            round.tries = 0;
+        }
+    }
+}
