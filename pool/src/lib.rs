@@ -2,11 +2,14 @@
 //! them back. Pure: no input, no output, no clock. The agent and the tests' search and simulator drive the
 //! same code.
 
+pub mod agent;
 pub mod block;
 pub mod entry;
 pub mod grants;
+pub mod hunt;
 pub mod membership;
 pub mod name;
+pub mod network;
 pub mod plan;
 pub mod register;
 mod rules;
@@ -16,3 +19,4 @@ mod search;
 pub mod stock;
 pub mod suspicion;
 pub mod version;
+pub mod water;

@@ -29,8 +29,8 @@ pub enum Claim {
     /// Nothing.
     #[default]
     Nothing,
-    /// As many as that, whichever are free.
-    Any(u8),
+    /// As many of these as that, whichever are free.
+    Any(u8, Runs),
     /// These, as far as they are free.
     These(Runs),
 }
@@ -90,8 +90,8 @@ pub(crate) fn held(block: &Block, key: BlockKey, me: &Holder) -> Runs {
 /// What one write to the block does.
 pub(crate) fn plan(block: &Block, key: BlockKey, local: &Local<'_>, aim: &Aim) -> Plan {
     let mut plan = Plan { block: block.clone(), ..Plan::default() };
-    let mut wanted = match aim.claim {
-        Claim::Any(count) => usize::from(count),
+    let mut wanted = match &aim.claim {
+        Claim::Any(count, _) => usize::from(*count),
         _ => 0,
     };
     let free_first = [false, true];
@@ -103,7 +103,7 @@ pub(crate) fn plan(block: &Block, key: BlockKey, local: &Local<'_>, aim: &Aim) -
         for (offset, addr) in key.addresses().enumerate().map(|(offset, addr)| (offset as u8, addr)) {
             let asked = match &aim.claim {
                 Claim::Nothing => false,
-                Claim::Any(_) => wanted > 0,
+                Claim::Any(_, of) => wanted > 0 && of.contains(addr),
                 Claim::These(these) => these.contains(addr),
             };
             // What was given back in this very write is not claimed again by it.

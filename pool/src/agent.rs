@@ -1,0 +1,203 @@
+//! The agent of one node: its membership and its networks. Time and events go in, actions come out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::block::BlockKey;
+use crate::grants::{Confirmation, Moment};
+use crate::membership::{self, Membership};
+use crate::name::Name;
+use crate::network::{Network, Recall, Report, Want};
+use crate::register::Register;
+use crate::runs::Runs;
+use crate::stock;
+use crate::suspicion::Suspicion;
+
+/// What all nodes of the pool agree on.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// How long leased addresses are given without a new confirmation. None: without end.
+    pub give_for: Option<Duration>,
+    /// How long an ADD may take.
+    pub margin: Duration,
+    /// The time between two questions whether the node lives.
+    pub confirm_every: Duration,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Time has passed. It is also the first event.
+    Time,
+    /// An action on the node's own register is done.
+    Register(membership::Outcome),
+    /// An action on a network's stock is done.
+    Stock(Name, stock::Outcome),
+    /// What the plugin's store says of a network.
+    Usage(Name, Report),
+    /// Blocks with free addresses, perhaps old.
+    Listed(Name, Vec<BlockKey>),
+    /// Another node's register. None if there is none, or no answer.
+    Looked(Name, Option<Register>),
+    /// Another node asks for addresses of a network.
+    Recalled(Name, Recall),
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// An action on the node's own register. Answered by [`Event::Register`].
+    Register(membership::Action),
+    /// An action on a network's stock. Answered by [`Event::Stock`].
+    Stock(Name, stock::Action),
+    /// Write the confirmation of a network.
+    Confirm(Name, Confirmation),
+    /// Find blocks with free addresses. Answered by [`Event::Listed`].
+    List(Name),
+    /// Read another node's register. Answered by [`Event::Looked`].
+    Look(Name),
+    /// Ask these nodes for addresses of the network's pool. No answer is awaited.
+    Ask(Name, Vec<Name>, Recall),
+    /// Tell the ADDs of a network that wait: nothing is free now.
+    Dry(Name),
+    /// Pods of a network use addresses that the store grants to others.
+    Fenced(Name, Runs),
+    /// Another machine has this node's name: this is its register.
+    Refused(Box<Register>),
+    /// Send [`Event::Time`] at this time since boot.
+    Wake(Duration),
+}
+
+/// The agent.
+#[derive(Debug)]
+pub struct Agent {
+    policy: Policy,
+    membership: Membership,
+    networks: BTreeMap<Name, Network>,
+    suspicion: Suspicion,
+    ask_at: Duration,
+    /// A state of a generator of random numbers, which choose blocks. Their quality decides nothing else.
+    random: u64,
+}
+
+impl Agent {
+    /// An agent that starts. It has seen nothing of the store yet. `seed` differs from node to node.
+    pub fn new(
+        policy: Policy,
+        membership: Membership,
+        networks: BTreeMap<Name, Network>,
+        seed: u64,
+    ) -> Agent {
+        let (suspicion, ask_at) = (Suspicion::default(), Duration::ZERO);
+        Agent { policy, membership, networks, suspicion, ask_at, random: seed }
+    }
+
+    /// One network.
+    pub fn network(&self, name: &Name) -> Option<&Network> {
+        self.networks.get(name)
+    }
+
+    /// Takes an event and says what to do now.
+    pub fn step(&mut self, now: &Moment, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let uptime = now.uptime;
+        match event {
+            Event::Time => {}
+            Event::Register(outcome) => {
+                let step = self.membership.outcome(outcome);
+                self.membership_step(step, uptime, &mut actions);
+            }
+            Event::Stock(name, outcome) => {
+                let wants = self.networks.get_mut(&name).map(|network| network.outcome(outcome, uptime));
+                extend(&mut actions, &name, wants.unwrap_or_default());
+            }
+            Event::Usage(name, report) => self.on(&name, |network| network.reported(report, uptime)),
+            Event::Listed(name, blocks) => self.on(&name, |network| network.listed(blocks)),
+            Event::Recalled(name, recall) => self.on(&name, |network| network.recalled(recall, uptime)),
+            Event::Looked(node, register) => self.looked(&node, register.as_ref(), uptime),
+        }
+        self.go_on(now, &mut actions);
+        actions
+    }
+
+    fn on(&mut self, name: &Name, change: impl FnOnce(&mut Network)) {
+        if let Some(network) = self.networks.get_mut(name) {
+            change(network);
+        }
+    }
+
+    fn membership_step(&mut self, step: membership::Step, now: Duration, actions: &mut Vec<Action>) {
+        use membership::Step;
+        self.ask_at = now + self.policy.confirm_every;
+        match step {
+            Step::Do(action) => actions.push(Action::Register(action)),
+            Step::Confirmed(confirmed) => {
+                for (name, network) in &self.networks {
+                    match network.stock().confirmation(&confirmed, self.policy.give_for) {
+                        Some(confirmation) => actions.push(Action::Confirm(name.clone(), confirmation)),
+                        // It is asked again as soon as the network has settled.
+                        None => self.ask_at = now + SOON,
+                    }
+                }
+            }
+            Step::Lives(epoch) => {
+                self.networks.values_mut().for_each(|network| network.lives_under(epoch));
+                self.ask_at = now;
+            }
+            Step::Refused(register) => actions.push(Action::Refused(register)),
+            Step::Failed => self.ask_at = now + SOON,
+        }
+    }
+
+    /// What another node's register says of what this node's networks saw of it.
+    fn looked(&mut self, node: &Name, register: Option<&Register>, now: Duration) {
+        let wait = membership::wait(self.policy.give_for, self.policy.margin);
+        let Some(register) = register else { return };
+        for network in self.networks.values_mut() {
+            let Some(epoch) = network.epoch_seen(node) else { continue };
+            if let Some(lost) = self.suspicion.judge(node, register, epoch, now, wait) {
+                network.found_lost(lost);
+            }
+        }
+    }
+
+    /// Begins whatever can begin.
+    fn go_on(&mut self, now: &Moment, actions: &mut Vec<Action>) {
+        if self.membership.idle() && now.uptime >= self.ask_at {
+            if let Some(step) = self.membership.ask(now.clone()) {
+                self.membership_step(step, now.uptime, actions);
+            }
+        }
+        actions.push(Action::Wake(self.ask_at));
+        if self.membership.epoch() == 0 {
+            return;
+        }
+        for (name, network) in &mut self.networks {
+            self.random = next_random(self.random);
+            extend(actions, name, network.next(now.uptime, self.random));
+        }
+    }
+}
+
+/// The pause before the store is asked again when it did not answer, or when a network was not settled.
+const SOON: Duration = Duration::from_millis(500);
+
+fn extend(actions: &mut Vec<Action>, name: &Name, wants: Vec<Want>) {
+    actions.extend(wants.into_iter().map(|want| match want {
+        Want::Stock(action) => Action::Stock(name.clone(), action),
+        Want::List => Action::List(name.clone()),
+        Want::Look(node) => Action::Look(node),
+        Want::Ask(nodes, recall) => Action::Ask(name.clone(), nodes, recall),
+        Want::Dry => Action::Dry(name.clone()),
+        Want::Fenced(addrs) => Action::Fenced(name.clone(), addrs),
+        Want::Wake(at) => Action::Wake(at),
+    }));
+}
+
+/// `splitmix64` by Sebastiano Vigna, which is in the public domain.
+fn next_random(state: u64) -> u64 {
+    let mixed = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}

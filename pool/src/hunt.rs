@@ -1,0 +1,235 @@
+//! Which block to try next when a network needs addresses.
+//!
+//! All who go for the first free block collide there. So a network tries, in this order: blocks in which it
+//! saw free addresses, three at random, the store's list of blocks with free addresses, blocks with suspects.
+//! When these are used up it knows who holds many, and asks them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::block::{Block, BlockKey, SIZE};
+use crate::entry::Entry;
+use crate::name::Name;
+use crate::runs::{Runs, address, bits};
+
+/// How many blocks are tried at random.
+const AT_RANDOM: u8 = 3;
+
+/// How many blocks are remembered.
+const MEMORY: usize = 256;
+
+/// What to try next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A block. `suspects`: no free address was found elsewhere.
+    Try {
+        /// The block.
+        block: BlockKey,
+        /// Whether suspects may be claimed.
+        suspects: bool,
+    },
+    /// Ask the store for blocks with free addresses.
+    List,
+    /// Nothing is left to try.
+    Nothing,
+}
+
+/// What was seen of a block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    free: u8,
+    suspects: u8,
+    /// Holders of leased addresses, with their number and latest epoch.
+    holders: BTreeMap<Name, (u8, u32)>,
+}
+
+/// The memory of blocks, and how far the hunt under way has come.
+#[derive(Clone, Debug)]
+pub struct Hunt {
+    /// The pool's addresses that may be given.
+    range: Runs,
+    seen: BTreeMap<BlockKey, Seen>,
+    tried: BTreeSet<BlockKey>,
+    tried_suspects: BTreeSet<BlockKey>,
+    at_random: u8,
+    listed: bool,
+}
+
+impl Hunt {
+    /// A hunt in the pool's addresses: its ranges without what is excluded.
+    pub fn new(range: Runs) -> Hunt {
+        let (seen, tried) = (BTreeMap::new(), BTreeSet::new());
+        Hunt { range, seen, tried_suspects: tried.clone(), tried, at_random: 0, listed: false }
+    }
+
+    /// Begins anew: nothing is tried yet. What was seen is kept.
+    pub fn begin(&mut self) {
+        self.tried.clear();
+        self.tried_suspects.clear();
+        (self.at_random, self.listed) = (0, false);
+    }
+
+    /// The addresses of a block that the pool has.
+    pub fn addresses(&self, block: BlockKey) -> Runs {
+        block.addresses().filter(|addr| self.range.contains(*addr)).collect()
+    }
+
+    /// Takes note of a block's value, whoever read it.
+    pub fn saw(&mut self, key: BlockKey, block: &Block, me: &Name) {
+        let mut seen = Seen::default();
+        for (offset, _) in key.addresses().enumerate().filter(|(_, addr)| self.range.contains(*addr)) {
+            match block.entry(offset as u8) {
+                None => seen.free += 1,
+                Some(Entry::Suspect { .. }) => seen.suspects += 1,
+                Some(Entry::Granted(by) | Entry::Home(by) | Entry::Unproven { by, .. }) if by.node != *me => {
+                    let (count, epoch) = seen.holders.entry(by.node.clone()).or_default();
+                    (*count, *epoch) = (*count + 1, by.epoch.max(*epoch));
+                }
+                Some(_) => {}
+            }
+        }
+        if self.seen.len() >= MEMORY && !self.seen.contains_key(&key) {
+            self.seen.pop_first();
+        }
+        self.seen.insert(key, seen);
+    }
+
+    /// Takes note of the store's list of blocks with free addresses. It may be old.
+    pub fn listed(&mut self, blocks: impl IntoIterator<Item = BlockKey>) {
+        let of_this_pool: Vec<_> = blocks.into_iter().take(MEMORY).filter(|block| self.has(*block)).collect();
+        for block in of_this_pool {
+            let seen = self.seen.entry(block).or_default();
+            seen.free = seen.free.max(1);
+            self.tried.remove(&block);
+        }
+    }
+
+    /// What to try next. `random` is a random number.
+    pub fn next(&mut self, random: u64) -> Next {
+        let untried = |seen: &BTreeMap<BlockKey, Seen>, tried: &BTreeSet<BlockKey>, kind: fn(&Seen) -> u8| {
+            let mut found: Vec<BlockKey> = seen
+                .iter()
+                .filter(|(block, seen)| kind(seen) > 0 && !tried.contains(block))
+                .map(|(block, _)| *block)
+                .collect();
+            let count = found.len();
+            (count > 0).then(|| found.swap_remove((random % count as u64) as usize))
+        };
+        if let Some(block) = untried(&self.seen, &self.tried, |seen| seen.free) {
+            self.tried.insert(block);
+            return Next::Try { block, suspects: false };
+        }
+        while self.at_random < AT_RANDOM {
+            let mixed = random.rotate_left(u32::from(self.at_random) * 21 + 1);
+            self.at_random += 1;
+            if let Some(block) = self.block_at(mixed).filter(|block| self.tried.insert(*block)) {
+                return Next::Try { block, suspects: false };
+            }
+        }
+        if !self.listed {
+            self.listed = true;
+            return Next::List;
+        }
+        if let Some(block) = untried(&self.seen, &self.tried_suspects, |seen| seen.suspects) {
+            self.tried_suspects.insert(block);
+            return Next::Try { block, suspects: true };
+        }
+        Next::Nothing
+    }
+
+    /// Other nodes that hold addresses where this network looked, with their number and the latest epoch
+    /// seen, the ones with most first.
+    pub fn holders(&self) -> Vec<(Name, u32, u32)> {
+        let mut holders: BTreeMap<&Name, (u32, u32)> = BTreeMap::new();
+        for (node, (count, epoch)) in self.seen.values().flat_map(|seen| &seen.holders) {
+            let (sum, latest) = holders.entry(node).or_default();
+            (*sum, *latest) = (*sum + u32::from(*count), (*latest).max(*epoch));
+        }
+        let mut holders: Vec<_> =
+            holders.into_iter().map(|(node, (sum, at))| (node.clone(), sum, at)).collect();
+        holders.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        holders
+    }
+
+    /// A block in which a node was seen to hold addresses.
+    pub fn block_of(&self, node: &Name) -> Option<BlockKey> {
+        self.seen.iter().find(|(_, seen)| seen.holders.contains_key(node)).map(|(block, _)| *block)
+    }
+
+    fn has(&self, block: BlockKey) -> bool {
+        block.addresses().any(|addr| self.range.contains(addr))
+    }
+
+    /// The block of the pool with this number, counted around.
+    fn block_at(&self, number: u64) -> Option<BlockKey> {
+        let index = |addr: IpAddr| bits(addr) / u128::from(SIZE);
+        let count = |(first, last): (IpAddr, IpAddr)| index(last) - index(first) + 1;
+        let all = self.range.iter_runs().map(count).fold(0_u128, u128::saturating_add);
+        let mut at = (all > 0).then(|| u128::from(number) % all)?;
+        for run in self.range.iter_runs() {
+            if at < count(run) {
+                return Some(BlockKey::of(address((index(run.0) + at) * u128::from(SIZE), run.0)));
+            }
+            at -= count(run);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(texts: &[&str]) -> Runs {
+        let mut runs = Runs::EMPTY;
+        texts.iter().for_each(|text| runs.insert_text(text).unwrap());
+        runs
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn value(entries: &[(u8, &str)]) -> Block {
+        let mut block = Block::default();
+        entries.iter().for_each(|(offset, text)| block.set(*offset, Some(Entry::parse(text).unwrap())));
+        block
+    }
+
+    #[test]
+    fn free_blocks_come_first_then_chance_then_the_list_then_suspects() {
+        let mut hunt = Hunt::new(range(&["10.0.0.0-10.0.0.255"]));
+        let key = |last: u8| BlockKey::of([10, 0, 0, last].into());
+        let full: Vec<(u8, &str)> = (0..64).map(|offset| (offset, "g b/n#1")).collect();
+        hunt.saw(key(0), &value(&full), &name("a"));
+        hunt.saw(key(64), &value(&full[1..]), &name("a"));
+        let mut suspect = full.clone();
+        suspect[9] = (9, "s c/n#1");
+        hunt.saw(key(128), &value(&suspect), &name("a"));
+        hunt.begin();
+        assert_eq!(hunt.next(5), Next::Try { block: key(64), suspects: false });
+        let mut rest = Vec::new();
+        while rest.last() != Some(&Next::Nothing) {
+            rest.push(hunt.next(7));
+        }
+        let list = rest.iter().position(|next| *next == Next::List).unwrap();
+        assert!(
+            list <= 3 && rest[list + 1..] == [Next::Try { block: key(128), suspects: true }, Next::Nothing]
+        );
+        hunt.listed([key(192), BlockKey::of([10, 1, 0, 0].into())]);
+        assert_eq!(hunt.next(1), Next::Try { block: key(192), suspects: false });
+        assert_eq!(hunt.next(1), Next::Nothing, "what is no block of the pool is not tried");
+        assert_eq!(hunt.holders(), [(name("b"), 63 + 63 + 64, 1)]);
+        assert_eq!(hunt.block_of(&name("b")), Some(key(0)));
+    }
+
+    #[test]
+    fn chance_finds_every_block_and_no_other() {
+        let hunt = Hunt::new(range(&["10.0.0.10-10.0.0.70", "10.0.9.0", "2001:db8::-2001:db8::3f"]));
+        let found: BTreeSet<String> =
+            (0..100).map(|number| hunt.block_at(number).unwrap().to_string()).collect();
+        let all = ["10.0.0.0/26", "10.0.0.64/26", "10.0.9.0/26", "2001:db8::/122"];
+        assert!(found.iter().eq(&all), "{found:?}");
+        assert_eq!(Hunt::new(Runs::EMPTY).block_at(1), None);
+    }
+}

@@ -1,0 +1,316 @@
+//! One network's share of the agent: it decides what its stock does next.
+
+use std::time::Duration;
+
+use crate::block::BlockKey;
+use crate::hunt::{Hunt, Next};
+use crate::name::Name;
+use crate::plan::{Aim, Claim, Lost};
+use crate::runs::Runs;
+use crate::stock::{self, Ended, Stock};
+use crate::water::{Marks, Usage};
+
+/// How many addresses one write claims or gives back.
+const BATCH: u32 = 64;
+/// How long a network counts as scarce after somebody found the pool without a free address.
+const SCARCE_FOR: Duration = Duration::from_secs(300);
+/// The pause after a hunt that found nothing, or a store that did not answer.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Nobody asked for anything.
+const NOTHING: Recall = Recall { count: 0, floor: 0 };
+/// How many holders are asked first. Twice as many are asked the next time.
+const ASKED_FIRST: usize = 8;
+
+/// What one network is configured to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The addresses that the pool has for this network: its ranges without what is excluded.
+    pub range: Runs,
+    /// How many addresses are kept in stock.
+    pub marks: Marks,
+    /// Whether idle home addresses are given to others who ask.
+    pub lends_home: bool,
+}
+
+/// What the plugin's store says of the network.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The counts.
+    pub usage: Usage,
+    /// Idle addresses that have rested long enough to go to another node, the one freed the longest ago first.
+    pub rested: Vec<std::net::IpAddr>,
+    /// Unproven addresses that a pod got after a silent probe.
+    pub proven: Runs,
+}
+
+/// What a network asks for, besides its stock's actions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Do this for the stock.
+    Stock(stock::Action),
+    /// A list of blocks with free addresses. A hint.
+    List,
+    /// The register of this node, because it holds addresses and this network is dry.
+    Look(Name),
+    /// Ask these nodes to give back addresses.
+    Ask(Vec<Name>, Recall),
+    /// Tell ADDs that wait: nothing is free now.
+    Dry,
+    /// Addresses that pods use and that the store grants to somebody else.
+    Fenced(Runs),
+    /// Call again at this time since boot.
+    Wake(Duration),
+}
+
+/// What one node asks of others when the pool has no free address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recall {
+    /// How many addresses it needs.
+    pub count: u32,
+    /// How many idle ones each of them keeps.
+    pub floor: u32,
+}
+
+/// One network.
+#[derive(Debug)]
+pub struct Network {
+    stock: Stock,
+    settings: Settings,
+    hunt: Hunt,
+    report: Report,
+    hunting: bool,
+    /// Whether the store was asked for a list that has not come yet.
+    listing: bool,
+    /// The block of the round under way.
+    at: Option<BlockKey>,
+    scarce_until: Duration,
+    paused_until: Duration,
+    pause: Duration,
+    asked: usize,
+    floor: u32,
+    /// What another node asked for.
+    owed: Recall,
+    lost: Vec<(BlockKey, Lost)>,
+}
+
+impl Network {
+    /// A network with the stock that was found.
+    pub fn new(stock: Stock, settings: Settings) -> Network {
+        Network {
+            hunt: Hunt::new(settings.range.clone()),
+            stock,
+            report: Report::default(),
+            hunting: false,
+            listing: false,
+            at: None,
+            scarce_until: Duration::ZERO,
+            paused_until: Duration::ZERO,
+            pause: PAUSE,
+            asked: ASKED_FIRST,
+            owed: NOTHING,
+            floor: settings.marks.high,
+            lost: Vec::new(),
+            settings,
+        }
+    }
+
+    /// The stock.
+    pub fn stock(&self) -> &Stock {
+        &self.stock
+    }
+
+    /// Takes note of the node's epoch.
+    pub fn lives_under(&mut self, epoch: u32) {
+        self.stock.lives_under(epoch);
+    }
+
+    /// Takes note of what the plugin's store says. ADDs that wait end a pause.
+    pub fn reported(&mut self, report: Report, now: Duration) {
+        if report.usage.waiting > self.report.usage.waiting {
+            self.paused_until = now;
+            self.pause = PAUSE;
+        }
+        self.report = report;
+    }
+
+    /// Another node found the pool without a free address.
+    pub fn recalled(&mut self, recall: Recall, now: Duration) {
+        self.scarce_until = now + SCARCE_FOR;
+        if recall.count > self.owed.count {
+            self.owed = recall;
+        }
+    }
+
+    /// The store's list of blocks with free addresses. Empty if there is none, or no answer.
+    pub fn listed(&mut self, blocks: impl IntoIterator<Item = BlockKey>) {
+        self.listing = false;
+        self.hunt.listed(blocks);
+    }
+
+    /// A node was found lost, and what it holds may be made suspect.
+    pub fn found_lost(&mut self, lost: Lost) {
+        if let Some(block) = self.hunt.block_of(&lost.node) {
+            self.lost.push((block, lost));
+        }
+    }
+
+    /// The latest epoch under which a node was seen to hold addresses.
+    pub fn epoch_seen(&self, node: &Name) -> Option<u32> {
+        self.hunt.holders().into_iter().find(|(holder, ..)| holder == node).map(|(.., epoch)| epoch)
+    }
+
+    /// Goes on after the outcome of the stock's action.
+    pub fn outcome(&mut self, outcome: stock::Outcome, now: Duration) -> Vec<Want> {
+        match self.stock.outcome(outcome) {
+            stock::Step::Do(action) => vec![Want::Stock(action)],
+            stock::Step::End(ended) => self.ended(ended, now),
+        }
+    }
+
+    fn ended(&mut self, ended: Ended, now: Duration) -> Vec<Want> {
+        if let Some((block, value)) = self.at.take().zip(ended.block.as_ref()) {
+            self.hunt.saw(block, value, &self.stock.grants().node);
+        }
+        let gained = u32::try_from(ended.gained.len()).unwrap_or(u32::MAX);
+        self.report.usage.idle = self.report.usage.idle.saturating_add(gained);
+        self.report.usage.waiting = self.report.usage.waiting.saturating_sub(gained);
+        if gained > 0 {
+            (self.pause, self.asked, self.floor) = (PAUSE, ASKED_FIRST, self.settings.marks.high);
+        }
+        if !ended.whole {
+            self.rest(now);
+        }
+        (!ended.fenced.is_empty()).then_some(Want::Fenced(ended.fenced)).into_iter().collect()
+    }
+
+    fn rest(&mut self, now: Duration) {
+        self.paused_until = now + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+
+    /// What to do next. Nothing if something is under way, or if there is nothing to do. `random` is a random
+    /// number.
+    pub fn next(&mut self, now: Duration, random: u64) -> Vec<Want> {
+        if !self.stock.idle() {
+            return Vec::new();
+        }
+        if let Some(step) = self.stock.adopt_epoch() {
+            return wants(Some(step));
+        }
+        if now < self.paused_until {
+            return vec![Want::Wake(self.paused_until)];
+        }
+        match self.due() {
+            Some((block, aim)) => self.begin(block, aim),
+            None => self.refill(now, random),
+        }
+    }
+
+    fn begin(&mut self, block: BlockKey, aim: Aim) -> Vec<Want> {
+        self.at = Some(block);
+        wants(self.stock.begin(block, aim))
+    }
+
+    /// What comes before a claim.
+    fn due(&mut self) -> Option<(BlockKey, Aim)> {
+        if let Some(block) = self.stock.unsettled() {
+            return Some((block, Aim::default()));
+        }
+        let proven = self.report.proven.iter().next();
+        if let Some(first) = proven {
+            let block = BlockKey::of(first);
+            let proven: Runs =
+                self.report.proven.iter().filter(|addr| block.offset(*addr).is_some()).collect();
+            proven.iter().for_each(|addr| self.report.proven.remove(addr));
+            return Some((block, Aim { proven, ..Aim::default() }));
+        }
+        if let Some((block, release)) = self.to_release() {
+            return Some((block, Aim { release, ..Aim::default() }));
+        }
+        let (block, lost) = self.lost.pop()?;
+        Some((block, Aim { lost: Some(lost), ..Aim::default() }))
+    }
+
+    /// The addresses of one block to give back: the surplus, and what another node asked for.
+    fn to_release(&mut self) -> Option<(BlockKey, Runs)> {
+        let marks = self.settings.marks;
+        let surplus = marks.surplus(self.report.usage);
+        let Recall { count, floor } = self.owed;
+        let owed = count.min(self.report.usage.idle.saturating_sub(floor));
+        let count = surplus.max(owed).min(BATCH);
+        let grants = self.stock.grants();
+        let may_go = |addr: &std::net::IpAddr| {
+            grants.leased.contains(*addr) || (self.settings.lends_home && grants.home.contains(*addr))
+        };
+        self.report.rested.retain(may_go);
+        let block = BlockKey::of(*self.report.rested.first().filter(|_| count > 0)?);
+        let mut release = Runs::EMPTY;
+        for addr in
+            self.report.rested.iter().filter(|addr| block.offset(**addr).is_some()).take(count as usize)
+        {
+            release.insert(*addr);
+        }
+        self.report.rested.retain(|addr| !release.contains(*addr));
+        let gone = u32::try_from(release.len()).unwrap_or(u32::MAX);
+        self.owed.count = self.owed.count.saturating_sub(gone);
+        self.report.usage.idle = self.report.usage.idle.saturating_sub(gone);
+        Some((block, release))
+    }
+
+    fn refill(&mut self, now: Duration, random: u64) -> Vec<Want> {
+        let marks = self.settings.marks.of_now(now < self.scarce_until);
+        let wanted = marks.wanted(self.report.usage).min(BATCH);
+        if self.listing {
+            return Vec::new();
+        }
+        if wanted == 0 {
+            self.hunting = false;
+            return Vec::new();
+        }
+        if !self.hunting {
+            self.hunt.begin();
+            self.hunting = true;
+        }
+        match self.hunt.next(random) {
+            Next::Try { block, suspects } => {
+                let claim = Claim::Any(wanted as u8, self.hunt.addresses(block));
+                self.begin(block, Aim { claim, suspects, ..Aim::default() })
+            }
+            Next::List => {
+                self.listing = true;
+                vec![Want::List]
+            }
+            Next::Nothing => self.dry(wanted, now),
+        }
+    }
+
+    /// Nothing is free: those who hold addresses are asked for idle ones, and looked at in case they are lost.
+    fn dry(&mut self, wanted: u32, now: Duration) -> Vec<Want> {
+        self.hunting = false;
+        self.scarce_until = now + SCARCE_FOR;
+        self.rest(now);
+        let mut holders = self.hunt.holders();
+        holders.truncate(self.asked);
+        self.asked = self.asked.saturating_mul(2);
+        let floor = self.floor;
+        self.floor /= 2;
+        let nodes: Vec<Name> = holders.into_iter().map(|(node, ..)| node).collect();
+        let mut wants: Vec<Want> = nodes.iter().cloned().map(Want::Look).collect();
+        let wanted = wanted.min(self.report.usage.waiting.max(1));
+        wants.extend([
+            Want::Ask(nodes, Recall { count: wanted, floor }),
+            Want::Dry,
+            Want::Wake(self.paused_until),
+        ]);
+        wants
+    }
+}
+
+fn wants(step: Option<stock::Step>) -> Vec<Want> {
+    match step {
+        Some(stock::Step::Do(action)) => vec![Want::Stock(action)],
+        Some(stock::Step::End(_)) | None => Vec::new(),
+    }
+}
