@@ -239,6 +239,8 @@ impl Stock {
             }
             let unsettled = self.unsettled.contains(&key);
             if round.in_use.is_none() && (unsettled || !round.aim.release.is_empty()) {
+                // What was read before is old by the time that somebody has looked.
+                round.value = None;
                 round.stage = Stage::Inspect;
                 return self.wait(round, Action::Inspect(key));
             }

@@ -1,6 +1,9 @@
 //! The world of the search: the store, two nodes, and the events that can happen next.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
+use std::ops::Deref;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::block::{Block, BlockKey};
@@ -51,13 +54,38 @@ fn version(fresh: bool) -> Version {
 pub(super) type Event = (&'static str, Option<usize>);
 
 /// Everything there is.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug)]
 pub(super) struct World {
     block: Block,
-    nodes: [Node; 2],
+    nodes: [Rc<Kept>; 2],
     /// Writes to the block that may still arrive. Any write makes all others fail, so no version is needed.
     on_the_way: Vec<Letter>,
     rules: Rules,
+    /// On which nodes the machine reboots and others say that it is lost.
+    unlucky: [bool; 2],
+}
+
+/// A node that states share until one changes it, with a number that stands for it.
+#[derive(Clone, Debug)]
+struct Kept {
+    node: Node,
+    print: u64,
+}
+
+impl Deref for Kept {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+/// A number that stands for a value. Of ten million values two have the same with a probability below 1 in
+/// 300,000.
+fn print_of(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A write on its way.
@@ -137,7 +165,8 @@ impl Agent {
 }
 
 impl World {
-    pub(super) fn new(rules: Rules) -> World {
+    /// The first node holds the address and gives it to pods. The store has confirmed the grants of both.
+    pub(super) fn new(rules: Rules, unlucky: [bool; 2]) -> World {
         let node = |node: usize| {
             let grants = Grants {
                 pool: Name::new("p").unwrap(),
@@ -147,7 +176,7 @@ impl World {
                 epoch: 1,
                 generation: 0,
                 home: Runs::EMPTY,
-                leased: Runs::EMPTY,
+                leased: if node == 0 { just_it() } else { Runs::EMPTY },
                 unproven: Runs::EMPTY,
                 blocks: [block()].into(),
             };
@@ -159,17 +188,31 @@ impl World {
                 seq: 1,
                 state: State::Live,
             };
+            let Moment { boot, uptime: sent_at, clock: sent_at_clock } = now();
+            let give_for = Some(GIVE_FOR);
             Node {
                 register: Some(register),
                 agent: Agent::start(rules, node, &identity, &grants),
                 disk: grants,
                 identity,
-                confirmation: None,
-                queued: false,
+                confirmation: Some(Confirmation { epoch: 1, boot, sent_at, sent_at_clock, give_for }),
+                queued: node == 0,
                 pod: Pod::No,
             }
         };
-        World { block: Block::default(), nodes: [node(0), node(1)], on_the_way: Vec::new(), rules }
+        let mut value = Block::default();
+        value.set(7, Some(Entry::parse("g a/n#1").unwrap()));
+        let nodes = [0, 1].map(|at| Rc::new(Kept { node: node(at), print: 0 }));
+        World { block: value, nodes, on_the_way: Vec::new(), rules, unlucky }
+    }
+
+    /// A number that stands for the state.
+    pub(super) fn print(&self) -> u64 {
+        print_of(&(self.nodes[0].print, self.nodes[1].print, &self.block, &self.on_the_way))
+    }
+
+    fn node(&mut self, at: usize) -> &mut Node {
+        &mut Rc::make_mut(&mut self.nodes[at]).node
     }
 
     pub(super) fn is_double(&self) -> bool {
@@ -200,7 +243,8 @@ impl World {
     /// A time passes, and what is older than anybody asks for grows no older.
     fn tick(&mut self) {
         let older = |time: &mut Duration, most: Duration| *time = (*time - TICK).max(NOW - most);
-        for node in &mut self.nodes {
+        for at in 0..2 {
+            let node = self.node(at);
             if let Some(confirmation) = &mut node.confirmation {
                 older(&mut confirmation.sent_at, GIVE_FOR);
                 older(&mut confirmation.sent_at_clock, GIVE_FOR);
@@ -217,14 +261,17 @@ impl World {
     }
 
     /// Makes alike what behaves alike.
-    fn settle(&mut self) {
-        for node in &mut self.nodes {
+    pub(super) fn settle(&mut self) {
+        for kept in &mut self.nodes {
+            // Others share what was not changed.
+            let Some(Kept { node, print }) = Rc::get_mut(kept) else { continue };
             let epoch = node.disk.epoch;
             if node.confirmation.as_ref().is_some_and(|confirmation| !confirmation.holds(epoch, &now())) {
                 node.confirmation = None;
             }
             node.disk.generation = 0;
             node.agent.stock.forget_counts();
+            *print = print_of(node);
         }
         self.on_the_way.sort();
         self.on_the_way.dedup();
@@ -237,15 +284,15 @@ impl World {
     }
 
     fn write_register(&mut self, node: usize, value: Register) {
-        self.nodes[node].register = Some(value);
-        if let Some(question) = &mut self.nodes[node].agent.asks {
+        self.node(node).register = Some(value);
+        if let Some(question) = &mut self.node(node).agent.asks {
             question.fresh = false;
         }
     }
 
     /// Tells an agent what became of its action on the stock.
     fn tell(&mut self, node: usize, outcome: stock::Outcome) {
-        let agent = &mut self.nodes[node].agent;
+        let agent = &mut self.node(node).agent;
         let step = agent.stock.outcome(outcome);
         self.begin(node, step);
     }
@@ -258,7 +305,7 @@ impl World {
         let unlocked = !matches!(self.nodes[node].pod, Pod::Chosen(_));
         match step {
             Step::Do(Action::Store(grants)) => {
-                self.nodes[node].disk = grants;
+                self.node(node).disk = grants;
                 self.tell(node, Outcome::Stored);
             }
             Step::Do(Action::Read(_)) => {
@@ -268,16 +315,16 @@ impl World {
             Step::Do(Action::Offer(_)) if unlocked => self.offer(node),
             Step::Do(Action::Swap(_, _, value)) => {
                 self.on_the_way.push(Letter { from: node, value, awaited: true });
-                self.nodes[node].agent.does = Some(Doing::Swap);
+                self.node(node).agent.does = Some(Doing::Swap);
             }
-            Step::Do(Action::Inspect(_)) => self.nodes[node].agent.does = Some(Doing::Inspect),
-            Step::Do(Action::Offer(_)) => self.nodes[node].agent.does = Some(Doing::Offer),
-            Step::End(_) => self.nodes[node].agent.does = None,
+            Step::Do(Action::Inspect(_)) => self.node(node).agent.does = Some(Doing::Inspect),
+            Step::Do(Action::Offer(_)) => self.node(node).agent.does = Some(Doing::Offer),
+            Step::End(_) => self.node(node).agent.does = None,
         }
     }
 
     fn offer(&mut self, at: usize) {
-        let Node { queued, pod, disk, .. } = &mut self.nodes[at];
+        let Node { queued, pod, disk, .. } = self.node(at);
         *queued = *pod == Pod::No && disk.contains(addr());
         self.tell(at, stock::Outcome::Offered);
     }
@@ -285,7 +332,7 @@ impl World {
     /// Tells an agent what became of its question about its register, and does what it asks for.
     fn answer(&mut self, node: usize, outcome: membership::Outcome, answered: bool) {
         use membership::{Action, Outcome, Step};
-        match self.nodes[node].agent.membership.outcome(outcome) {
+        match self.node(node).agent.membership.outcome(outcome) {
             Step::Do(Action::Swap(at, value)) if at == version(true) => {
                 self.write_register(node, value);
                 let swap = if answered { Swap::Done(version(true)) } else { Swap::Unknown };
@@ -296,16 +343,16 @@ impl World {
                 self.answer(node, Outcome::Swapped(Swap::Lost(version(true), found)), answered);
             }
             Step::Do(Action::Save(identity)) => {
-                self.nodes[node].identity = identity;
+                self.node(node).identity = identity;
                 self.answer(node, Outcome::Saved, answered);
             }
             Step::Confirmed(confirmed) => {
-                let Node { agent, confirmation, .. } = &mut self.nodes[node];
+                let Node { agent, confirmation, .. } = self.node(node);
                 if let Some(new) = agent.stock.confirmation(&confirmed, Some(GIVE_FOR)) {
                     *confirmation = Some(new);
                 }
             }
-            Step::Lives(epoch) => self.nodes[node].agent.stock.lives_under(epoch),
+            Step::Lives(epoch) => self.node(node).agent.stock.lives_under(epoch),
             Step::Do(Action::Read) | Step::Refused(_) | Step::Failed => {}
         }
     }
@@ -338,18 +385,20 @@ impl Events<'_> {
         let silent = self.from.nodes[1 - at].pod != Pod::Runs;
         let given = verdict == Verdict::Give || (verdict == Verdict::GiveIfSilent && silent);
         self.on(at, "an ADD chooses", node.queued && node.pod == Pod::No && given, |world| {
-            world.nodes[at].pod = Pod::Chosen(NOW);
+            world.node(at).pod = Pod::Chosen(NOW);
         });
         if let Pod::Chosen(since) = node.pod {
             let in_time = NOW - since < MARGIN || !rules.hold(Rule::Margin);
             self.on(at, "the ADD ends", true, |world| {
-                world.nodes[at].pod = if in_time { Pod::Runs } else { Pod::No };
-                world.nodes[at].queued &= !in_time;
+                let node = world.node(at);
+                node.pod = if in_time { Pod::Runs } else { Pod::No };
+                node.queued &= !in_time;
             });
         }
         self.on(at, "DEL", node.pod == Pod::Runs, |world| {
-            world.nodes[at].pod = Pod::No;
-            world.nodes[at].queued = world.nodes[at].disk.contains(addr());
+            let node = world.node(at);
+            node.pod = Pod::No;
+            node.queued = node.disk.contains(addr());
         });
     }
 
@@ -359,7 +408,7 @@ impl Events<'_> {
             let fresh = node.confirmation.as_ref().is_some_and(|confirmation| confirmation.sent_at == NOW);
             let lives = node.register.as_ref().is_some_and(|register| register.lives(node.identity.epoch));
             self.on(at, "the agent asks whether its node lives", !(fresh && lives), |world| {
-                let node = &mut world.nodes[at];
+                let node = world.node(at);
                 node.agent.membership.ask(now());
                 node.agent.asks = Some(Question { register: node.register.clone(), fresh: true });
             });
@@ -371,7 +420,7 @@ impl Events<'_> {
             let what =
                 if answered { "the agent is answered" } else { "the agent writes its register unanswered" };
             self.on(at, what, answered || !lives, |world| {
-                world.nodes[at].agent.asks = None;
+                world.node(at).agent.asks = None;
                 world.answer(at, membership::Outcome::Read(version(fresh), register), answered);
             });
         }
@@ -384,7 +433,7 @@ impl Events<'_> {
             None => {}
             Some(Doing::Inspect) => self.on(at, "the leases are looked at", unlocked, |world| {
                 let granted = world.nodes[at].disk.contains(addr());
-                world.nodes[at].queued &= granted;
+                world.node(at).queued &= granted;
                 let used = world.nodes[at].pod == Pod::Runs && !granted;
                 let used = if used { just_it() } else { Runs::EMPTY };
                 world.tell(at, stock::Outcome::Inspected(used));
@@ -427,7 +476,7 @@ impl Events<'_> {
         let node = &self.from.nodes[at];
         let begin = |aim: Aim| {
             move |world: &mut World| {
-                let step = world.nodes[at].agent.stock.begin(block(), aim);
+                let step = world.node(at).agent.stock.begin(block(), aim);
                 step.into_iter().for_each(|step| world.begin(at, step));
             }
         };
@@ -438,7 +487,7 @@ impl Events<'_> {
         let settled = stock.unsettled().is_none();
         self.on(at, "the agent settles the block", !settled, begin(Aim::default()));
         self.on(at, "the agent adopts its epoch", !stock.verified() && settled, |world| {
-            let step = world.nodes[at].agent.stock.adopt_epoch();
+            let step = world.node(at).agent.stock.adopt_epoch();
             step.into_iter().for_each(|step| world.begin(at, step));
         });
         let granted = stock.grants().contains(addr());
@@ -460,7 +509,7 @@ impl Events<'_> {
             let mut suspicion = node.agent.suspicion.clone();
             let lost = suspicion.judge(&holder.node, register, holder.epoch, NOW, wait);
             self.on(at, "the agent finds the other lost", settled, |world| {
-                world.nodes[at].agent.suspicion = suspicion;
+                world.node(at).agent.suspicion = suspicion;
                 if lost.is_some() {
                     begin(Aim { lost, ..Aim::default() })(world);
                 }
@@ -472,8 +521,11 @@ impl Events<'_> {
     fn of_misfortune(&mut self, at: usize) {
         let node = &self.from.nodes[at];
         self.on(at, "the agent is killed", !node.agent.is_idle(), |world| world.restart(at));
+        if !self.from.unlucky[at] {
+            return;
+        }
         self.on(at, "a reboot", true, |world| {
-            let node = &mut world.nodes[at];
+            let node = world.node(at);
             node.pod = Pod::No;
             node.queued = node.disk.contains(addr());
             node.confirmation = None;
@@ -498,7 +550,8 @@ impl World {
 
     fn restart(&mut self, at: usize) {
         self.abandon(at);
-        let node = &mut self.nodes[at];
-        node.agent = Agent::start(self.rules, at, &node.identity, &node.disk);
+        let rules = self.rules;
+        let node = self.node(at);
+        node.agent = Agent::start(rules, at, &node.identity, &node.disk);
     }
 }
