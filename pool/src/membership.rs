@@ -60,6 +60,8 @@ pub struct Confirmed {
 pub struct Membership {
     boot: String,
     identity: Identity,
+    /// A write that had no answer.
+    unanswered: Option<Register>,
     stage: Stage,
 }
 
@@ -74,7 +76,7 @@ enum Stage {
 impl Membership {
     /// The membership that an agent finds when it starts.
     pub fn new(boot: String, identity: Identity) -> Membership {
-        Membership { boot, identity, stage: Stage::Idle }
+        Membership { boot, identity, unanswered: None, stage: Stage::Idle }
     }
 
     /// Whether nothing is under way.
@@ -114,10 +116,16 @@ impl Membership {
             }
             (Stage::Save { identity }, Outcome::Saved) => {
                 self.identity = identity;
+                self.unanswered = None;
                 Step::Lives(self.identity.epoch)
             }
-            // A write without an answer: the next question finds the register as it was or a sequence number
-            // that is not on the disk, and either leads to another write.
+            // The next question finds this value, or the register as it was, which leads to another write.
+            // After a kill nobody knows the value, and a sequence number that is not on the disk leads to
+            // another write as well.
+            (Stage::Register { value, .. }, Outcome::Swapped(Swap::Unknown)) => {
+                self.unanswered = Some(value);
+                Step::Failed
+            }
             _ => Step::Failed,
         }
     }
@@ -126,6 +134,10 @@ impl Membership {
         let Some(found) = register else {
             return self.register(sent_at, version, self.identity.epoch + 1, self.identity.seq + 1);
         };
+        // A value that was written cannot be written a second time: its version is gone.
+        if self.unanswered.as_ref() == Some(&found) {
+            return self.save(&found);
+        }
         if found.instance != self.identity.instance {
             // Who was lost or is off has no claim to the name.
             if found.state == State::Live || self.identity.epoch > 0 {

@@ -18,6 +18,10 @@ const SCARCE_FOR: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often the grants are compared with the store.
+const VERIFY_EVERY: Duration = Duration::from_secs(1800);
+/// The same while the store grants to somebody else what a pod uses. It may come back.
+const VERIFY_FENCED_EVERY: Duration = Duration::from_secs(60);
 /// Nobody asked for anything.
 const NOTHING: Recall = Recall { count: 0, floor: 0 };
 /// How many holders are asked first. Twice as many are asked the next time.
@@ -93,6 +97,7 @@ pub struct Network {
     /// What another node asked for.
     owed: Recall,
     lost: Vec<(BlockKey, Lost)>,
+    verify_at: Duration,
 }
 
 impl Network {
@@ -112,6 +117,7 @@ impl Network {
             owed: NOTHING,
             floor: settings.marks.high,
             lost: Vec::new(),
+            verify_at: VERIFY_EVERY,
             settings,
         }
     }
@@ -182,6 +188,9 @@ impl Network {
         if !ended.whole {
             self.rest(now);
         }
+        if !ended.fenced.is_empty() {
+            self.verify_at = self.verify_at.min(now + VERIFY_FENCED_EVERY);
+        }
         (!ended.fenced.is_empty()).then_some(Want::Fenced(ended.fenced)).into_iter().collect()
     }
 
@@ -201,6 +210,10 @@ impl Network {
         }
         if now < self.paused_until {
             return vec![Want::Wake(self.paused_until)];
+        }
+        if now >= self.verify_at {
+            self.verify_at = now + VERIFY_EVERY;
+            self.stock.doubt();
         }
         match self.due() {
             Some((block, aim)) => self.begin(block, aim),

@@ -29,6 +29,22 @@ const LAST_MARK: u32 = 1;
 /// States with a later epoch are not looked at: they repeat what the earlier ones show.
 const LAST_EPOCH: u32 = 3;
 
+/// The events that lead to calm, those that come first in front.
+const CALM: [&str; 10] = [
+    "the ADD ends",
+    "the block is written",
+    "the block is written, without an answer",
+    "the block is not written",
+    "the leases are looked at",
+    "the address is offered",
+    "the agent settles the block",
+    "the agent adopts its epoch",
+    "the agent is answered",
+    "the agent asks whether its node lives",
+];
+/// More events than any state needs to calm down.
+const MOST_TO_CALM: usize = 60;
+
 fn addr() -> IpAddr {
     [10, 0, 0, 7].into()
 }
@@ -203,7 +219,9 @@ impl World {
         let mut value = Block::default();
         value.set(7, Some(Entry::parse("g a/n#1").unwrap()));
         let nodes = [0, 1].map(|at| Rc::new(Kept { node: node(at), print: 0 }));
-        World { block: value, nodes, on_the_way: Vec::new(), rules, unlucky }
+        let mut world = World { block: value, nodes, on_the_way: Vec::new(), rules, unlucky };
+        world.settle();
+        world
     }
 
     /// A number that stands for the state.
@@ -219,8 +237,19 @@ impl World {
         self.nodes.iter().all(|node| node.pod == Pod::Runs)
     }
 
-    /// Every event that can happen, and what comes of it.
+    /// Every event that can happen, and what comes of it, but for late epochs.
     pub(super) fn successors(&self) -> Vec<(Event, World)> {
+        let mut events = self.events();
+        events.retain(|(_, world)| {
+            world.nodes.iter().all(|node| {
+                node.identity.epoch <= LAST_EPOCH
+                    && node.register.as_ref().is_none_or(|register| register.epoch <= LAST_EPOCH)
+            })
+        });
+        events
+    }
+
+    fn events(&self) -> Vec<(Event, World)> {
         let mut events = Events { from: self, found: Vec::new() };
         for node in 0..2 {
             events.of_pods(node);
@@ -231,13 +260,55 @@ impl World {
         }
         events.of_letters();
         events.when(("time passes", None), true, World::tick);
-        events.found.retain(|(_, world)| {
-            world.nodes.iter().all(|node| {
-                node.identity.epoch <= LAST_EPOCH
-                    && node.register.as_ref().is_none_or(|register| register.epoch <= LAST_EPOCH)
-            })
-        });
         events.found
+    }
+
+    /// Leads to a state in which every write has arrived and both agents are content and have compared their
+    /// grants with the store, by events that need no luck. Then these are the same.
+    pub(super) fn calm(&self) -> Result<(), String> {
+        let mut world = self.calmed()?;
+        (0..2).for_each(|at| world.node(at).agent.stock.doubt());
+        world.calmed()?.check_calm()
+    }
+
+    fn calmed(&self) -> Result<World, String> {
+        let mut world = self.clone();
+        for _ in 0..MOST_TO_CALM {
+            let mut next = world.events();
+            let Some((_, found)) = CALM.iter().find_map(|event| {
+                let at = next.iter().position(|((what, _), _)| what == event)?;
+                Some(next.swap_remove(at))
+            }) else {
+                return Ok(world);
+            };
+            world = found;
+        }
+        Err(format!(
+            "there is no end of {:?}",
+            world.events().iter().map(|(event, _)| event).collect::<Vec<_>>()
+        ))
+    }
+
+    fn check_calm(&self) -> Result<(), String> {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let holder = self.block.entry(7).and_then(Entry::holder).filter(|holder| holder.node == name(at));
+            let granted = node.disk.contains(addr());
+            let epoch = node.register.as_ref().map_or(0, |register| register.epoch);
+            if granted != holder.is_some() || holder.is_some_and(|holder| holder.epoch != epoch) {
+                return Err(format!("{} is granted {granted}, and the store says {holder:?}", name(at)));
+            }
+            if !node.agent.stock.verified() || node.confirmation.is_none() {
+                return Err(format!("{} is not confirmed", name(at)));
+            }
+            // A node that was wrongly called lost may find that another has claimed what its pod uses. That
+            // one has not given it to a pod: the probe is not silent.
+            let fenced =
+                matches!(self.block.entry(7), Some(Entry::Unproven { by, .. }) if by.node != name(at));
+            if node.pod == Pod::Runs && !granted && !fenced {
+                return Err(format!("a pod on {} has what is not granted", name(at)));
+            }
+        }
+        Ok(())
     }
 
     /// A time passes, and what is older than anybody asks for grows no older.
@@ -261,7 +332,7 @@ impl World {
     }
 
     /// Makes alike what behaves alike.
-    pub(super) fn settle(&mut self) {
+    fn settle(&mut self) {
         for kept in &mut self.nodes {
             // Others share what was not changed.
             let Some(Kept { node, print }) = Rc::get_mut(kept) else { continue };
