@@ -24,8 +24,6 @@ const TICK: Duration = Duration::from_secs(1);
 const NOW: Duration = Duration::from_secs(1000);
 const GIVE_FOR: Duration = TICK;
 const MARGIN: Duration = TICK;
-/// Nodes are marked as lost up to this epoch.
-const LAST_MARK: u32 = 1;
 /// States with a later epoch are not looked at: they repeat what the earlier ones show.
 const LAST_EPOCH: u32 = 3;
 
@@ -77,8 +75,21 @@ pub(super) struct World {
     /// Writes to the block that may still arrive. Any write makes all others fail, so no version is needed.
     on_the_way: Vec<Letter>,
     rules: Rules,
-    /// On which nodes the machine reboots and others say that it is lost.
-    unlucky: [bool; 2],
+    luck: [Luck; 2],
+}
+
+/// What can happen to a node. Its agent can be killed, and its writes can be late or unanswered, on any.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Luck {
+    /// The machine reboots.
+    pub(super) reboots: bool,
+    /// Others say that it is lost, up to this epoch.
+    pub(super) lost_until: u32,
+}
+
+impl Luck {
+    pub(super) const GOOD: Luck = Luck { reboots: false, lost_until: 0 };
+    pub(super) const BAD: Luck = Luck { reboots: true, lost_until: 1 };
 }
 
 /// A node that states share until one changes it, with a number that stands for it.
@@ -182,7 +193,7 @@ impl Agent {
 
 impl World {
     /// The first node holds the address and gives it to pods. The store has confirmed the grants of both.
-    pub(super) fn new(rules: Rules, unlucky: [bool; 2]) -> World {
+    pub(super) fn new(rules: Rules, luck: [Luck; 2]) -> World {
         let node = |node: usize| {
             let grants = Grants {
                 pool: Name::new("p").unwrap(),
@@ -219,7 +230,7 @@ impl World {
         let mut value = Block::default();
         value.set(7, Some(Entry::parse("g a/n#1").unwrap()));
         let nodes = [0, 1].map(|at| Rc::new(Kept { node: node(at), print: 0 }));
-        let mut world = World { block: value, nodes, on_the_way: Vec::new(), rules, unlucky };
+        let mut world = World { block: value, nodes, on_the_way: Vec::new(), rules, luck };
         world.settle();
         world
     }
@@ -592,10 +603,8 @@ impl Events<'_> {
     fn of_misfortune(&mut self, at: usize) {
         let node = &self.from.nodes[at];
         self.on(at, "the agent is killed", !node.agent.is_idle(), |world| world.restart(at));
-        if !self.from.unlucky[at] {
-            return;
-        }
-        self.on(at, "a reboot", true, |world| {
+        let luck = self.from.luck[at];
+        self.on(at, "a reboot", luck.reboots, |world| {
             let node = world.node(at);
             node.pod = Pod::No;
             node.queued = node.disk.contains(addr());
@@ -603,7 +612,7 @@ impl Events<'_> {
             world.restart(at);
         });
         let live = node.register.clone().filter(|register| register.state == State::Live);
-        if let Some(register) = live.filter(|register| register.epoch <= LAST_MARK) {
+        if let Some(register) = live.filter(|register| register.epoch <= luck.lost_until) {
             self.on(at, "a mark of loss", true, |world| {
                 let state = State::Lost { by: name(1 - at) };
                 world.write_register(at, Register { state, ..register });
