@@ -9,7 +9,7 @@ use syn::visit::Visit;
 use syn::{Attribute, ItemMod, ItemUse, UseTree};
 
 /// The crates to check.
-const CRATES: [&str; 7] = ["conf", "skel", "kernel", "ipam", "cni-plugin", "ctl", "xtask"];
+const CRATES: [&str; 8] = ["conf", "skel", "kernel", "pool", "ipam", "cni-plugin", "ctl", "xtask"];
 
 /// A module's path from the root of its crate; the root's is empty.
 type Module = Vec<String>;

@@ -51,8 +51,8 @@ const RULES: [Rule; 8] = [
     },
     // Parsing can then be fuzzed, and used by programs that are not plugins.
     Rule {
-        message: "conf does no I/O",
-        about: |path| path.starts_with("conf/src/"),
+        message: "conf and pool do no I/O",
+        about: |path| path.starts_with("conf/src/") || path.starts_with("pool/src/"),
         in_tests: false,
         banned: &[
             "std::fs",
