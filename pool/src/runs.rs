@@ -86,11 +86,41 @@ impl Runs {
 
     /// Removes an address.
     pub fn remove(&mut self, addr: IpAddr) {
-        let Ok(at) = self.find(addr) else { return };
-        let (first, last) = self.0[at];
-        let before = (first < addr).then(|| (first, address(bits(addr) - 1, addr)));
-        let behind = (addr < last).then(|| (address(bits(addr) + 1, addr), last));
-        self.0.splice(at..=at, before.into_iter().chain(behind));
+        self.remove_run(addr, addr);
+    }
+
+    /// Removes the addresses of one family from the first to the last, both included.
+    pub fn remove_run(&mut self, first: IpAddr, last: IpAddr) {
+        if first.is_ipv4() != last.is_ipv4() || first > last {
+            return;
+        }
+        let from = self.0.partition_point(|run| run.1 < first);
+        let to = self.0.partition_point(|run| run.0 <= last);
+        let cut = self.0.get(from..to).unwrap_or_default();
+        let before =
+            cut.first().filter(|run| run.0 < first).map(|run| (run.0, address(bits(first) - 1, first)));
+        let behind = cut.last().filter(|run| last < run.1).map(|run| (address(bits(last) + 1, last), run.1));
+        self.0.splice(from..to, before.into_iter().chain(behind));
+    }
+
+    /// The set without the addresses of another.
+    pub fn without(&self, other: &Runs) -> Runs {
+        let mut rest = self.clone();
+        other.iter_runs().for_each(|(first, last)| rest.remove_run(first, last));
+        rest
+    }
+
+    /// The first address.
+    pub fn first(&self) -> Option<IpAddr> {
+        self.0.first().map(|run| run.0)
+    }
+
+    /// The first address that is in both sets.
+    pub fn first_common(&self, other: &Runs) -> Option<IpAddr> {
+        self.iter_runs().find_map(|(first, last)| {
+            let at = other.0.partition_point(|run| run.1 < first);
+            other.0.get(at).map(|run| run.0.max(first)).filter(|addr| *addr <= last)
+        })
     }
 
     /// The runs: first and last address of each.
@@ -180,6 +210,10 @@ mod tests {
         let mut all = Runs::EMPTY;
         all.insert_text("::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff").unwrap();
         assert_eq!(all.len(), u128::MAX);
+        assert_eq!((runs.first_common(&all), all.first_common(&runs)), (Some(v6), Some(v6)));
+        assert_eq!(texts(&runs.without(&all)), ["255.255.255.255"]);
+        all.remove(v6);
+        assert_eq!((texts(&runs.without(&all)).len(), all.first_common(&runs)), (2, None));
     }
 
     #[test]
@@ -199,15 +233,29 @@ mod tests {
         };
         let (mut runs, mut set) = (Runs::EMPTY, BTreeSet::new());
         for _ in 0..20_000 {
-            let (first, longer, what) = (next(40) as u8, next(5) as u8, next(3));
-            if what == 0 {
-                runs.insert_run(addr(first), addr(first + longer));
-                set.extend((first..=first + longer).map(addr));
-            } else {
-                runs.remove(addr(first));
-                set.remove(&addr(first));
+            let (first, longer, what) = (next(40) as u8, next(5) as u8, next(5));
+            let last = first + longer;
+            let (mut other, some) = (Runs::EMPTY, (first..=last).map(addr).collect::<BTreeSet<_>>());
+            other.insert_run(addr(first), addr(last));
+            assert_eq!(runs.first_common(&other), set.intersection(&some).next().copied());
+            assert_eq!(other.first_common(&runs), set.intersection(&some).next().copied());
+            assert!(other.without(&runs).iter().eq(some.difference(&set).copied()));
+            match what {
+                0 | 1 => {
+                    runs.insert_run(addr(first), addr(last));
+                    set.extend(some);
+                }
+                2 => {
+                    runs.remove_run(addr(first), addr(last));
+                    set.retain(|addr| !some.contains(addr));
+                }
+                _ => {
+                    runs.remove(addr(first));
+                    set.remove(&addr(first));
+                }
             }
             assert_eq!(runs.iter().collect::<Vec<_>>(), set.iter().copied().collect::<Vec<_>>());
+            assert_eq!(runs.first(), set.first().copied());
             assert!(runs.0.windows(2).all(|pair| after(pair[0].1).unwrap() < pair[1].0), "{runs:?}");
         }
     }
