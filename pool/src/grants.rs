@@ -1,14 +1,17 @@
 //! The grants of one network: which addresses its pods may get. The agent writes them, the IPAM plugin reads
 //! them at every ADD.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::block::BlockKey;
+use serde_json::{Map, Value, json};
+
+use crate::block::{BlockKey, VERSION};
 use crate::name::Name;
 use crate::rules::{Rule, Rules};
 use crate::runs::Runs;
+use crate::value::{self, Object, Unreadable, wrong};
 
 /// What the pool granted to one network of this node. The file is synced to the disk before anything in the
 /// store depends on it.
@@ -16,7 +19,7 @@ use crate::runs::Runs;
 pub struct Grants {
     /// The pool.
     pub pool: Name,
-    /// The pool's identity, which a pool made anew under the same name does not have.
+    /// The pool's identity, which another pool made later under the same name does not have.
     pub pool_id: String,
     /// The node's name in the pool.
     pub node: Name,
@@ -52,6 +55,17 @@ pub struct Confirmation {
     pub give_for: Option<Duration>,
 }
 
+/// The key of the checksum.
+const CHECK: &str = "check";
+
+/// The checksum of a file: CRC-32 of all its other keys, in the order of their names.
+fn check(object: &Map<String, Value>) -> String {
+    let rest: BTreeMap<_, _> = object.iter().filter(|(key, _)| *key != CHECK).collect();
+    let mut crc = crc32fast::Hasher::new();
+    rest.into_iter().for_each(|(key, value)| crc.update(format!("{key}:{value}\n").as_bytes()));
+    format!("{:08x}", crc.finalize())
+}
+
 /// A moment on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Moment {
@@ -77,6 +91,69 @@ pub enum Verdict {
 }
 
 impl Grants {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// Anything that [`Grants::to_json`] does not write, apart from spaces and unknown keys, which the
+    /// checksum covers too.
+    pub fn parse(bytes: &[u8]) -> Result<Grants, Unreadable> {
+        value::parse(bytes, |value| {
+            let grants = Grants::from_object(Object::of(value)?)?;
+            let right = value.as_object().map(check).unwrap_or_default();
+            let found = value.get(CHECK);
+            if found.and_then(Value::as_str) != Some(&right) {
+                let found = found.map_or("nothing".into(), value::shown);
+                return Err(Unreadable::Check { found, right });
+            }
+            Ok(grants)
+        })
+    }
+
+    fn from_object(object: Object<'_>) -> Result<Grants, Unreadable> {
+        let first_of_block = |first: &str| BlockKey::starting_at(first.parse().ok()?);
+        let grants = Grants {
+            pool: object.name("pool")?,
+            pool_id: object.identity("id")?,
+            node: object.name("node")?,
+            network: object.name("network")?,
+            epoch: object.epoch(0)?,
+            generation: object.count("generation")?,
+            home: object.runs("home")?,
+            leased: object.runs("leased")?,
+            unproven: object.runs("unproven")?,
+            blocks: object
+                .list("blocks", "the first address of a block of 64", first_of_block)?
+                .into_iter()
+                .collect(),
+        };
+        if let Some(addr) = grants.leased.first_common(&grants.home) {
+            return Err(wrong("leased", addr, "an address outside home"));
+        }
+        if let Some(addr) = grants.unproven.without(&grants.leased).first() {
+            return Err(wrong("unproven", addr, "an address of leased"));
+        }
+        Ok(grants)
+    }
+
+    /// The file as JSON: `{"v": 1, "generation": 41, "pool": "vlan136", "id": "…", "node": "node-07",
+    /// "network": "vlan136", "epoch": 3, "home": ["172.20.56.16-172.20.56.31"], "leased": ["172.20.56.200"],
+    /// "unproven": [], "blocks": ["172.20.56.0", "172.20.56.192"], "check": "…"}`.
+    pub fn to_json(&self) -> Value {
+        let Grants { pool, pool_id, node, network, epoch, generation, home, leased, unproven, blocks } = self;
+        let [home, leased, unproven] = [home, leased, unproven].map(|runs| runs.texts().collect::<Vec<_>>());
+        let blocks: Vec<String> = blocks.iter().map(|block| block.first().to_string()).collect();
+        let mut value = json!({
+            "v": VERSION, "generation": generation, "pool": pool.as_str(), "id": pool_id,
+            "node": node.as_str(), "network": network.as_str(), "epoch": epoch,
+            "home": home, "leased": leased, "unproven": unproven, "blocks": blocks,
+        });
+        if let Some(object) = value.as_object_mut() {
+            let check = check(object);
+            object.insert(CHECK.into(), check.into());
+        }
+        value
+    }
+
     /// Whether a pod may get the address now. The plugin asks under the network's lock, when it claims the
     /// address, and not only when it chooses one.
     pub fn may_give(&self, addr: IpAddr, confirmation: Option<&Confirmation>, now: &Moment) -> Verdict {
@@ -134,6 +211,38 @@ impl Grants {
 }
 
 impl Confirmation {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// Anything that [`Confirmation::to_json`] does not write, apart from spaces and unknown keys.
+    pub fn parse(bytes: &[u8]) -> Result<Confirmation, Unreadable> {
+        value::parse(bytes, |value| {
+            let object = Object::of(value)?;
+            Ok(Confirmation {
+                epoch: object.epoch(1)?,
+                boot: object.boot()?,
+                sent_at: object.milliseconds("sentAt")?,
+                sent_at_clock: object.milliseconds("sentAtClock")?,
+                give_for: object.maybe_seconds("giveFor", 1)?,
+            })
+        })
+    }
+
+    /// The file as JSON: `{"v": 1, "epoch": 3, "boot": "…", "sentAt": 100000, "sentAtClock": 1796000000000,
+    /// "giveFor": 1800}`. Parts of a millisecond are dropped: it then ends earlier, never later.
+    pub fn to_json(&self) -> Value {
+        let Confirmation { epoch, boot, sent_at, sent_at_clock, give_for } = self;
+        let milliseconds = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let mut value = json!({
+            "v": VERSION, "epoch": epoch, "boot": boot,
+            "sentAt": milliseconds(sent_at), "sentAtClock": milliseconds(sent_at_clock),
+        });
+        if let Some(give_for) = give_for {
+            value["giveFor"] = give_for.as_secs().into();
+        }
+        value
+    }
+
     /// Whether the grants of this epoch are confirmed now. The time that passed is the longer by either
     /// clock: a machine that was suspended or restored may have the one or the other wrong.
     pub fn holds(&self, epoch: u32, now: &Moment) -> bool {
@@ -160,6 +269,26 @@ mod tests {
         Confirmation { epoch: 3, boot, sent_at: uptime, sent_at_clock: clock, give_for }
     }
 
+    fn ip(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    fn grants() -> Grants {
+        let (pool, node, network) = ["p", "a", "n"].map(|name| Name::new(name).unwrap()).into();
+        Grants {
+            pool,
+            pool_id: "00112233445566778899aabbccddeeff".into(),
+            node,
+            network,
+            epoch: 3,
+            generation: 1,
+            home: [ip(1)].into_iter().collect(),
+            leased: [ip(2), ip(3)].into_iter().collect(),
+            unproven: [ip(3)].into_iter().collect(),
+            blocks: [BlockKey::of(ip(1))].into(),
+        }
+    }
+
     #[test]
     fn a_confirmation_ends_by_the_clock_that_says_so_first() {
         let limited = confirmation(Some(10));
@@ -174,20 +303,7 @@ mod tests {
 
     #[test]
     fn home_is_given_always_and_leased_only_if_confirmed() {
-        let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
-        let (pool, node, network) = ["p", "a", "n"].map(|name| Name::new(name).unwrap()).into();
-        let grants = Grants {
-            pool,
-            pool_id: "1".into(),
-            node,
-            network,
-            epoch: 3,
-            generation: 1,
-            home: [ip(1)].into_iter().collect(),
-            leased: [ip(2), ip(3)].into_iter().collect(),
-            unproven: [ip(3)].into_iter().collect(),
-            blocks: BTreeSet::new(),
-        };
+        let grants = grants();
         let (confirmed, now) = (confirmation(Some(10)), at(105, 1005));
         let verdicts = |confirmed: Option<&Confirmation>| {
             [1, 2, 3, 4].map(|last| grants.may_give(ip(last), confirmed, &now))
@@ -195,5 +311,66 @@ mod tests {
         use Verdict::*;
         assert_eq!(verdicts(Some(&confirmed)), [Give, Give, GiveIfSilent, NotGranted]);
         assert_eq!(verdicts(None), [Give, Unconfirmed, Unconfirmed, NotGranted]);
+    }
+
+    const GRANTS: &str = r#"{"blocks":["10.0.0.0"],"check":"4cb1ee2a","epoch":3,"generation":1,"home":["10.0.0.1"],"id":"00112233445566778899aabbccddeeff","leased":["10.0.0.2-10.0.0.3"],"network":"n","node":"a","pool":"p","unproven":["10.0.0.3"],"v":1}"#;
+
+    #[test]
+    fn grants_and_confirmations_are_read_as_they_are_written() {
+        let written = grants().to_json().to_string();
+        assert_eq!(written, GRANTS);
+        assert_eq!(Grants::parse(written.as_bytes()).unwrap(), grants());
+        let boot = "6a1f0c6e-54f1-4b5c-9f0e-2f6f6d1b8c11";
+        for give_for in [None, Some(10)] {
+            let confirmation = Confirmation { boot: boot.into(), ..confirmation(give_for) };
+            let written = confirmation.to_json().to_string();
+            assert_eq!(Confirmation::parse(written.as_bytes()).unwrap(), confirmation);
+        }
+        let exact = Duration::from_nanos(1_999_999);
+        let confirmation = Confirmation { boot: boot.into(), sent_at: exact, ..confirmation(None) };
+        let read = Confirmation::parse(confirmation.to_json().to_string().as_bytes()).unwrap();
+        assert_eq!(read.sent_at, Duration::from_millis(1));
+    }
+
+    /// Changes a file, and gives it the right checksum.
+    fn error(from: &str, to: &str) -> String {
+        assert!(GRANTS.contains(from));
+        let mut value: Value = serde_json::from_str(&GRANTS.replace(from, to)).unwrap();
+        value[CHECK] = check(value.as_object().unwrap()).into();
+        Grants::parse(value.to_string().as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_wrong_with_grants_is_named() {
+        assert_eq!(
+            error("-10.0.0.3", "-10.0.0.1"),
+            r#"leased: "10.0.0.2-10.0.0.1" is not an address, or two of one family as FIRST-LAST"#
+        );
+        assert_eq!(error("10.0.0.2-", "10.0.0.1-"), "leased: 10.0.0.1 is not an address outside home");
+        assert_eq!(
+            error(r#"["10.0.0.3"]"#, r#"["10.0.0.4"]"#),
+            "unproven: 10.0.0.4 is not an address of leased"
+        );
+        assert_eq!(
+            error(r#""10.0.0.0""#, r#""10.0.0.1""#),
+            r#"blocks: "10.0.0.1" is not the first address of a block of 64"#
+        );
+        assert!(error(r#""pool":"p","#, "").starts_with("pool is missing: must be a name of"));
+        assert_eq!(error(r#""v":1"#, r#""v":2"#), "v: 2 is not 1, the version that this release reads");
+    }
+
+    #[test]
+    fn an_edited_file_is_noticed_and_unknown_keys_are_not() {
+        let written = grants().to_json().to_string();
+        let edited = written.replace("10.0.0.2-", "10.0.0.3-");
+        assert_ne!(edited, written);
+        let refused = Grants::parse(edited.replace("-10.0.0.3", "").as_bytes()).unwrap_err();
+        assert!(matches!(refused, Unreadable::Check { .. }), "{refused}");
+        let mut value: Value = serde_json::from_str(&written).unwrap();
+        value["later"] = json!({"key": 1});
+        value[CHECK] = check(value.as_object().unwrap()).into();
+        assert_eq!(Grants::parse(value.to_string().as_bytes()).unwrap(), grants());
+        value["later"] = json!({"key": 2});
+        assert!(Grants::parse(value.to_string().as_bytes()).is_err());
     }
 }

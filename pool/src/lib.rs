@@ -18,5 +18,6 @@ pub mod runs;
 mod search;
 pub mod stock;
 pub mod suspicion;
+pub mod value;
 pub mod version;
 pub mod water;

@@ -1,6 +1,10 @@
 //! The register of a node: which machine it is, and under which epoch it holds addresses.
 
+use serde_json::{Value, json};
+
+use crate::block::VERSION;
 use crate::name::Name;
+use crate::value::{self, Object, Unreadable};
 
 /// The value of a node's register.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -10,7 +14,7 @@ pub struct Register {
     pub instance: String,
     /// The boot that wrote the register. Two boots that write in turn are a machine and its clone.
     pub boot: String,
-    /// Goes up whenever the node begins anew. Entries of blocks name it.
+    /// Goes up whenever the node finds its register not as it left it. Entries of blocks name it.
     pub epoch: u32,
     /// Goes up with each write by the node. A store that was restored shows an older one.
     pub seq: u64,
@@ -25,17 +29,60 @@ pub enum State {
     Live,
     /// Somebody had evidence that it is lost: its leased addresses become suspect after the wait.
     Lost {
-        /// Who said so.
+        /// The node or operator that said so.
         by: Name,
     },
     /// An operator said that it is off for good: its home addresses become suspect too.
     Gone {
-        /// Who said so.
+        /// The node or operator that said so.
         by: Name,
     },
 }
 
 impl Register {
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// Anything that [`Register::to_json`] does not write, apart from spaces and unknown keys.
+    pub fn parse(bytes: &[u8]) -> Result<Register, Unreadable> {
+        value::parse(bytes, Register::from_json)
+    }
+
+    /// Reads the value's JSON object.
+    ///
+    /// # Errors
+    /// See [`Register::parse`].
+    pub fn from_json(value: &Value) -> Result<Register, Unreadable> {
+        let object = Object::of(value)?;
+        let (instance, boot) = (object.identity("instance")?, object.boot()?);
+        let (epoch, seq) = (object.epoch(1)?, object.count("seq")?);
+        let words = [("live", None), ("lost", Some(false)), ("gone", Some(true))];
+        let state = match object.word("state", &words)? {
+            None => State::Live,
+            Some(false) => State::Lost { by: object.name("by")? },
+            Some(true) => State::Gone { by: object.name("by")? },
+        };
+        Ok(Register { instance, boot, epoch, seq, state })
+    }
+
+    /// The value as JSON: `{"v": 1, "instance": "…", "boot": "…", "epoch": 3, "seq": 118, "state": "lost",
+    /// "by": "node-02"}`.
+    pub fn to_json(&self) -> Value {
+        let Register { instance, boot, epoch, seq, state } = self;
+        let (state, by) = match state {
+            State::Live => ("live", None),
+            State::Lost { by } => ("lost", Some(by)),
+            State::Gone { by } => ("gone", Some(by)),
+        };
+        let mut value = json!({
+            "v": VERSION, "instance": instance, "boot": boot, "epoch": epoch, "seq": seq, "state": state,
+        });
+        if let Some(by) = by {
+            value["by"] = by.as_str().into();
+        }
+        value
+    }
+
     /// Whether the node lives under this epoch.
     pub fn lives(&self, epoch: u32) -> bool {
         self.epoch == epoch && self.state == State::Live
@@ -51,4 +98,69 @@ pub struct Identity {
     pub epoch: u32,
     /// The sequence number written last.
     pub seq: u64,
+}
+
+impl Identity {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// Anything that [`Identity::to_json`] does not write, apart from spaces and unknown keys.
+    pub fn parse(bytes: &[u8]) -> Result<Identity, Unreadable> {
+        value::parse(bytes, |value| {
+            let object = Object::of(value)?;
+            let (instance, epoch) = (object.identity("instance")?, object.epoch(0)?);
+            Ok(Identity { instance, epoch, seq: object.count("seq")? })
+        })
+    }
+
+    /// The file as JSON: `{"v": 1, "instance": "…", "epoch": 3, "seq": 118}`.
+    pub fn to_json(&self) -> Value {
+        let Identity { instance, epoch, seq } = self;
+        json!({"v": VERSION, "instance": instance, "epoch": epoch, "seq": seq})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REGISTER: &str = r#"{"boot":"6a1f0c6e-54f1-4b5c-9f0e-2f6f6d1b8c11","by":"node-02","epoch":3,"instance":"00112233445566778899aabbccddeeff","seq":118,"state":"lost","v":1}"#;
+
+    #[test]
+    fn a_register_and_an_identity_are_read_as_they_are_written() {
+        let gone = REGISTER.replace("lost", "gone");
+        let live = REGISTER.replace("lost", "live").replace(r#""by":"node-02","#, "");
+        for register in [REGISTER, &gone, &live] {
+            assert_eq!(Register::parse(register.as_bytes()).unwrap().to_json().to_string(), *register);
+        }
+        let identity = r#"{"epoch":0,"instance":"00112233445566778899aabbccddeeff","seq":0,"v":1}"#;
+        assert_eq!(Identity::parse(identity.as_bytes()).unwrap().to_json().to_string(), identity);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let error = |from: &str, to: &str| {
+            assert!(REGISTER.contains(from));
+            Register::parse(REGISTER.replace(from, to).as_bytes()).unwrap_err().to_string()
+        };
+        assert_eq!(error(":1}", ":2}"), "v: 2 is not 1, the version that this release reads");
+        assert_eq!(error(r#","v":1"#, ""), "v is missing: must be a number from 0 to 18446744073709551615");
+        assert_eq!(
+            error("ff\"", "FF\"").split_once(" is ").unwrap().1,
+            "not 32 lower-case hexadecimal digits"
+        );
+        assert!(error("ff\"", "f\"").ends_with("is not 32 lower-case hexadecimal digits"));
+        assert_eq!(
+            error("6a1f0c6e-", "6a1f0c6e"),
+            r#"boot: "6a1f0c6e54f1-4b5c-9f0e-2f6f6d1b8c11" is not a UUID in lower case"#
+        );
+        assert_eq!(error(":3,", ":0,"), "epoch: 0 is not a number from 1 to 2147483647");
+        assert_eq!(error(":118,", ":-1,"), "seq: -1 is not a number from 0 to 9007199254740991");
+        assert_eq!(error("lost", "dead"), r#"state: "dead" is not one of live, lost, gone"#);
+        assert!(error(r#""by":"node-02","#, "").starts_with("by is missing: must be a name of letters"));
+        assert!(error("node-02", "a/b").starts_with(r#"by: "a/b" is not a name of letters"#));
+        let error = |register: &[u8]| Register::parse(register).unwrap_err().to_string();
+        assert!(error(b"{").starts_with("not JSON: EOF"));
+        assert_eq!(error(b"[1]"), "[1] is not a JSON object");
+    }
 }
