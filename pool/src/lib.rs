@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod block;
+pub mod document;
 pub mod entry;
 pub mod grants;
 pub mod hunt;
