@@ -7,6 +7,7 @@ pub mod block;
 pub mod document;
 pub mod entry;
 pub mod grants;
+pub mod history;
 pub mod hunt;
 pub mod membership;
 pub mod name;

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Runs(Vec<(IpAddr, IpAddr)>);
 
-/// The text of a run that is none.
+/// A string that names no run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an address, nor two of one family as FIRST-LAST")]
 pub struct NotARun(String);
@@ -136,10 +136,10 @@ impl Runs {
         })
     }
 
-    /// Adds the run of a text: `ADDRESS` or `FIRST-LAST`.
+    /// Adds the run that a string names: `ADDRESS` or `FIRST-LAST`.
     ///
     /// # Errors
-    /// Another text.
+    /// Another string.
     pub fn insert_text(&mut self, text: &str) -> Result<(), NotARun> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let bounds = first.parse::<IpAddr>().ok().zip(last.parse::<IpAddr>().ok());
