@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// The targets: programs of `fuzz/libfuzzer`, folders of `fuzz/corpus`.
-const TARGETS: [&str; 4] = ["announcements", "configuration", "frames", "store"];
+const TARGETS: [&str; 5] = ["announcements", "configuration", "frames", "pool", "store"];
 const SECONDS: u32 = 60;
 const MEMORY: &str = "/dev/shm";
 

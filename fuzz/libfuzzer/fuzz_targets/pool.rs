@@ -1,0 +1,4 @@
+//! See `fuzz::pool`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz::pool(input));
