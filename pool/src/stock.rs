@@ -101,6 +101,8 @@ struct Round {
     in_use: Option<Runs>,
     value: Option<(Version, Block)>,
     plan: Plan,
+    /// The grants on their way to the disk. The epoch may change before they are there.
+    storing: Option<Grants>,
     tries: u8,
     /// Whether everything was unsettled after the plan was made.
     overtaken: bool,
@@ -172,10 +174,17 @@ impl Stock {
         if !self.idle() {
             return None;
         }
-        let plan = Plan::default();
-        let stage = Stage::Prepare;
-        self.round =
-            Some(Round { block, aim, stage, in_use: None, value: None, plan, tries: 0, overtaken: false });
+        self.round = Some(Round {
+            block,
+            aim,
+            stage: Stage::Prepare,
+            in_use: None,
+            value: None,
+            plan: Plan::default(),
+            storing: None,
+            tries: 0,
+            overtaken: false,
+        });
         Some(self.proceed())
     }
 
@@ -189,8 +198,12 @@ impl Stock {
     /// Goes on after the outcome of the action that the last step asked for.
     pub fn outcome(&mut self, outcome: Outcome) -> Step {
         let Some(mut round) = self.round.take() else { return Step::End(Ended::default()) };
+        let stored = round.storing.take().filter(|_| outcome == Outcome::Stored);
+        if let Some(stored) = stored {
+            self.grants = stored;
+        }
         match (round.stage, outcome) {
-            (Stage::Prepare, Outcome::Stored) => self.grants = self.without(&round),
+            (Stage::Prepare, Outcome::Stored) => {}
             (Stage::Inspect, Outcome::Inspected(in_use)) => {
                 let looked = self.rules.hold(Rule::LookAtLeases);
                 round.in_use = Some(if looked { in_use } else { Runs::EMPTY });
@@ -204,10 +217,7 @@ impl Stock {
                 round.tries += 1;
                 round.value = Some((version, block));
             }
-            (Stage::Grant, Outcome::Stored) => {
-                self.grants = self.with(&round);
-                return self.offer(round);
-            }
+            (Stage::Grant, Outcome::Stored) => return self.offer(round),
             (Stage::Offer, Outcome::Offered) => return self.end(round),
             (stage, outcome) => return self.fail(round, stage, outcome),
         }
@@ -235,7 +245,7 @@ impl Stock {
             let without = self.without(&round);
             if !without.grant_the_same(&self.grants) {
                 round.stage = Stage::Prepare;
-                return self.wait(round, Action::Store(without));
+                return self.store(round, without);
             }
             let unsettled = self.unsettled.contains(&key);
             if round.in_use.is_none() && (unsettled || !round.aim.release.is_empty()) {
@@ -297,7 +307,12 @@ impl Stock {
         }
         round.stage = Stage::Grant;
         let with = self.with(&round);
-        self.wait(round, Action::Store(with))
+        self.store(round, with)
+    }
+
+    fn store(&mut self, mut round: Round, grants: Grants) -> Step {
+        round.storing = Some(grants.clone());
+        self.wait(round, Action::Store(grants))
     }
 
     fn offer(&mut self, mut round: Round) -> Step {
