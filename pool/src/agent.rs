@@ -163,10 +163,9 @@ impl Agent {
 
     /// Begins whatever can begin.
     fn go_on(&mut self, now: &Moment, actions: &mut Vec<Action>) {
-        if self.membership.idle() && now.uptime >= self.ask_at {
-            if let Some(step) = self.membership.ask(now.clone()) {
-                self.membership_step(step, now.uptime, actions);
-            }
+        let step = if now.uptime >= self.ask_at { self.membership.ask(now.clone()) } else { None };
+        if let Some(step) = step {
+            self.membership_step(step, now.uptime, actions);
         }
         actions.push(Action::Wake(self.ask_at));
         if self.membership.epoch() == 0 {

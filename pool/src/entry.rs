@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::name::{Name, NotAName};
 
-/// Who holds an address: one network of one node, under one of the node's epochs. Two networks of a node on
+/// The holder of an address: one network of a node, under one of the node's epochs. Two networks of a node on
 /// one VLAN are two holders.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Holder {
@@ -28,7 +28,7 @@ pub enum Entry {
     Suspect {
         /// The holder that was lost.
         of: Holder,
-        /// Who answered a probe since.
+        /// The MAC that answered a probe since.
         answered: Option<Mac>,
     },
     /// `u NODE/NETWORK#EPOCH NODE/NETWORK#EPOCH`: granted to the first, but unproven: it was taken from the
@@ -49,7 +49,7 @@ pub enum Entry {
     Slice(Name),
 }
 
-/// A text that is no entry.
+/// A string that is no entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnEntry {
     /// An entry of another kind or another form.

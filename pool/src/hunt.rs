@@ -62,7 +62,7 @@ impl Hunt {
         Hunt { range, seen, tried_suspects: tried.clone(), tried, at_random: 0, listed: false }
     }
 
-    /// Begins anew: nothing is tried yet. What was seen is kept.
+    /// Begins again: nothing is tried yet. What was seen is kept.
     pub fn begin(&mut self) {
         self.tried.clear();
         self.tried_suspects.clear();
@@ -74,7 +74,7 @@ impl Hunt {
         block.addresses().filter(|addr| self.range.contains(*addr)).collect()
     }
 
-    /// Takes note of a block's value, whoever read it.
+    /// Takes note of a block's value.
     pub fn saw(&mut self, key: BlockKey, block: &Block, me: &Name) {
         let mut seen = Seen::default();
         for (offset, _) in key.addresses().enumerate().filter(|(_, addr)| self.range.contains(*addr)) {

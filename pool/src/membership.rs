@@ -139,7 +139,7 @@ impl Membership {
             return self.save(&found);
         }
         if found.instance != self.identity.instance {
-            // Who was lost or is off has no claim to the name.
+            // A machine that was lost or is off has no claim to the name.
             if found.state == State::Live || self.identity.epoch > 0 {
                 return Step::Refused(Box::new(found));
             }

@@ -12,7 +12,7 @@ const LONGEST: usize = 253;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
-/// A text that is no name.
+/// A string that is no name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a name of 1 to 253 letters, digits, -, _ and . that begins with a letter or a digit")]
 pub struct NotAName(String);

@@ -43,7 +43,7 @@ pub struct Settings {
 pub struct Report {
     /// The counts.
     pub usage: Usage,
-    /// Idle addresses that have rested long enough to go to another node, the one freed the longest ago first.
+    /// Idle addresses that have rested long enough to go to another node, the one freed longest ago first.
     pub rested: Vec<std::net::IpAddr>,
     /// Unproven addresses that a pod got after a silent probe.
     pub proven: Runs,
@@ -239,7 +239,7 @@ impl Network {
             proven.iter().for_each(|addr| self.report.proven.remove(addr));
             return Some((block, Aim { proven, ..Aim::default() }));
         }
-        if let Some((block, release)) = self.to_release() {
+        if let Some((block, release)) = self.next_release() {
             return Some((block, Aim { release, ..Aim::default() }));
         }
         let (block, lost) = self.lost.pop()?;
@@ -247,7 +247,7 @@ impl Network {
     }
 
     /// The addresses of one block to give back: the surplus, and what another node asked for.
-    fn to_release(&mut self) -> Option<(BlockKey, Runs)> {
+    fn next_release(&mut self) -> Option<(BlockKey, Runs)> {
         let marks = self.settings.marks;
         let surplus = marks.surplus(self.report.usage);
         let Recall { count, floor } = self.owed;
@@ -299,7 +299,7 @@ impl Network {
         }
     }
 
-    /// Nothing is free: those who hold addresses are asked for idle ones, and looked at in case they are lost.
+    /// Nothing is free: nodes with addresses are asked for idle ones, and looked at in case they are lost.
     fn dry(&mut self, wanted: u32, now: Duration) -> Vec<Want> {
         self.hunting = false;
         self.scarce_until = now + SCARCE_FOR;

@@ -1,4 +1,4 @@
-//! The value that one write gives a block: what a holder wants, and what it has to put right in it.
+//! The value that one write gives a block: what a holder wants, and what it has to repair.
 
 use std::net::IpAddr;
 

@@ -28,7 +28,7 @@ use crate::version::{Swap, Version};
 pub enum Action {
     /// Write the grants to the disk, and sync file and folder.
     Store(Grants),
-    /// Under the network's lock: offer nothing of this block that is not granted, and find which of its
+    /// Under the network's lock: offer no address of this block that is not granted, and find which of its
     /// addresses have a lease though they are not granted.
     Inspect(BlockKey),
     /// Read the block. What was seen earlier may be returned as well: a write that depends on it fails.
@@ -101,7 +101,7 @@ struct Round {
     in_use: Option<Runs>,
     value: Option<(Version, Block)>,
     plan: Plan,
-    /// The grants on their way to the disk. The epoch may change before they are there.
+    /// The grants that are being stored. The epoch may change before they are on the disk.
     storing: Option<Grants>,
     tries: u8,
     /// Whether everything was unsettled after the plan was made.
@@ -267,7 +267,7 @@ impl Stock {
             let unknown = held.iter().any(|addr| !granted.contains(addr));
             let going = !self.rules.hold(Rule::DurableFirst) && !round.aim.release.is_empty();
             if !gone.is_empty() || (unknown && round.in_use.is_none()) {
-                // The store says something else: whoever changed it, begin again and settle it.
+                // The store says something else, for whatever reason: begin again and settle it.
                 round.aim.release.extend(gone);
                 round.in_use = None;
                 self.unsettled.insert(key);

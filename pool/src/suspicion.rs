@@ -9,7 +9,7 @@ use crate::register::{Register, State};
 use crate::rules::{Rule, Rules};
 
 /// Which nodes this agent knows to be lost, and since when. It waits by its own time since boot and from
-/// when it saw the mark itself. An agent that starts waits anew.
+/// when it saw the mark itself. An agent that starts waits the whole time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Suspicion {
     /// For each node: the last epoch that it does not live under, and since when that is known.
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(judge(&register(1, lost()), 1, 5), None);
         assert_eq!(judge(&register(1, lost()), 1, 14), None);
         assert_eq!(judge(&register(1, lost()), 1, 15), Some(1));
-        // The node is back. What it has not taken up again stays lost; a later epoch waits anew.
+        // The node is back. What it has not taken up again stays lost; a later epoch has a wait of its own.
         assert_eq!(judge(&register(2, State::Live), 2, 16), None);
         assert_eq!(judge(&register(2, State::Live), 1, 16), Some(1));
         assert_eq!(judge(&register(2, lost()), 2, 20), None);

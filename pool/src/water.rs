@@ -34,7 +34,7 @@ impl Marks {
         Marks { low: self.low.min(SCARCE.low), high: self.high.min(SCARCE.high), max: self.max }
     }
 
-    /// How many addresses to claim. It is computed anew each time, so an answer that is lost costs nothing.
+    /// How many addresses to claim. It is computed each time, so an answer that is lost costs nothing.
     pub fn wanted(self, usage: Usage) -> u32 {
         let Usage { idle, used, waiting } = usage;
         if waiting == 0 && idle > self.low {
