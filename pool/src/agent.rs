@@ -1,11 +1,11 @@
 //! The agent of one node: its membership and its networks. Time and events go in, actions come out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::block::BlockKey;
 use crate::grants::{Confirmation, Moment};
-use crate::membership::{self, Membership};
+use crate::membership::{self, Confirmed, Membership};
 use crate::name::Name;
 use crate::network::{Network, Recall, Report, Want};
 use crate::register::Register;
@@ -56,7 +56,8 @@ pub enum Action {
     List(Name),
     /// Read another node's register. Answered by [`Event::Looked`].
     Look(Name),
-    /// Ask these nodes for addresses of the network's pool. No answer is awaited.
+    /// Ask all networks of these nodes that use this network's pool, but not this network itself, for
+    /// addresses. They hear of it by [`Event::Recalled`], after an [`Event::Usage`]. No answer is awaited.
     Ask(Name, Vec<Name>, Recall),
     /// Tell the ADDs of a network that wait: nothing is free now.
     Dry(Name),
@@ -75,7 +76,14 @@ pub struct Agent {
     membership: Membership,
     networks: BTreeMap<Name, Network>,
     suspicion: Suspicion,
+    /// When the store is asked again whether the node lives.
     ask_at: Duration,
+    /// The pause before that if the store does not answer.
+    pause: Duration,
+    /// The store's last word that the node lives, and the networks whose grants it does not confirm yet,
+    /// because they are not settled.
+    confirmed: Option<Confirmed>,
+    unconfirmed: BTreeSet<Name>,
     /// A state of a generator of random numbers, which choose blocks. Their quality decides nothing else.
     random: u64,
 }
@@ -88,8 +96,17 @@ impl Agent {
         networks: BTreeMap<Name, Network>,
         seed: u64,
     ) -> Agent {
-        let (suspicion, ask_at) = (Suspicion::default(), Duration::ZERO);
-        Agent { policy, membership, networks, suspicion, ask_at, random: seed }
+        Agent {
+            policy,
+            membership,
+            networks,
+            suspicion: Suspicion::default(),
+            ask_at: Duration::ZERO,
+            pause: SOON,
+            confirmed: None,
+            unconfirmed: BTreeSet::new(),
+            random: seed,
+        }
     }
 
     /// One network.
@@ -132,21 +149,37 @@ impl Agent {
         match step {
             Step::Do(action) => actions.push(Action::Register(action)),
             Step::Confirmed(confirmed) => {
-                for (name, network) in &self.networks {
-                    match network.stock().confirmation(&confirmed, self.policy.give_for) {
-                        Some(confirmation) => actions.push(Action::Confirm(name.clone(), confirmation)),
-                        // It is asked again as soon as the network has settled.
-                        None => self.ask_at = now + SOON,
-                    }
-                }
+                self.confirmed = Some(confirmed);
+                self.unconfirmed = self.networks.keys().cloned().collect();
+                self.pause = SOON;
             }
             Step::Lives(epoch) => {
                 self.networks.values_mut().for_each(|network| network.lives_under(epoch));
+                self.confirmed = None;
                 self.ask_at = now;
             }
             Step::Refused(register) => actions.push(Action::Refused(register)),
-            Step::Failed => self.ask_at = now + SOON,
+            Step::Failed => {
+                self.ask_at = now + self.pause;
+                self.pause = (self.pause * 2).min(LATER);
+            }
         }
+    }
+
+    /// Confirms the grants of the networks that are settled. The store's word is true for the moment at which
+    /// the question was sent, however long a network took to settle since.
+    fn confirm(&mut self, actions: &mut Vec<Action>) {
+        let (Some(confirmed), networks, give_for) = (&self.confirmed, &self.networks, self.policy.give_for)
+        else {
+            return;
+        };
+        self.unconfirmed.retain(|name| {
+            let stock = networks.get(name).map(Network::stock);
+            let confirmation = stock.and_then(|stock| stock.confirmation(confirmed, give_for));
+            let settled = confirmation.is_some();
+            actions.extend(confirmation.map(|confirmation| Action::Confirm(name.clone(), confirmation)));
+            !settled
+        });
     }
 
     /// What another node's register says of what this node's networks saw of it.
@@ -167,7 +200,10 @@ impl Agent {
         if let Some(step) = step {
             self.membership_step(step, now.uptime, actions);
         }
-        actions.push(Action::Wake(self.ask_at));
+        if self.membership.idle() {
+            actions.push(Action::Wake(self.ask_at));
+        }
+        self.confirm(actions);
         if self.membership.epoch() == 0 {
             return;
         }
@@ -178,8 +214,10 @@ impl Agent {
     }
 }
 
-/// The pause before the store is asked again when it did not answer, or when a network was not settled.
+/// The first pause before the store is asked again when it did not answer.
 const SOON: Duration = Duration::from_millis(500);
+/// The longest.
+const LATER: Duration = Duration::from_secs(16);
 
 fn extend(actions: &mut Vec<Action>, name: &Name, wants: Vec<Want>) {
     actions.extend(wants.into_iter().map(|want| match want {

@@ -74,14 +74,16 @@ impl Hunt {
         block.addresses().filter(|addr| self.range.contains(*addr)).collect()
     }
 
-    /// Takes note of a block's value.
-    pub fn saw(&mut self, key: BlockKey, block: &Block, me: &Name) {
+    /// Takes note of a block's value. `me`: the node and its network.
+    pub fn saw(&mut self, key: BlockKey, block: &Block, me: (&Name, &Name)) {
         let mut seen = Seen::default();
         for (offset, _) in key.addresses().enumerate().filter(|(_, addr)| self.range.contains(*addr)) {
             match block.entry(offset as u8) {
                 None => seen.free += 1,
                 Some(Entry::Suspect { .. }) => seen.suspects += 1,
-                Some(Entry::Granted(by) | Entry::Home(by) | Entry::Unproven { by, .. }) if by.node != *me => {
+                Some(Entry::Granted(by) | Entry::Home(by) | Entry::Unproven { by, .. })
+                    if (&by.node, &by.network) != me =>
+                {
                     let (count, epoch) = seen.holders.entry(by.node.clone()).or_default();
                     (*count, *epoch) = (*count + 1, by.epoch.max(*epoch));
                 }
@@ -137,7 +139,7 @@ impl Hunt {
         Next::Nothing
     }
 
-    /// Other nodes that hold addresses where this network looked, with their number and the latest epoch
+    /// Nodes of which other networks hold addresses where this one looked, perhaps its own node too, with their number and the latest epoch
     /// seen, the ones with most first.
     pub fn holders(&self) -> Vec<(Name, u32, u32)> {
         let mut holders: BTreeMap<&Name, (u32, u32)> = BTreeMap::new();
@@ -201,11 +203,11 @@ mod tests {
         let mut hunt = Hunt::new(range(&["10.0.0.0-10.0.0.255"]));
         let key = |last: u8| BlockKey::of([10, 0, 0, last].into());
         let full: Vec<(u8, &str)> = (0..64).map(|offset| (offset, "g b/n#1")).collect();
-        hunt.saw(key(0), &value(&full), &name("a"));
-        hunt.saw(key(64), &value(&full[1..]), &name("a"));
+        hunt.saw(key(0), &value(&full), (&name("a"), &name("n")));
+        hunt.saw(key(64), &value(&full[1..]), (&name("a"), &name("n")));
         let mut suspect = full.clone();
         suspect[9] = (9, "s c/n#1");
-        hunt.saw(key(128), &value(&suspect), &name("a"));
+        hunt.saw(key(128), &value(&suspect), (&name("a"), &name("n")));
         hunt.begin();
         assert_eq!(hunt.next(5), Next::Try { block: key(64), suspects: false });
         let mut rest = Vec::new();

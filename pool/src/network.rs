@@ -22,6 +22,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const VERIFY_EVERY: Duration = Duration::from_secs(1800);
 /// The same while the store grants to somebody else what a pod uses. It may come back.
 const VERIFY_FENCED_EVERY: Duration = Duration::from_secs(60);
+/// How long a question for addresses holds. Who still needs them asks again, and within this time every idle
+/// address has rested.
+const OWED_FOR: Duration = Duration::from_secs(90);
 /// Nobody asked for anything.
 const NOTHING: Recall = Recall { count: 0, floor: 0 };
 /// How many holders are asked first. Twice as many are asked the next time.
@@ -58,7 +61,8 @@ pub enum Want {
     List,
     /// The register of this node, because it holds addresses and this network is dry.
     Look(Name),
-    /// Ask these nodes to give back addresses.
+    /// Ask these nodes to give back addresses. Its own may be among them: then other networks of this node
+    /// hold some.
     Ask(Vec<Name>, Recall),
     /// Tell ADDs that wait: nothing is free now.
     Dry,
@@ -94,8 +98,9 @@ pub struct Network {
     pause: Duration,
     asked: usize,
     floor: u32,
-    /// What another node asked for.
+    /// What another node asked for, and until when.
     owed: Recall,
+    owed_until: Duration,
     lost: Vec<(BlockKey, Lost)>,
     verify_at: Duration,
 }
@@ -115,6 +120,7 @@ impl Network {
             pause: PAUSE,
             asked: ASKED_FIRST,
             owed: NOTHING,
+            owed_until: Duration::ZERO,
             floor: settings.marks.high,
             lost: Vec::new(),
             verify_at: VERIFY_EVERY,
@@ -144,9 +150,13 @@ impl Network {
     /// Another node found the pool without a free address.
     pub fn recalled(&mut self, recall: Recall, now: Duration) {
         self.scarce_until = now + SCARCE_FOR;
-        if recall.count > self.owed.count {
+        if now >= self.owed_until {
             self.owed = recall;
         }
+        // Each question is also the answer to how far the one before went.
+        let Recall { count, floor } = self.owed;
+        self.owed = Recall { count: count.max(recall.count), floor: floor.min(recall.floor) };
+        self.owed_until = now + OWED_FOR;
     }
 
     /// The store's list of blocks with free addresses. Empty if there is none, or no answer.
@@ -177,7 +187,8 @@ impl Network {
 
     fn ended(&mut self, ended: Ended, now: Duration) -> Vec<Want> {
         if let Some((block, value)) = self.at.take().zip(ended.block.as_ref()) {
-            self.hunt.saw(block, value, &self.stock.grants().node);
+            let grants = self.stock.grants();
+            self.hunt.saw(block, value, (&grants.node, &grants.network));
         }
         let gained = u32::try_from(ended.gained.len()).unwrap_or(u32::MAX);
         self.report.usage.idle = self.report.usage.idle.saturating_add(gained);
@@ -215,7 +226,7 @@ impl Network {
             self.verify_at = now + VERIFY_EVERY;
             self.stock.doubt();
         }
-        match self.due() {
+        match self.due(now) {
             Some((block, aim)) => self.begin(block, aim),
             None => self.refill(now, random),
         }
@@ -227,7 +238,7 @@ impl Network {
     }
 
     /// What comes before a claim.
-    fn due(&mut self) -> Option<(BlockKey, Aim)> {
+    fn due(&mut self, now: Duration) -> Option<(BlockKey, Aim)> {
         if let Some(block) = self.stock.unsettled() {
             return Some((block, Aim::default()));
         }
@@ -239,7 +250,7 @@ impl Network {
             proven.iter().for_each(|addr| self.report.proven.remove(addr));
             return Some((block, Aim { proven, ..Aim::default() }));
         }
-        if let Some((block, release)) = self.next_release() {
+        if let Some((block, release)) = self.next_release(now) {
             return Some((block, Aim { release, ..Aim::default() }));
         }
         let (block, lost) = self.lost.pop()?;
@@ -247,9 +258,11 @@ impl Network {
     }
 
     /// The addresses of one block to give back: the surplus, and what another node asked for.
-    fn next_release(&mut self) -> Option<(BlockKey, Runs)> {
-        let marks = self.settings.marks;
-        let surplus = marks.surplus(self.report.usage);
+    fn next_release(&mut self, now: Duration) -> Option<(BlockKey, Runs)> {
+        if now >= self.owed_until {
+            self.owed = NOTHING;
+        }
+        let surplus = self.settings.marks.surplus(self.report.usage);
         let Recall { count, floor } = self.owed;
         let owed = count.min(self.report.usage.idle.saturating_sub(floor));
         let count = surplus.max(owed).min(BATCH);
@@ -278,7 +291,9 @@ impl Network {
         if self.listing {
             return Vec::new();
         }
-        if wanted == 0 {
+        // While another node's pods wait for addresses, this one's stock does not.
+        let yields = self.report.usage.waiting == 0 && now < self.owed_until;
+        if wanted == 0 || yields {
             self.hunting = false;
             return Vec::new();
         }
@@ -305,13 +320,19 @@ impl Network {
         self.scarce_until = now + SCARCE_FOR;
         self.rest(now);
         let mut holders = self.hunt.holders();
-        holders.truncate(self.asked);
-        self.asked = self.asked.saturating_mul(2);
-        let floor = self.floor;
-        self.floor /= 2;
+        // Only for ADDs that wait do others give up what they may soon need themselves.
+        let waiting = self.report.usage.waiting;
+        let (asked, floor) =
+            if waiting > 0 { (self.asked, self.floor) } else { (ASKED_FIRST, self.settings.marks.high) };
+        if waiting > 0 {
+            (self.asked, self.floor) = (asked.saturating_mul(2), floor / 2);
+        }
+        holders.truncate(asked);
         let nodes: Vec<Name> = holders.into_iter().map(|(node, ..)| node).collect();
-        let mut wants: Vec<Want> = nodes.iter().cloned().map(Want::Look).collect();
-        let wanted = wanted.min(self.report.usage.waiting.max(1));
+        let own = self.stock.grants().node.clone();
+        let others = nodes.iter().filter(|node| **node != own);
+        let mut wants: Vec<Want> = others.cloned().map(Want::Look).collect();
+        let wanted = wanted.min(waiting.max(1));
         wants.extend([
             Want::Ask(nodes, Recall { count: wanted, floor }),
             Want::Dry,
