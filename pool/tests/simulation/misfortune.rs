@@ -1,0 +1,170 @@
+//! What goes wrong.
+
+use std::time::Duration;
+
+use vlan_bridge_pool::name::Name;
+use vlan_bridge_pool::register::{Register, State};
+
+use crate::driver;
+use crate::happening::Happening;
+use crate::world::World;
+
+/// Something goes wrong.
+pub(crate) fn strikes(world: &mut World) {
+    if world.quiet {
+        return;
+    }
+    let mean = world.setup.between_misfortunes;
+    let pause = world.random.time(mean / 4, mean * 2);
+    world.after(pause, Happening::Misfortune);
+    let node = world.random.below(world.machines.len());
+    match world.random.below(17) {
+        0..5 => kill(world, node),
+        5 | 6 => {
+            let off = world.random.seconds(5, 120);
+            reboot(world, node, off);
+        }
+        7 => {
+            let off = world.random.seconds(300, 7_200);
+            reboot(world, node, off);
+        }
+        8 => {
+            if world.machines.iter().filter(|machine| machine.on).count() > 2 && world.random.below(2) == 0 {
+                world.log(|| format!("n{node} is lost for good"));
+                world.machines[node].for_good = true;
+                turn_off(world, node);
+            }
+        }
+        9 => {
+            let (short, long) = (world.random.seconds(1, 120), world.random.seconds(120, 6_000));
+            let pause = if world.random.below(2) == 0 { short } else { long };
+            let machine = &mut world.machines[node];
+            machine.stopped_until = machine.stopped_until.max(world.now + pause);
+            world.log(|| format!("n{node} agent is stopped for {pause:?}"));
+            if world.random.below(3) == 0 {
+                mark(world, node);
+            }
+        }
+        10 => {
+            let pause = world.random.seconds(5, 600);
+            world.store.away_until = world.now + pause;
+            world.log(|| format!("the store is away for {pause:?}"));
+        }
+        11 | 16 => {
+            let pause = world.random.seconds(5, 7_200);
+            world.machines[node].cut_until = world.now + pause;
+            world.log(|| format!("n{node} is cut from the store for {pause:?}"));
+            // Whoever is away is soon thought lost.
+            if world.random.below(3) > 0 {
+                mark(world, node);
+            }
+        }
+        12 => {
+            let step = world.random.one_of(&[-100_000, -1_000, -10, 10, 1_000, 100_000]);
+            world.machines[node].steps += step;
+            world.log(|| format!("n{node} its clock steps by {step} s"));
+        }
+        13 => {
+            world.machines[node].full_until = world.now + world.random.seconds(1, 120);
+            world.log(|| format!("n{node} its disk is full"));
+        }
+        _ => mark(world, node),
+    }
+}
+
+fn kill(world: &mut World, node: usize) {
+    if world.machines[node].agent.is_none() {
+        return;
+    }
+    world.log(|| format!("n{node} agent is killed"));
+    driver::stop(world, node);
+    let pause = if world.random.below(8) == 0 {
+        world.random.seconds(10, 600)
+    } else {
+        world.random.millis(50, 5_000)
+    };
+    world.after(pause, Happening::Start(world.here(node)));
+}
+
+fn turn_off(world: &mut World, node: usize) {
+    driver::stop(world, node);
+    world.machines[node].on = false;
+    let ended: Vec<u64> =
+        world.pods.iter().filter(|(_, pod)| pod.node == node).map(|(number, _)| *number).collect();
+    ended.iter().for_each(|number| {
+        world.pods.remove(number);
+    });
+    world.running.retain(|_, pod| !ended.contains(pod));
+    for local in &mut world.machines[node].networks {
+        local.confirmation = None;
+        local.leases.clear();
+        local.waiting.clear();
+        local.behind.clear();
+        local.lock = None;
+    }
+}
+
+fn reboot(world: &mut World, node: usize, off: Duration) {
+    if !world.machines[node].on {
+        return;
+    }
+    world.log(|| format!("n{node} is off for {off:?}"));
+    turn_off(world, node);
+    world.after(off, Happening::Boot(node));
+}
+
+pub(crate) fn boots(world: &mut World, node: usize) {
+    let machine = &mut world.machines[node];
+    if machine.on || machine.for_good {
+        return;
+    }
+    machine.on = true;
+    machine.boot += 1;
+    machine.booted_at = world.now;
+    machine.steps += [0, 0, -50, 50][world.random.below(4)];
+    machine.networks.iter_mut().for_each(|local| local.make_queue(world.now));
+    let pause = world.random.millis(1, 10_000);
+    world.after(pause, Happening::Start(world.here(node)));
+}
+
+/// A node is marked as lost. Where addresses are given without end, an operator does it, and only to a node
+/// that is off.
+fn mark(world: &mut World, node: usize) {
+    let machine = &world.machines[node];
+    if world.setup.policy.give_for.is_none() && machine.on {
+        return;
+    }
+    let by = world.machines[world.random.below(world.machines.len())].name.clone();
+    let state = if machine.for_good { State::Gone { by } } else { State::Lost { by } };
+    put_mark(world, node, state);
+}
+
+fn put_mark(world: &mut World, node: usize, state: State) {
+    let name: Name = world.machines[node].name.clone();
+    if let (_, Some(register)) = world.store.register(&name)
+        && register.state != state
+    {
+        world.log(|| format!("n{node} is marked {state:?}"));
+        world.store.put_register(&name, Register { state, ..register });
+    }
+}
+
+/// Everything is put right: the store answers, and all nodes are there but those that are lost for good.
+pub(crate) fn end(world: &mut World) {
+    world.quiet = true;
+    world.store.away_until = Duration::ZERO;
+    let now = world.now;
+    for node in 0..world.machines.len() {
+        let machine = &mut world.machines[node];
+        (machine.cut_until, machine.full_until) = (Duration::ZERO, Duration::ZERO);
+        machine.stopped_until = machine.stopped_until.min(now);
+        if machine.for_good {
+            let by = machine.name.clone();
+            put_mark(world, node, State::Gone { by });
+        } else if !machine.on {
+            boots(world, node);
+        } else if machine.agent.is_none() {
+            world.after(Duration::ZERO, Happening::Start(world.here(node)));
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The world: the store, the nodes, the pods, and what happens next.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use vlan_bridge_pool::name::Name;
+
+use crate::happening::{At, Happening};
+use crate::machine::Machine;
+use crate::random::Random;
+use crate::setup::Setup;
+use crate::store::Store;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Pod {
+    pub(crate) node: usize,
+    pub(crate) network: usize,
+    /// The address, and the node's uptime when it was chosen.
+    pub(crate) chosen: Option<(IpAddr, Duration)>,
+    /// Whether nobody answered a probe of it.
+    pub(crate) silent: bool,
+    pub(crate) asked_at: Duration,
+    pub(crate) was_dry: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) events: u64,
+    pub(crate) adds: u64,
+    pub(crate) dry: u64,
+    pub(crate) refused: u64,
+    pub(crate) dry_times: Vec<Duration>,
+    pub(crate) fenced: u64,
+    pub(crate) answered: u64,
+    /// Pods that began since one node needs every address.
+    pub(crate) drained: usize,
+}
+
+pub(crate) struct World {
+    pub(crate) now: Duration,
+    queue: BinaryHeap<Reverse<(Duration, u64, Box<Next>)>>,
+    pushed: u64,
+    pub(crate) random: Random,
+    pub(crate) setup: Setup,
+    pub(crate) store: Store,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) pods: BTreeMap<u64, Pod>,
+    pub(crate) last_pod: u64,
+    /// Who answers for an address of a pool.
+    pub(crate) running: BTreeMap<(usize, IpAddr), u64>,
+    /// Whether nothing goes wrong any more.
+    pub(crate) quiet: bool,
+    /// How many pods begin at once on this node's network when one has its address.
+    pub(crate) drains: Option<(usize, usize)>,
+    pub(crate) counts: Counts,
+    pub(crate) failure: Option<String>,
+    pub(crate) verbose: bool,
+}
+
+struct Next(Happening);
+
+impl PartialEq for Next {
+    fn eq(&self, _: &Next) -> bool {
+        true
+    }
+}
+impl Eq for Next {}
+impl PartialOrd for Next {
+    fn partial_cmp(&self, other: &Next) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Next {
+    fn cmp(&self, _: &Next) -> std::cmp::Ordering {
+        std::cmp::Ordering::Equal
+    }
+}
+
+impl World {
+    pub(crate) fn new(setup: Setup, random: Random, store: Store, machines: Vec<Machine>) -> World {
+        World {
+            now: Duration::ZERO,
+            queue: BinaryHeap::new(),
+            pushed: 0,
+            random,
+            setup,
+            store,
+            machines,
+            pods: BTreeMap::new(),
+            last_pod: 0,
+            running: BTreeMap::new(),
+            quiet: false,
+            drains: None,
+            counts: Counts::default(),
+            failure: None,
+            verbose: false,
+        }
+    }
+
+    pub(crate) fn at(&mut self, time: Duration, what: Happening) {
+        self.pushed += 1;
+        self.queue.push(Reverse((time.max(self.now), self.pushed, Box::new(Next(what)))));
+    }
+
+    pub(crate) fn after(&mut self, pause: Duration, what: Happening) {
+        self.at(self.now + pause, what);
+    }
+
+    /// What happens next, unless it is later than `end`.
+    pub(crate) fn next(&mut self, end: Duration) -> Option<Happening> {
+        if self.queue.peek().is_none_or(|Reverse((time, ..))| *time > end) {
+            self.now = end;
+            return None;
+        }
+        let Reverse((time, _, next)) = self.queue.pop()?;
+        self.now = time;
+        self.counts.events += 1;
+        Some(next.0)
+    }
+
+    /// The first failure counts.
+    pub(crate) fn fail(&mut self, what: String) {
+        self.failure.get_or_insert(format!("at {:?}: {what}", self.now));
+    }
+
+    pub(crate) fn log(&self, what: impl FnOnce() -> String) {
+        if self.verbose {
+            println!("{:>14.6} {}", self.now.as_secs_f64(), what());
+        }
+    }
+
+    pub(crate) fn here(&self, node: usize) -> At {
+        At { node, life: self.machines[node].life }
+    }
+
+    /// A network's lock is given back.
+    pub(crate) fn unlock(&mut self, node: usize, network: usize) {
+        let local = &mut self.machines[node].networks[network];
+        local.lock = None;
+        for behind in std::mem::take(&mut local.behind) {
+            self.after(Duration::ZERO, behind);
+        }
+    }
+
+    pub(crate) fn network_number(&self, node: usize, name: &Name) -> usize {
+        self.machines[node].networks.iter().position(|local| local.name == *name).unwrap()
+    }
+
+    /// Whether things that happen by chance happen now.
+    pub(crate) fn bad_luck(&mut self, per_mille: usize) -> bool {
+        !self.quiet && self.random.per_mille(per_mille)
+    }
+}
