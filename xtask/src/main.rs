@@ -18,6 +18,7 @@ mod provision;
 mod release;
 mod sbom;
 mod screenshots;
+mod sim;
 mod suite;
 mod test;
 mod test_k8s;
@@ -84,6 +85,13 @@ enum Verb {
     /// target/fuzz/corpus, an input that fails to target/fuzz/artifacts: put the latter into fuzz/corpus,
     /// where every run of the tests tries it.
     Fuzz(fuzz::Options),
+    /// Simulate nodes that share address pools, for longer and in larger numbers than `cargo xtask test` does
+    ///
+    /// Runs many small worlds in virtual time, in which agents, nodes, clocks, disks and the store fail, and
+    /// looks for an address with two pods and for one that is lost. Then runs 10,000 nodes with a million
+    /// addresses, and prints requests, dry ADDs, memory and time. VLAN_BRIDGE_SIM_SEED=N repeats a seed
+    /// that failed, and prints its events.
+    Sim(sim::Options),
     /// Check licences, duplicates and sources of all crates against deny.toml, as `cargo xtask test` does
     ///
     /// Installs cargo-deny below target/ first, which takes a minute or two.
@@ -138,6 +146,7 @@ impl Verb {
             Verb::Dist => "dist",
             Verb::Release(_) => "release",
             Verb::Screenshots => "screenshots",
+            Verb::Sim(_) => "sim",
             Verb::Vm(_) => "vm",
             Verb::Tidy => "tidy",
         }
@@ -158,6 +167,7 @@ fn main() -> ExitCode {
         Verb::Dist => dist::main(),
         Verb::Release(options) => release::main(&options),
         Verb::Screenshots => screenshots::main(),
+        Verb::Sim(options) => sim::main(&options),
         Verb::Vm(options) => vm::main(options),
         Verb::Tidy => tidy::main(),
     };

@@ -73,7 +73,10 @@ pub(crate) fn block_written(world: &mut World, by: usize, (pool, block): Key, be
             for node in 0..world.machines.len() {
                 let taken = is_of(world, was, node, network) && !is_of(world, is, node, network);
                 let granted = world.machines[node].networks[network].disk.contains(addr);
-                if taken && granted && lives(world, node, network) {
+                let epoch = was.and_then(Entry::holder).map_or(0, |holder| holder.epoch);
+                let register = world.store.registers.get(&world.machines[node].name);
+                let lives = register.is_some_and(|(_, register)| register.lives(epoch));
+                if taken && granted && lives {
                     world.fail(format!("I2: n{by} turns {was:?} of {addr} into {is:?}, and n{node} lives"));
                 }
             }

@@ -58,7 +58,17 @@ pub(crate) fn stop(world: &mut World, node: usize) {
     machine.agent = None;
     machine.wakes.clear();
     machine.pending.clear();
+    machine.held.clear();
     machine.stopped_until = Duration::ZERO;
+}
+
+/// The agent goes on, unless it was stopped again.
+pub(crate) fn resumes(world: &mut World, node: usize) {
+    let machine = &mut world.machines[node];
+    if world.now >= machine.stopped_until {
+        let held = std::mem::take(&mut machine.held);
+        held.into_iter().for_each(|what| world.after(Duration::ZERO, what));
+    }
 }
 
 /// Something happens to an agent or its doings.
@@ -68,8 +78,7 @@ pub(crate) fn happens(world: &mut World, at: At, what: Agents) {
         return;
     }
     if world.now < machine.stopped_until {
-        let until = machine.stopped_until;
-        return world.at(until, Happening::Agent(at, what));
+        return machine.held.push(Happening::Agent(at, what));
     }
     match what {
         Agents::Time(uptime) => {

@@ -28,6 +28,8 @@ pub(crate) enum Happening {
     Report(usize, usize, Option<Recall>),
     /// The agent starts, unless another one has.
     Start(At),
+    /// The agent of a node is stopped no longer.
+    Resumes(usize),
     /// The node boots.
     Boot(usize),
     /// A pod's next step.

@@ -34,6 +34,8 @@ pub(crate) struct Machine {
     /// Which of its agents runs. What an earlier one began is dropped.
     pub(crate) life: u64,
     pub(crate) stopped_until: Duration,
+    /// What happens to the agent once it is stopped no longer.
+    pub(crate) held: Vec<Happening>,
     pub(crate) cut_until: Duration,
     pub(crate) full_until: Duration,
     pub(crate) wakes: BTreeSet<Duration>,

@@ -40,6 +40,8 @@ pub(crate) fn strikes(world: &mut World) {
             let pause = if world.random.below(2) == 0 { short } else { long };
             let machine = &mut world.machines[node];
             machine.stopped_until = machine.stopped_until.max(world.now + pause);
+            let until = machine.stopped_until;
+            world.at(until, Happening::Resumes(node));
             world.log(|| format!("n{node} agent is stopped for {pause:?}"));
             if world.random.below(3) == 0 {
                 mark(world, node);
@@ -155,6 +157,7 @@ pub(crate) fn end(world: &mut World) {
     world.store.away_until = Duration::ZERO;
     let now = world.now;
     for node in 0..world.machines.len() {
+        world.after(Duration::ZERO, Happening::Resumes(node));
         let machine = &mut world.machines[node];
         (machine.cut_until, machine.full_until) = (Duration::ZERO, Duration::ZERO);
         machine.stopped_until = machine.stopped_until.min(now);

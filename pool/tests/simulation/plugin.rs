@@ -58,7 +58,7 @@ fn look(world: &mut World, number: u64, pod: &Pod) {
     if local.lock.is_some() {
         return local.behind.push(Happening::Pod(number, Step::Look));
     }
-    if local.generation != local.disk.generation && number % 2 == 0 {
+    if local.generation != local.disk.generation && number.is_multiple_of(2) {
         local.make_queue(now);
     }
     let may = |addr: IpAddr| local.disk.may_give(addr, local.confirmation.as_ref(), &moment);

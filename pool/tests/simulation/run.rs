@@ -11,7 +11,7 @@ use vlan_bridge_pool::name::Name;
 use vlan_bridge_pool::register::{Identity, Register, State};
 use vlan_bridge_pool::runs::Runs;
 
-use crate::happening::{Happening, Step};
+use crate::happening::Happening;
 use crate::machine::{Local, Machine};
 use crate::random::Random;
 use crate::setup::Setup;
@@ -99,6 +99,7 @@ fn machine(setup: &Setup, random: &mut Random, store: &mut Store, node: usize) -
         agent: None,
         life: 0,
         stopped_until: Duration::ZERO,
+        held: Vec::new(),
         cut_until: Duration::ZERO,
         full_until: Duration::ZERO,
         wakes: BTreeSet::new(),
@@ -145,6 +146,7 @@ fn happens(world: &mut World, what: Happening) {
         Happening::Arrives(from, ask, number) => driver::arrives(world, from, ask, number),
         Happening::Report(node, network, recall) => driver::report(world, node, network, recall),
         Happening::Start(at) => driver::start(world, at),
+        Happening::Resumes(node) => driver::resumes(world, node),
         Happening::Boot(node) => misfortune::boots(world, node),
         Happening::Pod(number, step) => plugin::step(world, number, step),
         Happening::Misfortune => misfortune::strikes(world),
