@@ -139,8 +139,8 @@ impl Hunt {
         Next::Nothing
     }
 
-    /// Nodes of which other networks hold addresses where this one looked, perhaps its own node too, with their number and the latest epoch
-    /// seen, the ones with most first.
+    /// Nodes of which other networks hold addresses where this one looked, perhaps its own node too, with
+    /// their number and the latest epoch seen, the ones with most first.
     pub fn holders(&self) -> Vec<(Name, u32, u32)> {
         let mut holders: BTreeMap<&Name, (u32, u32)> = BTreeMap::new();
         for (node, (count, epoch)) in self.seen.values().flat_map(|seen| &seen.holders) {

@@ -22,8 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const VERIFY_EVERY: Duration = Duration::from_secs(1800);
 /// The same while the store grants to somebody else what a pod uses. It may come back.
 const VERIFY_FENCED_EVERY: Duration = Duration::from_secs(60);
-/// How long a question for addresses holds. Who still needs them asks again, and within this time every idle
-/// address has rested.
+/// How long a question for addresses holds. A node that still needs them asks again, and within this time
+/// every idle address has rested.
 const OWED_FOR: Duration = Duration::from_secs(90);
 /// Nobody asked for anything.
 const NOTHING: Recall = Recall { count: 0, floor: 0 };

@@ -88,7 +88,7 @@ enum Verb {
     /// Simulate nodes that share address pools, for longer and in larger numbers than `cargo xtask test` does
     ///
     /// Runs many small worlds in virtual time, in which agents, nodes, clocks, disks and the store fail, and
-    /// looks for an address with two pods and for one that is lost. Then runs 10,000 nodes with a million
+    /// looks for addresses that have two pods or are lost. Then runs 10,000 nodes with a million
     /// addresses, and prints requests, dry ADDs, memory and time. VLAN_BRIDGE_SIM_SEED=N repeats a seed
     /// that failed, and prints its events.
     Sim(sim::Options),

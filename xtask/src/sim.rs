@@ -10,13 +10,18 @@ pub(crate) struct Options {
     /// How many small worlds
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     seeds: u64,
+    /// How many nodes share the large pool, which has a hundred addresses for each
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    nodes: u64,
 }
 
 /// Runs the verb.
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let mut tests = cargo();
-    tests.args(["test", "--quiet", "--release", "--package", "vlan-bridge-pool", "--test", "simulation"]);
-    tests.args(["--", "--include-ignored", "--nocapture", "--test-threads", "1"]);
-    run(tests.env("VLAN_BRIDGE_SIM_SEEDS", options.seeds.to_string()))?;
+    // The crate is optimized in every profile: see Cargo.toml.
+    tests.args(["test", "--quiet", "--package", "vlan-bridge-pool", "--test", "simulation"]);
+    tests.args(["--", "--nocapture", "--test-threads", "1"]);
+    tests.env("VLAN_BRIDGE_SIM_SEEDS", options.seeds.to_string());
+    run(tests.env("VLAN_BRIDGE_SIM_NODES", options.nodes.to_string()))?;
     Ok(ExitCode::SUCCESS)
 }

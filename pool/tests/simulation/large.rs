@@ -8,32 +8,33 @@ use crate::run;
 use crate::setup::Setup;
 use crate::world::{Counts, World};
 
-const NODES: usize = 10_000;
-const ADDRESSES: usize = 1_000_000;
-/// The nodes with the bursts of pods.
-const BUSY: usize = 1_000;
+/// The addresses of the pool for each node.
+const SHARE: usize = 100;
 
-/// Runs it and prints its figures.
-pub(crate) fn run() {
+/// Runs it and prints its figures. A tenth of the nodes have bursts of pods.
+pub(crate) fn run(nodes: usize) {
+    let (addresses, busy) = (nodes * SHARE, nodes / 10);
     let begun = Instant::now();
-    let mut world = run::world(Setup::large(NODES, ADDRESSES), Random::new(1), Duration::from_secs(60));
+    let mut world = run::world(Setup::large(nodes, addresses), Random::new(1), Duration::from_secs(60));
     phase(&mut world, "start, spread over a minute", 120, |_| {});
     phase(&mut world, "an hour without pods", 3_600, |_| {});
-    phase(&mut world, "110 pods on each of 1000 nodes, 20 a second", 60, |world| burst(world, 110, 50));
+    phase(&mut world, "110 pods on each of a tenth of the nodes, 20 a second", 60, |world| {
+        burst(world, busy, 110, 50)
+    });
     phase(&mut world, "churn: a third of the pods in ten minutes", 600, churn);
     phase(&mut world, "140 more each, 2 a second: the pool is empty, idle home is lent", 300, |world| {
-        burst(world, 140, 500);
+        burst(world, busy, 140, 500);
     });
     let blocks = world.store.blocks.len();
     println!(
-        "{NODES} nodes, {ADDRESSES} addresses, {blocks} blocks, {} pods, {} events, {:?}, at most {} MB",
+        "{nodes} nodes, {addresses} addresses, {blocks} blocks, {} pods, {} events, {:?}, at most {} MB",
         world.running.len(),
         world.counts.events,
         begun.elapsed(),
         memory() / 1000
     );
     assert_eq!(world.failure, None);
-    assert!(world.running.len() > BUSY * 240, "only {} pods", world.running.len());
+    assert!(world.running.len() > busy * 240, "only {} pods", world.running.len());
 }
 
 /// Lets something happen for so many seconds.
@@ -43,7 +44,7 @@ fn phase(world: &mut World, what: &str, seconds: u64, begin: impl FnOnce(&mut Wo
     begin(world);
     let end = world.now + Duration::from_secs(seconds);
     run::until(world, end);
-    let each = (world.store.requests - requests) as f64 / NODES as f64;
+    let each = (world.store.requests - requests) as f64 / world.machines.len() as f64;
     println!("{what}: {each:.2} requests a node, {:.4} a second", each / seconds as f64);
     let Counts { adds, dry, refused, dry_times, .. } = &mut world.counts;
     if *adds > 0 {
@@ -59,8 +60,8 @@ fn phase(world: &mut World, what: &str, seconds: u64, begin: impl FnOnce(&mut Wo
 }
 
 /// So many pods on each busy node, one after so many milliseconds.
-fn burst(world: &mut World, pods: u64, every: u64) {
-    for node in 0..BUSY {
+fn burst(world: &mut World, busy: usize, pods: u64, every: u64) {
+    for node in 0..busy {
         for pod in 0..pods {
             let pause = world.random.millis(pod * every, (pod + 1) * every);
             world.after(pause, Happening::Begin(node, 0));

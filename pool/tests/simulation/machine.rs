@@ -102,7 +102,7 @@ impl Machine {
 }
 
 impl Local {
-    /// Makes the queue anew from the grants.
+    /// Makes the queue again from the grants.
     pub(crate) fn make_queue(&mut self, now: Duration) {
         self.generation = self.disk.generation;
         let granted = self.disk.home.iter().chain(self.disk.leased.iter());

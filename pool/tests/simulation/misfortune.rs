@@ -56,7 +56,7 @@ pub(crate) fn strikes(world: &mut World) {
             let pause = world.random.seconds(5, 7_200);
             world.machines[node].cut_until = world.now + pause;
             world.log(|| format!("n{node} is cut from the store for {pause:?}"));
-            // Whoever is away is soon thought lost.
+            // A node that is away is soon thought lost.
             if world.random.below(3) > 0 {
                 mark(world, node);
             }
@@ -151,7 +151,7 @@ fn put_mark(world: &mut World, node: usize, state: State) {
     }
 }
 
-/// Everything is put right: the store answers, and all nodes are there but those that are lost for good.
+/// Nothing is wrong any more: the store answers, and all nodes are there but those that are lost for good.
 pub(crate) fn end(world: &mut World) {
     world.quiet = true;
     world.store.away_until = Duration::ZERO;

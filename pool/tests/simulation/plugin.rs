@@ -107,7 +107,7 @@ fn goes_on(world: &mut World, number: u64, step: Step, pause: Duration) {
         let pause = match world.random.below(3) {
             0 => world.random.time(Duration::ZERO, margin),
             1 => world.random.time(margin * 9 / 10, margin * 11 / 10),
-            _ => world.random.time(margin, margin * 8),
+            _ => world.random.time(margin, margin * 4),
         };
         return world.after(pause, Happening::Pod(number, step));
     }

@@ -22,7 +22,7 @@ use crate::{check, driver, misfortune, plugin};
 /// How often an agent looks at the plugin's store.
 const LOOKS: Duration = Duration::from_secs(60);
 /// How long nothing happens before the end is looked at.
-const QUIET: Duration = Duration::from_secs(60 * 60);
+const QUIET: Duration = Duration::from_secs(30 * 60);
 /// More happenings than a small world has: an agent does something without end.
 const MOST: u64 = 2_000_000;
 /// Within this time a node has every address that is idle, and no node is lost.

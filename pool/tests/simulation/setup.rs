@@ -70,9 +70,9 @@ impl Setup {
         let home = random.one_of(&[0, 0, home]);
         let endless = random.below(3) == 0;
         let high = random.one_of(&[2, 4, 8, 16]);
-        let between_pods = random.millis(2_000, 40_000);
+        let between_pods = random.millis(5_000, 60_000);
         // How much of the pools is in use after a while, in percent.
-        let load = random.one_of(&[10, 30, 60, 80, 100, 120]);
+        let load = random.one_of(&[10, 30, 50, 70, 90, 110]);
         let capacity = pools.iter().map(|pool| pool.len() as usize).sum::<usize>();
         Setup {
             policy: Policy {
@@ -91,7 +91,7 @@ impl Setup {
             probes: random.below(2) == 0,
             adds_stopped: random.one_of(&[0, 5, 30]),
             adds_killed: random.one_of(&[0, 20]),
-            trouble: random.seconds(600, 8_000),
+            trouble: random.seconds(600, 6_000),
             between_misfortunes: random.seconds(30, 600),
             pod_lives: between_pods * (capacity * load / 100) as u32,
             between_pods,

@@ -48,7 +48,7 @@ pub(crate) struct World {
     pub(crate) machines: Vec<Machine>,
     pub(crate) pods: BTreeMap<u64, Pod>,
     pub(crate) last_pod: u64,
-    /// Who answers for an address of a pool.
+    /// The pod that answers for an address of a pool.
     pub(crate) running: BTreeMap<(usize, IpAddr), u64>,
     /// Whether nothing goes wrong any more.
     pub(crate) quiet: bool,
