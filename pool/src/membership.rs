@@ -186,8 +186,9 @@ impl Membership {
 }
 
 /// How long after a node's epoch was found lost its addresses become suspect: as long as the node may have
-/// gone on giving, and an ADD may have taken. None: the pool's nodes give without end, and only a node that
+/// gone on giving, and an ADD may have taken. A thirty-second more, because the clocks
+/// of two machines may run 1 % fast and slow. None: the pool's nodes give without end, and only a node that
 /// an operator called off can be lost.
 pub fn wait(give_for: Option<Duration>, margin: Duration) -> Duration {
-    give_for.map_or(Duration::ZERO, |give_for| give_for + margin)
+    give_for.map_or(Duration::ZERO, |give_for| (give_for + margin) + (give_for + margin) / 32)
 }

@@ -326,7 +326,7 @@ impl World {
                 older(&mut moment.uptime, GIVE_FOR);
                 older(&mut moment.clock, GIVE_FOR);
             }
-            node.agent.suspicion.times().for_each(|time| older(time, GIVE_FOR + MARGIN));
+            node.agent.suspicion.times().for_each(|time| older(time, 3 * TICK));
         }
     }
 
