@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use vlan_bridge_pool::history::What;
 use vlan_bridge_pool::name::Name;
 use vlan_bridge_pool::register::{Register, State};
 
@@ -91,6 +92,8 @@ fn kill(world: &mut World, node: usize) {
 fn turn_off(world: &mut World, node: usize) {
     driver::stop(world, node);
     world.machines[node].on = false;
+    let name = world.machines[node].name.clone();
+    (0..world.histories.len()).for_each(|pool| world.record(pool, What::Off(name.clone())));
     let ended: Vec<u64> =
         world.pods.iter().filter(|(_, pod)| pod.node == node).map(|(number, _)| *number).collect();
     ended.iter().for_each(|number| {
@@ -125,6 +128,8 @@ pub(crate) fn boots(world: &mut World, node: usize) {
     machine.booted_at = world.now;
     machine.steps += [0, 0, -50, 50][world.random.below(4)];
     machine.networks.iter_mut().for_each(|local| local.make_queue(world.now));
+    let name = world.machines[node].name.clone();
+    (0..world.histories.len()).for_each(|pool| world.record(pool, What::Boot(name.clone())));
     let pause = world.random.millis(1, 10_000);
     world.after(pause, Happening::Start(world.here(node)));
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use vlan_bridge_pool::grants::Verdict;
+use vlan_bridge_pool::history::What;
 
 use crate::check;
 use crate::happening::{Happening, Step};
@@ -206,6 +207,9 @@ fn runs(world: &mut World, number: u64, pod: &Pod) {
         let who = world.pods.get(&other).map_or(usize::MAX, |other| other.node);
         world.fail(format!("{addr} has two pods: {other} on n{who}, {number} on n{}", pod.node));
     }
+    let named = world.named(pod.node, number);
+    world.record(pool, What::AddBegin(named.clone()));
+    world.record(pool, What::AddOk(named, addr));
     let low = world.setup.marks.low;
     let local = &mut world.machines[pod.node].networks[pod.network];
     local.leases.insert(addr, (number, true));
@@ -241,12 +245,14 @@ fn ends(world: &mut World, number: u64, pod: &Pod) {
         world.unlock(pod.node, pod.network);
     }
     let Some((addr, _)) = pod.chosen else { return };
+    let (pool, named) = (world.setup.pool_of(pod.network), world.named(pod.node, number));
+    world.record(pool, What::DelBegin(named.clone()));
+    world.record(pool, What::DelOk(named));
     let local = &mut world.machines[pod.node].networks[pod.network];
     if local.leases.get(&addr).is_some_and(|(of, _)| *of == number) {
         world.log(|| format!("n{} DEL {number} of {addr}", pod.node));
         give_back(world, pod, addr);
     }
-    let pool = world.setup.pool_of(pod.network);
     if world.running.get(&(pool, addr)) == Some(&number) {
         world.running.remove(&(pool, addr));
     }

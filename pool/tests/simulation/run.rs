@@ -7,6 +7,7 @@ use std::time::Duration;
 use vlan_bridge_pool::block::BlockKey;
 use vlan_bridge_pool::entry::{Entry, Holder};
 use vlan_bridge_pool::grants::Grants;
+use vlan_bridge_pool::history::{self, What};
 use vlan_bridge_pool::name::Name;
 use vlan_bridge_pool::register::{Identity, Register, State};
 use vlan_bridge_pool::runs::Runs;
@@ -195,7 +196,30 @@ pub(crate) fn small(seed: u64, verbose: bool) -> World {
     if world.failure.is_none() {
         drain(&mut world);
     }
+    if world.failure.is_none() {
+        check_histories(&mut world);
+    }
     world
+}
+
+/// The checker of histories sees only what pods got and gave back, and what the nodes hold in the end.
+fn check_histories(world: &mut World) {
+    for pool in 0..world.histories.len() {
+        let mut held = Vec::new();
+        for (node, machine) in world.machines.iter().enumerate().filter(|(_, machine)| machine.on) {
+            for network in world.setup.networks_of(pool) {
+                // An ADD that has not ended yet is not in the history.
+                let running = machine.networks[network].leases.iter().filter(|(_, (_, runs))| *runs);
+                held.extend(running.map(|(addr, (number, _))| What::Held(world.named(node, *number), *addr)));
+            }
+        }
+        held.into_iter().for_each(|what| world.record(pool, what));
+        let (doubles, leaks) =
+            (history::check(&world.histories[pool]), history::leaks(&world.histories[pool]));
+        if !doubles.is_empty() || !leaks.is_empty() {
+            world.fail(format!("the history of pool {pool} has {doubles:?}, {leaks:?}"));
+        }
+    }
 }
 
 /// I8. A claim may still be on its way: then it is looked at again.

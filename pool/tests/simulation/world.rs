@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use vlan_bridge_pool::history::{self, What};
 use vlan_bridge_pool::name::Name;
 
 use crate::happening::{At, Happening};
@@ -55,6 +56,8 @@ pub(crate) struct World {
     /// How many pods begin at once on this node's network when one has its address.
     pub(crate) drains: Option<(usize, usize)>,
     pub(crate) counts: Counts,
+    /// What happened on the VLAN of each pool, for the checker of histories.
+    pub(crate) histories: Vec<Vec<history::Event>>,
     pub(crate) failure: Option<String>,
     pub(crate) verbose: bool,
 }
@@ -82,6 +85,7 @@ impl World {
     pub(crate) fn new(setup: Setup, random: Random, store: Store, machines: Vec<Machine>) -> World {
         World {
             now: Duration::ZERO,
+            histories: vec![Vec::new(); setup.pools.len()],
             queue: BinaryHeap::new(),
             pushed: 0,
             random,
@@ -129,6 +133,19 @@ impl World {
         if self.verbose {
             println!("{:>14.6} {}", self.now.as_secs_f64(), what());
         }
+    }
+
+    /// Writes down what happened on the VLAN of a pool.
+    pub(crate) fn record(&mut self, pool: usize, what: What) {
+        if self.setup.strict {
+            self.histories[pool].push(history::Event { at: self.now, what });
+        }
+    }
+
+    /// A pod as histories name it.
+    pub(crate) fn named(&self, node: usize, number: u64) -> history::Pod {
+        let id = Name::new(&format!("p{number}")).unwrap();
+        history::Pod { node: self.machines[node].name.clone(), id }
     }
 
     pub(crate) fn here(&self, node: usize) -> At {
