@@ -1,4 +1,4 @@
-//! `cargo xtask sim`: the simulation of shared address pools, larger than the tests run it.
+//! `cargo xtask sim`: the search and the simulation of shared address pools, larger than the tests run them.
 
 use crate::command::{cargo, run};
 use anyhow::Result;
@@ -13,10 +13,17 @@ pub(crate) struct Options {
     /// How many nodes share the large pool, which has a hundred addresses for each
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     nodes: u64,
+    /// How many states of the search to look at. By default it goes to its end, which takes some minutes
+    #[arg(long, value_name = "N", default_value_t = 20_000_000)]
+    states: u64,
 }
 
 /// Runs the verb.
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
+    let mut search = cargo();
+    search.args(["test", "--quiet", "--package", "vlan-bridge-pool", "--lib", "--", "--nocapture"]);
+    search.arg("called_lost");
+    run(search.env("VLAN_BRIDGE_SEARCH_STATES", options.states.to_string()))?;
     let mut tests = cargo();
     // The crate is optimized in every profile: see Cargo.toml.
     tests.args(["test", "--quiet", "--package", "vlan-bridge-pool", "--test", "simulation"]);
