@@ -52,6 +52,8 @@ pub enum Action {
     Stock(Name, stock::Action),
     /// Write the confirmation of a network.
     Confirm(Name, Confirmation),
+    /// Remove the confirmation of a network: another machine has this node's name.
+    Withdraw(Name),
     /// Find blocks with free addresses. Answered by [`Event::Listed`].
     List(Name),
     /// Read another node's register. Answered by [`Event::Looked`].
@@ -74,6 +76,8 @@ pub enum Action {
 pub struct Agent {
     policy: Policy,
     membership: Membership,
+    /// Whether the store has said since the start that the node lives. Nothing is written before that.
+    admitted: bool,
     networks: BTreeMap<Name, Network>,
     suspicion: Suspicion,
     /// When the store is asked again whether the node lives.
@@ -99,6 +103,7 @@ impl Agent {
         Agent {
             policy,
             membership,
+            admitted: false,
             networks,
             suspicion: Suspicion::default(),
             ask_at: Duration::ZERO,
@@ -149,16 +154,24 @@ impl Agent {
         match step {
             Step::Do(action) => actions.push(Action::Register(action)),
             Step::Confirmed(confirmed) => {
+                self.admitted = true;
                 self.confirmed = Some(confirmed);
                 self.unconfirmed = self.networks.keys().cloned().collect();
                 self.pause = SOON;
             }
             Step::Lives(epoch) => {
-                self.networks.values_mut().for_each(|network| network.lives_under(epoch));
+                let since = self.membership.since();
+                self.admitted = true;
+                self.networks.values_mut().for_each(|network| network.lives_under(epoch, since));
                 self.confirmed = None;
                 self.ask_at = now;
             }
-            Step::Refused(register) => actions.push(Action::Refused(register)),
+            Step::Refused(register) => {
+                self.admitted = false;
+                self.confirmed = None;
+                actions.extend(self.networks.keys().cloned().map(Action::Withdraw));
+                actions.push(Action::Refused(register));
+            }
             Step::Failed => {
                 self.ask_at = now + self.pause;
                 self.pause = (self.pause * 2).min(LATER);
@@ -184,11 +197,11 @@ impl Agent {
 
     /// What another node's register says of what this node's networks saw of it.
     fn looked(&mut self, node: &Name, register: Option<&Register>, now: Duration) {
-        let wait = membership::wait(self.policy.give_for, self.policy.margin);
+        let margin = self.policy.margin;
         let Some(register) = register else { return };
         for network in self.networks.values_mut() {
             let Some(epoch) = network.epoch_seen(node) else { continue };
-            if let Some(lost) = self.suspicion.judge(node, register, epoch, now, wait) {
+            if let Some(lost) = self.suspicion.judge(node, register, epoch, now, margin) {
                 network.found_lost(lost);
             }
         }
@@ -204,7 +217,7 @@ impl Agent {
             actions.push(Action::Wake(self.ask_at));
         }
         self.confirm(actions);
-        if self.membership.epoch() == 0 {
+        if !self.admitted {
             return;
         }
         for (name, network) in &mut self.networks {

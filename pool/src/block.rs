@@ -13,7 +13,7 @@ use crate::runs::{address, bits};
 /// The number of addresses in a block.
 pub const SIZE: u8 = 64;
 
-/// The version of the values that this release writes. It only reads, and does not change, others.
+/// The version of the values that this release writes. It reads no other.
 pub const VERSION: u64 = 1;
 
 /// A block's name in its pool: its first address, a multiple of 64.

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use crate::block::{Block, BlockKey, SIZE};
 use crate::entry::Entry;
 use crate::name::Name;
+use crate::plan::{Lost, Me};
 use crate::runs::{Runs, address, bits};
 
 /// How many blocks are tried at random.
@@ -39,8 +40,25 @@ pub enum Next {
 struct Seen {
     free: u8,
     suspects: u8,
-    /// Holders of leased addresses, with their number and latest epoch.
-    holders: BTreeMap<Name, (u8, u32)>,
+    holders: BTreeMap<Name, Held>,
+}
+
+/// What a node holds in a block. Networks of a node count together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    /// Addresses.
+    count: u8,
+    /// The earliest epoch under which one of them is leased, and under which one is at home.
+    leased: Option<u32>,
+    home: Option<u32>,
+}
+
+impl Held {
+    /// Whether some of this is lost.
+    fn is_lost(self, lost: &Lost) -> bool {
+        let until = |earliest: Option<u32>, last: u32| earliest.is_some_and(|epoch| epoch <= last);
+        until(self.leased, lost.epoch) || until(self.home, lost.gone)
+    }
 }
 
 /// The memory of blocks, and how far the hunt under way has come.
@@ -74,22 +92,28 @@ impl Hunt {
         block.addresses().filter(|addr| self.range.contains(*addr)).collect()
     }
 
-    /// Takes note of a block's value. `me`: the node and its network.
-    pub fn saw(&mut self, key: BlockKey, block: &Block, me: (&Name, &Name)) {
+    /// Takes note of a block's value, which `me` looks at.
+    pub fn saw(&mut self, key: BlockKey, block: &Block, me: &Me) {
         let mut seen = Seen::default();
         for (offset, _) in key.addresses().enumerate().filter(|(_, addr)| self.range.contains(*addr)) {
             match block.entry(offset as u8) {
                 None => seen.free += 1,
                 Some(Entry::Suspect { .. }) => seen.suspects += 1,
-                Some(Entry::Granted(by) | Entry::Home(by) | Entry::Unproven { by, .. })
-                    if (&by.node, &by.network) != me =>
-                {
-                    let (count, epoch) = seen.holders.entry(by.node.clone()).or_default();
-                    (*count, *epoch) = (*count + 1, by.epoch.max(*epoch));
+                Some(entry) => {
+                    let Some(by) = entry.holder().filter(|holder| !me.is(holder)) else { continue };
+                    let nothing = Held { count: 0, leased: None, home: None };
+                    let held = seen.holders.entry(by.node.clone()).or_insert(nothing);
+                    held.count += 1;
+                    let is_home = matches!(entry, Entry::Home(_));
+                    let earliest = if is_home { &mut held.home } else { &mut held.leased };
+                    *earliest = Some(earliest.map_or(by.epoch, |epoch| epoch.min(by.epoch)));
                 }
-                Some(_) => {}
             }
         }
+        self.remember(key, seen);
+    }
+
+    fn remember(&mut self, key: BlockKey, seen: Seen) {
         if self.seen.len() >= MEMORY && !self.seen.contains_key(&key) {
             self.seen.pop_first();
         }
@@ -100,8 +124,9 @@ impl Hunt {
     pub fn listed(&mut self, blocks: impl IntoIterator<Item = BlockKey>) {
         let of_this_pool: Vec<_> = blocks.into_iter().take(MEMORY).filter(|block| self.has(*block)).collect();
         for block in of_this_pool {
-            let seen = self.seen.entry(block).or_default();
+            let mut seen = self.seen.get(&block).cloned().unwrap_or_default();
             seen.free = seen.free.max(1);
+            self.remember(block, seen);
             self.tried.remove(&block);
         }
     }
@@ -139,23 +164,28 @@ impl Hunt {
         Next::Nothing
     }
 
-    /// Nodes of which other networks hold addresses where this one looked, perhaps its own node too, with
-    /// their number and the latest epoch seen, the ones with most first.
-    pub fn holders(&self) -> Vec<(Name, u32, u32)> {
-        let mut holders: BTreeMap<&Name, (u32, u32)> = BTreeMap::new();
-        for (node, (count, epoch)) in self.seen.values().flat_map(|seen| &seen.holders) {
-            let (sum, latest) = holders.entry(node).or_default();
-            (*sum, *latest) = (*sum + u32::from(*count), (*latest).max(*epoch));
+    /// Nodes that hold addresses where this network looked, with their number, those with most first. Its own
+    /// node is among them if another network of it holds some.
+    pub fn holders(&self) -> Vec<(Name, u32)> {
+        let mut holders: BTreeMap<&Name, u32> = BTreeMap::new();
+        for (node, held) in self.seen.values().flat_map(|seen| &seen.holders) {
+            *holders.entry(node).or_default() += u32::from(held.count);
         }
-        let mut holders: Vec<_> =
-            holders.into_iter().map(|(node, (sum, at))| (node.clone(), sum, at)).collect();
+        let mut holders: Vec<_> = holders.into_iter().map(|(node, sum)| (node.clone(), sum)).collect();
         holders.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         holders
     }
 
-    /// A block in which a node was seen to hold addresses.
-    pub fn block_of(&self, node: &Name) -> Option<BlockKey> {
-        self.seen.iter().find(|(_, seen)| seen.holders.contains_key(node)).map(|(block, _)| *block)
+    /// The earliest epoch under which a node was seen to hold an address.
+    pub fn earliest(&self, node: &Name) -> Option<u32> {
+        let held = self.seen.values().filter_map(|seen| seen.holders.get(node));
+        held.flat_map(|held| held.leased.into_iter().chain(held.home)).min()
+    }
+
+    /// A block in which a lost node was seen to hold addresses that others may take.
+    pub fn block_of(&self, lost: &Lost) -> Option<BlockKey> {
+        let holds = |seen: &Seen| seen.holders.get(&lost.node).is_some_and(|held| held.is_lost(lost));
+        self.seen.iter().find(|(_, seen)| holds(seen)).map(|(block, _)| *block)
     }
 
     fn has(&self, block: BlockKey) -> bool {
@@ -203,11 +233,12 @@ mod tests {
         let mut hunt = Hunt::new(range(&["10.0.0.0-10.0.0.255"]));
         let key = |last: u8| BlockKey::of([10, 0, 0, last].into());
         let full: Vec<(u8, &str)> = (0..64).map(|offset| (offset, "g b/n#1")).collect();
-        hunt.saw(key(0), &value(&full), (&name("a"), &name("n")));
-        hunt.saw(key(64), &value(&full[1..]), (&name("a"), &name("n")));
+        let me = Me { node: name("a"), network: name("n"), epoch: 3, since: 2 };
+        hunt.saw(key(0), &value(&full), &me);
+        hunt.saw(key(64), &value(&full[1..]), &me);
         let mut suspect = full.clone();
         suspect[9] = (9, "s c/n#1");
-        hunt.saw(key(128), &value(&suspect), (&name("a"), &name("n")));
+        hunt.saw(key(128), &value(&suspect), &me);
         hunt.begin();
         assert_eq!(hunt.next(5), Next::Try { block: key(64), suspects: false });
         let mut rest = Vec::new();
@@ -221,8 +252,22 @@ mod tests {
         hunt.listed([key(192), BlockKey::of([10, 1, 0, 0].into())]);
         assert_eq!(hunt.next(1), Next::Try { block: key(192), suspects: false });
         assert_eq!(hunt.next(1), Next::Nothing, "what is no block of the pool is not tried");
-        assert_eq!(hunt.holders(), [(name("b"), 63 + 63 + 64, 1)]);
-        assert_eq!(hunt.block_of(&name("b")), Some(key(0)));
+        assert_eq!(hunt.holders(), [(name("b"), 63 + 63 + 64)]);
+    }
+
+    #[test]
+    fn blocks_of_a_lost_node_are_those_in_which_others_may_take_something() {
+        let mut hunt = Hunt::new(range(&["10.0.0.0-10.0.0.255"]));
+        let key = |last: u8| BlockKey::of([10, 0, 0, last].into());
+        let me = Me { node: name("a"), network: name("n"), epoch: 3, since: 2 };
+        hunt.saw(key(0), &value(&[(0, "h b/n#1"), (1, "g a/n#2"), (2, "g a/n#1")]), &me);
+        hunt.saw(key(64), &value(&[(0, "g b/n#2"), (1, "g b/old#1")]), &me);
+        assert_eq!((hunt.earliest(&name("b")), hunt.earliest(&name("c"))), (Some(1), None));
+        let lost = |node: &str, epoch: u32, gone: u32| Lost { node: name(node), epoch, gone };
+        assert_eq!(hunt.block_of(&lost("b", 1, 0)), Some(key(64)), "a home address is not lost");
+        assert_eq!(hunt.block_of(&lost("b", 1, 1)), Some(key(0)));
+        assert_eq!(hunt.block_of(&lost("b", 0, 0)), None);
+        assert_eq!(hunt.block_of(&lost("a", 1, 0)), Some(key(0)), "another machine had this node's name");
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Confirmed {
 pub struct Membership {
     boot: String,
     identity: Identity,
+    /// See [`Register::give_for`].
+    give_for: Option<Duration>,
     /// A write that had no answer.
     unanswered: Option<Register>,
     stage: Stage,
@@ -75,8 +77,8 @@ enum Stage {
 
 impl Membership {
     /// The membership that an agent finds when it starts.
-    pub fn new(boot: String, identity: Identity) -> Membership {
-        Membership { boot, identity, unanswered: None, stage: Stage::Idle }
+    pub fn new(boot: String, identity: Identity, give_for: Option<Duration>) -> Membership {
+        Membership { boot, identity, give_for, unanswered: None, stage: Stage::Idle }
     }
 
     /// Whether nothing is under way.
@@ -87,6 +89,11 @@ impl Membership {
     /// The epoch that the register had last. 0 before the first.
     pub fn epoch(&self) -> u32 {
         self.identity.epoch
+    }
+
+    /// The first epoch of this machine.
+    pub fn since(&self) -> u32 {
+        self.identity.since
     }
 
     /// Asks the store whether the node lives. `now` is before the question is sent. None if a question is
@@ -131,47 +138,63 @@ impl Membership {
     }
 
     fn judge(&mut self, sent_at: Moment, version: Version, register: Option<Register>) -> Step {
+        let (epoch, seq) = (self.identity.epoch + 1, self.identity.seq + 1);
         let Some(found) = register else {
-            return self.register(sent_at, version, self.identity.epoch + 1, self.identity.seq + 1);
+            return self.register(sent_at, version, None, (epoch, seq));
         };
         // A value that was written cannot be written a second time: its version is gone.
         if self.unanswered.as_ref() == Some(&found) {
             return self.save(&found);
         }
-        if found.instance != self.identity.instance {
-            // A machine that was lost or is off has no claim to the name.
-            if found.state == State::Live || self.identity.epoch > 0 {
-                return Step::Refused(Box::new(found));
-            }
-            return self.register(sent_at, version, found.epoch + 1, found.seq + 1);
+        // A machine that was lost or is off has no claim to the name.
+        let is_other = found.instance != self.identity.instance;
+        if is_other && (found.state == State::Live || self.identity.epoch > 0) {
+            return Step::Refused(Box::new(found));
         }
-        let known = found.lives(self.identity.epoch) && found.seq == self.identity.seq;
-        match known {
-            true if found.boot == self.boot => {
-                Step::Confirmed(Confirmed { epoch: self.identity.epoch, sent_at })
-            }
-            // A boot changes nothing about what the node holds.
-            true => self.register(sent_at, version, found.epoch, found.seq + 1),
-            false => {
-                let (epoch, seq) = (found.epoch.max(self.identity.epoch), found.seq.max(self.identity.seq));
-                self.register(sent_at, version, epoch + 1, seq + 1)
-            }
+        let known = !is_other && found.lives(self.identity.epoch) && found.seq == self.identity.seq;
+        let promised = found.give_for == longer(found.give_for, self.give_for);
+        if known && promised && found.boot == self.boot {
+            return Step::Confirmed(Confirmed { epoch: self.identity.epoch, sent_at });
         }
+        // A boot, or a longer promise, changes nothing about what the node holds.
+        let epoch = if known { found.epoch } else { epoch.max(found.epoch + 1) };
+        let seq = seq.max(found.seq + 1);
+        self.register(sent_at, version, Some(&found), (epoch, seq))
     }
 
-    fn register(&mut self, sent_at: Moment, version: Version, epoch: u32, seq: u64) -> Step {
-        let (instance, boot) = (self.identity.instance.clone(), self.boot.clone());
-        let value = Register { instance, boot, epoch, seq, state: State::Live };
+    fn register(
+        &mut self,
+        sent_at: Moment,
+        version: Version,
+        found: Option<&Register>,
+        (epoch, seq): (u32, u64),
+    ) -> Step {
+        let value = Register {
+            instance: self.identity.instance.clone(),
+            boot: self.boot.clone(),
+            epoch,
+            seq,
+            state: State::Live,
+            lost: found.map_or(0, Register::last_lost),
+            gone: found.map_or(0, Register::last_gone),
+            give_for: found.map_or(self.give_for, |found| longer(found.give_for, self.give_for)),
+        };
         self.stage = Stage::Register { sent_at, value: value.clone() };
         Step::Do(Action::Swap(version, value))
     }
 
     fn save(&mut self, value: &Register) -> Step {
         let Register { instance, epoch, seq, .. } = value.clone();
-        let identity = Identity { instance, epoch, seq };
+        let since = if self.identity.epoch == 0 { epoch } else { self.identity.since };
+        let identity = Identity { instance, epoch, since, seq };
         self.stage = Stage::Save { identity: identity.clone() };
         Step::Do(Action::Save(identity))
     }
+}
+
+/// The longer of two times, of which None has no end.
+fn longer(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    Some(one?.max(other?))
 }
 
 #[cfg(test)]
@@ -183,12 +206,4 @@ impl Membership {
             Stage::Idle | Stage::Save { .. } => None,
         }
     }
-}
-
-/// How long after a node's epoch was found lost its addresses become suspect: as long as the node may have
-/// gone on giving, and an ADD may have taken. A thirty-second more, because the clocks
-/// of two machines may run 1 % fast and slow. None: the pool's nodes give without end, and only a node that
-/// an operator called off can be lost.
-pub fn wait(give_for: Option<Duration>, margin: Duration) -> Duration {
-    give_for.map_or(Duration::ZERO, |give_for| (give_for + margin) + (give_for + margin) / 32)
 }

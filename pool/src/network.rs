@@ -1,9 +1,12 @@
 //! One network's share of the agent: it decides what its stock does next.
 
+mod refill;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::block::BlockKey;
-use crate::hunt::{Hunt, Next};
+use crate::hunt::Hunt;
 use crate::name::Name;
 use crate::plan::{Aim, Claim, Lost};
 use crate::runs::Runs;
@@ -29,6 +32,9 @@ const OWED_FOR: Duration = Duration::from_secs(90);
 const NOTHING: Recall = Recall { count: 0, floor: 0 };
 /// How many holders are asked first. Twice as many are asked the next time.
 const ASKED_FIRST: usize = 8;
+/// How many holders are asked at most, and how many registers are looked at in one hunt.
+const ASKED_MOST: usize = 64;
+const LOOKED_AT: usize = 8;
 
 /// What one network is configured to do.
 #[derive(Clone, Debug)]
@@ -101,14 +107,26 @@ pub struct Network {
     /// What another node asked for, and until when.
     owed: Recall,
     owed_until: Duration,
-    lost: Vec<(BlockKey, Lost)>,
+    lost: Vec<Lost>,
     verify_at: Duration,
+    /// Blocks in which the store grants to others what pods use.
+    fenced: BTreeSet<BlockKey>,
+    verify_fenced_at: Duration,
+    /// The part of the slice that was not yet compared with the store.
+    slice_left: Runs,
+    /// The block that was settled last, and when settling goes on if that failed.
+    settled: Option<BlockKey>,
+    settle_at: Duration,
+    settle_pause: Duration,
+    /// Whether the round under way settles a block.
+    settling: bool,
 }
 
 impl Network {
     /// A network with the stock that was found.
     pub fn new(stock: Stock, settings: Settings) -> Network {
         Network {
+            slice_left: stock.slice().clone(),
             hunt: Hunt::new(settings.range.clone()),
             stock,
             report: Report::default(),
@@ -124,6 +142,12 @@ impl Network {
             floor: settings.marks.high,
             lost: Vec::new(),
             verify_at: VERIFY_EVERY,
+            fenced: BTreeSet::new(),
+            verify_fenced_at: Duration::ZERO,
+            settled: None,
+            settle_at: Duration::ZERO,
+            settle_pause: PAUSE,
+            settling: false,
             settings,
         }
     }
@@ -133,16 +157,16 @@ impl Network {
         &self.stock
     }
 
-    /// Takes note of the node's epoch.
-    pub fn lives_under(&mut self, epoch: u32) {
-        self.stock.lives_under(epoch);
+    /// Takes note of the node's epoch, and of the first one of this machine.
+    pub fn lives_under(&mut self, epoch: u32, since: u32) {
+        self.stock.lives_under(epoch, since);
     }
 
-    /// Takes note of what the plugin's store says. ADDs that wait end a pause.
+    /// Takes note of what the plugin's store says. An ADD that begins to wait shortens a pause.
     pub fn reported(&mut self, report: Report, now: Duration) {
         if report.usage.waiting > self.report.usage.waiting {
-            self.paused_until = now;
-            self.pause = PAUSE;
+            let first = self.report.usage.waiting == 0;
+            self.paused_until = self.paused_until.min(if first { now } else { now + PAUSE });
         }
         self.report = report;
     }
@@ -167,14 +191,13 @@ impl Network {
 
     /// A node was found lost, and what it holds may be made suspect.
     pub fn found_lost(&mut self, lost: Lost) {
-        if let Some(block) = self.hunt.block_of(&lost.node) {
-            self.lost.push((block, lost));
-        }
+        self.lost.retain(|known| known.node != lost.node);
+        self.lost.push(lost);
     }
 
-    /// The latest epoch under which a node was seen to hold addresses.
+    /// The earliest epoch under which a node was seen to hold an address.
     pub fn epoch_seen(&self, node: &Name) -> Option<u32> {
-        self.hunt.holders().into_iter().find(|(holder, ..)| holder == node).map(|(.., epoch)| epoch)
+        self.hunt.earliest(node)
     }
 
     /// Goes on after the outcome of the stock's action.
@@ -187,8 +210,12 @@ impl Network {
 
     fn ended(&mut self, ended: Ended, now: Duration) -> Vec<Want> {
         if let Some((block, value)) = self.at.take().zip(ended.block.as_ref()) {
-            let grants = self.stock.grants();
-            self.hunt.saw(block, value, (&grants.node, &grants.network));
+            self.hunt.saw(block, value, self.stock.me());
+            if ended.fenced.is_empty() {
+                self.fenced.remove(&block)
+            } else {
+                self.fenced.insert(block)
+            };
         }
         let gained = u32::try_from(ended.gained.len()).unwrap_or(u32::MAX);
         self.report.usage.idle = self.report.usage.idle.saturating_add(gained);
@@ -196,12 +223,15 @@ impl Network {
         if gained > 0 {
             (self.pause, self.asked, self.floor) = (PAUSE, ASKED_FIRST, self.settings.marks.high);
         }
-        if !ended.whole {
+        if ended.whole {
+            self.settle_pause = PAUSE;
+        } else if std::mem::take(&mut self.settling) {
+            self.settle_at = now + self.settle_pause;
+            self.settle_pause = (self.settle_pause * 2).min(LONGEST_PAUSE);
+        } else {
             self.rest(now);
         }
-        if !ended.fenced.is_empty() {
-            self.verify_at = self.verify_at.min(now + VERIFY_FENCED_EVERY);
-        }
+        self.settling = false;
         (!ended.fenced.is_empty()).then_some(Want::Fenced(ended.fenced)).into_iter().collect()
     }
 
@@ -216,15 +246,19 @@ impl Network {
         if !self.stock.idle() {
             return Vec::new();
         }
-        if let Some(step) = self.stock.adopt_epoch() {
-            return wants(Some(step));
-        }
         if now < self.paused_until {
             return vec![Want::Wake(self.paused_until)];
+        }
+        if let Some(step) = self.stock.adopt_epoch() {
+            return wants(Some(step));
         }
         if now >= self.verify_at {
             self.verify_at = now + VERIFY_EVERY;
             self.stock.doubt();
+        }
+        if now >= self.verify_fenced_at {
+            self.verify_fenced_at = now + VERIFY_FENCED_EVERY;
+            self.fenced.iter().for_each(|block| self.stock.doubt_block(*block));
         }
         match self.due(now) {
             Some((block, aim)) => self.begin(block, aim),
@@ -239,8 +273,14 @@ impl Network {
 
     /// What comes before a claim.
     fn due(&mut self, now: Duration) -> Option<(BlockKey, Aim)> {
-        if let Some(block) = self.stock.unsettled() {
+        let unsettled = self.stock.unsettled(self.settled).filter(|_| now >= self.settle_at);
+        if let Some(block) = unsettled {
+            self.settled = Some(block);
+            self.settling = true;
             return Some((block, Aim::default()));
+        }
+        if let Some(due) = self.next_of_slice() {
+            return Some(due);
         }
         let proven = self.report.proven.iter().next();
         if let Some(first) = proven {
@@ -253,8 +293,27 @@ impl Network {
         if let Some((block, release)) = self.next_release(now) {
             return Some((block, Aim { release, ..Aim::default() }));
         }
-        let (block, lost) = self.lost.pop()?;
+        let lost = self.lost.last().cloned()?;
+        let Some(block) = self.hunt.block_of(&lost) else {
+            self.lost.pop();
+            return None;
+        };
         Some((block, Aim { lost: Some(lost), ..Aim::default() }))
+    }
+
+    /// The part of the slice in one block, as far as it is not granted: it is claimed once. What others hold
+    /// of it comes back when they give it back.
+    fn next_of_slice(&mut self) -> Option<(BlockKey, Aim)> {
+        let grants = self.stock.grants();
+        let first = self.slice_left.first()?;
+        let block = BlockKey::of(first);
+        let here: Runs = block.addresses().filter(|addr| self.slice_left.contains(*addr)).collect();
+        self.slice_left = self.slice_left.without(&here);
+        let missing: Runs = here.iter().filter(|addr| !grants.contains(*addr)).collect();
+        if missing.is_empty() {
+            return None;
+        }
+        Some((block, Aim { claim: Claim::These(missing), ..Aim::default() }))
     }
 
     /// The addresses of one block to give back: the surplus, and what another node asked for.
@@ -283,62 +342,6 @@ impl Network {
         self.owed.count = self.owed.count.saturating_sub(gone);
         self.report.usage.idle = self.report.usage.idle.saturating_sub(gone);
         Some((block, release))
-    }
-
-    fn refill(&mut self, now: Duration, random: u64) -> Vec<Want> {
-        let marks = self.settings.marks.of_now(now < self.scarce_until);
-        let wanted = marks.wanted(self.report.usage).min(BATCH);
-        if self.listing {
-            return Vec::new();
-        }
-        // While another node's pods wait for addresses, this one's stock does not.
-        let yields = self.report.usage.waiting == 0 && now < self.owed_until;
-        if wanted == 0 || yields {
-            self.hunting = false;
-            return Vec::new();
-        }
-        if !self.hunting {
-            self.hunt.begin();
-            self.hunting = true;
-        }
-        match self.hunt.next(random) {
-            Next::Try { block, suspects } => {
-                let claim = Claim::Any(wanted as u8, self.hunt.addresses(block));
-                self.begin(block, Aim { claim, suspects, ..Aim::default() })
-            }
-            Next::List => {
-                self.listing = true;
-                vec![Want::List]
-            }
-            Next::Nothing => self.dry(wanted, now),
-        }
-    }
-
-    /// Nothing is free: nodes with addresses are asked for idle ones, and looked at in case they are lost.
-    fn dry(&mut self, wanted: u32, now: Duration) -> Vec<Want> {
-        self.hunting = false;
-        self.scarce_until = now + SCARCE_FOR;
-        self.rest(now);
-        let mut holders = self.hunt.holders();
-        // Only for ADDs that wait do others give up what they may soon need themselves.
-        let waiting = self.report.usage.waiting;
-        let (asked, floor) =
-            if waiting > 0 { (self.asked, self.floor) } else { (ASKED_FIRST, self.settings.marks.high) };
-        if waiting > 0 {
-            (self.asked, self.floor) = (asked.saturating_mul(2), floor / 2);
-        }
-        holders.truncate(asked);
-        let nodes: Vec<Name> = holders.into_iter().map(|(node, ..)| node).collect();
-        let own = self.stock.grants().node.clone();
-        let others = nodes.iter().filter(|node| **node != own);
-        let mut wants: Vec<Want> = others.cloned().map(Want::Look).collect();
-        let wanted = wanted.min(waiting.max(1));
-        wants.extend([
-            Want::Ask(nodes, Recall { count: wanted, floor }),
-            Want::Dry,
-            Want::Wake(self.paused_until),
-        ]);
-        wants
     }
 }
 

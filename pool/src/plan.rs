@@ -42,15 +42,40 @@ pub struct Lost {
     pub node: Name,
     /// The last epoch that was lost.
     pub epoch: u32,
-    /// Whether its home addresses are lost too.
-    pub home: bool,
+    /// The last epoch that an operator called off for good. Home addresses are lost up to this one.
+    pub gone: u32,
+}
+
+/// The network of this node that a stock is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Me {
+    /// The node.
+    pub node: Name,
+    /// The network.
+    pub network: Name,
+    /// The epoch under which the node lives now.
+    pub epoch: u32,
+    /// The first epoch of this machine. An older one was another machine's, which had the same name.
+    pub since: u32,
+}
+
+impl Me {
+    /// Whether a holder is this network, under any epoch of this machine.
+    pub fn is(&self, holder: &Holder) -> bool {
+        let own = holder.node == self.node && holder.network == self.network;
+        own && (self.since..=self.epoch).contains(&holder.epoch)
+    }
+
+    fn holder(&self) -> Holder {
+        Holder { node: self.node.clone(), network: self.network.clone(), epoch: self.epoch }
+    }
 }
 
 /// What is known on this node about the addresses of a block.
 #[derive(Clone, Debug)]
 pub(crate) struct Local<'a> {
-    /// The holder, with the epoch under which it lives now.
-    pub(crate) me: &'a Holder,
+    /// The holder.
+    pub(crate) me: &'a Me,
     /// The holder's own slice.
     pub(crate) slice: &'a Runs,
     /// Addresses granted that shall stay so.
@@ -76,15 +101,19 @@ pub(crate) struct Plan {
     pub(crate) fenced: Runs,
 }
 
-/// Whether an entry is of this node's network, under whichever epoch.
-fn is_of(holder: &Holder, me: &Holder) -> bool {
-    holder.node == me.node && holder.network == me.network
+/// Whether the store grants an address to this holder. The slice of a node that had no agent is the network's
+/// whose slice it is.
+fn is_mine(entry: &Entry, addr: IpAddr, me: &Me, slice: &Runs) -> bool {
+    match entry {
+        Entry::Slice(node) => *node == me.node && slice.contains(addr),
+        _ => entry.holder().is_some_and(|holder| me.is(holder)),
+    }
 }
 
 /// The addresses of the block that the store grants to this holder.
-pub(crate) fn held(block: &Block, key: BlockKey, me: &Holder) -> Runs {
-    let mine = |entry: &Entry| entry.holder().is_some_and(|holder| is_of(holder, me));
-    block.entries().filter(|(_, entry)| mine(entry)).map(|(offset, _)| key.address(offset)).collect()
+pub(crate) fn held(block: &Block, key: BlockKey, me: &Me, slice: &Runs) -> Runs {
+    let entries = block.entries().map(|(offset, entry)| (key.address(offset), entry));
+    entries.filter(|(addr, entry)| is_mine(entry, *addr, me, slice)).map(|(addr, _)| addr).collect()
 }
 
 /// What one write to the block does.
@@ -128,8 +157,8 @@ fn settled(
     aim: &Aim,
 ) -> Option<Entry> {
     let me = local.me;
-    let mine = entry.and_then(Entry::holder).is_some_and(|holder| is_of(holder, me));
-    let suspected = matches!(entry, Some(Entry::Suspect { of, .. }) if is_of(of, me));
+    let mine = entry.is_some_and(|entry| is_mine(entry, addr, me, local.slice));
+    let suspected = matches!(entry, Some(Entry::Suspect { of, .. }) if me.is(of));
     if local.granted.contains(addr) {
         return if mine { entry.map(|entry| renewed(plan, entry, addr, local, aim)) } else { entry.cloned() };
     }
@@ -154,6 +183,8 @@ fn settled(
         Some(Entry::Unproven { of, .. }) if mine && local.rules.hold(Rule::BackAsSuspect) => {
             Some(Entry::Suspect { of: of.clone(), answered: None })
         }
+        // A slice that is not taken up yet: pods may use it that this agent does not know.
+        Some(Entry::Slice(_)) if mine => entry.cloned(),
         Some(_) if mine => None,
         Some(entry) => Some(aim.lost.as_ref().and_then(|lost| suspect(entry, lost)).unwrap_or(entry.clone())),
         None => None,
@@ -165,7 +196,7 @@ fn renewed(plan: &mut Plan, entry: &Entry, addr: IpAddr, local: &Local<'_>, aim:
     match entry {
         Entry::Unproven { of, .. } if !aim.proven.contains(addr) => {
             plan.unproven.insert(addr);
-            Entry::Unproven { by: local.me.clone(), of: of.clone() }
+            Entry::Unproven { by: local.me.holder(), of: of.clone() }
         }
         _ => {
             // The node may know better than the store that nobody has proved it.
@@ -179,7 +210,7 @@ fn renewed(plan: &mut Plan, entry: &Entry, addr: IpAddr, local: &Local<'_>, aim:
 
 /// The entry of an address that this node is granted.
 fn granted(addr: IpAddr, local: &Local<'_>) -> Entry {
-    let by = local.me.clone();
+    let by = local.me.holder();
     if local.slice.contains(addr) { Entry::Home(by) } else { Entry::Granted(by) }
 }
 
@@ -187,12 +218,14 @@ fn granted(addr: IpAddr, local: &Local<'_>) -> Entry {
 fn claimed(plan: &mut Plan, offset: u8, addr: IpAddr, suspect: bool, local: &Local<'_>) -> Option<Entry> {
     let entry = match plan.block.entry(offset) {
         None if !suspect => granted(addr, local),
-        Some(Entry::Slice(node)) if !suspect && *node == local.me.node => granted(addr, local),
+        Some(entry @ Entry::Slice(_)) if !suspect && is_mine(entry, addr, local.me, local.slice) => {
+            granted(addr, local)
+        }
         Some(Entry::Suspect { .. }) if suspect && !local.rules.hold(Rule::Probe) => granted(addr, local),
         Some(Entry::Suspect { of, .. }) if suspect => {
             plan.unproven.insert(addr);
             if local.rules.hold(Rule::MarkUnproven) {
-                Entry::Unproven { by: local.me.clone(), of: of.clone() }
+                Entry::Unproven { by: local.me.holder(), of: of.clone() }
             } else {
                 granted(addr, local)
             }
@@ -205,8 +238,7 @@ fn claimed(plan: &mut Plan, offset: u8, addr: IpAddr, suspect: bool, local: &Loc
 
 /// What becomes of another's entry if its holder is lost. None if it stays.
 fn suspect(entry: &Entry, lost: &Lost) -> Option<Entry> {
-    let is_lost = |holder: &&Holder| holder.node == lost.node && holder.epoch <= lost.epoch;
-    let of = entry.holder().filter(is_lost)?;
-    let taken = lost.home || !matches!(entry, Entry::Home(_));
-    taken.then(|| Entry::Suspect { of: of.clone(), answered: None })
+    let until = if matches!(entry, Entry::Home(_)) { lost.gone } else { lost.epoch };
+    let of = entry.holder().filter(|holder| holder.node == lost.node && holder.epoch <= until)?;
+    Some(Entry::Suspect { of: of.clone(), answered: None })
 }

@@ -1,5 +1,7 @@
 //! The register of a node: which machine it is, and under which epoch it holds addresses.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::block::VERSION;
@@ -12,7 +14,7 @@ pub struct Register {
     /// The machine: a number that its agent drew at its first start. Names are given to other machines, and
     /// cloned images share the machine's id.
     pub instance: String,
-    /// The boot that wrote the register. Two boots that write in turn are a machine and its clone.
+    /// The boot that wrote the register.
     pub boot: String,
     /// Goes up whenever the node finds its register not as it left it. Entries of blocks name it.
     pub epoch: u32,
@@ -20,6 +22,14 @@ pub struct Register {
     pub seq: u64,
     /// What others may assume.
     pub state: State,
+    /// The last epoch that was called lost, under which the node lives no longer. 0 if none was.
+    pub lost: u32,
+    /// The last epoch that an operator called off for good. 0 if none was.
+    pub gone: u32,
+    /// How long the node may go on giving leased addresses after a confirmation. None: without end, so only
+    /// an operator who knows that the machine is off may call it lost. It never gets shorter, since the node
+    /// may not have heard of that.
+    pub give_for: Option<Duration>,
 }
 
 /// What others may assume of a node.
@@ -62,13 +72,15 @@ impl Register {
             Some(false) => State::Lost { by: object.name("by")? },
             Some(true) => State::Gone { by: object.name("by")? },
         };
-        Ok(Register { instance, boot, epoch, seq, state })
+        let (lost, gone) = (object.past_epoch("lost")?, object.past_epoch("gone")?);
+        let give_for = object.maybe_seconds("giveFor", 1)?;
+        Ok(Register { instance, boot, epoch, seq, state, lost, gone, give_for })
     }
 
     /// The value as JSON: `{"v": 1, "instance": "…", "boot": "…", "epoch": 3, "seq": 118, "state": "lost",
     /// "by": "node-02"}`.
     pub fn to_json(&self) -> Value {
-        let Register { instance, boot, epoch, seq, state } = self;
+        let Register { instance, boot, epoch, seq, state, lost, gone, give_for } = self;
         let (state, by) = match state {
             State::Live => ("live", None),
             State::Lost { by } => ("lost", Some(by)),
@@ -80,7 +92,23 @@ impl Register {
         if let Some(by) = by {
             value["by"] = by.as_str().into();
         }
+        for (key, epoch) in [("lost", lost), ("gone", gone)].into_iter().filter(|(_, epoch)| **epoch > 0) {
+            value[key] = (*epoch).into();
+        }
+        if let Some(give_for) = give_for {
+            value["giveFor"] = give_for.as_secs().into();
+        }
         value
+    }
+
+    /// The last epoch that the node was called lost under, so that others may take what it holds under it.
+    pub fn last_lost(&self) -> u32 {
+        if self.state == State::Live { self.lost } else { self.epoch }
+    }
+
+    /// The last epoch under which an operator called it off for good.
+    pub fn last_gone(&self) -> u32 {
+        if matches!(self.state, State::Gone { .. }) { self.epoch } else { self.gone }
     }
 
     /// Whether the node lives under this epoch.
@@ -96,6 +124,9 @@ pub struct Identity {
     pub instance: String,
     /// The epoch written last. 0 before the first.
     pub epoch: u32,
+    /// The first epoch of this machine. What the store grants under earlier ones was another machine's, which
+    /// had the same name.
+    pub since: u32,
     /// The sequence number written last.
     pub seq: u64,
 }
@@ -109,14 +140,18 @@ impl Identity {
         value::parse(bytes, |value| {
             let object = Object::of(value)?;
             let (instance, epoch) = (object.identity("instance")?, object.epoch(0)?);
-            Ok(Identity { instance, epoch, seq: object.count("seq")? })
+            Ok(Identity { instance, epoch, since: object.past_epoch("since")?, seq: object.count("seq")? })
         })
     }
 
-    /// The file as JSON: `{"v": 1, "instance": "…", "epoch": 3, "seq": 118}`.
+    /// The file as JSON: `{"v": 1, "instance": "…", "epoch": 3, "since": 1, "seq": 118}`.
     pub fn to_json(&self) -> Value {
-        let Identity { instance, epoch, seq } = self;
-        json!({"v": VERSION, "instance": instance, "epoch": epoch, "seq": seq})
+        let Identity { instance, epoch, since, seq } = self;
+        let mut value = json!({"v": VERSION, "instance": instance, "epoch": epoch, "seq": seq});
+        if *since > 0 {
+            value["since"] = (*since).into();
+        }
+        value
     }
 }
 

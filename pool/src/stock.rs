@@ -11,14 +11,13 @@
 //! The grants therefore never hold what the store does not, whenever the agent or the machine stops. What
 //! the store holds and the grants do not is found again: the block is named in the grants.
 
+mod files;
+
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use crate::block::{Block, BlockKey};
-use crate::entry::Holder;
-use crate::grants::{Confirmation, Grants, Moment};
-use crate::membership::Confirmed;
-use crate::plan::{Aim, Claim, Local, Plan, held, plan};
+use crate::grants::Grants;
+use crate::plan::{Aim, Local, Me, Plan, held, plan};
 use crate::rules::{Rule, Rules};
 use crate::runs::Runs;
 use crate::version::{Swap, Version};
@@ -83,11 +82,17 @@ pub enum Step {
 /// The stock of one network.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Stock {
-    me: Holder,
+    me: Me,
     slice: Runs,
     grants: Grants,
-    /// Blocks of which the store may say something else than the grants, or in which a write may arrive late.
+    /// Whether the grants are known to be synced. The file that an agent finds may not be.
+    synced: bool,
+    /// Blocks in which a write may arrive late, or that have entries of an earlier epoch. They are written.
     unsettled: BTreeSet<BlockKey>,
+    /// Blocks to compare with the grants. They are written only if they differ.
+    doubted: BTreeSet<BlockKey>,
+    /// Blocks in which the store names this holder no longer. The next file of grants does not name them.
+    left: BTreeSet<BlockKey>,
     round: Option<Round>,
     rules: Rules,
 }
@@ -104,6 +109,8 @@ struct Round {
     /// The grants that are being stored. The epoch may change before they are on the disk.
     storing: Option<Grants>,
     tries: u8,
+    /// Whether the grants have to name the block, because something is claimed in it.
+    naming: bool,
     /// Whether everything was unsettled after the plan was made.
     overtaken: bool,
 }
@@ -123,13 +130,26 @@ const TRIES: u8 = 8;
 
 impl Stock {
     /// The stock that an agent finds when it starts.
-    pub fn new(me: Holder, slice: Runs, grants: Grants) -> Stock {
+    pub fn new(me: Me, slice: Runs, grants: Grants) -> Stock {
         Stock::under(Rules::default(), me, slice, grants)
     }
 
-    pub(crate) fn under(rules: Rules, me: Holder, slice: Runs, grants: Grants) -> Stock {
-        let unsettled = grants.blocks.clone();
-        Stock { me, slice, grants, unsettled, round: None, rules }
+    pub(crate) fn under(rules: Rules, me: Me, slice: Runs, grants: Grants) -> Stock {
+        let granted = grants.leased.iter_runs().chain(grants.home.iter_runs());
+        let ends = granted.flat_map(|(first, last)| [first, last]).map(BlockKey::of);
+        let unsettled = grants.blocks.iter().copied().chain(ends).collect();
+        let (doubted, left) = (BTreeSet::new(), BTreeSet::new());
+        Stock { me, slice, grants, synced: false, unsettled, doubted, left, round: None, rules }
+    }
+
+    /// The network that it is for.
+    pub fn me(&self) -> &Me {
+        &self.me
+    }
+
+    /// The node's own slice.
+    pub fn slice(&self) -> &Runs {
+        &self.slice
     }
 
     /// The grants as they are on the disk.
@@ -143,30 +163,43 @@ impl Stock {
     }
 
     /// Whether the store grants what the grants say, under the node's epoch of now. Only then may they be
-    /// confirmed.
+    /// confirmed. A block in which nothing is granted holds up nothing.
     pub fn verified(&self) -> bool {
-        self.idle() && self.unsettled.is_empty() && self.grants.epoch == self.me.epoch
+        let granted = |block: &BlockKey| self.grants.of_block(*block).next().is_some();
+        self.idle() && self.grants.epoch == self.me.epoch && !self.unsettled.iter().any(granted)
     }
 
-    /// Takes note of the epoch of the node's register. Another one unsettles everything.
-    pub fn lives_under(&mut self, epoch: u32) {
+    /// Takes note of the epoch of the node's register, and of the first epoch of this machine. Another one
+    /// unsettles everything.
+    pub fn lives_under(&mut self, epoch: u32, since: u32) {
         if self.me.epoch != epoch {
-            self.me.epoch = epoch;
-            self.doubt();
+            (self.me.epoch, self.me.since) = (epoch, since);
+            self.unsettled.extend(&self.grants.blocks);
+            if let Some(round) = &mut self.round {
+                self.unsettled.insert(round.block);
+                round.overtaken = true;
+            }
         }
     }
 
-    /// Unsettles everything, to compare it with the store.
+    /// Has all blocks compared with the store.
     pub fn doubt(&mut self) {
-        self.unsettled.extend(&self.grants.blocks);
-        if let Some(round) = &mut self.round {
-            round.overtaken = true;
-        }
+        self.doubted.extend(&self.grants.blocks);
     }
 
-    /// A block that has to be settled, by a round without an aim.
-    pub fn unsettled(&self) -> Option<BlockKey> {
-        self.unsettled.first().copied()
+    /// Has one block compared with the store.
+    pub fn doubt_block(&mut self, block: BlockKey) {
+        self.doubted.insert(block);
+    }
+
+    /// A block that has to be settled, by a round without an aim: the first behind this one, so that one that
+    /// cannot be settled does not hold up others.
+    pub fn unsettled(&self, behind: Option<BlockKey>) -> Option<BlockKey> {
+        let after = |blocks: &BTreeSet<BlockKey>| {
+            let behind = blocks.iter().find(|block| behind.is_none_or(|behind| **block > behind));
+            behind.or(blocks.first()).copied()
+        };
+        after(&self.unsettled).or_else(|| after(&self.doubted))
     }
 
     /// Begins a round. None if one is under way.
@@ -183,6 +216,7 @@ impl Stock {
             plan: Plan::default(),
             storing: None,
             tries: 0,
+            naming: false,
             overtaken: false,
         });
         Some(self.proceed())
@@ -200,7 +234,9 @@ impl Stock {
         let Some(mut round) = self.round.take() else { return Step::End(Ended::default()) };
         let stored = round.storing.take().filter(|_| outcome == Outcome::Stored);
         if let Some(stored) = stored {
+            self.left.retain(|block| stored.blocks.contains(block));
             self.grants = stored;
+            self.synced = true;
         }
         match (round.stage, outcome) {
             (Stage::Prepare, Outcome::Stored) => {}
@@ -229,7 +265,9 @@ impl Stock {
     fn fail(&mut self, round: Round, stage: Stage, outcome: Outcome) -> Step {
         if let Outcome::NotStored(found) = outcome {
             self.grants = found;
+            self.synced = false;
         }
+        self.doubted.remove(&round.block);
         let changed = !matches!(stage, Stage::Prepare | Stage::Inspect | Stage::Read);
         if changed || !round.aim.release.is_empty() {
             self.unsettled.insert(round.block);
@@ -243,25 +281,26 @@ impl Stock {
         let key = round.block;
         loop {
             let without = self.without(&round);
-            if !without.grant_the_same(&self.grants) {
+            if !self.synced || !without.grant_the_same(&self.grants) {
                 round.stage = Stage::Prepare;
                 return self.store(round, without);
             }
             let unsettled = self.unsettled.contains(&key);
-            if round.in_use.is_none() && (unsettled || !round.aim.release.is_empty()) {
+            let doubted = unsettled || self.doubted.contains(&key);
+            if round.in_use.is_none() && (doubted || !round.aim.release.is_empty()) {
                 // What was read before is old by the time that somebody has looked.
                 round.value = None;
                 round.stage = Stage::Inspect;
                 return self.wait(round, Action::Inspect(key));
             }
             let Some((version, block)) = &round.value else {
-                if !unsettled && round.aim == Aim::default() {
+                if !doubted && round.aim == Aim::default() {
                     return self.end(round);
                 }
                 round.stage = Stage::Read;
                 return self.wait(round, Action::Read(key));
             };
-            let held = held(block, key, &self.me);
+            let held = held(block, key, &self.me, &self.slice);
             let granted: Runs = self.grants.of_block(key).collect();
             let gone: Vec<_> = granted.iter().filter(|addr| !held.contains(*addr)).collect();
             let unknown = held.iter().any(|addr| !granted.contains(addr));
@@ -276,6 +315,11 @@ impl Stock {
             let (version, before) = (version.clone(), block.clone());
             round.plan = self.planned(&round, &before);
             round.overtaken = false;
+            if !round.plan.gained.is_empty() && !round.naming {
+                round.naming = true;
+                self.left.remove(&key);
+                continue;
+            }
             let must_write = unsettled && self.rules.hold(Rule::Settle);
             if round.plan.block == before && !must_write && !going {
                 return self.grant(round);
@@ -327,56 +371,28 @@ impl Stock {
     fn end(&mut self, round: Round) -> Step {
         if !round.overtaken {
             self.unsettled.remove(&round.block);
+            self.doubted.remove(&round.block);
+            self.leave(&round);
         }
         let block = round.value.map(|(_, block)| block);
         Step::End(Ended { whole: true, gained: round.plan.gained, fenced: round.plan.fenced, block })
     }
 
+    /// Takes note of a block in which the store names this holder no longer.
+    fn leave(&mut self, round: &Round) {
+        let Some((_, block)) = &round.value else { return };
+        let empty =
+            held(block, round.block, &self.me, &self.slice).is_empty() && round.plan.fenced.is_empty();
+        if empty && self.grants.of_block(round.block).next().is_none() {
+            self.left.insert(round.block);
+        } else {
+            self.left.remove(&round.block);
+        }
+    }
+
     fn wait(&mut self, round: Round, action: Action) -> Step {
         self.round = Some(round);
         Step::Do(action)
-    }
-
-    /// The grants before the write: without what goes, under the epoch of now, with the block if something
-    /// is claimed in it.
-    fn without(&self, round: &Round) -> Grants {
-        let mut grants = self.next_grants();
-        if self.rules.hold(Rule::DurableFirst) {
-            round.aim.release.iter().for_each(|addr| grants.remove(addr));
-        }
-        if round.aim.claim != Claim::Nothing {
-            grants.blocks.insert(round.block);
-        }
-        grants
-    }
-
-    /// The grants after the write.
-    fn with(&self, round: &Round) -> Grants {
-        let mut grants = self.next_grants();
-        let released = round.aim.release.iter().filter(|addr| !round.plan.gained.contains(*addr));
-        released.for_each(|addr| grants.remove(addr));
-        for addr in round.plan.gained.iter() {
-            let home = self.slice.contains(addr) && !round.plan.unproven.contains(addr);
-            if home { grants.home.insert(addr) } else { grants.leased.insert(addr) }
-        }
-        for addr in round.block.addresses().filter(|addr| grants.leased.contains(*addr)) {
-            let unproven = round.plan.unproven.contains(addr);
-            if unproven { grants.unproven.insert(addr) } else { grants.unproven.remove(addr) }
-        }
-        grants
-    }
-
-    /// The confirmation to write for this network. None if its grants are not verified, or under another
-    /// epoch than the store confirmed.
-    pub fn confirmation(&self, confirmed: &Confirmed, give_for: Option<Duration>) -> Option<Confirmation> {
-        let Confirmed { epoch, sent_at: Moment { boot, uptime, clock } } = confirmed.clone();
-        let confirmation = Confirmation { epoch, boot, sent_at: uptime, sent_at_clock: clock, give_for };
-        (self.verified() && epoch == self.me.epoch).then_some(confirmation)
-    }
-
-    fn next_grants(&self) -> Grants {
-        let next = self.grants.generation_set(self.grants.generation + 1);
-        Grants { epoch: self.me.epoch, ..next }
     }
 }
 

@@ -132,6 +132,14 @@ impl<'a> Object<'a> {
         Ok(self.number("epoch", first.into()..=LAST_EPOCH)? as u32)
     }
 
+    /// An epoch that may be absent, which is 0.
+    pub(crate) fn past_epoch(self, key: &'static str) -> Result<u32, Unreadable> {
+        let range = 1..=LAST_EPOCH;
+        let right = format!("an epoch from 1 to {LAST_EPOCH}");
+        let epoch = self.maybe(key, right, |value| value.as_u64().filter(|epoch| range.contains(epoch)))?;
+        Ok(epoch.unwrap_or_default() as u32)
+    }
+
     /// A moment in milliseconds.
     pub(crate) fn milliseconds(self, key: &'static str) -> Result<Duration, Unreadable> {
         self.count(key).map(Duration::from_millis)

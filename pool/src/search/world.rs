@@ -9,11 +9,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::block::{Block, BlockKey};
-use crate::entry::{Entry, Holder};
+use crate::entry::Entry;
 use crate::grants::{Confirmation, Grants, Moment, Verdict};
 use crate::membership::{self, Membership};
 use crate::name::Name;
-use crate::plan::{Aim, Claim};
+use crate::plan::{Aim, Claim, Me};
 use crate::register::{Identity, Register, State};
 use crate::rules::{Rule, Rules};
 use crate::runs::Runs;
@@ -178,9 +178,10 @@ fn name(node: usize) -> Name {
 
 impl Agent {
     fn start(rules: Rules, node: usize, identity: &Identity, disk: &Grants) -> Agent {
-        let me = Holder { node: name(node), network: Name::new("n").unwrap(), epoch: identity.epoch };
+        let (network, Identity { epoch, since, .. }) = (Name::new("n").unwrap(), identity.clone());
+        let me = Me { node: name(node), network, epoch, since };
         Agent {
-            membership: Membership::new("boot".into(), identity.clone()),
+            membership: Membership::new("boot".into(), identity.clone(), Some(GIVE_FOR)),
             stock: Stock::under(rules, me, Runs::EMPTY, disk.clone()),
             suspicion: Suspicion::under(rules),
             asks: None,
@@ -209,13 +210,16 @@ impl World {
                 unproven: Runs::EMPTY,
                 blocks: [block()].into(),
             };
-            let identity = Identity { instance: node.to_string(), epoch: 1, seq: 1 };
+            let identity = Identity { instance: node.to_string(), epoch: 1, since: 1, seq: 1 };
             let register = Register {
                 instance: node.to_string(),
                 boot: "boot".into(),
                 epoch: 1,
                 seq: 1,
                 state: State::Live,
+                lost: 0,
+                gone: 0,
+                give_for: Some(GIVE_FOR),
             };
             let Moment { boot, uptime: sent_at, clock: sent_at_clock } = now();
             let give_for = Some(GIVE_FOR);
@@ -237,6 +241,19 @@ impl World {
         world
     }
 
+    /// A state that is reached from there: the first node was called lost, its pod still runs, and the second
+    /// has made the address suspect.
+    pub(super) fn suspected(rules: Rules, luck: [Luck; 2]) -> World {
+        let mut world = World::new(rules, luck);
+        world.block.set(7, Some(Entry::parse("s a/n#1").unwrap()));
+        let node = world.node(0);
+        (node.pod, node.queued, node.confirmation) = (Pod::Runs, false, None);
+        let lost = State::Lost { by: name(1) };
+        node.register = node.register.take().map(|register| Register { state: lost, ..register });
+        world.settle();
+        world
+    }
+
     /// A number that stands for the state.
     pub(super) fn print(&self) -> u64 {
         print_of(&(self.nodes[0].print, self.nodes[1].print, &self.block, &self.on_the_way))
@@ -244,6 +261,10 @@ impl World {
 
     fn node(&mut self, at: usize) -> &mut Node {
         &mut Rc::make_mut(&mut self.nodes[at]).node
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        self.rules
     }
 
     pub(super) fn is_double(&self) -> bool {
@@ -422,7 +443,7 @@ impl World {
                     *confirmation = Some(new);
                 }
             }
-            Step::Lives(epoch) => self.node(node).agent.stock.lives_under(epoch),
+            Step::Lives(epoch) => self.node(node).agent.stock.lives_under(epoch, 1),
             Step::Do(Action::Read) | Step::Refused(_) | Step::Failed => {}
         }
     }

@@ -11,6 +11,9 @@ use crate::world::World;
 
 fn is_of(world: &World, entry: Option<&Entry>, node: usize, network: usize) -> bool {
     let machine = &world.machines[node];
+    if let Some(Entry::Slice(of)) = entry {
+        return *of == machine.name && !machine.networks[network].slice.is_empty();
+    }
     entry
         .and_then(Entry::holder)
         .is_some_and(|holder| holder.node == machine.name && holder.network == machine.networks[network].name)

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use vlan_bridge_pool::agent::{Action, Agent, Event};
 use vlan_bridge_pool::block::{Block, BlockKey};
-use vlan_bridge_pool::entry::Holder;
 use vlan_bridge_pool::membership::{self, Membership};
 use vlan_bridge_pool::name::Name;
 use vlan_bridge_pool::network::{Network, Recall, Settings};
+use vlan_bridge_pool::plan::Me;
+use vlan_bridge_pool::register::Identity;
 use vlan_bridge_pool::stock::{self, Stock};
 use vlan_bridge_pool::version::Swap;
 
@@ -29,12 +30,13 @@ pub(crate) fn start(world: &mut World, at: At) {
         return;
     }
     let moment = machine.moment(now);
-    let membership = Membership::new(moment.boot, machine.identity.clone());
-    let epoch = machine.identity.epoch;
+    let give_for = world.setup.policy.give_for;
+    let membership = Membership::new(moment.boot, machine.identity.clone(), give_for);
+    let Identity { epoch, since, .. } = machine.identity.clone();
     let mut networks = std::collections::BTreeMap::new();
     for (number, local) in machine.networks.iter_mut().enumerate() {
         local.make_queue(now);
-        let me = Holder { node: machine.name.clone(), network: local.name.clone(), epoch };
+        let me = Me { node: machine.name.clone(), network: local.name.clone(), epoch, since };
         let stock = Stock::new(me, local.slice.clone(), local.disk.clone());
         let settings = Settings {
             range: world.setup.pools[world.setup.pool_of(number)].clone(),
@@ -217,6 +219,10 @@ fn act(world: &mut World, node: usize, action: Action) {
             for pod in local.waiting.clone() {
                 world.after(Duration::from_micros(100), Happening::Pod(pod, Step::Look));
             }
+        }
+        Action::Withdraw(name) => {
+            let network = world.network_number(node, &name);
+            world.machines[node].networks[network].confirmation = None;
         }
         Action::List(name) => {
             let network = world.network_number(node, &name);

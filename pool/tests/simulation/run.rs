@@ -43,10 +43,11 @@ fn slice(setup: &Setup, node: usize, network: usize) -> Runs {
 fn machine(setup: &Setup, random: &mut Random, store: &mut Store, node: usize) -> Machine {
     let own = name(&format!("n{node}"));
     let epoch = u32::from(setup.home > 0);
-    let identity = Identity { instance: format!("i{node}"), epoch, seq: epoch.into() };
+    let identity = Identity { instance: format!("i{node}"), epoch, since: epoch, seq: epoch.into() };
     if setup.home > 0 {
-        let Identity { instance, epoch, seq } = identity.clone();
-        let register = Register { instance, boot: "before".into(), epoch, seq, state: State::Live };
+        let Identity { instance, epoch, seq, .. } = identity.clone();
+        let (boot, state, give_for) = ("before".into(), State::Live, setup.policy.give_for);
+        let register = Register { instance, boot, epoch, seq, state, lost: 0, gone: 0, give_for };
         store.put_register(&own, register);
     }
     let networks = (0..setup.networks).map(|network| {
@@ -57,7 +58,9 @@ fn machine(setup: &Setup, random: &mut Random, store: &mut Store, node: usize) -
             let (version, mut value) = store.block((0, *block));
             for addr in home.iter().filter(|addr| block.offset(*addr).is_some()) {
                 let by = Holder { node: own.clone(), network: local.clone(), epoch };
-                value.set(block.offset(addr).unwrap(), Some(Entry::Home(by)));
+                // Before its first agent a node has its slice all the same.
+                let entry = if node.is_multiple_of(2) { Entry::Slice(own.clone()) } else { Entry::Home(by) };
+                value.set(block.offset(addr).unwrap(), Some(entry));
             }
             store.swap_block((0, *block), &version, value, true);
         }

@@ -145,7 +145,7 @@ impl Events<'_> {
             return;
         }
         let (stock, entry) = (&node.agent.stock, self.from.block.entry(7));
-        let settled = stock.unsettled().is_none();
+        let settled = stock.unsettled(None).is_none();
         self.on(at, "the agent settles the block", !settled, begin(Aim::default()));
         self.on(at, "the agent adopts its epoch", !stock.verified() && settled, |world| {
             let step = world.node(at).agent.stock.adopt_epoch();
@@ -166,9 +166,8 @@ impl Events<'_> {
         if let Some((holder, register)) =
             other.zip(register).filter(|(holder, register)| !register.lives(holder.epoch))
         {
-            let wait = membership::wait(Some(GIVE_FOR), MARGIN);
             let mut suspicion = node.agent.suspicion.clone();
-            let lost = suspicion.judge(&holder.node, register, holder.epoch, NOW, wait);
+            let lost = suspicion.judge(&holder.node, register, holder.epoch, NOW, MARGIN);
             self.on(at, "the agent finds the other lost", settled, |world| {
                 world.node(at).agent.suspicion = suspicion;
                 if lost.is_some() {
