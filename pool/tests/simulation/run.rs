@@ -291,6 +291,10 @@ fn is_idle(world: &World, node: usize, network: usize, addr: IpAddr) -> bool {
         return false;
     }
     let Some(entry) = check::entry(world, pool, addr) else { return true };
+    if let Entry::Slice(of) = &entry {
+        // Only an operator gives away what a node had before its first agent.
+        return world.machines[node].name == *of && network == 0;
+    }
     let Entry::Home(holder) = &entry else { return true };
     let own = world.machines[node].name == holder.node
         && world.machines[node].networks[network].name == holder.network;
