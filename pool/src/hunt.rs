@@ -182,10 +182,11 @@ impl Hunt {
         held.flat_map(|held| held.leased.into_iter().chain(held.home)).min()
     }
 
-    /// A block in which a lost node was seen to hold addresses that others may take.
-    pub fn block_of(&self, lost: &Lost) -> Option<BlockKey> {
+    /// The first block behind this one in which a lost node was seen to hold addresses that others may take.
+    pub fn block_of(&self, lost: &Lost, behind: Option<BlockKey>) -> Option<BlockKey> {
         let holds = |seen: &Seen| seen.holders.get(&lost.node).is_some_and(|held| held.is_lost(lost));
-        self.seen.iter().find(|(_, seen)| holds(seen)).map(|(block, _)| *block)
+        let mut blocks = self.seen.iter().filter(|(block, _)| behind.is_none_or(|behind| **block > behind));
+        blocks.find(|(_, seen)| holds(seen)).map(|(block, _)| *block)
     }
 
     fn has(&self, block: BlockKey) -> bool {
@@ -264,10 +265,15 @@ mod tests {
         hunt.saw(key(64), &value(&[(0, "g b/n#2"), (1, "g b/old#1")]), &me);
         assert_eq!((hunt.earliest(&name("b")), hunt.earliest(&name("c"))), (Some(1), None));
         let lost = |node: &str, epoch: u32, gone: u32| Lost { node: name(node), epoch, gone };
-        assert_eq!(hunt.block_of(&lost("b", 1, 0)), Some(key(64)), "a home address is not lost");
-        assert_eq!(hunt.block_of(&lost("b", 1, 1)), Some(key(0)));
-        assert_eq!(hunt.block_of(&lost("b", 0, 0)), None);
-        assert_eq!(hunt.block_of(&lost("a", 1, 0)), Some(key(0)), "another machine had this node's name");
+        assert_eq!(hunt.block_of(&lost("b", 1, 0), None), Some(key(64)), "a home address is not lost");
+        assert_eq!(hunt.block_of(&lost("b", 1, 1), None), Some(key(0)));
+        assert_eq!(hunt.block_of(&lost("b", 0, 0), None), None);
+        assert_eq!(hunt.block_of(&lost("b", 1, 1), Some(key(0))), Some(key(64)));
+        assert_eq!(
+            hunt.block_of(&lost("a", 1, 0), None),
+            Some(key(0)),
+            "another machine had this node's name"
+        );
     }
 
     #[test]

@@ -107,13 +107,16 @@ pub struct Network {
     /// What another node asked for, and until when.
     owed: Recall,
     owed_until: Duration,
-    lost: Vec<Lost>,
+    /// Nodes that were found lost, and the last block in which what they held was made suspect.
+    lost: Vec<(Lost, Option<BlockKey>)>,
     verify_at: Duration,
     /// Blocks in which the store grants to others what pods use.
     fenced: BTreeSet<BlockKey>,
     verify_fenced_at: Duration,
     /// The part of the slice that was not yet compared with the store.
     slice_left: Runs,
+    /// The part of it that is being claimed.
+    slice_claimed: Runs,
     /// The block that was settled last, and when settling goes on if that failed.
     settled: Option<BlockKey>,
     settle_at: Duration,
@@ -127,6 +130,7 @@ impl Network {
     pub fn new(stock: Stock, settings: Settings) -> Network {
         Network {
             slice_left: stock.slice().clone(),
+            slice_claimed: Runs::EMPTY,
             hunt: Hunt::new(settings.range.clone()),
             stock,
             report: Report::default(),
@@ -191,8 +195,8 @@ impl Network {
 
     /// A node was found lost, and what it holds may be made suspect.
     pub fn found_lost(&mut self, lost: Lost) {
-        self.lost.retain(|known| known.node != lost.node);
-        self.lost.push(lost);
+        self.lost.retain(|(known, _)| known.node != lost.node);
+        self.lost.push((lost, None));
     }
 
     /// The earliest epoch under which a node was seen to hold an address.
@@ -223,12 +227,14 @@ impl Network {
         if gained > 0 {
             (self.pause, self.asked, self.floor) = (PAUSE, ASKED_FIRST, self.settings.marks.high);
         }
+        let slice_claimed = std::mem::take(&mut self.slice_claimed);
         if ended.whole {
             self.settle_pause = PAUSE;
         } else if std::mem::take(&mut self.settling) {
             self.settle_at = now + self.settle_pause;
             self.settle_pause = (self.settle_pause * 2).min(LONGEST_PAUSE);
         } else {
+            self.slice_left.extend(slice_claimed.iter());
             self.rest(now);
         }
         self.settling = false;
@@ -260,10 +266,14 @@ impl Network {
             self.verify_fenced_at = now + VERIFY_FENCED_EVERY;
             self.fenced.iter().for_each(|block| self.stock.doubt_block(*block));
         }
-        match self.due(now) {
-            Some((block, aim)) => self.begin(block, aim),
-            None => self.refill(now, random),
+        if let Some((block, aim)) = self.due(now) {
+            return self.begin(block, aim);
         }
+        let mut wants = self.refill(now, random);
+        if now < self.settle_at {
+            wants.push(Want::Wake(self.settle_at));
+        }
+        wants
     }
 
     fn begin(&mut self, block: BlockKey, aim: Aim) -> Vec<Want> {
@@ -293,12 +303,14 @@ impl Network {
         if let Some((block, release)) = self.next_release(now) {
             return Some((block, Aim { release, ..Aim::default() }));
         }
-        let lost = self.lost.last().cloned()?;
-        let Some(block) = self.hunt.block_of(&lost) else {
+        let (lost, behind) = self.lost.last_mut()?;
+        let Some(block) = self.hunt.block_of(lost, *behind) else {
             self.lost.pop();
             return None;
         };
-        Some((block, Aim { lost: Some(lost), ..Aim::default() }))
+        // Each block once: an address that a pod here uses stays as it is.
+        *behind = Some(block);
+        Some((block, Aim { lost: Some(lost.clone()), ..Aim::default() }))
     }
 
     /// The part of the slice in one block, as far as it is not granted: it is claimed once. What others hold
@@ -313,6 +325,7 @@ impl Network {
         if missing.is_empty() {
             return None;
         }
+        self.slice_claimed = missing.clone();
         Some((block, Aim { claim: Claim::These(missing), ..Aim::default() }))
     }
 
