@@ -41,6 +41,13 @@ impl BlockKey {
         address(bits(self.0) | u128::from(offset % SIZE), self.0)
     }
 
+    /// The block behind it. None behind the last of the family.
+    pub(crate) fn next(self) -> Option<BlockKey> {
+        let most = if self.0.is_ipv4() { u128::from(u32::MAX) } else { u128::MAX };
+        let last = bits(self.0) | u128::from(SIZE - 1);
+        (last < most).then(|| BlockKey(address(last + 1, self.0)))
+    }
+
     /// The offset of one of its addresses. None if the address is in another block.
     pub fn offset(self, addr: IpAddr) -> Option<u8> {
         (BlockKey::of(addr) == self).then(|| (bits(addr) & u128::from(SIZE - 1)) as u8)

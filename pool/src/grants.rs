@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::block::{BlockKey, VERSION};
+use crate::block::{BlockKey, SIZE, VERSION};
 use crate::name::Name;
 use crate::rules::{Rule, Rules};
 use crate::runs::Runs;
 use crate::value::{self, Object, Unreadable, wrong};
+
+/// A pool's largest part of a node that is given unasked has 2^20 addresses, which are as many blocks.
+const MOST_BLOCKS: usize = (1 << 20) / SIZE as usize;
 
 /// What the pool granted to one network of this node. The file is synced to the disk before anything in the
 /// store depends on it.
@@ -191,6 +194,19 @@ impl Grants {
     /// The granted addresses of one block.
     pub fn of_block(&self, block: BlockKey) -> impl Iterator<Item = IpAddr> + '_ {
         block.addresses().filter(|addr| self.contains(*addr))
+    }
+
+    /// The blocks in which something is granted, and those in which the store may name this holder. A file
+    /// that this crate wrote names all of them. The number is bounded for files by others.
+    pub(crate) fn all_blocks(&self) -> BTreeSet<BlockKey> {
+        let of_run = |(first, last): (IpAddr, IpAddr)| {
+            let next = move |block: &BlockKey| {
+                Some(*block).filter(|block| block.addresses().all(|addr| addr < last))?.next()
+            };
+            std::iter::successors(Some(BlockKey::of(first)), next).take(MOST_BLOCKS)
+        };
+        let granted = self.home.iter_runs().chain(self.leased.iter_runs()).flat_map(of_run);
+        self.blocks.iter().copied().chain(granted).collect()
     }
 
     /// Takes an address out.

@@ -115,7 +115,9 @@ impl Hunt {
 
     fn remember(&mut self, key: BlockKey, seen: Seen) {
         if self.seen.len() >= MEMORY && !self.seen.contains_key(&key) {
-            self.seen.pop_first();
+            let useless = |(_, seen): &(&BlockKey, &Seen)| (seen.free > 0, seen.suspects > 0);
+            let least = self.seen.iter().min_by_key(useless).map(|(block, _)| *block);
+            least.map(|block| self.seen.remove(&block));
         }
         self.seen.insert(key, seen);
     }

@@ -215,11 +215,11 @@ impl Network {
     fn ended(&mut self, ended: Ended, now: Duration) -> Vec<Want> {
         if let Some((block, value)) = self.at.take().zip(ended.block.as_ref()) {
             self.hunt.saw(block, value, self.stock.me());
-            if ended.fenced.is_empty() {
-                self.fenced.remove(&block)
-            } else {
-                self.fenced.insert(block)
-            };
+            match &ended.fenced {
+                Some(fenced) if fenced.is_empty() => _ = self.fenced.remove(&block),
+                Some(_) => _ = self.fenced.insert(block),
+                None => {}
+            }
         }
         let gained = u32::try_from(ended.gained.len()).unwrap_or(u32::MAX);
         self.report.usage.idle = self.report.usage.idle.saturating_add(gained);
@@ -238,7 +238,8 @@ impl Network {
             self.rest(now);
         }
         self.settling = false;
-        (!ended.fenced.is_empty()).then_some(Want::Fenced(ended.fenced)).into_iter().collect()
+        let fenced = ended.fenced.filter(|fenced| !fenced.is_empty());
+        fenced.map(Want::Fenced).into_iter().collect()
     }
 
     fn rest(&mut self, now: Duration) {
@@ -326,7 +327,7 @@ impl Network {
             return None;
         }
         self.slice_claimed = missing.clone();
-        Some((block, Aim { claim: Claim::These(missing), ..Aim::default() }))
+        Some((block, Aim { claim: Claim::These(missing), suspects: true, ..Aim::default() }))
     }
 
     /// The addresses of one block to give back: the surplus, and what another node asked for.

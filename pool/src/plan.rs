@@ -184,7 +184,12 @@ fn settled(
             Some(Entry::Suspect { of: of.clone(), answered: None })
         }
         // A slice that is not taken up yet: pods may use it that this agent does not know.
-        Some(Entry::Slice(_)) if mine => entry.cloned(),
+        Some(Entry::Slice(_)) if mine && !aim.release.contains(addr) => entry.cloned(),
+        // The slice stays reserved for this node, whatever interrupted its claim.
+        Some(Entry::Home(_)) if mine && local.slice.contains(addr) && !aim.release.contains(addr) => {
+            plan.gained.insert(addr);
+            Some(granted(addr, local))
+        }
         Some(_) if mine => None,
         Some(entry) => Some(aim.lost.as_ref().and_then(|lost| suspect(entry, lost)).unwrap_or(entry.clone())),
         None => None,

@@ -64,8 +64,9 @@ pub struct Ended {
     pub whole: bool,
     /// Addresses that pods can get now.
     pub gained: Runs,
-    /// Addresses that pods use and that the store grants to somebody else.
-    pub fenced: Runs,
+    /// Addresses that pods use and that the store grants to somebody else. None if the leases were not looked
+    /// at.
+    pub fenced: Option<Runs>,
     /// The block as it is now, if it was read.
     pub block: Option<Block>,
 }
@@ -135,9 +136,7 @@ impl Stock {
     }
 
     pub(crate) fn under(rules: Rules, me: Me, slice: Runs, grants: Grants) -> Stock {
-        let granted = grants.leased.iter_runs().chain(grants.home.iter_runs());
-        let ends = granted.flat_map(|(first, last)| [first, last]).map(BlockKey::of);
-        let unsettled = grants.blocks.iter().copied().chain(ends).collect();
+        let unsettled = grants.all_blocks();
         let (doubted, left) = (BTreeSet::new(), BTreeSet::new());
         Stock { me, slice, grants, synced: false, unsettled, doubted, left, round: None, rules }
     }
@@ -174,7 +173,7 @@ impl Stock {
     pub fn lives_under(&mut self, epoch: u32, since: u32) {
         if self.me.epoch != epoch {
             (self.me.epoch, self.me.since) = (epoch, since);
-            self.unsettled.extend(&self.grants.blocks);
+            self.unsettled.extend(self.grants.all_blocks());
             if let Some(round) = &mut self.round {
                 self.unsettled.insert(round.block);
                 round.overtaken = true;
@@ -184,7 +183,7 @@ impl Stock {
 
     /// Has all blocks compared with the store.
     pub fn doubt(&mut self) {
-        self.doubted.extend(&self.grants.blocks);
+        self.doubted.extend(self.grants.all_blocks());
     }
 
     /// Has one block compared with the store.
@@ -195,11 +194,9 @@ impl Stock {
     /// A block that has to be settled, by a round without an aim: the first behind this one, so that one that
     /// cannot be settled does not hold up others.
     pub fn unsettled(&self, behind: Option<BlockKey>) -> Option<BlockKey> {
-        let after = |blocks: &BTreeSet<BlockKey>| {
-            let behind = blocks.iter().find(|block| behind.is_none_or(|behind| **block > behind));
-            behind.or(blocks.first()).copied()
-        };
-        after(&self.unsettled).or_else(|| after(&self.doubted))
+        let after = |block: &&BlockKey| behind.is_none_or(|behind| **block > behind);
+        let first = self.unsettled.union(&self.doubted).find(after);
+        first.or_else(|| self.unsettled.union(&self.doubted).next()).copied()
     }
 
     /// Begins a round. None if one is under way.
@@ -267,7 +264,6 @@ impl Stock {
             self.grants = found;
             self.synced = false;
         }
-        self.doubted.remove(&round.block);
         let changed = !matches!(stage, Stage::Prepare | Stage::Inspect | Stage::Read);
         if changed || !round.aim.release.is_empty() {
             self.unsettled.insert(round.block);
@@ -375,12 +371,14 @@ impl Stock {
             self.leave(&round);
         }
         let block = round.value.map(|(_, block)| block);
-        Step::End(Ended { whole: true, gained: round.plan.gained, fenced: round.plan.fenced, block })
+        let fenced = round.in_use.map(|_| round.plan.fenced);
+        Step::End(Ended { whole: true, gained: round.plan.gained, fenced, block })
     }
 
     /// Takes note of a block in which the store names this holder no longer.
     fn leave(&mut self, round: &Round) {
-        let Some((_, block)) = &round.value else { return };
+        // A pod may use what the store grants to others. Without a look at the leases nobody knows.
+        let Some((_, block)) = round.value.as_ref().filter(|_| round.in_use.is_some()) else { return };
         let empty =
             held(block, round.block, &self.me, &self.slice).is_empty() && round.plan.fenced.is_empty();
         if empty && self.grants.of_block(round.block).next().is_none() {
