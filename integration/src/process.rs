@@ -4,7 +4,7 @@ use crate::poll;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll as poll_streams};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -92,7 +92,7 @@ pub(crate) fn run_line(line: &str, command: impl FnOnce(&str) -> Command) -> Out
 pub fn run_with(command: &mut Command, input: &[u8]) -> Outcome {
     let shown = shown(command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run `{shown}`: {error}"));
+    let mut child = spawn(command);
     let mut stdin = child.stdin.take().expect("stdin is piped");
     let input = input.to_vec();
     std::thread::spawn(move || {
@@ -121,12 +121,27 @@ pub fn run_quickly(command: &mut Command, input: &[u8]) -> Outcome {
     collected(&mut child, command, |child| child.wait().expect("a child can be waited for"))
 }
 
+/// Starts a program. A copy that a test has just made cannot be run while another thread starts a program:
+/// that child has the copy open for writing until it executes its own program.
+#[track_caller]
+fn spawn(command: &mut Command) -> Child {
+    let mut spawned = None;
+    poll(LIMIT, &format!("`{}` is open for writing no longer", shown(command)), || match command.spawn() {
+        Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => false,
+        outcome => {
+            spawned = Some(outcome);
+            true
+        }
+    });
+    let outcome = spawned.expect("polled for");
+    outcome.unwrap_or_else(|error| panic!("cannot run `{}`: {error}", shown(command)))
+}
+
 /// Starts a program and gives it its input.
 #[track_caller]
 pub(crate) fn start(command: &mut Command, input: &[u8]) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child =
-        command.spawn().unwrap_or_else(|error| panic!("cannot run `{}`: {error}", shown(command)));
+    let mut child = spawn(command);
     // A program may well exit before it has read everything.
     let _ = child.stdin.take().expect("stdin is piped").write_all(input);
     child
@@ -182,9 +197,7 @@ impl Background {
     /// Starts a program.
     #[track_caller]
     pub fn start(command: &mut Command) -> Background {
-        let child =
-            command.spawn().unwrap_or_else(|error| panic!("cannot run `{}`: {error}", shown(command)));
-        Background { child }
+        Background { child: spawn(command) }
     }
 
     /// Its process id.

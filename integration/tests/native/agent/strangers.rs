@@ -45,7 +45,7 @@ fn routers_dhcp_servers_and_another_gateway_are_reported_once() {
         let before = Snapshot::of(&site.node);
         // The pod's questions tell the agent the gateway's MAC.
         pod.run("ip neigh flush dev eth0").expect_ok();
-        assert!(pod.pings(Site::GATEWAY));
+        pod.wait_for(Site::GATEWAY);
         let gateway = site.router.mac("port");
         // The gateway itself is no stranger.
         for _ in 0..5 {
