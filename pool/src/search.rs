@@ -91,7 +91,7 @@ fn no_order_of_events_in_which_a_node_reboots_makes_a_double() {
     assert!(finds_nothing([Luck { reboots: true, ..Luck::GOOD }, Luck::GOOD], ALL));
 }
 
-/// The same, and one node is also marked as lost. `cargo xtask sim` looks at all states.
+/// The same, and one node is also marked as lost. `cargo xtask sim` looks at more states.
 #[test]
 fn no_order_of_events_in_which_a_node_is_called_lost_makes_a_double() {
     finds_nothing([Luck::BAD, Luck::GOOD], most());

@@ -13,8 +13,8 @@ pub(crate) struct Options {
     /// How many nodes share the large pool, which has a hundred addresses for each
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     nodes: u64,
-    /// How many states of the search to look at. By default it goes to its end, which takes some minutes
-    #[arg(long, value_name = "N", default_value_t = 20_000_000)]
+    /// How many states the search looks at. Each million takes about a minute and 1 GiB
+    #[arg(long, value_name = "N", default_value_t = 2_000_000)]
     states: u64,
 }
 
