@@ -231,7 +231,11 @@ fn written((first, last): (IpAddr, IpAddr)) -> String {
 mod tests {
     use super::*;
 
-    const DOCUMENT: &str = r#"{"exclude":["172.20.56.0","172.20.56.255"],"giveFor":1800,"id":"00112233445566778899aabbccddeeff","lostAfter":1800,"margin":300,"ranges":["172.20.56.0/24"],"reclaim":"deleted","state":"open","v":1}"#;
+    const DOCUMENT: &str = concat!(
+        r#"{"exclude":["172.20.56.0","172.20.56.255"],"giveFor":1800,"#,
+        r#""id":"00112233445566778899aabbccddeeff","lostAfter":1800,"margin":300,"#,
+        r#""ranges":["172.20.56.0/24"],"reclaim":"deleted","state":"open","v":1}"#,
+    );
 
     fn changed(from: &str, to: &str) -> Result<Document, Unreadable> {
         assert!(DOCUMENT.contains(from));

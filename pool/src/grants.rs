@@ -13,7 +13,7 @@ use crate::rules::{Rule, Rules};
 use crate::runs::Runs;
 use crate::value::{self, Object, Unreadable, wrong};
 
-/// A pool's largest part of a node that is given unasked has 2^20 addresses, which are as many blocks.
+/// Beyond the first 2^20 addresses of a range nothing is given unasked. These lie in so many blocks.
 const MOST_BLOCKS: usize = (1 << 20) / SIZE as usize;
 
 /// What the pool granted to one network of this node. The file is synced to the disk before anything in the
@@ -329,7 +329,12 @@ mod tests {
         assert_eq!(verdicts(None), [Give, Unconfirmed, Unconfirmed, NotGranted]);
     }
 
-    const GRANTS: &str = r#"{"blocks":["10.0.0.0"],"check":"4cb1ee2a","epoch":3,"generation":1,"home":["10.0.0.1"],"id":"00112233445566778899aabbccddeeff","leased":["10.0.0.2-10.0.0.3"],"network":"n","node":"a","pool":"p","unproven":["10.0.0.3"],"v":1}"#;
+    const GRANTS: &str = concat!(
+        r#"{"blocks":["10.0.0.0"],"check":"4cb1ee2a","epoch":3,"generation":1,"#,
+        r#""home":["10.0.0.1"],"id":"00112233445566778899aabbccddeeff","#,
+        r#""leased":["10.0.0.2-10.0.0.3"],"network":"n","node":"a","pool":"p","#,
+        r#""unproven":["10.0.0.3"],"v":1}"#,
+    );
 
     #[test]
     fn grants_and_confirmations_are_read_as_they_are_written() {

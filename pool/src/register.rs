@@ -159,7 +159,10 @@ impl Identity {
 mod tests {
     use super::*;
 
-    const REGISTER: &str = r#"{"boot":"6a1f0c6e-54f1-4b5c-9f0e-2f6f6d1b8c11","by":"node-02","epoch":3,"instance":"00112233445566778899aabbccddeeff","seq":118,"state":"lost","v":1}"#;
+    const REGISTER: &str = concat!(
+        r#"{"boot":"6a1f0c6e-54f1-4b5c-9f0e-2f6f6d1b8c11","by":"node-02","epoch":3,"#,
+        r#""instance":"00112233445566778899aabbccddeeff","seq":118,"state":"lost","v":1}"#,
+    );
 
     #[test]
     fn a_register_and_an_identity_are_read_as_they_are_written() {
