@@ -370,7 +370,8 @@ mod tests {
         let mut shared = Shared { is_asked: true, ..shared() };
         let (first, last) = ([10, 0, 0, 1].into(), [10, 0, 0, 254].into());
         let subnet = "10.0.0.0/24".parse().unwrap();
-        let range = Range { subnet, slice: None, first, last, gateway: None, exclude: Vec::new() };
+        let range =
+            Range { subnet, slice: None, first, last, gateway: None, exclude: Vec::new(), home: None };
         shared.ranges = vec![RangeSet(vec![range])];
         shared.note(&arp([10, 0, 0, 6], None, false, false), "bond0.136");
         shared.answer(true);

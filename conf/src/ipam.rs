@@ -1,7 +1,7 @@
 //! The `ipam` section of vlan-bridge-ipam: host-local's keys with host-local's meaning, plus `slice`,
-//! `exclude`, `cooldown`, `conflictDetection` and `statusOnExhaustion`.
+//! `exclude`, `cooldown`, `conflictDetection`, `statusOnExhaustion` and `pool`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
@@ -10,6 +10,7 @@ use crate::cni::result::{Route, convertible};
 use crate::cni::version::Version;
 use crate::detection::Detection;
 use crate::family::Family;
+use crate::pool::PoolConfig;
 use crate::range::{Range, RangeSet, excluded};
 use crate::section::Section;
 
@@ -26,7 +27,8 @@ pub const DEFAULT_COOLDOWN: u32 = 30;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IpamConfig {
     /// A container gets one address of each set. The capability `ipRanges` comes first, then the shorthand
-    /// (`subnet` and its companions directly in the section), then `ranges`.
+    /// (`subnet` and its companions directly in the section), then `ranges`. With `pool`, each range is all
+    /// of its subnet.
     pub ranges: Vec<RangeSet>,
     /// `routes`, for the result.
     pub routes: Vec<Route>,
@@ -41,6 +43,8 @@ pub struct IpamConfig {
     pub detection: Option<Detection>,
     /// `statusOnExhaustion`: whether STATUS fails if no address is free.
     pub status_on_exhaustion: bool,
+    /// `pool`: where addresses beyond the node's own slice come from. None if there are none.
+    pub pool: Option<PoolConfig>,
     /// Warnings for the operator: unknown keys, values without effect. No verb fails because of them.
     pub warnings: Vec<String>,
 }
@@ -65,6 +69,10 @@ impl IpamConfig {
         if ranges.is_empty() {
             return Err(ipam.error("subnet", "subnet and ranges are missing: add one of them"));
         }
+        let pool = PoolConfig::parse(&root, &ipam, ranges.len(), &mut warnings)?;
+        if pool.is_some() {
+            widen(&root, &ipam, &mut ranges)?;
+        }
         for (i, set) in ranges.iter().enumerate() {
             if let Some(other) = ranges[..i].iter().find(|other| sets_overlap(other, set)) {
                 return Err(ipam.error("ranges", format_args!("the sets {other} and {set} overlap")));
@@ -75,8 +83,8 @@ impl IpamConfig {
         let detection = Detection::parse(&root, &ipam, &mut warnings)?;
         let status_on_exhaustion = ipam.bool("statusOnExhaustion")?;
         let routes = routes(&ipam, &mut warnings)?;
-        let resolv_conf = absolute(&ipam, "resolvConf")?;
-        let data_dir = absolute(&ipam, "dataDir")?.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        let resolv_conf = ipam.absolute("resolvConf")?;
+        let data_dir = ipam.absolute("dataDir")?.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         warnings.extend(ipam.unknown_in_words());
         Ok(IpamConfig {
             ranges,
@@ -86,6 +94,7 @@ impl IpamConfig {
             cooldown,
             detection,
             status_on_exhaustion,
+            pool,
             warnings,
         })
     }
@@ -100,12 +109,22 @@ impl IpamConfig {
         convertible(version, v4, self.ranges.len() - v4)
     }
 
+    /// The ranges that are this node's alone, each with its set. With a pool these are the homes.
+    pub fn own_ranges(&self) -> impl Iterator<Item = (&RangeSet, Range)> {
+        let is_pooled = self.pool.is_some();
+        let own = move |range: &Range| match range.home {
+            Some((first, last)) => Some(Range { first, last, ..range.clone() }),
+            None => (!is_pooled).then(|| range.clone()),
+        };
+        self.ranges.iter().flat_map(move |set| set.0.iter().filter_map(move |range| Some((set, own(range)?))))
+    }
+
     /// Only `dataDir`, for the verbs that release. Nothing else in the section may make them fail. An
     /// unusable path counts as the default, because no ADD can have succeeded with it.
     pub fn data_dir(config: &Map<String, Value>) -> PathBuf {
         let root = Section::new(config, "");
         let ipam = root.section("ipam").ok().flatten();
-        let dir = ipam.and_then(|ipam| absolute(&ipam, "dataDir").ok().flatten());
+        let dir = ipam.and_then(|ipam| ipam.absolute("dataDir").ok().flatten());
         dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into())
     }
 }
@@ -147,6 +166,25 @@ fn exclude_everywhere(ipam: &Section<'_>, sets: &mut [RangeSet]) -> Result<(), C
     }
 }
 
+/// Makes each range all of its subnet: a pool may grant any of its addresses.
+fn widen(root: &Section<'_>, ipam: &Section<'_>, sets: &mut [RangeSet]) -> Result<(), CniError> {
+    if let Some(runtime) = root.section("runtimeConfig")?.filter(|it| it.value("ipRanges").is_some()) {
+        let why =
+            format!("excludes {}, which is of one pod only: remove one of them", runtime.path("ipRanges"));
+        return Err(ipam.error("pool", why));
+    }
+    sets.iter_mut().flat_map(|set| &mut set.0).for_each(Range::widen);
+    for set in sets.iter() {
+        for (i, range) in set.0.iter().enumerate() {
+            if let Some(other) = set.0.iter().take(i).find(|other| other.overlaps(range)) {
+                let why = format!("it gives from whole subnets, and {other} and {range} overlap");
+                return Err(ipam.error("pool", why));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn range_sets(
     section: &Section<'_>,
     key: &str,
@@ -184,17 +222,10 @@ fn sets_overlap(a: &RangeSet, b: &RangeSet) -> bool {
     a.0.iter().any(|range| b.0.iter().any(|other| range.overlaps(other)))
 }
 
-fn absolute(section: &Section<'_>, key: &str) -> Result<Option<PathBuf>, CniError> {
-    let Some(text) = section.str(key)?.filter(|text| !text.is_empty()) else { return Ok(None) };
-    // A JSON string may contain NUL, a path may not.
-    if !Path::new(text).is_absolute() || text.contains('\0') {
-        return Err(section.wrong(key, &text.into(), "an absolute path"));
-    }
-    Ok(Some(text.into()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use serde_json::json;
 
     use super::*;

@@ -27,6 +27,9 @@ pub struct Range {
     pub gateway: Option<IpAddr>,
     /// `exclude`: addresses that other machines use, which are never assigned.
     pub exclude: Vec<IpNet>,
+    /// With a pool, the range is all of the subnet. These are the first and last address of the node's own
+    /// part then: `slice`, or `rangeStart` and `rangeEnd`. None if there is no such part, or no pool.
+    pub home: Option<(IpAddr, IpAddr)>,
 }
 
 /// Ranges that are alternatives for one address. A set is never empty, and its ranges have one family and do
@@ -75,7 +78,8 @@ impl Range {
         let gateway = gateway(section, subnet, usable)?;
         let (first, last) = (bits(from).max(bits(usable.0)), bits(to).min(bits(usable.1)));
         let (first, last) = (address(first, subnet), address(last, subnet));
-        let range = Range { subnet, slice, first, last, gateway, exclude: excluded(section, Some(subnet))? };
+        let exclude = excluded(section, Some(subnet))?;
+        let range = Range { subnet, slice, first, last, gateway, exclude, home: None };
         if range.is_empty() || (range.len() == 1 && gateway == Some(first)) {
             let key = if slice.is_some() { "slice" } else { "subnet" };
             let found = slice.unwrap_or(subnet);
@@ -83,6 +87,13 @@ impl Range {
             return Err(section.error(key, why));
         }
         Ok(range)
+    }
+
+    /// Makes the range all of its subnet. What it was becomes home, unless it was all of it.
+    pub(crate) fn widen(&mut self) {
+        let (own, all) = ((self.first, self.last), usable(self.subnet));
+        (self.first, self.last) = all;
+        self.home = (self.slice.is_some() || own != all).then_some(own);
     }
 
     /// Whether an address lies in this range. The gateway may lie in it.
@@ -211,9 +222,10 @@ impl RangeSet {
 }
 
 impl fmt::Display for Range {
-    /// The slice. Without one: the subnet if the range is all of it, otherwise the first and last address.
+    /// The slice. Without one, and with a pool: the subnet if the range is all of it, otherwise the first and
+    /// last address.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.slice {
+        match self.slice.filter(|_| self.home.is_none()) {
             Some(slice) => slice.fmt(f),
             None if (self.first, self.last) == usable(self.subnet) => self.subnet.fmt(f),
             None => write!(f, "{}-{}", self.first, self.last),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde_json::{Map, Value};
@@ -185,6 +186,19 @@ impl<'a> Section<'a> {
         let right = "an address with a prefix length such as 172.20.56.0/24";
         let net = value.as_str().and_then(parse_cidr);
         net.map(Some).ok_or_else(|| self.wrong(key, value, right))
+    }
+
+    /// An absolute path. The empty string counts as absent.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn absolute(&self, key: &str) -> Result<Option<PathBuf>, CniError> {
+        let Some(text) = self.str(key)?.filter(|text| !text.is_empty()) else { return Ok(None) };
+        // A JSON string may contain NUL, a path may not.
+        if !Path::new(text).is_absolute() || text.contains('\0') {
+            return Err(self.wrong(key, &text.into(), "an absolute path"));
+        }
+        Ok(Some(text.into()))
     }
 
     /// An object.

@@ -330,9 +330,8 @@ pub(crate) fn probe(facts: &mut Facts) {
 /// The gateways, the leased addresses, and the addresses that this node may lease.
 fn probe_targets(network: &NetworkState) -> Vec<IpAddr> {
     let mut addrs: BTreeSet<IpAddr> = network.leases.held.iter().map(|(addr, _)| *addr).collect();
-    let sets = network.config.network.addresses.iter().flat_map(|ipam| &ipam.ranges);
-    for (set, range) in sets.flat_map(|set| set.0.iter().map(move |range| (set, range))) {
-        addrs.extend(range.gateway);
+    addrs.extend(network.gateways());
+    for (set, range) in network.config.network.addresses.iter().flat_map(|ipam| ipam.own_ranges()) {
         let offered = (0..MAX_PER_RANGE.min(range.len())).filter_map(|offset| range.nth(offset));
         addrs.extend(offered.filter(|addr| set.offers(*addr)));
     }

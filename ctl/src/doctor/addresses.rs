@@ -107,10 +107,15 @@ fn own_mac_only(
 /// Other hosts that use addresses of this node's ranges.
 fn duplicates(facts: &Facts, network: &NetworkState, answers: &Answers) -> Vec<Finding> {
     const CHECK: &str = "duplicates";
-    let sets = || network.config.network.addresses.iter().flat_map(|ipam| &ipam.ranges);
+    let ipam = network.config.network.addresses.as_ref();
+    let sets = || ipam.iter().flat_map(|ipam| &ipam.ranges);
+    let own: Vec<_> = ipam.iter().flat_map(|ipam| ipam.own_ranges()).map(|(_, range)| range).collect();
     let mut findings = Vec::new();
     for (addr, macs) in answers.iter().filter(|(addr, _)| sets().any(|set| set.offers(**addr))) {
         let held = network.leases.held.iter().find(|(held, _)| held == addr);
+        if held.is_none() && !own.iter().any(|range| range.contains(*addr)) {
+            continue;
+        }
         match held {
             Some((_, known)) if macs.len() > 1 => {
                 let why =

@@ -168,9 +168,12 @@ pub(super) fn insert_slices(list: &mut Value, from: &str, chosen: &mut NodeSlice
     Ok(warnings)
 }
 
-/// Refuses a network with an uplink whose whole subnet every node would lease.
+/// Refuses a network with an uplink whose whole subnet every node would lease. With a pool, none does.
 pub(super) fn check_shared(config: &NetworkConfig) -> Result<()> {
     let (Some(_), Some(ipam)) = (&config.network.uplink, &config.network.addresses) else { return Ok(()) };
+    if ipam.pool.is_some() {
+        return Ok(());
+    }
     for range in ipam.ranges.iter().flat_map(|set| &set.0) {
         let whole = range.slice.is_none() && range.to_string() == range.subnet.to_string();
         if whole {
