@@ -10,6 +10,7 @@
 //! - `agent_state` is the file that other programs read, with `health` and the `recent` reports. `notify`
 //!   tells the service manager. `signs` is both.
 //! - `metrics` are the numbers for Prometheus: `figures` are those that the agent counts itself.
+//! - `registers` is the client of etcd, where shared pools are stored.
 //! - `exhaustion` finds networks that have no free address, by their `usage`.
 //! - This file connects them with the kernel.
 
@@ -31,6 +32,7 @@ mod notify;
 mod overheard;
 mod prober;
 mod recent;
+pub mod registers;
 mod report;
 mod signs;
 mod state;
