@@ -7,7 +7,7 @@ use crate::block::BlockKey;
 use crate::grants::{Confirmation, Moment};
 use crate::membership::{self, Confirmed, Membership};
 use crate::name::Name;
-use crate::network::{Network, Recall, Report, Want};
+use crate::network::{Dry, Network, Recall, Report, Settings, Want};
 use crate::register::Register;
 use crate::runs::Runs;
 use crate::stock;
@@ -41,6 +41,9 @@ pub enum Event {
     Looked(Name, Option<Register>),
     /// Another node asks for addresses of a network.
     Recalled(Name, Recall),
+    /// All addresses that ADDs of a network ask for by name now, because they are not granted. Empty when
+    /// none waits any more.
+    Requested(Name, Runs),
 }
 
 /// What to do.
@@ -61,8 +64,8 @@ pub enum Action {
     /// Ask all networks of these nodes that use this network's pool, but not this network itself, for
     /// addresses. They hear of it by [`Event::Recalled`], after an [`Event::Usage`]. No answer is awaited.
     Ask(Name, Vec<Name>, Recall),
-    /// Tell the ADDs of a network that wait: nothing is free now.
-    Dry(Name),
+    /// Tell the ADDs of a network that wait: nothing is there for them now, and why.
+    Dry(Name, Dry),
     /// Pods of a network use addresses that the store grants to others.
     Fenced(Name, Runs),
     /// Another machine has this node's name: this is its register.
@@ -78,7 +81,11 @@ pub struct Agent {
     membership: Membership,
     /// Whether the store has said since the start that the node lives. Nothing is written before that.
     admitted: bool,
+    /// Why not, if that is known.
+    barred: Option<Dry>,
     networks: BTreeMap<Name, Network>,
+    /// Those that are removed when the round under way has ended.
+    leaving: BTreeSet<Name>,
     suspicion: Suspicion,
     /// When the store is asked again whether the node lives.
     ask_at: Duration,
@@ -104,6 +111,8 @@ impl Agent {
             policy,
             membership,
             admitted: false,
+            barred: None,
+            leaving: BTreeSet::new(),
             networks,
             suspicion: Suspicion::default(),
             ask_at: Duration::ZERO,
@@ -117,6 +126,48 @@ impl Agent {
     /// One network.
     pub fn network(&self, name: &Name) -> Option<&Network> {
         self.networks.get(name)
+    }
+
+    /// Changes what all nodes agree on. Like the other changes it takes effect with the next event.
+    pub fn set_policy(&mut self, policy: Policy) {
+        // What the store confirmed was promised for another time.
+        self.confirmed = None;
+        self.ask_at = Duration::ZERO;
+        self.membership.set_give_for(policy.give_for);
+        self.policy = policy;
+    }
+
+    /// Changes what a network is configured to do.
+    pub fn configure(&mut self, name: &Name, settings: Settings) {
+        self.on(name, |network| network.configure(settings));
+    }
+
+    /// Changes the node's own slice in a network.
+    pub fn set_slice(&mut self, name: &Name, slice: Runs) {
+        self.on(name, |network| network.set_slice(slice));
+    }
+
+    /// Begins with a network, whose stock has the membership's epochs. False, and nothing is changed, if
+    /// there is one of this name, which may still be [leaving](Agent::remove): its files change until it is
+    /// gone.
+    pub fn add(&mut self, name: &Name, network: Network) -> bool {
+        if self.networks.contains_key(name) {
+            return false;
+        }
+        self.networks.insert(name.clone(), network);
+        self.ask_at = Duration::ZERO;
+        true
+    }
+
+    /// Ends with a network. What is under way is ended first, and [`Agent::network`] finds it until then. Its
+    /// grants and its confirmation stay.
+    pub fn remove(&mut self, name: &Name) {
+        self.leaving.extend(self.networks.contains_key(name).then(|| name.clone()));
+    }
+
+    /// The membership.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
     }
 
     /// Takes an event and says what to do now.
@@ -136,6 +187,7 @@ impl Agent {
             Event::Usage(name, report) => self.on(&name, |network| network.reported(report, uptime)),
             Event::Listed(name, blocks) => self.on(&name, |network| network.listed(blocks)),
             Event::Recalled(name, recall) => self.on(&name, |network| network.recalled(recall, uptime)),
+            Event::Requested(name, addrs) => self.on(&name, |network| network.requested(addrs, uptime)),
             Event::Looked(node, register) => self.looked(&node, register.as_ref(), uptime),
         }
         self.go_on(now, &mut actions);
@@ -168,11 +220,13 @@ impl Agent {
             }
             Step::Refused(register) => {
                 self.admitted = false;
+                self.barred = Some(Dry::Refused);
                 self.confirmed = None;
                 actions.extend(self.networks.keys().cloned().map(Action::Withdraw));
                 actions.push(Action::Refused(register));
             }
             Step::Failed => {
+                self.barred.get_or_insert(Dry::NoAnswer);
                 self.ask_at = now + self.pause;
                 self.pause = (self.pause * 2).min(LATER);
             }
@@ -217,10 +271,22 @@ impl Agent {
             actions.push(Action::Wake(self.ask_at));
         }
         self.confirm(actions);
+        self.leaving.retain(|name| {
+            let busy = self.networks.get(name).is_some_and(|network| !network.stock().idle());
+            if !busy {
+                self.networks.remove(name);
+            }
+            busy
+        });
         if !self.admitted {
+            if let Some(dry) = &self.barred {
+                let told =
+                    self.networks.iter_mut().filter_map(|(name, network)| network.tells().then_some(name));
+                actions.extend(told.map(|name| Action::Dry(name.clone(), dry.clone())));
+            }
             return;
         }
-        for (name, network) in &mut self.networks {
+        for (name, network) in self.networks.iter_mut().filter(|(name, _)| !self.leaving.contains(*name)) {
             self.random = next_random(self.random);
             extend(actions, name, network.next(now.uptime, self.random));
         }
@@ -238,7 +304,7 @@ fn extend(actions: &mut Vec<Action>, name: &Name, wants: Vec<Want>) {
         Want::List => Action::List(name.clone()),
         Want::Look(node) => Action::Look(node),
         Want::Ask(nodes, recall) => Action::Ask(name.clone(), nodes, recall),
-        Want::Dry => Action::Dry(name.clone()),
+        Want::Dry(dry) => Action::Dry(name.clone(), dry),
         Want::Fenced(addrs) => Action::Fenced(name.clone(), addrs),
         Want::Wake(at) => Action::Wake(at),
     }));

@@ -38,6 +38,7 @@ pub enum Next {
 /// What was seen of a block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
+    addresses: u8,
     free: u8,
     suspects: u8,
     holders: BTreeMap<Name, Held>,
@@ -96,6 +97,7 @@ impl Hunt {
     pub fn saw(&mut self, key: BlockKey, block: &Block, me: &Me) {
         let mut seen = Seen::default();
         for (offset, _) in key.addresses().enumerate().filter(|(_, addr)| self.range.contains(*addr)) {
+            seen.addresses += 1;
             match block.entry(offset as u8) {
                 None => seen.free += 1,
                 Some(Entry::Suspect { .. }) => seen.suspects += 1,
@@ -176,6 +178,12 @@ impl Hunt {
         let mut holders: Vec<_> = holders.into_iter().map(|(node, sum)| (node.clone(), sum)).collect();
         holders.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         holders
+    }
+
+    /// The number of addresses in the blocks that were seen, and how many of them are not free.
+    pub fn sums(&self) -> (u32, u32) {
+        let sum = |of: fn(&Seen) -> u8| self.seen.values().map(|seen| u32::from(of(seen))).sum();
+        (sum(|seen| seen.addresses), sum(|seen| seen.addresses.saturating_sub(seen.free)))
     }
 
     /// The earliest epoch under which a node was seen to hold an address.

@@ -81,6 +81,12 @@ impl Membership {
         Membership { boot, identity, give_for, unanswered: None, stage: Stage::Idle }
     }
 
+    /// Changes how long the node gives leased addresses after a confirmation. Before one says so, the
+    /// register promises it.
+    pub fn set_give_for(&mut self, give_for: Option<Duration>) {
+        self.give_for = give_for;
+    }
+
     /// Whether nothing is under way.
     pub fn idle(&self) -> bool {
         self.stage == Stage::Idle

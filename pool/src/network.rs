@@ -1,17 +1,23 @@
 //! One network's share of the agent: it decides what its stock does next.
 
+mod dry;
 mod refill;
+mod release;
+mod request;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::block::BlockKey;
+use crate::document::PoolState;
 use crate::hunt::Hunt;
 use crate::name::Name;
 use crate::plan::{Aim, Claim, Lost};
 use crate::runs::Runs;
 use crate::stock::{self, Ended, Stock};
 use crate::water::{Marks, Usage};
+pub use dry::Dry;
+use request::Requests;
 
 /// How many addresses one write claims or gives back.
 const BATCH: u32 = 64;
@@ -29,7 +35,7 @@ const VERIFY_FENCED_EVERY: Duration = Duration::from_secs(60);
 /// every idle address has rested.
 const OWED_FOR: Duration = Duration::from_secs(90);
 /// Nobody asked for anything.
-const NOTHING: Recall = Recall { count: 0, floor: 0 };
+const NOTHING: Recall = Recall { count: 0, floor: 0, address: None };
 /// How many holders are asked first. Twice as many are asked the next time.
 const ASKED_FIRST: usize = 8;
 /// How many holders are asked at most, and how many registers are looked at in one hunt.
@@ -45,6 +51,8 @@ pub struct Settings {
     pub marks: Marks,
     /// Whether idle home addresses are given to others who ask.
     pub lends_home: bool,
+    /// Whether the pool lets nodes claim. What they have they keep, settle and give back all the same.
+    pub state: PoolState,
 }
 
 /// What the plugin's store says of the network.
@@ -70,8 +78,8 @@ pub enum Want {
     /// Ask these nodes to give back addresses. Its own may be among them: then other networks of this node
     /// hold some.
     Ask(Vec<Name>, Recall),
-    /// Tell ADDs that wait: nothing is free now.
-    Dry,
+    /// Tell ADDs that wait: nothing is there for them now, and why.
+    Dry(Dry),
     /// Addresses that pods use and that the store grants to somebody else.
     Fenced(Runs),
     /// Call again at this time since boot.
@@ -85,6 +93,8 @@ pub struct Recall {
     pub count: u32,
     /// How many idle ones each of them keeps.
     pub floor: u32,
+    /// The one address that it needs, if an ADD asks for it by name. The numbers mean nothing then.
+    pub address: Option<std::net::IpAddr>,
 }
 
 /// One network.
@@ -107,6 +117,13 @@ pub struct Network {
     /// What another node asked for, and until when.
     owed: Recall,
     owed_until: Duration,
+    /// The same for addresses asked for by name.
+    owed_these: Runs,
+    owed_these_until: Duration,
+    /// What ADDs of this network ask for by name.
+    requests: Requests,
+    /// Whether an ADD waits that has not heard why.
+    tell: bool,
     /// Nodes that were found lost, and the last block in which what they held was made suspect.
     lost: Vec<(Lost, Option<BlockKey>)>,
     verify_at: Duration,
@@ -117,6 +134,8 @@ pub struct Network {
     slice_left: Runs,
     /// The part of it that is being claimed.
     slice_claimed: Runs,
+    /// Another slice that was configured since.
+    new_slice: Option<Runs>,
     /// The block that was settled last, and when settling goes on if that failed.
     settled: Option<BlockKey>,
     settle_at: Duration,
@@ -131,6 +150,7 @@ impl Network {
         Network {
             slice_left: stock.slice().clone(),
             slice_claimed: Runs::EMPTY,
+            new_slice: None,
             hunt: Hunt::new(settings.range.clone()),
             stock,
             report: Report::default(),
@@ -143,6 +163,10 @@ impl Network {
             asked: ASKED_FIRST,
             owed: NOTHING,
             owed_until: Duration::ZERO,
+            owed_these: Runs::EMPTY,
+            owed_these_until: Duration::ZERO,
+            requests: Requests::NONE,
+            tell: false,
             floor: settings.marks.high,
             lost: Vec::new(),
             verify_at: VERIFY_EVERY,
@@ -166,25 +190,48 @@ impl Network {
         self.stock.lives_under(epoch, since);
     }
 
+    /// Changes what the network is configured to do.
+    pub fn configure(&mut self, settings: Settings) {
+        if settings.range != self.settings.range {
+            self.hunt = Hunt::new(settings.range.clone());
+            self.hunting = false;
+        }
+        self.tell |= settings.state != self.settings.state;
+        self.settings = settings;
+    }
+
+    /// Changes the node's own slice, as soon as nothing is under way.
+    pub fn set_slice(&mut self, slice: Runs) {
+        self.new_slice = Some(slice).filter(|slice| slice != self.stock.slice());
+    }
+
+    /// Why the pool lets nobody claim. None if it does.
+    fn closed(&self) -> Option<Dry> {
+        match self.settings.state {
+            PoolState::Open => None,
+            PoolState::Frozen => Some(Dry::Frozen),
+            PoolState::Recovering => Some(Dry::Recovering),
+        }
+    }
+
+    /// Whether an ADD waits.
+    fn waits(&self) -> bool {
+        self.report.usage.waiting > 0 || !self.requests.is_empty()
+    }
+
+    /// Whether an ADD waits that has not heard why. It has, after that.
+    pub(crate) fn tells(&mut self) -> bool {
+        std::mem::take(&mut self.tell) && self.waits()
+    }
+
     /// Takes note of what the plugin's store says. An ADD that begins to wait shortens a pause.
     pub fn reported(&mut self, report: Report, now: Duration) {
         if report.usage.waiting > self.report.usage.waiting {
             let first = self.report.usage.waiting == 0;
             self.paused_until = self.paused_until.min(if first { now } else { now + PAUSE });
+            self.tell = true;
         }
         self.report = report;
-    }
-
-    /// Another node found the pool without a free address.
-    pub fn recalled(&mut self, recall: Recall, now: Duration) {
-        self.scarce_until = now + SCARCE_FOR;
-        if now >= self.owed_until {
-            self.owed = recall;
-        }
-        // Each question is also the answer to how far the one before went.
-        let Recall { count, floor } = self.owed;
-        self.owed = Recall { count: count.max(recall.count), floor: floor.min(recall.floor) };
-        self.owed_until = now + OWED_FOR;
     }
 
     /// The store's list of blocks with free addresses. Empty if there is none, or no answer.
@@ -238,8 +285,11 @@ impl Network {
             self.rest(now);
         }
         self.settling = false;
+        let mut wants = self.request_ended(&ended);
+        let stopped = ended.stopped.filter(|_| self.waits()).map(|stopped| Want::Dry(Dry::of(stopped)));
         let fenced = ended.fenced.filter(|fenced| !fenced.is_empty());
-        fenced.map(Want::Fenced).into_iter().collect()
+        wants.extend(stopped.into_iter().chain(fenced.map(Want::Fenced)));
+        wants
     }
 
     fn rest(&mut self, now: Duration) {
@@ -252,6 +302,10 @@ impl Network {
     pub fn next(&mut self, now: Duration, random: u64) -> Vec<Want> {
         if !self.stock.idle() {
             return Vec::new();
+        }
+        if let Some(slice) = self.new_slice.take() {
+            self.slice_left = slice.clone();
+            self.stock.set_slice(slice);
         }
         if now < self.paused_until {
             return vec![Want::Wake(self.paused_until)];
@@ -270,7 +324,8 @@ impl Network {
         if let Some((block, aim)) = self.due(now) {
             return self.begin(block, aim);
         }
-        let mut wants = self.refill(now, random);
+        let mut wants = self.next_request(now).unwrap_or_else(|| self.refill(now, random));
+        wants.extend(self.request_wake(now));
         if now < self.settle_at {
             wants.push(Want::Wake(self.settle_at));
         }
@@ -290,7 +345,7 @@ impl Network {
             self.settling = true;
             return Some((block, Aim::default()));
         }
-        if let Some(due) = self.next_of_slice() {
+        if let Some(due) = Some(()).filter(|()| self.closed().is_none()).and_then(|()| self.next_of_slice()) {
             return Some(due);
         }
         let proven = self.report.proven.iter().next();
@@ -328,34 +383,6 @@ impl Network {
         }
         self.slice_claimed = missing.clone();
         Some((block, Aim { claim: Claim::These(missing), suspects: true, ..Aim::default() }))
-    }
-
-    /// The addresses of one block to give back: the surplus, and what another node asked for.
-    fn next_release(&mut self, now: Duration) -> Option<(BlockKey, Runs)> {
-        if now >= self.owed_until {
-            self.owed = NOTHING;
-        }
-        let surplus = self.settings.marks.surplus(self.report.usage);
-        let Recall { count, floor } = self.owed;
-        let owed = count.min(self.report.usage.idle.saturating_sub(floor));
-        let count = surplus.max(owed).min(BATCH);
-        let grants = self.stock.grants();
-        let may_go = |addr: &std::net::IpAddr| {
-            grants.leased.contains(*addr) || (self.settings.lends_home && grants.home.contains(*addr))
-        };
-        self.report.rested.retain(may_go);
-        let block = BlockKey::of(*self.report.rested.first().filter(|_| count > 0)?);
-        let mut release = Runs::EMPTY;
-        for addr in
-            self.report.rested.iter().filter(|addr| block.offset(**addr).is_some()).take(count as usize)
-        {
-            release.insert(*addr);
-        }
-        self.report.rested.retain(|addr| !release.contains(*addr));
-        let gone = u32::try_from(release.len()).unwrap_or(u32::MAX);
-        self.owed.count = self.owed.count.saturating_sub(gone);
-        self.report.usage.idle = self.report.usage.idle.saturating_sub(gone);
-        Some((block, release))
     }
 }
 

@@ -12,6 +12,7 @@
 //! the store holds and the grants do not is found again: the block is named in the grants.
 
 mod files;
+mod step;
 
 use std::collections::BTreeSet;
 
@@ -21,64 +22,7 @@ use crate::plan::{Aim, Local, Me, Plan, held, plan};
 use crate::rules::{Rule, Rules};
 use crate::runs::Runs;
 use crate::version::{Swap, Version};
-
-/// What to do next. Each is answered by one [`Outcome`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Write the grants to the disk, and sync file and folder.
-    Store(Grants),
-    /// Under the network's lock: offer no address of this block that is not granted, and find which of its
-    /// addresses have a lease though they are not granted.
-    Inspect(BlockKey),
-    /// Read the block. What was seen earlier may be returned as well: a write that depends on it fails.
-    Read(BlockKey),
-    /// Write the block if it still has this version.
-    Swap(BlockKey, Version, Block),
-    /// Under the network's lock: offer these addresses, unless they have a lease.
-    Offer(Runs),
-}
-
-/// What became of an [`Action`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// The grants are on the disk.
-    Stored,
-    /// They are not, or nobody knows. These are what a reader finds now.
-    NotStored(Grants),
-    /// These have a lease and are not granted.
-    Inspected(Runs),
-    /// The block's version and value.
-    Read(Version, Block),
-    /// The answer to a write.
-    Swapped(Swap<Block>),
-    /// The addresses are offered.
-    Offered,
-    /// The action could not be done, and nothing is changed.
-    Failed,
-}
-
-/// How a round ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Ended {
-    /// Whether everything was done that could be.
-    pub whole: bool,
-    /// Addresses that pods can get now.
-    pub gained: Runs,
-    /// Addresses that pods use and that the store grants to somebody else. None if the leases were not looked
-    /// at.
-    pub fenced: Option<Runs>,
-    /// The block as it is now, if it was read.
-    pub block: Option<Block>,
-}
-
-/// What a step asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
-    /// Do this and tell the outcome.
-    Do(Action),
-    /// The round has ended.
-    End(Ended),
-}
+pub use step::{Action, Ended, Outcome, Step, Stopped};
 
 /// The stock of one network.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -181,6 +125,13 @@ impl Stock {
         }
     }
 
+    /// Changes the node's own slice. Nothing may be under way. The next round changes the grants, and all
+    /// blocks are compared with the store.
+    pub(crate) fn set_slice(&mut self, slice: Runs) {
+        self.slice = slice;
+        self.doubt();
+    }
+
     /// Has all blocks compared with the store.
     pub fn doubt(&mut self) {
         self.doubted.extend(self.grants.all_blocks());
@@ -268,7 +219,12 @@ impl Stock {
         if changed || !round.aim.release.is_empty() {
             self.unsettled.insert(round.block);
         }
-        Step::End(Ended { block: round.value.map(|(_, block)| block), ..Ended::default() })
+        let stopped = Some(match stage {
+            Stage::Swap if round.tries == TRIES => Stopped::Overtaken,
+            Stage::Read | Stage::Swap => Stopped::NoAnswer,
+            Stage::Prepare | Stage::Inspect | Stage::Grant | Stage::Offer => Stopped::NotStored,
+        });
+        Step::End(Ended { block: round.value.map(|(_, block)| block), stopped, ..Ended::default() })
     }
 
     /// The next step before the write.
@@ -372,7 +328,7 @@ impl Stock {
         }
         let block = round.value.map(|(_, block)| block);
         let fenced = round.in_use.map(|_| round.plan.fenced);
-        Step::End(Ended { whole: true, gained: round.plan.gained, fenced, block })
+        Step::End(Ended { whole: true, gained: round.plan.gained, fenced, block, stopped: None })
     }
 
     /// Takes note of a block in which the store names this holder no longer.

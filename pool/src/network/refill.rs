@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ASKED_FIRST, ASKED_MOST, BATCH, LOOKED_AT, Network, Recall, SCARCE_FOR, Want};
+use super::{ASKED_FIRST, ASKED_MOST, BATCH, Dry, LOOKED_AT, Network, Recall, SCARCE_FOR, Want};
 use crate::hunt::Next;
 use crate::name::Name;
 use crate::plan::{Aim, Claim};
@@ -13,6 +13,10 @@ impl Network {
         let wanted = marks.wanted(self.report.usage).min(BATCH);
         if self.listing {
             return Vec::new();
+        }
+        if let Some(why) = self.closed().or_else(|| self.most()) {
+            self.hunting = false;
+            return if self.tells() { vec![Want::Dry(why)] } else { Vec::new() };
         }
         // While another node's pods wait for addresses, this one's stock does not.
         let yields = self.report.usage.waiting == 0 && now < self.owed_until;
@@ -35,6 +39,13 @@ impl Network {
             }
             Next::Nothing => self.dry(wanted, now, random),
         }
+    }
+
+    /// Whether an ADD waits though the network has as many addresses as it may.
+    fn most(&self) -> Option<Dry> {
+        let (usage, most) = (self.report.usage, self.settings.marks.max);
+        let is_full = usage.waiting > 0 && usage.idle.saturating_add(usage.used) >= most;
+        is_full.then_some(Dry::Most(most))
     }
 
     /// Nothing is free: nodes with addresses are asked for idle ones, and looked at in case they are lost.
@@ -62,9 +73,11 @@ impl Network {
             nodes.iter().cycle().skip(random as usize % all.max(1)).take(LOOKED_AT.min(nodes.len()));
         let mut wants: Vec<Want> = looked_at.cloned().map(Want::Look).collect();
         let wanted = wanted.min(waiting.max(1));
+        let asked = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+        let (seen, taken) = self.hunt.sums();
         wants.extend([
-            Want::Ask(nodes, Recall { count: wanted, floor }),
-            Want::Dry,
+            Want::Ask(nodes, Recall { count: wanted, floor, address: None }),
+            Want::Dry(Dry::NoneFree { seen, taken, asked }),
             Want::Wake(self.paused_until),
         ]);
         wants

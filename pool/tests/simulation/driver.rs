@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use vlan_bridge_pool::agent::{Action, Agent, Event};
 use vlan_bridge_pool::block::{Block, BlockKey};
+use vlan_bridge_pool::document::PoolState;
 use vlan_bridge_pool::membership::{self, Membership};
 use vlan_bridge_pool::name::Name;
 use vlan_bridge_pool::network::{Network, Recall, Settings};
@@ -42,6 +43,7 @@ pub(crate) fn start(world: &mut World, at: At) {
             range: world.setup.pools[world.setup.pool_of(number)].clone(),
             marks: world.setup.marks,
             lends_home: world.setup.lends,
+            state: PoolState::Open,
         };
         networks.insert(local.name.clone(), Network::new(stock, settings));
     }
@@ -230,7 +232,7 @@ fn act(world: &mut World, node: usize, action: Action) {
         }
         Action::Look(name) => ask(world, here, Ask::Look(name)),
         Action::Ask(name, nodes, recall) => recalls(world, node, &name, &nodes, recall),
-        Action::Dry(_) => {}
+        Action::Dry(..) => {}
         Action::Fenced(..) => world.counts.fenced += 1,
         Action::Refused(register) => world.fail(format!("n{node} is refused by {register:?}")),
         Action::Wake(uptime) => {
