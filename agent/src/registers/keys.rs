@@ -130,9 +130,13 @@ pub(super) fn unreadable(key: &[u8], cause: impl Display) -> StoreError {
     StoreError::Unreadable { key: String::from_utf8_lossy(key).into_owned(), cause: cause.to_string() }
 }
 
-/// `{"v": 1, "count": 8, "floor": 2}`
+/// `{"v": 1, "count": 8, "floor": 2}`, and `"address": "172.20.56.77"` if it is about that one.
 pub(super) fn recall_to_json(recall: &Recall) -> Value {
-    json!({"v": 1, "count": recall.count, "floor": recall.floor})
+    let mut value = json!({"v": 1, "count": recall.count, "floor": recall.floor});
+    if let Some(addr) = recall.address {
+        value["address"] = addr.to_string().into();
+    }
+    value
 }
 
 pub(super) fn parse_recall(bytes: &[u8]) -> Result<Recall, String> {
@@ -141,10 +145,13 @@ pub(super) fn parse_recall(bytes: &[u8]) -> Result<Recall, String> {
         let number = value.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
         number.ok_or_else(|| format!("{key} is not a number below 2^32"))
     };
-    match number("v")? {
-        1 => Ok(Recall { count: number("count")?, floor: number("floor")? }),
-        other => Err(format!("v: {other} is not 1, the version that this release reads")),
+    let version = number("v")?;
+    if version != 1 {
+        return Err(format!("v: {version} is not 1, the version that this release reads"));
     }
+    let read = |addr: &Value| addr.as_str().and_then(|addr| addr.parse().ok());
+    let address = value.get("address").map(|addr| read(addr).ok_or_else(|| format!("{addr} is no address")));
+    Ok(Recall { count: number("count")?, floor: number("floor")?, address: address.transpose()? })
 }
 
 #[cfg(test)]
@@ -184,9 +191,12 @@ mod tests {
 
     #[test]
     fn a_recall_is_read_as_it_is_written() {
-        let recall = Recall { count: 8, floor: 2 };
-        assert_eq!(parse_recall(recall_to_json(&recall).to_string().as_bytes()), Ok(recall));
-        for other in ["", "{}", r#"{"v":2,"count":1,"floor":1}"#, r#"{"v":1,"count":-1,"floor":1}"#] {
+        for address in [None, "172.20.56.77".parse().ok()] {
+            let recall = Recall { count: 8, floor: 2, address };
+            assert_eq!(parse_recall(recall_to_json(&recall).to_string().as_bytes()), Ok(recall));
+        }
+        let wrong = r#"{"v":1,"count":1,"floor":1,"address":1}"#;
+        for other in ["", "{}", r#"{"v":2,"count":1,"floor":1}"#, r#"{"v":1,"count":-1,"floor":1}"#, wrong] {
             assert!(parse_recall(other.as_bytes()).is_err(), "{other}");
         }
     }
