@@ -23,6 +23,7 @@ mod del;
 mod detect;
 mod gc;
 pub mod operator;
+pub mod poke;
 mod resolv_conf;
 mod status;
 pub mod store;
