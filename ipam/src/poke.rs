@@ -1,5 +1,5 @@
-//! What an ADD asks of the node's agent, and what it hears: lines of JSON on a unix socket. The plugin believes
-//! the agent nothing but that a second look is worth it. Addresses come from the file of grants alone.
+//! What an ADD asks of the node's agent, and what it hears: lines of JSON on a unix socket. The plugin
+//! believes the agent nothing but that a second look is worth it. Addresses come from the file of grants alone.
 
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ pub struct Question {
 
 /// A line from the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Reply {
     /// Something was granted or confirmed: look again.
     Look,
     /// Nothing can be had now, and why. The ADD may go on waiting.
@@ -70,16 +70,16 @@ impl Question {
     }
 }
 
-impl Answer {
+impl Reply {
     /// Reads a line.
     ///
     /// # Errors
-    /// Anything that [`Answer::to_line`] does not write, apart from unknown keys.
-    pub fn parse(line: &[u8]) -> Result<Answer, NotALine> {
+    /// Anything that [`Reply::to_line`] does not write, apart from unknown keys.
+    pub fn parse(line: &[u8]) -> Result<Reply, NotALine> {
         let value = object(line)?;
         match (&value["look"], &value["dry"]) {
-            (Value::Bool(true), Value::Null) => Ok(Answer::Look),
-            (Value::Null, Value::String(why)) => Ok(Answer::Dry(shortened(why))),
+            (Value::Bool(true), Value::Null) => Ok(Reply::Look),
+            (Value::Null, Value::String(why)) => Ok(Reply::Dry(shortened(why))),
             _ => Err(wrong(&value, "look")),
         }
     }
@@ -87,8 +87,8 @@ impl Answer {
     /// `{"v":1,"look":true}` or `{"v":1,"dry":"pool vlan136: ..."}`, and a line feed.
     pub fn to_line(&self) -> String {
         let value = match self {
-            Answer::Look => json!({"v": VERSION, "look": true}),
-            Answer::Dry(why) => json!({"v": VERSION, "dry": shortened(why)}),
+            Reply::Look => json!({"v": VERSION, "look": true}),
+            Reply::Dry(why) => json!({"v": VERSION, "dry": shortened(why)}),
         };
         format!("{value}\n")
     }
@@ -99,7 +99,8 @@ fn object(line: &[u8]) -> Result<Value, NotALine> {
     if line.len() > LONGEST_LINE {
         return Err(NotALine(format!("a line of more than {LONGEST_LINE} bytes")));
     }
-    let value: Value = serde_json::from_slice(line).map_err(|error| NotALine(format!("not JSON: {error}")))?;
+    let value: Value =
+        serde_json::from_slice(line).map_err(|error| NotALine(format!("not JSON: {error}")))?;
     if value["v"] == VERSION { Ok(value) } else { Err(wrong(&value, "v")) }
 }
 
@@ -130,10 +131,10 @@ mod tests {
             addresses: vec!["172.20.56.77".parse().unwrap(), "2001:db8::7".parse().unwrap()],
         };
         assert_eq!(Question::parse(question.to_line().as_bytes()), Ok(question));
-        for answer in [Answer::Look, Answer::Dry("pool vlan136: \"full\"".into())] {
-            assert_eq!(Answer::parse(answer.to_line().as_bytes()), Ok(answer));
+        for answer in [Reply::Look, Reply::Dry("pool vlan136: \"full\"".into())] {
+            assert_eq!(Reply::parse(answer.to_line().as_bytes()), Ok(answer));
         }
-        let long = Answer::Dry("\u{1}\n\"".repeat(5000));
+        let long = Reply::Dry("\u{1}\n\"".repeat(5000));
         assert!(long.to_line().len() < LONGEST_LINE);
     }
 
@@ -148,7 +149,7 @@ mod tests {
         assert!(error(&format!("{{{rest},\"addresses\":[\"x\"]}}")).starts_with("addresses: [\"x\"]"));
         assert!(error(&" ".repeat(LONGEST_LINE + 1)).contains("more than 4096 bytes"));
         for line in [r#"{"v":1}"#, r#"{"v":1,"look":false}"#, r#"{"v":1,"look":true,"dry":"x"}"#] {
-            assert!(Answer::parse(line.as_bytes()).is_err(), "{line}");
+            assert!(Reply::parse(line.as_bytes()).is_err(), "{line}");
         }
     }
 }
