@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn range(used: u128, quarantined: u128) -> Usage {
-        Usage { range: "172.20.56.16/28".into(), used, cooling: 1, quarantined, total: 14 }
+        Usage { range: "172.20.56.16/28".into(), used, cooling: 1, quarantined, total: 14, shared: None }
     }
 
     fn network(sets: Vec<Vec<Usage>>) -> [NetworkUsage; 1] {

@@ -1,7 +1,6 @@
 //! Fuzzes the files of a store, as a power cut, an operator or an intruder may leave them.
 
 use cni_conf::ipam::IpamConfig;
-use cni_conf::range::RangeSet;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
@@ -50,7 +49,7 @@ pub fn store(input: &[u8]) {
 
 struct Case {
     dir: PathBuf,
-    set: RangeSet,
+    config: IpamConfig,
 }
 
 impl Case {
@@ -60,8 +59,7 @@ impl Case {
         let dir = std::env::temp_dir().join(format!("fuzz-store-{}-{number}", std::process::id()));
         fs::create_dir(&dir).unwrap();
         let config = json!({"ipam": {"subnet": "10.0.0.0/24", "rangeEnd": "10.0.0.6"}});
-        let mut config = IpamConfig::parse(config.as_object().unwrap()).unwrap();
-        Case { dir, set: config.ranges.remove(0) }
+        Case { dir, config: IpamConfig::parse(config.as_object().unwrap()).unwrap() }
     }
 
     /// A live owner, c1, and a released address.
@@ -81,7 +79,7 @@ impl Case {
 
     /// The next address, if there is one.
     fn take(&self, store: &mut Store, id: &str) -> Result<(), StoreError> {
-        let pool = Pool { index: 0, set: &self.set, cooldown: 30 };
+        let Some(pool) = Pool::all(&self.config).next() else { return Ok(()) };
         loop {
             let Some(addr) = store.next_free(&pool)? else {
                 if store.repair(&pool)? {

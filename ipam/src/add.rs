@@ -5,24 +5,14 @@ use std::net::IpAddr;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::cni::result::{AddResult, Dns, IpConfig};
 use cni_conf::ipam::IpamConfig;
-use cni_conf::range::RangeSet;
 use cni_conf::request::Request;
 use serde_json::Value;
 
-use crate::allocate::{assign, prefer_held};
+use crate::allocate::assign;
+use crate::choose::{AddressRequest, Choice, batch, choose, unavailable};
 use crate::detect::{BATCH, Detector};
 use crate::resolv_conf;
-use crate::store::{ClaimOutcome, HolderRecord, Netns, Owner, Pool, Store, StoreError, Usage, clock};
-
-/// The parameters of one ADD.
-struct AddressRequest<'a> {
-    network: &'a str,
-    config: &'a IpamConfig,
-    owner: Owner,
-    /// The requested address of each set.
-    requested: Vec<Option<IpAddr>>,
-    record: HolderRecord,
-}
+use crate::store::{ClaimOutcome, HolderRecord, Netns, Owner, Store, clock};
 
 /// The outcome of one attempt to lease addresses.
 enum Outcome {
@@ -96,7 +86,10 @@ fn lease_addresses(
         return Err(CniError::new(code::ALREADY_ALLOCATED, msg));
     }
     loop {
-        let chosen = choose(store, ask, &held, detector)?;
+        let chosen = match choose(store, ask, &held, detector)? {
+            Choice::Addresses(chosen) => chosen,
+            Choice::Dry(dry) => return Err(dry.error(store, ask, detector.is_some())?),
+        };
         if detector.is_some() && chosen.iter().any(|addr| !store.is_clear(*addr)) {
             let alone = detector.is_some_and(Detector::has_rivals);
             return Ok(Outcome::Unprobed(batch(store, ask, &chosen, if alone { 1 } else { BATCH })?));
@@ -106,86 +99,6 @@ fn lease_addresses(
         if let Some(ips) = claim_all(store, ask, &chosen)? {
             return Ok(Outcome::Leased(ips));
         }
-    }
-}
-
-/// The address of each set: the requested one, the one left over from the attachment's earlier ADD, or the
-/// next free one.
-fn choose(
-    store: &mut Store,
-    ask: &AddressRequest<'_>,
-    held: &[IpAddr],
-    detector: Option<&Detector<'_>>,
-) -> Result<Vec<IpAddr>, CniError> {
-    let mut held = held.to_vec();
-    held.retain(|addr| detector.is_none() || store.quarantined(*addr).is_none());
-    let mut chosen = Vec::new();
-    for (pool, wanted) in ask.pools().zip(prefer_held(&ask.requested, &held, &ask.config.ranges)) {
-        let Some(addr) = wanted else {
-            match next(store, &pool)? {
-                Some(addr) => chosen.push(uncontested(store, &pool, addr, detector)?),
-                None => {
-                    return Err(CniError::new(
-                        code::TRY_AGAIN_LATER,
-                        exhausted_message(store, &pool, ask.network)?,
-                    ));
-                }
-            }
-            continue;
-        };
-        if store.is_held_by_another(addr, &ask.owner)? {
-            return Err(unavailable(addr, pool.set, "in use"));
-        }
-        // The quarantine may come from an earlier ADD, and its conflict may be over.
-        if detector.is_some_and(Detector::has_probed)
-            && let Some(seen) = store.quarantined(addr)
-        {
-            return Err(unavailable(addr, pool.set, &format!("used by {} on the network", seen.mac)));
-        }
-        chosen.push(addr);
-    }
-    Ok(chosen)
-}
-
-/// The next address of a set. If other machines probe for it, prefers an address that is known to be unused,
-/// then one that no other machine probes for, then a random one.
-fn uncontested(
-    store: &mut Store,
-    pool: &Pool<'_>,
-    next: IpAddr,
-    detector: Option<&Detector<'_>>,
-) -> Result<IpAddr, CniError> {
-    let Some(detector) = detector.filter(|detector| detector.is_contested(next)) else { return Ok(next) };
-    let upcoming = store.upcoming(pool, BATCH)?;
-    let clear = upcoming.iter().copied().find(|addr| store.is_clear(*addr));
-    let free = || upcoming.iter().copied().find(|addr| !detector.is_contested(*addr));
-    Ok(clear.or_else(free).or_else(|| Detector::random_of(&upcoming)).unwrap_or(next))
-}
-
-/// The addresses to probe: the chosen ones that have not been probed, and those that come next, for other
-/// ADDs. At most `most` of each set.
-fn batch(
-    store: &mut Store,
-    ask: &AddressRequest<'_>,
-    chosen: &[IpAddr],
-    most: usize,
-) -> Result<Vec<IpAddr>, CniError> {
-    let mut batch = Vec::new();
-    for (pool, first) in ask.pools().zip(chosen) {
-        let mut of_set = store.upcoming(&pool, most)?;
-        of_set.retain(|addr| addr != first);
-        of_set.insert(0, *first);
-        of_set.truncate(most);
-        batch.extend(of_set);
-    }
-    batch.retain(|addr| !store.is_clear(*addr));
-    Ok(batch)
-}
-
-impl AddressRequest<'_> {
-    fn pools(&self) -> impl Iterator<Item = Pool<'_>> {
-        let cooldown = self.config.cooldown;
-        self.config.ranges.iter().enumerate().map(move |(index, set)| Pool { index, set, cooldown })
     }
 }
 
@@ -215,39 +128,6 @@ fn claim_all(
         }
     }
     Ok(Some(ips))
-}
-
-fn unavailable(addr: IpAddr, set: &RangeSet, why: &str) -> CniError {
-    CniError::new(code::ADDRESS_UNAVAILABLE, format!("the requested address {addr} of {set} is {why}"))
-}
-
-/// A message that a set has no free address, and why.
-pub(crate) fn exhausted_message(
-    store: &mut Store,
-    pool: &Pool<'_>,
-    network: &str,
-) -> Result<String, StoreError> {
-    let usage: Vec<String> = store.usage(pool)?.iter().map(Usage::to_string).collect();
-    let aside = store.all_quarantined().into_iter().find(|(addr, ..)| pool.set.range_of(*addr).is_some());
-    let who = aside.map_or(String::new(), |(addr, seen, _)| format!(" ({addr} is used by {})", seen.mac));
-    let elsewhere = store.elsewhere()?;
-    let machines =
-        elsewhere.iter().map(|(machine, count)| format!("; {count} belong to another machine, {machine}"));
-    let machines: String = machines.collect();
-    Ok(format!("no free address in network {network}: {}{machines}{who}", usage.join("; ")))
-}
-
-/// The next address of a set. If there is none, releases the leases of dead owners and rebuilds tables that
-/// have lost addresses.
-pub(crate) fn next(store: &mut Store, pool: &Pool<'_>) -> Result<Option<IpAddr>, StoreError> {
-    let mut next = store.next_free(pool)?;
-    if next.is_none() && !store.reclaim()?.is_empty() {
-        next = store.next_free(pool)?;
-    }
-    if next.is_none() && store.repair(pool)? {
-        next = store.next_free(pool)?;
-    }
-    Ok(next)
 }
 
 /// The attachment's record without its addresses. The namespace is not opened.

@@ -55,8 +55,7 @@ pub fn probe(config: &IpamConfig, network: &str, batch: &[IpAddr]) -> Result<usi
 /// The addresses that come next and have no verdict.
 fn unprobed(config: &IpamConfig, store: &mut Store) -> Result<Vec<IpAddr>, CniError> {
     let mut unprobed = Vec::new();
-    for (index, set) in config.ranges.iter().enumerate() {
-        let pool = Pool { index, set, cooldown: config.cooldown };
+    for pool in Pool::all(config) {
         unprobed.extend(store.upcoming(&pool, READY)?);
     }
     unprobed.retain(|addr| !store.is_clear(*addr));

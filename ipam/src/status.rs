@@ -4,7 +4,7 @@ use cni_conf::cni::error::{CniError, code};
 use cni_conf::ipam::IpamConfig;
 use cni_conf::request::Request;
 
-use crate::add::{exhausted_message, next};
+use crate::choose::{exhausted_message, next};
 use crate::store::{Pool, Store, StoreError};
 
 /// Checks the configuration, and that a lease could be written. Exhausted ranges are an error only with
@@ -31,8 +31,7 @@ pub(crate) fn status(request: &Request) -> Result<(), CniError> {
 
 /// The message for the first set that has no free address.
 fn exhausted(store: &mut Store, config: &IpamConfig, network: &str) -> Result<Option<String>, StoreError> {
-    for (index, set) in config.ranges.iter().enumerate() {
-        let pool = Pool { index, set, cooldown: config.cooldown };
+    for pool in Pool::all(config) {
         if next(store, &pool)?.is_none() {
             return exhausted_message(store, &pool, network).map(Some);
         }

@@ -18,6 +18,7 @@ use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use cni_conf::cni::env::is_identifier;
@@ -33,15 +34,19 @@ mod index;
 mod inspect;
 mod machine;
 mod netns;
+mod pool;
 mod ranges;
 mod reclaim;
 mod reconcile;
 mod record;
 mod release;
+mod rights;
+mod share;
 mod table;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod usage;
 mod verdict;
 
 pub use boot_time::uptime;
@@ -55,10 +60,13 @@ use index::Index;
 pub use inspect::{Cooling, Inspector, Known};
 use machine::ThisMachine;
 pub use netns::Netns;
-pub use ranges::{Pool, Usage};
+pub use pool::Pool;
 pub use record::HolderRecord;
 use record::RecordFile;
+pub(crate) use rights::{Rights, granted, moment};
+pub(crate) use share::ShareFiles;
 use table::RangeTable;
+pub use usage::{SharedUsage, Usage};
 use verdict::Verdicts;
 pub use verdict::{Listened, Quarantined, Window};
 
@@ -83,6 +91,8 @@ pub struct Store {
     here: ThisMachine,
     index: Index,
     tables: BTreeMap<String, RangeTable>,
+    /// What a shared pool lets the node give of each set, as it was when this call first asked.
+    rights: BTreeMap<usize, Option<Arc<Rights>>>,
     /// The probing verdicts, read on first use.
     verdicts: Option<Verdicts>,
     /// Whether records and tables describe the leases. If they could not be updated, for example because the
@@ -194,6 +204,7 @@ impl Store {
             here,
             index,
             tables: BTreeMap::new(),
+            rights: BTreeMap::new(),
             verdicts: None,
             known,
             changed: false,

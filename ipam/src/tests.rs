@@ -9,13 +9,14 @@ use cni_conf::cni::error::{CniError, code};
 use cni_conf::request::Request;
 use serde_json::{Value, json};
 
-struct Node {
-    dir: PathBuf,
-    ipam: Value,
+/// A node with a store of its own.
+pub(crate) struct Node {
+    pub(crate) dir: PathBuf,
+    pub(crate) ipam: Value,
 }
 
 impl Node {
-    fn new(ipam: Value) -> Node {
+    pub(crate) fn new(ipam: Value) -> Node {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("ipam-verbs-{}-{next}", std::process::id()));
@@ -46,23 +47,23 @@ impl Node {
         crate::run(&Request::parse(env, config.to_string().into_bytes())?)
     }
 
-    fn call(&self, verb: &str, id: &str) -> Result<Option<Value>, CniError> {
+    pub(crate) fn call(&self, verb: &str, id: &str) -> Result<Option<Value>, CniError> {
         self.call_with(verb, id, "", json!({}))
     }
 
     /// Runs ADD and returns the assigned addresses.
-    fn add(&self, id: &str) -> Result<Vec<String>, CniError> {
+    pub(crate) fn add(&self, id: &str) -> Result<Vec<String>, CniError> {
         self.add_with(id, "")
     }
 
-    fn add_with(&self, id: &str, args: &str) -> Result<Vec<String>, CniError> {
+    pub(crate) fn add_with(&self, id: &str, args: &str) -> Result<Vec<String>, CniError> {
         let result = self.call_with("ADD", id, args, json!({}))?.unwrap();
         let ips = result["ips"].as_array().unwrap();
         Ok(ips.iter().map(|ip| ip["address"].as_str().unwrap().to_owned()).collect())
     }
 
     /// The held addresses, sorted by name.
-    fn held(&self) -> Vec<String> {
+    pub(crate) fn held(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.dir.join("vlan136")) else { return Vec::new() };
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<String> = names.filter(|name| name.parse::<std::net::IpAddr>().is_ok()).collect();

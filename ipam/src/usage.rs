@@ -12,9 +12,7 @@ use crate::store::{Pool, Store, StoreError, Usage};
 /// The leases cannot be read, or another process keeps them locked.
 pub fn of_network(config: &IpamConfig, network: &str) -> Result<Vec<Vec<Usage>>, CniError> {
     let Some(mut store) = Store::open(&config.data_dir, network, LOOK_LIMIT)? else { return Ok(Vec::new()) };
-    let sets = config.ranges.iter().enumerate();
-    let usages: Result<_, StoreError> =
-        sets.map(|(index, set)| store.usage(&Pool { index, set, cooldown: config.cooldown })).collect();
+    let usages: Result<_, StoreError> = Pool::all(config).map(|pool| store.usage(&pool)).collect();
     store.finish();
     Ok(usages?)
 }

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// The bytes that one read asks for, unless the file is longer: a page and its end.
@@ -24,6 +24,14 @@ pub fn to_write(path: &Path) -> io::Result<File> {
 /// Opens a directory.
 pub fn directory(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_DIRECTORY).open(path)
+}
+
+/// The bytes of an open file from `start` on, up to `most` of them. The file's own position stays.
+pub fn read_at(file: &File, start: u64, most: u64) -> io::Result<Vec<u8>> {
+    let left = file.metadata()?.len().saturating_sub(start).min(most);
+    let mut bytes = vec![0; usize::try_from(left).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes)
 }
 
 /// The content of a file, up to `most` bytes.

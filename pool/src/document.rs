@@ -59,8 +59,10 @@ pub enum PoolState {
     Frozen,
 }
 
-/// The least `margin` in seconds: the kubelet gives up an ADD after four minutes.
-const LEAST_MARGIN: u64 = 300;
+/// The longest time from an ADD's choice of an address to its end: the kubelet gives up after four minutes.
+pub const LONGEST_ADD: Duration = Duration::from_secs(240);
+/// The least `margin` in seconds: an ADD that has just looked at the clock still has to end.
+const LEAST_MARGIN: u64 = LONGEST_ADD.as_secs() + 60;
 
 /// What a word makes of `giveFor`. None: it has no such time.
 type OfGiveFor = Option<fn(Duration) -> Reclaim>;

@@ -45,7 +45,8 @@ fn gateway_list() -> Value {
 
 fn network(list: &Value) -> NetworkState {
     let config = network_lists::check(list).unwrap().remove(0);
-    let usage = Usage { range: "a range".into(), used: 1, cooling: 0, quarantined: 0, total: 16 };
+    let usage =
+        Usage { range: "a range".into(), used: 1, cooling: 0, quarantined: 0, total: 16, shared: None };
     let leases = Leases { usage: vec![usage], ..Leases::default() };
     NetworkState { config, path: LIST.into(), entry: Value::Null, leases, status: Some(Ok(())), probe: None }
 }

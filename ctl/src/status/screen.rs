@@ -192,7 +192,14 @@ mod tests {
 
     #[test]
     fn a_bar_shows_what_is_used() {
-        let usage = |used, cooling, total| Usage { range: "r".into(), used, cooling, quarantined: 0, total };
+        let usage = |used, cooling, total| Usage {
+            range: "r".into(),
+            used,
+            cooling,
+            quarantined: 0,
+            total,
+            shared: None,
+        };
         assert_eq!(shown(&usage(4, 4, 16), false), "#####+++++.......... 4 of 16, 4 cooling  r");
         assert_eq!(shown(&usage(16, 0, 16), false), "#################### 16 of 16  r");
         assert_eq!(

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::{Call, DEFAULT_COOLDOWN, Failure};
-use crate::store::{Cooling, Holder, Inspector, Known, Quarantined, Store, StoreError, Usage, clock};
+use crate::store::{
+    Cooling, Holder, Inspector, Known, Quarantined, SharedUsage, Store, StoreError, Usage, clock,
+};
 
 /// Every address, by network and in order. Each is read when it is printed, without the lock.
 pub(super) fn list(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
@@ -85,15 +87,21 @@ pub(super) fn usage(call: &Call, out: &mut dyn Write) -> Result<(), Failure> {
     let mut lines = Lines::begin(call, out)?;
     for network in call.networks()? {
         for usage in call.with(&network, |store| store.usage_of_all(DEFAULT_COOLDOWN))?.unwrap_or_default() {
-            let Usage { range, used, cooling, quarantined, total } = &usage;
+            let Usage { range, used, cooling, quarantined, total, shared } = &usage;
             // The table's counter has reached its maximum.
             let total = u32::try_from(*total).ok().filter(|total| *total != u32::MAX);
             let shown = total.map_or("many".to_owned(), |total| total.to_string());
-            let value = json!({"network": network, "range": range, "used": *used as u64,
+            let mut value = json!({"network": network, "range": range, "used": *used as u64,
                 "cooling": *cooling as u64, "quarantined": *quarantined as u64, "total": total});
-            let text = format!(
+            let mut text = format!(
                 "{network}: {range}: {used} used, {cooling} cooling, {quarantined} quarantined of {shown}"
             );
+            if let Some(shared) = shared {
+                let SharedUsage { home, leased, unconfirmed, withdrawn, is_granted, .. } = shared;
+                value["shared"] = json!({"granted": is_granted, "home": *home as u64, "leased": *leased as u64,
+                    "unconfirmed": *unconfirmed as u64, "withdrawn": *withdrawn as u64});
+                text = format!("{text} {shared}");
+            }
             lines.line(&text, &value)?;
         }
     }

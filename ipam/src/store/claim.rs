@@ -58,7 +58,10 @@ impl Store {
         record.boot.clone_from(&self.boot_time.boot);
         record.machine.clone_from(&self.here.id);
         record.add(addr, stamp);
-        let outcome = record.write(&path).and_then(|()| self.link(&draft, addr, owner));
+        let outcome = record.write(&path).and_then(|()| {
+            self.check_time()?;
+            self.link(&draft, addr, owner)
+        });
         remove(&draft)?;
         match outcome {
             Ok(ClaimOutcome::Won) => {}

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cni_conf::cni::error::{CniError, code};
 use cni_skel::lock::{Held, LockError};
@@ -35,6 +36,17 @@ pub enum StoreError {
     /// Another process has held a lock for too long.
     #[error(transparent)]
     Busy(#[from] Held),
+    /// Nobody knows what is granted, so nothing is given.
+    #[error("cannot read what the pool grants, {}: {why}. No address is given until the agent has written it again", path.display())]
+    Grants {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Somebody else may have the address by now.
+    #[error("more than {} s passed since the ADD looked for an address: it takes none", .0.as_secs())]
+    Late(Duration),
     /// The operating system returned an error.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -61,8 +73,8 @@ impl From<StoreError> for CniError {
         let code = match error {
             StoreError::Network(_) | StoreError::WorldWritable(_) => code::INVALID_CONFIG,
             StoreError::Elsewhere { .. } => code::ALREADY_ALLOCATED,
-            StoreError::Busy(..) => code::TRY_AGAIN_LATER,
-            StoreError::Link(_) | StoreError::Io { .. } => code::IO_FAILURE,
+            StoreError::Busy(..) | StoreError::Late(_) => code::TRY_AGAIN_LATER,
+            StoreError::Link(_) | StoreError::Grants { .. } | StoreError::Io { .. } => code::IO_FAILURE,
         };
         CniError::new(code, error.to_string())
     }

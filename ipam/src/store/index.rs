@@ -6,6 +6,7 @@
 //! too slowly to compare its own times: two changes within one tick look like one. But it never sets a time
 //! in the past.
 
+use std::collections::BTreeMap;
 use std::fs::{File, FileTimes, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -45,6 +46,25 @@ pub(super) struct Index {
     pub(super) directory: DirectoryState,
     /// Names of the ranges that have a table.
     pub(super) ranges: Vec<String>,
+    /// Those of them that offer only what a shared pool grants. An older version of the plugin knows none and
+    /// writes none.
+    pub(super) shared: BTreeMap<String, Shown>,
+}
+
+/// What a table offers of a shared pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shown {
+    /// The range set that it belongs to.
+    pub(super) set: usize,
+    /// The stamp of the granted addresses that it offers.
+    pub(super) stamp: u64,
+}
+
+impl Shown {
+    fn parse(value: &Value) -> Option<Shown> {
+        let [set, stamp] = value.as_array()?.as_slice() else { return None };
+        Some(Shown { set: usize::try_from(set.as_u64()?).ok()?, stamp: stamp.as_u64()? })
+    }
 }
 
 impl Index {
@@ -74,6 +94,13 @@ impl Index {
                 changed: time("changedSeconds", "changedNanoseconds").unwrap_or_default(),
             },
             ranges: ranges.collect::<Option<_>>()?,
+            shared: value
+                .get("shared")
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+                .filter_map(|(name, shown)| Some((name.clone(), Shown::parse(shown)?)))
+                .collect(),
         })
     }
 
@@ -88,8 +115,11 @@ impl Index {
         handle.set_times(FileTimes::new().set_modified(mark)).map_err(at("mark", dir))?;
         // Read back, because some file systems do not store nanoseconds.
         self.directory = DirectoryState::of(&handle.metadata().map_err(at("read", dir))?);
-        let value = json!({"version": VERSION, "boot": self.boot, "machine": self.machine, "ranges": self.ranges,
+        let mut value = json!({"version": VERSION, "boot": self.boot, "machine": self.machine, "ranges": self.ranges,
             "directory": self.directory.to_json()});
+        for (name, Shown { set, stamp }) in &self.shared {
+            value["shared"][name] = json!([set, stamp]);
+        }
         let mut text = value.to_string().into_bytes();
         text.resize(SIZE.max(text.len()), b' ');
         open::to_write(path).and_then(|file| file.write_all_at(&text, 0)).map_err(at("write", path))
@@ -126,7 +156,8 @@ mod tests {
         fs::create_dir(&leases).unwrap();
         let handle = File::open(&leases).unwrap();
         assert_eq!(Index::read(&path), None);
-        let mut index = Index { boot: "b1".into(), ranges: vec!["a-b".into()], ..Index::default() };
+        let shared = BTreeMap::from([("a-b".into(), Shown { set: 1, stamp: u64::MAX })]);
+        let mut index = Index { boot: "b1".into(), ranges: vec!["a-b".into()], shared, ..Index::default() };
         for round in 0..50 {
             index.mark(&path, &leases, &handle).unwrap();
             assert_eq!(Index::read(&path).as_ref(), Some(&index));

@@ -13,9 +13,9 @@ use super::error::{StoreError, at};
 use super::files::{self, holder_at};
 use super::holder::{Holder, Owner};
 use super::machine::{Age, ThisMachine};
-use super::ranges::Usage;
 use super::record::{self, HolderRecord, RecordFile};
 use super::table::AddressRange;
+use super::usage::Usage;
 use super::{StateDir, Store, remove};
 
 /// A held address.
@@ -156,12 +156,16 @@ impl Store {
         let mut usages = Vec::new();
         for span in self.spans() {
             let Some(total) = self.opened(span).map(|table| table.capacity()) else { continue };
+            let used = held.iter().filter(|addr| span.contains(**addr));
+            let shared = self.shared_usage(span, used.clone())?;
+            let withdrawn = shared.as_ref().map_or(0, |shared| shared.withdrawn);
             usages.push(Usage {
                 range: span.name(),
-                used: held.iter().filter(|addr| span.contains(**addr)).count() as u128,
+                used: used.count() as u128 - withdrawn,
                 cooling: cooling.iter().filter(|cooling| span.contains(cooling.addr)).count() as u128,
                 quarantined: aside.iter().filter(|(addr, ..)| span.contains(*addr)).count() as u128,
-                total: total.into(),
+                total: shared.as_ref().filter(|s| s.is_granted).map_or(total.into(), |s| s.home + s.leased),
+                shared,
             });
         }
         Ok(usages)
@@ -175,7 +179,7 @@ impl Store {
         let Some(holder) = holder_at(&self.lease(addr))? else { return Ok(false) };
         let name = record::file_name(&holder, addr);
         self.free_lease(addr, &name)?;
-        self.drop_clear(&[addr])?;
+        self.drop_clear(|other| other == addr)?;
         let path = self.side.owners.join(&name);
         if let Some(mut record) = self.record(&name)? {
             record.take(addr);

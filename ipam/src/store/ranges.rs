@@ -1,53 +1,23 @@
 //! The tables of the ranges: finds the next address, and keeps the tables up to date.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
-use cni_conf::range::{Range, RangeSet};
+use cni_conf::range::Range;
 
 use super::error::{StoreError, at};
-use super::table::{AddressRange, FreedAddress, RangeTable, WINDOW};
+use super::index::Shown;
+use super::pool::Pool;
+use super::rights::{self, Rights};
+use super::table::{AddressRange, FreedAddress, Fresh, RangeTable, WINDOW};
+use super::usage::Usage;
 use super::{Store, files};
-use crate::allocate::offer;
+use crate::allocate::{Offer, offer};
 
 /// The largest number of ranges with a table. The index has no room for more. A change of the configuration
 /// can leave a range's table behind, so this is enough for a long history.
 const MAX_RANGES: usize = 32;
-
-/// A range set of the configuration, and its cooldown.
-#[derive(Debug, Clone, Copy)]
-pub struct Pool<'a> {
-    /// Its index among the sets. host-local numbers its files by it.
-    pub index: usize,
-    /// The set.
-    pub set: &'a RangeSet,
-    /// How long a released address cools down, in seconds.
-    pub cooldown: u32,
-}
-
-/// The number of a range's addresses in each state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Usage {
-    /// The range as the configuration names it.
-    pub range: String,
-    /// Held addresses.
-    pub used: u128,
-    /// Addresses released a short time ago.
-    pub cooling: u128,
-    /// Addresses that another machine was seen to use.
-    pub quarantined: u128,
-    /// All addresses that may be assigned.
-    pub total: u128,
-}
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Usage { range, used, cooling, quarantined, total } = self;
-        write!(f, "{range}: {used} used, {cooling} cooling, {quarantined} quarantined of {total}")
-    }
-}
 
 impl Store {
     /// The next address of a set: an address that was never assigned, otherwise the address that has been
@@ -59,12 +29,14 @@ impl Store {
     pub fn next_free(&mut self, pool: &Pool<'_>) -> Result<Option<IpAddr>, StoreError> {
         let ranges = self.side.ranges.clone();
         let rested_since = self.rested_since(pool.cooldown);
-        let aside = self.quarantined_of(pool)?;
-        let offered = |addr| offer(pool.set, &aside, addr);
+        let (aside, rights) = (self.quarantined_of(pool)?, self.rights(pool)?);
+        let rights = rights.as_deref();
+        let offered = |addr| offered(pool, rights, &aside, addr);
         let mut longest_free: Option<FreedAddress> = None;
         for range in self.in_order(pool) {
-            let table = self.table(range, pool.index)?;
-            table.set_capacity(pool.set.capacity_of(range));
+            let table = self.table(range, pool)?;
+            let capacity = rights.map(|rights| rights::count(pool.set, range, &rights.granted));
+            table.set_capacity(capacity.unwrap_or_else(|| pool.set.capacity_of(range)));
             let rested = table.longest_free(offered).map_err(at("read", &ranges))?;
             // A large range has more fresh addresses than the table should record.
             let enough = table.is_large() && rested.is_some_and(|rested| rested.at <= rested_since);
@@ -84,11 +56,11 @@ impl Store {
     /// If a table cannot be read or created.
     pub fn upcoming(&mut self, pool: &Pool<'_>, most: usize) -> Result<Vec<IpAddr>, StoreError> {
         let (ranges, rested_since) = (self.side.ranges.clone(), self.rested_since(pool.cooldown));
-        let aside = self.quarantined_of(pool)?;
-        let offered = |addr| offer(pool.set, &aside, addr);
+        let (aside, rights) = (self.quarantined_of(pool)?, self.rights(pool)?);
+        let offered = |addr| offered(pool, rights.as_deref(), &aside, addr);
         let (mut upcoming, mut rested) = (Vec::new(), Vec::new());
         for range in self.in_order(pool) {
-            let table = self.table(range, pool.index)?;
+            let table = self.table(range, pool)?;
             let free = table.next_free(offered, most).map_err(at("read", &ranges))?;
             let (first, later): (Vec<FreedAddress>, Vec<FreedAddress>) =
                 free.into_iter().partition(|rested| table.is_large() && rested.at <= rested_since);
@@ -114,42 +86,22 @@ impl Store {
 
     /// The quarantined addresses of a set. They stay in the queue of their tables and are available again
     /// when the quarantine ends.
-    fn quarantined_of(&mut self, pool: &Pool<'_>) -> Result<BTreeSet<IpAddr>, StoreError> {
+    pub(super) fn quarantined_of(&mut self, pool: &Pool<'_>) -> Result<BTreeSet<IpAddr>, StoreError> {
         let (now, ranges) = (self.boot_time.uptime, self.side.ranges.clone());
         let all = self.all_quarantined();
         let aside: BTreeSet<IpAddr> =
             all.into_iter().map(|(addr, ..)| addr).filter(|addr| pool.set.offers(*addr)).collect();
+        if self.rights(pool)?.is_some() {
+            return Ok(aside);
+        }
         for addr in &aside {
             let Some(range) = pool.set.range_of(*addr) else { continue };
-            if self.table(range, pool.index)?.is_fresh(*addr).map_err(at("read", &ranges))? {
+            if self.table(range, pool)?.is_fresh(*addr).map_err(at("read", &ranges))? {
                 self.unmark()?;
-                self.table(range, pool.index)?.free(*addr, now).map_err(at("write", &ranges))?;
+                self.table(range, pool)?.free(*addr, now).map_err(at("write", &ranges))?;
             }
         }
         Ok(aside)
-    }
-
-    /// The usage of each range of a set. Reads the names of all leases.
-    ///
-    /// # Errors
-    /// If a table or the directory cannot be read.
-    pub fn usage(&mut self, pool: &Pool<'_>) -> Result<Vec<Usage>, StoreError> {
-        let (held, ranges) = (self.addresses()?, self.side.ranges.clone());
-        let (rested_since, aside) = (self.rested_since(pool.cooldown), self.quarantined_of(pool)?);
-        let mut usages = Vec::new();
-        for range in &pool.set.0 {
-            let used = held.iter().filter(|addr| range.contains(**addr) && pool.set.offers(**addr)).count();
-            let cooling =
-                self.table(range, pool.index)?.freed_after(rested_since).map_err(at("read", &ranges))?;
-            usages.push(Usage {
-                range: range.to_string(),
-                used: used as u128,
-                cooling: cooling.iter().filter(|rested| !aside.contains(&rested.addr)).count() as u128,
-                quarantined: aside.iter().filter(|addr| range.contains(**addr)).count() as u128,
-                total: pool.set.capacity_of(range),
-            });
-        }
-        Ok(usages)
     }
 
     /// Rebuilds the tables of a set, without their old content, if they have lost addresses: they offer none
@@ -160,7 +112,10 @@ impl Store {
     pub fn repair(&mut self, pool: &Pool<'_>) -> Result<bool, StoreError> {
         let usages = self.usage(pool)?;
         // Of a larger range, only so many addresses are offered anyway.
-        let lost = |usage: &Usage| usage.total <= WINDOW && usage.used + usage.quarantined < usage.total;
+        let lost = |usage: &Usage| {
+            let kept_back = usage.shared.as_ref().map_or(0, |shared| shared.unconfirmed + shared.unproven);
+            usage.total <= WINDOW && usage.used + usage.quarantined + kept_back < usage.total
+        };
         if !usages.iter().any(lost) {
             return Ok(false);
         }
@@ -185,16 +140,18 @@ impl Store {
         self.note(addr, |table| table.hold(addr));
     }
 
-    /// Records in every table that an address is free.
+    /// Records in every table that an address is free. What a shared pool grants no more is not offered.
     pub(super) fn note_free(&mut self, addr: IpAddr) {
         let now = self.boot_time.uptime;
-        self.note(addr, |table| table.free(addr, now));
+        let is_granted = self.is_granted(addr);
+        self.note(addr, |table| if is_granted { table.free(addr, now) } else { table.forget(addr) });
     }
 
     /// Drops a table. Its next use rebuilds it from the leases alone.
     fn drop_table(&mut self, name: &str) {
         self.tables.remove(name);
         self.index.ranges.retain(|other| other != name);
+        self.index.shared.remove(name);
         self.changed = true;
     }
 
@@ -221,26 +178,55 @@ impl Store {
         }
     }
 
-    /// The table of a range of the configuration. It is created if it does not exist.
-    fn table(&mut self, range: &Range, set: usize) -> Result<&mut RangeTable, StoreError> {
+    /// The table of a range of the configuration. It is created if it does not exist. With a shared pool, it
+    /// offers what is granted now.
+    pub(super) fn table(&mut self, range: &Range, pool: &Pool<'_>) -> Result<&mut RangeTable, StoreError> {
+        let rights = self.rights(pool)?;
         let span = AddressRange { first: range.first, last: range.last };
         let name = span.name();
-        if !self.index.ranges.contains(&name) || self.opened(span).is_none() {
-            let held: BTreeSet<IpAddr> = files::addresses(&self.dir)?.into_iter().collect();
-            let path = self.side.ranges.join(&name);
-            // An existing file is out of date.
-            files::remove(&path)?;
-            let table = RangeTable::make(&path, span, &held, self.last_reserved(set), self.boot_time.uptime);
-            self.tables.insert(name.clone(), table.map_err(at("write", &path))?);
-            self.changed = true;
-            if !self.index.ranges.contains(&name) {
-                self.index.ranges.push(name.clone());
-                let surplus = self.index.ranges.len().saturating_sub(MAX_RANGES);
-                self.index.ranges.drain(..surplus);
+        let shown = self.index.shared.get(&name).copied();
+        let is_there = self.index.ranges.contains(&name) && self.opened(span).is_some();
+        if !is_there || shown.is_some() != rights.is_some() {
+            self.make_table(span, pool, rights.is_some())?;
+        }
+        if let Some(rights) = rights {
+            let wanted = Shown { set: pool.index, stamp: rights.stamp };
+            if self.index.shared.get(&name) != Some(&wanted) {
+                self.show(span, &rights)?;
+                self.index.shared.insert(name.clone(), wanted);
             }
         }
         let path = self.side.ranges.join(name);
         self.opened(span).ok_or_else(|| at("read", &path)(io::Error::other("not a table")))
+    }
+
+    fn make_table(&mut self, span: AddressRange, pool: &Pool<'_>, is_shared: bool) -> Result<(), StoreError> {
+        let name = span.name();
+        let held: BTreeSet<IpAddr> = files::addresses(&self.dir)?.into_iter().collect();
+        let path = self.side.ranges.join(&name);
+        // An existing file is out of date.
+        files::remove(&path)?;
+        let fresh = if is_shared { Fresh::None } else { Fresh::After(self.last_reserved(pool.index)) };
+        let table = RangeTable::make(&path, span, &held, fresh, self.boot_time.uptime);
+        self.drop_table(&name);
+        self.tables.insert(name.clone(), table.map_err(at("write", &path))?);
+        self.index.ranges.push(name);
+        let surplus = self.index.ranges.len().saturating_sub(MAX_RANGES);
+        for old in self.index.ranges.drain(..surplus) {
+            self.index.shared.remove(&old);
+        }
+        Ok(())
+    }
+
+    /// Lets a table offer what is granted. Another node's pod may use what is granted no more, and a pod of a
+    /// lost node what is unproven: earlier verdicts on them do not count.
+    fn show(&mut self, span: AddressRange, rights: &Rights) -> Result<(), StoreError> {
+        self.unmark()?;
+        let (now, path) = (self.boot_time.uptime, self.side.ranges.join(span.name()));
+        if let Some(table) = self.opened(span) {
+            table.show(&rights.granted, now).map_err(at("write", &path))?;
+        }
+        self.drop_clear(|addr| span.contains(addr) && !rights.is_certain(addr))
     }
 
     pub(super) fn opened(&mut self, span: AddressRange) -> Option<&mut RangeTable> {
@@ -250,5 +236,13 @@ impl Store {
             self.tables.insert(name.clone(), table);
         }
         self.tables.get_mut(&name)
+    }
+}
+
+/// Whether an address may be assigned without a request for it.
+fn offered(pool: &Pool<'_>, rights: Option<&Rights>, quarantined: &BTreeSet<IpAddr>, addr: IpAddr) -> Offer {
+    match offer(pool.set, quarantined, addr) {
+        Offer::Yes if rights.is_some_and(|rights| !rights.offers(addr, pool.probes)) => Offer::NotUntil(addr),
+        offer => offer,
     }
 }

@@ -30,7 +30,8 @@ impl Store {
                 }
             }
         }
-        self.drop_clear(&released)?;
+        // Its holder may still answer.
+        self.drop_clear(|addr| released.contains(&addr))?;
         Ok(released)
     }
 
@@ -44,7 +45,8 @@ impl Store {
         if self.dead(&name).is_some() {
             self.release_record(&name, &mut released).into_iter().next().map_or(Ok(()), Err)?;
         }
-        self.drop_clear(&released)?;
+        // Its holder may still answer.
+        self.drop_clear(|addr| released.contains(&addr))?;
         Ok(released)
     }
 

@@ -15,8 +15,8 @@ use super::files::{self, Lease, remove, write_new};
 use super::holder::{Holder, Owner};
 use super::machine::Age;
 use super::record::{self, HolderRecord, RecordFile};
-use super::table::{AddressRange, RangeTable};
-use super::{CLAIM, Index, Store};
+use super::table::{AddressRange, Fresh, RangeTable};
+use super::{CLAIM, Index, Store, rights};
 
 impl Store {
     /// Reads every lease and every record once. Removes only leases that cannot have a holder: those of an
@@ -193,7 +193,11 @@ impl Store {
         for name in self.index.ranges.clone() {
             let path = self.side.ranges.join(&name);
             let Some(span) = AddressRange::parse(&name) else { continue };
-            let table = RangeTable::make(&path, span, held, None, self.boot_time.uptime)
+            // What it shows of a shared pool is compared when somebody asks for an address.
+            let shown = self.index.shared.get_mut(&name);
+            let fresh = if shown.is_some() { Fresh::None } else { Fresh::After(None) };
+            shown.into_iter().for_each(|shown| shown.stamp = rights::UNKNOWN);
+            let table = RangeTable::make(&path, span, held, fresh, self.boot_time.uptime)
                 .map_err(at("write", &path))?;
             self.tables.insert(name, table);
         }

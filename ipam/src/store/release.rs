@@ -124,7 +124,8 @@ impl Store {
                 errors.extend(self.release_all_of(&name, &record, &mut released));
             }
         }
-        self.drop_clear(&released)?;
+        // Its holder may still answer.
+        self.drop_clear(|addr| released.contains(&addr))?;
         errors.into_iter().next().map_or(Ok(released), Err)
     }
 

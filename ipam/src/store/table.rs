@@ -8,7 +8,6 @@
 //! A head of 32 bytes is followed by an entry of 16 bytes for each address. All numbers are little-endian. A
 //! position is stored plus one. Zero means none. Entries after the end of the file are all zero.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,8 +19,11 @@ use kernel::open;
 
 use crate::allocate::Offer;
 use layout::{AddressState, ENTRY, Entry, HEAD, Head, offset};
+pub(super) use make::Fresh;
 
 mod layout;
+mod make;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -73,10 +75,14 @@ impl AddressRange {
         Family::of(addr) == Family::of(self.first) && self.first <= addr && addr <= self.last
     }
 
+    /// The number of addresses.
+    pub(super) fn len(&self) -> u128 {
+        (bits(self.last) - bits(self.first)).saturating_add(1)
+    }
+
     /// The number of addresses that have an entry.
     fn window(&self) -> u32 {
-        let len = (bits(self.last) - bits(self.first)).saturating_add(1);
-        u32::try_from(len.min(WINDOW)).unwrap_or(u32::MAX)
+        u32::try_from(self.len().min(WINDOW)).unwrap_or(u32::MAX)
     }
 
     /// Whether an address has an entry.
@@ -107,58 +113,6 @@ impl RangeTable {
         file.read_exact_at(&mut bytes, 0).ok()?;
         let head = Head::decode(&bytes, span.window())?;
         Some(RangeTable { file, span, head, changed: false })
-    }
-
-    /// Builds a table and replaces an existing one. The held addresses are given. How long the other
-    /// addresses have been free comes from the old table. Addresses that the old table has as held and that
-    /// no longer are became free at `now`. Without an old table, the search starts after `last`.
-    pub(super) fn make(
-        path: &Path,
-        span: AddressRange,
-        held: &BTreeSet<IpAddr>,
-        last: Option<IpAddr>,
-        now: u32,
-    ) -> io::Result<RangeTable> {
-        let held: BTreeSet<u32> = held.iter().filter_map(|addr| span.position(*addr)).collect();
-        let window = span.window();
-        let old = open::read(path, offset(window)).ok().and_then(|bytes| Old::read(&bytes, window));
-        let (mut head, mut free) = match old {
-            Some(old) => (Head { free: 0, ..old.head }, old.free),
-            None => {
-                let cursor = last.and_then(|addr| span.position(addr)).map_or(0, |last| (last + 1) % window);
-                (Head { cursor, left: window, ..Head::default() }, Vec::new())
-            }
-        };
-        free.retain(|(_, position)| !held.contains(position));
-        for (at, _) in &mut free {
-            *at = (*at).min(now);
-        }
-        free.sort_unstable();
-        let end = held.last().into_iter().chain(free.iter().map(|(_, position)| position)).max();
-        let mut bytes = vec![0; (HEAD + ENTRY * end.map_or(0, |end| u64::from(*end) + 1)) as usize];
-        let mut put = |position: u32, entry: Entry| {
-            let start = offset(position) as usize;
-            bytes[start..start + ENTRY as usize].copy_from_slice(&entry.encode());
-        };
-        let mut run_end = 0;
-        for position in held.iter().rev() {
-            run_end = if held.contains(&(position + 1)) { run_end } else { position + 1 };
-            put(*position, Entry { state: AddressState::Held, next: run_end, ..Entry::default() });
-        }
-        for (i, (at, position)) in free.iter().enumerate() {
-            let neighbour = |i: Option<usize>| i.and_then(|i| free.get(i)).map_or(0, |(_, p)| p + 1);
-            let (next, previous) = (neighbour(Some(i + 1)), neighbour(i.checked_sub(1)));
-            put(*position, Entry { state: AddressState::Free, at: *at, next, previous });
-        }
-        head.longest_free = free.first().map_or(0, |(_, position)| position + 1);
-        head.last_freed = free.last().map_or(0, |(_, position)| position + 1);
-        head.free = u32::try_from(free.len()).unwrap_or(u32::MAX);
-        bytes[..HEAD as usize].copy_from_slice(&head.encode());
-        // Any existing file is removed, even if it is not a regular file or its size is unknown.
-        let _ = std::fs::remove_file(path);
-        let file = open::options().read(true).write(true).create_new(true).open(path)?;
-        file.write_all_at(&bytes, 0)?;
-        Ok(RangeTable { file, span, head, changed: false })
     }
 
     /// The next address that was never assigned. It stays the next one until it is held.
@@ -222,7 +176,7 @@ impl RangeTable {
         for _ in 0..self.head.free {
             let Some(position) = next.checked_sub(1).filter(|_| found.len() < most) else { break };
             let (entry, addr) = (self.entry(position)?, self.span.address(position));
-            if entry.state == AddressState::Free && offered(addr) == Offer::Yes {
+            if entry.is_queued() && offered(addr) == Offer::Yes {
                 found.push(FreedAddress { addr, at: entry.at });
             }
             next = entry.next;
@@ -237,7 +191,7 @@ impl RangeTable {
         for _ in 0..self.head.free {
             let Some(position) = next.checked_sub(1) else { break };
             let (entry, addr) = (self.entry(position)?, self.span.address(position));
-            if entry.state == AddressState::Free && offered(addr) == Offer::Yes {
+            if entry.is_queued() && offered(addr) == Offer::Yes {
                 return Ok(Some(FreedAddress { addr, at: entry.at }));
             }
             next = entry.next;
@@ -248,10 +202,10 @@ impl RangeTable {
     /// The addresses that became free after `since`, the latest first.
     pub(super) fn freed_after(&self, since: u32) -> io::Result<Vec<FreedAddress>> {
         let (mut next, mut freed) = (self.head.last_freed, Vec::new());
-        while freed.len() < self.head.free as usize
-            && let Some(position) = next.checked_sub(1)
-        {
+        for _ in 0..self.head.free {
+            let Some(position) = next.checked_sub(1) else { break };
             let entry = self.entry(position)?;
+            // Behind the addresses that were granted, none was freed.
             if entry.state != AddressState::Free || entry.at <= since {
                 break;
             }
@@ -282,7 +236,7 @@ impl RangeTable {
     pub(super) fn hold(&mut self, addr: IpAddr) -> io::Result<()> {
         let Some(position) = self.span.position(addr) else { return Ok(()) };
         let entry = self.entry(position)?;
-        if entry.state == AddressState::Free {
+        if entry.is_queued() {
             self.unlink(entry)?;
         }
         if entry.state != AddressState::Held {
@@ -294,7 +248,7 @@ impl RangeTable {
     /// Records that an address is free since `now`.
     pub(super) fn free(&mut self, addr: IpAddr, now: u32) -> io::Result<()> {
         let Some(position) = self.span.position(addr) else { return Ok(()) };
-        if self.entry(position)?.state == AddressState::Free {
+        if self.entry(position)?.is_queued() {
             return Ok(());
         }
         let previous = self.head.last_freed;
@@ -365,30 +319,6 @@ impl RangeTable {
             return Err(io::Error::other("an entry points outside the table"));
         }
         self.file.write_all_at(&entry.encode(), offset(position))
-    }
-}
-
-/// The content of a table that is being replaced.
-struct Old {
-    head: Head,
-    /// When each address became free, and its position. Held addresses have the latest possible time.
-    free: Vec<(u32, u32)>,
-}
-
-impl Old {
-    fn read(bytes: &[u8], window: u32) -> Option<Old> {
-        let (head, entries) = bytes.split_first_chunk::<{ HEAD as usize }>()?;
-        let head = Head::decode(head, window)?;
-        let mut free = Vec::new();
-        for (position, bytes) in (0..window).zip(entries.chunks_exact(ENTRY as usize)) {
-            let entry = Entry::decode(bytes.try_into().ok()?);
-            match entry.state {
-                AddressState::Fresh => {}
-                AddressState::Held => free.push((u32::MAX, position)),
-                AddressState::Free => free.push((entry.at, position)),
-            }
-        }
-        Some(Old { head, free })
     }
 }
 

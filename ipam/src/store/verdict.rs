@@ -234,12 +234,12 @@ impl Store {
         }
     }
 
-    /// Drops the verdict that these addresses are unused: an attachment held them and may still answer.
-    pub(super) fn drop_clear(&mut self, addrs: &[IpAddr]) -> Result<(), StoreError> {
+    /// Drops the verdict that an address is unused if somebody may use it since.
+    pub(super) fn drop_clear(&mut self, may_be_used: impl Fn(IpAddr) -> bool) -> Result<(), StoreError> {
         let (path, boot) = (self.side.verdicts.clone(), self.boot_time.boot.clone());
         let verdicts = self.verdicts();
         let before = verdicts.clear.len();
-        verdicts.clear.retain(|addr, _| !addrs.contains(addr));
+        verdicts.clear.retain(|addr, _| !may_be_used(*addr));
         if verdicts.clear.len() < before { verdicts.write(&path, &boot) } else { Ok(()) }
     }
 

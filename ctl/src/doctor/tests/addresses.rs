@@ -111,7 +111,8 @@ fn ranges_that_are_used_up() {
     let usage = |used, quarantined| {
         move |facts: &mut Facts| {
             let range = "172.20.56.16/28".to_owned();
-            facts.networks[0].leases.usage = vec![Usage { range, used, cooling: 0, quarantined, total: 16 }];
+            facts.networks[0].leases.usage =
+                vec![Usage { range, used, cooling: 0, quarantined, total: 16, shared: None }];
         }
     };
     assert_eq!(complaints(addresses::leases, usage(14, 0)), [""; 0]);

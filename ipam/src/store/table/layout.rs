@@ -15,17 +15,19 @@ pub(super) enum AddressState {
     Fresh,
     Held,
     Free,
+    /// Granted by a shared pool, and not assigned since.
+    Granted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Entry {
     pub(super) state: AddressState,
-    /// When it became free, in tenths of a second since the boot.
+    /// When it became free or was granted, in tenths of a second since the boot.
     pub(super) at: u32,
-    /// Free: the next address in the queue. Held: the end of its run of held addresses when the table was
-    /// built.
+    /// Free or granted: the next address in the queue. Held: the end of its run of held addresses when the
+    /// table was built.
     pub(super) next: u32,
-    /// Free: the previous address in the queue.
+    /// Free or granted: the previous address in the queue.
     pub(super) previous: u32,
 }
 
@@ -70,10 +72,16 @@ impl Head {
 }
 
 impl Entry {
+    /// Whether the address is in the queue.
+    pub(super) fn is_queued(self) -> bool {
+        matches!(self.state, AddressState::Free | AddressState::Granted)
+    }
+
     pub(super) fn decode(bytes: &[u8; ENTRY as usize]) -> Entry {
         let state = match bytes[0] {
             1 => AddressState::Held,
             2 => AddressState::Free,
+            3 => AddressState::Granted,
             _ => AddressState::Fresh,
         };
         Entry { state, at: word(bytes, 1), next: word(bytes, 2), previous: word(bytes, 3) }
@@ -84,6 +92,7 @@ impl Entry {
             AddressState::Fresh => 0,
             AddressState::Held => 1,
             AddressState::Free => 2,
+            AddressState::Granted => 3,
         };
         let mut bytes = [0; ENTRY as usize];
         bytes

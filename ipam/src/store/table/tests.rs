@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 struct Place(PathBuf);
@@ -16,7 +18,8 @@ impl Place {
 
     fn make(&self, span: &str, held: &[&str], last: Option<&str>, now: u32) -> RangeTable {
         let held = held.iter().map(|addr| ip(addr)).collect();
-        RangeTable::make(&self.0, AddressRange::parse(span).unwrap(), &held, last.map(ip), now).unwrap()
+        RangeTable::make(&self.0, AddressRange::parse(span).unwrap(), &held, Fresh::After(last.map(ip)), now)
+            .unwrap()
     }
 }
 
@@ -92,7 +95,7 @@ fn a_long_run_of_held_addresses_is_passed_in_one_step() {
     let held: BTreeSet<IpAddr> =
         (0..60_000u32).map(|i| Ipv4Addr::from_bits(0x0a00_0001 + i).into()).collect();
     let span = AddressRange::parse("10.0.0.1-10.0.255.254").unwrap();
-    let mut table = RangeTable::make(&place.0, span, &held, None, 0).unwrap();
+    let mut table = RangeTable::make(&place.0, span, &held, Fresh::After(None), 0).unwrap();
     let asked = std::cell::Cell::new(0);
     let first = table.fresh(|_| {
         asked.set(asked.get() + 1);
