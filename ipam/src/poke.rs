@@ -1,5 +1,5 @@
 //! What an ADD asks of the node's agent, and what it hears: lines of JSON on a unix socket. The plugin
-//! believes the agent nothing but that a second look is worth it. Addresses come from the file of grants alone.
+//! believes the agent nothing but that a second look is worth it. Addresses come from the grants alone.
 
 use std::net::IpAddr;
 
