@@ -13,6 +13,7 @@
 //! | plugins run as a runtime runs them | [`Node::client`], [`Client`] |
 //! | a real container runtime on a node | [`Containerd`], [`Podman`] |
 //! | firewalld on a node | [`Firewalld`] |
+//! | etcd, with certificates, and nodes that reach it | [`Etcd`] |
 //! | the result of an ADD | [`Outcome::result`], [`AddResult`] |
 //! | a list of `examples/` | [`Node::example`] |
 //! | a plugin run with any environment and stdin | [`Node::plugin`], [`Plugin`] |
@@ -56,6 +57,7 @@ mod client;
 mod ctl;
 mod datacenter;
 mod dice;
+mod etcd;
 mod exchange;
 mod firewalld;
 mod growth;
@@ -89,6 +91,7 @@ pub use client::Client;
 pub use ctl::{Ctl, Finding};
 pub use datacenter::{BondMode, BondedNode, DataCenter, Member, VLANS};
 pub use dice::Dice;
+pub use etcd::{Authority, Etcd};
 pub use exchange::{Protocol, Server, Transport, ask, at, has_sctp, ip};
 pub use firewalld::Firewalld;
 pub use growth::{growth, median, median_ms};

@@ -38,6 +38,11 @@ pub(crate) fn firewalld() -> PathBuf {
     from_environment("FIREWALLD", "the folder with the unpacked packages of firewalld")
 }
 
+/// The folder of etcd and etcdctl (`ETCD`).
+pub(crate) fn etcd() -> PathBuf {
+    from_environment("ETCD", "the folder with etcd and etcdctl")
+}
+
 /// Prometheus' tool that checks and tests rules (`PROMTOOL`).
 pub fn promtool() -> PathBuf {
     from_environment("PROMTOOL", "promtool of the unpacked package of Prometheus")

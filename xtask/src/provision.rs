@@ -7,6 +7,7 @@
 mod apt;
 mod client;
 mod cross;
+mod etcd;
 mod firewalld;
 mod kubernetes;
 mod old_iptables;
@@ -105,6 +106,7 @@ pub(crate) fn tell(command: &mut Command, product: &Path) -> Result<()> {
     command.env("VLAN_BRIDGE_BIN", product).env("CNI_PEERS", peers()?).env("CNI_CLIENT", client()?);
     command.env("CNI_RUNTIMES", runtimes()?).env("IPTABLES_OLD", old_iptables::old_iptables()?);
     command.env("PROMTOOL", promtool()?).env("FIREWALLD", firewalld::firewalld()?);
+    command.env("ETCD", etcd::etcd()?);
     // Only one verb needs it, and builds it first.
     let kubernetes = workspace::rig().join("kubernetes");
     if kubernetes.is_dir() {

@@ -141,7 +141,10 @@ fn of_rustls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 
 fn certificate_words(error: &CertificateError) -> String {
     match error {
-        CertificateError::UnknownIssuer => "none of our authorities has signed it".to_owned(),
+        // Authorities of one name have different keys.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "none of our authorities has signed it".to_owned()
+        }
         other => other.to_string(),
     }
 }

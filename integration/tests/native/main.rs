@@ -12,6 +12,7 @@ mod check;
 mod cnitool;
 mod conflict;
 mod doctor;
+mod etcd;
 mod examples;
 mod failure;
 mod forward_rule;
