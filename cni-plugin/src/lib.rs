@@ -6,6 +6,7 @@ pub mod boundary;
 pub mod calls;
 mod command;
 mod config;
+mod deadline;
 mod delegate;
 pub mod features;
 mod gateway;

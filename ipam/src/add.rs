@@ -9,17 +9,20 @@ use cni_conf::request::Request;
 use serde_json::Value;
 
 use crate::allocate::assign;
-use crate::choose::{AddressRequest, Choice, batch, choose, unavailable};
+use crate::choose::{AddressRequest, Choice, Dry, batch, choose, unavailable};
 use crate::detect::{BATCH, Detector};
+use crate::patience::{self, Patience};
 use crate::resolv_conf;
-use crate::store::{ClaimOutcome, HolderRecord, Netns, Owner, Store, clock};
+use crate::store::{ClaimOutcome, HolderRecord, Netns, Owner, Pool, Store, StoreError, clock};
 
 /// The outcome of one attempt to lease addresses.
 enum Outcome {
-    /// The attachment now holds these addresses.
-    Leased(Vec<IpConfig>),
+    /// The attachment now holds these addresses. The sets of a shared pool whose stock is low.
+    Leased(Vec<IpConfig>, Vec<usize>),
     /// These addresses must be probed first.
     Unprobed(Vec<IpAddr>),
+    /// There is not enough.
+    Dry(Dry),
 }
 
 /// Leases an address of each set for the attachment. Returns the result in the version of the configuration.
@@ -39,22 +42,7 @@ pub(crate) fn add(request: &Request) -> Result<Value, CniError> {
     let mut detector = Detector::prepare(&config, &request.name)?;
     let (owner, record) = (Owner::of(request), describe(request));
     let ask = AddressRequest { network: &request.name, config: &config, owner, requested, record };
-    let ips = loop {
-        let mut store = Store::create(&config.data_dir, &request.name)?;
-        let looked = lease_addresses(&mut store, &ask, detector.as_ref());
-        if let Err(error) = &looked
-            && error.code != code::ALREADY_ALLOCATED
-        {
-            release(&mut store, &ask.owner);
-        }
-        store.finish();
-        match (looked?, &mut detector) {
-            (Outcome::Leased(ips), _) => break ips,
-            (Outcome::Unprobed(batch), Some(detector)) => detector.probe_or_wait(&ask.owner, &batch)?,
-            // Without a detector, no address needs a probe.
-            (Outcome::Unprobed(_), None) => {}
-        }
-    };
+    let ips = lease(&ask, &mut detector)?;
     let result = AddResult { ips, routes: config.routes.clone(), dns, ..AddResult::default() };
     result.to_json(request.version).inspect_err(|_| match Store::create(&config.data_dir, &request.name) {
         Ok(mut store) => {
@@ -63,6 +51,44 @@ pub(crate) fn add(request: &Request) -> Result<Value, CniError> {
         }
         Err(error) => log::error!("{error}; DEL or GC will release the leases of {}", ask.owner),
     })
+}
+
+/// Looks for addresses until there are some, or until no more can be expected.
+fn lease(ask: &AddressRequest<'_>, detector: &mut Option<Detector<'_>>) -> Result<Vec<IpConfig>, CniError> {
+    let AddressRequest { network, config, .. } = *ask;
+    let mut patience = None;
+    loop {
+        let mut store = Store::create(&config.data_dir, network)?;
+        let looked = lease_addresses(&mut store, ask, detector.as_ref());
+        if let Err(error) = &looked
+            && error.code != code::ALREADY_ALLOCATED
+        {
+            release(&mut store, &ask.owner);
+        }
+        store.finish();
+        match (looked?, &mut *detector) {
+            (Outcome::Leased(ips, low), _) => {
+                if !low.is_empty() {
+                    patience::note_low(&config.data_dir, network, low);
+                }
+                return Ok(ips);
+            }
+            (Outcome::Dry(dry), detector) => {
+                let Some(pool) = config.pool.as_ref().filter(|_| dry.may_end(config)) else {
+                    return Err(dry.error(None));
+                };
+                // Others may have what they need.
+                detector.iter_mut().for_each(Detector::give_way);
+                let patience = patience.get_or_insert_with(|| Patience::begin(&config.data_dir, pool.wait));
+                if !patience.ask(dry.question(network)) {
+                    return Err(dry.error(Some(patience.reason())));
+                }
+            }
+            (Outcome::Unprobed(batch), Some(detector)) => detector.probe_or_wait(&ask.owner, &batch)?,
+            // Without a detector, no address needs a probe.
+            (Outcome::Unprobed(_), None) => {}
+        }
+    }
 }
 
 fn release(store: &mut Store, owner: &Owner) {
@@ -88,7 +114,7 @@ fn lease_addresses(
     loop {
         let chosen = match choose(store, ask, &held, detector)? {
             Choice::Addresses(chosen) => chosen,
-            Choice::Dry(dry) => return Err(dry.error(store, ask, detector.is_some())?),
+            Choice::Dry(dry) => return Ok(Outcome::Dry(dry)),
         };
         if detector.is_some() && chosen.iter().any(|addr| !store.is_clear(*addr)) {
             let alone = detector.is_some_and(Detector::has_rivals);
@@ -97,9 +123,21 @@ fn lease_addresses(
         let others: Vec<IpAddr> = held.iter().copied().filter(|addr| !chosen.contains(addr)).collect();
         store.release_some(&ask.owner, &others)?;
         if let Some(ips) = claim_all(store, ask, &chosen)? {
-            return Ok(Outcome::Leased(ips));
+            return Ok(Outcome::Leased(ips, low(store, ask)?));
         }
     }
+}
+
+/// The sets of a shared pool that have few addresses left.
+fn low(store: &mut Store, ask: &AddressRequest<'_>) -> Result<Vec<usize>, StoreError> {
+    let Some(shared) = &ask.config.pool else { return Ok(Vec::new()) };
+    let mut low = Vec::new();
+    for pool in Pool::all(ask.config) {
+        if store.queued(&pool)? <= shared.low {
+            low.push(pool.index);
+        }
+    }
+    Ok(low)
 }
 
 /// Claims the chosen address of each set. `None` if another process took a free address meanwhile.

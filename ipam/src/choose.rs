@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::ipam::IpamConfig;
 use cni_conf::range::RangeSet;
+use vlan_bridge_pool::grants::Verdict;
 
 use crate::allocate::prefer_held;
 use crate::detect::{BATCH, Detector};
+use crate::poke::Question;
 use crate::store::{HolderRecord, Owner, Pool, Store, StoreError, Usage};
 
 /// The parameters of one ADD.
@@ -40,8 +42,10 @@ pub(crate) enum Choice {
 pub(crate) struct Dry {
     /// The sets without a free address.
     pub(crate) sets: Vec<usize>,
-    /// The requested addresses that a shared pool does not let this node give now.
-    pub(crate) addresses: Vec<IpAddr>,
+    /// The requested addresses that a shared pool does not let this node give now, and why.
+    pub(crate) addresses: Vec<(IpAddr, Verdict)>,
+    /// Why, in words.
+    pub(crate) why: String,
 }
 
 impl Dry {
@@ -49,20 +53,51 @@ impl Dry {
         self.sets.is_empty() && self.addresses.is_empty()
     }
 
-    /// The error of an ADD that misses this.
-    pub(crate) fn error(
-        &self,
+    /// Whether the agent may change that.
+    pub(crate) fn may_end(&self, config: &IpamConfig) -> bool {
+        config.pool.is_some() && self.addresses.iter().all(|(_, verdict)| *verdict != Verdict::GiveIfSilent)
+    }
+
+    /// What to ask the agent for.
+    pub(crate) fn question(&self, network: &str) -> Question {
+        let addresses = self.addresses.iter().map(|(addr, _)| *addr).collect();
+        Question { network: network.to_owned(), wait: true, sets: self.sets.clone(), addresses }
+    }
+
+    /// The error of an ADD that has no patience left. `reason`: what is known of the agent.
+    pub(crate) fn error(&self, reason: Option<&str>) -> CniError {
+        let reason = reason.map_or(String::new(), |reason| format!("; {reason}"));
+        CniError::new(code::TRY_AGAIN_LATER, format!("{}{reason}", self.why))
+    }
+
+    /// Puts into words why there is nothing.
+    fn explain(
+        &mut self,
         store: &mut Store,
         ask: &AddressRequest<'_>,
         probes: bool,
-    ) -> Result<CniError, StoreError> {
-        let is_dry = |pool: &Pool<'_>| self.sets.contains(&pool.index);
-        if let Some(pool) = ask.pools(probes).find(is_dry) {
-            return Ok(CniError::new(code::TRY_AGAIN_LATER, exhausted_message(store, &pool, ask.network)?));
+    ) -> Result<(), StoreError> {
+        let mut whys = Vec::new();
+        for pool in ask.pools(probes).filter(|pool| self.sets.contains(&pool.index)) {
+            whys.push(exhausted_message(store, &pool, ask.network)?);
         }
-        let addresses: Vec<String> = self.addresses.iter().map(IpAddr::to_string).collect();
-        let msg = format!("the shared pool does not grant {} to this node", addresses.join(", "));
-        Ok(CniError::new(code::TRY_AGAIN_LATER, msg))
+        for (addr, verdict) in &self.addresses {
+            let why = match verdict {
+                Verdict::Unconfirmed => "is not confirmed by the store",
+                Verdict::GiveIfSilent => "may be in use by a lost node's pod, and the network is not probed",
+                Verdict::NotGranted | Verdict::Give => "is not granted to this node",
+            };
+            whys.push(format!("the requested address {addr} {why}"));
+        }
+        if ask.config.pool.is_none()
+            && ask.pools(probes).any(|pool| store.rights(&pool).is_ok_and(|r| r.is_some()))
+        {
+            whys.push(
+                "addresses were granted by a shared pool, and the list has no ipam.pool: put it back".into(),
+            );
+        }
+        self.why = whys.join("; ");
+        Ok(())
     }
 }
 
@@ -89,8 +124,8 @@ pub(crate) fn choose(
             }
             continue;
         };
-        if !may_have(store, &pool, addr)? {
-            dry.addresses.push(addr);
+        if let Some(verdict) = refused(store, &pool, addr)? {
+            dry.addresses.push((addr, verdict));
             continue;
         }
         if store.is_held_by_another(addr, &ask.owner)? {
@@ -104,7 +139,11 @@ pub(crate) fn choose(
         }
         chosen.push(addr);
     }
-    Ok(if dry.is_empty() { Choice::Addresses(chosen) } else { Choice::Dry(dry) })
+    if dry.is_empty() {
+        return Ok(Choice::Addresses(chosen));
+    }
+    dry.explain(store, ask, detector.is_some())?;
+    Ok(Choice::Dry(dry))
 }
 
 /// What is left over from the attachment's earlier ADD and may be given again.
@@ -118,16 +157,17 @@ fn left_over(
     for addr in held.iter().copied() {
         let pool = ask.pools(detector.is_some()).find(|pool| pool.set.range_of(addr).is_some());
         let is_quarantined = detector.is_some() && store.quarantined(addr).is_some();
-        if !is_quarantined && pool.map_or(Ok(true), |pool| may_have(store, &pool, addr))? {
+        if !is_quarantined && pool.map_or(Ok(None), |pool| refused(store, &pool, addr))?.is_none() {
             left_over.push(addr);
         }
     }
     Ok(left_over)
 }
 
-/// Whether a shared pool lets an address be given now.
-fn may_have(store: &mut Store, pool: &Pool<'_>, addr: IpAddr) -> Result<bool, StoreError> {
-    Ok(store.rights(pool)?.is_none_or(|rights| rights.offers(addr, pool.probes)))
+/// Why a shared pool does not let an address be given now. `None` if it does.
+fn refused(store: &mut Store, pool: &Pool<'_>, addr: IpAddr) -> Result<Option<Verdict>, StoreError> {
+    let rights = store.rights(pool)?.filter(|rights| !rights.offers(addr, pool.probes));
+    Ok(rights.map(|rights| rights.verdict(addr)))
 }
 
 /// The next address of a set. If other machines probe for it, prefers an address that is known to be unused,

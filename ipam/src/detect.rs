@@ -113,6 +113,11 @@ impl Detector<'_> {
         self.probe_window(owner, batch)
     }
 
+    /// Lets another ADD probe, before a wait for something else.
+    pub(crate) fn give_way(&mut self) {
+        self.turn = None;
+    }
+
     /// Probes if no other process does. Returns whether it has probed.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ mod del;
 mod detect;
 mod gc;
 pub mod operator;
+mod patience;
 pub mod poke;
 mod resolv_conf;
 pub mod shares;

@@ -86,7 +86,7 @@ impl MetricsAddress {
 fn expect_unused(path: &Path) -> io::Result<()> {
     let used = |why: String| Err(io::Error::new(ErrorKind::AddrInUse, why));
     match unix::try_connect(path) {
-        Ok(()) => used("another process listens there".into()),
+        Ok(_) => used("another process listens there".into()),
         Err(e) => match e.kind() {
             ErrorKind::ConnectionRefused => Ok(()),
             ErrorKind::WouldBlock => used("another process listens there, and takes no connection".into()),

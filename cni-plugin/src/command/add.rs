@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::set_down;
 use crate::apply;
+use crate::deadline::Deadline;
 use crate::delegate::{Delegate, Running};
 use crate::features::{self, AlreadyRepaired, PossibleFeatures};
 use crate::guard::{self, GuardTable};
@@ -46,6 +47,7 @@ pub async fn run(request: &Request) -> Result<Option<Value>, CniError> {
 
 async fn add(request: &Request) -> Result<Option<Value>, CniError> {
     let network = config::checked(request)?;
+    let deadline = Deadline::begin(&network);
     check_ports(&network.ports)?;
     if network.ipam.is_none() {
         convertible(request.version, 0, 0)?;
@@ -60,7 +62,7 @@ async fn add(request: &Request) -> Result<Option<Value>, CniError> {
     if let Some(guard) = &guard {
         guard.probe()?;
     }
-    let add = Add { request, network, delegate, node, pod, namespace, nat, guard };
+    let add = Add { request, network, deadline, delegate, node, pod, namespace, nat, guard };
     requested_mac::check(&add.node, &add.network, request, &add.attachment()).await?;
     if let Some(nat) = &add.nat {
         // First, because the kernel may lack a required module.
@@ -80,6 +82,7 @@ async fn add(request: &Request) -> Result<Option<Value>, CniError> {
 struct Add<'a> {
     request: &'a Request,
     network: Network,
+    deadline: Deadline,
     delegate: Option<Delegate>,
     node: Conn,
     pod: Pod,
@@ -205,6 +208,7 @@ impl Add<'_> {
             let record = GuardRecord { pod: interface.clone(), limits };
             guard.allow_addresses(&self.node, &record).await?;
         }
+        self.deadline.check()?;
         self.pod.configure(&self.network, &container, &result).await?;
         if self.network.is_gateway {
             gateway::install(&self.node, &self.network, &self.attachment(), bridge, device, &result).await?;
@@ -235,6 +239,7 @@ impl Add<'_> {
         if let Err(e) = route::delete_multicast_route(&self.node, host.index).await {
             log::debug!("{e}");
         }
+        self.deadline.check()?;
         Ok(document)
     }
 

@@ -1,7 +1,11 @@
 //! Tests of what pods get out of grants, each with its own store.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use cni_conf::cni::error::{CniError, code};
 use cni_conf::ipam::IpamConfig;
@@ -9,6 +13,7 @@ use serde_json::json;
 use vlan_bridge_pool::name::Name;
 
 use super::*;
+use crate::poke::{Question, Reply};
 use crate::tests::Node;
 
 const NETWORK: &str = "vlan136";
@@ -267,4 +272,103 @@ fn the_identity_is_read_as_it_was_written() {
     assert_eq!(identity(&node.dir).unwrap().as_ref(), Some(&drawn));
     fs::write(node.dir.join(".vlan-bridge/.pool-identity"), "{").unwrap();
     assert!(identity(&node.dir).unwrap_err().to_string().contains(".pool-identity"));
+}
+
+/// Answers the first question on the agent's socket by `answer`.
+fn listen(
+    agent: Agent,
+    answer: impl FnOnce(Agent, Question, &mut UnixStream) + Send + 'static,
+) -> JoinHandle<()> {
+    fs::create_dir_all(agent.config.data_dir.join(".vlan-bridge")).unwrap();
+    let listener = UnixListener::bind(socket(&agent.config.data_dir)).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        answer(agent, Question::parse(line.as_bytes()).unwrap(), &mut stream);
+    })
+}
+
+fn say(stream: &mut UnixStream, reply: Reply) {
+    stream.write_all(reply.to_line().as_bytes()).unwrap();
+}
+
+#[test]
+fn a_dry_add_waits_for_the_agent() {
+    let mut node = node();
+    node.ipam["pool"]["wait"] = 30.into();
+    let mut agent = Agent::of(&node);
+    agent.grant(ips([16]), Runs::EMPTY);
+    assert_eq!(last_of(node.add("c1")), Ok(16));
+    let answering = listen(agent, |mut agent, question, stream| {
+        let sets = vec![0];
+        let expected = Question { network: NETWORK.into(), wait: true, sets, addresses: Vec::new() };
+        assert_eq!(question, expected);
+        say(stream, Reply::Dry("pool vlan136: nothing is free".into()));
+        say(stream, Reply::Look);
+        agent.grant(ips([16]), ips([200]));
+        agent.confirm();
+        say(stream, Reply::Look);
+    });
+    assert_eq!(last_of(node.add("c2")), Ok(200));
+    answering.join().unwrap();
+}
+
+#[test]
+fn a_requested_address_that_is_not_granted_is_asked_for() {
+    let mut node = node();
+    node.ipam["pool"]["wait"] = 30.into();
+    let answering = listen(Agent::of(&node), |mut agent, question, stream| {
+        assert_eq!((question.sets, question.addresses), (vec![], vec![ip(77)]));
+        agent.grant(ips([16]), ips([77]));
+        agent.confirm();
+        say(stream, Reply::Look);
+    });
+    assert_eq!(last_of(node.add_with("c1", "IP=172.20.56.77")), Ok(77));
+    answering.join().unwrap();
+}
+
+#[test]
+fn the_error_of_a_dry_add_has_the_words_of_the_agent() {
+    let mut node = node();
+    node.ipam["pool"]["wait"] = 1.into();
+    let mut agent = Agent::of(&node);
+    agent.grant(ips([16]), Runs::EMPTY);
+    assert_eq!(last_of(node.add("c1")), Ok(16));
+    let absent = node.add("c2").unwrap_err();
+    assert_eq!(absent.code, code::TRY_AGAIN_LATER);
+    let words = format!("; the agent does not run ({}: ", socket(&node.dir).display());
+    assert!(absent.msg.contains(&words), "{}", absent.msg);
+    let answering = listen(agent, |_, _, stream| {
+        say(stream, Reply::Dry("pool vlan136: 240 of 240 granted".into()));
+        // Until the ADD hangs up.
+        let _ = std::io::copy(stream, &mut std::io::sink());
+    });
+    let began = Instant::now();
+    let dry = node.add("c2").unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert!(dry.msg.starts_with("no free address in network vlan136: 172.20.56.0/24: 1 used"), "{}", dry.msg);
+    assert!(dry.msg.ends_with("; the agent says: pool vlan136: 240 of 240 granted"), "{}", dry.msg);
+    answering.join().unwrap();
+}
+
+#[test]
+fn the_agent_hears_that_the_stock_is_low_and_nobody_waits_for_it() {
+    let node = node();
+    let mut agent = Agent::of(&node);
+    agent.grant(ips(16..22), Runs::EMPTY);
+    fs::create_dir_all(agent.config.data_dir.join(".vlan-bridge")).unwrap();
+    let listener = UnixListener::bind(socket(&node.dir)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    assert!(node.add("c1").is_ok());
+    assert!(listener.accept().is_err(), "five are left");
+    assert!(node.add("c2").is_ok());
+    let (stream, _) = listener.accept().unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    let question = Question::parse(line.as_bytes()).unwrap();
+    assert_eq!(
+        question,
+        Question { network: NETWORK.into(), wait: false, sets: vec![0], addresses: Vec::new() }
+    );
 }

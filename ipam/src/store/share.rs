@@ -145,6 +145,18 @@ impl Store {
         self.rights(pool)
     }
 
+    /// How many addresses of a set are in the queues of its tables.
+    ///
+    /// # Errors
+    /// If a table cannot be read.
+    pub(crate) fn queued(&mut self, pool: &Pool<'_>) -> Result<u32, StoreError> {
+        let mut queued: u32 = 0;
+        for range in &pool.set.0 {
+            queued = queued.saturating_add(self.table(range, pool)?.queued());
+        }
+        Ok(queued)
+    }
+
     /// Whether anybody holds an address, be it certain or not.
     ///
     /// # Errors

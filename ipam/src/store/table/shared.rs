@@ -60,6 +60,11 @@ impl RangeTable {
         Ok(rested.map(|(addr, at)| FreedAddress { addr, at }).collect())
     }
 
+    /// How many addresses are in the queue.
+    pub(in crate::store) fn queued(&self) -> u32 {
+        self.head.free
+    }
+
     /// Puts an address at the head of the queue.
     fn push_first(&mut self, position: u32, now: u32) -> io::Result<()> {
         let next = self.head.longest_free;
