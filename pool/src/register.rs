@@ -101,6 +101,18 @@ impl Register {
         value
     }
 
+    /// The register after somebody called the node lost, or off for good. It is written by compare-and-swap:
+    /// the node may write it at the same time. None if the register says that much already. What the node was
+    /// promised stays, so nobody takes its addresses before the wait. **Without `giveFor` there is no wait:
+    /// the node must be off.**
+    pub fn marked(&self, state: State) -> Option<Register> {
+        let more = match (&self.state, &state) {
+            (_, State::Live) | (State::Gone { .. }, _) | (State::Lost { .. }, State::Lost { .. }) => false,
+            (State::Live | State::Lost { .. }, _) => true,
+        };
+        more.then(|| Register { state, ..self.clone() })
+    }
+
     /// The last epoch that the node was called lost under, so that others may take what it holds under it.
     pub fn last_lost(&self) -> u32 {
         if self.state == State::Live { self.lost } else { self.epoch }
@@ -173,6 +185,20 @@ mod tests {
         }
         let identity = r#"{"epoch":0,"instance":"00112233445566778899aabbccddeeff","seq":0,"v":1}"#;
         assert_eq!(Identity::parse(identity.as_bytes()).unwrap().to_json().to_string(), identity);
+    }
+
+    #[test]
+    fn a_mark_only_says_more() {
+        let by = || Name::new("b").unwrap();
+        let (lost, gone) = (State::Lost { by: by() }, State::Gone { by: by() });
+        let found = Register::parse(REGISTER.as_bytes()).unwrap();
+        let live = Register { state: State::Live, lost: 1, ..found.clone() };
+        let marked = live.marked(lost.clone()).unwrap();
+        assert_eq!((marked.last_lost(), marked.last_gone(), marked.seq), (3, 0, live.seq));
+        assert_eq!(marked.marked(lost.clone()), None);
+        let off = marked.marked(gone.clone()).unwrap();
+        assert_eq!((off.last_lost(), off.last_gone(), off.epoch), (3, 3, 3));
+        assert_eq!((off.marked(lost), off.marked(gone), live.marked(State::Live)), (None, None, None));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vlan_bridge_pool::history::What;
 use vlan_bridge_pool::name::Name;
-use vlan_bridge_pool::register::{Register, State};
+use vlan_bridge_pool::register::State;
 
 use crate::driver;
 use crate::happening::Happening;
@@ -149,10 +149,10 @@ fn mark(world: &mut World, node: usize) {
 fn put_mark(world: &mut World, node: usize, state: State) {
     let name: Name = world.machines[node].name.clone();
     if let (_, Some(register)) = world.store.register(&name)
-        && register.state != state
+        && let Some(marked) = register.marked(state)
     {
-        world.log(|| format!("n{node} is marked {state:?}"));
-        world.store.put_register(&name, Register { state, ..register });
+        world.log(|| format!("n{node} is marked {:?}", marked.state));
+        world.store.put_register(&name, marked);
     }
 }
 
