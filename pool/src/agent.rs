@@ -41,6 +41,9 @@ pub enum Event {
     Looked(Name, Option<Register>),
     /// Another node asks for addresses of a network.
     Recalled(Name, Recall),
+    /// The store went back: etcd's revision is lower than a revision that was seen, or its cluster has
+    /// another identity. This comes before any answer of that store.
+    WentBack,
     /// All addresses that ADDs of a network ask for by name now, because they are not granted. Empty when
     /// none waits any more.
     Requested(Name, Runs),
@@ -66,9 +69,15 @@ pub enum Action {
     Ask(Name, Vec<Name>, Recall),
     /// Tell the ADDs of a network that wait: nothing is there for them now, and why.
     Dry(Name, Dry),
+    /// The store of a network's pool went back. Read the pool's document, and write by compare-and-swap what
+    /// [`Document::recovering`] makes of it for this number, if it makes something. Then
+    /// [configure](Agent::configure) the network.
+    ///
+    /// [`Document::recovering`]: crate::document::Document::recovering
+    Recover(Name, u32),
     /// Pods of a network use addresses that the store grants to others.
     Fenced(Name, Runs),
-    /// Another machine has this node's name: this is its register.
+    /// Another machine has this node's name, or this machine's identity: this is its register.
     Refused(Box<Register>),
     /// Send [`Event::Time`] at this time since boot.
     Wake(Duration),
@@ -137,9 +146,13 @@ impl Agent {
         self.policy = policy;
     }
 
-    /// Changes what a network is configured to do.
+    /// Changes what a network is configured to do. Documents come in the order in which the store had them:
+    /// an older document looks like a store that went back.
     pub fn configure(&mut self, name: &Name, settings: Settings) {
-        self.on(name, |network| network.configure(settings));
+        let behind = self.networks.get_mut(name).is_some_and(|network| network.configure(settings));
+        if behind {
+            self.forget();
+        }
     }
 
     /// Changes the node's own slice in a network.
@@ -165,6 +178,18 @@ impl Agent {
         self.leaving.extend(self.networks.contains_key(name).then(|| name.clone()));
     }
 
+    /// The store went back: what it said of other nodes, and of this one, means nothing any more.
+    fn forget(&mut self) {
+        self.suspicion = Suspicion::default();
+        self.confirmed = None;
+        self.ask_at = Duration::ZERO;
+    }
+
+    fn went_back(&mut self) {
+        self.networks.values_mut().for_each(|network| _ = network.went_back());
+        self.forget();
+    }
+
     /// The membership.
     pub fn membership(&self) -> &Membership {
         &self.membership
@@ -179,6 +204,9 @@ impl Agent {
             Event::Register(outcome) => {
                 let step = self.membership.outcome(outcome);
                 self.membership_step(step, uptime, &mut actions);
+                if self.membership.went_back() {
+                    self.went_back();
+                }
             }
             Event::Stock(name, outcome) => {
                 let wants = self.networks.get_mut(&name).map(|network| network.outcome(outcome, uptime));
@@ -187,6 +215,7 @@ impl Agent {
             Event::Usage(name, report) => self.on(&name, |network| network.reported(report, uptime)),
             Event::Listed(name, blocks) => self.on(&name, |network| network.listed(blocks)),
             Event::Recalled(name, recall) => self.on(&name, |network| network.recalled(recall, uptime)),
+            Event::WentBack => self.went_back(),
             Event::Requested(name, addrs) => self.on(&name, |network| network.requested(addrs, uptime)),
             Event::Looked(node, register) => self.looked(&node, register.as_ref(), uptime),
         }
@@ -261,8 +290,21 @@ impl Agent {
         }
     }
 
+    /// The pools of the networks, and what all networks of each have caught up with.
+    fn pools(&self) -> BTreeMap<Name, u32> {
+        let mut pools = BTreeMap::new();
+        for grants in self.networks.values().map(|network| network.stock().grants()) {
+            let restored = pools.entry(grants.pool.clone()).or_insert(grants.restored);
+            *restored = grants.restored.min(*restored);
+        }
+        pools
+    }
+
     /// Begins whatever can begin.
     fn go_on(&mut self, now: &Moment, actions: &mut Vec<Action>) {
+        if self.membership.set_pools(self.pools()) {
+            self.ask_at = Duration::ZERO;
+        }
         let step = if now.uptime >= self.ask_at { self.membership.ask(now.clone()) } else { None };
         if let Some(step) = step {
             self.membership_step(step, now.uptime, actions);
@@ -306,6 +348,7 @@ fn extend(actions: &mut Vec<Action>, name: &Name, wants: Vec<Want>) {
         Want::Ask(nodes, recall) => Action::Ask(name.clone(), nodes, recall),
         Want::Dry(dry) => Action::Dry(name.clone(), dry),
         Want::Fenced(addrs) => Action::Fenced(name.clone(), addrs),
+        Want::Recover(restored) => Action::Recover(name.clone(), restored),
         Want::Wake(at) => Action::Wake(at),
     }));
 }

@@ -29,6 +29,8 @@ pub struct Document {
     pub margin: Duration,
     /// Whether nodes may claim.
     pub state: PoolState,
+    /// How often a node found that the store went back to an older state.
+    pub restored: u32,
 }
 
 /// The evidence that a node is lost.
@@ -109,13 +111,14 @@ impl Document {
             lost_after: object.seconds("lostAfter", 1)?,
             margin: object.seconds("margin", LEAST_MARGIN)?,
             state: object.word("state", &STATES)?,
+            restored: object.maybe_count("restored")?,
         })
     }
 
     /// The value as JSON: `{"v": 1, "id": "…", "ranges": ["172.20.56.0/24"], "exclude": ["172.20.56.1"],
     /// "reclaim": "deleted", "giveFor": 1800, "lostAfter": 1800, "margin": 300, "state": "open"}`.
     pub fn to_json(&self) -> Value {
-        let Document { id, ranges, exclude, reclaim, lost_after, margin, state } = self;
+        let Document { id, ranges, exclude, reclaim, lost_after, margin, state, restored } = self;
         let word = match reclaim {
             Reclaim::Operator => "operator",
             Reclaim::Deleted { .. } => "deleted",
@@ -132,10 +135,20 @@ impl Document {
             "v": VERSION, "id": id, "ranges": ranges, "exclude": exclude, "reclaim": word,
             "lostAfter": lost_after.as_secs(), "margin": margin.as_secs(), "state": state,
         });
+        if *restored > 0 {
+            value["restored"] = (*restored).into();
+        }
         if let Some(give_for) = self.give_for() {
             value["giveFor"] = give_for.as_secs().into();
         }
         value
+    }
+
+    /// The document after a node found that the store went back, for the time with this number. It is
+    /// written by compare-and-swap. None if the document knows of it, whether or not the pool is open again.
+    pub fn recovering(&self, restored: u32) -> Option<Document> {
+        let state = PoolState::Recovering;
+        (self.restored < restored).then(|| Document { state, restored, ..self.clone() })
     }
 
     /// How long a node gives leased addresses after its last confirmation. None: without end.

@@ -1,15 +1,19 @@
 //! A node's membership of the pool: its register, and whether the store still says that it lives.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::grants::Moment;
+use crate::name::Name;
 use crate::register::{Identity, Register, State};
 use crate::version::{Swap, Version};
 
 /// What to do next. Each is answered by one [`Outcome`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Read the node's register.
+    /// Read the node's register. The documents of its pools are read before it, and what they changed is
+    /// [configured](crate::agent::Agent::configure). A node that was away has to hear first that a pool's
+    /// store went back, and then that it lives.
     Read,
     /// Write the register if it still has this version.
     Swap(Version, Register),
@@ -40,7 +44,8 @@ pub enum Step {
     Confirmed(Confirmed),
     /// The node lives under another epoch than before. Ask again to have it confirmed.
     Lives(u32),
-    /// Another machine has this node's name.
+    /// Another machine has this node's name. If it is the same machine by its identity, this is a copy of
+    /// it, or that is a copy of this.
     Refused(Box<Register>),
     /// The store or the disk did not answer. Ask again later.
     Failed,
@@ -62,8 +67,17 @@ pub struct Membership {
     identity: Identity,
     /// See [`Register::give_for`].
     give_for: Option<Duration>,
+    /// See [`Register::pools`].
+    pools: BTreeMap<Name, u32>,
     /// A write that had no answer.
     unanswered: Option<Register>,
+    /// Whether the register was this boot's since the agent started. Another boot can then only be another
+    /// machine's.
+    was_own: bool,
+    /// What another machine with this one's identity wrote.
+    twin: Option<Box<Register>>,
+    /// Whether the register was found older than this machine wrote it.
+    went_back: bool,
     stage: Stage,
 }
 
@@ -78,13 +92,36 @@ enum Stage {
 impl Membership {
     /// The membership that an agent finds when it starts.
     pub fn new(boot: String, identity: Identity, give_for: Option<Duration>) -> Membership {
-        Membership { boot, identity, give_for, unanswered: None, stage: Stage::Idle }
+        Membership {
+            boot,
+            identity,
+            give_for,
+            pools: BTreeMap::new(),
+            unanswered: None,
+            was_own: false,
+            twin: None,
+            went_back: false,
+            stage: Stage::Idle,
+        }
     }
 
     /// Changes how long the node gives leased addresses after a confirmation. Before one says so, the
     /// register promises it.
     pub fn set_give_for(&mut self, give_for: Option<Duration>) {
         self.give_for = give_for;
+    }
+
+    /// The pools of the node's networks, and what they have caught up with. The register says it before the
+    /// next confirmation. Whether it is new is returned.
+    pub(crate) fn set_pools(&mut self, pools: BTreeMap<Name, u32>) -> bool {
+        let new = self.pools != pools;
+        self.pools = pools;
+        new
+    }
+
+    /// Whether the register was found older than this machine wrote it, since somebody asked last.
+    pub(crate) fn went_back(&mut self) -> bool {
+        std::mem::take(&mut self.went_back)
     }
 
     /// Whether nothing is under way.
@@ -114,7 +151,11 @@ impl Membership {
 
     /// Goes on after the outcome of the action that the last step asked for.
     pub fn outcome(&mut self, outcome: Outcome) -> Step {
-        match (std::mem::replace(&mut self.stage, Stage::Idle), outcome) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Idle);
+        if let (Stage::Register { .. }, Some(twin)) = (&stage, &self.twin) {
+            return Step::Refused(twin.clone());
+        }
+        match (stage, outcome) {
             (Stage::Ask { sent_at }, Outcome::Read(version, register)) => {
                 self.judge(sent_at, version, register)
             }
@@ -129,6 +170,7 @@ impl Membership {
             }
             (Stage::Save { identity }, Outcome::Saved) => {
                 self.identity = identity;
+                self.was_own = true;
                 self.unanswered = None;
                 Step::Lives(self.identity.epoch)
             }
@@ -145,7 +187,12 @@ impl Membership {
 
     fn judge(&mut self, sent_at: Moment, version: Version, register: Option<Register>) -> Step {
         let (epoch, seq) = (self.identity.epoch + 1, self.identity.seq + 1);
+        if let Some(twin) = &self.twin {
+            return Step::Refused(twin.clone());
+        }
         let Some(found) = register else {
+            // No register of a machine is ever deleted.
+            self.went_back |= self.identity.epoch > 0;
             return self.register(sent_at, version, None, (epoch, seq));
         };
         // A value that was written cannot be written a second time: its version is gone.
@@ -157,12 +204,20 @@ impl Membership {
         if is_other && (found.state == State::Live || self.identity.epoch > 0) {
             return Step::Refused(Box::new(found));
         }
+        self.went_back |= !is_other && found.seq < self.identity.seq;
+        if !is_other && self.was_own && found.boot != self.boot && found.seq > self.identity.seq {
+            self.twin = Some(Box::new(found.clone()));
+            // The other one has to find another boot as well.
+            let next = (epoch.max(found.epoch + 1), found.seq + 1);
+            return self.register(sent_at, version, Some(&found), next);
+        }
         let known = !is_other && found.lives(self.identity.epoch) && found.seq == self.identity.seq;
         let promised = found.give_for == longer(found.give_for, self.give_for);
-        if known && promised && found.boot == self.boot {
+        if known && promised && found.boot == self.boot && found.pools == self.pools {
+            self.was_own = true;
             return Step::Confirmed(Confirmed { epoch: self.identity.epoch, sent_at });
         }
-        // A boot, or a longer promise, changes nothing about what the node holds.
+        // A boot, a longer promise or another pool changes nothing about what the node holds.
         let epoch = if known { found.epoch } else { epoch.max(found.epoch + 1) };
         let seq = seq.max(found.seq + 1);
         self.register(sent_at, version, Some(&found), (epoch, seq))
@@ -184,6 +239,7 @@ impl Membership {
             lost: found.map_or(0, Register::last_lost),
             gone: found.map_or(0, Register::last_gone),
             give_for: found.map_or(self.give_for, |found| longer(found.give_for, self.give_for)),
+            pools: self.pools.clone(),
         };
         self.stage = Stage::Register { sent_at, value: value.clone() };
         Step::Do(Action::Swap(version, value))
@@ -205,6 +261,11 @@ fn longer(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
 
 #[cfg(test)]
 impl Membership {
+    /// Forgets what tells states apart that behave alike in the search, whose machines have no copies.
+    pub(crate) fn forget_copies(&mut self) {
+        (self.was_own, self.went_back) = (false, false);
+    }
+
     /// Shows the times to the search, which counts them from now.
     pub(crate) fn times(&mut self) -> Option<&mut Moment> {
         match &mut self.stage {

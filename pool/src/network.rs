@@ -1,23 +1,25 @@
 //! One network's share of the agent: it decides what its stock does next.
 
+mod behind;
 mod dry;
 mod refill;
 mod release;
 mod request;
+mod settings;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::block::BlockKey;
-use crate::document::PoolState;
 use crate::hunt::Hunt;
 use crate::name::Name;
 use crate::plan::{Aim, Claim, Lost};
 use crate::runs::Runs;
 use crate::stock::{self, Ended, Stock};
-use crate::water::{Marks, Usage};
+use crate::water::Usage;
 pub use dry::Dry;
 use request::Requests;
+pub use settings::Settings;
 
 /// How many addresses one write claims or gives back.
 const BATCH: u32 = 64;
@@ -41,19 +43,6 @@ const ASKED_FIRST: usize = 8;
 /// How many holders are asked at most, and how many registers are looked at in one hunt.
 const ASKED_MOST: usize = 64;
 const LOOKED_AT: usize = 8;
-
-/// What one network is configured to do.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The addresses that the pool has for this network: its ranges without what is excluded.
-    pub range: Runs,
-    /// How many addresses are kept in stock.
-    pub marks: Marks,
-    /// Whether idle home addresses are given to others who ask.
-    pub lends_home: bool,
-    /// Whether the pool lets nodes claim. What they have they keep, settle and give back all the same.
-    pub state: PoolState,
-}
 
 /// What the plugin's store says of the network.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +71,8 @@ pub enum Want {
     Dry(Dry),
     /// Addresses that pods use and that the store grants to somebody else.
     Fenced(Runs),
+    /// Write into the pool's document that its store went back, for the time with this number.
+    Recover(u32),
     /// Call again at this time since boot.
     Wake(Duration),
 }
@@ -124,6 +115,8 @@ pub struct Network {
     requests: Requests,
     /// Whether an ADD waits that has not heard why.
     tell: bool,
+    /// When the pool's document is written, because the store went back and the document does not say so.
+    recover_at: Duration,
     /// Nodes that were found lost, and the last block in which what they held was made suspect.
     lost: Vec<(Lost, Option<BlockKey>)>,
     verify_at: Duration,
@@ -147,7 +140,7 @@ pub struct Network {
 impl Network {
     /// A network with the stock that was found.
     pub fn new(stock: Stock, settings: Settings) -> Network {
-        Network {
+        let mut network = Network {
             slice_left: stock.slice().clone(),
             slice_claimed: Runs::EMPTY,
             new_slice: None,
@@ -167,6 +160,7 @@ impl Network {
             owed_these_until: Duration::ZERO,
             requests: Requests::NONE,
             tell: false,
+            recover_at: Duration::ZERO,
             floor: settings.marks.high,
             lost: Vec::new(),
             verify_at: VERIFY_EVERY,
@@ -177,7 +171,9 @@ impl Network {
             settle_pause: PAUSE,
             settling: false,
             settings,
-        }
+        };
+        network.follow();
+        network
     }
 
     /// The stock.
@@ -190,28 +186,9 @@ impl Network {
         self.stock.lives_under(epoch, since);
     }
 
-    /// Changes what the network is configured to do.
-    pub fn configure(&mut self, settings: Settings) {
-        if settings.range != self.settings.range {
-            self.hunt = Hunt::new(settings.range.clone());
-            self.hunting = false;
-        }
-        self.tell |= settings.state != self.settings.state;
-        self.settings = settings;
-    }
-
     /// Changes the node's own slice, as soon as nothing is under way.
     pub fn set_slice(&mut self, slice: Runs) {
         self.new_slice = Some(slice).filter(|slice| slice != self.stock.slice());
-    }
-
-    /// Why the pool lets nobody claim. None if it does.
-    fn closed(&self) -> Option<Dry> {
-        match self.settings.state {
-            PoolState::Open => None,
-            PoolState::Frozen => Some(Dry::Frozen),
-            PoolState::Recovering => Some(Dry::Recovering),
-        }
     }
 
     /// Whether an ADD waits.
@@ -268,7 +245,9 @@ impl Network {
                 None => {}
             }
         }
-        let gained = u32::try_from(ended.gained.len()).unwrap_or(u32::MAX);
+        // What is settled after the store went back is not new.
+        let gained = if self.stock.is_behind() { 0 } else { ended.gained.len() };
+        let gained = u32::try_from(gained).unwrap_or(u32::MAX);
         self.report.usage.idle = self.report.usage.idle.saturating_add(gained);
         self.report.usage.waiting = self.report.usage.waiting.saturating_sub(gained);
         if gained > 0 {
@@ -300,8 +279,11 @@ impl Network {
     /// What to do next. Nothing if something is under way, or if there is nothing to do. `random` is a random
     /// number.
     pub fn next(&mut self, now: Duration, random: u64) -> Vec<Want> {
+        if let Some(wants) = self.next_recovery(now) {
+            return wants;
+        }
         if !self.stock.idle() {
-            return Vec::new();
+            return self.recovery_wake().into_iter().collect();
         }
         if let Some(slice) = self.new_slice.take() {
             self.slice_left = slice.clone();
@@ -310,7 +292,7 @@ impl Network {
         if now < self.paused_until {
             return vec![Want::Wake(self.paused_until)];
         }
-        if let Some(step) = self.stock.adopt_epoch() {
+        if let Some(step) = self.adopt() {
             return wants(Some(step));
         }
         if now >= self.verify_at {
@@ -326,6 +308,7 @@ impl Network {
         }
         let mut wants = self.next_request(now).unwrap_or_else(|| self.refill(now, random));
         wants.extend(self.request_wake(now));
+        wants.extend(self.recovery_wake());
         if now < self.settle_at {
             wants.push(Want::Wake(self.settle_at));
         }
@@ -345,8 +328,12 @@ impl Network {
             self.settling = true;
             return Some((block, Aim::default()));
         }
-        if let Some(due) = Some(()).filter(|()| self.closed().is_none()).and_then(|()| self.next_of_slice()) {
-            return Some(due);
+        if self.stock.is_behind() {
+            return None;
+        }
+        let slice = if self.closed().is_none() { self.next_of_slice() } else { None };
+        if slice.is_some() {
+            return slice;
         }
         let proven = self.report.proven.iter().next();
         if let Some(first) = proven {

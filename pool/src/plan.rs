@@ -84,6 +84,8 @@ pub(crate) struct Local<'a> {
     pub(crate) unproven: &'a Runs,
     /// Addresses that are not granted and that pods use. None if nobody looked.
     pub(crate) in_use: Option<&'a Runs>,
+    /// Whether the store went back, and this holder has not caught up with it.
+    pub(crate) behind: bool,
     /// The rules that hold.
     pub(crate) rules: Rules,
 }
@@ -160,7 +162,11 @@ fn settled(
     let mine = entry.is_some_and(|entry| is_mine(entry, addr, me, local.slice));
     let suspected = matches!(entry, Some(Entry::Suspect { of, .. }) if me.is(of));
     if local.granted.contains(addr) {
-        return if mine { entry.map(|entry| renewed(plan, entry, addr, local, aim)) } else { entry.cloned() };
+        return match entry {
+            Some(entry) if mine => Some(renewed(plan, entry, addr, local, aim)),
+            None if local.behind => Some(granted(addr, local)),
+            _ => entry.cloned(),
+        };
     }
     let used = local.in_use.is_some_and(|in_use| in_use.contains(addr));
     match entry {
@@ -172,9 +178,18 @@ fn settled(
                 _ => Some(granted(addr, local)),
             }
         }
+        // Only a store that went back shows another's suspect here. The other does not use it.
+        Some(Entry::Suspect { of, .. }) if used => {
+            plan.gained.insert(addr);
+            plan.unproven.insert(addr);
+            Some(Entry::Unproven { by: me.holder(), of: of.clone() })
+        }
         Some(_) if used => {
             plan.fenced.insert(addr);
             entry.cloned()
+        }
+        _ if local.behind && (mine || suspected || entry.is_none()) => {
+            recovered(plan, entry, addr, local, aim.release.contains(addr))
         }
         Some(entry) if mine && !local.rules.hold(Rule::Settle) && !aim.release.contains(addr) => {
             plan.gained.insert(addr);
@@ -193,6 +208,32 @@ fn settled(
         Some(_) if mine => None,
         Some(entry) => Some(aim.lost.as_ref().and_then(|lost| suspect(entry, lost)).unwrap_or(entry.clone())),
         None => None,
+    }
+}
+
+/// The entry of an address that no pod here uses, after the store went back. Another node may have got it
+/// since, and not be heard of yet. So an address that is not granted here any more is suspect, and a granted
+/// address has to be proved.
+fn recovered(
+    plan: &mut Plan,
+    entry: Option<&Entry>,
+    addr: IpAddr,
+    local: &Local<'_>,
+    was_granted: bool,
+) -> Option<Entry> {
+    let of = match entry {
+        Some(Entry::Unproven { of, .. } | Entry::Suspect { of, .. }) => of.clone(),
+        Some(entry) => entry.holder().cloned().unwrap_or_else(|| local.me.holder()),
+        None => local.me.holder(),
+    };
+    if was_granted {
+        plan.gained.insert(addr);
+        plan.unproven.insert(addr);
+        return Some(Entry::Unproven { by: local.me.holder(), of });
+    }
+    match entry {
+        None | Some(Entry::Suspect { .. }) => entry.cloned(),
+        Some(_) => Some(Entry::Suspect { of, answered: None }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The register of a node: which machine it is, and under which epoch it holds addresses.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -30,6 +31,11 @@ pub struct Register {
     /// an operator who knows that the machine is off may call it lost. It never gets shorter, since the node
     /// may not have heard of that.
     pub give_for: Option<Duration>,
+    /// The pools of the node's networks, each with the last [`Document::restored`] that all of them have
+    /// caught up with.
+    ///
+    /// [`Document::restored`]: crate::document::Document::restored
+    pub pools: BTreeMap<Name, u32>,
 }
 
 /// What others may assume of a node.
@@ -74,13 +80,14 @@ impl Register {
         };
         let (lost, gone) = (object.past_epoch("lost")?, object.past_epoch("gone")?);
         let give_for = object.maybe_seconds("giveFor", 1)?;
-        Ok(Register { instance, boot, epoch, seq, state, lost, gone, give_for })
+        let pools = object.numbers("pools")?;
+        Ok(Register { instance, boot, epoch, seq, state, lost, gone, give_for, pools })
     }
 
     /// The value as JSON: `{"v": 1, "instance": "…", "boot": "…", "epoch": 3, "seq": 118, "state": "lost",
     /// "by": "node-02"}`.
     pub fn to_json(&self) -> Value {
-        let Register { instance, boot, epoch, seq, state, lost, gone, give_for } = self;
+        let Register { instance, boot, epoch, seq, state, lost, gone, give_for, pools } = self;
         let (state, by) = match state {
             State::Live => ("live", None),
             State::Lost { by } => ("lost", Some(by)),
@@ -97,6 +104,10 @@ impl Register {
         }
         if let Some(give_for) = give_for {
             value["giveFor"] = give_for.as_secs().into();
+        }
+        if !pools.is_empty() {
+            let pools = pools.iter().map(|(pool, restored)| (pool.to_string(), (*restored).into()));
+            value["pools"] = Value::Object(pools.collect());
         }
         value
     }
@@ -121,6 +132,16 @@ impl Register {
     /// The last epoch under which an operator called it off for good.
     pub fn last_gone(&self) -> u32 {
         if matches!(self.state, State::Gone { .. }) { self.epoch } else { self.gone }
+    }
+
+    /// Whether the node may hold addresses of a pool that the pool's restored store does not show: it is not
+    /// off for good, has a network with this pool, and has not caught up with the pool's last
+    /// [`Document::restored`]. Such a pool must stay closed.
+    ///
+    /// [`Document::restored`]: crate::document::Document::restored
+    pub fn is_behind(&self, pool: &Name, restored: u32) -> bool {
+        !matches!(self.state, State::Gone { .. })
+            && self.pools.get(pool).is_some_and(|caught_up| *caught_up < restored)
     }
 
     /// Whether the node lives under this epoch.

@@ -11,6 +11,7 @@
 //! The grants therefore never hold what the store does not, whenever the agent or the machine stops. What
 //! the store holds and the grants do not is found again: the block is named in the grants.
 
+mod behind;
 mod files;
 mod step;
 
@@ -18,7 +19,7 @@ use std::collections::BTreeSet;
 
 use crate::block::{Block, BlockKey};
 use crate::grants::Grants;
-use crate::plan::{Aim, Local, Me, Plan, held, plan};
+use crate::plan::{Aim, Claim, Local, Me, Plan, held, plan};
 use crate::rules::{Rule, Rules};
 use crate::runs::Runs;
 use crate::version::{Swap, Version};
@@ -30,6 +31,9 @@ pub struct Stock {
     me: Me,
     slice: Runs,
     grants: Grants,
+    /// The pool's identity of now, and how often its store went back.
+    pool_id: String,
+    restored: u32,
     /// Whether the grants are known to be synced. The file that an agent finds may not be.
     synced: bool,
     /// Blocks in which a write may arrive late, or that have entries of an earlier epoch. They are written.
@@ -58,6 +62,8 @@ struct Round {
     naming: bool,
     /// Whether everything was unsettled after the plan was made.
     overtaken: bool,
+    /// Whether the round takes note of the pool's identity and of how often its store went back.
+    adopts: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,8 +87,19 @@ impl Stock {
 
     pub(crate) fn under(rules: Rules, me: Me, slice: Runs, grants: Grants) -> Stock {
         let unsettled = grants.all_blocks();
-        let (doubted, left) = (BTreeSet::new(), BTreeSet::new());
-        Stock { me, slice, grants, synced: false, unsettled, doubted, left, round: None, rules }
+        Stock {
+            me,
+            slice,
+            pool_id: grants.pool_id.clone(),
+            restored: grants.restored,
+            grants,
+            synced: false,
+            unsettled,
+            doubted: BTreeSet::new(),
+            left: BTreeSet::new(),
+            round: None,
+            rules,
+        }
     }
 
     /// The network that it is for.
@@ -109,7 +126,8 @@ impl Stock {
     /// confirmed. A block in which nothing is granted holds up nothing.
     pub fn verified(&self) -> bool {
         let granted = |block: &BlockKey| self.grants.of_block(*block).next().is_some();
-        self.idle() && self.grants.epoch == self.me.epoch && !self.unsettled.iter().any(granted)
+        let is_now = self.grants.epoch == self.me.epoch && !self.is_behind();
+        self.idle() && is_now && !self.unsettled.iter().any(granted)
     }
 
     /// Takes note of the epoch of the node's register, and of the first epoch of this machine. Another one
@@ -117,11 +135,7 @@ impl Stock {
     pub fn lives_under(&mut self, epoch: u32, since: u32) {
         if self.me.epoch != epoch {
             (self.me.epoch, self.me.since) = (epoch, since);
-            self.unsettled.extend(self.grants.all_blocks());
-            if let Some(round) = &mut self.round {
-                self.unsettled.insert(round.block);
-                round.overtaken = true;
-            }
+            self.unsettle();
         }
     }
 
@@ -130,6 +144,14 @@ impl Stock {
     pub(crate) fn set_slice(&mut self, slice: Runs) {
         self.slice = slice;
         self.doubt();
+    }
+
+    fn unsettle(&mut self) {
+        self.unsettled.extend(self.grants.all_blocks());
+        if let Some(round) = &mut self.round {
+            self.unsettled.insert(round.block);
+            round.overtaken = true;
+        }
     }
 
     /// Has all blocks compared with the store.
@@ -155,6 +177,12 @@ impl Stock {
         if !self.idle() {
             return None;
         }
+        let aim = self.aim_of_now(block, aim);
+        self.prepare(block, aim);
+        Some(self.proceed())
+    }
+
+    fn prepare(&mut self, block: BlockKey, aim: Aim) {
         self.round = Some(Round {
             block,
             aim,
@@ -166,15 +194,8 @@ impl Stock {
             tries: 0,
             naming: false,
             overtaken: false,
+            adopts: false,
         });
-        Some(self.proceed())
-    }
-
-    /// Writes the node's epoch into grants that name no block. None if that is not needed.
-    pub fn adopt_epoch(&mut self) -> Option<Step> {
-        let needed = self.idle() && self.unsettled.is_empty() && self.grants.epoch != self.me.epoch;
-        let any = BlockKey::of(std::net::Ipv4Addr::UNSPECIFIED.into());
-        needed.then(|| self.begin(any, Aim::default())).flatten()
     }
 
     /// Goes on after the outcome of the action that the last step asked for.
@@ -231,6 +252,9 @@ impl Stock {
     fn proceed(&mut self) -> Step {
         let Some(mut round) = self.round.take() else { return Step::End(Ended::default()) };
         let key = round.block;
+        if self.is_behind() {
+            round.aim.claim = Claim::Nothing;
+        }
         loop {
             let without = self.without(&round);
             if !self.synced || !without.grant_the_same(&self.grants) {
@@ -254,7 +278,7 @@ impl Stock {
             };
             let held = held(block, key, &self.me, &self.slice);
             let granted: Runs = self.grants.of_block(key).collect();
-            let gone: Vec<_> = granted.iter().filter(|addr| !held.contains(*addr)).collect();
+            let gone: Vec<_> = self.gone(block, key, &held);
             let unknown = held.iter().any(|addr| !granted.contains(addr));
             let going = !self.rules.hold(Rule::DurableFirst) && !round.aim.release.is_empty();
             if !gone.is_empty() || (unknown && round.in_use.is_none()) {
@@ -291,6 +315,7 @@ impl Stock {
             granted: &granted,
             unproven: &self.grants.unproven,
             in_use: round.in_use.as_ref(),
+            behind: self.is_behind(),
             rules: self.rules,
         };
         plan(block, round.block, &local, &round.aim)

@@ -74,7 +74,7 @@ mod tests {
         let state = State::Lost { by: Name::new("b").unwrap() };
         let state = if lost == epoch { state } else { State::Live };
         let (instance, boot, give_for) = ("i".into(), "b".into(), Some(24 * SECOND));
-        Register { instance, boot, epoch, seq: 1, state, lost, gone: 0, give_for }
+        Register { instance, boot, epoch, seq: 1, state, lost, gone: 0, give_for, pools: [].into() }
     }
 
     #[test]

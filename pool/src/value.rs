@@ -1,6 +1,7 @@
 //! The JSON objects of the store and of the node's files: how their keys are read, and what is wrong with one
 //! that cannot be read.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -138,6 +139,24 @@ impl<'a> Object<'a> {
         let right = format!("an epoch from 1 to {LAST_EPOCH}");
         let epoch = self.maybe(key, right, |value| value.as_u64().filter(|epoch| range.contains(epoch)))?;
         Ok(epoch.unwrap_or_default() as u32)
+    }
+
+    /// A number that is counted up and may be absent, which is 0.
+    pub(crate) fn maybe_count(self, key: &'static str) -> Result<u32, Unreadable> {
+        let right = format!("a number from 1 to {}", u32::MAX);
+        let number = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
+        let found = self.maybe(key, right, |value| number(value).filter(|number| *number > 0))?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// A number for each of some names, or nothing.
+    pub(crate) fn numbers(self, key: &'static str) -> Result<BTreeMap<Name, u32>, Unreadable> {
+        let right = format!("an object of names and numbers from 0 to {}", u32::MAX);
+        let entry = |(name, number): (&String, &Value)| {
+            Some((Name::new(name).ok()?, u32::try_from(number.as_u64()?).ok()?))
+        };
+        let found = self.maybe(key, right, |value| value.as_object()?.iter().map(entry).collect())?;
+        Ok(found.unwrap_or_default())
     }
 
     /// A moment in milliseconds.

@@ -57,6 +57,7 @@ impl Agent {
             node: name("n1"),
             network: name(NETWORK),
             epoch: 3,
+            restored: 0,
             generation: self.generation,
             home,
             leased,

@@ -189,6 +189,7 @@ impl World {
                 node: name(node),
                 network: Name::new("n").unwrap(),
                 epoch: 1,
+                restored: 0,
                 generation: 0,
                 home: Runs::EMPTY,
                 leased: if node == 0 { just_it() } else { Runs::EMPTY },
@@ -205,6 +206,7 @@ impl World {
                 lost: 0,
                 gone: 0,
                 give_for: Some(GIVE_FOR),
+                pools: [].into(),
             };
             let Moment { boot, uptime: sent_at, clock: sent_at_clock } = now();
             let give_for = Some(GIVE_FOR);
@@ -299,6 +301,7 @@ impl World {
             }
             node.disk.generation = 0;
             node.agent.stock.forget_counts();
+            node.agent.membership.forget_copies();
             *print = print_of(node);
         }
         self.on_the_way.sort();

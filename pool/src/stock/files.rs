@@ -23,6 +23,9 @@ impl Stock {
             grants.home.remove_run(first, last);
             grants.leased.insert_run(first, last);
         });
+        if round.adopts {
+            (grants.pool_id, grants.restored) = (self.pool_id.clone(), self.restored);
+        }
         grants
     }
 

@@ -35,7 +35,7 @@ pub(crate) fn entry(world: &World, pool: usize, addr: IpAddr) -> Option<Entry> {
 
 /// I2: what a node gives is its own in the store, as long as the node lives.
 pub(crate) fn chosen(world: &mut World, node: usize, network: usize, addr: IpAddr) {
-    if !world.setup.strict {
+    if !world.setup.strict || world.went_back {
         return;
     }
     let entry = entry(world, world.setup.pool_of(network), addr);
@@ -47,7 +47,7 @@ pub(crate) fn chosen(world: &mut World, node: usize, network: usize, addr: IpAdd
 /// I4: what comes into the grants of a node that lives is its own in the store. What was written of it and
 /// not answered must not take it away again later: [`block_written`] sees that.
 pub(crate) fn grants_written(world: &mut World, node: usize, network: usize, before: &Grants) {
-    if !world.setup.strict || !lives(world, node, network) {
+    if !world.setup.strict || world.went_back || !lives(world, node, network) {
         return;
     }
     let disk = &world.machines[node].networks[network].disk;
@@ -63,7 +63,7 @@ pub(crate) fn grants_written(world: &mut World, node: usize, network: usize, bef
 
 /// A block was written by a node. What is taken from a node that lives must not be in its grants.
 pub(crate) fn block_written(world: &mut World, by: usize, (pool, block): Key, before: &Block) {
-    if !world.setup.strict {
+    if !world.setup.strict || world.went_back {
         return;
     }
     let after = world.store.blocks[&(pool, block)].1.clone();
@@ -128,7 +128,8 @@ pub(crate) fn at_rest(world: &World) -> Option<String> {
             }
             for addr in local.leases.keys().filter(|addr| !local.disk.contains(**addr)) {
                 let entry = entry(world, world.setup.pool_of(network), *addr);
-                let other = entry.as_ref().and_then(Entry::holder).is_some();
+                let slice = matches!(&entry, Some(Entry::Slice(of)) if *of != machine.name);
+                let other = slice || entry.as_ref().and_then(Entry::holder).is_some();
                 if !other {
                     wrong.push(format!("I8: a lease of n{node} has {addr}, which is {entry:?}"));
                 }

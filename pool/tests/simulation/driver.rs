@@ -4,18 +4,17 @@ use std::time::Duration;
 
 use vlan_bridge_pool::agent::{Action, Agent, Event};
 use vlan_bridge_pool::block::{Block, BlockKey};
-use vlan_bridge_pool::document::PoolState;
 use vlan_bridge_pool::membership::{self, Membership};
 use vlan_bridge_pool::name::Name;
-use vlan_bridge_pool::network::{Network, Recall, Settings};
+use vlan_bridge_pool::network::{Network, Recall};
 use vlan_bridge_pool::plan::Me;
 use vlan_bridge_pool::register::Identity;
 use vlan_bridge_pool::stock::{self, Stock};
 use vlan_bridge_pool::version::Swap;
 
-use crate::check;
-use crate::happening::{Agents, Ask, At, Happening, Step};
+use crate::happening::{Agents, Ask, At, Happening, Step, Word};
 use crate::world::World;
+use crate::{check, documents};
 
 /// After this an agent gives up a question.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +24,9 @@ const LISTED: usize = 50;
 /// The agent of a node starts.
 pub(crate) fn start(world: &mut World, at: At) {
     let now = world.now;
+    if !world.unnoticed.is_empty() {
+        return world.after(Duration::from_secs(1), Happening::Start(at));
+    }
     let seed = world.random.number();
     let machine = &mut world.machines[at.node];
     if !machine.on || machine.agent.is_some() || machine.life != at.life {
@@ -34,19 +36,19 @@ pub(crate) fn start(world: &mut World, at: At) {
     let give_for = world.setup.policy.give_for;
     let membership = Membership::new(moment.boot, machine.identity.clone(), give_for);
     let Identity { epoch, since, .. } = machine.identity.clone();
-    let mut networks = std::collections::BTreeMap::new();
-    for (number, local) in machine.networks.iter_mut().enumerate() {
+    let mut stocks = Vec::new();
+    for local in &mut machine.networks {
         local.make_queue(now);
         let me = Me { node: machine.name.clone(), network: local.name.clone(), epoch, since };
         let stock = Stock::new(me, local.slice.clone(), local.disk.clone());
-        let settings = Settings {
-            range: world.setup.pools[world.setup.pool_of(number)].clone(),
-            marks: world.setup.marks,
-            lends_home: world.setup.lends,
-            state: PoolState::Open,
-        };
-        networks.insert(local.name.clone(), Network::new(stock, settings));
+        stocks.push((local.name.clone(), stock));
     }
+    let networks = stocks.into_iter().enumerate().map(|(number, (name, stock))| {
+        let settings = documents::settings(world, at.node, number);
+        (name, Network::new(stock, settings))
+    });
+    let networks = networks.collect();
+    let machine = &mut world.machines[at.node];
     machine.agent = Some(Agent::new(world.setup.policy.clone(), membership, networks, seed));
     world.log(|| format!("n{} agent starts, epoch {epoch}", at.node));
     for number in 0..world.setup.networks {
@@ -60,6 +62,7 @@ pub(crate) fn stop(world: &mut World, node: usize) {
     let machine = &mut world.machines[node];
     machine.life += 1;
     machine.agent = None;
+    machine.cluster = None;
     machine.wakes.clear();
     machine.pending.clear();
     machine.held.clear();
@@ -92,7 +95,10 @@ pub(crate) fn happens(world: &mut World, at: At, what: Agents) {
         Agents::Hears(event) => step(world, at.node, event),
         Agents::Answer(number, answer) => {
             if let Some(none) = machine.pending.remove(&number) {
-                step(world, at.node, answer.unwrap_or(none));
+                match answer {
+                    Some(word) => documents::hears(world, at.node, *word),
+                    None => step(world, at.node, none),
+                }
             }
         }
         Agents::Grants(network, grants) => {
@@ -175,7 +181,7 @@ pub(crate) fn report(world: &mut World, node: usize, network: usize, recall: Opt
     }
 }
 
-fn step(world: &mut World, node: usize, event: Event) {
+pub(crate) fn step(world: &mut World, node: usize, event: Event) {
     let now = world.now;
     let machine = &mut world.machines[node];
     let moment = machine.moment(now);
@@ -233,6 +239,13 @@ fn act(world: &mut World, node: usize, action: Action) {
         Action::Look(name) => ask(world, here, Ask::Look(name)),
         Action::Ask(name, nodes, recall) => recalls(world, node, &name, &nodes, recall),
         Action::Dry(..) => {}
+        Action::Recover(name, restored) => {
+            let network = world.network_number(node, &name);
+            if !world.setup.restores {
+                world.fail(format!("n{node} finds that the store went back"));
+            }
+            ask(world, here, Ask::Recover(network, restored));
+        }
         Action::Fenced(..) => world.counts.fenced += 1,
         Action::Refused(register) => world.fail(format!("n{node} is refused by {register:?}")),
         Action::Wake(uptime) => {
@@ -284,6 +297,7 @@ fn ask(world: &mut World, here: At, ask: Ask) {
         Ask::Read(network, _) => Event::Stock(name(*network), stock::Outcome::Failed),
         Ask::Swap(network, ..) => Event::Stock(name(*network), stock::Outcome::Swapped(Swap::Unknown)),
         Ask::List(network) => Event::Listed(name(*network), Vec::new()),
+        Ask::Recover(..) => Event::Time,
     };
     machine.pending.insert(number, none);
     world.after(TIMEOUT, Happening::Agent(here, Agents::Answer(number, None)));
@@ -318,13 +332,19 @@ pub(crate) fn arrives(world: &mut World, from: At, ask: Ask, number: Option<u64>
     if world.now < world.store.away_until.max(world.machines[from.node].cut_until) {
         // Half of those who ask hear at once that there is no store.
         if let Some(number) = number.filter(|_| world.random.below(2) == 0) {
-            world.after(pause, Happening::Agent(from, Agents::Answer(number, refused(world, from, &ask))));
+            let refused = refused(world, from, &ask).map(|event| {
+                let at = (0, 0);
+                Box::new(Word { at, documents: None, event })
+            });
+            world.after(pause, Happening::Agent(from, Agents::Answer(number, refused)));
         }
         return;
     }
+    let documents = matches!(ask, Ask::Own | Ask::Recover(..));
     let event = answer(world, from, ask);
     if let Some(number) = number {
-        world.after(pause, Happening::Agent(from, Agents::Answer(number, Some(event))));
+        let word = Box::new(documents::word(&world.store, documents, event));
+        world.after(pause, Happening::Agent(from, Agents::Answer(number, Some(word))));
     }
 }
 
@@ -365,6 +385,10 @@ fn answer(world: &mut World, from: At, ask: Ask) -> Event {
                 check::block_written(world, from.node, key, &before);
             }
             stock_event(world, from, network, stock::Outcome::Swapped(swap))
+        }
+        Ask::Recover(network, restored) => {
+            documents::recovers(world, pool(world, network), restored);
+            Event::Time
         }
         Ask::List(network) => {
             let pool = pool(world, network);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use vlan_bridge_pool::agent::Event;
 use vlan_bridge_pool::block::{Block, BlockKey};
+use vlan_bridge_pool::document::Document;
 use vlan_bridge_pool::grants::Grants;
 use vlan_bridge_pool::name::Name;
 use vlan_bridge_pool::network::Recall;
@@ -41,6 +42,10 @@ pub(crate) enum Happening {
     /// Each agent looks at the plugin's stores.
     Timer(usize),
     Misfortune,
+    /// The agent of a node hears that documents changed, or connects to the store again.
+    Documents(usize),
+    /// The operator looks at the pools.
+    Operator,
 }
 
 #[derive(Clone, Debug)]
@@ -48,10 +53,20 @@ pub(crate) enum Agents {
     Time(Duration),
     Hears(Event),
     /// The answer to a question, None if it does not come.
-    Answer(u64, Option<Event>),
+    Answer(u64, Option<Box<Word>>),
     Grants(usize, Grants),
     Identity(Identity),
     Lock(usize, stock::Action),
+}
+
+/// What the store says.
+#[derive(Clone, Debug)]
+pub(crate) struct Word {
+    /// Which store, and its revision.
+    pub(crate) at: (u64, u64),
+    /// The pools' documents, if they were asked for.
+    pub(crate) documents: Option<Vec<Document>>,
+    pub(crate) event: Event,
 }
 
 /// A request to the store.
@@ -63,6 +78,7 @@ pub(crate) enum Ask {
     Read(usize, BlockKey),
     Swap(usize, BlockKey, Version, Block),
     List(usize),
+    Recover(usize, u32),
 }
 
 #[derive(Clone, Copy, Debug)]

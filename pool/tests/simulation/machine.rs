@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use vlan_bridge_pool::agent::{Agent, Event};
+use vlan_bridge_pool::document::Document;
 use vlan_bridge_pool::grants::{Confirmation, Grants, Moment};
 use vlan_bridge_pool::name::Name;
 use vlan_bridge_pool::network::Report;
@@ -29,6 +30,12 @@ pub(crate) struct Machine {
     /// Whether it never comes back.
     pub(crate) for_good: bool,
     pub(crate) identity: Identity,
+    /// The documents that it knows, which store they are from, and since when it knows them.
+    pub(crate) documents: Vec<Document>,
+    pub(crate) documents_at: (u64, u64),
+    pub(crate) documents_since: Duration,
+    /// The store that its agent has heard of since it started.
+    pub(crate) cluster: Option<u64>,
     pub(crate) networks: Vec<Local>,
     pub(crate) agent: Option<Agent>,
     /// Which of its agents runs. What an earlier one began is dropped.
@@ -102,6 +109,10 @@ impl Machine {
 }
 
 impl Local {
+    pub(crate) fn pool_name(&self) -> Name {
+        self.disk.pool.clone()
+    }
+
     /// Makes the queue again from the grants.
     pub(crate) fn make_queue(&mut self, now: Duration) {
         self.generation = self.disk.generation;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "this is all of a test")]
 
 mod check;
+mod documents;
 mod driver;
 mod happening;
 mod large;
@@ -44,7 +45,7 @@ fn no_seed_gives_an_address_to_two_pods_or_loses_one() {
     let first = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
     let asked = number(SEEDS);
     let begun = Instant::now();
-    let (mut seeds, mut events, mut adds, mut answered, mut fenced) = (0, 0, 0, 0, 0);
+    let (mut seeds, mut events, mut adds, mut answered, mut fenced, mut restored) = (0, 0, 0, 0, 0, 0);
     println!("the first seed is {first}");
     while seeds < asked.unwrap_or(USUAL) {
         if asked.is_none() && seeds >= LEAST && begun.elapsed() > BOX {
@@ -58,9 +59,11 @@ fn no_seed_gives_an_address_to_two_pods_or_loses_one() {
         let counts = world.counts;
         (events, adds, seeds) = (events + counts.events, adds + counts.adds, seeds + 1);
         (answered, fenced) = (answered + counts.answered, fenced + counts.fenced);
+        restored += counts.restored;
     }
     println!(
-        "{seeds} seeds, {events} events, {adds} ADDs, {answered} probes answered, {fenced} times fenced, {:?}",
+        "{seeds} seeds, {events} events, {adds} ADDs, {answered} probes answered, {fenced} times fenced, \
+         {restored} times restored, {:?}",
         begun.elapsed()
     );
     assert!(seeds > 0 && adds > seeds, "nothing was tried");

@@ -18,7 +18,7 @@ use crate::random::Random;
 use crate::setup::Setup;
 use crate::store::Store;
 use crate::world::World;
-use crate::{check, driver, misfortune, plugin};
+use crate::{check, documents, driver, misfortune, plugin};
 
 /// How often an agent looks at the plugin's store.
 const LOOKS: Duration = Duration::from_secs(60);
@@ -47,7 +47,8 @@ fn machine(setup: &Setup, random: &mut Random, store: &mut Store, node: usize) -
     if setup.home > 0 {
         let Identity { instance, epoch, seq, .. } = identity.clone();
         let (boot, state, give_for) = ("before".into(), State::Live, setup.policy.give_for);
-        let register = Register { instance, boot, epoch, seq, state, lost: 0, gone: 0, give_for };
+        let register =
+            Register { instance, boot, epoch, seq, state, lost: 0, gone: 0, give_for, pools: [].into() };
         store.put_register(&own, register);
     }
     let networks = (0..setup.networks).map(|network| {
@@ -73,6 +74,7 @@ fn machine(setup: &Setup, random: &mut Random, store: &mut Store, node: usize) -
                 node: own.clone(),
                 network: local,
                 epoch,
+                restored: 0,
                 generation: 0,
                 home,
                 leased: Runs::EMPTY,
@@ -99,6 +101,10 @@ fn machine(setup: &Setup, random: &mut Random, store: &mut Store, node: usize) -
         on: true,
         for_good: false,
         identity,
+        documents: store.documents.clone(),
+        documents_at: (0, 0),
+        documents_since: Duration::ZERO,
+        cluster: None,
         networks,
         agent: None,
         life: 0,
@@ -116,6 +122,7 @@ fn machine(setup: &Setup, random: &mut Random, store: &mut Store, node: usize) -
 pub(crate) fn world(setup: Setup, mut random: Random, spread: Duration) -> World {
     let mut store = Store::default();
     let nodes = setup.nodes;
+    store.documents = (0..setup.pools.len()).map(|pool| setup.document(pool, "id")).collect();
     let machines = (0..nodes).map(|node| machine(&setup, &mut random, &mut store, node)).collect();
     for (pool, runs) in setup.pools.iter().enumerate() {
         store.free.extend(runs.iter().map(|addr| (pool, BlockKey::of(addr))));
@@ -154,10 +161,13 @@ fn happens(world: &mut World, what: Happening) {
         Happening::Boot(node) => misfortune::boots(world, node),
         Happening::Pod(number, step) => plugin::step(world, number, step),
         Happening::Misfortune => misfortune::strikes(world),
+        Happening::Documents(node) => documents::connects(world, node),
+        Happening::Operator => documents::operator(world),
         Happening::Timer(node) => {
             for network in 0..world.setup.networks {
                 driver::report(world, node, network, None);
             }
+            documents::connects(world, node);
             world.after(LOOKS, Happening::Timer(node));
         }
         Happening::NewPod if !world.quiet => {
@@ -187,6 +197,7 @@ pub(crate) fn small(seed: u64, verbose: bool) -> World {
     world.log(|| format!("{:?}", world.setup));
     world.after(Duration::from_secs(1), Happening::NewPod);
     world.after(Duration::from_secs(30), Happening::Misfortune);
+    world.after(LOOKS, Happening::Operator);
     let end = world.setup.trouble;
     until(&mut world, end);
     if world.failure.is_some() {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use vlan_bridge_pool::agent::Policy;
+use vlan_bridge_pool::document::{Document, PoolState, Reclaim};
 use vlan_bridge_pool::runs::Runs;
 use vlan_bridge_pool::water::Marks;
 
@@ -33,6 +34,8 @@ pub(crate) struct Setup {
     pub(crate) probes: bool,
     pub(crate) adds_stopped: usize,
     pub(crate) adds_killed: usize,
+    /// Whether the store goes back to a backup.
+    pub(crate) restores: bool,
     /// How long things go wrong.
     pub(crate) trouble: Duration,
     pub(crate) between_misfortunes: Duration,
@@ -91,6 +94,7 @@ impl Setup {
             probes: random.below(2) == 0,
             adds_stopped: random.one_of(&[0, 5, 30]),
             adds_killed: random.one_of(&[0, 20]),
+            restores: random.below(4) == 0,
             trouble: random.seconds(600, 6_000),
             between_misfortunes: random.seconds(30, 600),
             pod_lives: between_pods * (capacity * load / 100) as u32,
@@ -125,11 +129,27 @@ impl Setup {
             probes: false,
             adds_stopped: 0,
             adds_killed: 0,
+            restores: false,
             trouble: Duration::ZERO,
             between_misfortunes: MINUTE,
             between_pods: MINUTE,
             pod_lives: MINUTE,
             strict: false,
+        }
+    }
+
+    /// A pool's document when it was made.
+    pub(crate) fn document(&self, pool: usize, id: &str) -> Document {
+        let reclaim = self.policy.give_for.map_or(Reclaim::Operator, |give_for| Reclaim::Silent { give_for });
+        Document {
+            id: id.into(),
+            ranges: self.pools[pool].clone(),
+            exclude: Runs::EMPTY,
+            reclaim,
+            lost_after: self.policy.confirm_every,
+            margin: self.policy.margin,
+            state: PoolState::Open,
+            restored: 0,
         }
     }
 

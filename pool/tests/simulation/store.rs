@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use vlan_bridge_pool::block::{Block, BlockKey};
+use vlan_bridge_pool::document::Document;
 use vlan_bridge_pool::name::Name;
 use vlan_bridge_pool::register::Register;
 use vlan_bridge_pool::version::{Swap, Version};
@@ -11,9 +12,13 @@ use vlan_bridge_pool::version::{Swap, Version};
 /// A block of a pool.
 pub(crate) type Key = (usize, BlockKey);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
-    revision: u64,
+    pub(crate) revision: u64,
+    /// Goes up when a backup takes its place.
+    pub(crate) cluster: u64,
+    /// The document of each pool.
+    pub(crate) documents: Vec<Document>,
     pub(crate) blocks: BTreeMap<Key, (u64, Block)>,
     pub(crate) registers: BTreeMap<Name, (u64, Register)>,
     /// Blocks with free addresses. It is also a block that nobody has written yet.
@@ -72,6 +77,12 @@ impl Store {
         }
         self.put_register(node, value);
         Swap::Done(version(Some(self.revision)))
+    }
+
+    /// Writes a pool's document.
+    pub(crate) fn put_document(&mut self, pool: usize, document: Document) {
+        self.revision += 1;
+        self.documents[pool] = document;
     }
 
     /// Writes a register, whatever it was.

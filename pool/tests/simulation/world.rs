@@ -35,6 +35,8 @@ pub(crate) struct Counts {
     pub(crate) dry_times: Vec<Duration>,
     pub(crate) fenced: u64,
     pub(crate) answered: u64,
+    /// How often the store went back.
+    pub(crate) restored: u64,
     /// Pods that began since one node needs every address.
     pub(crate) drained: usize,
 }
@@ -60,6 +62,12 @@ pub(crate) struct World {
     pub(crate) histories: Vec<Vec<history::Event>>,
     pub(crate) failure: Option<String>,
     pub(crate) verbose: bool,
+    /// Earlier states of the store.
+    pub(crate) backups: Vec<Store>,
+    /// Whether one of them took its place and not all pools are open again.
+    pub(crate) went_back: bool,
+    /// The pools whose documents do not say so yet.
+    pub(crate) unnoticed: Vec<usize>,
 }
 
 struct Next(Happening);
@@ -100,6 +108,9 @@ impl World {
             counts: Counts::default(),
             failure: None,
             verbose: false,
+            backups: Vec::new(),
+            went_back: false,
+            unnoticed: Vec::new(),
         }
     }
 
