@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use crate::cni::env::is_identifier;
 use crate::cni::error::CniError;
 use crate::section::Section;
@@ -139,6 +141,14 @@ fn names(root: &Section<'_>, pool: &Section<'_>, sets: usize) -> Result<Vec<Stri
 }
 
 impl EtcdConfig {
+    /// Reads the keys of `etcd` from an object of their own.
+    ///
+    /// # Errors
+    /// A wrong value.
+    pub fn from_object(etcd: &Map<String, Value>) -> Result<EtcdConfig, CniError> {
+        EtcdConfig::parse(&Section::new(etcd, ""), &mut Vec::new())
+    }
+
     fn parse(etcd: &Section<'_>, warnings: &mut Vec<String>) -> Result<EtcdConfig, CniError> {
         let endpoints = etcd.strings("endpoints")?;
         if endpoints.is_empty() {

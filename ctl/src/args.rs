@@ -1,10 +1,16 @@
 //! The arguments of each verb.
 
+mod pool;
+
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use vlan_bridge_agent::MetricsAddress;
+
+pub(crate) use pool::{
+    PoolCommand, PoolCreate, PoolList, PoolShow, PoolState, PoolVerb, StoreOptions, WhoReclaims,
+};
 
 /// The output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use crate::args::{Agent, Doctor, Install, Repair, Status, Topology, Uninstall};
+use crate::args::{Agent, Doctor, Install, PoolCommand, Repair, Status, Topology, Uninstall};
 use crate::denial::effective_user;
 use crate::output::{OutputWriter, is_output_error, report};
-use crate::{agent, doctor, install, repair, status, topology, uninstall};
+use crate::{agent, doctor, install, pool, repair, status, topology, uninstall};
 
 /// Exit codes.
 const FAILED: u8 = 1;
@@ -31,12 +31,18 @@ enum Verb {
     Doctor(Doctor),
     Repair(Repair),
     Agent(Agent),
+    Pool(PoolCommand),
 }
 
 impl Verb {
     /// Whether it changes nothing. Without root it then shows what it can see.
     fn only_looks(&self) -> bool {
         matches!(self, Verb::Status(_) | Verb::Topology(_) | Verb::Doctor(_))
+    }
+
+    /// Whether any user may run it. Files and the store may still refuse.
+    fn is_for_all(&self) -> bool {
+        matches!(self, Verb::Pool(_))
     }
 
     /// What a user other than root is told.
@@ -46,6 +52,7 @@ impl Verb {
             Verb::Uninstall(_) => ("uninstall", "nothing was changed"),
             Verb::Repair(_) => ("repair", "nothing was changed"),
             Verb::Agent(_) => ("agent", "nothing was changed"),
+            Verb::Pool(_) => ("pool", "nothing was changed"),
             Verb::Status(_) => ("status", "what follows is incomplete"),
             Verb::Topology(_) => ("topology", "what follows is incomplete"),
             Verb::Doctor(_) => ("doctor", "what follows is incomplete, and may be wrong"),
@@ -72,7 +79,7 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
             return Ok(MISUSED);
         }
     };
-    let user = effective_user().unwrap_or(0);
+    let user = if cli.verb.is_for_all() { 0 } else { effective_user().unwrap_or(0) };
     if user != 0 {
         report(&cli.verb.lacks_root(user));
         if !cli.verb.only_looks() {
@@ -88,6 +95,7 @@ pub(crate) fn run(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
         Verb::Doctor(call) => doctor::run(call, out),
         Verb::Repair(call) => repair::run(call, out),
         Verb::Agent(call) => agent::run(call, out).map(|()| true),
+        Verb::Pool(call) => pool::run(call, out).map(|()| true),
     };
     match outcome {
         Ok(true) if user == 0 => Ok(0),

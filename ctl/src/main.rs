@@ -22,6 +22,7 @@ mod observe;
 mod output;
 mod plugin;
 mod pods;
+mod pool;
 mod repair;
 mod runtimes;
 mod status;

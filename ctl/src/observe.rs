@@ -32,7 +32,7 @@ use crate::bond::BondState;
 use crate::facts::{Facts, Leases, NetworkState, Plugin, ProbeResult, is_bond};
 use crate::install::agent;
 use crate::install::binaries::{self, PLUGINS};
-use crate::lists::{self, NetworkConfig, PLUGIN_TYPE};
+use crate::lists::{self, ListFile, NetworkConfig, PLUGIN_TYPE};
 use crate::manifest::{self, Manifest};
 use crate::runtimes::Runtime;
 use crate::{definitions, files, node, output, plugin, runtimes};
@@ -67,6 +67,16 @@ impl Places {
             None => search_dirs(&runtimes, runtimes::conf_dirs, &installed.lists),
         };
         Places { runtimes, unclear_runtime, bin_dirs, conf_dirs }
+    }
+
+    /// The lists in the directories.
+    ///
+    /// # Errors
+    /// A directory that cannot be read.
+    pub(crate) fn installed_lists(&self) -> Result<Vec<ListFile>> {
+        let lists: Result<Vec<Vec<ListFile>>> =
+            self.conf_dirs.iter().map(|dir| lists::in_folder(dir)).collect();
+        Ok(lists?.into_iter().flatten().collect())
     }
 }
 
