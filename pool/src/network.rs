@@ -15,7 +15,7 @@ use crate::hunt::Hunt;
 use crate::name::Name;
 use crate::plan::{Aim, Claim, Lost};
 use crate::runs::Runs;
-use crate::stock::{self, Ended, Stock};
+use crate::stock::{self, Ended, Stock, Stopped};
 use crate::water::Usage;
 pub use dry::Dry;
 use request::Requests;
@@ -260,8 +260,12 @@ impl Network {
             self.settle_at = now + self.settle_pause;
             self.settle_pause = (self.settle_pause * 2).min(LONGEST_PAUSE);
         } else {
+            // Other blocks can be read, but the slice would be tried at once again.
+            let goes_on = ended.stopped == Some(Stopped::Unreadable) && slice_claimed.is_empty();
             self.slice_left.extend(slice_claimed.iter());
-            self.rest(now);
+            if !goes_on {
+                self.rest(now);
+            }
         }
         self.settling = false;
         let mut wants = self.request_ended(&ended);

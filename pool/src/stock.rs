@@ -14,6 +14,7 @@
 mod behind;
 mod files;
 mod step;
+mod unreadable;
 
 use std::collections::BTreeSet;
 
@@ -42,6 +43,8 @@ pub struct Stock {
     doubted: BTreeSet<BlockKey>,
     /// Blocks in which the store names this holder no longer. The next file of grants does not name them.
     left: BTreeSet<BlockKey>,
+    /// Blocks whose values this release cannot read. No leased address of them is granted.
+    unreadable: BTreeSet<BlockKey>,
     round: Option<Round>,
     rules: Rules,
 }
@@ -64,6 +67,8 @@ struct Round {
     overtaken: bool,
     /// Whether the round takes note of the pool's identity and of how often its store went back.
     adopts: bool,
+    /// Whether the block cannot be read, so that the grants only drop what is leased in it.
+    sets_aside: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,6 +102,7 @@ impl Stock {
             unsettled,
             doubted: BTreeSet::new(),
             left: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             round: None,
             rules,
         }
@@ -125,7 +131,7 @@ impl Stock {
     /// Whether the store grants what the grants say, under the node's epoch of now. Only then may they be
     /// confirmed. A block in which nothing is granted holds up nothing.
     pub fn verified(&self) -> bool {
-        let granted = |block: &BlockKey| self.grants.of_block(*block).next().is_some();
+        let granted = |block: &BlockKey| self.holds_up(*block);
         let is_now = self.grants.epoch == self.me.epoch && !self.is_behind();
         self.idle() && is_now && !self.unsettled.iter().any(granted)
     }
@@ -195,6 +201,7 @@ impl Stock {
             naming: false,
             overtaken: false,
             adopts: false,
+            sets_aside: false,
         });
     }
 
@@ -224,6 +231,7 @@ impl Stock {
             }
             (Stage::Grant, Outcome::Stored) => return self.offer(round),
             (Stage::Offer, Outcome::Offered) => return self.end(round),
+            (Stage::Read | Stage::Swap, Outcome::Unreadable) => return self.set_aside(round),
             (stage, outcome) => return self.fail(round, stage, outcome),
         }
         self.round = Some(round);
@@ -260,6 +268,9 @@ impl Stock {
             if !self.synced || !without.grant_the_same(&self.grants) {
                 round.stage = Stage::Prepare;
                 return self.store(round, without);
+            }
+            if round.sets_aside {
+                return Self::unread();
             }
             let unsettled = self.unsettled.contains(&key);
             let doubted = unsettled || self.doubted.contains(&key);
@@ -349,6 +360,7 @@ impl Stock {
         if !round.overtaken {
             self.unsettled.remove(&round.block);
             self.doubted.remove(&round.block);
+            self.unreadable.remove(&round.block);
             self.leave(&round);
         }
         let block = round.value.map(|(_, block)| block);

@@ -34,6 +34,8 @@ pub enum Dry {
     Overtaken,
     /// The node could not write its files.
     NotStored,
+    /// This release cannot read a block's value.
+    Unreadable,
     /// The requested address is none of the pool's.
     NotInPool(IpAddr),
     /// A network of this node holds the requested address. It is asked to give it back if it is idle.
@@ -51,6 +53,7 @@ impl Dry {
             Stopped::NoAnswer => Dry::NoAnswer,
             Stopped::NotStored => Dry::NotStored,
             Stopped::Overtaken => Dry::Overtaken,
+            Stopped::Unreadable => Dry::Unreadable,
         }
     }
 
@@ -82,6 +85,7 @@ impl fmt::Display for Dry {
             Dry::Refused => write!(f, "another machine has this node's name"),
             Dry::Overtaken => write!(f, "other nodes take addresses at the same time"),
             Dry::NotStored => write!(f, "the node cannot write its grants"),
+            Dry::Unreadable => write!(f, "this release cannot read all of it"),
             Dry::NotInPool(addr) => write!(f, "{addr} is none of its addresses"),
             Dry::Held(addr, node) => write!(f, "{addr} is held by node {node}"),
             Dry::Kept(addr, name) => write!(f, "{addr} is kept for {name}"),

@@ -32,6 +32,8 @@ pub enum Outcome {
     Inspected(Runs),
     /// The block's version and value.
     Read(Version, Block),
+    /// This release cannot read the block's value. If the block was to be written, it is not.
+    Unreadable,
     /// The answer to a write.
     Swapped(Swap<Block>),
     /// The addresses are offered.
@@ -65,6 +67,8 @@ pub enum Stopped {
     NotStored,
     /// Another node wrote the block first, each time.
     Overtaken,
+    /// This release cannot read the block's value.
+    Unreadable,
 }
 
 /// What a step asks for.

@@ -9,7 +9,7 @@ mod restored;
 use vlan_bridge_pool::agent::Event;
 use vlan_bridge_pool::block::BlockKey;
 use vlan_bridge_pool::document::PoolState;
-use vlan_bridge_pool::network::{Dry, Recall};
+use vlan_bridge_pool::network::{Dry, Recall, Settings};
 use vlan_bridge_pool::runs::Runs;
 
 use node::{Node, Store, granted, ip, name, network, runs, settings};
@@ -126,4 +126,34 @@ fn a_network_comes_and_goes_while_the_agent_runs() {
     let kind = |last: u8| store.block(BlockKey::of(ip(last))).1.entry(last).map(ToString::to_string);
     assert_eq!(kind(1), Some("h a/n#1".into()));
     assert!((0..8).filter(|last| *last != 1).all(|last| kind(last).is_none_or(|text| text == "g a/n#1")));
+}
+
+#[test]
+fn a_block_that_cannot_be_read_holds_up_no_other() {
+    let mut store = Store::default();
+    let mut a = Node::new("a", PoolState::Open);
+    let wide = Settings { range: runs("10.0.0.0 10.0.0.64-10.0.0.66"), ..settings(PoolState::Open) };
+    a.agent.configure(&name("n"), wide.clone());
+    a.waiting = 2;
+    (0..3).for_each(|_| a.run(&mut store, Event::Time));
+    a.used.extend([ip(64), ip(65)]);
+    let (bad, all) = (BlockKey::of(ip(64)), granted(&a.disk));
+    assert_eq!(all.len(), 4);
+    store.unreadable = Some(bad);
+    let before = store.block(bad);
+    a.waiting = 0;
+    a.restart(a.identity.clone(), a.disk.clone(), "later");
+    a.agent.configure(&name("n"), wide);
+    (0..3).for_each(|_| a.run(&mut store, Event::Time));
+    assert!(a.is_confirmed() && a.has(ip(0)), "{:?}", a.disk);
+    assert!(a.count() == 1 && a.disk.blocks.contains(&bad), "what nobody can confirm no pod gets");
+    assert_eq!(store.block(bad), before);
+    a.waiting = 1;
+    a.hears();
+    a.asks_for(&mut store, ip(66));
+    assert!(a.hears().contains(&Dry::Unreadable));
+    store.unreadable = None;
+    a.waiting = 0;
+    a.run(&mut store, Event::Requested(name("n"), Runs::EMPTY));
+    assert!(a.used.iter().all(|addr| a.has(addr)), "{:?}", a.disk);
 }

@@ -51,6 +51,7 @@ pub(crate) struct Store {
     pub(crate) blocks: BTreeMap<BlockKey, (u64, Block)>,
     pub(crate) registers: BTreeMap<Name, (u64, Register)>,
     pub(crate) away: bool,
+    pub(crate) unreadable: Option<BlockKey>,
     pub(crate) asked: Vec<(Vec<Name>, Recall)>,
 }
 
@@ -216,6 +217,9 @@ impl Node {
             }
             Action::Inspect(_) => Outcome::Inspected(self.used.without(&granted(&self.disk))),
             Action::Read(_) | Action::Swap(..) if store.away => Outcome::Failed,
+            Action::Read(block) | Action::Swap(block, ..) if store.unreadable == Some(block) => {
+                Outcome::Unreadable
+            }
             Action::Read(block) => {
                 let (version, block) = store.block(block);
                 Outcome::Read(version, block)

@@ -373,6 +373,11 @@ fn answer(world: &mut World, from: At, ask: Ask) -> Event {
             let (_, register) = world.store.register(&other);
             Event::Looked(other, register)
         }
+        Ask::Read(network, block) | Ask::Swap(network, block, ..)
+            if world.store.unreadable.contains(&(pool(world, network), block)) =>
+        {
+            stock_event(world, from, network, stock::Outcome::Unreadable)
+        }
         Ask::Read(network, block) => {
             let (version, value) = world.store.block((pool(world, network), block));
             stock_event(world, from, network, stock::Outcome::Read(version, value))

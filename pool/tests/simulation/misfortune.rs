@@ -8,6 +8,7 @@ use vlan_bridge_pool::register::State;
 
 use crate::driver;
 use crate::happening::Happening;
+use crate::store::Key;
 use crate::world::World;
 
 /// Something goes wrong.
@@ -19,7 +20,7 @@ pub(crate) fn strikes(world: &mut World) {
     let pause = world.random.time(mean / 4, mean * 2);
     world.after(pause, Happening::Misfortune);
     let node = world.random.below(world.machines.len());
-    match world.random.below(17) {
+    match world.random.below(18) {
         0..5 => kill(world, node),
         5 | 6 => {
             let off = world.random.seconds(5, 120);
@@ -70,6 +71,15 @@ pub(crate) fn strikes(world: &mut World) {
         13 => {
             world.machines[node].full_until = world.now + world.random.seconds(1, 120);
             world.log(|| format!("n{node} its disk is full"));
+        }
+        17 => {
+            let blocks: Vec<Key> = world.store.free.iter().copied().collect();
+            // What was unreadable can be read again.
+            world.store.unreadable.clear();
+            if let Some(block) = (!blocks.is_empty()).then(|| world.random.one_of(&blocks)) {
+                world.log(|| format!("nobody can read {block:?}"));
+                world.store.unreadable.insert(block);
+            }
         }
         _ => mark(world, node),
     }
@@ -160,6 +170,7 @@ fn put_mark(world: &mut World, node: usize, state: State) {
 pub(crate) fn end(world: &mut World) {
     world.quiet = true;
     world.store.away_until = Duration::ZERO;
+    world.store.unreadable.clear();
     let now = world.now;
     for node in 0..world.machines.len() {
         world.after(Duration::ZERO, Happening::Resumes(node));

@@ -23,6 +23,8 @@ pub(crate) struct Store {
     pub(crate) registers: BTreeMap<Name, (u64, Register)>,
     /// Blocks with free addresses. It is also a block that nobody has written yet.
     pub(crate) free: BTreeSet<Key>,
+    /// Blocks whose values no agent can read.
+    pub(crate) unreadable: BTreeSet<Key>,
     /// Nobody gets an answer before this time.
     pub(crate) away_until: Duration,
     pub(crate) requests: u64,
