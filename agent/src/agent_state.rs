@@ -13,6 +13,7 @@ use vlan_bridge::AgentLock;
 
 use crate::conflicts::KnownConflict;
 use crate::health::Health;
+use crate::pool::PoolShown;
 use crate::recent::Told;
 
 /// What an agent shows.
@@ -24,6 +25,8 @@ pub struct AgentState {
     pub health: Option<Health>,
     /// The conflicts that last.
     pub conflicts: Vec<KnownConflict>,
+    /// The pools that its networks take addresses from.
+    pub pools: Vec<PoolShown>,
     /// Its last reports, the oldest first.
     pub recent: Vec<Told>,
 }
@@ -35,6 +38,7 @@ impl AgentState {
             "version": self.version,
             "health": self.health.map(Health::to_json),
             "conflicts": self.conflicts.iter().map(KnownConflict::to_json).collect::<Vec<_>>(),
+            "pools": self.pools.iter().map(PoolShown::to_json).collect::<Vec<_>>(),
             "recent": self.recent.iter().map(Told::to_json).collect::<Vec<_>>(),
         })
     }
@@ -50,6 +54,8 @@ impl AgentState {
             version: value["version"].as_str()?.to_owned(),
             health,
             conflicts: list("conflicts")?.iter().map(KnownConflict::from_json).collect::<Option<_>>()?,
+            // Agents before pools wrote none.
+            pools: list("pools").into_iter().flatten().map(PoolShown::from_json).collect::<Option<_>>()?,
             recent: list("recent")?.iter().map(Told::from_json).collect::<Option<_>>()?,
         })
     }
@@ -128,8 +134,21 @@ mod tests {
             reason: "AddressConflict".into(),
             text: "conflict".into(),
         };
+        let pool = PoolShown {
+            network: "vlan136.1".into(),
+            pool: "vlan136".into(),
+            home: 14,
+            leased: 3,
+            idle: Some(2),
+            waiting: 1,
+            problem: None,
+            away: Some((Duration::from_secs(1_790_000_000), "timeout".into())),
+        };
+        let unused =
+            PoolShown { idle: None, problem: Some("no such pool".into()), away: None, ..pool.clone() };
         let state = AgentState {
             version: "1.2.3".into(),
+            pools: vec![pool, unused],
             health: Some(Health::default()),
             conflicts: vec![KnownConflict { pod: None, ..conflict.clone() }, conflict],
             recent: vec![told],

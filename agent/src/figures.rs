@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use vlan_bridge::repairs::Subject;
 
 use crate::keeper::Looked;
+use crate::pool::PoolShown;
 use crate::report::{Reason, Report};
 
 /// The numbers.
@@ -30,6 +31,12 @@ pub(crate) struct Numbers {
     pub(crate) probes: u64,
     /// The reports by reason.
     pub(crate) reports: BTreeMap<Reason, u64>,
+    /// The pools of the networks.
+    pub(crate) pools: Vec<PoolShown>,
+    /// Requests to the store of pools: with an answer, without one, and writes that may have been done.
+    pub(crate) store_requests: [u64; 3],
+    /// ADDs that waited for an address of a pool.
+    pub(crate) dry_adds: u64,
 }
 
 /// The numbers, shared by those who count and those who read.
@@ -73,6 +80,23 @@ impl Figures {
     /// So many addresses were probed for.
     pub(crate) fn probed(&self, count: usize) {
         self.numbers().probes += u64::try_from(count).unwrap_or(u64::MAX);
+    }
+
+    /// The pools are like this.
+    pub(crate) fn pools(&self, pools: &[PoolShown]) {
+        self.numbers().pools = pools.to_vec();
+    }
+
+    /// A request to the store of pools has ended: answered or not, or a write of which nobody knows whether
+    /// it was done.
+    pub(crate) fn store_asked(&self, answered: bool, unknown: bool) {
+        let outcome = if unknown { 2 } else { usize::from(!answered) };
+        self.numbers().store_requests[outcome] += 1;
+    }
+
+    /// An ADD waits for an address of a pool.
+    pub(crate) fn waits(&self) {
+        self.numbers().dry_adds += 1;
     }
 
     fn numbers(&self) -> MutexGuard<'_, Numbers> {

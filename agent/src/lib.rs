@@ -10,7 +10,8 @@
 //! - `agent_state` is the file that other programs read, with `health` and the `recent` reports. `notify`
 //!   tells the service manager. `signs` is both.
 //! - `metrics` are the numbers for Prometheus: `figures` are those that the agent counts itself.
-//! - `registers` is the client of etcd, where shared pools are stored.
+//! - `pool` takes addresses from shared pools and gives them back. `registers` is the client of etcd, where
+//!   pools are stored.
 //! - `exhaustion` finds networks that have no free address, by their `usage`.
 //! - This file connects them with the kernel.
 
@@ -30,6 +31,7 @@ mod listening;
 mod metrics;
 mod notify;
 mod overheard;
+mod pool;
 mod prober;
 mod recent;
 pub mod registers;
@@ -49,7 +51,7 @@ use std::time::Instant;
 use cni_conf::cni::error::{CniError, code};
 use kernel::monitor::{Announcement, Monitor, Subsystem};
 use kernel::signals::EndSignals;
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use vlan_bridge::AgentLock;
 use vlan_bridge::calls::Calls;
 
@@ -64,6 +66,8 @@ use keeper::Keeper;
 use listening::Listening;
 use metrics::Metrics;
 pub use metrics::MetricsAddress;
+use pool::PoolNews;
+pub use pool::{InstalledNetwork, PoolSettings, PoolShown, ReadLists};
 use recent::Teller;
 pub use recent::Told;
 pub use report::{Reason, Report, Severity};
@@ -87,6 +91,8 @@ pub struct Settings {
     pub companions: Vec<(&'static str, Companion)>,
     /// Serve metrics there.
     pub metrics: Option<MetricsAddress>,
+    /// Take addresses from the pools of these networks, but not in a dry run.
+    pub pools: Option<PoolSettings>,
 }
 
 /// Why the agent ended.
@@ -132,7 +138,7 @@ pub fn run(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), Agen
         .enable_time()
         .build()
         .map_err(failed("start the async runtime"))?;
-    let Settings { dry_run, sysctl_dir, companions, metrics } = settings;
+    let Settings { dry_run, sysctl_dir, companions, metrics, pools } = settings;
     if let Some(dir) = sysctl_dir {
         kernel::sysctl::write_in(dir);
     }
@@ -144,7 +150,9 @@ pub fn run(settings: Settings, tell: &mut dyn FnMut(&Report)) -> Result<(), Agen
         for (name, companion) in companions {
             thread::Builder::new().name(name.into()).spawn(companion).map_err(failed("start a thread"))?;
         }
-        serve(dry_run, &signals, &mut Teller::new(tell, figures.clone()), &figures).await
+        let pools = pools.filter(|_| !dry_run).map(|pools| pool::start(pools, figures.clone()));
+        let pools = pools.transpose().map_err(failed("start a thread"))?;
+        serve(dry_run, pools, &signals, &mut Teller::new(tell, figures.clone()), &figures).await
     });
     // A pass may wait for a lock. It ends with the process.
     runtime.shutdown_background();
@@ -163,11 +171,12 @@ fn serve_metrics(address: Option<&MetricsAddress>, figures: &Figures) -> Result<
 
 async fn serve(
     dry_run: bool,
+    pools: Option<UnboundedReceiver<PoolNews>>,
     signals: &EndSignals,
     teller: &mut Teller<'_>,
     figures: &Figures,
 ) -> Result<(), AgentError> {
-    let mut parts = Parts::begin(dry_run, figures)?;
+    let mut parts = Parts::begin(dry_run, pools, figures)?;
     teller.tell(&Report::started(dry_run));
     let mut event = Event::Time;
     loop {
@@ -205,13 +214,18 @@ struct Parts {
     conflicts: Receiver<Conflict>,
     announcer: Announcer,
     exhaustion: Exhaustion,
+    pools: Option<UnboundedReceiver<PoolNews>>,
     signs: Signs,
     started: Instant,
     state: State,
 }
 
 impl Parts {
-    fn begin(dry_run: bool, figures: &Figures) -> Result<Parts, AgentError> {
+    fn begin(
+        dry_run: bool,
+        pools: Option<UnboundedReceiver<PoolNews>>,
+        figures: &Figures,
+    ) -> Result<Parts, AgentError> {
         let failed = |action| move |source| AgentError::Io { action, source };
         // Before the first pass: a change during the pass is announced.
         let monitor = Monitor::open().map_err(failed("listen to the kernel's announcements"))?;
@@ -225,6 +239,7 @@ impl Parts {
             conflicts,
             announcer: Announcer::new(figures.clone()),
             exhaustion: Exhaustion::begin(),
+            pools,
             signs: signs.map_err(failed("find the service manager's socket"))?,
             started: Instant::now(),
             state: State::new(dry_run),
@@ -277,10 +292,25 @@ impl Parts {
             }
             tended = self.network.tend(self.started) => Next::Reports(tended?),
             exhausted = self.exhaustion.turn() => Next::Reports(exhausted?.into_iter().collect()),
+            Some(news) = pool_news(&mut self.pools) => match news {
+                PoolNews::Report(report) => Next::Reports(vec![report]),
+                PoolNews::Shown(pools) => {
+                    self.signs.pools(pools);
+                    Next::Reports(Vec::new())
+                }
+            },
             signal = signals.next() => {
                 signal.map_err(failed("wait for signals"))?;
                 Next::End
             }
         })
+    }
+}
+
+/// The next news of pools. Without pools there is none.
+async fn pool_news(pools: &mut Option<UnboundedReceiver<PoolNews>>) -> Option<PoolNews> {
+    match pools {
+        Some(pools) => pools.recv().await,
+        None => std::future::pending().await,
     }
 }

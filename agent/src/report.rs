@@ -73,11 +73,25 @@ pub enum Reason {
     NotReady,
     /// The agent could not tell that it works.
     NoSign,
+    /// A network cannot use its pool.
+    PoolNotUsed,
+    /// The store of pools does not answer.
+    PoolStoreAway,
+    /// It answers again.
+    PoolStoreAnswers,
+    /// A pool has no free address.
+    AddressPoolDry,
+    /// The store of a pool went back to an older state.
+    PoolRestored,
+    /// Pods use addresses that the pool grants to others.
+    AddressFenced,
+    /// Another machine has this node's name in the store of pools.
+    TwoMachinesOneName,
 }
 
 impl Reason {
     /// All reasons. Counters of them begin with 0.
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 24] = [
         Reason::Started,
         Reason::Looked,
         Reason::Ended,
@@ -95,6 +109,13 @@ impl Reason {
         Reason::AddressesExhausted,
         Reason::NotReady,
         Reason::NoSign,
+        Reason::PoolNotUsed,
+        Reason::PoolStoreAway,
+        Reason::PoolStoreAnswers,
+        Reason::AddressPoolDry,
+        Reason::PoolRestored,
+        Reason::AddressFenced,
+        Reason::TwoMachinesOneName,
     ];
 
     /// The word.
@@ -117,6 +138,13 @@ impl Reason {
             Reason::AddressesExhausted => "AddressesExhausted",
             Reason::NotReady => "NotReady",
             Reason::NoSign => "NoSign",
+            Reason::PoolNotUsed => "PoolNotUsed",
+            Reason::PoolStoreAway => "PoolStoreAway",
+            Reason::PoolStoreAnswers => "PoolStoreAnswers",
+            Reason::AddressPoolDry => "AddressPoolDry",
+            Reason::PoolRestored => "PoolRestored",
+            Reason::AddressFenced => "AddressFenced",
+            Reason::TwoMachinesOneName => "TwoMachinesOneName",
         }
     }
 }
@@ -141,7 +169,7 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    fn new(severity: Severity, reason: Reason, text: String) -> Report {
+    pub(crate) fn new(severity: Severity, reason: Reason, text: String) -> Report {
         Report { severity, reason, pod: None, text }
     }
 

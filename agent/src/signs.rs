@@ -10,6 +10,7 @@ use crate::figures::Figures;
 use crate::health::Health;
 use crate::keeper::Looked;
 use crate::notify::Notifier;
+use crate::pool::PoolShown;
 use crate::recent::Teller;
 use crate::report::Report;
 
@@ -21,6 +22,8 @@ pub(crate) struct Signs {
     notifier: Notifier,
     /// The conflicts that the file shows.
     conflicts: Vec<KnownConflict>,
+    /// The pools that the file shows.
+    pools: Vec<PoolShown>,
     /// The file is older than the last pass.
     is_old: bool,
     figures: Figures,
@@ -30,7 +33,8 @@ impl Signs {
     /// Finds the service manager.
     pub(crate) fn begin(figures: Figures) -> io::Result<Signs> {
         let notifier = Notifier::from_environment()?;
-        Ok(Signs { health: None, notifier, conflicts: Vec::new(), is_old: false, figures })
+        let (conflicts, pools) = (Vec::new(), Vec::new());
+        Ok(Signs { health: None, notifier, conflicts, pools, is_old: false, figures })
     }
 
     /// A pass has ended.
@@ -48,9 +52,16 @@ impl Signs {
             self.conflicts.clone_from(&conflicts);
             self.figures.conflicts(conflicts.len());
             let version = env!("CARGO_PKG_VERSION").to_owned();
-            let state = AgentState { version, health: self.health, conflicts, recent: teller.last() };
+            let (health, pools) = (self.health, self.pools.clone());
+            let state = AgentState { version, health, conflicts, pools, recent: teller.last() };
             told(state.write(), teller);
         }
+    }
+
+    /// The pools have changed. The next call of `show` writes the file.
+    pub(crate) fn pools(&mut self, pools: Vec<PoolShown>) {
+        self.pools = pools;
+        self.is_old = true;
     }
 
     /// Waits until a sign of life is due.

@@ -270,6 +270,9 @@ pub(crate) struct Repair {
 /// with conflictDetection: an ADD need not probe for addresses there, and a machine that uses a pod's address
 /// is reported.
 ///
+/// It takes addresses from the pools of the installed networks (ipam.pool), and gives back what the node does
+/// not need. It is the only process of the node that speaks to the store of pools.
+///
 /// Reports go to stderr. In a pod of Kubernetes with a service account, the important ones become events too:
 /// of the Node, or of the pod that an address conflict concerns. One of a kind is sent in ten minutes.
 ///
@@ -293,6 +296,10 @@ pub(crate) struct Agent {
     /// Name of this node [default: $NODE_NAME, else the hostname]
     #[arg(long, value_name = "NODE")]
     pub(crate) node: Option<String>,
+    /// The directory with the network lists, for networks with a pool [default: the directories of the
+    /// runtimes and of install, else /etc/cni/net.d]
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    pub(crate) conf_dir: Option<PathBuf>,
     /// Serve metrics for Prometheus there, as /metrics, and count the calls of the plugin from then on. Only
     /// root may connect to a unix socket, which replaces one that no process listens on
     #[arg(long, value_name = "ADDRESS:PORT|unix:/PATH")]

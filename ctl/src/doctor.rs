@@ -10,6 +10,7 @@ mod filter;
 mod finding;
 mod kernel;
 mod neighbours;
+mod pools;
 mod ports;
 mod reverse_path;
 mod routing;
@@ -30,7 +31,7 @@ pub(crate) use finding::Finding;
 use finding::{Severity, counted};
 
 /// Every check, in the order in which one would debug.
-const CHECKS: [fn(&Facts) -> Vec<Finding>; 26] = [
+const CHECKS: [fn(&Facts) -> Vec<Finding>; 27] = [
     runtimes::all,
     configuration::lists,
     configuration::plugins,
@@ -54,6 +55,7 @@ const CHECKS: [fn(&Facts) -> Vec<Finding>; 26] = [
     filter::rules,
     filter::guard,
     agent::all,
+    pools::all,
     addresses::vlan,
     addresses::conflicts,
     addresses::leases,

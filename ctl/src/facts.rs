@@ -18,7 +18,7 @@ use vlan_bridge::nat::BridgedDrop;
 use vlan_bridge::ownership::is_attachment;
 use vlan_bridge::ports::AttachmentId;
 use vlan_bridge::record::NatRecord;
-use vlan_bridge_agent::{AgentState, KnownConflict};
+use vlan_bridge_agent::{AgentState, KnownConflict, PoolShown};
 use vlan_bridge_ipam::store::{Known, StoreError, Usage};
 
 use crate::bond::BondState;
@@ -258,6 +258,14 @@ impl Facts {
     pub(crate) fn conflicts(&self) -> &[KnownConflict] {
         match &self.agent {
             Some(Ok(agent)) => &agent.conflicts,
+            _ => &[],
+        }
+    }
+
+    /// The pools that the agent shows.
+    pub(crate) fn pools(&self) -> &[PoolShown] {
+        match &self.agent {
+            Some(Ok(agent)) => &agent.pools,
             _ => &[],
         }
     }

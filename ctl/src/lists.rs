@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use cni_conf::cni::env::Environment;
+use cni_conf::ipam::IpamConfig;
+use cni_conf::ipam_plugin::IpamPlugin;
 use cni_conf::network::Network;
 use cni_conf::request::Request;
 use serde_json::{Map, Value};
@@ -74,14 +76,29 @@ pub(crate) fn check(list: &Value) -> Result<Vec<NetworkConfig>> {
 /// The vlan-bridge entries of a list, as libcni passes them to the plugin: with the list's name and
 /// version.
 pub(crate) fn entries(list: &Value) -> impl Iterator<Item = Value> {
+    entries_that(list, |plugin| plugin["type"] == PLUGIN_TYPE)
+}
+
+fn entries_that(list: &Value, is_one: fn(&Value) -> bool) -> impl Iterator<Item = Value> {
     let plugins = list["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
-    plugins.iter().filter(|plugin| plugin["type"] == PLUGIN_TYPE).map(|plugin| {
+    plugins.iter().filter(move |plugin| is_one(plugin)).map(|plugin| {
         let mut config = plugin.clone();
         for key in ["cniVersion", "name"] {
             config[key] = list[key].clone();
         }
         config
     })
+}
+
+/// The networks of a list whose addresses come from our IPAM plugin, with any main plugin. Each has its
+/// `ipam` section, or what is wrong with it.
+pub(crate) fn with_our_addresses(list: &Value) -> Vec<(String, Result<IpamConfig, String>)> {
+    let entries = entries_that(list, |plugin| plugin["ipam"]["type"] == IpamPlugin::OURS);
+    let configs = entries.filter_map(|entry| {
+        let config = IpamConfig::parse(entry.as_object()?).map_err(|error| error.to_string());
+        Some((list["name"].as_str()?.to_owned(), config))
+    });
+    configs.collect()
 }
 
 fn check_entry(config: Value) -> Result<NetworkConfig> {

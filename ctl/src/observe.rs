@@ -78,6 +78,11 @@ impl Places {
             self.conf_dirs.iter().map(|dir| lists::in_folder(dir)).collect();
         Ok(lists?.into_iter().flatten().collect())
     }
+
+    /// The directories of the network lists.
+    pub(crate) fn conf_dirs(&self) -> &[PathBuf] {
+        &self.conf_dirs
+    }
 }
 
 /// Gathers everything except the answers to probes.

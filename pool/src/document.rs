@@ -159,6 +159,12 @@ impl Document {
         }
     }
 
+    /// Whether another document is of the same addresses and policy, in whichever state the pool is.
+    pub fn has_the_same_addresses(&self, other: &Document) -> bool {
+        let Document { id, state, restored, .. } = self.clone();
+        Document { id, state, restored, ..other.clone() } == *self
+    }
+
     /// Whether nodes may claim an address.
     pub fn contains(&self, addr: IpAddr) -> bool {
         self.ranges.contains(addr) && !self.exclude.contains(addr)

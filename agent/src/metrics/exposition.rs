@@ -138,6 +138,43 @@ impl Exposition {
         to.family("probes", help, MetricType::Counter)?.counter(&[], numbers.probes)
     }
 
+    /// Nothing on a node without pools.
+    fn pools(&self, to: &mut Families<'_>) -> fmt::Result {
+        let pools = &self.numbers.pools;
+        if pools.is_empty() {
+            return Ok(());
+        }
+        let mut addresses =
+            to.gauge("pool_addresses", "Addresses that a pool grants to a network of the node")?;
+        for pool in pools {
+            let idle = pool.idle.map(|idle| ("idle", u64::from(idle)));
+            for (state, count) in [("home", pool.home), ("leased", pool.leased)].into_iter().chain(idle) {
+                let labels = [("network", &*pool.network), ("pool", &pool.pool), ("state", state)];
+                addresses.gauge(&labels, count as f64)?;
+            }
+        }
+        let mut used = to.gauge("pool_used", "Whether a network takes addresses from its pool")?;
+        for pool in pools {
+            let labels = [("network", &*pool.network), ("pool", &pool.pool)];
+            used.gauge(&labels, f64::from(u8::from(pool.problem.is_none())))?;
+        }
+        let mut waiting = to.gauge("pool_waiting_adds", "ADDs that wait for an address of a pool")?;
+        for pool in pools {
+            waiting.gauge(&[("network", &*pool.network), ("pool", &pool.pool)], f64::from(pool.waiting))?;
+        }
+        let away = pools.iter().any(|pool| pool.away.is_some());
+        to.gauge("pool_store_up", "Whether the store of pools answers")?
+            .gauge(&[], f64::from(u8::from(!away)))?;
+        let help = "Requests to the store of pools: answered, failed, or a write of which nobody knows";
+        let mut requests = to.family("pool_store_requests", help, MetricType::Counter)?;
+        for (outcome, count) in ["answered", "failed", "unknown"].into_iter().zip(self.numbers.store_requests)
+        {
+            requests.counter(&[("outcome", outcome)], count)?;
+        }
+        let help = "ADDs that found no address and asked the agent";
+        to.family("pool_dry_adds", help, MetricType::Counter)?.counter(&[], self.numbers.dry_adds)
+    }
+
     fn agent(&self, to: &mut Families<'_>) -> fmt::Result {
         let numbers = &self.numbers;
         let mut reports =
@@ -172,6 +209,7 @@ impl Collector for Exposition {
         self.paths(&mut to)?;
         self.rules(&mut to)?;
         self.repairs(&mut to)?;
+        self.pools(&mut to)?;
         self.agent(&mut to)
     }
 }

@@ -46,6 +46,9 @@ pub(super) fn print(facts: &Facts, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "no network list with vlan-bridge in {}", folders.join(", "))?;
     }
     writeln!(out, "AGENT    {}", agent_line(facts))?;
+    for pool in facts.pools() {
+        writeln!(out, "POOL     {}", output::printable(&pool.to_string()))?;
+    }
     for KnownConflict { address, other, uplink, pod, .. } in facts.conflicts() {
         let whose = output::printable(pod.as_deref().unwrap_or("a pod"));
         writeln!(out, "CONFLICT {address} of {whose}: {other} on {uplink} uses it")?;

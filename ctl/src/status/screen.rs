@@ -126,6 +126,10 @@ fn bar(usage: &Usage, utf8: bool) -> ScreenLine {
 /// The agent, the conflicts that it knows, and its last reports.
 fn agent(facts: &Facts) -> Vec<ScreenLine> {
     let mut lines = vec![ScreenLine::of(Tone::Heading, "AGENT    ").and(Tone::Plain, agent_line(facts))];
+    lines.extend(facts.pools().iter().map(|pool| {
+        let tone = if pool.problem.is_some() || pool.away.is_some() { Tone::Bad } else { Tone::Plain };
+        ScreenLine::of(Tone::Heading, "POOL     ").and(tone, pool.to_string())
+    }));
     lines.extend(facts.conflicts().iter().map(|KnownConflict { address, other, uplink, pod, .. }| {
         let whose = pod.as_deref().unwrap_or("a pod");
         ScreenLine::of(Tone::Bad, format!("CONFLICT {address} of {whose}: {other} on {uplink} uses it"))

@@ -3,16 +3,16 @@
 use serde_json::{Value, json};
 use vlan_bridge_agent::AgentState;
 
-use super::super::{addresses, agent};
-use super::{complaints, macs, told};
+use super::super::{addresses, agent, pools};
+use super::{complaints, list, macs, network, told};
 use crate::facts::Facts;
 
 /// What an agent shows that has just looked at the node, after a [merge](Value) of these keys.
 fn shown(keys: &Value) -> impl FnOnce(&mut Facts) + use<> {
     let health = json!({"uptimeMs": u64::MAX, "tookMs": 7, "passes": 1, "restored": 0, "left": 0,
         "failed": 0});
-    let mut document =
-        json!({"version": env!("CARGO_PKG_VERSION"), "health": health, "conflicts": [], "recent": []});
+    let mut document = json!({"version": env!("CARGO_PKG_VERSION"), "health": health, "conflicts": [], "pools": [],
+            "recent": []});
     for (path, value) in keys.as_object().unwrap() {
         *document.pointer_mut(path).unwrap() = value.clone();
     }
@@ -61,4 +61,33 @@ fn a_conflict_that_a_probe_finds_too_is_told_once() {
     };
     assert_eq!(complaints(addresses::conflicts, both), [""; 0]);
     assert_eq!(complaints(addresses::vlan, both).len(), 1);
+}
+
+#[test]
+fn a_pool_without_an_agent_or_with_a_problem_is_told() {
+    let with_pool = |facts: &mut Facts| {
+        let mut list = list();
+        list["plugins"][0]["ipam"]["pool"] = json!({"etcd": {"endpoints": ["https://10.0.0.1:2379"]}});
+        facts.networks = vec![network(&list)];
+    };
+    let of = |pool: Value| {
+        move |facts: &mut Facts| {
+            with_pool(facts);
+            shown(&json!({"/pools": [pool]}))(facts);
+        }
+    };
+    let pool = json!({"network": "v", "pool": "vlan136", "home": 14, "leased": 3, "idle": 2, "waiting": 0,
+        "problem": null, "storeAway": null});
+    let changed = |key: &str, value: Value| {
+        let mut pool = pool.clone();
+        pool[key] = value;
+        pool
+    };
+    assert_eq!(complaints(pools::all, |_| {}), [""; 0]);
+    assert_eq!(complaints(pools::all, of(pool.clone())), [""; 0]);
+    told(pools::all, with_pool, "fail", &["no agent takes addresses from the pool of v"]);
+    told(pools::all, of(changed("problem", json!("there is no such pool"))), "fail", &["no such pool"]);
+    let away = json!({"since": 1, "error": "etcd cannot be reached"});
+    told(pools::all, of(changed("storeAway", away)), "fail", &["etcd cannot be reached", "pool vlan136"]);
+    told(pools::all, of(changed("waiting", json!(7))), "fail", &["7 pods wait"]);
 }
