@@ -86,6 +86,8 @@ pub(crate) struct Node {
     pub(crate) recovers: Vec<u32>,
     pub(crate) refused: usize,
     wakes: bool,
+    /// Whether the grants that the agent found are synced. Before that no block may be written.
+    synced: bool,
 }
 
 impl Node {
@@ -118,6 +120,7 @@ impl Node {
             recovers: Vec::new(),
             refused: 0,
             wakes: false,
+            synced: false,
         }
     }
 
@@ -125,6 +128,7 @@ impl Node {
     pub(crate) fn restart(&mut self, identity: Identity, disk: Grants, boot: &str) {
         self.agent = agent(self.name.as_str(), boot, &identity, &disk, PoolState::Open);
         (self.identity, self.disk, self.boot, self.confirmation) = (identity, disk, boot.into(), None);
+        self.synced = false;
     }
 
     fn moment(&self) -> Moment {
@@ -212,7 +216,7 @@ impl Node {
         use stock::{Action, Outcome};
         match action {
             Action::Store(grants) => {
-                self.disk = grants;
+                (self.disk, self.synced) = (grants, true);
                 Outcome::Stored
             }
             Action::Inspect(_) => Outcome::Inspected(self.used.without(&granted(&self.disk))),
@@ -226,6 +230,7 @@ impl Node {
             }
             Action::Swap(block, at, value) => {
                 assert_eq!(store.block(block).0, at);
+                assert!(self.synced);
                 store.revision += 1;
                 store.blocks.insert(block, (store.revision, value));
                 Outcome::Swapped(Swap::Done(version(Some(store.revision))))

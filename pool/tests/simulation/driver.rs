@@ -3,23 +3,16 @@
 use std::time::Duration;
 
 use vlan_bridge_pool::agent::{Action, Agent, Event};
-use vlan_bridge_pool::block::{Block, BlockKey};
 use vlan_bridge_pool::membership::{self, Membership};
-use vlan_bridge_pool::name::Name;
 use vlan_bridge_pool::network::{Network, Recall};
 use vlan_bridge_pool::plan::Me;
 use vlan_bridge_pool::register::Identity;
 use vlan_bridge_pool::stock::{self, Stock};
-use vlan_bridge_pool::version::Swap;
 
-use crate::happening::{Agents, Ask, At, Happening, Step, Word};
+use crate::happening::{Agents, Ask, At, Happening, Step};
+use crate::requests::{ask, recalls};
 use crate::world::World;
 use crate::{check, documents};
-
-/// After this an agent gives up a question.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// The most blocks in an answer to a question for free ones.
-const LISTED: usize = 50;
 
 /// The agent of a node starts.
 pub(crate) fn start(world: &mut World, at: At) {
@@ -103,29 +96,45 @@ pub(crate) fn happens(world: &mut World, at: At, what: Agents) {
         }
         Agents::Grants(network, grants) => {
             let full = world.now < machine.full_until;
-            let written = !full || world.random.below(2) == 0;
             let before = machine.networks[network].disk.clone();
-            if written {
-                world.machines[at.node].networks[network].disk = grants.clone();
+            if !full || world.random.below(2) == 0 {
+                let local = &mut world.machines[at.node].networks[network];
+                local.synced.get_or_insert_with(|| before.clone());
+                local.disk = grants;
                 check::grants_written(world, at.node, network, &before);
             }
-            let found = if written { grants } else { before };
-            let outcome = if full { stock::Outcome::NotStored(found) } else { stock::Outcome::Stored };
-            hears_soon(world, at, stock_event(world, at, network, outcome));
+            if full {
+                let found = world.machines[at.node].networks[network].disk.clone();
+                let outcome = stock::Outcome::NotStored(found);
+                return hears_soon(world, at, stock_event(world, at, network, outcome));
+            }
+            write(world, at, Agents::Synced(Some(network)));
         }
         Agents::Identity(identity) => {
             let full = world.now < machine.full_until;
             if !full || world.random.below(2) == 0 {
-                world.machines[at.node].identity = identity;
+                let machine = &mut world.machines[at.node];
+                machine.synced.get_or_insert_with(|| machine.identity.clone());
+                machine.identity = identity;
             }
-            let outcome = if full { membership::Outcome::Failed } else { membership::Outcome::Saved };
-            hears_soon(world, at, Event::Register(outcome));
+            if full {
+                return hears_soon(world, at, Event::Register(membership::Outcome::Failed));
+            }
+            write(world, at, Agents::Synced(None));
+        }
+        Agents::Synced(Some(network)) => {
+            machine.networks[network].synced = None;
+            step(world, at.node, stock_event(world, at, network, stock::Outcome::Stored));
+        }
+        Agents::Synced(None) => {
+            machine.synced = None;
+            step(world, at.node, Event::Register(membership::Outcome::Saved));
         }
         Agents::Lock(network, action) => under_lock(world, at, network, action),
     }
 }
 
-fn stock_event(world: &World, at: At, network: usize, outcome: stock::Outcome) -> Event {
+pub(crate) fn stock_event(world: &World, at: At, network: usize, outcome: stock::Outcome) -> Event {
     Event::Stock(world.machines[at.node].networks[network].name.clone(), outcome)
 }
 
@@ -175,7 +184,9 @@ pub(crate) fn report(world: &mut World, node: usize, network: usize, recall: Opt
         local.make_queue(now);
     }
     let (name, report) = (local.name.clone(), local.report(now));
+    let requested = local.requested.values().copied().collect();
     step(world, node, Event::Usage(name.clone(), report));
+    step(world, node, Event::Requested(name.clone(), requested));
     if let Some(recall) = recall {
         step(world, node, Event::Recalled(name, recall));
     }
@@ -258,160 +269,8 @@ fn act(world: &mut World, node: usize, action: Action) {
     }
 }
 
-/// A write to the disk, with a sync.
+/// A half of a write to the disk: what is read is new after the first, and synced after the second.
 fn write(world: &mut World, here: At, what: Agents) {
-    let pause = world.random.millis(1, 20);
+    let pause = world.random.millis(1, 10);
     world.after(pause, Happening::Agent(here, what));
-}
-
-fn recalls(world: &mut World, node: usize, name: &Name, nodes: &[Name], recall: Recall) {
-    let own = world.network_number(node, name);
-    let pool = world.setup.pool_of(own);
-    for asked in nodes {
-        world.store.requests += 1;
-        let lost = world.setup.recalls_lost;
-        let Some(asked) = world.machines.iter().position(|machine| machine.name == *asked) else { continue };
-        if world.bad_luck(lost) || world.now < world.machines[node].cut_until.max(world.store.away_until) {
-            continue;
-        }
-        let (least, most) = world.setup.delay;
-        let pause = world.random.time(2 * least, 4 * most);
-        let mut networks = world.setup.networks_of(pool);
-        networks.retain(|network| (asked, *network) != (node, own));
-        for network in networks {
-            world.after(pause, Happening::Report(asked, network, Some(recall)));
-        }
-    }
-}
-
-/// Sends a request to the store.
-fn ask(world: &mut World, here: At, ask: Ask) {
-    let machine = &mut world.machines[here.node];
-    machine.asked += 1;
-    let number = machine.asked;
-    let name = |network: usize| machine.networks[network].name.clone();
-    let none = match &ask {
-        Ask::Own => Event::Register(membership::Outcome::Failed),
-        Ask::SwapOwn(..) => Event::Register(membership::Outcome::Swapped(Swap::Unknown)),
-        Ask::Look(node) => Event::Looked(node.clone(), None),
-        Ask::Read(network, _) => Event::Stock(name(*network), stock::Outcome::Failed),
-        Ask::Swap(network, ..) => Event::Stock(name(*network), stock::Outcome::Swapped(Swap::Unknown)),
-        Ask::List(network) => Event::Listed(name(*network), Vec::new()),
-        Ask::Recover(..) => Event::Time,
-    };
-    machine.pending.insert(number, none);
-    world.after(TIMEOUT, Happening::Agent(here, Agents::Answer(number, None)));
-    let (least, most) = world.setup.delay;
-    let pause = world.random.time(least, most);
-    let (lost, late, twice) = (world.setup.lost, world.setup.late, world.setup.twice);
-    if world.bad_luck(lost) {
-        // The request or the answer is lost.
-        if world.random.below(2) == 0 {
-            world.after(pause, Happening::Arrives(here, ask, None));
-        }
-        return;
-    }
-    if world.bad_luck(late) {
-        let pause = world.random.millis(1_000, 120_000);
-        return world.after(pause, Happening::Arrives(here, ask, Some(number)));
-    }
-    if world.bad_luck(twice) {
-        // A proxy that had no answer sends it again. It passes on whichever answer comes.
-        let (first, second) = (world.random.below(2) == 0, world.random.millis(1, 10_000));
-        world.after(pause, Happening::Arrives(here, ask.clone(), first.then_some(number)));
-        return world.after(second, Happening::Arrives(here, ask, Some(number)));
-    }
-    world.after(pause, Happening::Arrives(here, ask, Some(number)));
-}
-
-/// A request comes to the store.
-pub(crate) fn arrives(world: &mut World, from: At, ask: Ask, number: Option<u64>) {
-    world.store.requests += 1;
-    let (least, most) = world.setup.delay;
-    let pause = world.random.time(least, most);
-    if world.now < world.store.away_until.max(world.machines[from.node].cut_until) {
-        // Half of those who ask hear at once that there is no store.
-        if let Some(number) = number.filter(|_| world.random.below(2) == 0) {
-            let refused = refused(world, from, &ask).map(|event| {
-                let at = (0, 0);
-                Box::new(Word { at, documents: None, event })
-            });
-            world.after(pause, Happening::Agent(from, Agents::Answer(number, refused)));
-        }
-        return;
-    }
-    let documents = matches!(ask, Ask::Own | Ask::Recover(..));
-    let event = answer(world, from, ask);
-    if let Some(number) = number {
-        let word = Box::new(documents::word(&world.store, documents, event));
-        world.after(pause, Happening::Agent(from, Agents::Answer(number, Some(word))));
-    }
-}
-
-/// What an agent hears whose request was refused. None if that is what it hears without an answer.
-fn refused(world: &World, from: At, ask: &Ask) -> Option<Event> {
-    match ask {
-        Ask::SwapOwn(..) => Some(Event::Register(membership::Outcome::Failed)),
-        Ask::Swap(network, ..) => Some(stock_event(world, from, *network, stock::Outcome::Failed)),
-        _ => None,
-    }
-}
-
-fn answer(world: &mut World, from: At, ask: Ask) -> Event {
-    let node = world.machines[from.node].name.clone();
-    let pool = |world: &World, network: usize| world.setup.pool_of(network);
-    match ask {
-        Ask::Own => {
-            let (version, register) = world.store.register(&node);
-            Event::Register(membership::Outcome::Read(version, register))
-        }
-        Ask::SwapOwn(at, value) => {
-            let swap = world.store.swap_register(&node, &at, value);
-            Event::Register(membership::Outcome::Swapped(swap))
-        }
-        Ask::Look(other) => {
-            let (_, register) = world.store.register(&other);
-            Event::Looked(other, register)
-        }
-        Ask::Read(network, block) | Ask::Swap(network, block, ..)
-            if world.store.unreadable.contains(&(pool(world, network), block)) =>
-        {
-            stock_event(world, from, network, stock::Outcome::Unreadable)
-        }
-        Ask::Read(network, block) => {
-            let (version, value) = world.store.block((pool(world, network), block));
-            stock_event(world, from, network, stock::Outcome::Read(version, value))
-        }
-        Ask::Swap(network, block, at, value) => {
-            let key = (pool(world, network), block);
-            let free = has_free(world, key, &value);
-            let (swap, before) = world.store.swap_block(key, &at, value, free);
-            if let Some(before) = before {
-                check::block_written(world, from.node, key, &before);
-            }
-            stock_event(world, from, network, stock::Outcome::Swapped(swap))
-        }
-        Ask::Recover(network, restored) => {
-            documents::recovers(world, pool(world, network), restored);
-            Event::Time
-        }
-        Ask::List(network) => {
-            let pool = pool(world, network);
-            let skipped = world.random.below(world.store.free.len().max(1));
-            let ours = world.store.free.iter().filter(|(of, _)| *of == pool).map(|(_, block)| *block);
-            let mut blocks: Vec<BlockKey> = ours.collect();
-            let most = blocks.len().max(1);
-            blocks.rotate_left(skipped % most);
-            blocks.truncate(LISTED);
-            Event::Listed(world.machines[from.node].networks[network].name.clone(), blocks)
-        }
-    }
-}
-
-fn has_free(world: &World, (pool, block): (usize, BlockKey), value: &Block) -> bool {
-    let range = &world.setup.pools[pool];
-    let free = |(offset, addr): (usize, std::net::IpAddr)| {
-        range.contains(addr) && value.entry(offset as u8).is_none()
-    };
-    block.addresses().enumerate().any(free)
 }

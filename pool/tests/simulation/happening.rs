@@ -56,6 +56,8 @@ pub(crate) enum Agents {
     Answer(u64, Option<Box<Word>>),
     Grants(usize, Grants),
     Identity(Identity),
+    /// The grants of a network, or the identity, are synced.
+    Synced(Option<usize>),
     Lock(usize, stock::Action),
 }
 

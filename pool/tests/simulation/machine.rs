@@ -30,6 +30,8 @@ pub(crate) struct Machine {
     /// Whether it never comes back.
     pub(crate) for_good: bool,
     pub(crate) identity: Identity,
+    /// What a power cut leaves of it, if it is not synced.
+    pub(crate) synced: Option<Identity>,
     /// The documents that it knows, which store they are from, and since when it knows them.
     pub(crate) documents: Vec<Document>,
     pub(crate) documents_at: (u64, u64),
@@ -56,6 +58,8 @@ pub(crate) struct Local {
     pub(crate) name: Name,
     pub(crate) slice: Runs,
     pub(crate) disk: Grants,
+    /// What a power cut leaves of the grants, if what is on the disk is not synced.
+    pub(crate) synced: Option<Grants>,
     pub(crate) confirmation: Option<Confirmation>,
     /// The plugin's queue, with the time since which each address is there.
     pub(crate) offered: BTreeMap<IpAddr, Duration>,
@@ -68,6 +72,8 @@ pub(crate) struct Local {
     /// What waits for the lock.
     pub(crate) behind: Vec<Happening>,
     pub(crate) waiting: BTreeSet<u64>,
+    /// The addresses that ADDs ask for by name, by pod.
+    pub(crate) requested: BTreeMap<u64, IpAddr>,
     pub(crate) quarantined: BTreeMap<IpAddr, Duration>,
 }
 
@@ -128,6 +134,12 @@ impl Local {
         }
     }
 
+    /// An ADD waits no longer. Whether it did is returned.
+    pub(crate) fn stops_waiting(&mut self, pod: u64) -> bool {
+        self.requested.remove(&pod);
+        self.waiting.remove(&pod)
+    }
+
     pub(crate) fn is_quarantined(&self, addr: IpAddr, now: Duration) -> bool {
         self.quarantined.get(&addr).is_some_and(|until| now < *until)
     }
@@ -145,7 +157,7 @@ impl Local {
         let usage = Usage {
             idle: self.offered.keys().filter(|addr| idle(addr)).count() as u32,
             used: self.leases.len() as u32,
-            waiting: self.waiting.len() as u32,
+            waiting: (self.waiting.len() - self.requested.len()) as u32,
         };
         let runs = |addr: &IpAddr| self.leases.get(addr).is_some_and(|(_, runs)| *runs);
         Report {

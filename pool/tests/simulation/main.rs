@@ -12,12 +12,15 @@ mod machine;
 mod misfortune;
 mod plugin;
 mod random;
+mod requests;
 mod run;
 mod setup;
 mod store;
 mod world;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use world::Counts;
 
 /// Repeats one seed, and prints what happens.
 const SEED: &str = "VLAN_BRIDGE_SIM_SEED";
@@ -45,7 +48,7 @@ fn no_seed_gives_an_address_to_two_pods_or_loses_one() {
     let first = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
     let asked = number(SEEDS);
     let begun = Instant::now();
-    let (mut seeds, mut events, mut adds, mut answered, mut fenced, mut restored) = (0, 0, 0, 0, 0, 0);
+    let (mut seeds, mut sum) = (0, Counts::default());
     println!("the first seed is {first}");
     while seeds < asked.unwrap_or(USUAL) {
         if asked.is_none() && seeds >= LEAST && begun.elapsed() > BOX {
@@ -56,17 +59,16 @@ fn no_seed_gives_an_address_to_two_pods_or_loses_one() {
         if let Some(failure) = world.failure {
             panic!("{SEED}={seed} (the {seeds}th) {failure}");
         }
-        let counts = world.counts;
-        (events, adds, seeds) = (events + counts.events, adds + counts.adds, seeds + 1);
-        (answered, fenced) = (answered + counts.answered, fenced + counts.fenced);
-        restored += counts.restored;
+        sum.add(&world.counts);
+        seeds += 1;
     }
+    let Counts { events, adds, named, named_given, answered, fenced, restored, .. } = sum;
     println!(
-        "{seeds} seeds, {events} events, {adds} ADDs, {answered} probes answered, {fenced} times fenced, \
-         {restored} times restored, {:?}",
+        "{seeds} seeds, {events} events, {adds} ADDs, {named_given} of {named} addresses given by name, \
+         {answered} probes answered, {fenced} times fenced, {restored} times restored, {:?}",
         begun.elapsed()
     );
-    assert!(seeds > 0 && adds > seeds, "nothing was tried");
+    assert!(seeds > 0 && adds > seeds && named_given > 0, "nothing was tried");
 }
 
 #[test]

@@ -5,11 +5,12 @@ use std::time::Duration;
 use vlan_bridge_pool::history::What;
 use vlan_bridge_pool::name::Name;
 use vlan_bridge_pool::register::State;
+use vlan_bridge_pool::runs::Runs;
 
-use crate::driver;
 use crate::happening::Happening;
 use crate::store::Key;
 use crate::world::World;
+use crate::{driver, run};
 
 /// Something goes wrong.
 pub(crate) fn strikes(world: &mut World) {
@@ -20,7 +21,7 @@ pub(crate) fn strikes(world: &mut World) {
     let pause = world.random.time(mean / 4, mean * 2);
     world.after(pause, Happening::Misfortune);
     let node = world.random.below(world.machines.len());
-    match world.random.below(18) {
+    match world.random.below(19) {
         0..5 => kill(world, node),
         5 | 6 => {
             let off = world.random.seconds(5, 120);
@@ -72,6 +73,11 @@ pub(crate) fn strikes(world: &mut World) {
             world.machines[node].full_until = world.now + world.random.seconds(1, 120);
             world.log(|| format!("n{node} its disk is full"));
         }
+        18 => {
+            let share = run::slice(&world.setup, node, 0);
+            let most = world.random.below(share.len() as usize + 1);
+            set_slice(world, node, share.iter().take(most).collect());
+        }
         17 => {
             let blocks: Vec<Key> = world.store.free.iter().copied().collect();
             // What was unreadable can be read again.
@@ -82,6 +88,17 @@ pub(crate) fn strikes(world: &mut World) {
             }
         }
         _ => mark(world, node),
+    }
+}
+
+/// Another slice is configured, which is a part of the node's share.
+fn set_slice(world: &mut World, node: usize, slice: Runs) {
+    let machine = &mut world.machines[node];
+    let local = &mut machine.networks[0];
+    if local.slice != slice {
+        local.slice = slice.clone();
+        machine.agent.iter_mut().for_each(|agent| agent.set_slice(&local.name, slice.clone()));
+        world.log(|| format!("n{node} has the slice {slice:?}"));
     }
 }
 
@@ -110,10 +127,20 @@ fn turn_off(world: &mut World, node: usize) {
         world.pods.remove(number);
     });
     world.running.retain(|_, pod| !ended.contains(pod));
-    for local in &mut world.machines[node].networks {
+    // A power cut, or a shutdown that syncs.
+    let cut = world.random.below(2) == 0;
+    let machine = &mut world.machines[node];
+    if let Some(synced) = machine.synced.take().filter(|_| cut) {
+        machine.identity = synced;
+    }
+    for local in &mut machine.networks {
+        if let Some(synced) = local.synced.take().filter(|_| cut) {
+            local.disk = synced;
+        }
         local.confirmation = None;
         local.leases.clear();
         local.waiting.clear();
+        local.requested.clear();
         local.behind.clear();
         local.lock = None;
     }
@@ -173,6 +200,8 @@ pub(crate) fn end(world: &mut World) {
     world.store.unreadable.clear();
     let now = world.now;
     for node in 0..world.machines.len() {
+        let share = run::slice(&world.setup, node, 0);
+        set_slice(world, node, share);
         world.after(Duration::ZERO, Happening::Resumes(node));
         let machine = &mut world.machines[node];
         (machine.cut_until, machine.full_until) = (Duration::ZERO, Duration::ZERO);

@@ -27,7 +27,12 @@ pub(crate) fn begin(world: &mut World, node: usize, network: usize) {
     world.last_pod += 1;
     world.counts.adds += 1;
     let asked_at = world.now;
-    let pod = Pod { node, network, chosen: None, silent: false, asked_at, was_dry: false };
+    let pool = &world.setup.pools[world.setup.pool_of(network)];
+    let named = world.setup.strict && world.drains.is_none() && world.random.below(12) == 0;
+    let any = world.random.below(pool.len() as usize);
+    let wants = named.then(|| pool.iter().nth(any)).flatten();
+    world.counts.named += u64::from(wants.is_some());
+    let pod = Pod { node, network, wants, chosen: None, silent: false, asked_at, was_dry: false };
     world.pods.insert(world.last_pod, pod);
     let number = world.last_pod;
     world.after(Duration::ZERO, Happening::Pod(number, Step::Look));
@@ -63,7 +68,10 @@ fn look(world: &mut World, number: u64, pod: &Pod) {
         local.make_queue(now);
     }
     let may = |addr: IpAddr| local.disk.may_give(addr, local.confirmation.as_ref(), &moment);
-    let given = |addr: &IpAddr| matches!(may(*addr), Verdict::Give | Verdict::GiveIfSilent);
+    let given = |addr: &IpAddr| {
+        let wanted = pod.wants.is_none_or(|wanted| wanted == *addr);
+        wanted && matches!(may(*addr), Verdict::Give | Verdict::GiveIfSilent)
+    };
     let mut queue: Vec<(Duration, IpAddr)> =
         local.offered.iter().map(|(addr, since)| (*since, *addr)).collect();
     queue.sort();
@@ -82,7 +90,7 @@ fn look(world: &mut World, number: u64, pod: &Pod) {
     // A probe is part of the time that an ADD may take.
     let since = pod.chosen.filter(|_| probed.is_some()).map_or(uptime, |(_, since)| since);
     local.lock = Some(number);
-    local.waiting.remove(&number);
+    local.stops_waiting(number);
     world.pods.insert(number, Pod { chosen: Some((addr, since)), ..pod.clone() });
     check::chosen(world, pod.node, pod.network, addr);
     goes_on(world, number, Step::Links, Duration::from_micros(50));
@@ -95,7 +103,7 @@ fn goes_on(world: &mut World, number: u64, step: Step, pause: Duration) {
         let pod = world.pods[&number].clone();
         world.log(|| format!("n{} ADD {number} is killed", pod.node));
         let local = &mut world.machines[pod.node].networks[pod.network];
-        local.waiting.remove(&number);
+        local.stops_waiting(number);
         if local.lock == Some(number) {
             world.unlock(pod.node, pod.network);
         }
@@ -117,7 +125,9 @@ fn goes_on(world: &mut World, number: u64, step: Step, pause: Duration) {
 
 /// Nothing is there: the agent is asked.
 fn dry(world: &mut World, number: u64, pod: &Pod) {
-    let first = world.machines[pod.node].networks[pod.network].waiting.insert(number);
+    let local = &mut world.machines[pod.node].networks[pod.network];
+    let first = local.waiting.insert(number);
+    local.requested.extend(pod.wants.map(|wanted| (number, wanted)));
     if first && !pod.was_dry {
         world.counts.dry += 1;
     }
@@ -134,10 +144,11 @@ fn poke(world: &mut World, pod: &Pod) {
 
 fn gives_up(world: &mut World, number: u64, pod: &Pod) {
     let local = &mut world.machines[pod.node].networks[pod.network];
-    if !local.waiting.remove(&number) {
+    if !local.stops_waiting(number) {
         return;
     }
     world.counts.refused += 1;
+    let pod = &Pod { wants: pod.wants.filter(|_| world.random.below(2) == 0), ..pod.clone() };
     poke(world, pod);
     world.pods.remove(&number);
     if world.drains.is_some() || world.random.below(2) == 0 {
@@ -210,6 +221,7 @@ fn runs(world: &mut World, number: u64, pod: &Pod) {
     let named = world.named(pod.node, number);
     world.record(pool, What::AddBegin(named.clone()));
     world.record(pool, What::AddOk(named, addr));
+    world.counts.named_given += u64::from(pod.wants.is_some());
     let low = world.setup.marks.low;
     let local = &mut world.machines[pod.node].networks[pod.network];
     local.leases.insert(addr, (number, true));
@@ -240,7 +252,7 @@ fn runs(world: &mut World, number: u64, pod: &Pod) {
 fn ends(world: &mut World, number: u64, pod: &Pod) {
     world.pods.remove(&number);
     let local = &mut world.machines[pod.node].networks[pod.network];
-    local.waiting.remove(&number);
+    local.stops_waiting(number);
     if local.lock == Some(number) {
         world.unlock(pod.node, pod.network);
     }

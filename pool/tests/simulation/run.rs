@@ -18,7 +18,7 @@ use crate::random::Random;
 use crate::setup::Setup;
 use crate::store::Store;
 use crate::world::World;
-use crate::{check, documents, driver, misfortune, plugin};
+use crate::{check, documents, driver, misfortune, plugin, requests};
 
 /// How often an agent looks at the plugin's store.
 const LOOKS: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ fn name(text: &str) -> Name {
 }
 
 /// The slice of a node: its share of the first addresses of the first pool.
-fn slice(setup: &Setup, node: usize, network: usize) -> Runs {
+pub(crate) fn slice(setup: &Setup, node: usize, network: usize) -> Runs {
     let count = if network == 0 { setup.home } else { 0 };
     setup.pools[0].iter().skip(node * count).take(count).collect()
 }
@@ -81,6 +81,7 @@ fn machine(setup: &Setup, random: &mut Random, store: &mut Store, node: usize) -
                 unproven: Runs::EMPTY,
                 blocks,
             },
+            synced: None,
             confirmation: None,
             offered: BTreeMap::new(),
             leases: BTreeMap::new(),
@@ -88,6 +89,7 @@ fn machine(setup: &Setup, random: &mut Random, store: &mut Store, node: usize) -
             lock: None,
             behind: Vec::new(),
             waiting: BTreeSet::new(),
+            requested: BTreeMap::new(),
             quarantined: BTreeMap::new(),
         }
     });
@@ -101,6 +103,7 @@ fn machine(setup: &Setup, random: &mut Random, store: &mut Store, node: usize) -
         on: true,
         for_good: false,
         identity,
+        synced: None,
         documents: store.documents.clone(),
         documents_at: (0, 0),
         documents_since: Duration::ZERO,
@@ -154,7 +157,7 @@ pub(crate) fn until(world: &mut World, end: Duration) {
 fn happens(world: &mut World, what: Happening) {
     match what {
         Happening::Agent(at, what) => driver::happens(world, at, what),
-        Happening::Arrives(from, ask, number) => driver::arrives(world, from, ask, number),
+        Happening::Arrives(from, ask, number) => requests::arrives(world, from, ask, number),
         Happening::Report(node, network, recall) => driver::report(world, node, network, recall),
         Happening::Start(at) => driver::start(world, at),
         Happening::Resumes(node) => driver::resumes(world, node),

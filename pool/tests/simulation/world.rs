@@ -18,6 +18,8 @@ use crate::store::Store;
 pub(crate) struct Pod {
     pub(crate) node: usize,
     pub(crate) network: usize,
+    /// The one address that it wants.
+    pub(crate) wants: Option<IpAddr>,
     /// The address, and the node's uptime when it was chosen.
     pub(crate) chosen: Option<(IpAddr, Duration)>,
     /// Whether nobody answered a probe of it.
@@ -35,10 +37,31 @@ pub(crate) struct Counts {
     pub(crate) dry_times: Vec<Duration>,
     pub(crate) fenced: u64,
     pub(crate) answered: u64,
+    /// ADDs that asked for an address by name, and those of them that got it.
+    pub(crate) named: u64,
+    pub(crate) named_given: u64,
     /// How often the store went back.
     pub(crate) restored: u64,
     /// Pods that began since one node needs every address.
     pub(crate) drained: usize,
+}
+
+impl Counts {
+    /// Adds those of another world.
+    pub(crate) fn add(&mut self, other: &Counts) {
+        let Counts { events, adds, named, named_given, answered, fenced, restored, .. } = other;
+        for (sum, one) in [
+            (&mut self.events, events),
+            (&mut self.adds, adds),
+            (&mut self.named, named),
+            (&mut self.named_given, named_given),
+            (&mut self.answered, answered),
+            (&mut self.fenced, fenced),
+            (&mut self.restored, restored),
+        ] {
+            *sum += one;
+        }
+    }
 }
 
 pub(crate) struct World {
