@@ -12,6 +12,7 @@ pub(crate) mod lock;
 pub(crate) mod machines;
 pub(crate) mod model;
 pub(crate) mod operator;
+pub(crate) mod pool;
 pub(crate) mod reboot;
 pub(crate) mod roll;
 pub(crate) mod storm;

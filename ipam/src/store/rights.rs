@@ -272,3 +272,31 @@ impl Store {
         self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{ClaimOutcome, HolderRecord, Owner};
+
+    #[test]
+    fn nothing_is_claimed_long_after_the_grants_were_read() {
+        let dir = std::env::temp_dir().join(format!("ipam-rights-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let mut store = Store::create(&dir, "n").unwrap();
+        let addr = IpAddr::from([10, 0, 0, 2]);
+        let mut claim = |passed: Duration| {
+            let now = moment();
+            let read_at = Moment { uptime: now.uptime.saturating_sub(passed), ..now };
+            let (granted, grants) = ([addr].into_iter().collect(), None);
+            let rights = Rights { granted, stamp: 1, grants, confirmation: None, read_at };
+            store.rights.insert(0, Some(Arc::new(rights)));
+            let owner = Owner { container_id: "c1".into(), ifname: "eth0".into() };
+            store.claim(addr, &owner, &mut HolderRecord::default())
+        };
+        let late = claim(LONGEST_ADD + Duration::from_secs(1));
+        assert!(matches!(late, Err(StoreError::Late(_))), "{late:?}");
+        assert!(!dir.join("n/10.0.0.2").exists() && !dir.join("n/.claim").exists());
+        assert_eq!(claim(LONGEST_ADD - Duration::from_secs(60)).unwrap(), ClaimOutcome::Won);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}
