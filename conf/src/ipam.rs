@@ -1,6 +1,7 @@
 //! The `ipam` section of vlan-bridge-ipam: host-local's keys with host-local's meaning, plus `slice`,
 //! `exclude`, `cooldown`, `conflictDetection`, `statusOnExhaustion` and `pool`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
@@ -16,6 +17,9 @@ use crate::section::Section;
 
 /// The default `dataDir`, host-local's.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
+
+/// So many addresses of a subnet are given from a pool, from its first on. The store of leases lists no more.
+const POOLED: u128 = 1 << 20;
 
 /// The longest `cooldown`: a day, in seconds.
 const MAX_COOLDOWN: u64 = 86_400;
@@ -174,6 +178,18 @@ fn widen(root: &Section<'_>, ipam: &Section<'_>, sets: &mut [RangeSet]) -> Resul
         return Err(ipam.error("pool", why));
     }
     sets.iter_mut().flat_map(|set| &mut set.0).for_each(Range::widen);
+    let ranges = sets.iter().flat_map(|set| &set.0);
+    let is_far = |(_, range, last): &(IpAddr, &Range, IpAddr)| {
+        range.offset_of(*last).is_none_or(|offset| offset >= POOLED)
+    };
+    let homes = ranges.filter_map(|range| range.home.map(|(first, last)| (first, range, last)));
+    if let Some((first, range, last)) = homes.into_iter().find(is_far) {
+        let why = format!(
+            "{first}-{last} is not within the first {POOLED} addresses of {}: a pool gives no others",
+            range.subnet
+        );
+        return Err(ipam.error("pool", why));
+    }
     for set in sets.iter() {
         for (i, range) in set.0.iter().enumerate() {
             if let Some(other) = set.0.iter().take(i).find(|other| other.overlaps(range)) {

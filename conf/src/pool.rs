@@ -315,6 +315,17 @@ mod tests {
     }
 
     #[test]
+    fn home_is_where_a_pool_gives_addresses() {
+        let of = |slice: &str| {
+            let ipam = json!({"subnet": "2001:db8::/64", "slice": slice, "pool": {"etcd": etcd()}});
+            IpamConfig::parse(json!({"name": "n", "ipam": ipam}).as_object().unwrap())
+        };
+        assert!(of("2001:db8::f:0/112").is_ok());
+        let error = of("2001:db8::10:0/112").unwrap_err().msg;
+        assert!(error.starts_with("ipam.pool: 2001:db8::10:0-2001:db8::10:ffff is not within"), "{error}");
+    }
+
+    #[test]
     fn two_slices_of_a_subnet_are_one_range_for_a_pool() {
         let ranges = |second: &str| {
             let set = json!([{"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.5"}, {"subnet": second, "slice": second}]);

@@ -73,6 +73,14 @@ impl Agent {
         self.share().offer().unwrap();
     }
 
+    /// How many addresses the tables offer.
+    fn queued(&self) -> u32 {
+        let mut store = Store::create(&self.config.data_dir, NETWORK).unwrap();
+        let queued = store.queued(&self.share().pool).unwrap();
+        store.finish();
+        queued
+    }
+
     fn confirm(&self) {
         let Moment { boot, uptime, clock } = moment();
         let confirmation =
@@ -157,6 +165,7 @@ fn what_leaves_the_grants_is_not_offered_and_comes_back() {
     let in_use = agent.share().inspect(BlockKey::of(ip(16))).unwrap();
     assert_eq!(in_use, ips([16]), "the pod that has it keeps it");
     node.call("DEL", "c1").unwrap();
+    assert_eq!(agent.queued(), 0, "it does not go back to the stock");
     assert_eq!(agent.share().inspect(BlockKey::of(ip(16))).unwrap(), Runs::EMPTY);
     assert!(node.add("c3").is_err());
     node.call("DEL", "c2").unwrap();

@@ -1,5 +1,5 @@
-//! Addresses of a shared pool: what pods get out of the agent's files. Here the tests write them, in the place
-//! of an agent.
+//! Addresses of a shared pool: what pods get out of the agent's files. Here the tests write these files, in
+//! the place of an agent.
 
 use crate::ipam::{Ipam, NETWORK};
 use integration::{Node, Plugin, Pod, Site, eth0, set_keys};
