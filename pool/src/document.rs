@@ -297,6 +297,16 @@ mod tests {
     }
 
     #[test]
+    fn a_document_hears_once_that_its_store_went_back() {
+        let open = changed("open", "frozen").unwrap();
+        let recovering = open.recovering(1).unwrap();
+        assert_eq!((recovering.state, recovering.restored), (PoolState::Recovering, 1));
+        assert_eq!(Document::from_json(&recovering.to_json()).unwrap(), recovering);
+        let thawed = Document { state: PoolState::Open, ..recovering };
+        assert_eq!((thawed.recovering(1), thawed.recovering(2).map(|again| again.restored)), (None, Some(2)));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let error = |from: &str, to: &str| changed(from, to).unwrap_err().to_string();
         let ranges = |to: &str| error(r#""172.20.56.0/24""#, to);

@@ -209,6 +209,19 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_behind_until_it_has_caught_up_or_is_off() {
+        let text = REGISTER.replace(r#","seq""#, r#","pools":{"p":1,"q":0},"seq""#);
+        let found = Register::parse(text.as_bytes()).unwrap();
+        assert_eq!(found.to_json().to_string(), text);
+        let [p, q, other] = ["p", "q", "other"].map(|name| Name::new(name).unwrap());
+        assert!(!found.is_behind(&p, 1) && found.is_behind(&p, 2) && found.is_behind(&q, 1));
+        assert!(!found.is_behind(&other, 9), "it has no network with this pool");
+        let off = found.marked(State::Gone { by: other }).unwrap();
+        assert!(!off.is_behind(&p, 2));
+        assert!(Register::parse(text.replace(":0}", ":-1}").as_bytes()).is_err());
+    }
+
+    #[test]
     fn a_mark_only_says_more() {
         let by = || Name::new("b").unwrap();
         let (lost, gone) = (State::Lost { by: by() }, State::Gone { by: by() });

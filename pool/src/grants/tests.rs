@@ -69,6 +69,8 @@ fn grants_and_confirmations_are_read_as_they_are_written() {
     let written = grants().to_json().to_string();
     assert_eq!(written, GRANTS);
     assert_eq!(Grants::parse(written.as_bytes()).unwrap(), grants());
+    let restored = Grants { restored: 2, ..grants() };
+    assert_eq!(Grants::parse(restored.to_json().to_string().as_bytes()).unwrap(), restored);
     let boot = "6a1f0c6e-54f1-4b5c-9f0e-2f6f6d1b8c11";
     for give_for in [None, Some(10)] {
         let confirmation = Confirmation { boot: boot.into(), ..confirmation(give_for) };
