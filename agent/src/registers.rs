@@ -3,7 +3,7 @@
 //!
 //! - `messages` are etcd's, `keys` are ours.
 //! - `access` reads certificates and the password.
-//! - `client` sends requests, and `failure` says what became of one that failed.
+//! - `connection` connects, `client` sends requests, and `failure` says what became of one that failed.
 //! - `transaction` is the compare-and-swap, `place` where a list of free blocks begins.
 //! - `watch` hears of changes.
 //! - `operator` is what only an operator does.
@@ -13,6 +13,7 @@
 
 mod access;
 mod client;
+mod connection;
 mod error;
 mod failure;
 mod keys;

@@ -11,11 +11,12 @@ use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{IntoStreamingRequest, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::access;
+use super::connection::Connector;
 use super::error::StoreError;
 use super::failure::{About, Done, Failure};
 use super::messages::{
@@ -63,12 +64,12 @@ struct Member {
 impl Client {
     /// A client that has not connected yet. It begins with an endpoint at random.
     pub(super) fn new(config: &EtcdConfig) -> Result<Client, StoreError> {
-        let tls = access::tls(config)?;
+        access::tls(config)?;
         if config.endpoints.is_empty() {
             return Err(StoreError::Unreachable("no endpoint is configured".to_owned()));
         }
         for url in &config.endpoints {
-            endpoint(url, &tls)?;
+            endpoint(url)?;
         }
         if let Some(path) = &config.password_file {
             access::password(path)?;
@@ -260,7 +261,8 @@ impl Client {
         if let Some(channel) = channel.as_ref() {
             return Ok(channel.clone());
         }
-        let new = endpoint(&member.url, &access::tls(&self.config)?)?.connect_lazy();
+        let connector = Connector { tls: access::tls(&self.config)? };
+        let new = endpoint(&member.url)?.connect_with_connector_lazy(connector);
         *channel = Some(new.clone());
         Ok(new)
     }
@@ -320,16 +322,8 @@ fn of_all(errors: Vec<StoreError>) -> StoreError {
     StoreError::Unreachable(said.join("; "))
 }
 
-fn endpoint(url: &str, tls: &ClientTlsConfig) -> Result<Endpoint, StoreError> {
-    let unusable = |error: tonic::transport::Error| {
-        let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        StoreError::Unreachable(format!("{url}: {cause}"))
-    };
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(unusable)?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_LIMIT);
-    if url.starts_with("https:") { endpoint.tls_config(tls.clone()).map_err(unusable) } else { Ok(endpoint) }
+fn endpoint(url: &str) -> Result<Endpoint, StoreError> {
+    let endpoint = Endpoint::from_shared(url.to_owned());
+    let endpoint = endpoint.map_err(|error| StoreError::Unreachable(format!("{url}: {error}")))?;
+    Ok(endpoint.connect_timeout(CONNECT).http2_keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_LIMIT))
 }

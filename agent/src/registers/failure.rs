@@ -3,7 +3,7 @@
 //! | what came | whether a write is done |
 //! |---|---|
 //! | no connection, or no TLS | no: nothing was sent |
-//! | the server refuses our certificate | no: it reads nothing from this connection |
+//! | the server refuses our certificate | no: nothing was sent |
 //! | etcd's refusal: permission, form, size, no space | no: it checks before it writes |
 //! | any other code, such as `Unavailable`: a timeout, a lost leader, a server that stops | perhaps |
 //! | a connection that broke, no answer in time | perhaps |
@@ -59,8 +59,7 @@ impl Failure {
     }
 }
 
-/// Errors of TLS. In version 1.3 a server refuses the client's certificate after the client has begun to
-/// send, but reads none of it.
+/// Errors of TLS, which come before a request is sent.
 fn tls(status: &Status, about: About<'_>) -> Option<Failure> {
     let endpoint = about.endpoint.to_owned();
     let error = match chain(status).find_map(of_rustls)? {

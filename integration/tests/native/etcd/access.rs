@@ -31,6 +31,30 @@ fn a_server_of_another_authority_is_not_trusted() {
 }
 
 #[test]
+fn a_certificate_that_etcd_refuses_is_named() {
+    let (etcd, folder) = (Etcd::start(), Scratch::new("foreign"));
+    let foreign = Authority::new(&folder.path().join("tls"));
+    for (cert, key) in [foreign.client("root"), etcd.authority().expired_client("expired")] {
+        let mut section = etcd.section("root");
+        (section["cert"], section["key"]) = (json!(cert), json!(key));
+        let store = Store::new(&config(&section)).unwrap();
+        let expected =
+            format!("https://10.79.0.1:2379 refuses the certificate {}: TLS alert ", cert.display());
+        for error in errors(&etcd, &store) {
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+    let mut section = etcd.section("root");
+    (section["cert"], section["key"]) = (json!(null), json!(null));
+    for error in errors(&etcd, &Store::new(&config(&section)).unwrap()) {
+        assert!(
+            error.starts_with("https://10.79.0.1:2379 refuses a client without a certificate"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn an_endpoint_that_nobody_serves_is_named() {
     let etcd = Etcd::start();
     let mut section = etcd.section("root");
