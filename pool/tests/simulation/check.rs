@@ -6,6 +6,7 @@ use vlan_bridge_pool::block::Block;
 use vlan_bridge_pool::entry::Entry;
 use vlan_bridge_pool::grants::Grants;
 
+use crate::machine::Machine;
 use crate::store::Key;
 use crate::world::World;
 
@@ -22,8 +23,12 @@ fn is_of(world: &World, entry: Option<&Entry>, node: usize, network: usize) -> b
 /// Whether the store says that a node lives under the epoch of its grants.
 fn lives(world: &World, node: usize, network: usize) -> bool {
     let machine = &world.machines[node];
-    let register = world.store.registers.get(&machine.name);
-    register.is_some_and(|(_, register)| register.lives(machine.networks[network].disk.epoch))
+    lives_under(world, node, machine.networks[network].disk.epoch)
+}
+
+fn lives_under(world: &World, node: usize, epoch: u32) -> bool {
+    let register = world.store.registers.get(&world.machines[node].name);
+    register.is_some_and(|(_, register)| register.lives(epoch))
 }
 
 /// The store's entry of an address.
@@ -35,7 +40,7 @@ pub(crate) fn entry(world: &World, pool: usize, addr: IpAddr) -> Option<Entry> {
 
 /// I2: what a node gives is its own in the store, as long as the node lives.
 pub(crate) fn chosen(world: &mut World, node: usize, network: usize, addr: IpAddr) {
-    if !world.setup.strict || world.went_back {
+    if !world.setup.strict || world.went_back || world.has_namesake(node) {
         return;
     }
     let entry = entry(world, world.setup.pool_of(network), addr);
@@ -47,7 +52,7 @@ pub(crate) fn chosen(world: &mut World, node: usize, network: usize, addr: IpAdd
 /// I4: what comes into the grants of a node that lives is its own in the store. What was written of it and
 /// not answered must not take it away again later: [`block_written`] sees that.
 pub(crate) fn grants_written(world: &mut World, node: usize, network: usize, before: &Grants) {
-    if !world.setup.strict || world.went_back || !lives(world, node, network) {
+    if !world.setup.strict || world.went_back || world.has_namesake(node) || !lives(world, node, network) {
         return;
     }
     let disk = &world.machines[node].networks[network].disk;
@@ -79,7 +84,7 @@ pub(crate) fn block_written(world: &mut World, by: usize, (pool, block): Key, be
                 let epoch = was.and_then(Entry::holder).map_or(0, |holder| holder.epoch);
                 let register = world.store.registers.get(&world.machines[node].name);
                 let lives = register.is_some_and(|(_, register)| register.lives(epoch));
-                if taken && granted && lives {
+                if taken && granted && lives && !world.has_namesake(node) {
                     world.fail(format!("I2: n{by} turns {was:?} of {addr} into {is:?}, and n{node} lives"));
                 }
             }
@@ -105,12 +110,14 @@ pub(crate) fn at_rest(world: &World) -> Option<String> {
         for (offset, entry) in value.entries() {
             let Some(holder) = entry.holder() else { continue };
             let addr = block.address(offset);
-            let node = world.machines.iter().position(|machine| machine.name == holder.node).unwrap();
+            let node = world.machine_of(&holder.node).unwrap();
             let network = world.network_number(node, &holder.network);
             let granted = world.machines[node].networks[network].disk.contains(addr);
             let is_epoch = world.machines[node].networks[network].disk.epoch == holder.epoch;
             let settled = granted && is_epoch && lives(world, node, network);
-            if *pool != world.setup.pool_of(network) || !(settled || world.machines[node].for_good) {
+            // What a namesake left becomes suspect when somebody needs it.
+            let left = world.has_namesake(node) && !lives_under(world, node, holder.epoch);
+            if *pool != world.setup.pool_of(network) || !(settled || left || world.machines[node].for_good) {
                 wrong.push(format!(
                     "I8: {addr} is {entry}, and n{node} has {:?}",
                     world.machines[node].networks[network].disk
@@ -118,7 +125,10 @@ pub(crate) fn at_rest(world: &World) -> Option<String> {
             }
         }
     }
-    for (node, machine) in world.machines.iter().enumerate().filter(|(_, machine)| machine.on) {
+    let is_live =
+        |node: usize, machine: &Machine| machine.on && world.machine_of(&machine.name) == Some(node);
+    let live = world.machines.iter().enumerate().filter(|(node, machine)| is_live(*node, machine));
+    for (node, machine) in live {
         for (network, local) in machine.networks.iter().enumerate() {
             for addr in local.disk.home.iter().chain(local.disk.leased.iter()) {
                 let entry = entry(world, world.setup.pool_of(network), addr);

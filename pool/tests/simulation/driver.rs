@@ -258,6 +258,7 @@ fn act(world: &mut World, node: usize, action: Action) {
             ask(world, here, Ask::Recover(network, restored));
         }
         Action::Fenced(..) => world.counts.fenced += 1,
+        Action::Refused(_) if world.has_namesake(node) => world.counts.namesakes += 1,
         Action::Refused(register) => world.fail(format!("n{node} is refused by {register:?}")),
         Action::Wake(uptime) => {
             let machine = &mut world.machines[node];

@@ -62,10 +62,11 @@ fn no_seed_gives_an_address_to_two_pods_or_loses_one() {
         sum.add(&world.counts);
         seeds += 1;
     }
-    let Counts { events, adds, named, named_given, answered, fenced, restored, .. } = sum;
+    let Counts { events, adds, named, named_given, answered, fenced, restored, namesakes, .. } = sum;
     println!(
         "{seeds} seeds, {events} events, {adds} ADDs, {named_given} of {named} addresses given by name, \
-         {answered} probes answered, {fenced} times fenced, {restored} times restored, {:?}",
+         {answered} probes answered, {fenced} times fenced, {restored} times restored, \
+         {namesakes} times refused, {:?}",
         begun.elapsed()
     );
     assert!(seeds > 0 && adds > seeds && named_given > 0, "nothing was tried");

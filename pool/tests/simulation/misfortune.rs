@@ -119,7 +119,7 @@ fn kill(world: &mut World, node: usize) {
 fn turn_off(world: &mut World, node: usize) {
     driver::stop(world, node);
     world.machines[node].on = false;
-    let name = world.machines[node].name.clone();
+    let name = world.label(node);
     (0..world.histories.len()).for_each(|pool| world.record(pool, What::Off(name.clone())));
     let ended: Vec<u64> =
         world.pods.iter().filter(|(_, pod)| pod.node == node).map(|(number, _)| *number).collect();
@@ -165,7 +165,7 @@ pub(crate) fn boots(world: &mut World, node: usize) {
     machine.booted_at = world.now;
     machine.steps += [0, 0, -50, 50][world.random.below(4)];
     machine.networks.iter_mut().for_each(|local| local.make_queue(world.now));
-    let name = world.machines[node].name.clone();
+    let name = world.label(node);
     (0..world.histories.len()).for_each(|pool| world.record(pool, What::Boot(name.clone())));
     let pause = world.random.millis(1, 10_000);
     world.after(pause, Happening::Start(world.here(node)));

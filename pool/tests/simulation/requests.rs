@@ -26,7 +26,7 @@ pub(crate) fn recalls(world: &mut World, node: usize, name: &Name, nodes: &[Name
     for asked in nodes {
         world.store.requests += 1;
         let lost = world.setup.recalls_lost;
-        let Some(asked) = world.machines.iter().position(|machine| machine.name == *asked) else { continue };
+        let Some(asked) = world.machine_of(asked) else { continue };
         if world.bad_luck(lost) || world.now < world.machines[node].cut_until.max(world.store.away_until) {
             continue;
         }

@@ -41,7 +41,8 @@ pub(crate) fn slice(setup: &Setup, node: usize, network: usize) -> Runs {
 
 /// A node as it is when it boots for the first time. Its home addresses are its own already.
 fn machine(setup: &Setup, random: &mut Random, store: &mut Store, node: usize) -> Machine {
-    let own = name(&format!("n{node}"));
+    // The last machine may have the name of the first.
+    let own = name(&format!("n{}", node % setup.nodes));
     let epoch = u32::from(setup.home > 0);
     let identity = Identity { instance: format!("i{node}"), epoch, since: epoch, seq: epoch.into() };
     if setup.home > 0 {
@@ -126,7 +127,9 @@ pub(crate) fn world(setup: Setup, mut random: Random, spread: Duration) -> World
     let mut store = Store::default();
     let nodes = setup.nodes;
     store.documents = (0..setup.pools.len()).map(|pool| setup.document(pool, "id")).collect();
-    let machines = (0..nodes).map(|node| machine(&setup, &mut random, &mut store, node)).collect();
+    let machines = (0..nodes + usize::from(setup.namesake))
+        .map(|node| machine(&setup, &mut random, &mut store, node))
+        .collect();
     for (pool, runs) in setup.pools.iter().enumerate() {
         store.free.extend(runs.iter().map(|addr| (pool, BlockKey::of(addr))));
     }
@@ -201,6 +204,13 @@ pub(crate) fn small(seed: u64, verbose: bool) -> World {
     world.after(Duration::from_secs(1), Happening::NewPod);
     world.after(Duration::from_secs(30), Happening::Misfortune);
     world.after(LOOKS, Happening::Operator);
+    if world.setup.namesake {
+        let last = world.machines.len() - 1;
+        world.machines[last].on = false;
+        let pause = world.random.time(Duration::ZERO, world.setup.trouble);
+        world.after(pause, Happening::Boot(last));
+        world.after(LOOKS, Happening::Timer(last));
+    }
     let end = world.setup.trouble;
     until(&mut world, end);
     if world.failure.is_some() {
@@ -256,12 +266,15 @@ fn rests(world: &mut World) {
 
 /// I7: one node gets every address that is idle anywhere.
 fn drain(world: &mut World) {
-    let live: Vec<usize> = (0..world.machines.len()).filter(|node| world.machines[*node].on).collect();
+    let is_live = |node: &usize| {
+        world.machines[*node].on && world.machine_of(&world.machines[*node].name) == Some(*node)
+    };
+    let live: Vec<usize> = (0..world.machines.len()).filter(is_live).collect();
     let node = world.random.one_of(&live);
     let network = world.random.below(world.setup.networks);
     let pool = world.setup.pool_of(network);
     let idle = world.setup.pools[pool].iter().filter(|addr| is_idle(world, node, network, *addr)).count();
-    let lost = world.machines.iter().any(|machine| machine.for_good);
+    let lost = world.setup.namesake || world.machines.iter().any(|machine| machine.for_good);
     let wait = world.setup.policy.give_for.filter(|_| lost).unwrap_or_default();
     let end = world.now + (wait + world.setup.policy.margin) * 2 + DRAINED;
     world.log(|| format!("n{node} network {network} needs all of {idle} addresses"));

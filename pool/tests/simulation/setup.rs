@@ -36,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) adds_killed: usize,
     /// Whether the store goes back to a backup.
     pub(crate) restores: bool,
+    /// Whether another machine has the first node's name.
+    pub(crate) namesake: bool,
     /// How long things go wrong.
     pub(crate) trouble: Duration,
     pub(crate) between_misfortunes: Duration,
@@ -72,6 +74,7 @@ impl Setup {
         let home = random.between(1, pools[0].len() as usize / nodes);
         let home = random.one_of(&[0, 0, home]);
         let endless = random.below(3) == 0;
+        let restores = random.below(4) == 0;
         let high = random.one_of(&[2, 4, 8, 16]);
         let between_pods = random.millis(5_000, 60_000);
         // How much of the pools is in use after a while, in percent.
@@ -94,7 +97,8 @@ impl Setup {
             probes: random.below(2) == 0,
             adds_stopped: random.one_of(&[0, 5, 30]),
             adds_killed: random.one_of(&[0, 20]),
-            restores: random.below(4) == 0,
+            restores,
+            namesake: !restores && home == 0 && !endless && random.below(2) == 0,
             trouble: random.seconds(600, 6_000),
             between_misfortunes: random.seconds(30, 600),
             pod_lives: between_pods * (capacity * load / 100) as u32,
@@ -130,6 +134,7 @@ impl Setup {
             adds_stopped: 0,
             adds_killed: 0,
             restores: false,
+            namesake: false,
             trouble: Duration::ZERO,
             between_misfortunes: MINUTE,
             between_pods: MINUTE,

@@ -42,6 +42,8 @@ pub(crate) struct Counts {
     pub(crate) named_given: u64,
     /// How often the store went back.
     pub(crate) restored: u64,
+    /// How often a machine was refused, because another has its name.
+    pub(crate) namesakes: u64,
     /// Pods that began since one node needs every address.
     pub(crate) drained: usize,
 }
@@ -49,7 +51,7 @@ pub(crate) struct Counts {
 impl Counts {
     /// Adds those of another world.
     pub(crate) fn add(&mut self, other: &Counts) {
-        let Counts { events, adds, named, named_given, answered, fenced, restored, .. } = other;
+        let Counts { events, adds, named, named_given, answered, fenced, restored, namesakes, .. } = other;
         for (sum, one) in [
             (&mut self.events, events),
             (&mut self.adds, adds),
@@ -58,6 +60,7 @@ impl Counts {
             (&mut self.answered, answered),
             (&mut self.fenced, fenced),
             (&mut self.restored, restored),
+            (&mut self.namesakes, namesakes),
         ] {
             *sum += one;
         }
@@ -179,7 +182,25 @@ impl World {
     /// A pod as histories name it.
     pub(crate) fn named(&self, node: usize, number: u64) -> history::Pod {
         let id = Name::new(&format!("p{number}")).unwrap();
-        history::Pod { node: self.machines[node].name.clone(), id }
+        history::Pod { node: self.label(node), id }
+    }
+
+    /// A machine as histories name it, which tell namesakes apart.
+    pub(crate) fn label(&self, node: usize) -> Name {
+        Name::new(&format!("m{node}")).unwrap()
+    }
+
+    /// Whether two machines have this one's name.
+    pub(crate) fn has_namesake(&self, node: usize) -> bool {
+        self.setup.namesake && self.machines[node].name == self.machines[0].name
+    }
+
+    /// The machine whose register has this name.
+    pub(crate) fn machine_of(&self, name: &Name) -> Option<usize> {
+        let instance = self.store.registers.get(name).map(|(_, register)| &register.instance);
+        let is_it = |machine: &Machine| machine.name == *name && instance == Some(&machine.identity.instance);
+        let any = self.machines.iter().position(|machine| machine.name == *name);
+        self.machines.iter().position(is_it).or(any)
     }
 
     pub(crate) fn here(&self, node: usize) -> At {
