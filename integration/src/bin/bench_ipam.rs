@@ -11,8 +11,8 @@
     reason = "it reports to a person, and fails like a test"
 )]
 
-use integration::{Call, Node, eth0, median_ms};
-use serde_json::json;
+use integration::{Call, GrantFiles, Node, eth0, median_ms};
+use serde_json::{Value, json};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -29,26 +29,40 @@ const AT_ONCE: usize = 50;
 const TO_OWN_EMPTY: f64 = 1.3;
 const TO_THEIRS: f64 = 0.4;
 const BURST_TO_THEIRS: f64 = 0.3;
+/// The goal for what a shared pool adds to an ADD, in milliseconds.
+const POOL_COSTS: f64 = 0.1;
 
 const NAMES: [&str; 2] = ["host-local", "vlan-bridge-ipam"];
 
 struct Side {
     node: Node,
     name: &'static str,
+    ipam: Value,
 }
 
 impl Side {
     /// A store with so many leases, from 10.0.0.2 on.
     fn new(name: &'static str, held: u32) -> Side {
-        let side = Side { node: Node::new("bench"), name };
+        let ipam = json!({"type": name, "subnet": "10.0.0.0/8"});
+        let side = Side { node: Node::new("bench"), name, ipam };
         side.node.hold("bench", Ipv4Addr::new(10, 0, 0, 2), held);
         let store = side.node.data_dir().join("bench");
         fs::write(store.join("last_reserved_ip.0"), format!("10.0.{}.{}", held >> 8, held & 255)).unwrap();
         side
     }
 
+    /// Our plugin on a node of a shared pool, with a slice and as many leased addresses.
+    fn shared() -> Side {
+        let mut side = Side::new(NAMES[1], 0);
+        side.ipam["pool"] = json!({"etcd": {"endpoints": ["http://127.0.0.1:1"]}});
+        let files = GrantFiles { node: &side.node, network: "bench", set: 0 };
+        files.grant(&["10.0.0.16-10.0.0.31"], &["10.0.1.0-10.0.1.7", "10.0.2.64-10.0.2.71"], &[]);
+        files.confirm();
+        side
+    }
+
     fn call(&self, verb: &str, id: &str) -> Call<'_> {
-        let conf = json!({"type": self.name, "ipam": {"type": self.name, "subnet": "10.0.0.0/8"}});
+        let conf = json!({"type": self.name, "ipam": self.ipam});
         self.node.plugin(&self.node.list("bench", &[conf])).call(verb, &eth0(id))
     }
 
@@ -73,6 +87,12 @@ impl Duel {
         Duel { sides: NAMES.map(|name| Side::new(name, held)), their_rounds, times: Default::default() }
     }
 
+    /// Ours without a shared pool against ours with one.
+    fn of_pool() -> Duel {
+        let sides = [Side::new(NAMES[1], 0), Side::shared()];
+        Duel { sides, their_rounds: ROUNDS, times: Default::default() }
+    }
+
     /// ADD and DEL of so many containers at once. The first round reads a cold store, so it does not count.
     fn round(&mut self, round: usize, count: usize) {
         for (side, times) in self.sides.iter().zip(&mut self.times) {
@@ -95,8 +115,10 @@ impl Duel {
 fn main() {
     // All of them in turn, so that other load of the machine affects all.
     let mut duels = HELD.map(|held| Duel::new(held, if held > 0 { THEIR_ROUNDS } else { ROUNDS }));
+    let mut pool = Duel::of_pool();
     for round in 0..=ROUNDS {
         duels.iter_mut().for_each(|duel| duel.round(round, 1));
+        pool.round(round, 1);
     }
     let mut burst = Duel::new(0, BURSTS);
     for round in 0..=BURSTS {
@@ -116,6 +138,10 @@ fn main() {
     }
     for line in lines(&burst, &format!("{AT_ONCE} at once")) {
         println!("{line} {BURST_TO_THEIRS:6.2}");
+    }
+    println!("\n{:24} {:>11} {:>11}", "median, ours", "no pool", "with a pool");
+    for (line, goal) in lines(&pool, "0 held").iter().zip([format!("{POOL_COSTS} ms more"), String::new()]) {
+        println!("{line} {goal}");
     }
 }
 

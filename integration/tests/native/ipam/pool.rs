@@ -2,80 +2,16 @@
 //! the place of an agent.
 
 use crate::ipam::{Ipam, NETWORK};
-use integration::{Node, Plugin, Pod, Site, eth0, set_keys};
+use integration::{GrantFiles, Plugin, Pod, Site, eth0, set_keys};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use vlan_bridge_pool::block::BlockKey;
-use vlan_bridge_pool::grants::{Confirmation, Grants};
-use vlan_bridge_pool::name::Name;
-use vlan_bridge_pool::runs::Runs;
+use std::time::{Duration, Instant};
 
 /// How long an ADD takes at most besides its wait, on a busy machine.
 const SLOW: Duration = Duration::from_secs(30);
 
-fn runs(texts: &[&str]) -> Runs {
-    let mut runs = Runs::EMPTY;
-    texts.iter().for_each(|text| runs.insert_text(text).unwrap());
-    runs
-}
-
-/// The agent's files of one network on one node.
-struct Files<'a> {
-    node: &'a Node,
-    network: &'static str,
-    set: usize,
-}
-
-impl Files<'_> {
-    fn path(&self, name: &str) -> PathBuf {
-        let name = if self.set == 0 { name.to_owned() } else { format!("{name}.{}", self.set) };
-        self.node.data_dir().join(".vlan-bridge").join(self.network).join(name)
-    }
-
-    fn write(&self, name: &str, content: &Value) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content.to_string()).unwrap();
-    }
-
-    fn grant(&self, home: &[&str], leased: &[&str], unproven: &[&str]) {
-        let name = |name: &str| Name::new(name).unwrap();
-        let holder =
-            if self.set == 0 { self.network.to_owned() } else { format!("{}.{}", self.network, self.set) };
-        let (home, leased) = (runs(home), runs(leased));
-        let blocks = home.iter().chain(leased.iter()).map(BlockKey::of).collect();
-        let grants = Grants {
-            pool: name("pool"),
-            pool_id: "00112233445566778899aabbccddeeff".into(),
-            node: name("node-1"),
-            network: name(&holder),
-            epoch: 1,
-            restored: 0,
-            generation: 1,
-            home,
-            leased,
-            unproven: runs(unproven),
-            blocks,
-        };
-        self.write("grants", &grants.to_json());
-    }
-
-    fn confirm(&self) {
-        self.confirm_in(fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim());
-    }
-
-    fn confirm_in(&self, boot: &str) {
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let (boot, sent_at) = (boot.to_owned(), Duration::ZERO);
-        let confirmation = Confirmation { epoch: 1, boot, sent_at, sent_at_clock: clock, give_for: None };
-        self.write("confirmation", &confirmation.to_json());
-    }
-}
-
-fn files(ipam: &Ipam) -> Files<'_> {
-    Files { node: &ipam.node, network: NETWORK, set: 0 }
+fn files(ipam: &Ipam) -> GrantFiles<'_> {
+    GrantFiles { node: &ipam.node, network: NETWORK, set: 0 }
 }
 
 /// The section `pool` of a node whose ADDs do not wait.
@@ -213,7 +149,7 @@ fn each_range_set_has_its_own_grants() {
     files(&ipam).grant(&["10.1.0.200-10.1.0.201"], &[], &[]);
     let both = |id: &str| ipam.plugin().add(&eth0(id)).result().addresses();
     assert_eq!(both("c1"), ["10.1.0.200", "2001:db8::2"]);
-    let second = Files { set: 1, ..files(&ipam) };
+    let second = GrantFiles { set: 1, ..files(&ipam) };
     second.grant(&[], &["2001:db8::77"], &[]);
     second.confirm();
     assert_eq!(both("c2"), ["10.1.0.201", "2001:db8::77"]);
@@ -228,7 +164,7 @@ fn with_pool<'a>(site: &'a Site, detection: &str) -> Plugin<'a> {
 #[test]
 fn an_address_of_a_lost_node_is_given_only_after_a_silent_probe() {
     let site = Site::new();
-    let files = Files { node: &site.node, network: Site::NETWORK, set: 0 };
+    let files = GrantFiles { node: &site.node, network: Site::NETWORK, set: 0 };
     files.grant(&[], &["172.20.56.200"], &["172.20.56.200"]);
     files.confirm();
     let pod = Pod::new();
