@@ -9,6 +9,7 @@
 //! |---|---|
 //! | switches, a router and bonded nodes, on a kernel with bonding and 802.1q | [`DataCenter`] |
 //! | one node with a plain NIC, on any kernel | [`Site`] |
+//! | nodes that share a pool of addresses, on any kernel | [`PoolSite`] |
 //! | a container | [`Pod`] |
 //! | plugins run as a runtime runs them | [`Node::client`], [`Client`] |
 //! | a real container runtime on a node | [`Containerd`], [`Podman`] |
@@ -74,6 +75,7 @@ mod patch;
 mod ping;
 mod plugin;
 mod pod;
+mod pool_site;
 mod process;
 mod programs;
 mod result;
@@ -107,6 +109,7 @@ pub use patch::{merge, set_keys};
 pub use ping::Pings;
 pub use plugin::{Call, Plugin};
 pub use pod::{Attachment, Pod, eth0};
+pub use pool_site::PoolSite;
 pub use process::{Background, Outcome, not_tried, note, run, run_all, run_quickly, run_with, writes};
 pub use programs::{client, kubernetes, old_iptables, peer, peers, plugin, product, promtool};
 pub use result::{AddResult, Interface, Ip, Route};

@@ -15,7 +15,7 @@ use vlan_bridge_pool::register::Identity;
 use vlan_bridge_pool::runs::Runs;
 use vlan_bridge_pool::water::Usage;
 
-use crate::store::{Pool, ShareFiles, Store, StoreError, granted};
+use crate::store::{Pool, ShareFiles, Store, StoreError};
 
 /// One range set of one network, as one holder of the pool.
 #[derive(Debug, Clone, Copy)]
@@ -130,21 +130,17 @@ impl<'a> PoolShare<'a> {
     /// # Errors
     /// If another process keeps the leases locked, or they cannot be read.
     pub fn report(&self, waiting: u32) -> Result<Report, StoreError> {
-        let mut report = match self.open(LOOK_LIMIT)? {
-            Some(mut store) => {
-                let report = report(&mut store, &self.pool);
-                store.finish();
-                report?
+        let mut store = match self.open(LOOK_LIMIT)? {
+            Some(store) => store,
+            // No pod has been here, and nothing was granted yet.
+            None if self.grants()?.is_none() => {
+                return Ok(Report { usage: Usage { waiting, ..Usage::default() }, ..Report::default() });
             }
-            // No pod has been here.
-            None => {
-                let granted = self.grants()?.map(|grants| self.usable(&granted(&grants))).unwrap_or_default();
-                Report {
-                    usage: Usage { idle: limited(granted.len()), ..Usage::default() },
-                    ..Report::default()
-                }
-            }
+            None => Store::create(&self.config.data_dir, self.network)?,
         };
+        let report = report(&mut store, &self.pool);
+        store.finish();
+        let mut report = report?;
         report.usage.waiting = waiting;
         Ok(report)
     }

@@ -63,7 +63,7 @@ pub use netns::Netns;
 pub use pool::Pool;
 pub use record::HolderRecord;
 use record::RecordFile;
-pub(crate) use rights::{Rights, granted, moment};
+pub(crate) use rights::{Rights, moment};
 pub(crate) use share::ShareFiles;
 use table::RangeTable;
 pub use usage::{SharedUsage, Usage};

@@ -16,6 +16,8 @@ pub(crate) enum Instead {
     Paths,
     /// What the agent costs on a node with 250 pods, and how soon it restores rules
     Agent,
+    /// Shared pools with a real etcd: claims at the same time, ADDs that find nothing, an agent at rest
+    Pool,
 }
 
 /// Runs the verb.
@@ -25,6 +27,7 @@ pub(crate) fn main(instead: Option<&Instead>) -> Result<ExitCode> {
         Some(Instead::Ipam) => "bench_ipam",
         Some(Instead::Paths) => "bench_paths",
         Some(Instead::Agent) => "bench_agent",
+        Some(Instead::Pool) => "bench_pool",
     };
     provision::install_programs(false)?;
     let product = installed(&product::ready()?)?;

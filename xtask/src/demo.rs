@@ -13,20 +13,25 @@ pub(crate) struct Options {
     /// Use the running kernel: it must have bonding and 802.1q
     #[arg(long, conflicts_with = "what")]
     native: bool,
-    /// Instead, on the running kernel: pods behind a node's address, host ports, a firewall's restart
+    /// Instead, on the running kernel
     what: Option<Instead>,
 }
 
 /// A demo that any kernel can show.
 #[derive(Clone, Debug, clap::ValueEnum)]
 enum Instead {
+    /// Pods behind a node's address, host ports, a firewall's restart
     Nat,
+    /// A full node that borrows the addresses of two idle ones
+    Pool,
 }
 
 /// Runs the verb.
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
-    if let Some(Instead::Nat) = options.what {
-        return here("demo_nat");
+    match options.what {
+        Some(Instead::Nat) => return here("demo_nat"),
+        Some(Instead::Pool) => return here("demo_pool"),
+        None => {}
     }
     let native = options.native;
     provision::install_programs(!native)?;

@@ -28,6 +28,7 @@ mod mac;
 mod migration;
 mod nat;
 mod one_process;
+mod pool;
 mod pool_verbs;
 mod ports;
 mod rename;

@@ -238,7 +238,8 @@ fn the_report_counts_what_is_granted() {
     agent.confirm();
     assert_eq!(last_of(node.add("c1")), Ok(16));
     assert_eq!(usage(&agent), (3, 1, 3));
-    assert!(agent.share().report(0).unwrap().rested.is_empty(), "what has just come stays for a while");
+    let rested = agent.share().report(0).unwrap().rested;
+    assert_eq!(rested, ips([17]).iter().collect::<Vec<_>>(), "what has just been leased stays for a while");
     agent.share().store_grants(&agent.grants(ips([17]), ips([200]), Runs::EMPTY)).unwrap();
     assert_eq!(usage(&agent), (2, 0, 3), "a pod has an address that is granted no more");
     assert_eq!(agent.share().slice(), ips(16..32));

@@ -166,7 +166,8 @@ impl Store {
     }
 
     /// The addresses of a set that nobody holds and that have rested long enough to go to another node, the
-    /// one freed the longest ago first.
+    /// one freed the longest ago first. A leased one that no pod has had stays for a while, or two nodes
+    /// would take it from each other again and again. A home address comes back only when its node needs it.
     ///
     /// # Errors
     /// If a table cannot be read.
@@ -177,9 +178,15 @@ impl Store {
         let mut rested = Vec::new();
         for range in &pool.set.0 {
             let table = self.table(range, pool)?;
-            rested.extend(table.rested(freed, now.saturating_sub(REST)).map_err(at("read", &ranges))?);
+            rested.extend(table.rested(freed, now).map_err(at("read", &ranges))?);
         }
-        rested.retain(|rested| pool.set.offers(rested.addr) && !aside.contains(&rested.addr));
+        let rights = self.rights(pool)?;
+        let grants = rights.as_ref().and_then(|rights| rights.grants());
+        let is_home = |addr| grants.is_some_and(|grants| grants.home.contains(addr));
+        rested.retain(|rested| {
+            let stays = rested.at > now.saturating_sub(REST) && !is_home(rested.addr);
+            pool.set.offers(rested.addr) && !aside.contains(&rested.addr) && !stays
+        });
         rested.sort_by_key(|rested| rested.at);
         Ok(rested.into_iter().map(|rested| rested.addr).collect())
     }

@@ -1,0 +1,5 @@
+//! Shared address pools with real agents and a real etcd.
+
+mod outage;
+mod scene;
+mod shared;
