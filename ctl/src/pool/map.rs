@@ -90,7 +90,8 @@ impl<'a> Map<'a> {
         let mut named: Vec<_> =
             self.letters.iter().filter_map(|(node, letter)| Some(((*letter)?, node))).collect();
         named.sort();
-        let mut lines = vec![format!("{SIGNS}; a letter is a node, and a capital its home address")];
+        let mut lines =
+            vec![SIGNS.to_owned(), "a letter is a node, and a capital its home address".to_owned()];
         lines.extend(named.into_iter().map(|(letter, node)| format!("{letter} {node}")));
         if self.letters.values().any(Option::is_none) {
             lines.push("* or +  other nodes: leased or home".to_owned());

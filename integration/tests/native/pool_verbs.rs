@@ -117,7 +117,7 @@ fn a_pool_is_drawn_and_counted() {
          172.20.56.64    {}\n\
          172.20.56.128   {}\n\
          172.20.56.192   {}-\n\
-         . free, ? suspect, = kept for a workload, - excluded, ! unreadable; \
+         . free, ? suspect, = kept for a workload, - excluded, ! unreadable\n\
          a letter is a node, and a capital its home address\n\
          a node-07\nb node-02\nc node-09\n\n\
          246 free, 3 at home, 2 leased, 1 suspect, 1 reserved\n  \

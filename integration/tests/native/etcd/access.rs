@@ -4,9 +4,12 @@ use integration::{Authority, Etcd, Namespace, Scratch};
 use serde_json::json;
 use std::fs;
 use vlan_bridge_agent::registers::{Etcd as Store, StoreError};
+use vlan_bridge_pool::block::Block;
+use vlan_bridge_pool::document::PoolState;
+use vlan_bridge_pool::network::Recall;
 use vlan_bridge_pool::version::{Swap, Version};
 
-use super::{config, name, register, store, there};
+use super::{config, document, done, make, name, register, store, there};
 
 /// The errors of a read and of a write.
 fn errors(etcd: &Etcd, store: &Store) -> [String; 2] {
@@ -177,4 +180,46 @@ fn a_password_names_the_user_and_its_token_is_renewed() {
                         authentication failed, invalid user ID or password";
         assert_eq!(error, expected);
     }
+}
+
+/// What the documentation tells operators to run.
+fn with_documented_users(etcd: &Etcd) {
+    let lines = include_str!("../../../../docs/pools.md").lines();
+    let commands = lines.filter_map(|line| line.strip_prefix("    etcdctl "));
+    let before = ["user add root --no-password", "user grant-role root root"].into_iter();
+    let mut count = 0;
+    for line in before.chain(commands).chain(["auth enable"]) {
+        etcd.ctl(&line.split_whitespace().collect::<Vec<_>>()).expect_ok();
+        count += 1;
+    }
+    assert!(count > 12, "the documentation has other lines now");
+}
+
+#[test]
+fn the_documented_permissions_are_enough_and_not_too_much() {
+    let etcd = Etcd::start();
+    with_documented_users(&etcd);
+    let (node, operator) = (store(&etcd, "node-07"), store(&etcd, "operator"));
+    let (pool, own, other) = (name("vlan136"), name("node-07"), name("node-08"));
+    there(&etcd, async {
+        let range = document(&["172.20.56.0/24"]);
+        make(&operator, &pool, &range).await;
+        let (version, mut read) = node.document(&pool).await.unwrap().unwrap();
+        let swap = node.swap_register(&own, &Version::ABSENT, &register(1)).await;
+        assert!(matches!(swap, Ok(Swap::Done(_))), "{swap:?}");
+        let swap = node.swap_register(&other, &Version::ABSENT, &register(1)).await;
+        assert!(matches!(swap, Err(StoreError::NotPermitted { .. })), "{swap:?}");
+        assert_eq!(node.register(&other).await, Ok((Version::ABSENT, None)));
+        let block = node.free_blocks(&pool).await.unwrap()[0];
+        done(node.swap_block(&pool, block, &Version::ABSENT, &Block::default(), &version).await);
+        let mut recalls = node.recalls(&own).await;
+        let recall = Recall { count: 1, floor: 1, address: None };
+        node.ask(&pool, &other, &recall).await.unwrap();
+        node.ask(&pool, &own, &recall).await.unwrap();
+        assert_eq!(recalls.next().await, Ok((pool.clone(), recall)));
+        // An agent that sees that the store went back.
+        read.state = PoolState::Recovering;
+        done(node.change(&pool, &version, &read).await);
+        assert_eq!(operator.blocks(&pool).next().await.unwrap().unwrap().len(), 1);
+    });
 }
