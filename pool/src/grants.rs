@@ -47,7 +47,7 @@ pub struct Grants {
     pub blocks: BTreeSet<BlockKey>,
 }
 
-/// The store's word that the grants hold. It lies on a tmpfs, so no boot begins with one.
+/// The store's word that the grants hold. It names its boot, so no boot begins with one that holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Confirmation {
     /// The epoch that the register had.
