@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use vlan_bridge_agent::MetricsAddress;
 
 pub(crate) use pool::{
-    PoolCommand, PoolCreate, PoolList, PoolShow, PoolState, PoolVerb, StoreOptions, WhoReclaims,
+    PoolCommand, PoolCreate, PoolList, PoolShow, PoolState, PoolThaw, PoolVerb, StoreOptions, WhoReclaims,
 };
 
 /// The output format.

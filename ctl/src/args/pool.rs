@@ -24,7 +24,7 @@ pub(crate) enum PoolVerb {
     /// Freeze a pool: no node claims from it any more. Pods still get addresses that their nodes hold
     Freeze(PoolState),
     /// Thaw a frozen pool: nodes claim from it again
-    Thaw(PoolState),
+    Thaw(PoolThaw),
 }
 
 /// Make a pool. Fails if there is one of this name, or one that has some of the addresses.
@@ -89,6 +89,17 @@ pub(crate) struct PoolState {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) store: StoreOptions,
+}
+
+/// The pool that opens again.
+#[derive(Debug, Args)]
+pub(crate) struct PoolThaw {
+    #[command(flatten)]
+    pub(crate) pool: PoolState,
+    /// Open a pool that is recovering, because its store went back to an older state. Every node must have
+    /// caught up, or be off for good
+    #[arg(long)]
+    pub(crate) after_restore: bool,
 }
 
 /// The store. By default that of the pools in the installed network lists.

@@ -229,6 +229,9 @@ fn a_pool_is_frozen_and_thawed() {
         let said = there.refused(&format!("{verb} vlan136"));
         assert!(said.starts_with("pool vlan136 is recovering"), "{said}");
     }
+    let open = there.pool("thaw vlan136 --after-restore").expect_ok().stdout;
+    assert_eq!(open, "pool vlan136 is open: nodes claim from it\n");
+    assert!(said("show").contains("172.20.56.0/24, open\n"));
 }
 
 /// A list whose pool is in this store.
