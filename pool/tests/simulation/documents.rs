@@ -107,7 +107,7 @@ pub(crate) fn operator(world: &mut World) {
         let thaws = match document.state {
             PoolState::Open => false,
             PoolState::Frozen => world.quiet || world.random.below(4) == 0,
-            PoolState::Recovering => all_are_back(world, pool, document.restored),
+            PoolState::Recovering => may_open(world, pool, document.restored),
         };
         if thaws {
             put(world, pool, Document { state: PoolState::Open, ..document });
@@ -123,6 +123,22 @@ pub(crate) fn operator(world: &mut World) {
     if !world.quiet && world.setup.restores {
         backup(world);
     }
+}
+
+/// Whether every node has caught up, and every ADD that had chosen an address by then has ended. Its pod
+/// answers no probe before.
+fn may_open(world: &mut World, pool: usize, restored: u32) -> bool {
+    if !all_are_back(world, pool, restored) {
+        world.back_since.remove(&pool);
+        return false;
+    }
+    let margin = world.setup.policy.margin;
+    let since = *world.back_since.entry(pool).or_insert(world.now);
+    let opens = world.now - since >= margin + margin / 32;
+    if opens {
+        world.back_since.remove(&pool);
+    }
+    opens
 }
 
 /// Whether every node has caught up, or is off for good.

@@ -94,6 +94,8 @@ pub(crate) struct World {
     pub(crate) went_back: bool,
     /// The pools whose documents do not say so yet.
     pub(crate) unnoticed: Vec<usize>,
+    /// Since when every node has caught up, by pool.
+    pub(crate) back_since: BTreeMap<usize, Duration>,
 }
 
 struct Next(Happening);
@@ -137,6 +139,7 @@ impl World {
             backups: Vec::new(),
             went_back: false,
             unnoticed: Vec::new(),
+            back_since: BTreeMap::new(),
         }
     }
 
