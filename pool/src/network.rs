@@ -301,6 +301,10 @@ impl Network {
         }
         if now >= self.verify_at {
             self.verify_at = now + VERIFY_EVERY;
+            // What was lent comes home when others have given it back, unless somebody waits for it.
+            if now >= self.scarce_until {
+                self.slice_left = self.stock.slice().clone();
+            }
             self.stock.doubt();
         }
         if now >= self.verify_fenced_at {

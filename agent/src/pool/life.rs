@@ -57,8 +57,8 @@ pub(super) enum Done {
     There(Answered),
     /// The stock of a share was looked at.
     Looked(Name, Result<network::Report, String>),
-    /// Documents were read again.
-    Read(Result<Vec<(Name, Found)>, StoreError>),
+    /// A document was read again.
+    Read(Name, Result<Found, StoreError>),
 }
 
 /// A pool's document and its version. None if there is no such pool.
@@ -101,6 +101,9 @@ pub(super) struct Life<'a> {
     pub(super) shown: Vec<PoolShown>,
     /// Pools whose document was not found.
     absent: Vec<Name>,
+    /// Pools whose documents are to be read, each with the number of a restore that it has to know.
+    sought: BTreeMap<Name, u32>,
+    seeking: bool,
     again: bool,
 }
 
@@ -128,6 +131,8 @@ impl<'a> Life<'a> {
             problems: BTreeMap::new(),
             shown: Vec::new(),
             absent: Vec::new(),
+            sought: BTreeMap::new(),
+            seeking: false,
             again: false,
         };
         let documents = beginning::documents(&life.plan, &life.store).await;
@@ -184,18 +189,33 @@ impl<'a> Life<'a> {
         shares.iter().for_each(|share| self.look(share));
     }
 
-    /// Reads documents again.
+    /// Reads documents again, one question after another: an old answer that comes late would look like a
+    /// store that went back.
     pub(super) fn seek(&mut self, pools: Vec<Name>) {
+        for pool in pools {
+            self.sought.entry(pool).or_insert(0);
+        }
+        self.seek_next();
+    }
+
+    /// The store went back to an older state: the pool's document has to say so.
+    fn recover(&mut self, share: &Name, restored: u32) {
+        let Some(pool) = self.pool_of(share) else { return };
+        self.tell(Report::recovers(&pool));
+        self.sought.insert(pool, restored);
+        self.seek_next();
+    }
+
+    fn seek_next(&mut self) {
+        if self.seeking {
+            return;
+        }
+        let Some((pool, restored)) = self.sought.pop_first() else { return };
+        self.seeking = true;
         let store = self.store.clone();
         self.work.spawn(async move {
-            let mut found = Vec::new();
-            for pool in pools {
-                match store.document(&pool).await {
-                    Ok(document) => found.push((pool, document)),
-                    Err(error) => return Done::Read(Err(error)),
-                }
-            }
-            Done::Read(Ok(found))
+            let found = store_work::document(&store, &pool, restored).await;
+            Done::Read(pool, found)
         });
     }
 
@@ -223,17 +243,6 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// The store went back to an older state: the pool's document has to say so.
-    fn recover(&mut self, share: &Name, restored: u32) {
-        let Some(pool) = self.pool_of(share) else { return };
-        self.tell(Report::recovers(&pool));
-        let store = self.store.clone();
-        self.work.spawn(async move {
-            let read = store_work::recover(&store, &pool, restored).await;
-            Done::Read(read.map(|found| vec![(pool, found)]))
-        });
-    }
-
     fn heard(&mut self, heard: Heard) {
         match heard {
             Heard::Recall(pool, recall) => self.recalled(&pool, recall),
@@ -254,10 +263,14 @@ impl<'a> Life<'a> {
                 event.into_iter().for_each(|event| self.happened(event));
             }
             Some(Done::Looked(share, report)) => self.looked(&share, report),
-            Some(Done::Read(read)) => {
-                self.figures.store_asked(read.is_ok(), false);
-                self.answered(&read);
-                read.iter().flatten().for_each(|(pool, found)| self.read(pool, found.as_ref()));
+            Some(Done::Read(pool, found)) => {
+                self.seeking = false;
+                self.figures.store_asked(found.is_ok(), false);
+                self.answered(&found);
+                if let Ok(found) = found {
+                    self.read(&pool, found.as_ref());
+                }
+                self.seek_next();
             }
             // A task ended by a panic, and what it did is unknown: begin again.
             None => self.again = true,

@@ -45,7 +45,12 @@ pub(super) async fn on_block(
         // They are no actions on the store.
         Action::Store(_) | Action::Inspect(_) | Action::Offer(_) => return (None, Ok(())),
     };
-    let (outcome, answered) = or(outcome, Outcome::Failed);
+    let otherwise = match &outcome {
+        // The store has answered. What another release wrote stays as it is.
+        Err(StoreError::Unreadable { .. }) => Outcome::Unreadable,
+        _ => Outcome::Failed,
+    };
+    let (outcome, answered) = or(outcome, otherwise);
     (Some(Event::Stock(holder, outcome)), answered)
 }
 
@@ -78,17 +83,15 @@ fn or<T>(outcome: Result<T, StoreError>, otherwise: T) -> (T, Result<(), StoreEr
     }
 }
 
-/// Writes into a pool's document that the store went back, unless it says so. Returns the document of then.
-pub(super) async fn recover(
+/// Reads a pool's document. If it has to know of a restore and does not, that is written into it first.
+pub(super) async fn document(
     store: &Etcd,
     pool: &Name,
     restored: u32,
 ) -> Result<Option<(Version, Document)>, StoreError> {
-    if let Some((version, document)) = store.document(pool).await?
-        && let Some(recovering) = document.recovering(restored)
-    {
-        // If another node was faster, or nobody knows, the document tells.
-        store.change(pool, &version, &recovering).await?;
-    }
+    let Some((version, document)) = store.document(pool).await? else { return Ok(None) };
+    let Some(recovering) = document.recovering(restored) else { return Ok(Some((version, document))) };
+    // If another node was faster, or nobody knows, the document tells.
+    store.change(pool, &version, &recovering).await?;
     store.document(pool).await
 }

@@ -74,7 +74,7 @@ impl fmt::Display for Dry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Dry::NoneFree { seen, taken, asked } => {
-                write!(f, "{taken} of {seen} addresses are taken, {asked} nodes asked for idle ones")
+                write!(f, "{taken} of {seen} addresses are taken, nodes asked for idle ones: {asked}")
             }
             Dry::Most(most) => write!(f, "this node has {most} addresses of it, as many as max allows"),
             Dry::Frozen => write!(f, "an operator has frozen it"),

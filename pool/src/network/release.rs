@@ -47,10 +47,21 @@ impl Network {
         let surplus = self.settings.marks.surplus(self.report.usage);
         let Recall { count, floor, .. } = self.owed;
         let owed = count.min(self.report.usage.idle.saturating_sub(floor));
-        let count = surplus.max(owed).min(BATCH);
-        let block = BlockKey::of(*self.report.rested.first().filter(|_| count > 0)?);
-        let rested = self.report.rested.iter().filter(|addr| block.offset(**addr).is_some());
-        let release: Runs = rested.take(count as usize).copied().collect();
+        // The node's own slice is lent to those that ask, after what is leased.
+        let leased = self.report.rested.iter().find(|addr| grants.leased.contains(**addr));
+        let (first, count) = match leased {
+            Some(first) => (first, surplus.max(owed)),
+            None => (self.report.rested.first()?, owed),
+        };
+        let (block, is_leased) = (BlockKey::of(*first), leased.is_some());
+        let goes = |addr: &&std::net::IpAddr| {
+            block.offset(**addr).is_some() && grants.leased.contains(**addr) == is_leased
+        };
+        let rested = self.report.rested.iter().filter(goes);
+        let release: Runs = rested.take(count.min(BATCH) as usize).copied().collect();
+        if release.is_empty() {
+            return None;
+        }
         let gone = u32::try_from(release.len()).unwrap_or(u32::MAX);
         self.owed.count = self.owed.count.saturating_sub(gone);
         Some(self.release(block, release))
