@@ -31,7 +31,7 @@ use cni_conf::ipam::IpamConfig;
 use cni_conf::pool::PoolStore;
 use kernel::folders::FolderWatch;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::figures::Figures;
 use crate::registers::Etcd;
@@ -44,6 +44,8 @@ use waiting::Waiting;
 
 /// How often the lists are read if nothing is announced.
 const READ_AGAIN: Duration = Duration::from_secs(60);
+/// The pause before another life of the same lists.
+const AGAIN: Duration = Duration::from_secs(1);
 /// The pause after a change of a list: a program makes several at once.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -143,20 +145,22 @@ async fn run(
         let ended = match plan.node {
             Some(plan) => {
                 if socket.as_ref().is_none_or(|socket| socket.data_dir() != plan.data_dir) {
+                    // Nobody hears the end of ADDs that wait at the old one.
                     drop(socket.take());
+                    waiting = Waiting::default();
                     socket = listen(&plan.data_dir, &news);
                 }
                 let life = Surroundings { waiting: &mut waiting, news: &news, figures };
                 live(plan, &mut changes, socket.as_mut(), life).await
             }
             None => {
-                socket = None;
+                (socket, waiting) = (None, Waiting::default());
                 changes.recv().await.map_or(Ended::Gone, Ended::Lists)
             }
         };
         match ended {
             Ended::Lists(now) => networks = now,
-            Ended::Again => {}
+            Ended::Again => sleep(AGAIN).await,
             Ended::Gone => return,
         }
     }

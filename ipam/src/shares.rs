@@ -15,7 +15,7 @@ use vlan_bridge_pool::register::Identity;
 use vlan_bridge_pool::runs::Runs;
 use vlan_bridge_pool::water::Usage;
 
-use crate::store::{Pool, ShareFiles, Store, StoreError};
+use crate::store::{Pool, ShareFiles, Store, StoreError, WINDOW};
 
 /// One range set of one network, as one holder of the pool.
 #[derive(Debug, Clone, Copy)]
@@ -41,12 +41,14 @@ impl<'a> PoolShare<'a> {
         self.files().holder()
     }
 
-    /// Those of these addresses that the configuration lets the set assign.
+    /// Those of these addresses that the configuration lets the set assign. Of a range, these are among the
+    /// first 2^20.
     pub fn usable(&self, of: &Runs) -> Runs {
         let mut usable = Runs::EMPTY;
         for (first, last) in of.iter_runs() {
             for range in self.pool.set.0.iter().filter(|range| range.first.is_ipv4() == first.is_ipv4()) {
-                usable.insert_run(first.max(range.first), last.min(range.last));
+                let end = range.nth(WINDOW - 1).unwrap_or(range.last);
+                usable.insert_run(first.max(range.first), last.min(end));
             }
         }
         for range in &self.pool.set.0 {
@@ -158,7 +160,8 @@ fn report(store: &mut Store, pool: &Pool<'_>) -> Result<Report, StoreError> {
     let usages = store.usage(pool)?;
     let sum = |of: fn(&crate::store::Usage) -> u128| usages.iter().map(of).sum::<u128>();
     let used = sum(|usage| usage.used);
-    let idle = sum(|usage| usage.total).saturating_sub(used + sum(|usage| usage.quarantined));
+    let unproven = sum(|usage| usage.shared.as_ref().map_or(0, |shared| shared.unproven));
+    let idle = sum(|usage| usage.total).saturating_sub(used + unproven + sum(|usage| usage.quarantined));
     Ok(Report {
         usage: Usage { idle: limited(idle), used: limited(used), waiting: 0 },
         rested: store.rested(pool)?,

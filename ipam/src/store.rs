@@ -66,6 +66,7 @@ use record::RecordFile;
 pub(crate) use rights::{Rights, moment};
 pub(crate) use share::ShareFiles;
 use table::RangeTable;
+pub(crate) use table::WINDOW;
 pub use usage::{SharedUsage, Usage};
 use verdict::Verdicts;
 pub use verdict::{Listened, Quarantined, Window};

@@ -42,22 +42,32 @@ pub(super) struct Beginning {
     pub(super) problems: BTreeMap<Name, String>,
 }
 
-type Documents = BTreeMap<Name, (Version, Document)>;
+/// The pools' documents. None: there is no such pool. The error is of this pool alone.
+type Documents = BTreeMap<Name, Result<Option<(Version, Document)>, StoreError>>;
 
-/// The documents of the plan's pools, as far as they exist.
+/// The documents of the plan's pools.
 ///
 /// # Errors
-/// The store does not answer, or a document cannot be read.
+/// The store does not answer.
 pub(super) async fn documents(plan: &NodePlan, store: &Etcd) -> Result<Documents, StoreError> {
     let mut documents = Documents::new();
-    for share in &plan.shares {
-        if !documents.contains_key(&share.pool)
-            && let Some(found) = store.document(&share.pool).await?
-        {
-            documents.insert(share.pool.clone(), found);
-        }
+    for pool in plan.pools() {
+        let found = match store.document(&pool).await {
+            Err(
+                error @ (StoreError::Unreadable { .. }
+                | StoreError::NotPermitted { .. }
+                | StoreError::Refused { .. }),
+            ) => Err(error),
+            found => Ok(found?),
+        };
+        documents.insert(pool, found);
     }
     Ok(documents)
+}
+
+/// A pool's document, if it can be used.
+pub(super) fn of_pool<'a>(documents: &'a Documents, pool: &Name) -> Option<&'a (Version, Document)> {
+    documents.get(pool)?.as_ref().ok()?.as_ref()
 }
 
 impl Beginning {
@@ -89,9 +99,9 @@ impl Beginning {
             return Ok(());
         }
         // The register says one time for all pools. To give for a shorter time than a pool allows is safe.
-        let used = || self.members.values().filter_map(|member| documents.get(&member.share.pool));
-        let give_for = used().filter_map(|(_, document)| document.give_for()).min();
-        let margin = used().map(|(_, document)| document.margin).max().unwrap_or_default();
+        let used = || self.members.values().map(|member| &member.document);
+        let give_for = used().filter_map(Document::give_for).min();
+        let margin = used().map(|document| document.margin).max().unwrap_or_default();
         let policy = Policy { give_for, margin, confirm_every: CONFIRM_EVERY };
         let membership = Membership::new(shares::moment().boot, identity, give_for);
         let seed = random().map(u64::from_ne_bytes).map_err(|error| error.to_string())?;
@@ -118,7 +128,10 @@ fn begin(
     documents: &Documents,
     identity: &Identity,
 ) -> Result<(Network, Member), String> {
-    let (version, document) = documents.get(&share.pool).ok_or_else(|| {
+    if let Some(Err(error)) = documents.get(&share.pool) {
+        return Err(error.to_string());
+    }
+    let (version, document) = of_pool(documents, &share.pool).ok_or_else(|| {
         format!("there is no such pool: make it with vlan-bridgectl pool create {}", share.pool)
     })?;
     let files = share.files().ok_or("it has no range set")?;

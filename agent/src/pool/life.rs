@@ -137,7 +137,8 @@ impl<'a> Life<'a> {
         };
         let documents = beginning::documents(&life.plan, &life.store).await;
         life.answered(&documents);
-        let found = |pool: &Name| documents.as_ref().is_ok_and(|found| found.contains_key(pool));
+        let found =
+            |pool: &Name| documents.as_ref().is_ok_and(|found| beginning::of_pool(found, pool).is_some());
         life.absent = life.plan.pools().into_iter().filter(|pool| !found(pool)).collect();
         if let Ok(documents) = documents {
             let Beginning { agent, members, problems } = Beginning::of(&life.plan, &documents);

@@ -30,8 +30,8 @@ impl Report {
 
     pub(super) fn recovers(pool: &Name) -> Report {
         let text = format!(
-            "the store of pool {pool} went back to an older state: no node takes addresses until an operator opens the \
-             pool: vlan-bridgectl pool thaw {pool}"
+            "the store of pool {pool} went back to an older state: no node takes addresses until an operator opens \
+             the pool, when each node has caught up or is off for good: vlan-bridgectl pool thaw --after-restore {pool}"
         );
         Report::new(Severity::Error, Reason::PoolRestored, text)
     }

@@ -15,6 +15,8 @@ pub struct Pool<'a> {
     pub cooldown: u32,
     /// Whether addresses come from a shared pool (`ipam.pool`).
     pub is_shared: bool,
+    /// Whether the home addresses may be lent to other nodes.
+    pub lends_home: bool,
     /// Whether the network is probed for an address before it is assigned.
     pub probes: bool,
 }
@@ -23,9 +25,10 @@ impl Pool<'_> {
     /// The sets of a configuration.
     pub fn all(config: &IpamConfig) -> impl Iterator<Item = Pool<'_>> {
         let (cooldown, is_shared) = (config.cooldown, config.pool.is_some());
+        let lends_home = config.pool.as_ref().is_some_and(|pool| pool.lends_home);
         let probes = config.detection.is_some();
         let sets = config.ranges.iter().enumerate();
-        sets.map(move |(index, set)| Pool { index, set, cooldown, is_shared, probes })
+        sets.map(move |(index, set)| Pool { index, set, cooldown, is_shared, lends_home, probes })
     }
 
     /// The home addresses of a set of a shared pool.

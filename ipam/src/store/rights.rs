@@ -218,7 +218,8 @@ impl Store {
         if let Some(known) = self.rights.get(&pool.index) {
             return Ok(known.clone());
         }
-        let home = pool.is_shared.then(|| pool.home());
+        // A node that lost its grants may have lent its slice. Only the store knows.
+        let home = pool.is_shared.then(|| if pool.lends_home { Runs::EMPTY } else { pool.home() });
         let rights = Rights::read(&self.side.dir, &self.network(), pool.index, home)?.map(Arc::new);
         self.rights.insert(pool.index, rights.clone());
         Ok(rights)

@@ -28,7 +28,7 @@ mod shared;
 mod tests;
 
 /// So many addresses of a range are assigned, from its first on. The others must be requested.
-pub(super) const WINDOW: u128 = 1 << 20;
+pub(crate) const WINDOW: u128 = 1 << 20;
 /// When so many free addresses are recorded, the one that has been free the longest comes before those that
 /// were never assigned. This limits the size of a large range's table.
 const MEMORY: u32 = 1 << 16;
