@@ -115,7 +115,8 @@ impl Verdicts {
     fn extend(&mut self, listened: &Listened, now: u32) -> bool {
         let before = self.clone();
         self.clear.retain(|addr, at| listened.uses.get(addr).is_none_or(|heard| *heard < *at));
-        for at in self.clear.values_mut().filter(|at| **at >= listened.since) {
+        // Within the same tenth of a second, nobody may have listened yet.
+        for at in self.clear.values_mut().filter(|at| **at > listened.since) {
             *at = (*at).max(listened.until.min(now));
         }
         *self != before
