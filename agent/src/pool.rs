@@ -44,6 +44,8 @@ use waiting::Waiting;
 
 /// How often the lists are read if nothing is announced.
 const READ_AGAIN: Duration = Duration::from_secs(60);
+/// How often the lists are read while a folder cannot be watched, because it does not exist yet.
+const WITHOUT_WATCH: Duration = Duration::from_secs(5);
 /// The pause before another life of the same lists.
 const AGAIN: Duration = Duration::from_secs(1);
 /// The pause after a change of a list: a program makes several at once.
@@ -121,8 +123,7 @@ fn follow_lists(folders: &[PathBuf], mut read: ReadLists, changes: &UnboundedSen
         }
         match watch.and_then(|watch| watch.wait(READ_AGAIN)) {
             Ok(()) => thread::sleep(SETTLE),
-            // A folder that does not exist yet.
-            Err(_) => thread::sleep(Duration::from_secs(5)),
+            Err(_) => thread::sleep(WITHOUT_WATCH),
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 use vlan_bridge_ipam::poke::Reply;
 use vlan_bridge_ipam::shares;
+use vlan_bridge_ipam::store::StoreError as LeaseError;
 use vlan_bridge_pool::agent::{Action, Agent, Event};
 use vlan_bridge_pool::document::Document;
 use vlan_bridge_pool::membership;
@@ -346,8 +347,13 @@ impl<'a> Life<'a> {
                 self.there(store_work::on_block(self.store.clone(), of, member.version.clone(), action));
             }
             stock::Action::Store(_) | stock::Action::Inspect(_) | stock::Action::Offer(_) => {
+                let news = self.news.clone();
                 self.work.spawn_blocking(move || {
-                    let (outcome, did) = local_work::on_share(&member.share, &action);
+                    let tell = |error: &LeaseError| {
+                        let text = format!("network {share}: {error}");
+                        let _ = news.send(Report::pool_not_used(&text).into());
+                    };
+                    let (outcome, did) = local_work::on_share(&member.share, &action, tell);
                     let did = did.map_err(|error| format!("network {share}: {error}"));
                     Done::Here(Event::Stock(share, outcome), did)
                 });

@@ -21,11 +21,15 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 /// What became of an action, and the error if it failed.
 pub(super) type Did<T> = (T, Result<(), StoreError>);
 
-/// Does an action on a share that needs no store.
-pub(super) fn on_share(share: &PooledShare, action: &stock::Action) -> Did<stock::Outcome> {
+/// Does an action on a share that needs no store. `tell` hears of an error that holds it up.
+pub(super) fn on_share(
+    share: &PooledShare,
+    action: &stock::Action,
+    tell: impl Fn(&StoreError),
+) -> Did<stock::Outcome> {
     let Some(files) = share.files() else { return (stock::Outcome::Failed, Ok(())) };
     let outcome = match action {
-        stock::Action::Store(grants) => return store(&files, grants),
+        stock::Action::Store(grants) => return store(&files, grants, tell),
         stock::Action::Inspect(block) => files.inspect(*block).map(stock::Outcome::Inspected),
         // All that is granted is offered.
         stock::Action::Offer(_) => files.offer().map(|()| stock::Outcome::Offered),
@@ -36,8 +40,9 @@ pub(super) fn on_share(share: &PooledShare, action: &stock::Action) -> Did<stock
 }
 
 /// After an error, the plugin may read the old file or the new one. The protocol must know which.
-fn store(files: &PoolShare<'_>, grants: &Grants) -> Did<stock::Outcome> {
+fn store(files: &PoolShare<'_>, grants: &Grants, tell: impl Fn(&StoreError)) -> Did<stock::Outcome> {
     let Err(error) = files.store_grants(grants) else { return (stock::Outcome::Stored, Ok(())) };
+    let mut is_told = false;
     loop {
         match files.grants() {
             Ok(found) => {
@@ -45,7 +50,12 @@ fn store(files: &PoolShare<'_>, grants: &Grants) -> Did<stock::Outcome> {
                 return (stock::Outcome::NotStored(found), Err(error));
             }
             // As long as the disk fails, nothing else can be done.
-            Err(_) => thread::sleep(READ_AGAIN),
+            Err(unreadable) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tell(&unreadable);
+                }
+                thread::sleep(READ_AGAIN);
+            }
         }
     }
 }

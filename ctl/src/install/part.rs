@@ -178,7 +178,8 @@ pub(super) fn check_shared(config: &NetworkConfig) -> Result<()> {
         let whole = range.slice.is_none() && range.to_string() == range.subnet.to_string();
         if whole {
             bail!(
-                "network {}: this node has no slice of {}, and every node would lease the whole subnet: set --slice to a part of {}, annotate the Node with {}, or name a file with --mapping",
+                "network {}: this node has no slice of {}, and every node would lease the whole subnet: set --slice \
+                 to a part of {}, annotate the Node with {}, or name a file with --mapping",
                 config.name,
                 range.subnet,
                 range.subnet,
